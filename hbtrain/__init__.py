@@ -1,0 +1,36 @@
+"""hbtrain: distributed training of multilingual retrievers on hybrid batches.
+
+The public names are loaded when they are first used, so that `import hbtrain` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BatchPlan": "hbtrain.batching",
+    "Benchmark": "hbtrain.evaluation.benchmark",
+    "Config": "hbtrain.config",
+    "Encoder": "hbtrain.modeling.encoder",
+    "GlobalBatch": "hbtrain.batching",
+    "HbtrainError": "hbtrain.errors",
+    "ParallelCorpus": "hbtrain.corpus",
+    "evaluate": "hbtrain.evaluation.evaluate",
+    "load_benchmark": "hbtrain.evaluation.benchmark",
+    "load_config": "hbtrain.config",
+    "override": "hbtrain.config",
+    "train": "hbtrain.launch",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'hbtrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

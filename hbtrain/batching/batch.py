@@ -1,0 +1,91 @@
+"""GlobalBatch: what all workers together train on in one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.corpus.conflicts import Int64s
+from hbtrain.errors import ConfigError
+
+Kind = Literal["mono", "cross", "multi"]
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """B pairs (query, passage) of one source, or a rank's part of them.
+
+    Attributes:
+        step: the training step.
+        kind: `mono`, `cross` or `multi`.
+        source: name of the source.
+        rows: int64 [B], row in the source.
+        languages: what the codes mean.
+        query_codes: int64 [B], places in `languages`.
+        passage_codes: int64 [B], places in `languages`.
+        query_ids: int64 [B]; equal numbers mark one query, in whatever language.
+        passage_ids: int64 [B]; equal numbers mark one passage, in whatever language.
+    """
+
+    step: int
+    kind: Kind
+    source: str
+    rows: Int64s
+    languages: tuple[str, ...]
+    query_codes: Int64s
+    passage_codes: Int64s
+    query_ids: Int64s
+    passage_ids: Int64s
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def query_languages(self) -> list[str]:
+        """The language of each query, [B]."""
+        return [self.languages[code] for code in self.query_codes.tolist()]
+
+    @property
+    def passage_languages(self) -> list[str]:
+        """The language of each passage, [B]."""
+        return [self.languages[code] for code in self.passage_codes.tolist()]
+
+    def shard(self, rank: int, world_size: int) -> GlobalBatch:
+        """The pairs of one rank: contiguous, sizes differ by at most one (see `shard_sizes`)."""
+        sizes = shard_sizes(len(self), world_size)
+        start = sum(sizes[:rank])
+        part = slice(start, start + sizes[rank])
+        return replace(
+            self,
+            rows=self.rows[part],
+            query_codes=self.query_codes[part],
+            passage_codes=self.passage_codes[part],
+            query_ids=self.query_ids[part],
+            passage_ids=self.passage_ids[part],
+        )
+
+    def collisions(self) -> npt.NDArray[np.bool_]:
+        """bool [B]: pairs whose query or passage occurs in another pair of the batch."""
+        repeated = np.zeros(len(self), bool)
+        for ids in (self.query_ids, self.passage_ids):
+            _, code, count = np.unique(ids, return_inverse=True, return_counts=True)
+            repeated |= count[code] > 1
+        return repeated
+
+
+def shard_sizes(batch_size: int, world_size: int) -> list[int]:
+    """Pairs of each rank; the first `batch_size % world_size` ranks hold one more.
+
+    Raises:
+        ConfigError: there are more ranks than pairs.
+    """
+    if world_size > batch_size:
+        raise ConfigError(
+            f"batching.global_batch_size = {batch_size} is smaller than resources.workers = {world_size}; "
+            "every worker needs at least one pair"
+        )
+    least, more = divmod(batch_size, world_size)
+    return [least + (rank < more) for rank in range(world_size)]

@@ -1,0 +1,131 @@
+"""The batch plan: the global batch of a step as a pure function of (configuration, seed, step).
+
+Every rank computes the same plan without talking, a run resumes at any step from one integer, and the stream of
+batches does not depend on the number of workers. The kinds and how they are drawn follow arXiv 2408.10536, section 3:
+a batch is monolingual (X-X) with probability alpha and cross-lingual (X-Y) otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from hbtrain.batching.alpha import alpha_at
+from hbtrain.batching.batch import GlobalBatch
+from hbtrain.batching.catalogue import Catalogue, Offer
+from hbtrain.batching.draws import DrawTable
+from hbtrain.batching.hashing import key_of, uniform
+from hbtrain.batching.stream import Stream
+from hbtrain.config import Config
+from hbtrain.config.schema import BatchingConfig
+from hbtrain.corpus.conflicts import Int64s
+from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.parallel import ParallelCorpus
+
+
+class BatchPlan:
+    """Random access to the global batch of any step; imports neither torch nor ray."""
+
+    def __init__(
+        self,
+        sources: Sequence[SourceIndex],
+        batching: BatchingConfig,
+        languages: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """A plan over `sources`, in the training `languages` (None: all that the sources have).
+
+        Raises:
+            DataError: a language or a kind that the sources cannot fill a batch of.
+        """
+        self.batching = batching
+        self.seed = seed
+        self.catalogue = Catalogue.build(sources, batching, languages)
+        self._streams: dict[int, Stream] = {}
+        self._keys = {what: key_of(seed, what) for what in ("kind", "stream", "languages")}
+        self._draws = DrawTable(len(self.catalogue.offers), self._draw)
+
+    @classmethod
+    def from_config(cls, config: Config) -> BatchPlan:
+        """The plan of a configuration; opens its sources.
+
+        Raises:
+            ConfigError, DataError: see `ParallelCorpus.from_config` and `BatchPlan`.
+        """
+        return cls.over(ParallelCorpus.from_config(config), config)
+
+    @classmethod
+    def over(cls, corpus: ParallelCorpus, config: Config) -> BatchPlan:
+        """The plan of a configuration over a corpus that is open already."""
+        indices = [source.index for source in corpus.sources.values()]
+        return cls(indices, config.batching, config.data.languages, config.seed)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The training languages."""
+        return self.catalogue.languages
+
+    def batch(self, step: int) -> GlobalBatch:
+        """The global batch of `step` (from 0); `batching.global_batch_size` pairs."""
+        if step < 0:
+            raise ValueError(f"step {step} is negative")
+        number, occurrence = self._draws.at(step)
+        offer = self.catalogue.offers[number]
+        rows = self._stream(number).batch(occurrence, self.batching.global_batch_size)
+        query_codes, passage_codes = self._languages(offer, rows, step)
+        source = offer.availability.source
+        return GlobalBatch(
+            step=step,
+            kind=offer.kind,
+            source=source.name,
+            rows=rows,
+            languages=self.languages,
+            query_codes=query_codes,
+            passage_codes=passage_codes,
+            query_ids=source.query_ids_of(rows),
+            passage_ids=source.passage_ids_of(rows),
+        )
+
+    def offer_at(self, step: int) -> Offer:
+        """What `step` draws from, without computing its rows."""
+        return self.catalogue.offers[self._draws.at(step)[0]]
+
+    def fingerprint(self, start: int, stop: int) -> str:
+        """Hex digest of the batches of steps [start, stop); equal on any machine and for any world size."""
+        digest = hashlib.sha256()
+        for step in range(start, stop):
+            batch = self.batch(step)
+            digest.update(f"{step}\0{batch.kind}\0{batch.source}\0{','.join(batch.languages)}\0".encode())
+            for numbers in (batch.rows, batch.query_codes, batch.passage_codes):
+                digest.update(numbers.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _stream(self, number: int) -> Stream:
+        if number not in self._streams:
+            self._streams[number] = self.catalogue.offers[number].stream(self.seed)
+        return self._streams[number]
+
+    def _draw(self, steps: Int64s) -> Int64s:
+        """int64 [n]: the offer that each step draws; one uniform decides the kind, another the offer within it.
+
+        Both are the same for every alpha, so runs that differ in alpha alone share their data order as far as it goes.
+        """
+        u = uniform(self._keys["stream"], steps)
+        drawn = np.empty(len(steps), np.int64)
+        if self.batching.mode == "multilingual":
+            return self.catalogue.pick("multi", u)
+        mono = uniform(self._keys["kind"], steps) < alpha_at(self.batching, steps)
+        for kind, chosen in (("mono", mono), ("cross", ~mono)):
+            if chosen.any():
+                drawn[chosen] = self.catalogue.pick(kind, u[chosen])
+        return drawn
+
+    def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:
+        if offer.pair is not None:
+            return np.full(len(rows), offer.pair[0], np.int64), np.full(len(rows), offer.pair[1], np.int64)
+        table = offer.availability.cross if offer.kind == "cross" else offer.availability.same
+        # One counter a pair: steps never share one, as long as batches stay below 2**32 pairs.
+        counters = (np.uint64(step) << np.uint64(32)) + np.arange(len(rows), dtype=np.uint64)
+        return table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))

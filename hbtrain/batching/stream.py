@@ -1,0 +1,73 @@
+"""A stream: the rows of one source that serve one kind of batch, dealt out to batches without replacement.
+
+The law of an epoch, for a stream of n rows and batches of B, with K = n // B batches:
+
+- Rows are laid out cluster by cluster (rows that share a query or a passage, see `corpus.conflicts`), larger clusters
+  first; the clusters of one size are shuffled by a keyed permutation of the epoch. Call this order c.
+- Batch b takes c[b], c[b + K], c[b + 2K], ..., B rows: it is dealt like cards. Two rows of one cluster stand less than
+  K places apart unless the cluster has more than K rows, so they are never in one batch; and where a cluster has more
+  rows than the epoch has batches, no order could keep them apart.
+- The batches of the epoch come in a keyed order. The n mod B rows dealt to nobody differ from epoch to epoch.
+
+Each batch costs O(B) time wherever it stands, and no memory that grows with n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hbtrain.batching.hashing import key_of
+from hbtrain.batching.permutation import permute
+from hbtrain.corpus.conflicts import Int64s, SizeClass
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of one source for one kind of batch.
+
+    Attributes:
+        key: names the stream in its keyed permutations; equal keys and rows give equal batches.
+        rows: how many.
+        order: int64 [rows], row numbers cluster by cluster; None: row i stands at place i.
+        classes: cluster sizes along `order`.
+    """
+
+    key: str
+    rows: int
+    order: Int64s | None
+    classes: tuple[SizeClass, ...]
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Full batches in one pass over the rows."""
+        return self.rows // batch_size
+
+    def batch(self, number: int, batch_size: int) -> Int64s:
+        """int64 [batch_size]: the row numbers of the stream's `number`-th batch, counted through all epochs."""
+        epoch_batches = self.batches_per_epoch(batch_size)
+        epoch, place = divmod(number, epoch_batches)
+        dealt = permute(np.array([place], np.int64), epoch_batches, (self.key, epoch, "batches"))
+        places = self._shuffled(dealt + np.arange(batch_size, dtype=np.int64) * epoch_batches, epoch)
+        # Mix within the batch as well: without it, the first rank would always hold the large clusters.
+        places = places[permute(np.arange(batch_size, dtype=np.int64), batch_size, (self.key, number, "within"))]
+        return places if self.order is None else np.asarray(self.order[places], np.int64)
+
+    @cached_property
+    def _starts(self) -> Int64s:
+        return np.array([c.start for c in self.classes], np.int64)
+
+    def _shuffled(self, places: Int64s, epoch: int) -> Int64s:
+        """Send places of the epoch's order to places of `order`: shuffle the clusters within each size class."""
+        out = np.empty_like(places)
+        class_of = np.searchsorted(self._starts, places, side="right") - 1
+        for number in np.unique(class_of).tolist():
+            one = self.classes[number]
+            mine = class_of == number
+            cluster, offset = np.divmod(places[mine] - one.start, one.size)
+            cluster = permute(cluster, one.clusters, (self.key, epoch, one.size))
+            # Turned by the epoch, so that the rows dealt to nobody are not always the last of their clusters.
+            offset = (offset + int(key_of(self.key, epoch, one.size, "turn") % np.uint64(one.size))) % one.size
+            out[mine] = one.start + cluster * one.size + offset
+        return out

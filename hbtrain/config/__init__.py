@@ -1,0 +1,26 @@
+"""Typed configuration: schema, recipes, overrides."""
+
+from hbtrain.config.keys import all_keys, flatten
+from hbtrain.config.load import (
+    from_tree,
+    load_config,
+    override,
+    recipe_names,
+    to_flat,
+    to_tree,
+    to_yaml,
+)
+from hbtrain.config.schema import Config
+
+__all__ = [
+    "Config",
+    "all_keys",
+    "flatten",
+    "from_tree",
+    "load_config",
+    "override",
+    "recipe_names",
+    "to_flat",
+    "to_tree",
+    "to_yaml",
+]

@@ -1,0 +1,135 @@
+"""Recipes: from a shipped name or a YAML file, plus overrides, to a validated Config, and back to YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hbtrain.config.keys import check_key, dotted_location, flatten, unknown_key
+from hbtrain.config.schema import Config
+from hbtrain.errors import ConfigError
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with hbtrain."""
+    folder = resources.files("hbtrain") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_config(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The validated configuration of a shipped recipe's name or of a YAML file, with {dotted key: value} laid over.
+
+    Raises:
+        ConfigError: unknown recipe, unreadable YAML, unknown key or a value that is not allowed; one line.
+    """
+    tree, place = _read(str(recipe))
+    _check_tree(tree, place)
+    return _validate(_lay_over(tree, overrides or {}), place)
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """`config` with {dotted key: value} laid over and validated again."""
+    return _validate(_lay_over(to_tree(config), overrides), "overrides")
+
+
+def to_tree(config: Config) -> dict[str, Any]:
+    """The whole resolved configuration as plain nested values."""
+    return config.model_dump(mode="json")
+
+
+def to_flat(config: Config) -> dict[str, Any]:
+    """The whole resolved configuration as {dotted key: value}."""
+    return flatten(to_tree(config))
+
+
+def to_yaml(config: Config) -> str:
+    """The whole resolved configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def from_tree(tree: Mapping[str, Any]) -> Config:
+    """The inverse of `to_tree`."""
+    return _validate(dict(tree), "configuration")
+
+
+def _read(recipe: str) -> tuple[dict[str, Any], str]:
+    path = Path(recipe)
+    if recipe in recipe_names():
+        place = f"recipe {recipe!r}"
+        text = (resources.files("hbtrain") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+        name = recipe
+    elif path.suffix in {".yaml", ".yml"} or path.is_file():
+        place, name = f"recipe {recipe}", path.stem
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigError(f"cannot read recipe {recipe}: {reason}") from error
+    else:
+        names = recipe_names()
+        near = get_close_matches(recipe, names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"unknown recipe {recipe!r}: {hint}shipped are {', '.join(names)}; or give a YAML file")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{place} is not YAML{line}: {getattr(error, 'problem', error)}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{place} must hold keys and values, not {type(tree).__name__}")
+    tree.setdefault("name", name)
+    return tree, place
+
+
+def _check_tree(tree: Mapping[str, Any], place: str) -> None:
+    for key in flatten(tree):
+        check_key(key, place)
+
+
+def _lay_over(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    result = _copy(tree)
+    for key, value in overrides.items():
+        check_key(key, "overrides")
+        node = result
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            child = node.get(parent)
+            node[parent] = child if isinstance(child, dict) else {}
+            node = node[parent]
+        node[leaf] = value
+    return result
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+
+
+def _validate(tree: dict[str, Any], place: str) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _one_line(error, place) from error
+
+
+def _one_line(error: ValidationError, place: str) -> ConfigError:
+    """The first problem that pydantic found, as one line with key, value and what is allowed."""
+    problems = error.errors(include_url=False)
+    # A union reports one problem per option; the option whose type fits says what is really wrong.
+    fitting = [p for p in problems if not p["type"].endswith(("_type", "_parsing"))] or problems
+    first = fitting[0]
+    key = dotted_location(first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown_key(key, place)
+    same = [p["msg"].removeprefix("Value error, ") for p in fitting if dotted_location(p["loc"]) == key]
+    allowed = " or ".join(m[:1].lower() + m[1:] for m in dict.fromkeys(same))
+    value = first.get("input")
+    shown = f"{key} = {value!r}: " if key and not isinstance(value, dict) else (f"{key}: " if key else "")
+    return ConfigError(f"{shown}{allowed} (in {place})")

@@ -1,0 +1,230 @@
+"""The configuration: typed, frozen, validated. One vocabulary for recipes, flags, sweeps and tracking.
+
+Every dotted path through these models (`batching.alpha`) is a command-line flag, a key of a sweep's space and
+a parameter in MLflow. This module imports neither torch nor ray, so that a recipe can be checked anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
+Precision = Literal["fp32", "bf16"]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    sources: tuple[str, ...] = ()
+    """Paths of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
+    languages: tuple[str, ...] | None = None
+    """Training languages; none given means every language of the sources."""
+    validation: str | None = None
+    """A source whose loss is watched during training; never trained on. `demo-heldout` is the demo's own."""
+    cache: str | None = None
+    """Folder of memory-mapped corpora; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
+
+    @field_validator("sources", "languages", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("languages")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError(f"a language is listed twice in {list(value)}")
+        if value is not None and not value:
+            raise ValueError("the list is empty; leave the key out for every language of the sources")
+        return value
+
+
+class BatchingConfig(Section):
+    """How global batches are made (arXiv 2408.10536, section 3)."""
+
+    mode: Mode = "hybrid"
+    alpha: Fraction | dict[NonNegativeInt, Fraction] = 0.5
+    """Probability that a batch is monolingual, or points {step: probability} joined by straight lines."""
+    global_batch_size: PositiveInt = 256
+    language_temperature: PositiveFloat | None = None
+    """Languages of monolingual batches are drawn in proportion to pairs^(1/temperature); none means uniformly."""
+    cross_languages: Literal["pair", "batch"] = "pair"
+    """Whether each pair of a cross-lingual batch draws its own (x, y), or one (x, y) serves the whole batch."""
+
+    @field_validator("alpha")
+    @classmethod
+    def _has_points(cls, value: float | dict[int, float]) -> float | dict[int, float]:
+        if isinstance(value, dict) and not value:
+            raise ValueError("a schedule needs at least one point {step: probability}")
+        return value
+
+
+class StaticConfig(Section):
+    """`encoder.backbone: static`: the mean of token vectors."""
+
+    dimension: PositiveInt = 256
+    vocabulary: str | None = None
+    """A WordPiece vocabulary, one piece a line, plain or .gz; none means one trained on the sources."""
+    vocabulary_size: PositiveInt = 16_000
+    """Pieces of the vocabulary that is trained where none is given."""
+    trim: bool = True
+    """Keep only the pieces of the given vocabulary that the sources use (any language), and single characters."""
+
+
+class TransformerConfig(Section):
+    """`encoder.backbone: transformer`: a small BERT-like encoder with random weights."""
+
+    layers: PositiveInt = 2
+    hidden_size: PositiveInt = 128
+    heads: PositiveInt = 4
+    intermediate_size: PositiveInt = 512
+    dropout: Fraction = 0.0
+    vocabulary: str | None = None
+    vocabulary_size: PositiveInt = 16_000
+    max_positions: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TransformerConfig:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}")
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (arXiv 2106.09685), merged into the backbone when the model is saved."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: Fraction = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class EncoderConfig(Section):
+    """The model that embeds queries and passages with shared parameters."""
+
+    backbone: str = "static"
+    """`static`, `transformer`, or a sentence-transformers or Hugging Face model by hub name or path."""
+    query_prefix: str = "Query: "
+    passage_prefix: str = "Passage: "
+    max_query_tokens: PositiveInt = 64
+    max_passage_tokens: PositiveInt = 256
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    pooling: Literal["mean", "cls", "max", "lasttoken"] | None = None
+    """Pooling put on a plain Hugging Face backbone (mean by default); a saved pooling is kept."""
+    trust_remote_code: bool = False
+    lora: LoraConfig | None = None
+    static: StaticConfig = StaticConfig()
+    transformer: TransformerConfig = TransformerConfig()
+
+
+class LossConfig(Section):
+    """InfoNCE over the gathered batch."""
+
+    temperature: PositiveFloat = 0.05
+    symmetric: bool = False
+    """Also score passages against queries, and take the mean of both directions."""
+    block_rows: PositiveInt = 1024
+    """Rows of the score matrix that exist at one time; memory grows with block_rows x global_batch_size."""
+
+
+class TrainingConfig(Section):
+    """Optimisation by DeepSpeed."""
+
+    steps: PositiveInt = 1000
+    learning_rate: PositiveFloat = 3e-5
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
+    warmup_steps: NonNegativeInt = 0
+    gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+    deepspeed: str | dict[str, Any] | None = None
+    """A DeepSpeed configuration: a JSON file, or the same keys in the recipe. Checked against the rest."""
+    log_every: PositiveInt = 10
+    validate_every: PositiveInt | None = None
+    validation_batches: PositiveInt = 8
+    patience: PositiveInt | None = None
+    """Validations without improvement after which training stops; none means never."""
+    checkpoint_every: PositiveInt | None = None
+    keep_checkpoints: PositiveInt = 2
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Restarts after a worker's death before the run is given up; -1 means without end."""
+
+
+class ResourcesConfig(Section):
+    """Where it runs."""
+
+    workers: PositiveInt = 1
+    cpus_per_worker: PositiveInt = 1
+    use_gpu: bool = False
+    address: str | None = None
+    """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""
+
+
+class EvaluationConfig(Section):
+    """What the trained model is evaluated on."""
+
+    benchmarks: tuple[str, ...] = ()
+    """`demo`, or `name=folder` such as `xquad-r=data/xquad-r`."""
+    before: bool = True
+    """Evaluate the model before training as well."""
+    batch_size: PositiveInt = 128
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder."""
+    experiment: str = "hbtrain"
+    run_name: str | None = None
+    log_model: bool = True
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: NonNegativeInt = 0
+    data: DataConfig = DataConfig()
+    batching: BatchingConfig = BatchingConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    storage: str = "runs"
+    """Folder of runs: checkpoints, models, results."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        if self.training.patience is not None and self.training.validate_every is None:
+            raise ValueError("training.patience needs training.validate_every")
+        if self.training.validate_every is not None and self.data.validation is None:
+            raise ValueError("training.validate_every needs a source in data.validation")
+        if self.training.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"training.warmup_steps {self.training.warmup_steps} must be below training.steps {self.training.steps}"
+            )
+        return self

@@ -1,0 +1,96 @@
+"""Parallel JSON lines: the one text format sources come in.
+
+A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; `{"id", "text": {lang:
+text}}` is accepted for parallel sentences, where a sentence in one language asks for the same in another.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from hbtrain.errors import DataError
+
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
+KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "source", "domain"}
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelRow:
+    """One item: a question and its passage, each in some languages."""
+
+    id: str
+    query: dict[str, str]
+    passage: dict[str, str]
+    passage_id: str
+
+
+def read_rows(path: Path) -> Iterator[ParallelRow]:
+    """The rows of a file, plain or gzip, in file order; empty lines are passed over.
+
+    Raises:
+        DataError: with file and line number, at the first line that is not such a row.
+    """
+    try:
+        with _open(path) as stream:
+            number = 0
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield _row(line, f"{path} line {number}")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read source {path}: {error.strerror or error}") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    with path.open("rb") as probe:
+        zipped = probe.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+
+
+def _row(line: bytes, place: str) -> ParallelRow:
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place} is not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise DataError(f"{place} is nested too deeply") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{place} must be an object with id, query and passage, not {type(record).__name__}")
+    unknown = sorted(set(record) - KEYS)
+    if unknown:
+        raise DataError(f"{place} has an unknown key {unknown[0]!r}; allowed are {', '.join(sorted(KEYS))}")
+    sentence = "text" in record
+    query = _texts(record, "text" if sentence else "query", place)
+    passage = query if sentence else _texts(record, "passage", place)
+    row_id = _identifier(record, "id", place)
+    passage_id = _identifier(record, "passage_id", place) if "passage_id" in record else row_id
+    return ParallelRow(row_id, query, passage, passage_id)
+
+
+def _identifier(record: dict[str, Any], key: str, place: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        raise DataError(f"{place}: {key} must be a text or a number that names the item, not {value!r}")
+    return str(value)
+
+
+def _texts(record: dict[str, Any], key: str, place: str) -> dict[str, str]:
+    texts = record.get(key)
+    if not isinstance(texts, dict) or not texts:
+        raise DataError(f"{place}: {key} must be an object {{language: text}} with at least one language")
+    for language, text in texts.items():
+        if not LANGUAGE.fullmatch(language):
+            raise DataError(f"{place}: {language!r} in {key} is not a language code such as en, zh or pt-BR")
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{place}: {key} in {language} is empty or not a text")
+    return texts

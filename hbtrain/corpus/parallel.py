@@ -1,0 +1,70 @@
+"""ParallelCorpus: all sources of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from hbtrain.config import Config
+from hbtrain.corpus.cache import cache_root
+from hbtrain.corpus.source import Source
+from hbtrain.errors import ConfigError, DataError
+
+SHIPPED = {"demo": "train.jsonl", "demo-heldout": "heldout.jsonl"}
+"""Sources inside the package, by the name that `data.sources` gives them."""
+
+
+class ParallelCorpus:
+    """Memory-mapped sources, by name."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = {source.name: source for source in sources}
+
+    @classmethod
+    def from_config(cls, config: Config) -> ParallelCorpus:
+        """The training sources of a configuration.
+
+        Raises:
+            ConfigError: no source is named.
+            DataError: a source is missing, empty or broken.
+        """
+        if not config.data.sources:
+            raise ConfigError("data.sources names no source: give --data.sources FILE [FILE ...], or demo")
+        return cls.open(config.data.sources, config.data.cache)
+
+    @classmethod
+    def open(cls, sources: Sequence[str], cache: str | None = None) -> ParallelCorpus:
+        """Open sources by path or shipped name."""
+        root = cache_root(cache)
+        names = _names(sources)
+        return cls([Source.from_jsonl(source_path(s), name, root) for s, name in zip(sources, names, strict=True)])
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Every language that some source has on some side, sorted."""
+        return tuple(sorted({language for s in self.sources.values() for language in s.index.languages}))
+
+    def every_text(self) -> Iterator[str]:
+        """All texts of all sources."""
+        for source in self.sources.values():
+            yield from source.every_text()
+
+
+def source_path(source: str) -> Path:
+    """The file that `data.sources` means by a path or a shipped name."""
+    if source in SHIPPED:
+        return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
+    return Path(source).expanduser()
+
+
+def _names(sources: Sequence[str]) -> list[str]:
+    """File names without endings; the folder in front where two files share a name."""
+    if len(set(sources)) < len(sources):
+        twice = next(s for s in sources if list(sources).count(s) > 1)
+        raise DataError(f"source {twice} is listed twice in data.sources")
+    short = [Path(s).name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json") for s in sources]
+    return [
+        name if short.count(name) == 1 else f"{Path(source).parent.name}/{name}"
+        for source, name in zip(sources, short, strict=True)
+    ]
