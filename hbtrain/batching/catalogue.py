@@ -81,7 +81,7 @@ class Catalogue:
         if "cross" in kinds and len(training) < 2:
             raise ConfigError(
                 f"batching.mode = {batching.mode!r} makes cross-lingual batches, which need two languages or more; "
-                f"training languages are {', '.join(training)}: add one to data.languages, or use --batching.mode monolingual"
+                f"training languages are {', '.join(training)}: add one, or use --batching.mode monolingual"
             )
         offers = [o for s in sources for o in _offers(Availability(s, training), kinds, batching)]
         usable = [o for o in offers if o.rows >= batching.global_batch_size]

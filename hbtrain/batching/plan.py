@@ -117,9 +117,10 @@ class BatchPlan:
         if self.batching.mode == "multilingual":
             return self.catalogue.pick("multi", u)
         mono = uniform(self._keys["kind"], steps) < alpha_at(self.batching, steps)
-        for kind, chosen in (("mono", mono), ("cross", ~mono)):
-            if chosen.any():
-                drawn[chosen] = self.catalogue.pick(kind, u[chosen])
+        if mono.any():
+            drawn[mono] = self.catalogue.pick("mono", u[mono])
+        if not mono.all():
+            drawn[~mono] = self.catalogue.pick("cross", u[~mono])
         return drawn
 
     def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:

@@ -10,10 +10,12 @@ from hbtrain.config.load import (
     to_tree,
     to_yaml,
 )
+from hbtrain.config.paths import absolute_paths
 from hbtrain.config.schema import Config
 
 __all__ = [
     "Config",
+    "absolute_paths",
     "all_keys",
     "flatten",
     "from_tree",

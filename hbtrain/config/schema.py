@@ -94,6 +94,7 @@ class TransformerConfig(Section):
     dropout: Fraction = 0.0
     vocabulary: str | None = None
     vocabulary_size: PositiveInt = 16_000
+    trim: bool = True
     max_positions: PositiveInt = 512
 
     @model_validator(mode="after")
@@ -125,7 +126,10 @@ class EncoderConfig(Section):
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     pooling: Literal["mean", "cls", "max", "lasttoken"] | None = None
-    """Pooling put on a plain Hugging Face backbone (mean by default); a saved pooling is kept."""
+    """Pooling put on a plain Hugging Face backbone (by default mean, lasttoken on a causal language model).
+
+    The pooling of a sentence-transformers model is kept.
+    """
     trust_remote_code: bool = False
     lora: LoraConfig | None = None
     static: StaticConfig = StaticConfig()

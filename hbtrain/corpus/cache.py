@@ -50,9 +50,7 @@ def built(folder: Path, build: Callable[[Path], None]) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise StorageError(
-            f"cannot write the corpus cache {folder.parent}: {error.strerror}; set data.cache"
-        ) from error
+        raise _unwritable(folder.parent, error) from error
     try:
         build(temporary)
         temporary.rename(folder)
@@ -84,4 +82,8 @@ def _write_atomically(path: Path, text: str) -> None:
             stream.write(text)
         Path(stream.name).replace(path)
     except OSError as error:
-        raise StorageError(f"cannot write the corpus cache {path.parent}: {error.strerror}; set data.cache") from error
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot write the corpus cache {folder}: {error.strerror}; set data.cache to another folder")

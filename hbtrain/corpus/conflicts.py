@@ -46,7 +46,7 @@ def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
     nodes = len(queries) + len(passages)
     graph = coo_array((np.ones(n, np.int8), (query_codes, len(queries) + passage_codes)), shape=(nodes, nodes))
     _, label = connected_components(graph, directed=False)
-    return label[query_codes].astype(np.int64)
+    return np.asarray(label[query_codes], np.int64)
 
 
 def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[Int64s, tuple[SizeClass, ...]]:

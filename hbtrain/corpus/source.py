@@ -121,7 +121,7 @@ def _build(rows: Iterator[ParallelRow], folder: Path, place: str) -> None:
         sentences = form if sentences is None else sentences
         if form != sentences:
             raise DataError(
-                f"{place}: row {row.id!r} differs from those before it: use text, or query and passage, in a whole file"
+                f"{place}: row {row.id!r} differs from those before it: text, or query and passage, not both"
             )
         values = {f"query.{language}": text for language, text in row.query.items()}
         if not sentences:
@@ -148,7 +148,7 @@ def _bits(texts: dict[str, str], languages: dict[str, int]) -> int:
 
 
 def _number(identifier: str) -> int:
-    """63 bits of a digest: equal for equal ids, different for different ones (1 in 10,000 that two of 40 million meet)."""
+    """63 bits of a digest: equal ids give equal numbers; two of 40 million others meet with a chance of 1 in 10,000."""
     return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "big") >> 1
 
 

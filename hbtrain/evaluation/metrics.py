@@ -1,0 +1,85 @@
+"""Metrics of rankings with binary relevance, computed from the exact ranks of the relevant candidates.
+
+Nothing else of a ranking is needed: no metric here has a cut-off that the ranks do not know. All but the rank distance
+agree with trec_eval on the full ranking. Shapes: P relevant candidates in all, G rankings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The ranks of the relevant candidates of G rankings, rankings in ascending order, ranks ascending within."""
+
+    group: Int64s
+    """[G] numbers of the rankings."""
+    start: Int64s
+    """[G] where a ranking's ranks begin in `rank`."""
+    relevant: Int64s
+    """[G] how many relevant candidates a ranking has (R), at least 1."""
+    rank: Int64s
+    """[P] ranks from 1, distinct within a ranking."""
+    nth: Int64s
+    """[P] 1 for a ranking's best relevant candidate, 2 for the next."""
+
+    @classmethod
+    def of(cls, group: Int64s, rank: Int64s) -> Rankings:
+        """From the ranking's number and the rank of every relevant candidate, both [P], in any order."""
+        order = np.lexsort((rank, group))
+        groups, start, relevant = np.unique(group[order], return_index=True, return_counts=True)
+        nth = np.arange(1, len(order) + 1) - np.repeat(start, relevant)
+        return cls(groups, start, relevant, rank[order], nth)
+
+
+def average_precision(rankings: Rankings) -> Floats:
+    """[G] mean over the R relevant candidates of the precision at their ranks; uncut."""
+    return _sums(rankings, rankings.nth / rankings.rank) / rankings.relevant
+
+
+def recall(rankings: Rankings, k: int) -> Floats:
+    """[G] share of the R relevant candidates among the first k."""
+    return _sums(rankings, (rankings.rank <= k).astype(np.float64)) / rankings.relevant
+
+
+def reciprocal_rank(rankings: Rankings) -> Floats:
+    """[G] 1 / rank of the best relevant candidate; uncut."""
+    return np.asarray(1.0 / rankings.rank[rankings.start], np.float64)
+
+
+def ndcg(rankings: Rankings, k: int) -> Floats:
+    """[G] discounted gain 1 / log2(1 + rank) within the first k, over that of the best possible ranking."""
+    gain = np.where(rankings.rank <= k, 1.0 / np.log2(1.0 + rankings.rank), 0.0)
+    ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))
+    return _sums(rankings, gain) / ideal[np.minimum(rankings.relevant, k) - 1]
+
+
+def rank_distance(rankings: Rankings) -> Floats:
+    """[G] highest minus lowest rank of the relevant candidates (arXiv 2408.10536); 0 where there is only one.
+
+    In a pool of all languages it measures language bias: an unbiased ranking keeps the translations together.
+    """
+    last = rankings.start + rankings.relevant - 1
+    return (rankings.rank[last] - rankings.rank[rankings.start]).astype(np.float64)
+
+
+METRICS: dict[str, Callable[[Rankings], Floats]] = {
+    "map": average_precision,
+    "recall@1": lambda rankings: recall(rankings, 1),
+    "recall@10": lambda rankings: recall(rankings, 10),
+    "mrr": reciprocal_rank,
+    "ndcg@10": lambda rankings: ndcg(rankings, 10),
+}
+"""The metrics of every setting, by the names in keys and columns; `rank_distance` is of the pool of all languages."""
+
+
+def _sums(rankings: Rankings, values: Floats) -> Floats:
+    return np.asarray(np.add.reduceat(values, rankings.start), np.float64)

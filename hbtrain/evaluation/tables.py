@@ -1,0 +1,65 @@
+"""Evaluations as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.summary import RANK_DISTANCE, SETTINGS, Evaluation
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_TITLES = {"map": "mAP", "recall@1": "R@1", "recall@10": "R@10", "mrr": "MRR", "ndcg@10": "nDCG@10"}
+_SETTING_TITLES = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multilingual"}
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Every setting's metrics, macro means first, then a row per query language."""
+    table = _new_table(evaluation)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("lang", no_wrap=True)
+    for name in METRICS:
+        table.add_column(_TITLES[name], justify="right")
+    table.add_column("rank\ndistance", justify="right")
+    for setting in SETTINGS:
+        if f"{evaluation.benchmark}/{setting}/map" not in evaluation.metrics:
+            continue
+        table.add_row(_SETTING_TITLES[setting], "all", *_cells(evaluation, setting, ""), style="bold")
+        for language in evaluation.languages:
+            if f"{evaluation.benchmark}/{setting}/map/{language}" in evaluation.metrics:
+                table.add_row("", language, *_cells(evaluation, setting, f"/{language}"))
+        table.add_section()
+    return table
+
+
+def before_after_table(before: Evaluation, after: Evaluation) -> Table:
+    """mAP of the settings and the rank distance, before and after, with the change; for one benchmark."""
+    table = _new_table(after)
+    table.add_column("")
+    for title in ("before", "after", "change"):
+        table.add_column(title, justify="right")
+    rows = [(f"mAP {_SETTING_TITLES[setting]}", f"{setting}/map", ".3f", 1) for setting in SETTINGS]
+    rows.append(("rank distance (lower is better)", f"multi/{RANK_DISTANCE}", ",.1f", -1))
+    for title, name, form, better in rows:
+        key = f"{after.benchmark}/{name}"
+        if key in before.metrics and key in after.metrics:
+            old, new = before.metrics[key], after.metrics[key]
+            change = format(new - old, f"+{form}")
+            colour = "" if float(change.replace(",", "")) == 0 else "green" if (new - old) * better > 0 else "red"
+            table.add_row(title, format(old, form), format(new, form), f"[{colour}]{change}[/]" if colour else change)
+    return table
+
+
+def _new_table(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(title=Text(f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates)"))
+
+
+def _cells(evaluation: Evaluation, setting: str, suffix: str) -> list[str]:
+    start = f"{evaluation.benchmark}/{setting}"
+    cells = [f"{evaluation.metrics[f'{start}/{name}{suffix}']:.3f}" for name in METRICS]
+    distance = evaluation.metrics.get(f"{start}/{RANK_DISTANCE}{suffix}")
+    return [*cells, "" if distance is None else f"{distance:,.1f}"]

@@ -1,0 +1,117 @@
+"""Where a backbone comes from, found out without importing torch: before workers start, and again when it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hbtrain.errors import ModelError
+
+if TYPE_CHECKING:
+    from hbtrain.config.schema import EncoderConfig
+
+BUILT_BACKBONES = ("static", "transformer")
+"""Backbones that start from random weights."""
+
+_HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained model that exists."""
+
+    name: str
+    """An absolute folder, or a name on the hub with its organisation."""
+    is_sentence_transformer: bool
+    """Whether it has a `modules.json`, hence its own pooling."""
+
+
+def check_backbone(config: EncoderConfig) -> None:
+    """Raise ModelError, cheaply, if `config.backbone` or a vocabulary it needs cannot be had from here.
+
+    A folder is looked into; a hub name is looked up in the local cache and, unless offline, on the hub.
+    """
+    if config.backbone in BUILT_BACKBONES:
+        section = config.static if config.backbone == "static" else config.transformer
+        if section.vocabulary is not None:
+            from hbtrain.modeling.vocabulary import load_vocabulary
+
+            load_vocabulary(section.vocabulary)
+    else:
+        find_backbone(config.backbone)
+
+
+def find_backbone(name: str) -> Backbone:
+    """The pretrained model that `name` means: a folder if there is one, else a name on the hub.
+
+    Raises:
+        ModelError: a folder that holds no model, or a hub name that is neither cached nor reachable.
+    """
+    path = Path(name).expanduser()
+    if path.exists() or _looks_like_path(name):
+        return _find_folder(name, path)
+    # sentence-transformers reads a bare name as one of its own organisation's first ("LaBSE").
+    candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
+    for candidate in candidates:
+        if (found := _find_on_hub(candidate)) is not None:
+            return found
+    raise ModelError(
+        f"encoder.backbone '{name}' is no folder and no model on the Hugging Face hub; "
+        "give `static`, `transformer`, a model's folder or a hub name such as sentence-transformers/LaBSE"
+    )
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _find_folder(name: str, path: Path) -> Backbone:
+    if not path.exists():
+        raise ModelError(f"encoder.backbone '{name}' does not exist; give a model's folder or a hub name")
+    for file, is_sentence_transformer in (("modules.json", True), ("config.json", False)):
+        if (path / file).is_file():
+            return Backbone(str(path.absolute()), is_sentence_transformer)
+    raise ModelError(f"encoder.backbone '{name}' holds no model: it has neither modules.json nor config.json")
+
+
+def _find_on_hub(name: str) -> Backbone | None:
+    """The model in the local cache or on the hub; None if the hub says that there is none."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        for file, is_sentence_transformer in (("modules.json", True), ("config.json", False)):
+            # A cached "does not exist" is no string either.
+            if isinstance(try_to_load_from_cache(name, file), str):
+                return Backbone(name, is_sentence_transformer)
+    except HFValidationError:
+        return None
+    for file, is_sentence_transformer in (("modules.json", True), ("config.json", False)):
+        if _exists_on_hub(name, file):
+            return Backbone(name, is_sentence_transformer)
+    return None
+
+
+def _exists_on_hub(name: str, file: str) -> bool:
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    missing = f"encoder.backbone '{name}' is not in the local cache"
+    remedy = "download it beforehand, or give a model's folder"
+    try:
+        get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT_S, token=get_token())
+    except GatedRepoError as error:
+        raise ModelError(f"{missing} and gated on the hub; ask for access there, then run `hf auth login`") from error
+    except (RepositoryNotFoundError, RemoteEntryNotFoundError):
+        return False
+    except OfflineModeIsEnabled as error:
+        raise ModelError(f"{missing} and HF_HUB_OFFLINE is set; {remedy}") from error
+    except Exception as error:  # of the HTTP client beneath, which is another from one version to the next
+        raise ModelError(f"{missing} and the Hugging Face hub cannot be reached; {remedy}") from error
+    return True

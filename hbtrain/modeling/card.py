@@ -1,0 +1,121 @@
+"""The model card: what a saved model is, how it was trained, and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import yaml
+
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model's training; what is None or empty is called unknown in the card."""
+
+    base_model: str | None = None
+    """A hub name, a path, or `static` or `transformer` for a start from random weights."""
+    languages: tuple[str, ...] = ()
+    """Training languages, as language tags."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each training source."""
+    mode: str | None = None
+    alpha: float | Mapping[int, float] | None = None
+    """Probability of a monolingual batch, or its points {step: probability}."""
+    global_batch_size: int | None = None
+    steps: int | None = None
+    temperature: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Scores under their full names, such as `xquad-r/multi/map`."""
+    version: str | None = None
+    """Version of hbtrain."""
+
+    def render(self, *, query_prefix: str, passage_prefix: str, dimension: int, max_tokens: int | None) -> str:
+        """README.md with its YAML front matter, for a model of these properties."""
+        parts = [
+            f"---\n{yaml.safe_dump(self._front_matter(), sort_keys=False, allow_unicode=True)}---",
+            "# Retriever",
+            f"Maps queries and passages to unit vectors of {dimension} dimensions: their dot product is their cosine "
+            "similarity.",
+            "## Usage",
+            _USAGE,
+            f"The prompts stored with the model are {query_prefix!r} before a query and {passage_prefix!r} before a "
+            f"passage. {_limit(max_tokens)}",
+            "## Training",
+            _table(("what", "value"), self._training_rows()),
+            "## Evaluation",
+            self._evaluation(),
+            "## Limits",
+            "Nothing is known about languages and domains other than those above. Biases of the training texts and of "
+            "the base model carry over. No licence is claimed for this model: the licences of its base model and of "
+            "its training data decide how it may be used.",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def _front_matter(self) -> dict[str, object]:
+        front: dict[str, object] = {"library_name": "sentence-transformers", "pipeline_tag": "sentence-similarity"}
+        if self.languages:
+            front["language"] = list(self.languages)
+        if self._base_is_on_hub():
+            front["base_model"] = self.base_model
+        front["tags"] = ["sentence-transformers", "sentence-similarity", "feature-extraction", "hbtrain"]
+        return front
+
+    def _base_is_on_hub(self) -> bool:
+        """Whether the name may stand in `base_model`, which hubs take for one of their own."""
+        return self.base_model is not None and self.base_model.count("/") == 1 and self.base_model[0] not in "./~"
+
+    def _training_rows(self) -> list[tuple[str, str]]:
+        base = self.base_model
+        if base in ("static", "transformer"):
+            base = f"none: random weights ({base})"
+        return [
+            ("base model", base or _UNKNOWN),
+            ("languages", ", ".join(self.languages) or _UNKNOWN),
+            ("sources (rows)", ", ".join(f"{name} ({rows:,})" for name, rows in self.sources.items()) or _UNKNOWN),
+            ("batches", self.mode or _UNKNOWN),
+            ("alpha (probability of a monolingual batch)", self._alpha()),
+            ("global batch size", _known(self.global_batch_size)),
+            ("steps", _known(self.steps)),
+            ("loss", f"InfoNCE over the global batch, temperature {_known(self.temperature)}"),
+            ("software", f"hbtrain {self.version or '(version unknown)'}"),
+        ]
+
+    def _alpha(self) -> str:
+        if isinstance(self.alpha, Mapping):
+            points = ", ".join(f"{value} at step {step}" for step, value in sorted(self.alpha.items()))
+            return f"{points}; linear in between"
+        return _known(self.alpha)
+
+    def _evaluation(self) -> str:
+        if not self.scores:
+            return "No scores were recorded with this model."
+        return _table(("score", "value"), [(name, f"{value:.4f}") for name, value in self.scores.items()])
+
+
+_USAGE = """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+queries = model.encode(["Where does the Danube rise?"], prompt_name="query")
+passages = model.encode(
+    ["Die Donau entspringt im Schwarzwald.", "Le Rhin prend sa source dans les Alpes."], prompt_name="passage"
+)
+scores = queries @ passages.T  # cosine similarities, one row a query
+```"""
+
+
+def _known(value: object) -> str:
+    return _UNKNOWN if value is None else str(value)
+
+
+def _limit(max_tokens: int | None) -> str:
+    if max_tokens is None:
+        return "Texts of any length are read whole."
+    return f"Texts are cut to {max_tokens} tokens, the prompt included."
+
+
+def _table(header: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    lines = [header, ("---", "---"), *rows]
+    return "\n".join(f"| {left} | {right.replace('|', chr(92) + '|')} |" for left, right in lines)

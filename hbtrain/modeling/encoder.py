@@ -1,0 +1,274 @@
+"""The encoder: a sentence-transformers model that embeds queries and passages with shared parameters.
+
+Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from hbtrain.errors import ModelError
+from hbtrain.modeling.backbone import BUILT_BACKBONES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+    from torch import Tensor, device
+
+    from hbtrain.config.schema import EncoderConfig
+    from hbtrain.modeling.card import ModelCard
+
+Side = Literal["query", "passage"]
+
+_PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage": ("passage", "document", "corpus")}
+"""Names under which models of all makers store their prompts."""
+_TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
+"""What sentence-transformers calls the sides, for models that treat them differently."""
+
+logger = logging.getLogger(__name__)
+
+
+class Encoder:
+    """A `SentenceTransformer` with a prefix and a token limit for each side.
+
+    `model` is the SentenceTransformer; to train it, wrap it: `EmbeddingModule(encoder.model)`.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, prefixes: Mapping[Side, str], max_tokens: Mapping[Side, int | None]
+    ) -> None:
+        self.model = model
+        self.prefixes = dict(prefixes)
+        self.max_tokens = dict(max_tokens)
+        # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
+        self._tokenizer_lock = threading.Lock()
+        if hasattr(model[0], "can_flatten_inputs"):
+            # Rows stay rows: batches packed for flash attention carry plain integers and cannot be cut by rows.
+            model[0].can_flatten_inputs = False
+
+    @classmethod
+    def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
+        """The encoder that training starts from, on the CPU, adapters included.
+
+        The same config, texts and seed give the same weights; the global random state is left as it was.
+
+        Args:
+            config: what to build; `backbone` says which of `static`, `transformer` or a pretrained model.
+            texts: gives the texts of the sources, which decide the vocabulary; unused for a pretrained backbone.
+            seed: of the random weights.
+
+        Raises:
+            ModelError: the backbone or the vocabulary cannot be had.
+        """
+        import torch
+
+        from hbtrain.modeling.adapters import add_lora
+        from hbtrain.modeling.build import build_static, build_transformer, load_pretrained
+
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            if config.backbone in BUILT_BACKBONES:
+                build_model = build_static if config.backbone == "static" else build_transformer
+                model = build_model(config, texts)
+            else:
+                model = load_pretrained(config.backbone, config, device="cpu")
+        if config.lora is not None:
+            add_lora(model, config.lora, seed)
+        return cls._for_training(model, config)
+
+    @classmethod
+    def load(cls, name_or_path: str, config: EncoderConfig | None = None, device: str | None = None) -> Encoder:
+        """A model by hub name or folder.
+
+        Args:
+            name_or_path: a sentence-transformers model, or a plain Hugging Face model, which gets pooling.
+            config: for training: its prefixes, limits, attention and precision. None, for evaluation, leaves the
+                model as its makers meant it, with its own prompts. Adapters are `add_lora`'s affair.
+            device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
+
+        Raises:
+            ModelError: there is no such model, or it cannot be loaded or trained.
+        """
+        from hbtrain.modeling.build import load_pretrained
+
+        model = load_pretrained(name_or_path, config, device)
+        if config is not None:
+            return cls._for_training(model, config)
+        prompts: dict[Side, str] = {
+            side: next((prompt for name in names if (prompt := model.prompts.get(name))), "")
+            for side, names in _PROMPT_NAMES.items()
+        }
+        return cls(model, prompts, {"query": None, "passage": None})
+
+    @classmethod
+    def _for_training(cls, model: SentenceTransformer, config: EncoderConfig) -> Encoder:
+        from sentence_transformers.base.modules import Normalize, Router
+
+        if isinstance(model[0], Router):
+            raise ModelError(
+                f"encoder.backbone '{config.backbone}' has separate query and passage encoders; "
+                "hbtrain trains one encoder for both, take another backbone"
+            )
+        if not isinstance(model[-1], Normalize):
+            model.add_module(str(len(model)), Normalize())
+        if config.precision == "fp32":
+            model.float()
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}
+        # "document" is the name that SentenceTransformer.encode_document looks for first.
+        model.prompts = {**prefixes, "document": config.passage_prefix}
+        model.default_prompt_name = None
+        wanted: dict[Side, int] = {"query": config.max_query_tokens, "passage": config.max_passage_tokens}
+        limit = _limit_length(model, max(wanted.values()))
+        if limit < max(wanted.values()):
+            logger.warning("the backbone reads %d tokens at most; longer texts are cut to that", limit)
+        return cls(model, prefixes, {side: min(tokens, limit) for side, tokens in wanted.items()})
+
+    @property
+    def dimension(self) -> int:
+        """D, the dimensions of an embedding."""
+        return int(self.model.get_embedding_dimension())
+
+    @property
+    def device(self) -> device:
+        """Where the model is."""
+        where: device = self.model.device
+        return where
+
+    def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
+        """Token features of prefix + text, cut to the side's token limit, on the CPU; what `EmbeddingModule` takes.
+
+        A transformer's features are `input_ids` [B, tokens] and its companions; a static encoder's are `input_ids`
+        [all tokens] and `offsets` [B]. May run in a background thread while the encoder is used in another.
+        """
+        from hbtrain.modeling.embedding import truncate_bags
+
+        limit = self.max_tokens[side]
+        features = self._preprocess(texts, side, {} if limit is None else {"max_length": limit})
+        if limit is not None and "offsets" in features:
+            return truncate_bags(features, limit)
+        return features
+
+    def forward_features(self, features: dict[str, Tensor]) -> Tensor:
+        """Unit vectors [B, D] in fp32, with gradient, of what `tokenize` gave."""
+        from hbtrain.modeling.embedding import embed
+
+        return embed(self.model, _moved(features, self.device))
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: Side,
+        batch_size: int = 128,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Unit vectors [N, D] of the texts, in their order, without gradient and without dropout.
+
+        Equal to `SentenceTransformer.encode` with the side's prompt. Texts are batched by length; `progress` is
+        called after every batch with the number of texts done so far.
+        """
+        import numpy as np
+        import torch
+
+        from hbtrain.modeling.embedding import embed
+
+        vectors_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
+        longest_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        with torch.no_grad(), _evaluating(self.model):
+            for start in range(0, len(texts), batch_size):
+                rows_B = longest_first[start : start + batch_size]
+                features = self._preprocess([texts[i] for i in rows_B], side, {})
+                vectors_BD = embed(self.model, _moved(features, self.device), task=_TASKS[side])
+                vectors_ND[rows_B] = vectors_BD.cpu().numpy()
+                if progress is not None:
+                    progress(start + len(rows_B))
+        return vectors_ND
+
+    def save(self, path: Path, card: ModelCard | None = None) -> None:
+        """Write a sentence-transformers folder (safetensors, prompts, README.md) in the model's current dtype.
+
+        Adapters are merged into the weights saved, not into this encoder. A model that was at `path` is replaced.
+
+        Raises:
+            StorageError: `path` cannot be written, or holds something that is no model.
+        """
+        from hbtrain.modeling.adapters import merged
+        from hbtrain.modeling.card import ModelCard
+        from hbtrain.modeling.saving import replace_folder
+
+        plain = merged(self.model)
+        limit = _length_limit(plain)
+        readme = (card or ModelCard()).render(
+            query_prefix=self.prefixes["query"],
+            passage_prefix=self.prefixes["passage"],
+            dimension=self.dimension,
+            max_tokens=limit,
+        )
+
+        def write(folder: Path) -> None:
+            plain.save(str(folder), create_model_card=False)
+            (folder / "README.md").write_text(readme, encoding="utf-8")
+
+        replace_folder(path, write)
+
+    def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
+        import torch
+
+        with self._tokenizer_lock:
+            features = self.model.preprocess(
+                list(texts), prompt=self.prefixes[side] or None, task=_TASKS[side], **options
+            )
+        if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
+            features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
+        return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+
+
+def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
+    return {name: value.to(to, non_blocking=True) for name, value in features.items()}
+
+
+@contextmanager
+def _evaluating(model: SentenceTransformer) -> Iterator[None]:
+    """Evaluation mode, and afterwards every module in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _length_limit(model: SentenceTransformer) -> int | None:
+    """Tokens after which the model, as anyone loads it, cuts a text; None if it never does."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    if isinstance(model[0], StaticEmbedding):
+        truncation = model[0].tokenizer.truncation
+        return None if truncation is None else int(truncation["max_length"])
+    limit = model.max_seq_length
+    # Tokenizers without a limit of their own state one like 1e30.
+    return None if limit is None or not math.isfinite(limit) or limit > 1_000_000_000 else int(limit)
+
+
+def _limit_length(model: SentenceTransformer, wanted: int) -> int:
+    """Let the model cut texts at `wanted` tokens, or at its own limit if that is lower; returns which."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    if isinstance(model[0], StaticEmbedding):
+        # A bag of tokens has no positions to run out of, and its tokenizer keeps the limit when it is saved.
+        model[0].tokenizer.enable_truncation(wanted)
+        return wanted
+    own = _length_limit(model)
+    limit = wanted if own is None else min(wanted, own)
+    model.max_seq_length = limit
+    return limit

@@ -1,0 +1,105 @@
+"""Gathering rows of all ranks, with a gradient that flows back to the rank each row came from.
+
+Shapes: b rows of this rank, B rows of all ranks, D dimensions, W ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Group(Protocol):
+    """The ranks that train together."""
+
+    @property
+    def rank(self) -> int:
+        """This rank, from 0."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are."""
+        ...
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """[W, *x.shape]: the tensors of all ranks, which have one shape of at least one dimension."""
+        ...
+
+    def all_reduce_sum(self, x: Tensor) -> Tensor:
+        """The sum over ranks; may overwrite `x`."""
+        ...
+
+
+class Alone:
+    """One process, nothing to talk about."""
+
+    rank = 0
+    world_size = 1
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """[1, *x.shape]."""
+        return x.unsqueeze(0)
+
+    def all_reduce_sum(self, x: Tensor) -> Tensor:
+        """`x` itself."""
+        return x
+
+
+class ProcessGroup:
+    """torch.distributed's default group."""
+
+    def __init__(self) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """[W, *x.shape]."""
+        out = x.new_empty((self.world_size, *x.shape))
+        # Gloo takes the concatenated form only.
+        dist.all_gather_into_tensor(out.flatten(0, 1), x.contiguous())
+        return out
+
+    def all_reduce_sum(self, x: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        dist.all_reduce(x)
+        return x
+
+
+def gather_rows(x_bD: Tensor, sizes: Sequence[int], group: Group) -> Tensor:
+    """x_BD: the rows of all ranks in rank order, differentiable.
+
+    The backward sums the gradients that all ranks hold for a row and hands the sum to the row's own rank. So if every
+    rank back-propagates its own part of a loss, each row receives the gradient of the whole.
+
+    Args:
+        x_bD: this rank's rows; b equals sizes[rank].
+        sizes: rows of every rank; they may differ.
+        group: the ranks.
+    """
+    if x_bD.shape[0] != sizes[group.rank]:
+        raise ValueError(f"rank {group.rank} has {x_bD.shape[0]} rows, sizes say {sizes[group.rank]}")
+    if group.world_size == 1:
+        return x_bD
+    gathered: Tensor = _GatherRows.apply(x_bD, tuple(sizes), group)
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_bD: Tensor, sizes: tuple[int, ...], group: Group) -> Tensor:
+        ctx.sizes, ctx.group = sizes, group
+        most = max(sizes)
+        padded = x_bD if len(x_bD) == most else torch.cat([x_bD, x_bD.new_zeros(most - len(x_bD), *x_bD.shape[1:])])
+        gathered = group.all_gather(padded)
+        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total_BD = ctx.group.all_reduce_sum(gradients[0].contiguous().clone())
+        start = sum(ctx.sizes[: ctx.group.rank])
+        return total_BD[start : start + ctx.sizes[ctx.group.rank]], None, None

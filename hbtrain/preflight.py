@@ -1,0 +1,53 @@
+"""Preflight: everything that can be known to be wrong is said before a worker starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from hbtrain.batching import BatchPlan, shard_sizes
+from hbtrain.config import Config
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.errors import ConfigError
+from hbtrain.evaluation.benchmark import Benchmark, load_benchmark, parse_benchmark
+from hbtrain.modeling.backbone import check_backbone
+from hbtrain.training.deepspeed_config import deepspeed_config
+from hbtrain.training.validation import validation_plan
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks opened on their way."""
+
+    corpus: ParallelCorpus
+    plan: BatchPlan
+    benchmarks: tuple[Benchmark, ...]
+
+
+def preflight(config: Config) -> Checked:
+    """Check a configuration as a whole, sources and benchmarks included; starts nothing.
+
+    Raises:
+        HbtrainError: the first thing that is wrong, in one line.
+    """
+    shard_sizes(config.batching.global_batch_size, config.resources.workers)
+    deepspeed_config(config)
+    check_backbone(config.encoder)
+    if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
+        _check_cores(config)
+    benchmarks = tuple(load_benchmark(parse_benchmark(text)) for text in config.evaluation.benchmarks)
+    corpus = ParallelCorpus.from_config(config)
+    plan = BatchPlan.over(corpus, config)
+    if config.data.validation is not None:
+        validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
+    return Checked(corpus, plan, benchmarks)
+
+
+def _check_cores(config: Config) -> None:
+    resources = config.resources
+    cores = len(os.sched_getaffinity(0))
+    if resources.workers * resources.cpus_per_worker > cores:
+        raise ConfigError(
+            f"resources.workers = {resources.workers} with {resources.cpus_per_worker} CPU each is more than this "
+            f"machine's {cores}; lower it, or give a cluster's address in resources.address"
+        )

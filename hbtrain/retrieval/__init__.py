@@ -1,0 +1,1 @@
+"""Search: scores of queries against candidates, and exact ranks."""

@@ -1,0 +1,151 @@
+"""MLflow: the only file that imports it. One run per training; a resumed training goes on in the same one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hbtrain.config import Config, to_flat
+from hbtrain.errors import HbtrainError
+from hbtrain.training.worker import Event
+
+PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
+PARAMETERS_AT_ONCE = 100
+"""MLflow takes no more parameters in one call."""
+MACRO_DEPTH = 2
+"""Slashes in the key of a macro score, `<benchmark>/<setting>/<metric>`."""
+
+
+class TrackingError(HbtrainError):
+    """The tracking server cannot be used."""
+
+
+def tracking_uri(config: Config) -> str:
+    """The URI that `config` means: its own, `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder."""
+    database = Path(config.storage).expanduser().absolute() / "mlflow.db"
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
+
+
+class Tracker:
+    """One MLflow run.
+
+    Attributes:
+        run_id: its id.
+    """
+
+    def __init__(self, config: Config, run_id: str | None, name: str) -> None:
+        """Go on with run `run_id`, or begin one.
+
+        Raises:
+            TrackingError: the server or the database does not answer.
+        """
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+
+        self.uri = tracking_uri(config)
+        try:
+            self._client = MlflowClient(tracking_uri=self.uri)
+            if run_id is None:
+                experiment = self._experiment(config)
+                tags = environment_tags() | {"mlflow.runName": config.tracking.run_name or name}
+                run_id = self._client.create_run(experiment, tags=tags).info.run_id
+                parameters = [Param(key, str(value)) for key, value in to_flat(config).items()]
+                for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
+                    self._client.log_batch(run_id, params=parameters[start : start + PARAMETERS_AT_ONCE])
+            else:
+                self._client.set_terminated(run_id, "RUNNING")
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise TrackingError(f"tracking.uri = {_without_password(self.uri)} does not answer: {reason}") from error
+        self.run_id: str = run_id
+
+    def event(self, event: Event) -> None:
+        """Log the figures of training at their step."""
+        self.metrics(event.metrics, event.step)
+
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log figures at a step."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, [Metric(key, float(v), now_ms, step) for key, v in metrics.items()])
+
+    def scores(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log an evaluation's macro scores under `eval/`; those of single languages stand in its artifacts.
+
+        MLflow takes no @ in names: `recall@10` is logged as `recall_at_10`.
+        """
+        macro = {key: value for key, value in metrics.items() if key.count("/") == MACRO_DEPTH}
+        self.metrics({f"eval/{key.replace('@', '_at_')}": value for key, value in macro.items()}, step)
+
+    def tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags."""
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, key, str(value))
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Store a file, or a folder's content, under `folder`."""
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run: FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(self.run_id, status)
+
+    def _experiment(self, config: Config) -> str:
+        """The experiment's id; a new one under SQLite keeps its artifacts in the storage folder."""
+        name = config.tracking.experiment
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self.uri.startswith("sqlite:"):
+            location = (Path(config.storage).expanduser().absolute() / "artifacts").as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+
+def environment_tags() -> dict[str, str]:
+    """What a run was made with: versions, git commit, hardware."""
+    tags = {f"version.{name}": found for name, found in _versions(PACKAGES)}
+    tags["version.python"] = platform.python_version()
+    tags["hardware.host"] = platform.node()
+    tags["hardware.cpus"] = str(os.cpu_count())
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags["git.commit"] = commit
+        tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
+
+
+def _versions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the folder hbtrain is run from; empty outside a repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _without_password(uri: str) -> str:
+    from urllib.parse import urlsplit
+
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+

@@ -1,0 +1,1 @@
+"""The per-worker training loop; imports neither ray nor mlflow."""

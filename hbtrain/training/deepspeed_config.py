@@ -1,0 +1,83 @@
+"""The DeepSpeed configuration of a run: the user's own keys, checked against what hbtrain decides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hbtrain.batching import shard_sizes
+from hbtrain.config import Config
+from hbtrain.errors import ConfigError
+
+OWNED = {
+    "optimizer": "training.learning_rate, weight_decay and betas",
+    "scheduler": "training.schedule and warmup_steps",
+    "fp16": "encoder.precision (fp32 or bf16)",
+}
+"""Sections that hbtrain's own keys replace."""
+
+
+def deepspeed_config(config: Config) -> dict[str, Any]:
+    """The whole configuration for `deepspeed.initialize`.
+
+    Gradient clipping is always set (DeepSpeed's default is 1.0, silently), and one step is one batch: the loss is
+    over the whole global batch, which accumulation over micro-batches would change.
+
+    Raises:
+        ConfigError: the user's file cannot be read, or a key of it disagrees with the recipe.
+    """
+    user = _users(config.training.deepspeed)
+    micro = max(shard_sizes(config.batching.global_batch_size, config.resources.workers))
+    decided: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.training.gradient_clipping,
+        "bf16": {"enabled": config.encoder.precision == "bf16"},
+        # The optimizer is torch's AdamW: DeepSpeed's own would be compiled on the user's machine.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    for key, instead in OWNED.items():
+        if key in user and user[key] != {"enabled": False}:
+            raise ConfigError(f"training.deepspeed sets {key!r}: hbtrain sets it from {instead}; remove it there")
+    _agree(user, "train_batch_size", config.batching.global_batch_size, "batching.global_batch_size")
+    _agree(user, "train_micro_batch_size_per_gpu", micro, "batching.global_batch_size / resources.workers")
+    _agree(user, "gradient_accumulation_steps", 1, "the exact loss over the whole batch")
+    _agree(user, "gradient_clipping", config.training.gradient_clipping, "training.gradient_clipping")
+    bf16 = user.get("bf16", {})
+    if isinstance(bf16, dict):
+        _agree(bf16, "enabled", config.encoder.precision == "bf16", f"encoder.precision {config.encoder.precision}")
+        decided["bf16"] = {**bf16, **decided["bf16"]}
+    stage = user.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise ConfigError(f"training.deepspeed zero_optimization.stage = {stage!r}: allowed are 0, 1, 2 and 3")
+    rest = {k: v for k, v in user.items() if k not in {"train_batch_size", "fp16"}}
+    return {**rest, **decided}
+
+
+def _users(setting: str | dict[str, Any] | None) -> dict[str, Any]:
+    if setting is None:
+        return {}
+    if isinstance(setting, dict):
+        return setting
+    path = Path(setting).expanduser()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"training.deepspeed: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"training.deepspeed: {path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"training.deepspeed: {path} must hold an object, not {type(value).__name__}")
+    return value
+
+
+def _agree(user: dict[str, Any], key: str, ours: object, place: str) -> None:
+    if user.get(key, ours) not in (ours, "auto"):
+        raise ConfigError(
+            f"training.deepspeed sets {key} = {user[key]!r}, but {place} gives {ours!r}; "
+            "leave it out, or make the two agree"
+        )

@@ -1,0 +1,86 @@
+"""The DeepSpeed engine around an encoder: optimizer, schedule, precision, gradient norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbtrain.config import Config
+from hbtrain.training.deepspeed_config import deepspeed_config
+
+
+class Engine:
+    """A DeepSpeed engine, reduced to what a training step needs."""
+
+    def __init__(self, module: nn.Module, config: Config, device: torch.device) -> None:
+        """Wrap `module`; torch.distributed must be initialised."""
+        deepspeed = _deepspeed(device)
+        from transformers import get_scheduler
+
+        settings = deepspeed_config(config)
+        training = config.training
+        optimizer = torch.optim.AdamW(
+            _decay_groups(module, training.weight_decay), lr=training.learning_rate, betas=training.betas
+        )
+        scheduler = get_scheduler(
+            training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=training.steps
+        )
+        self.zero_stage: int = settings.get("zero_optimization", {}).get("stage", 0)
+        self._plain = self.zero_stage == 0 and config.encoder.precision == "fp32"
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
+        )
+        self.module: nn.Module = self.deepspeed.module
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The module's forward pass."""
+        return self.deepspeed(*inputs)
+
+    def step(self, loss: Tensor) -> None:
+        """Back-propagate, average gradients over ranks, clip, and take an optimizer and a schedule step."""
+        self.deepspeed.backward(loss)
+        if self._plain:
+            self._norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+        self.deepspeed.step()
+
+    @property
+    def gradient_norm(self) -> float:
+        """Norm of the whole averaged gradient of the last step, before clipping."""
+        return float(self._norm if self._plain else self.deepspeed.get_global_grad_norm() or 0.0)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step to come."""
+        return float(self.deepspeed.get_lr()[0])
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """The module's state on the CPU, gathered from all ranks where ZeRO-3 has spread it; collective."""
+        import deepspeed
+
+        whole = {name: value.detach().cpu() for name, value in self.module.named_buffers()}
+        for name, parameter in self.module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                whole[name] = parameter.detach().cpu().clone()
+        return whole
+
+
+def _deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, kept from compiling an extension for shared-memory collectives on CPUs: gloo serves as well."""
+    import deepspeed
+    import deepspeed.ops
+
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with and without weight decay: biases and normalisation weights (one dimension) have none."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

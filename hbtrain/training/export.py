@@ -1,0 +1,59 @@
+"""From the state of training to a sentence-transformers model on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hbtrain
+from hbtrain.config import Config
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.modeling.adapters import add_lora
+from hbtrain.modeling.card import ModelCard
+from hbtrain.modeling.embedding import EmbeddingModule
+from hbtrain.modeling.encoder import Encoder
+from hbtrain.training.engine import Engine
+
+
+def load_for_training(config: Config, folder: Path) -> Encoder:
+    """The encoder in `folder`, on the CPU, ready to be trained as `config` says, adapters included."""
+    encoder = Encoder.load(str(folder), config.encoder, device="cpu")
+    if config.encoder.lora is not None:
+        add_lora(encoder.model, config.encoder.lora, config.seed)
+    return encoder
+
+
+def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: Path | None, card: ModelCard) -> None:
+    """Save the encoder as it is now; collective, written where `to` is given (rank 0).
+
+    Args:
+        engine: holds the weights.
+        encoder: the encoder inside the engine.
+        config: the run's.
+        initial: folder of the encoder that training started from; ZeRO-3, which leaves no rank a whole encoder, fills
+            a fresh copy of it with the weights.
+        to: folder of the saved model, or None on ranks that do not write.
+        card: the model card.
+    """
+    if engine.zero_stage == 3:
+        weights = engine.whole_weights()
+        if to is not None:
+            encoder = load_for_training(config, initial)
+            EmbeddingModule(encoder.model).load_state_dict(weights)
+    if to is not None:
+        encoder.save(to, card)
+
+
+def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...], steps: int) -> ModelCard:
+    """What is true of a model trained on `corpus` for `steps` steps; scores are not known yet."""
+    batching = config.batching
+    return ModelCard(
+        base_model=config.encoder.backbone,
+        languages=languages,
+        sources={name: source.index.rows for name, source in corpus.sources.items()},
+        mode=batching.mode,
+        alpha=batching.alpha if batching.mode == "hybrid" else None,
+        global_batch_size=batching.global_batch_size,
+        steps=steps,
+        temperature=config.loss.temperature,
+        version=hbtrain.__version__,
+    )

@@ -1,0 +1,124 @@
+"""The training loop of one worker: plan, feed, embed, gathered loss, DeepSpeed step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hbtrain.batching import BatchPlan
+from hbtrain.batching.hashing import key_of
+from hbtrain.config import Config
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.modeling.embedding import EmbeddingModule
+from hbtrain.modeling.loss import contrastive_loss
+from hbtrain.training.checkpoint import restore_checkpoint, save_checkpoint
+from hbtrain.training.engine import Engine
+from hbtrain.training.export import export, load_for_training, model_card
+from hbtrain.training.feed import Feed, Work
+from hbtrain.training.meter import Meter
+from hbtrain.training.validation import Patience, mean_over_ranks, validation_plan
+from hbtrain.training.worker import Event, Worker
+
+
+def train_worker(config: Config, worker: Worker) -> None:
+    """Train `config` on this rank, from `worker.checkpoint` if there is one; collective.
+
+    Ends with the trained encoder in `worker.final_model` (saved by rank 0): with a validation source the one of lowest
+    validation loss, else that of the last step.
+    """
+    Trainer(config, worker).run()
+
+
+class Trainer:
+    """One rank's training."""
+
+    def __init__(self, config: Config, worker: Worker) -> None:
+        self.config = config
+        self.worker = worker
+        rank, world_size = worker.group.rank, worker.group.world_size
+        self.encoder = load_for_training(config, worker.initial_model)
+        self.corpus = ParallelCorpus.from_config(config)
+        self.plan = BatchPlan.over(self.corpus, config)
+        self.feed = Feed(self.plan, self.corpus, self.encoder, rank, world_size)
+        self.validation = self._validation_feed()
+        self.module = EmbeddingModule(self.encoder.model)
+        self.engine = Engine(self.module, config, worker.device)
+        self.patience = Patience(config.training.patience)
+        self.meter = Meter(worker.group)
+
+    def run(self) -> None:
+        """All steps that are left."""
+        training = self.config.training
+        start = 0 if self.worker.checkpoint is None else self._restore(self.worker.checkpoint)
+        done, stopped = start, self.patience.exhausted
+        self.module.train()
+        for work in self.feed.steps(start, training.steps if not stopped else start):
+            self._step(work)
+            done = work.batch.step + 1
+            last = done == training.steps
+            if done % training.log_every == 0 or last:
+                self._log(done)
+            if self.validation is not None and training.validate_every and (done % training.validate_every == 0 or last):
+                stopped = self._validate(done)
+            if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
+                save_checkpoint(self.engine, self.worker, done, self.patience)
+            if stopped:
+                self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
+                break
+        if self.validation is None or not training.validate_every:
+            self._export(done)
+
+    def _step(self, work: Work) -> None:
+        # Random numbers (dropout) depend on seed, step and rank alone: a resumed run draws what it would have drawn.
+        torch.manual_seed(int(key_of(self.config.seed, work.batch.step, self.worker.group.rank) >> 1))
+        loss = self._loss(work.to(self.worker.device))
+        self.engine.step(loss)
+        self.meter.add(work, loss)
+
+    def _loss(self, work: Work) -> Tensor:
+        q_bD, p_bD = self.engine([work.queries, work.passages])
+        return contrastive_loss(q_bD, p_bD, work.sizes, self.worker.group, self.config.loss, work.ids)
+
+    def _log(self, step: int) -> None:
+        figures = self.meter.read()
+        figures |= {"train/learning_rate": self.engine.learning_rate, "train/gradient_norm": self.engine.gradient_norm}
+        self._tell(Event(step, figures))
+
+    def _validate(self, step: int) -> bool:
+        """Validate, keep the encoder if it is the best so far; True if it is time to stop."""
+        assert self.validation is not None
+        self.module.eval()
+        with torch.no_grad():
+            works = self.validation.steps(0, self.config.training.validation_batches)
+            losses = [self._loss(work.to(self.worker.device)) for work in works]
+        self.module.train()
+        loss = mean_over_ranks(losses, self.worker.group)
+        self._tell(Event(step, {"validation/loss": loss}))
+        if self.patience.improved(loss):
+            self._export(step)
+        return self.patience.exhausted
+
+    def _validation_feed(self) -> Feed | None:
+        if self.config.data.validation is None:
+            return None
+        corpus = ParallelCorpus.open([self.config.data.validation], self.config.data.cache)
+        group = self.worker.group
+        return Feed(validation_plan(self.config, corpus), corpus, self.encoder, group.rank, group.world_size)
+
+    def _restore(self, folder: Path) -> int:
+        step = restore_checkpoint(self.engine, folder, self.patience)
+        self._tell(Event(step, {}, f"goes on from the checkpoint of step {step}"))
+        return step
+
+    def _export(self, step: int) -> None:
+        """Save the encoder as it is after `step` steps; collective."""
+        worker = self.worker
+        to = worker.final_model if worker.group.rank == 0 else None
+        card = model_card(self.config, self.corpus, self.plan.languages, step)
+        export(self.engine, self.encoder, self.config, worker.initial_model, to, card)
+
+    def _tell(self, event: Event) -> None:
+        if self.worker.group.rank == 0:
+            self.worker.emit(event)

@@ -1,0 +1,77 @@
+"""Validation: the loss on a source that is not trained on, always over the same batches; early stopping by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hbtrain.batching import BatchPlan
+from hbtrain.config import Config, override
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.errors import DataError
+from hbtrain.modeling.gather import Group
+
+
+def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
+    """The plan of the validation batches: the training's kinds, as far as the source's languages allow them.
+
+    A source smaller than a batch is validated in batches of its own size; with one training language it has only
+    monolingual batches.
+
+    Raises:
+        DataError: the source shares no language with training, or cannot fill the batches.
+    """
+    (source,) = corpus.sources.values()
+    training = config.data.languages or source.index.languages
+    languages = [language for language in training if language in source.index.languages]
+    if not languages:
+        raise DataError(
+            f"data.validation: source {source.name} has {', '.join(source.index.languages)}, "
+            f"none of the training languages {', '.join(training)}"
+        )
+    changes: dict[str, object] = {
+        "batching.global_batch_size": min(config.batching.global_batch_size, source.index.rows),
+        "data.languages": languages,
+    }
+    if len(languages) == 1:
+        changes["batching.mode"] = "monolingual"
+    try:
+        return BatchPlan.over(corpus, override(config, changes))
+    except DataError as error:
+        raise DataError(f"data.validation: {error}") from error
+
+
+@dataclass
+class Patience:
+    """Remembers the best validation loss and how many validations have passed without a better one.
+
+    Attributes:
+        limit: validations without improvement after which to stop; None means never.
+        best: the lowest loss so far.
+        waited: validations since then.
+    """
+
+    limit: int | None
+    best: float = float("inf")
+    waited: int = 0
+
+    def improved(self, loss: float) -> bool:
+        """Take note of a validation; True if it is the best so far."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it is time to stop."""
+        return self.limit is not None and self.waited >= self.limit
+
+
+def mean_over_ranks(losses: list[torch.Tensor], group: Group) -> float:
+    """The mean loss of the global batches whose parts the ranks hold; collective."""
+    total = group.all_reduce_sum(torch.stack([loss.detach().float() for loss in losses]))
+    return float(total.mean()) / group.world_size
+

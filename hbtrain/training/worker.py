@@ -1,0 +1,50 @@
+"""What a training worker is given, and what it tells: the loop's only ties to the world outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hbtrain.modeling.gather import Group
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in training, told by rank 0.
+
+    Attributes:
+        step: steps done by then.
+        metrics: figures under the names that tracking uses, e.g. `train/loss_mono`, `validation/loss`.
+        note: a sentence for people, or empty.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One rank's place in a run.
+
+    Attributes:
+        group: the ranks that train together.
+        device: where this rank computes.
+        initial_model: folder of the encoder that training starts from.
+        final_model: folder that rank 0 saves the trained encoder to.
+        emit: takes events; called on rank 0 only.
+        keep: takes a folder that holds this rank's part of a checkpoint, and its step; called on all ranks. The
+            folder is the callee's from then on.
+        checkpoint: folder of the checkpoint to go on from, all ranks' parts in it, or None.
+    """
+
+    group: Group
+    device: torch.device
+    initial_model: Path
+    final_model: Path
+    emit: Callable[[Event], None]
+    keep: Callable[[Path, int], None]
+    checkpoint: Path | None

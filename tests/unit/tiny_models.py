@@ -1,0 +1,97 @@
+"""Tiny models with random weights, made on the fly, in the shapes that real backbones come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from hbtrain.config.schema import EncoderConfig, StaticConfig, TransformerConfig
+from hbtrain.modeling.vocabulary import build_tokenizer, train_vocabulary
+
+TEXTS = [
+    "Guten Tag, Welt! Ärger mit Ünïcode.",
+    "hello world, how are you today?",
+    "東京は日本の首都です。",
+    "สวัสดีชาวโลก",
+    "Où est la gare, s'il vous plaît ?",
+    "Как пройти в библиотеку?",
+    "a",
+    "hello world " * 30,
+]
+VOCABULARY_SIZE = 240
+
+
+def encoder_config(backbone: str, **changes: Any) -> EncoderConfig:
+    sections = {
+        "static": StaticConfig(dimension=16, vocabulary_size=VOCABULARY_SIZE),
+        "transformer": TransformerConfig(
+            hidden_size=16, heads=2, intermediate_size=24, vocabulary_size=VOCABULARY_SIZE, max_positions=64
+        ),
+        "max_query_tokens": 12,
+        "max_passage_tokens": 20,
+    }
+    return EncoderConfig.model_validate({"backbone": backbone, **sections, **changes})
+
+
+def save_bert(folder: Path) -> Path:
+    """A plain Hugging Face encoder, without pooling."""
+    torch.manual_seed(1)
+    tokenizer = _tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_decoder(folder: Path, chat_template: str | None = None) -> Path:
+    """A plain causal language model."""
+    torch.manual_seed(2)
+    tokenizer = _tokenizer()
+    tokenizer.chat_template = chat_template
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=24,
+        max_position_embeddings=64,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_labse(folder: Path, **changes: Any) -> Path:
+    """LaBSE's modules: transformer, CLS pooling, a dense layer with tanh, normalisation."""
+    bert = Transformer(str(save_bert(folder / "bert")))
+    torch.manual_seed(3)
+    modules = [bert, Pooling(16, "cls"), Dense(16, 10), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu", **changes).save(str(folder / "model"))
+    return folder / "model"
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=build_tokenizer(train_vocabulary(lambda: TEXTS, VOCABULARY_SIZE)),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
