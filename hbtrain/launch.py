@@ -258,7 +258,9 @@ def _fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer
         reason = ray.get(mailbox.failure.remote())
         if reason is None:
             cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
-            reason = f"training failed: {cause}; the workers' logs are in {folder.path / 'ray'} and Ray's session folder"
+            reason = (
+                f"training failed: {cause}; the workers' logs are in {folder.path / 'ray'} and Ray's session folder"
+            )
         raise TrainingError(reason) from error
     reason = ray.get(mailbox.failure.remote())
     if reason is not None:

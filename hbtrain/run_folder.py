@@ -74,7 +74,9 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.config.write_text(to_yaml(config), encoding="utf-8")
         except OSError as error:
-            raise StorageError(f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})") from error
+            raise StorageError(
+                f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})"
+            ) from error
         return folder
 
     @property

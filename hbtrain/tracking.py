@@ -148,4 +148,3 @@ def _without_password(uri: str) -> str:
 
     password = urlsplit(uri).password
     return uri.replace(f":{password}@", ":***@") if password else uri
-

@@ -44,9 +44,9 @@ def unknown_key(key: str, place: str) -> ConfigError:
     known = list(all_keys())
     near = get_close_matches(key, known, n=3, cutoff=0.6)
     if not near:
-        last = key.rsplit(".", 1)[-1]
-        ends = {k.rsplit(".", 1)[-1]: k for k in known}
-        near = [ends[m] for m in get_close_matches(last, ends, n=3, cutoff=0.6)]
+        ends = [k.rsplit(".", 1)[-1] for k in known]
+        close = get_close_matches(key.rsplit(".", 1)[-1], ends, n=1, cutoff=0.6)
+        near = [k for k, end in zip(known, ends, strict=True) if end in close][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "`hbtrain keys` lists them all"
     return ConfigError(f"unknown key {key!r} in {place}: {hint}")
 

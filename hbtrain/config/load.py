@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ def recipe_names() -> list[str]:
     """Names of the recipes that ship with hbtrain."""
     folder = resources.files("hbtrain") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def recipe_summary(name: str) -> str:
+    """What a shipped recipe says of itself in the comment at its head."""
+    lines = (resources.files("hbtrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
 
 
 def load_config(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -57,7 +57,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _row(line: bytes, place: str) -> ParallelRow:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8-sig"))  # some tools put a byte-order mark first
     except UnicodeDecodeError as error:
         raise DataError(f"{place} is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:

@@ -83,13 +83,23 @@ class Source:
     def every_text(self) -> Iterator[str]:
         """All texts, both sides, all languages; in the order of columns and rows."""
         for side in ("query",) if self._sentences else ("query", "passage"):
-            for language in self.index.languages:
-                if not self._path(side, language).exists():
-                    continue
-                column = self._column(side, language)
-                for start in range(0, self.index.rows, CHUNK):
-                    chunk = column.get(list(range(start, min(start + CHUNK, self.index.rows))))
-                    yield from (text for text in chunk if text is not None)
+            for _, _, text in self._side(side):
+                yield text
+
+    def passages(self) -> Iterator[tuple[int, str, str]]:
+        """(row, language, text) of every passage, language by language."""
+        return self._side("passage")
+
+    def _side(self, side: str) -> Iterator[tuple[int, str, str]]:
+        for language in self.index.languages:
+            if not self._path(side, language).exists():
+                continue
+            column = self._column(side, language)
+            for start in range(0, self.index.rows, CHUNK):
+                rows = range(start, min(start + CHUNK, self.index.rows))
+                for row, text in zip(rows, column.get(list(rows)), strict=True):
+                    if text is not None:
+                        yield row, language, text
 
     def _path(self, side: str, language: str) -> Path:
         return self._folder / f"{'query' if self._sentences else side}.{language}.arrow"

@@ -33,7 +33,7 @@ def evaluate(
     encoder: TextEncoder,
     benchmark: Benchmark,
     batch_size: int = 128,
-    block_rows: int = 256,
+    block_rows: int = 128,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Scores of `encoder` in the monolingual, cross-lingual and multilingual settings, from exact ranks in fp32.
@@ -67,5 +67,7 @@ def _embed(
 
     vectors = np.asarray(encoder.encode(distinct, side, batch_size=batch_size, progress=told), np.float32)
     if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise ModelError(f"the encoder gave shape {vectors.shape} for {len(distinct)} {side} texts, not one vector each")
+        raise ModelError(
+            f"the encoder gave shape {vectors.shape} for {len(distinct)} {side} texts, not one vector each"
+        )
     return vectors[row]

@@ -59,7 +59,8 @@ def ndcg(rankings: Rankings, k: int) -> Floats:
     """[G] discounted gain 1 / log2(1 + rank) within the first k, over that of the best possible ranking."""
     gain = np.where(rankings.rank <= k, 1.0 / np.log2(1.0 + rankings.rank), 0.0)
     ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))
-    return _sums(rankings, gain) / ideal[np.minimum(rankings.relevant, k) - 1]
+    normalised: Floats = _sums(rankings, gain) / ideal[np.minimum(rankings.relevant, k) - 1]
+    return normalised
 
 
 def rank_distance(rankings: Rankings) -> Floats:
@@ -68,7 +69,7 @@ def rank_distance(rankings: Rankings) -> Floats:
     In a pool of all languages it measures language bias: an unbiased ranking keeps the translations together.
     """
     last = rankings.start + rankings.relevant - 1
-    return (rankings.rank[last] - rankings.rank[rankings.start]).astype(np.float64)
+    return np.asarray(rankings.rank[last] - rankings.rank[rankings.start], np.float64)
 
 
 METRICS: dict[str, Callable[[Rankings], Floats]] = {

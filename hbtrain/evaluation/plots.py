@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hbtrain.evaluation.metrics import Floats
 from hbtrain.evaluation.summary import Evaluation
 
 CELL_INCHES = 0.55
@@ -33,20 +34,23 @@ def heat_map(evaluation: Evaluation, path: Path) -> None:
     # The axes are laid out in inches, so that cells are equally large for any number of languages.
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0.7 / width, 0.7 / height, side / width, side / height))
-    image = axes.imshow(np.ma.masked_invalid(evaluation.pair_map), cmap="YlGnBu", **_limits(evaluation.pair_map))
-    image.cmap.set_bad("#f0f0f0")
+    low, high = _limits(evaluation.pair_map)
+    image = axes.imshow(evaluation.pair_map, cmap="YlGnBu", vmin=low, vmax=high)
+    axes.set_facecolor("#f0f0f0")  # seen where there is no value
     _draw_grid(axes, evaluation.languages)
     _write_values(axes, image, evaluation.pair_map)
     axes.set_title(f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates)", fontsize=12, pad=12)
-    bar = figure.colorbar(image, cax=figure.add_axes(((side + 0.85) / width, 0.7 / height, 0.16 / width, side / height)))
+    bar = figure.colorbar(
+        image, cax=figure.add_axes(((side + 0.85) / width, 0.7 / height, 0.16 / width, side / height))
+    )
     bar.outline.set_visible(False)
     bar.set_label("mAP")
     figure.savefig(path, dpi=160, format="png", bbox_inches="tight", pad_inches=0.15)
 
 
-def _limits(pair_map: Any) -> dict[str, float]:
+def _limits(pair_map: Floats) -> tuple[float, float]:
     low, high = float(np.nanmin(pair_map)), float(np.nanmax(pair_map))
-    return {"vmin": low, "vmax": high} if high > low else {"vmin": 0.0, "vmax": 1.0}
+    return (low, high) if high > low else (0.0, 1.0)
 
 
 def _draw_grid(axes: Any, languages: tuple[str, ...]) -> None:
@@ -62,7 +66,7 @@ def _draw_grid(axes: Any, languages: tuple[str, ...]) -> None:
     axes.set_ylabel("query language", labelpad=8)
 
 
-def _write_values(axes: Any, image: Any, pair_map: Any) -> None:
+def _write_values(axes: Any, image: Any, pair_map: Floats) -> None:
     for (query, passage), value in np.ndenumerate(pair_map):
         known = not np.isnan(value)
         axes.text(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def save_evaluation(evaluations: Sequence[Evaluation], output_dir: Path, model: 
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         for e in evaluations:
-            _replace(output_dir / f"heatmap-{e.benchmark}.png", lambda path, e=e: heat_map(e, path))  # type: ignore[misc]
+            _replace(output_dir / f"heatmap-{e.benchmark}.png", partial(heat_map, e))
         _replace(output_dir / "per_query.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
         _replace(output_dir / "about.json", lambda path: _write_json(path, _about(evaluations, model)))
         # Last, so that whoever sees new metrics sees the rest as well.
@@ -72,4 +72,4 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         temporary = Path(folder) / path.name
         write(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)

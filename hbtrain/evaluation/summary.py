@@ -98,7 +98,7 @@ def _means(row: Int64s, column: Int64s, values: Floats, shape: tuple[int, int]) 
 
 
 def _keys(benchmark: Benchmark, setting: str, metric: str, means: Floats) -> dict[str, float]:
-    """The macro mean over the cells of `means` [L, languages asked], and that of each row; cells of NaN do not count."""
+    """The macro mean over the cells of `means` [L, languages asked] and over each row; cells of NaN do not count."""
     if np.isnan(means).all():
         return {}
     key = f"{benchmark.name}/{setting}/{metric}"

@@ -102,16 +102,16 @@ def _exists_on_hub(name: str, file: str) -> bool:
         RepositoryNotFoundError,
     )
 
-    missing = f"encoder.backbone '{name}' is not in the local cache"
+    missing = f"encoder.backbone '{name}' is no folder, is not in the local cache"
     remedy = "download it beforehand, or give a model's folder"
     try:
         get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT_S, token=get_token())
     except GatedRepoError as error:
-        raise ModelError(f"{missing} and gated on the hub; ask for access there, then run `hf auth login`") from error
+        raise ModelError(f"{missing}, and is gated on the hub; ask for access there, then run `hf auth login`") from error
     except (RepositoryNotFoundError, RemoteEntryNotFoundError):
         return False
     except OfflineModeIsEnabled as error:
-        raise ModelError(f"{missing} and HF_HUB_OFFLINE is set; {remedy}") from error
+        raise ModelError(f"{missing}, and HF_HUB_OFFLINE is set; {remedy}") from error
     except Exception as error:  # of the HTTP client beneath, which is another from one version to the next
-        raise ModelError(f"{missing} and the Hugging Face hub cannot be reached; {remedy}") from error
+        raise ModelError(f"{missing}, and the Hugging Face hub cannot be reached; {remedy}") from error
     return True

@@ -45,10 +45,13 @@ class Work:
         """The same on a device."""
         if device.type == "cpu":
             return self
-        move = {"device": device, "non_blocking": True}
-        ids = None if self.ids is None else PairIds(self.ids.query_B.to(**move), self.ids.passage_B.to(**move))
-        queries = {k: v.to(**move) for k, v in self.queries.items()}
-        passages = {k: v.to(**move) for k, v in self.passages.items()}
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        ids = None if self.ids is None else PairIds(moved(self.ids.query_B), moved(self.ids.passage_B))
+        queries = {name: moved(x) for name, x in self.queries.items()}
+        passages = {name: moved(x) for name, x in self.passages.items()}
         return Work(self.batch, self.sizes, queries, passages, ids, self.tokens)
 
 
@@ -97,13 +100,11 @@ class Feed:
                     ready.get_nowait()
                 thread.join(0.01)
 
-    def _fill(
-        self, start: int, stop: int, ready: queue.Queue[Work | BaseException], stopped: threading.Event
-    ) -> None:
+    def _fill(self, start: int, stop: int, ready: queue.Queue[Work | BaseException], stopped: threading.Event) -> None:
         try:
             for step in range(start, stop):
                 if stopped.is_set():
                     return
                 ready.put(self.work(step))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
+        except BaseException as error:
             ready.put(error)

@@ -60,7 +60,11 @@ class Trainer:
             last = done == training.steps
             if done % training.log_every == 0 or last:
                 self._log(done)
-            if self.validation is not None and training.validate_every and (done % training.validate_every == 0 or last):
+            if (
+                self.validation is not None
+                and training.validate_every
+                and (done % training.validate_every == 0 or last)
+            ):
                 stopped = self._validate(done)
             if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
                 save_checkpoint(self.engine, self.worker, done, self.patience)

@@ -74,4 +74,3 @@ def mean_over_ranks(losses: list[torch.Tensor], group: Group) -> float:
     """The mean loss of the global batches whose parts the ranks hold; collective."""
     total = group.all_reduce_sum(torch.stack([loss.detach().float() for loss in losses]))
     return float(total.mean()) / group.world_size
-

@@ -1,6 +1,6 @@
 """Time of exact ranks and metrics against the bare matrix product, in one run. Prints one JSON line.
 
-    python tests/bench/bench_ranks.py --queries 13090 --candidates 13014 --dim 768 --languages 11
+python tests/bench/bench_ranks.py --queries 13090 --candidates 13014 --dim 768 --languages 11
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=6000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--languages", type=int, default=11)
-    parser.add_argument("--block-rows", type=int, default=256)
+    parser.add_argument("--block-rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 

@@ -70,11 +70,14 @@ def test_a_trained_vocabulary_covers_its_texts_and_keeps_case_and_accents() -> N
 
 def test_a_trained_vocabulary_is_the_same_in_every_process() -> None:
     code = (
-        "import json; from tiny_words import WORDS; from hbtrain.modeling.vocabulary import train_vocabulary;"
-        "print(json.dumps(train_vocabulary(lambda: WORDS, 300)))"
-    ).replace("from tiny_words import WORDS", f"WORDS = json.loads({json.dumps(json.dumps(TEXTS * 3))})")
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)]
-    assert runs[0] == runs[1] == runs[2]
+        "import json, sys; from hbtrain.modeling.vocabulary import train_vocabulary;"
+        "texts = json.load(sys.stdin); print(json.dumps(train_vocabulary(lambda: texts, 300)))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], input=json.dumps(TEXTS).encode(), capture_output=True, check=True)
+        for _ in range(3)
+    ]
+    assert runs[0].stdout == runs[1].stdout == runs[2].stdout != b""
 
 
 def test_a_vocabulary_is_not_trained_on_nothing() -> None:
@@ -119,4 +122,8 @@ def test_trimming_the_multilingual_vocabulary_changes_no_text() -> None:
     before = [encoding.tokens for encoding in build_tokenizer(full).encode_batch(texts)]
     after = [encoding.tokens for encoding in build_tokenizer(trimmed).encode_batch(texts)]
     assert before == after
-    assert build_tokenizer(full).encode("Köln, Zürich").tokens == ["Köln", ",", "Zürich"]  # neither case nor accent lost
+    assert build_tokenizer(full).encode("Köln, Zürich").tokens == [
+        "Köln",
+        ",",
+        "Zürich",
+    ]  # neither case nor accent lost

@@ -1,0 +1,124 @@
+"""What people see in a terminal: progress while a run goes on, and what to do with its result."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hbtrain.launch import Outcome
+from hbtrain.training.worker import Event
+
+LINE_EVERY_S = 5.0
+"""Seconds between progress lines where the output is no terminal."""
+
+
+class RunDisplay:
+    """An observer that draws a run's progress; in a file or a pipe, a line now and then."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self._console = console
+        self._steps = steps
+        self._started = self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._figures: dict[str, float] = {}
+        self._bar: TaskID | None = None
+        self._progress = Progress(
+            TextColumn("  "),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+        )
+
+    def __enter__(self) -> RunDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def phase(self, text: str) -> None:
+        """Print the phase with the seconds since the start."""
+        if self._bar is not None:
+            self._progress.stop()
+            self._bar = None
+        self._console.print(f"[dim]{time.monotonic() - self._started:5.0f} s[/dim]  {text}", highlight=False)
+
+    def event(self, event: Event) -> None:
+        """Move the bar, or print a line."""
+        self._figures |= event.metrics
+        if event.note:
+            self._console.print(f"         step {event.step}: {event.note}", highlight=False)
+        if not event.metrics:
+            return
+        if not self._console.is_terminal:
+            self._line(event.step)
+            return
+        if self._bar is None:
+            self._progress.start()
+            self._bar = self._progress.add_task("", total=self._steps, figures="")
+        self._progress.update(self._bar, completed=event.step, figures=describe(self._figures))
+
+    def _line(self, step: int) -> None:
+        now = time.monotonic()
+        self._first = self._first or (now, step)
+        if now - self._last_line < LINE_EVERY_S and step < self._steps:
+            return
+        self._last_line = now
+        left = ""
+        if step > self._first[1] and step < self._steps:
+            seconds = (now - self._first[0]) / (step - self._first[1]) * (self._steps - step)
+            left = f"  {seconds:.0f} s left"
+        self._console.print(f"         step {step}/{self._steps}  {describe(self._figures)}{left}", highlight=False)
+
+
+def describe(figures: dict[str, float]) -> str:
+    """Loss by kind, validation loss and throughput in a few words."""
+    words = [
+        f"{kind} {figures[f'train/loss_{kind}']:.3f}"
+        for kind in ("mono", "cross", "multi")
+        if f"train/loss_{kind}" in figures
+    ]
+    text = f"loss {' '.join(words)}" if words else ""
+    if "validation/loss" in figures:
+        text += f"  validation {figures['validation/loss']:.3f}"
+    if "train/pairs_per_s" in figures:
+        text += f"  {figures['train/pairs_per_s']:,.0f} pairs/s"
+    return text
+
+
+def show_outcome(console: Console, outcome: Outcome) -> None:
+    """The scores before and after, the model's path, and what to try next."""
+    from hbtrain.evaluation.tables import before_after_table, evaluation_table
+
+    before = {evaluation.benchmark: evaluation for evaluation in outcome.before}
+    for evaluation in outcome.after:
+        first = before.get(evaluation.benchmark)
+        table: Table = evaluation_table(evaluation) if first is None else before_after_table(first, evaluation)
+        console.print()
+        console.print(table)
+    model = shlex.quote(_short(outcome.folder.model))
+    console.print(f"\nmodel    {model}\nresults  {_short(outcome.folder.results)}\n", highlight=False, soft_wrap=True)
+    console.print("[bold]next[/bold]", highlight=False)
+    for command in (
+        f'hbtrain search {model} "¿Dónde se encuentra Machu Picchu?"',
+        f"hbtrain evaluate {model} --benchmark demo --output results",
+        f"mlflow ui --backend-store-uri {shlex.quote(outcome.tracking_uri)}",
+    ):
+        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _short(path: object) -> str:
+    """A path as seen from the current folder, where it lies below it."""
+    from pathlib import Path
+
+    whole = Path(str(path))
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)

@@ -1,0 +1,76 @@
+"""Fixtures that several layers of tests share."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+# Before any library reads them: no network, no telemetry, one thread (the machine's cores are for the ranks).
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs the data folder beside the checkout, or a GPU, where there is none."""
+    skip_shared = pytest.mark.skip(reason=f"needs the data folder {SHARED}")
+    for item in items:
+        if "shared" in item.keywords and not SHARED.is_dir():
+            item.add_marker(skip_shared)
+        if "gpu" in item.keywords:
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def shared():
+    """The data folder beside the checkout."""
+    return SHARED
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty corpus cache of this test's own."""
+    monkeypatch.setenv("HBTRAIN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def write_source(tmp_path):
+    """A function that writes rows as parallel JSON lines and returns the path."""
+
+    def write(rows, name="source.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def parallel_rows(count, languages=("de", "en", "ru"), missing=lambda i, language: False):
+    """Rows whose texts say which item, language and side they are."""
+    return [
+        {
+            "id": f"r{i}",
+            "query": {x: f"question {i} in {x}" for x in languages if not missing(i, x)},
+            "passage": {x: f"answer {i} in {x}" for x in languages if not missing(i, x)},
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def rows():
+    """`parallel_rows`."""
+    return parallel_rows

@@ -1,0 +1,79 @@
+"""Small benchmarks and an encoder for the tests of evaluation."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble
+
+
+class HashEncoder:
+    """A random unit vector per text, side and text deciding; counts what it is asked for."""
+
+    def __init__(self, dimension: int = 6) -> None:
+        self.dimension = dimension
+        self.asked: list[tuple[str, list[str], int]] = []
+
+    def encode(self, texts, side, batch_size=128, progress=None):
+        self.asked.append((side, list(texts), batch_size))
+        vectors = np.array([self.vector(text) for text in texts], np.float32)
+        if progress is not None:
+            progress(len(texts))
+        return vectors
+
+    def vector(self, text: str) -> np.ndarray:
+        vector = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(self.dimension)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def paragraph(sentences: list[str], questions: dict[str, int]) -> dict:
+    """A LAReQA paragraph; `questions` maps question ids to the sentence that holds the answer."""
+    context = " ".join(sentences)
+    starts = np.cumsum([0, *(len(s) + 1 for s in sentences)]).tolist()
+    return {
+        "context": context,
+        "sentences": sentences,
+        "sentence_breaks": [[a, min(b, len(context))] for a, b in pairwise(starts)],
+        "qas": [
+            {"id": q, "question": f"{q}?", "answers": [{"text": sentences[s][1:], "answer_start": starts[s] + 1}]}
+            for q, s in questions.items()
+        ],
+    }
+
+
+def write_lareqa(folder: Path, languages: dict[str, list[dict]], zipped: tuple[str, ...] = ()) -> Path:
+    """A LAReQA folder; the languages' paragraphs lie in articles of two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for language, paragraphs in languages.items():
+        articles = [
+            {"title": f"t{i}", "paragraphs": paragraphs[i : i + 2]} for i in range(0, max(len(paragraphs), 1), 2)
+        ]
+        text = json.dumps({"version": "1.1", "data": articles}, ensure_ascii=False)
+        if language in zipped:
+            (folder / f"{language}.json.gz").write_bytes(gzip.compress(text.encode()))
+        else:
+            (folder / f"{language}.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def random_benchmark(languages: tuple[str, ...] = ("de", "en", "th"), questions: int = 12, seed: int = 0) -> Benchmark:
+    """Questions that exist in some languages only, as in MLQA-R, over candidates some of which repeat a text."""
+    rng = np.random.default_rng(seed)
+    parts = {}
+    for language in languages:
+        part = LanguagePart()
+        size = int(rng.integers(8, 15))
+        part.candidate_ids = [str(i) for i in range(size)]
+        part.candidate_texts = [f"passage {language} {i % 7}" for i in range(size)]
+        for q in range(questions):
+            if language == languages[0] or rng.random() < 0.6:
+                part.queries[f"q{q}"] = f"question {language} {q}"
+                part.answers[f"q{q}"] = int(rng.integers(size))
+        parts[language] = part
+    return assemble("sample", "sentence", parts)

@@ -1,0 +1,125 @@
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_samples import paragraph, random_benchmark, write_lareqa
+
+from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmark import BenchmarkSpec, load_benchmark, parse_benchmark
+
+ROWS = [
+    {"id": "1", "query": {"en": "q1", "de": "f1"}, "passage": {"en": "p1", "de": "t1"}, "passage_id": "x"},
+    {"id": "2", "query": {"en": "q2"}, "passage": {"en": "p1", "el": "k1"}, "passage_id": "x"},
+    {"id": "3", "query": {"de": "f3", "fr": "r3"}, "passage": {"en": "p3"}},
+]
+
+
+def write_rows(path: Path, rows) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("demo", BenchmarkSpec("demo", "demo", None)),
+        ("xquad-r=data/x", BenchmarkSpec("xquad-r", "xquad-r", Path("data/x"))),
+        ("mlqa-r=/a=b", BenchmarkSpec("mlqa-r", "mlqa-r", Path("/a=b"))),
+        ("lareqa=some/mine/", BenchmarkSpec("mine", "lareqa", Path("some/mine"))),
+        ("parallel=a/held.out.jsonl.gz", BenchmarkSpec("held.out", "parallel", Path("a/held.out.jsonl.gz"))),
+    ],
+)
+def test_specs_are_parsed(text, spec):
+    assert parse_benchmark(text) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("xquadr=data", "unknown benchmark 'xquadr' in 'xquadr=data': did you mean xquad-r?"),
+        ("zzz", "known are xquad-r, mlqa-r, lareqa, parallel, demo"),
+        ("xquad-r", "write xquad-r=FOLDER"),
+        ("parallel=", "write parallel=FILE"),
+        ("demo=data", "write demo"),
+    ],
+)
+def test_specs_that_cannot_be_used_say_why(text, message):
+    with pytest.raises(DataError) as caught:
+        parse_benchmark(text)
+    assert message in str(caught.value)
+
+
+def test_missing_paths(tmp_path):
+    with pytest.raises(DataError, match="there is no folder"):
+        load_benchmark(parse_benchmark(f"mlqa-r={tmp_path / 'none'}"))
+    with pytest.raises(DataError, match="there is no file"):
+        load_benchmark(parse_benchmark(f"parallel={tmp_path}"))
+
+
+def test_a_lareqa_folder_is_loaded_by_its_name(tmp_path):
+    write_lareqa(tmp_path / "mine", {"en": [paragraph(["One."], {"a": 0})]})
+    b = load_benchmark(parse_benchmark(f"lareqa={tmp_path / 'mine'}"), ["en"])
+    assert (b.name, b.candidates_kind) == ("mine", "sentence")
+
+
+@pytest.mark.parametrize("name", ["held.jsonl", "held.jsonl.gz"])
+def test_parallel_rows_share_passages_and_languages_may_be_missing(tmp_path, name):
+    b = load_benchmark(parse_benchmark(f"parallel={write_rows(tmp_path / name, ROWS)}"))
+    assert (b.name, b.candidates_kind, b.languages) == ("held", "passage", ("de", "el", "en", "fr"))
+    assert b.candidate_ids == ["de/x", "el/x", "en/x", "en/3"]
+    assert b.candidate_texts == ["t1", "k1", "p1", "p3"]
+    assert b.query_counts() == {"de": 2, "el": 0, "en": 2, "fr": 1}
+    found = dict(zip(b.query_texts, map(list, b.relevant), strict=True))
+    assert found == {"f1": [0, 1, 2], "f3": [3], "q1": [0, 1, 2], "q2": [0, 1, 2], "r3": [3]}
+
+
+def test_questions_without_an_answer_in_the_chosen_languages_are_left_out(tmp_path):
+    spec = parse_benchmark(f"parallel={write_rows(tmp_path / 'r.jsonl', ROWS)}")
+    assert load_benchmark(spec, ["de", "el"]).query_texts == ["f1"]
+    with pytest.raises(DataError, match="no question has an answer in the languages fr"):
+        load_benchmark(spec, ["fr"])
+    with pytest.raises(DataError, match=r"'sw' is not in .*it has de, el, en, fr"):
+        load_benchmark(spec, ["sw"])
+
+
+def test_parallel_rows_that_contradict_each_other(tmp_path):
+    path = write_rows(tmp_path / "r.jsonl", [*ROWS, ROWS[0]])
+    with pytest.raises(DataError, match=r"r\.jsonl question 1: the id occurs twice"):
+        load_benchmark(parse_benchmark(f"parallel={path}"))
+    other = {"id": "4", "query": {"en": "q"}, "passage": {"en": "other"}, "passage_id": "x"}
+    path = write_rows(tmp_path / "s.jsonl", [*ROWS, other])
+    with pytest.raises(DataError, match="question 4: passage x has another text in en"):
+        load_benchmark(parse_benchmark(f"parallel={path}"))
+    with pytest.raises(DataError, match="holds no rows"):
+        load_benchmark(parse_benchmark(f"parallel={write_rows(tmp_path / 't.jsonl', [])}"))
+
+
+def test_codes_are_places_in_the_pool_order():
+    b = random_benchmark(("th", "de"))
+    assert [b.languages[code] for code in b.query_codes] == b.query_languages
+    assert [b.languages[code] for code in b.candidate_codes] == b.candidate_languages
+    assert np.all(np.diff(b.candidate_codes) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: {"query_texts": b.query_texts[1:]}, "differ in length"),
+        (lambda b: {"languages": ("de", "de")}, "each named once"),
+        (lambda b: {"languages": ("de", "en")}, "language 'th' is none of de, en"),
+        (lambda b: {"candidate_languages": b.candidate_languages[::-1]}, "grouped by language"),
+        (lambda b: {"question_ids": ["q"] * len(b.question_ids)}, "question q in de occurs"),
+        (lambda b: {"candidate_ids": ["c"] * len(b.candidate_ids)}, "candidate c occurs"),
+        (lambda b: {"relevant": [np.zeros(0, np.int64), *b.relevant[1:]]}, "at least one, not"),
+        (lambda b: {"relevant": [np.array([10_000]), *b.relevant[1:]]}, "10000"),
+        (lambda b: {"relevant": [np.array([1, 0]), *b.relevant[1:]]}, "ascending"),
+    ],
+)
+def test_benchmarks_that_do_not_fit_together(change, message):
+    b = random_benchmark()
+    with pytest.raises(DataError, match=message):
+        replace(b, **change(b))

@@ -1,0 +1,149 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from hbtrain.config import (
+    Config,
+    absolute_paths,
+    all_keys,
+    from_tree,
+    load_config,
+    override,
+    recipe_names,
+    recipe_summary,
+    to_flat,
+    to_tree,
+    to_yaml,
+)
+from hbtrain.config.flags import parse_flags
+from hbtrain.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_parses_and_survives_a_round_trip(name):
+    config = load_config(name)
+    assert config.name == name
+    assert recipe_summary(name)
+    assert from_tree(yaml.safe_load(to_yaml(config))) == config
+
+
+def test_resolved_config_can_be_loaded_again(tmp_path):
+    config = load_config("quickstart", {"batching.alpha": {0: 1.0, 100: 0.25}, "encoder.lora.rank": 4})
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_overrides_reach_every_depth():
+    config = load_config("quickstart", {"batching.alpha": 0.3, "training.deepspeed.zero_optimization.stage": 3})
+    assert config.batching.alpha == 0.3
+    assert config.training.deepspeed == {"zero_optimization": {"stage": 3}}
+    assert override(config, {"seed": 9}).seed == 9
+    assert to_flat(config)["training.deepspeed.zero_optimization.stage"] == 3
+
+
+def test_keys_of_the_schema_are_the_keys_of_the_tree():
+    defaults = set(to_flat(Config()))
+    missing = {key for key in all_keys() if key not in defaults and not key.startswith("encoder.lora")}
+    assert missing == set()
+
+
+def test_config_is_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        Config().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"batching.alfa": 0.5}, ["'batching.alfa'", "did you mean batching.alpha"]),
+        ({"alpha": 0.5}, ["'alpha'", "batching.alpha"]),
+        ({"batching.alpha": 1.5}, ["batching.alpha = 1.5", "less than or equal to 1"]),
+        ({"batching.alpha": -0.1}, ["batching.alpha = -0.1", "greater than or equal to 0"]),
+        ({"batching.alpha": {0: 0.5, 10: 7}}, ["batching.alpha = 7", "less than or equal to 1"]),
+        ({"batching.alpha": {}}, ["batching.alpha", "at least one point"]),
+        ({"batching.mode": "bilingual"}, ["batching.mode = 'bilingual'", "'hybrid'"]),
+        ({"training.steps": 0}, ["training.steps = 0", "greater than 0"]),
+        ({"training.steps": "many"}, ["training.steps = 'many'"]),
+        ({"data.languages": ["de", "de"]}, ["data.languages", "listed twice"]),
+        ({"training.patience": 2}, ["training.patience needs training.validate_every"]),
+        ({"training.validate_every": 5, "data.validation": None}, ["data.validation"]),
+        ({"training.warmup_steps": 400}, ["training.warmup_steps 400"]),
+        ({"encoder.transformer.heads": 3}, ["hidden_size 128", "heads 3"]),
+        ({"loss.temperature": float("nan")}, ["loss.temperature"]),
+        ({"name": "../up"}, ["name = '../up'"]),
+    ],
+)
+def test_bad_values_are_answered_in_one_line(overrides, words):
+    with pytest.raises(ConfigError) as error:
+        load_config("quickstart", overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batching:\n  alpha: [", ["not YAML"]),
+        ("- a\n- b\n", ["must hold keys and values"]),
+        ("batching:\n  alhpa: 0.5\n", ["'batching.alhpa'", "did you mean batching.alpha"]),
+        ("batching: 3\n", ["batching"]),
+    ],
+)
+def test_bad_recipe_files_are_answered_in_one_line(tmp_path, text, words):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "r.yaml")
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean quickstart"):
+        load_config("quikstart")
+    with pytest.raises(ConfigError, match="cannot read recipe"):
+        load_config("nowhere.yaml")
+
+
+def test_flags():
+    arguments = ["--batching.alpha", "0.3", "--data.sources", "a", "b", "--data.languages=no", "--resources.use_gpu"]
+    assert parse_flags(arguments) == {
+        "batching.alpha": 0.3,
+        "data.sources": ["a", "b"],
+        "data.languages": "no",
+        "resources.use_gpu": True,
+    }
+    assert parse_flags(["--batching.alpha", "{0: 1.0, 50: 0.5}"]) == {"batching.alpha": {0: 1.0, 50: 0.5}}
+    assert parse_flags(["--training.learning_rate", "3e-5", "--seed", "-1", "--name", "null-model"]) == {
+        "training.learning_rate": 3e-5,
+        "seed": -1,
+        "name": "null-model",
+    }
+    with pytest.raises(ConfigError, match="unexpected argument 'demo'"):
+        parse_flags(["demo"])
+    with pytest.raises(ConfigError, match="YAML"):
+        parse_flags(["--batching.alpha", "{0: "])
+
+
+def test_paths_become_absolute_only_where_they_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text("{}")
+    config = absolute_paths(load_config("quickstart", {"data.sources": ["a.jsonl", "demo", "missing.jsonl"]}))
+    assert config.data.sources == (str(tmp_path / "a.jsonl"), "demo", "missing.jsonl")
+    assert config.storage == str(tmp_path / "runs")
+    assert config.encoder.backbone == "static"
+
+
+def test_config_package_imports_neither_torch_nor_ray():
+    code = "import sys, hbtrain.config, hbtrain.batching; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_tree_round_trip():
+    config = Config()
+    assert from_tree(to_tree(config)) == config

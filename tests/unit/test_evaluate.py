@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import pytrec_eval
+from evaluation_samples import HashEncoder, random_benchmark
+
+from hbtrain.errors import ModelError
+from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.summary import SETTINGS
+
+TREC = {"map": "map", "recall@1": "recall_1", "recall@10": "recall_10", "mrr": "recip_rank", "ndcg@10": "ndcg_cut_10"}
+COLUMNS = ["benchmark", "setting", "query_language", "passage_language", "question_id", *TREC, "rank_distance"]
+
+
+def by_hand(benchmark, encoder):
+    """{(setting, query language, passage language, question id): scores} by full sorts and trec_eval."""
+    p = np.array([encoder.vector(text) for text in benchmark.candidate_texts])
+    languages = np.array(benchmark.candidate_languages)
+    found = {}
+    for i, (question, x, text) in enumerate(
+        zip(benchmark.question_ids, benchmark.query_languages, benchmark.query_texts, strict=True)
+    ):
+        # Copies of a text tie; other scores are far enough apart for any rounding.
+        scores = np.round((p.astype(np.float64) @ encoder.vector(text)).astype(np.float64), 9)
+        for y in [*benchmark.languages, "all"]:
+            pool = np.flatnonzero((languages == y) | (y == "all"))
+            relevant = set(benchmark.relevant[i].tolist()) & set(pool.tolist())
+            if not relevant:
+                continue
+            order = pool[np.argsort(-scores[pool], kind="stable")].tolist()
+            evaluator = pytrec_eval.RelevanceEvaluator(
+                {"q": {str(c): int(c in relevant) for c in order}}, {"map", "recip_rank", "recall.1,10", "ndcg_cut.10"}
+            )
+            trec = evaluator.evaluate({"q": {str(c): float(-place) for place, c in enumerate(order)}})["q"]
+            places = sorted(order.index(c) for c in relevant)
+            setting = "multi" if y == "all" else "mono" if x == y else "cross"
+            found[setting, x, y, question] = {
+                **{name: trec[measure] for name, measure in TREC.items()},
+                "rank_distance": places[-1] - places[0] if y == "all" else None,
+            }
+    return found
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return random_benchmark()
+
+
+@pytest.fixture(scope="module")
+def expected(benchmark):
+    return by_hand(benchmark, HashEncoder())
+
+
+@pytest.fixture(scope="module")
+def evaluation(benchmark):
+    return evaluate(HashEncoder(), benchmark)
+
+
+def test_every_query_scores_as_by_full_sorts_and_trec_eval(evaluation, expected):
+    assert evaluation.per_query.column_names == COLUMNS
+    rows = {
+        (row["setting"], row["query_language"], row["passage_language"], row["question_id"]): row
+        for row in evaluation.per_query.to_pylist()
+    }
+    assert len(rows) == evaluation.per_query.num_rows
+    assert rows.keys() == expected.keys()
+    for key, scores in expected.items():
+        assert rows[key]["benchmark"] == "sample"
+        for name, value in scores.items():
+            assert rows[key][name] == (None if value is None else pytest.approx(value, abs=1e-6)), (key, name)
+
+
+def test_means_are_over_queries_then_over_languages_or_pairs(evaluation, expected, benchmark):
+    wanted = {}
+    for name in [*TREC, "rank_distance"]:
+        for setting in SETTINGS if name != "rank_distance" else ["multi"]:
+            cells = {}
+            for (s, x, y, _), scores in expected.items():
+                if s == setting:
+                    cells.setdefault((x, y), []).append(scores[name])
+            means = {pair: sum(values) / len(values) for pair, values in cells.items()}
+            wanted[f"sample/{setting}/{name}"] = sum(means.values()) / len(means)
+            for language in benchmark.languages:
+                own = [mean for (x, _), mean in means.items() if x == language]
+                if own:
+                    wanted[f"sample/{setting}/{name}/{language}"] = sum(own) / len(own)
+    assert evaluation.metrics == pytest.approx(wanted, abs=1e-6)
+    assert len(evaluation.metrics) == (3 * 5 + 1) * 4
+
+
+def test_pair_map_is_query_language_by_passage_language(evaluation, expected, benchmark):
+    for i, x in enumerate(benchmark.languages):
+        for j, y in enumerate(benchmark.languages):
+            values = [s["map"] for (_, a, b, _), s in expected.items() if (a, b) == (x, y)]
+            assert evaluation.pair_map[i, j] == pytest.approx(np.mean(values), abs=1e-6)
+    assert not np.allclose(evaluation.pair_map, evaluation.pair_map.T)
+    assert np.mean(np.diag(evaluation.pair_map)) == pytest.approx(evaluation.metrics["sample/mono/map"])
+
+
+def test_counts_and_kind(evaluation, benchmark):
+    assert evaluation.languages == ("de", "en", "th")
+    assert evaluation.candidates_kind == "sentence"
+    assert evaluation.query_counts == {x: benchmark.query_languages.count(x) for x in benchmark.languages}
+    assert evaluation.candidate_counts == {x: benchmark.candidate_languages.count(x) for x in benchmark.languages}
+
+
+def test_block_rows_change_nothing():
+    benchmark = random_benchmark(questions=90)
+    one, other = (evaluate(HashEncoder(), benchmark, block_rows=rows) for rows in (1, 1000))
+    assert len(benchmark.question_ids) > 128
+    assert one.metrics == other.metrics
+    assert one.per_query.equals(other.per_query)
+
+
+def test_one_language_leaves_cross_out_and_multi_equals_mono():
+    evaluation = evaluate(HashEncoder(), random_benchmark(("en",)))
+    assert not [key for key in evaluation.metrics if "/cross/" in key]
+    for name in TREC:
+        assert evaluation.metrics[f"sample/mono/{name}"] == evaluation.metrics[f"sample/multi/{name}"]
+    assert evaluation.metrics["sample/multi/rank_distance"] == 0
+    assert evaluation.pair_map.shape == (1, 1)
+
+
+def test_a_language_without_candidates_or_queries_has_no_keys_of_its_own():
+    b = random_benchmark()
+    keep = [i for i, language in enumerate(b.query_languages) if language != "de"]
+    fields = {name: [getattr(b, name)[i] for i in keep] for name in ("question_ids", "query_languages", "query_texts")}
+    without = type(b)(**{**b.__dict__, **fields, "relevant": [b.relevant[i] for i in keep]})
+    evaluation = evaluate(HashEncoder(), without)
+    assert np.isnan(evaluation.pair_map[0]).all()
+    assert not np.isnan(evaluation.pair_map[1:]).any()
+    assert not [key for key in evaluation.metrics if key.endswith("/de")]
+    assert evaluation.metrics["sample/cross/map"] == pytest.approx(
+        np.mean([evaluation.pair_map[i, j] for i, j in ((1, 0), (1, 2), (2, 0), (2, 1))])
+    )
+
+
+def test_a_repeated_text_is_encoded_once_and_progress_is_told():
+    encoder, told = HashEncoder(), []
+    b = random_benchmark()
+    evaluate(encoder, b, batch_size=7, progress=lambda *state: told.append(state))
+    (query, queries, size), (passage, passages, _) = encoder.asked
+    assert (query, passage, size) == ("query", "passage", 7)
+    assert len(b.candidate_texts) > len(passages) == len(set(b.candidate_texts))
+    assert told == [("query", len(queries), len(queries)), ("passage", len(passages), len(passages))]
+
+
+def test_encoders_that_go_wrong():
+    class Short(HashEncoder):
+        def encode(self, texts, side, batch_size=128, progress=None):
+            return super().encode(texts, side)[1:]
+
+    class Broken(HashEncoder):
+        def encode(self, texts, side, batch_size=128, progress=None):
+            return super().encode(texts, side) * np.nan
+
+    with pytest.raises(ModelError, match="not one vector each"):
+        evaluate(Short(), random_benchmark())
+    with pytest.raises(ModelError, match="NaN"):
+        evaluate(Broken(), random_benchmark())

@@ -1,0 +1,142 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from evaluation_samples import HashEncoder, random_benchmark
+from rich.console import Console
+
+from hbtrain.errors import DataError, StorageError
+from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.plots import heat_map
+from hbtrain.evaluation.results import save_evaluation
+from hbtrain.evaluation.tables import before_after_table, evaluation_table
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return evaluate(HashEncoder(), random_benchmark())
+
+
+def other(evaluation, name="other"):
+    benchmark = random_benchmark(("en", "zh"), seed=3)
+    return evaluate(HashEncoder(), replace(benchmark, name=name))
+
+
+def render(table, width=80):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(table)
+    return console.export_text()
+
+
+def test_files_hold_what_was_evaluated(tmp_path, evaluation):
+    second = other(evaluation)
+    save_evaluation([evaluation, second], tmp_path / "a" / "b", model="some/model")
+    folder = tmp_path / "a" / "b"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "about.json",
+        "heatmap-other.png",
+        "heatmap-sample.png",
+        "metrics.json",
+        "per_query.parquet",
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics == evaluation.metrics | second.metrics
+    assert all(isinstance(value, float) for value in metrics.values())
+    table = pq.read_table(folder / "per_query.parquet")
+    assert table.to_pylist() == evaluation.per_query.to_pylist() + second.per_query.to_pylist()
+    about = json.loads((folder / "about.json").read_text())
+    assert about["model"] == "some/model"
+    assert about["tie_rule"] == "candidates of equal score rank in the order of the pool"
+    assert about["benchmarks"]["other"] == {
+        "candidates_kind": "sentence",
+        "languages": ["en", "zh"],
+        "queries": second.query_counts,
+        "candidates": second.candidate_counts,
+    }
+
+
+def test_results_are_replaced_whole(tmp_path, evaluation, monkeypatch):
+    save_evaluation([evaluation], tmp_path)
+    before = (tmp_path / "per_query.parquet").read_bytes()
+
+    def fail(table, path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(StorageError, match="No space left on device; choose a folder"):
+        save_evaluation([evaluation], tmp_path)
+    assert (tmp_path / "per_query.parquet").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, evaluation):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write results to"):
+        save_evaluation([evaluation], tmp_path / "file" / "x")
+    with pytest.raises(StorageError):
+        save_evaluation([evaluation], tmp_path / "file")
+
+
+def test_benchmarks_of_one_name_cannot_share_a_folder(tmp_path, evaluation):
+    with pytest.raises(DataError, match="different names"):
+        save_evaluation([evaluation, other(evaluation, "sample")], tmp_path)
+    with pytest.raises(DataError):
+        save_evaluation([], tmp_path)
+
+
+def test_heat_map_shows_every_cell(tmp_path, evaluation, monkeypatch):
+    from matplotlib.axes import Axes
+
+    written = {}
+    draw = Axes.text
+
+    def record(self, x, y, s, **style):
+        written[y, x] = s
+        return draw(self, x, y, s, **style)
+
+    monkeypatch.setattr(Axes, "text", record)
+    pair_map = evaluation.pair_map.copy()
+    pair_map[0, 1] = np.nan
+    heat_map(replace(evaluation, pair_map=pair_map), tmp_path / "map")
+    assert written == {(i, j): "–" if (i, j) == (0, 1) else f"{pair_map[i, j]:.2f}" for i in range(3) for j in range(3)}
+    assert (tmp_path / "map").read_bytes().startswith(b"\x89PNG")
+
+
+def test_heat_map_of_one_language(tmp_path):
+    heat_map(evaluate(HashEncoder(), random_benchmark(("en",))), tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_evaluation_table_fits_a_terminal_and_holds_the_numbers(evaluation):
+    text = render(evaluation_table(evaluation))
+    assert "sample (sentence candidates)" in text
+    assert "…" not in text
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert len(rows) == 3 * 4
+    assert rows[0][:3] == ["monolingual", "all", f"{evaluation.metrics['sample/mono/map']:.3f}"]
+    assert rows[-1][1] == "th"
+    assert rows[-1][-1] == f"{evaluation.metrics['sample/multi/rank_distance/th']:.1f}"
+    assert rows[0][-1] == ""
+
+
+def test_before_after_table_shows_the_change(evaluation):
+    shifts = {"sample/mono/map": 0.01, "sample/cross/map": -0.02, "sample/multi/rank_distance": -1.5}
+    after = replace(evaluation, metrics={k: v + shifts.get(k, 0) for k, v in evaluation.metrics.items()})
+    lines = render(before_after_table(evaluation, after)).splitlines()
+    changes = {line.split("│")[1].strip(): line.split("│")[4].strip() for line in lines if line.startswith("│")}
+    assert changes == {
+        "mAP monolingual": "+0.010",
+        "mAP cross-lingual": "-0.020",
+        "mAP multilingual": "+0.000",
+        "rank distance (lower is better)": "-1.5",
+    }
+    table = before_after_table(evaluation, after)
+    assert [cell.split("]")[0] for cell in list(table.columns[3].cells)] == ["[green", "[red", "+0.000", "[green"]
+
+
+def test_tables_of_one_language_leave_cross_out():
+    evaluation = evaluate(HashEncoder(), random_benchmark(("en",)))
+    assert "cross" not in render(evaluation_table(evaluation)) + render(before_after_table(evaluation, evaluation))
