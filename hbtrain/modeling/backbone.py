@@ -102,12 +102,12 @@ def _exists_on_hub(name: str, file: str) -> bool:
         RepositoryNotFoundError,
     )
 
-    missing = f"encoder.backbone '{name}' is no folder, is not in the local cache"
+    missing = f"encoder.backbone '{name}' is no folder, not in the local cache"
     remedy = "download it beforehand, or give a model's folder"
     try:
         get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT_S, token=get_token())
     except GatedRepoError as error:
-        raise ModelError(f"{missing}, and is gated on the hub; ask for access there, then run `hf auth login`") from error
+        raise ModelError(f"{missing}, and gated on the hub; ask for access there, then run `hf auth login`") from error
     except (RepositoryNotFoundError, RemoteEntryNotFoundError):
         return False
     except OfflineModeIsEnabled as error:

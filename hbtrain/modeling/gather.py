@@ -27,7 +27,7 @@ class Group(Protocol):
         ...
 
     def all_gather(self, x: Tensor) -> Tensor:
-        """[W, *x.shape]: the tensors of all ranks, which have one shape of at least one dimension."""
+        """[W, *x.shape]: the tensors of all ranks, which have one shape."""
         ...
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
@@ -60,8 +60,7 @@ class ProcessGroup:
     def all_gather(self, x: Tensor) -> Tensor:
         """[W, *x.shape]."""
         out = x.new_empty((self.world_size, *x.shape))
-        # Gloo takes the concatenated form only.
-        dist.all_gather_into_tensor(out.flatten(0, 1), x.contiguous())
+        dist.all_gather(list(out.unbind(0)), x.contiguous())
         return out
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:

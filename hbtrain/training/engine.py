@@ -22,7 +22,7 @@ class Engine:
         settings = deepspeed_config(config)
         training = config.training
         optimizer = torch.optim.AdamW(
-            _decay_groups(module, training.weight_decay), lr=training.learning_rate, betas=training.betas
+            _decay_groups(module, training.weight_decay), lr=training.learning_rate, betas=training.betas, fused=True
         )
         scheduler = get_scheduler(
             training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=training.steps
@@ -59,7 +59,9 @@ class Engine:
         """The module's state on the CPU, gathered from all ranks where ZeRO-3 has spread it; collective."""
         import deepspeed
 
-        whole = {name: value.detach().cpu() for name, value in self.module.named_buffers()}
+        whole = {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
+        if self.zero_stage < 3:
+            return whole
         for name, parameter in self.module.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter]):
                 whole[name] = parameter.detach().cpu().clone()

@@ -29,12 +29,12 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
         engine: holds the weights.
         encoder: the encoder inside the engine.
         config: the run's.
-        initial: folder of the encoder that training started from; ZeRO-3, which leaves no rank a whole encoder, fills
-            a fresh copy of it with the weights.
+        initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
+            where no rank holds a whole encoder (ZeRO-3) or the one that is trained is in bf16.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
     """
-    if engine.zero_stage == 3:
+    if engine.zero_stage == 3 or config.encoder.precision == "bf16":
         weights = engine.whole_weights()
         if to is not None:
             encoder = load_for_training(config, initial)
