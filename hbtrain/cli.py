@@ -156,7 +156,7 @@ def keys() -> None:
 def main() -> None:
     """Entry point: an error that the user can mend is one line, never a traceback."""
     try:
-        app()
+        app(sys.argv[1:])
     except HbtrainError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)

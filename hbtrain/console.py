@@ -43,13 +43,11 @@ class RunDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._end_bar()
 
     def phase(self, text: str) -> None:
         """Print the phase with the seconds since the start."""
-        if self._bar is not None:
-            self._progress.stop()
-            self._bar = None
+        self._end_bar()
         self._console.print(f"[dim]{time.monotonic() - self._started:5.0f} s[/dim]  {text}", highlight=False)
 
     def event(self, event: Event) -> None:
@@ -66,6 +64,11 @@ class RunDisplay:
             self._progress.start()
             self._bar = self._progress.add_task("", total=self._steps, figures="")
         self._progress.update(self._bar, completed=event.step, figures=describe(self._figures))
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._progress.stop()
+            self._bar = None
 
     def _line(self, step: int) -> None:
         now = time.monotonic()

@@ -101,7 +101,7 @@ def _keep_scores(evaluations: Sequence[Evaluation], to: Path, name: str, tracker
     save_evaluation(evaluations, to)
     tracker.artifact(to, name)
     for evaluation in evaluations:
-        tracker.scores(evaluation.metrics, step)
+        tracker.scores(evaluation.macro, step)
 
 
 # --- Ray -------------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _check_fits(config: Config, have: dict[str, float]) -> None:
     ):
         if need > have.get(kind, 0):
             raise ConfigError(
-                f"resources.workers = {resources.workers} needs {need} {kind}s, and the cluster has "
+                f"resources.workers = {resources.workers} needs {need:g} {kind}s, and the cluster has "
                 f"{int(have.get(kind, 0))}; lower it, or join nodes to the cluster"
             )
 
@@ -158,7 +158,7 @@ def _on_cluster(config: Config, function: Any, *arguments: Any) -> Any:
 
     resources = config.resources
     most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-    cpus = int(min(most, resources.workers * resources.cpus_per_worker))
+    cpus = max(1, int(min(most, resources.workers * resources.cpus_per_worker)))
     task = ray.remote(num_cpus=cpus, num_gpus=1 if resources.use_gpu else 0, max_retries=2)(function)
     try:
         return ray.get(task.remote(*arguments))
@@ -179,15 +179,18 @@ def _build(tree: dict[str, Any], to: str) -> None:
 
 
 def _score(tree: dict[str, Any], model: str) -> list[Evaluation]:
-    """Evaluate the model in a folder on the configuration's benchmarks."""
+    """Evaluate the model in a folder on the configuration's benchmarks, and write the scores into its card."""
     from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
     from hbtrain.evaluation.evaluate import evaluate
+    from hbtrain.modeling.card import add_scores
     from hbtrain.modeling.encoder import Encoder
 
     config = from_tree(tree)
     encoder = Encoder.load(model)
     benchmarks = [load_benchmark(parse_benchmark(text)) for text in config.evaluation.benchmarks]
-    return [evaluate(encoder, benchmark, config.evaluation.batch_size) for benchmark in benchmarks]
+    evaluations = [evaluate(encoder, benchmark, config.evaluation.batch_size) for benchmark in benchmarks]
+    add_scores(Path(model), {key: score for e in evaluations for key, score in e.macro.items()})
+    return evaluations
 
 
 # --- Ray Train -------------------------------------------------------------------------------------------------------

@@ -48,6 +48,6 @@ def _check_cores(config: Config) -> None:
     cores = len(os.sched_getaffinity(0))
     if resources.workers * resources.cpus_per_worker > cores:
         raise ConfigError(
-            f"resources.workers = {resources.workers} with {resources.cpus_per_worker} CPU each is more than this "
-            f"machine's {cores}; lower it, or give a cluster's address in resources.address"
+            f"resources.workers = {resources.workers} with {resources.cpus_per_worker:g} CPU each is more than this "
+            f"machine's {cores}; lower one of them, or give a cluster's address in resources.address"
         )

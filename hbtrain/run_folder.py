@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.config import Config, to_flat, to_yaml
+from hbtrain.config import Config, to_flat, to_yaml, without_passwords
 from hbtrain.errors import StorageError
 
 ELSEWHERE = ("tracking.", "storage", "resources.address", "evaluation.", "data.cache")
@@ -72,7 +72,7 @@ class RunFolder:
             number += 1
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.config.write_text(to_yaml(config), encoding="utf-8")
+            folder.config.write_text(without_passwords(to_yaml(config)), encoding="utf-8")
         except OSError as error:
             raise StorageError(
                 f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import subprocess
@@ -9,15 +10,13 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from hbtrain.config import Config, to_flat
+from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import HbtrainError
 from hbtrain.training.worker import Event
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
 PARAMETERS_AT_ONCE = 100
 """MLflow takes no more parameters in one call."""
-MACRO_DEPTH = 2
-"""Slashes in the key of a macro score, `<benchmark>/<setting>/<metric>`."""
 
 
 class TrackingError(HbtrainError):
@@ -47,6 +46,10 @@ class Tracker:
         from mlflow.entities import Param
         from mlflow.exceptions import MlflowException
 
+        # A server that is down is to be reported in seconds, and the making of a new database not at all.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         self.uri = tracking_uri(config)
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -54,14 +57,14 @@ class Tracker:
                 experiment = self._experiment(config)
                 tags = environment_tags() | {"mlflow.runName": config.tracking.run_name or name}
                 run_id = self._client.create_run(experiment, tags=tags).info.run_id
-                parameters = [Param(key, str(value)) for key, value in to_flat(config).items()]
+                parameters = [Param(key, without_passwords(str(value))) for key, value in to_flat(config).items()]
                 for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
                     self._client.log_batch(run_id, params=parameters[start : start + PARAMETERS_AT_ONCE])
             else:
                 self._client.set_terminated(run_id, "RUNNING")
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise TrackingError(f"tracking.uri = {_without_password(self.uri)} does not answer: {reason}") from error
+            raise TrackingError(without_passwords(f"tracking.uri = {self.uri} cannot be used: {reason}")) from error
         self.run_id: str = run_id
 
     def event(self, event: Event) -> None:
@@ -78,12 +81,8 @@ class Tracker:
         self._client.log_batch(self.run_id, [Metric(key, float(v), now_ms, step) for key, v in metrics.items()])
 
     def scores(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log an evaluation's macro scores under `eval/`; those of single languages stand in its artifacts.
-
-        MLflow takes no @ in names: `recall@10` is logged as `recall_at_10`.
-        """
-        macro = {key: value for key, value in metrics.items() if key.count("/") == MACRO_DEPTH}
-        self.metrics({f"eval/{key.replace('@', '_at_')}": value for key, value in macro.items()}, step)
+        """Log scores of an evaluation under `eval/`. MLflow takes no @ in names: `recall@10` becomes `recall_at_10`."""
+        self.metrics({f"eval/{key.replace('@', '_at_')}": value for key, value in metrics.items()}, step)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
@@ -141,10 +140,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _without_password(uri: str) -> str:
-    from urllib.parse import urlsplit
-
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri

@@ -13,6 +13,7 @@ from hbtrain.config.load import (
 )
 from hbtrain.config.paths import absolute_paths
 from hbtrain.config.schema import Config
+from hbtrain.config.secrets import without_passwords
 
 __all__ = [
     "Config",
@@ -27,4 +28,5 @@ __all__ = [
     "to_flat",
     "to_tree",
     "to_yaml",
+    "without_passwords",
 ]

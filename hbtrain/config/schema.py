@@ -174,7 +174,7 @@ class ResourcesConfig(Section):
     """Where it runs."""
 
     workers: PositiveInt = 1
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: PositiveFloat = 1.0
     use_gpu: bool = False
     address: str | None = None
     """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""

@@ -45,6 +45,11 @@ class Evaluation:
     passage_language ("all" in multi), question_id, map, recall@1, recall@10, mrr, ndcg@10, rank_distance (null except
     in multi)."""
 
+    @property
+    def macro(self) -> dict[str, float]:
+        """The macro means among `metrics`."""
+        return {key: value for key, value in self.metrics.items() if key.count("/") == 2}
+
 
 @dataclass(frozen=True)
 class _Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
@@ -89,9 +90,18 @@ class ModelCard:
         return _known(self.alpha)
 
     def _evaluation(self) -> str:
-        if not self.scores:
-            return "No scores were recorded with this model."
-        return _table(("score", "value"), [(name, f"{value:.4f}") for name, value in self.scores.items()])
+        return _scores(self.scores) if self.scores else "No scores were recorded with this model."
+
+
+def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
+    """Put scores into the card of a saved model, in place of those it has; a folder without a card is left alone."""
+    readme = folder / "README.md"
+    if not readme.exists():
+        return
+    before, heading, rest = readme.read_text(encoding="utf-8").partition("## Evaluation\n")
+    if heading:
+        _, limits, after = rest.partition("## Limits\n")
+        readme.write_text(f"{before}{heading}\n{_scores(scores)}\n\n{limits}{after}", encoding="utf-8")
 
 
 _USAGE = """```python
@@ -104,6 +114,10 @@ passages = model.encode(
 )
 scores = queries @ passages.T  # cosine similarities, one row a query
 ```"""
+
+
+def _scores(scores: Mapping[str, float]) -> str:
+    return _table(("score", "value"), [(name, f"{value:.4f}") for name, value in scores.items()])
 
 
 def _known(value: object) -> str:

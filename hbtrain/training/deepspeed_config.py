@@ -47,11 +47,10 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
     _agree(user, "train_micro_batch_size_per_gpu", micro, "batching.global_batch_size / resources.workers")
     _agree(user, "gradient_accumulation_steps", 1, "the exact loss over the whole batch")
     _agree(user, "gradient_clipping", config.training.gradient_clipping, "training.gradient_clipping")
-    bf16 = user.get("bf16", {})
-    if isinstance(bf16, dict):
-        _agree(bf16, "enabled", config.encoder.precision == "bf16", f"encoder.precision {config.encoder.precision}")
-        decided["bf16"] = {**bf16, **decided["bf16"]}
-    stage = user.get("zero_optimization", {}).get("stage", 0)
+    bf16 = _section(user, "bf16")
+    _agree(bf16, "enabled", config.encoder.precision == "bf16", f"encoder.precision {config.encoder.precision}")
+    decided["bf16"] = {**bf16, **decided["bf16"]}
+    stage = _section(user, "zero_optimization").get("stage", 0)
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"training.deepspeed zero_optimization.stage = {stage!r}: allowed are 0, 1, 2 and 3")
     rest = {k: v for k, v in user.items() if k not in {"train_batch_size", "fp16"}}
@@ -73,6 +72,13 @@ def _users(setting: str | dict[str, Any] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"training.deepspeed: {path} must hold an object, not {type(value).__name__}")
     return value
+
+
+def _section(user: dict[str, Any], key: str) -> dict[str, Any]:
+    section = user.get(key, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"training.deepspeed {key} = {section!r}: must be an object")
+    return section
 
 
 def _agree(user: dict[str, Any], key: str, ours: object, place: str) -> None:

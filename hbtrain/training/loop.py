@@ -68,6 +68,7 @@ class Trainer:
                 stopped = self._validate(done)
             if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
                 save_checkpoint(self.engine, self.worker, done, self.patience)
+                self._tell(Event(done, {}, f"checkpoint of step {done} kept"))
             if stopped:
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break

@@ -19,7 +19,13 @@ from tests.distributed.ranks import run_ranks
 
 SMALL = {
     "encoder.backbone": "transformer",
-    "encoder.transformer": {"layers": 1, "hidden_size": 16, "heads": 2, "intermediate_size": 32, "vocabulary_size": 300},
+    "encoder.transformer": {
+        "layers": 1,
+        "hidden_size": 16,
+        "heads": 2,
+        "intermediate_size": 32,
+        "vocabulary_size": 300,
+    },
     "encoder.max_passage_tokens": 24,
     "batching.global_batch_size": 7,
     "training.learning_rate": 0.01,
@@ -93,7 +99,9 @@ def plain_gradient(config, folder):
 
 @pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (3, 3)])
 def test_gradient_equals_one_process(run, world_size, stage):
-    config, folder = run(**{"resources.workers": world_size, "training.deepspeed": {"zero_optimization": {"stage": stage}}})
+    config, folder = run(
+        **{"resources.workers": world_size, "training.deepspeed": {"zero_optimization": {"stage": stage}}}
+    )
     want = plain_gradient(config, folder)
     ranks = run_ranks(gradient_of_first_step, world_size, to_tree(config), str(folder))
     for got in ranks:

@@ -68,6 +68,8 @@ def test_loss_and_gradients_equal_one_process(world_size):
         for column, want in ((1, q_grad), (2, p_grad)):
             # Data parallelism divides the sum over ranks by W; a row's gradient stands on its own rank alone.
             got = torch.cat([torch.from_numpy(rank[i][column]) for rank in ranks]) / world_size
-            assert torch.linalg.vector_norm(got).item() == pytest.approx(torch.linalg.vector_norm(want).item(), rel=1e-5)
+            assert torch.linalg.vector_norm(got).item() == pytest.approx(
+                torch.linalg.vector_norm(want).item(), rel=1e-5
+            )
             assert torch.cosine_similarity(got.flatten(), want.flatten(), dim=0).item() > 1 - 1e-6
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from tiny_models import TEXTS, encoder_config, save_decoder, save_labse
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling import EmbeddingModule, Encoder
 from hbtrain.modeling.adapters import add_lora, has_lora, merged
+from tests.unit.tiny_models import TEXTS, encoder_config, save_decoder, save_labse
 
 LORA = {"rank": 2, "alpha": 4}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_samples import paragraph, random_benchmark, write_lareqa
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import BenchmarkSpec, load_benchmark, parse_benchmark
+from tests.unit.evaluation_samples import paragraph, random_benchmark, write_lareqa
 
 ROWS = [
     {"id": "1", "query": {"en": "q1", "de": "f1"}, "passage": {"en": "p1", "de": "t1"}, "passage_id": "x"},

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from huggingface_hub import ModelCard as HubCard
-from tiny_models import TEXTS, encoder_config
 
 from hbtrain.modeling import Encoder, ModelCard
+from hbtrain.modeling.card import add_scores
+from tests.unit.tiny_models import TEXTS, encoder_config
 
 PROPERTIES: dict[str, Any] = {
     "query_prefix": "Query: ",
@@ -65,6 +67,18 @@ def test_the_training_is_told() -> None:
         "No licence is claimed",
     ):
         assert fact in readme
+
+
+def test_scores_can_be_added_to_a_saved_card(tmp_path: Path) -> None:
+    without = replace(FULL, scores={})
+    readme = tmp_path / "README.md"
+    readme.write_text(without.render(**PROPERTIES), encoding="utf-8")
+    add_scores(tmp_path, {"old/mono/map": 0.5})
+    add_scores(tmp_path, FULL.scores)
+    assert readme.read_text(encoding="utf-8") == FULL.render(**PROPERTIES)
+    readme.unlink()
+    add_scores(tmp_path, FULL.scores)
+    assert not readme.exists()
 
 
 def test_a_schedule_of_alpha_is_told() -> None:

@@ -9,13 +9,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 from hbtrain.errors import ModelError, StorageError
 from hbtrain.modeling import EmbeddingModule, Encoder
 from hbtrain.modeling.embedding import token_count
+from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 
 BUILT = ["static", "transformer"]
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import pytrec_eval
-from evaluation_samples import HashEncoder, random_benchmark
 
 from hbtrain.errors import ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.summary import SETTINGS
+from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 
 TREC = {"map": "map", "recall@1": "recall_1", "recall@10": "recall_10", "mrr": "recip_rank", "ndcg@10": "ndcg_cut_10"}
 COLUMNS = ["benchmark", "setting", "query_language", "passage_language", "question_id", *TREC, "rank_distance"]

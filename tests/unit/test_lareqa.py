@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation_samples import paragraph, write_lareqa
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
 from hbtrain.evaluation.lareqa import read_lareqa
+from tests.unit.evaluation_samples import paragraph, write_lareqa
 
 SHARED = Path(__file__).parents[3] / "shared"
 

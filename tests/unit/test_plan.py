@@ -210,7 +210,9 @@ def test_what_cannot_be_planned_is_said(sources, languages, batching, words):
 
 def test_a_language_too_small_for_a_batch_is_said():
     table = np.array([[True, True], [True, False]])
-    source = SourceIndex("s", 100, ("en", "th"), table, table, np.array([5, 95]), np.array([0] * 5 + [1] * 95, np.uint16))
+    source = SourceIndex(
+        "s", 100, ("en", "th"), table, table, np.array([5, 95]), np.array([0] * 5 + [1] * 95, np.uint16)
+    )
     with pytest.raises(DataError, match="monolingual batch in 'th': the largest offers 5 rows"):
         plan([source], mode="monolingual")
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from evaluation_samples import HashEncoder, random_benchmark
 from rich.console import Console
 
 from hbtrain.errors import DataError, StorageError
@@ -12,6 +11,7 @@ from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.plots import heat_map
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.tables import before_after_table, evaluation_table
+from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 
 
 @pytest.fixture(scope="module")

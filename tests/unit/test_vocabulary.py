@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from tiny_models import TEXTS
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.vocabulary import (
@@ -18,6 +17,7 @@ from hbtrain.modeling.vocabulary import (
     train_vocabulary,
     trim_vocabulary,
 )
+from tests.unit.tiny_models import TEXTS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

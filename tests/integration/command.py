@@ -1,0 +1,82 @@
+"""Runs the command line as a user does, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+
+
+class Command:
+    """`hbtrain ARGUMENTS` with its output in a file; ends with everything it started."""
+
+    def __init__(self, folder, *arguments):
+        self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "COLUMNS": "120",
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        }
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hbtrain.cli", *map(str, arguments)],
+                cwd=folder,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill_all()
+
+    @property
+    def output(self):
+        return self.log.read_text()
+
+    def wait_for(self, words, timeout_s):
+        """Wait until the output holds `words`; AssertionError if it ends or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while words not in self.output:
+            assert self.process.poll() is None, f"ended without {words!r}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {words!r} in {timeout_s} s:\n{self.output}"
+            time.sleep(0.1)
+
+    def finish(self, timeout_s):
+        """Wait for the end; the exit code."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"not done in {timeout_s} s:\n{self.output}") from None
+
+    def train_workers(self):
+        """The Ray Train worker processes below this command."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if "TrainWorker" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill_all(self):
+        """kill -9 the command and all below it."""
+        try:
+            processes = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            processes = []
+        for process in [self.process, *processes]:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        self.process.wait(10)

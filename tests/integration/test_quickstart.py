@@ -1,0 +1,126 @@
+"""The quickstart, as it ships, once; everything it promises is looked at."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from hbtrain.config import load_config
+from tests.integration.command import Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("quickstart")
+
+
+@pytest.fixture(scope="module")
+def output(folder):
+    """What `hbtrain train quickstart` prints."""
+    with Command(folder, "train", "quickstart", "--data.cache", folder / "cache") as command:
+        assert command.finish(280) == 0, command.output
+        return command.output
+
+
+@pytest.fixture(scope="module")
+def run(folder, output):
+    """The run's folder."""
+    (run,) = (folder / "runs").glob("quickstart-*")
+    return run
+
+
+def metrics(path):
+    return json.loads((path / "metrics.json").read_text())
+
+
+def test_training_works(run):
+    before, after = metrics(run / "results-before"), metrics(run / "results")
+    assert after["demo/multi/map"] >= 3 * before["demo/multi/map"]
+    assert after["demo/mono/map"] > before["demo/mono/map"]
+    assert after["demo/cross/map"] > 3 * before["demo/cross/map"]
+    assert after["demo/multi/rank_distance"] < before["demo/multi/rank_distance"] / 2
+
+
+def test_terminal_shows_progress_and_what_comes_next(output, run):
+    assert "training 400 steps on 2 workers" in output
+    assert "step 400/400" in output
+    for word in ("loss mono", "cross", "pairs/s", "s left", "before", "after", "rank distance"):
+        assert word in output, word
+    assert str(run.relative_to(run.parents[1]) / "model") in output
+    assert "hbtrain search" in output
+    assert "mlflow ui" in output
+    assert "Traceback" not in output
+    assert "Warning" not in output
+
+
+def test_results_are_complete(run):
+    table = pq.read_table(run / "results" / "per_query.parquet")
+    assert table.num_rows == 110 * 6 * (6 + 1)
+    assert (run / "results" / "heatmap-demo.png").stat().st_size > 10_000
+    assert load_config(run / "config.yaml").name == "quickstart"
+
+
+def test_saved_model_loads_in_plain_sentence_transformers(run):
+    from sentence_transformers import SentenceTransformer
+
+    from hbtrain.modeling.encoder import Encoder
+
+    texts = ["Who discovered radium?", "居里夫人发现了镭。", "", "Столица Перу"]
+    plain = SentenceTransformer(str(run / "model"), device="cpu")
+    encoder = Encoder.load(str(run / "model"), device="cpu")
+    for side in ("query", "passage"):
+        ours = encoder.encode(texts, side)
+        assert np.abs(ours - plain.encode(texts, prompt_name=side)).max() < 1e-5
+    card = (run / "model" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["language"] == ["ar", "de", "en", "es", "ru", "zh"]
+    for words in ("hybrid", "0.5", "330", "demo/multi/map"):
+        assert words in card, words
+
+
+def test_mlflow_has_the_run(run, folder):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("hbtrain")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["batching.alpha"] == "0.5"
+    assert found.data.params["training.deepspeed.zero_optimization.stage"] == "1"
+    after = metrics(run / "results")
+    assert found.data.metrics["eval/demo/multi/map"] == pytest.approx(after["demo/multi/map"])
+    assert found.data.metrics["eval/demo/cross/recall_at_10"] == pytest.approx(after["demo/cross/recall@10"])
+    history = client.get_metric_history(found.info.run_id, "eval/demo/multi/map")
+    assert [point.step for point in history] == [0, 400]
+    assert len(client.get_metric_history(found.info.run_id, "train/loss_cross")) == 20
+    for tag in ("version.torch", "version.ray", "version.deepspeed", "hardware.cpus", "world_size"):
+        assert tag in found.data.tags
+    artifacts = {a.path for a in client.list_artifacts(found.info.run_id)}
+    assert {"config.yaml", "model", "results", "results-before"} <= artifacts
+    assert {a.path for a in client.list_artifacts(found.info.run_id, "results")} >= {
+        "results/heatmap-demo.png",
+        "results/per_query.parquet",
+        "results/metrics.json",
+    }
+
+
+def test_evaluate_gives_the_same_scores(run, folder):
+    with Command(folder, "evaluate", run / "model", "--benchmark", "demo", "--output", "scores") as command:
+        assert command.finish(120) == 0, command.output
+        assert "demo" in command.output
+    again, after = metrics(folder / "scores"), metrics(run / "results")
+    assert again.keys() == after.keys()
+    assert all(again[key] == pytest.approx(after[key], abs=1e-6) for key in again)
+
+
+def test_search_answers_across_languages(run, folder):
+    question = "¿Dónde se encuentra Machu Picchu?"
+    with Command(folder, "search", run / "model", question, "--top", "6") as command:
+        assert command.finish(120) == 0, command.output
+        output = command.output
+    assert question in output
+    assert len({x for x in ("ar", "de", "en", "es", "ru", "zh") if f" {x} " in output}) >= 3, output

@@ -1,0 +1,58 @@
+"""Deaths: a worker's is survived, a driver's is made good by the same command."""
+
+import json
+
+import pytest
+
+from tests.integration.command import Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+SLOW = [
+    "--training.steps", "300", "--training.checkpoint_every", "50", "--training.log_every", "10",
+    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512", "--evaluation.before", "false",
+]  # fmt: skip
+
+
+def mlflow_runs(folder):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+    return client.search_runs([client.get_experiment_by_name("hbtrain").experiment_id])
+
+
+def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
+    with Command(tmp_path, "train", "quickstart", *SLOW, "--data.cache", tmp_path / "cache") as command:
+        command.wait_for("checkpoint of step 100 kept", 150)
+        workers = command.train_workers()
+        assert len(workers) == 2
+        workers[-1].kill()
+        assert command.finish(200) == 0, command.output
+        output = command.output
+    assert "goes on from the checkpoint of step" in output
+    assert "step 300/300" in output
+    (run,) = mlflow_runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    (folder,) = (tmp_path / "runs").glob("quickstart-*")
+    assert json.loads((folder / "results" / "metrics.json").read_text())["demo/multi/map"] > 0.2
+
+
+def test_a_killed_driver_is_continued_by_the_same_command(tmp_path):
+    arguments = ["train", "quickstart", *SLOW, "--resources.workers", "1", "--data.cache", tmp_path / "cache"]
+    with Command(tmp_path, *arguments) as command:
+        command.wait_for("checkpoint of step 100 kept", 150)
+        command.kill_all()
+    with Command(tmp_path, *arguments) as command:
+        assert command.finish(200) == 0, command.output
+        assert "goes on from the checkpoint of step" in command.output
+    (run,) = mlflow_runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
+
+
+def test_three_workers_with_uneven_shards(tmp_path):
+    arguments = ["--resources.workers", "3", "--resources.cpus_per_worker", "0.5", "--training.steps", "12"]
+    arguments += ["--batching.global_batch_size", "100", "--training.deepspeed.zero_optimization.stage", "2"]
+    with Command(tmp_path, "train", "quickstart", *arguments, "--data.cache", tmp_path / "cache") as command:
+        assert command.finish(250) == 0, command.output
+        assert "on 3 workers" in command.output

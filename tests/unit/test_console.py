@@ -1,0 +1,29 @@
+import io
+
+from rich.console import Console
+
+from hbtrain.console import RunDisplay, describe
+from hbtrain.training.worker import Event
+
+
+def test_figures_in_words():
+    figures = {"train/loss_mono": 1.23456, "train/loss_cross": 2.0, "train/pairs_per_s": 1234.5, "validation/loss": 3.1}
+    assert describe(figures) == "loss mono 1.235 cross 2.000  validation 3.100  1,234 pairs/s"
+    assert describe({}) == ""
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch):
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr("hbtrain.console.time.monotonic", lambda: float(next(clock)))
+    out = io.StringIO()
+    with RunDisplay(Console(file=out, width=120), steps=40) as display:
+        display.phase("training 40 steps")
+        for step in (10, 20, 30, 40):
+            display.event(Event(step, {"train/loss_mono": 1.0 / step}))
+        display.event(Event(40, {}, "checkpoint kept"))
+    lines = out.getvalue().splitlines()
+    assert "training 40 steps" in lines[0]
+    assert "step 40/40" in lines[-2]
+    assert "s left" in lines[-3]
+    assert lines[-1].strip() == "step 40: checkpoint kept"
+    assert len(lines) < 7, "not a line for every event"

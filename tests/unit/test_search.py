@@ -1,0 +1,27 @@
+import numpy as np
+
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.retrieval.search import PassageIndex, distinct_passages
+
+
+class Letters:
+    """Embeds a text as its share of each letter."""
+
+    def encode(self, texts, side, batch_size=128, progress=None):
+        vectors = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_best_passages_come_first_and_each_once(cache, write_source):
+    table = [
+        {"id": i, "query": {"en": "q"}, "passage": {"en": text, "de": text.upper()}}
+        for i, text in enumerate(["banana", "cherry", "banana", "fig"])
+    ]
+    corpus = ParallelCorpus.open([str(write_source(table))])
+    assert len(distinct_passages(corpus)) == 6
+    index = PassageIndex(Letters(), corpus)
+    hits = index.search("bananas", top=3)
+    assert {hit.passage.text for hit in hits[:2]} == {"banana", "BANANA"}
+    assert {hit.passage.language for hit in hits[:2]} == {"en", "de"}
+    assert hits[0].score >= hits[1].score > hits[2].score
+    assert len(index.search("fig", top=100)) == 6

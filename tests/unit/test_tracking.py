@@ -1,0 +1,80 @@
+import pytest
+
+from hbtrain.config import load_config, to_flat
+from hbtrain.tracking import Tracker, TrackingError, tracking_uri
+from hbtrain.training.worker import Event
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return load_config("quickstart", {"storage": str(tmp_path / "runs"), "tracking.experiment": "tests"})
+
+
+@pytest.fixture
+def tracker(config, tmp_path):
+    (tmp_path / "runs").mkdir()
+    return Tracker(config, None, "one")
+
+
+def stored(tracker):
+    return tracker._client.get_run(tracker.run_id)
+
+
+def test_parameters_are_the_flat_configuration(tracker, config):
+    parameters = stored(tracker).data.params
+    assert parameters == {key: str(value) for key, value in to_flat(config).items()}
+
+
+def test_events_scores_and_artifacts(tracker, tmp_path):
+    tracker.event(Event(10, {"train/loss_mono": 1.5}))
+    tracker.scores({"demo/cross/recall@10": 0.25}, 10)
+    (tmp_path / "table.txt").write_text("x")
+    tracker.artifact(tmp_path / "table.txt", "tables")
+    tracker.finish()
+    run = stored(tracker)
+    assert run.data.metrics == {"train/loss_mono": 1.5, "eval/demo/cross/recall_at_10": 0.25}
+    assert [a.path for a in tracker._client.list_artifacts(tracker.run_id, "tables")] == ["tables/table.txt"]
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "one"
+    assert run.data.tags["version.torch"]
+    assert (tmp_path / "runs" / "artifacts").is_dir(), "artifacts lie in the storage, not in the current folder"
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_run_is_continued(tracker, config):
+    tracker.finish("FAILED")
+    again = Tracker(config, tracker.run_id, "one")
+    assert again.run_id == tracker.run_id
+    assert stored(again).info.status == "RUNNING"
+    again.event(Event(20, {"train/loss_mono": 1.0}))
+    again.finish()
+    assert stored(again).info.status == "FINISHED"
+
+
+def test_uri_comes_from_the_key_the_environment_or_the_storage(config, monkeypatch, tmp_path):
+    assert tracking_uri(config) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert tracking_uri(config) == "http://server"
+
+
+def test_no_password_reaches_the_parameters(config, tmp_path):
+    from hbtrain.config import override
+    from hbtrain.run_folder import RunFolder
+
+    secret = override(config, {"tracking.uri": f"sqlite:///{tmp_path}/db.sqlite?x=http://user:hunter2@host"})
+    folder = RunFolder.open(secret)
+    assert "hunter2" not in folder.config.read_text()
+    parameters = stored(Tracker(override(config, {"data.sources": ["s3://u:hunter2@bucket/a"]}), None, "x")).data.params
+    assert "hunter2" not in str(parameters)
+    assert "s3://u:***@bucket/a" in parameters["data.sources"]
+
+
+def test_a_bad_server_is_one_line_without_its_password(config):
+    from hbtrain.config import override
+
+    with pytest.raises(TrackingError) as error:
+        Tracker(override(config, {"tracking.uri": "nonsense://user:secret@host/db"}), None, "one")
+    assert "nonsense://user:***@host/db" in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,123 @@
+import threading
+
+import pytest
+import torch
+
+from hbtrain.batching import BatchPlan
+from hbtrain.config import load_config
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.errors import DataError, TrainingError
+from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.gather import Alone
+from hbtrain.training.feed import Feed
+from hbtrain.training.meter import Meter
+from hbtrain.training.validation import Patience, validation_plan
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return load_config("quickstart", {"data.cache": cache, "batching.global_batch_size": 9, "resources.workers": 1})
+
+
+@pytest.fixture(scope="module")
+def corpus(config):
+    return ParallelCorpus.from_config(config)
+
+
+@pytest.fixture(scope="module")
+def encoder(config, corpus):
+    return Encoder.build(config.encoder, corpus.every_text, 0)
+
+
+@pytest.fixture
+def feed(config, corpus, encoder):
+    return Feed(BatchPlan.over(corpus, config), corpus, encoder, 0, 1)
+
+
+def test_feed_prepares_the_shards_of_the_plan(config, corpus, encoder):
+    plan = BatchPlan.over(corpus, config)
+    whole = Feed(plan, corpus, encoder, 0, 1).work(4)
+    parts = [Feed(plan, corpus, encoder, rank, 2).work(4) for rank in range(2)]
+    assert whole.sizes == [9]
+    assert parts[0].sizes == parts[1].sizes == [5, 4]
+    assert sum(part.tokens for part in parts) == whole.tokens
+    joined = torch.cat([part.queries["input_ids"] for part in parts])
+    assert torch.equal(joined, whole.queries["input_ids"])
+    source = corpus.sources["demo"]
+    (first,) = source.texts("passage", whole.batch.rows[:1], whole.batch.passage_languages[:1])
+    assert encoder.tokenize([first], "passage")["input_ids"].tolist() == (
+        whole.passages["input_ids"][: whole.passages["offsets"][1]].tolist()
+    )
+
+
+def test_feed_in_the_background_is_the_feed(feed):
+    assert [work.batch.step for work in feed.steps(3, 9)] == list(range(3, 9))
+    assert list(feed.steps(5, 5)) == []
+
+
+def test_feed_that_is_left_early_ends_its_thread(feed):
+    for work in feed.steps(0, 1000):
+        if work.batch.step == 2:
+            break
+    assert not [thread for thread in threading.enumerate() if thread.name == "feed" and thread.is_alive()]
+
+
+def test_an_error_in_the_background_is_raised_at_its_step(feed, monkeypatch):
+    real = feed.work
+    monkeypatch.setattr(
+        feed, "work", lambda step: real(step) if step < 2 else (_ for _ in ()).throw(DataError("row 7"))
+    )
+    works = feed.steps(0, 10)
+    assert [next(works).batch.step, next(works).batch.step] == [0, 1]
+    with pytest.raises(DataError, match="row 7"):
+        next(works)
+
+
+def test_meter_tells_losses_by_kind(feed):
+    meter = Meter(Alone())
+    works = [feed.work(step) for step in range(12)]
+    kinds = {work.batch.kind for work in works}
+    assert kinds == {"mono", "cross"}
+    for work in works:
+        meter.add(work, torch.tensor(1.0 if work.batch.kind == "mono" else 3.0))
+    figures = meter.read()
+    assert figures["train/loss_mono"] == 1.0
+    assert figures["train/loss_cross"] == 3.0
+    assert figures["train/loss"] == pytest.approx(sum(1 if w.batch.kind == "mono" else 3 for w in works) / 12)
+    assert figures["train/pairs_per_s"] > 0
+    meter.add(works[0], torch.tensor(2.0))
+    assert meter.read()["train/loss"] == 2.0
+
+
+def test_meter_stops_at_a_loss_of_nan(feed):
+    meter = Meter(Alone())
+    meter.add(feed.work(0), torch.tensor(1.0))
+    meter.add(feed.work(1), torch.tensor(float("nan")))
+    with pytest.raises(TrainingError, match=r"step 1 is nan: \w+ batch of source demo, rows \d+"):
+        meter.read()
+
+
+def test_patience():
+    patience = Patience(2)
+    assert [patience.improved(loss) for loss in (3.0, 2.0, 2.5)] == [True, True, False]
+    assert not patience.exhausted
+    assert not patience.improved(2.0)
+    assert patience.exhausted
+    assert patience.best == 2.0
+    assert not Patience(None, waited=100).exhausted
+
+
+def test_validation_adapts_to_its_source(config, cache, write_source, rows):
+    def planned(count, languages, training=("de", "en")):
+        validation = ParallelCorpus.open([str(write_source(rows(count, languages)))])
+        return validation_plan(
+            config.model_copy(update={"data": config.data.model_copy(update={"languages": training})}), validation
+        )
+
+    assert planned(100, ("de", "en", "ru")).languages == ("de", "en")
+    english = planned(100, ("en", "ru"))
+    assert {english.offer_at(step).kind for step in range(50)} == {"mono"}
+    assert planned(4, ("de", "en")).batching.global_batch_size == 4
+    with pytest.raises(DataError, match="none of the training languages"):
+        planned(100, ("zh",))
