@@ -14,7 +14,7 @@ from hbtrain import cli
 def hbtrain(monkeypatch, capsys, tmp_path, cache):
     """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hbtrain.launch._ray", lambda *_: pytest.fail("a worker would have been started"))
+    monkeypatch.setattr("hbtrain.launch.run.connected", lambda *_: pytest.fail("a worker would have been started"))
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])

@@ -60,7 +60,7 @@ def test_uri_comes_from_the_key_the_environment_or_the_storage(config, monkeypat
 
 def test_no_password_reaches_the_parameters(config, tmp_path):
     from hbtrain.config import override
-    from hbtrain.run_folder import RunFolder
+    from hbtrain.launch.run_folder import RunFolder
 
     secret = override(config, {"tracking.uri": f"sqlite:///{tmp_path}/db.sqlite?x=http://user:hunter2@host"})
     folder = RunFolder.open(secret)

@@ -1,0 +1,72 @@
+"""Ray: connecting to a cluster or starting one, what it has, and tasks that run on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hbtrain.config import Config
+from hbtrain.errors import ConfigError, HbtrainError
+
+
+@contextmanager
+def connected(config: Config) -> Iterator[dict[str, object]]:
+    """Ray, connected or started; gives what is to be known of its hardware. A cluster started here ends here.
+
+    Raises:
+        ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        address = config.resources.address or os.environ.get("RAY_ADDRESS") or "local"
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"resources.address = {address!r}: no Ray cluster answers there: {reason}") from error
+    try:
+        have = ray.cluster_resources()
+        _check_fits(config, have)
+        yield {
+            "hardware.cluster_cpus": int(have.get("CPU", 0)),
+            "hardware.cluster_gpus": int(have.get("GPU", 0)),
+            "hardware.nodes": len([node for node in ray.nodes() if node["Alive"]]),
+        }
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _check_fits(config: Config, have: dict[str, float]) -> None:
+    resources = config.resources
+    for kind, need in (
+        ("CPU", resources.workers * resources.cpus_per_worker),
+        ("GPU", resources.workers if resources.use_gpu else 0),
+    ):
+        if need > have.get(kind, 0):
+            raise ConfigError(
+                f"resources.workers = {resources.workers} needs {need:g} {kind}s, and the cluster has "
+                f"{int(have.get(kind, 0))}; lower it, or join nodes to the cluster"
+            )
+
+
+def run_task(config: Config, function: Any, *arguments: Any) -> Any:
+    """Run `function` as a Ray task with the resources of one worker, or more CPUs where a node has them idle."""
+    import ray
+
+    resources = config.resources
+    most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    cpus = max(1, int(min(most, resources.workers * resources.cpus_per_worker)))
+    task = ray.remote(num_cpus=cpus, num_gpus=1 if resources.use_gpu else 0, max_retries=2)(function)
+    try:
+        return ray.get(task.remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, HbtrainError):
+            raise error.cause from None
+        raise

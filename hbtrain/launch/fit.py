@@ -1,0 +1,139 @@
+"""Training with Ray Train: the trainer in the driver, the loop on the workers, and the news between them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hbtrain.config import Config, from_tree, to_tree
+from hbtrain.errors import HbtrainError, TrainingError
+from hbtrain.launch.mailbox import Mailbox
+from hbtrain.launch.observer import Observer
+from hbtrain.launch.run_folder import RunFolder
+from hbtrain.tracking import Tracker
+
+POLL_S = 0.5
+"""How often the driver asks for news of training."""
+
+
+def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer) -> None:
+    """Train with Ray Train; restarts the workers after a death, from the last checkpoint.
+
+    Raises:
+        TrainingError: training stopped for good.
+    """
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    resources, training = config.resources, config.training
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config={
+            "config": to_tree(config),
+            "initial_model": str(folder.initial_model),
+            "final_model": str(folder.model),
+            "mailbox": mailbox,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(folder.path),
+            failure_config=FailureConfig(max_failures=training.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=training.keep_checkpoints),
+        ),
+    )
+    try:
+        with _delivering(mailbox, tracker, observer):
+            trainer.fit()
+    except TrainingFailedError as error:
+        reason = ray.get(mailbox.failure.remote())
+        if reason is None:
+            cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
+            reason = (
+                f"training failed: {cause}; the workers' logs are in {folder.path / 'ray'} and Ray's session folder"
+            )
+        raise TrainingError(reason) from error
+    reason = ray.get(mailbox.failure.remote())
+    if reason is not None:
+        raise TrainingError(reason)
+
+
+@contextmanager
+def _delivering(mailbox: Any, tracker: Tracker, observer: Observer) -> Iterator[None]:
+    """Hand the workers' events to MLflow and the observer while the body runs, and the last of them after it."""
+    import ray
+
+    done = threading.Event()
+
+    def deliver() -> None:
+        ended = False
+        while not ended:
+            ended = done.wait(POLL_S)
+            for event in ray.get(mailbox.take.remote()):
+                tracker.event(event)
+                observer.event(event)
+
+    thread = threading.Thread(target=deliver, name="events", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _train_on_worker(settings: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    import ray
+    import ray.train
+    from ray.train.torch import get_device
+
+    from hbtrain.modeling.gather import ProcessGroup
+    from hbtrain.training.loop import train_worker
+    from hbtrain.training.worker import Worker
+
+    mailbox = settings["mailbox"]
+    if ray.get(mailbox.failure.remote()) is not None:
+        return
+
+    def keep(folder: Path, step: int) -> None:
+        checkpoint = ray.train.Checkpoint.from_directory(str(folder))
+        ray.train.report(
+            {"step": step},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=f"step-{step:08d}",
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def run(checkpoint: Path | None) -> None:
+        worker = Worker(
+            group=ProcessGroup(),
+            device=get_device(),
+            initial_model=Path(settings["initial_model"]),
+            final_model=Path(settings["final_model"]),
+            emit=lambda event: ray.get(mailbox.put.remote(event)),
+            keep=keep,
+            checkpoint=checkpoint,
+        )
+        train_worker(from_tree(settings["config"]), worker)
+
+    latest = ray.train.get_checkpoint()
+    try:
+        if latest is None:
+            run(None)
+        else:
+            with latest.as_directory() as folder:
+                run(Path(folder))
+    except HbtrainError as error:
+        ray.get(mailbox.fail.remote(str(error)))
+        raise

@@ -1,0 +1,98 @@
+"""A whole run: preflight, the first model, training, evaluation before and after, tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hbtrain.config import Config, absolute_paths, to_tree
+from hbtrain.evaluation.results import save_evaluation
+from hbtrain.evaluation.summary import Evaluation
+from hbtrain.launch.cluster import connected, run_task
+from hbtrain.launch.fit import fit
+from hbtrain.launch.observer import Observer, Silent
+from hbtrain.launch.preflight import Checked, preflight
+from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.tasks import build, score
+from hbtrain.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        folder: the run's folder.
+        run_id: of the MLflow run.
+        tracking_uri: where that run is.
+        before: scores of the model before training, one a benchmark; empty if not asked for.
+        after: scores of the trained model, one a benchmark.
+    """
+
+    folder: RunFolder
+    run_id: str
+    tracking_uri: str
+    before: tuple[Evaluation, ...]
+    after: tuple[Evaluation, ...]
+
+
+def train(config: Config, observer: Observer | None = None) -> Outcome:
+    """Train and evaluate as `config` says; goes on with the unfinished run of the same configuration, if there is one.
+
+    Raises:
+        HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
+    """
+    observer = observer or Silent()
+    config = absolute_paths(config)
+    observer.phase("checking the configuration and the sources")
+    checked = preflight(config)
+    folder = RunFolder.open(config)
+    observer.phase(f"run {folder.name}")
+    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name)
+    folder.remember(mlflow_run_id=tracker.run_id)
+    status = "FAILED"
+    try:
+        outcome = _run(config, checked, folder, tracker, observer)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+    folder.remember(finished=True)
+    return outcome
+
+
+def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, observer: Observer) -> Outcome:
+    benchmarks = config.evaluation.benchmarks
+    tracker.artifact(folder.config)
+    observer.phase("starting Ray")
+    with connected(config) as hardware:
+        tracker.tags(hardware | {"world_size": config.resources.workers, "batch_plan": checked.plan.fingerprint(0, 16)})
+        if not (folder.initial_model / "modules.json").exists():
+            observer.phase(f"building the {config.encoder.backbone} encoder")
+            run_task(config, build, to_tree(config), str(folder.initial_model))
+        before: Sequence[Evaluation] = ()
+        if benchmarks and config.evaluation.before:
+            observer.phase("evaluating before training")
+            before = run_task(config, score, to_tree(config), str(folder.initial_model))
+            _keep_scores(before, folder.results_before, "results-before", tracker, step=0)
+        workers = config.resources.workers
+        observer.phase(f"training {config.training.steps} steps on {workers} worker{'s'[: workers > 1]}")
+        fit(config, folder, tracker, observer)
+        after: Sequence[Evaluation] = ()
+        if benchmarks:
+            observer.phase("evaluating the trained model")
+            after = run_task(config, score, to_tree(config), str(folder.model))
+            _keep_scores(after, folder.results, "results", tracker, step=config.training.steps)
+    if config.tracking.log_model:
+        tracker.artifact(folder.model, "model")
+    return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after))
+
+
+def _keep_scores(evaluations: Sequence[Evaluation], to: Path, name: str, tracker: Tracker, step: int) -> None:
+    save_evaluation(evaluations, to)
+    tracker.artifact(to, name)
+    for evaluation in evaluations:
+        tracker.scores(evaluation.macro, step)
