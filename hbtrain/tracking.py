@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import HbtrainError
 from hbtrain.training.worker import Event
@@ -56,8 +58,12 @@ class Tracker:
             if run_id is None:
                 experiment = self._experiment(config)
                 tags = environment_tags() | {"mlflow.runName": config.tracking.run_name or name}
+                tags |= {
+                    "mlflow.user": os.environ.get("USER", "unknown"),
+                    "mlflow.source.name": f"hbtrain train {config.name}",
+                }
                 run_id = self._client.create_run(experiment, tags=tags).info.run_id
-                parameters = [Param(key, without_passwords(str(value))) for key, value in to_flat(config).items()]
+                parameters = [Param(key, _shown(value)) for key, value in to_flat(config).items()]
                 for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
                     self._client.log_batch(run_id, params=parameters[start : start + PARAMETERS_AT_ONCE])
             else:
@@ -69,7 +75,8 @@ class Tracker:
 
     def event(self, event: Event) -> None:
         """Log the figures of training at their step."""
-        self.metrics(event.metrics, event.step)
+        if event.metrics:
+            self.metrics(event.metrics, event.step)
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log figures at a step."""
@@ -83,6 +90,10 @@ class Tracker:
     def scores(self, metrics: Mapping[str, float], step: int) -> None:
         """Log scores of an evaluation under `eval/`. MLflow takes no @ in names: `recall@10` becomes `recall_at_10`."""
         self.metrics({f"eval/{key.replace('@', '_at_')}": value for key, value in metrics.items()}, step)
+
+    def describe(self, markdown: str) -> None:
+        """Set the text that stands at the head of the run's page."""
+        self._client.set_tag(self.run_id, "mlflow.note.content", markdown)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
@@ -109,7 +120,15 @@ class Tracker:
         location = None
         if self.uri.startswith("sqlite:"):
             location = (Path(config.storage).expanduser().absolute() / "artifacts").as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        # Without its kind, the browser takes an experiment for one of language-model applications.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+
+
+def _shown(value: object) -> str:
+    """A parameter as the command line takes it: a list's items side by side; without passwords."""
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return without_passwords(text)
 
 
 def environment_tags() -> dict[str, str]:
@@ -118,6 +137,7 @@ def environment_tags() -> dict[str, str]:
     tags["version.python"] = platform.python_version()
     tags["hardware.host"] = platform.node()
     tags["hardware.cpus"] = str(os.cpu_count())
+    tags["hardware.memory_gib"] = f"{psutil.virtual_memory().total / 2**30:.1f}"
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["git.commit"] = commit

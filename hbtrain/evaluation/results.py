@@ -1,7 +1,8 @@
-"""Evaluations on disk: `metrics.json`, `per_query.parquet`, `about.json` and a heat map per benchmark."""
+"""Evaluations on disk: `metrics.json`, `scores.csv`, `per_query.parquet`, `about.json` and a heat map per benchmark."""
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import DataError, StorageError
+from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.plots import heat_map
-from hbtrain.evaluation.summary import Evaluation
+from hbtrain.evaluation.summary import RANK_DISTANCE, SETTINGS, Evaluation
 from hbtrain.retrieval.ranks import TIE_RULE
 
 
@@ -38,6 +40,7 @@ def save_evaluation(evaluations: Sequence[Evaluation], output_dir: Path, model: 
         for e in evaluations:
             _replace(output_dir / f"heatmap-{e.benchmark}.png", partial(heat_map, e))
         _replace(output_dir / "per_query.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
+        _replace(output_dir / "scores.csv", lambda path: _write_csv(path, evaluations))
         _replace(output_dir / "about.json", lambda path: _write_json(path, _about(evaluations, model)))
         # Last, so that whoever sees new metrics sees the rest as well.
         _replace(output_dir / "metrics.json", lambda path: _write_json(path, metrics))
@@ -61,6 +64,22 @@ def _about(evaluations: Sequence[Evaluation], model: str | None) -> dict[str, An
             for e in evaluations
         },
     }
+
+
+def _write_csv(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """One row per benchmark, setting and query language (`all`: the macro mean), one column per metric."""
+    names = [*METRICS, RANK_DISTANCE]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["benchmark", "setting", "query_language", *names])
+        for e in evaluations:
+            for setting in SETTINGS:
+                for language in ("all", *e.languages):
+                    suffix = "" if language == "all" else f"/{language}"
+                    values = [e.metrics.get(f"{e.benchmark}/{setting}/{name}{suffix}") for name in names]
+                    if any(value is not None for value in values):
+                        cells = ["" if value is None else f"{value:.6f}" for value in values]
+                        writer.writerow([e.benchmark, setting, language, *cells])
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hbtrain.evaluation.metrics import METRICS
@@ -39,16 +40,38 @@ def before_after_table(before: Evaluation, after: Evaluation) -> Table:
     table.add_column("")
     for title in ("before", "after", "change"):
         table.add_column(title, justify="right")
-    rows = [(f"mAP {_SETTING_TITLES[setting]}", f"{setting}/map", ".3f", 1) for setting in SETTINGS]
-    rows.append(("rank distance (lower is better)", f"multi/{RANK_DISTANCE}", ",.1f", -1))
-    for title, name, form, better in rows:
-        key = f"{after.benchmark}/{name}"
-        if key in before.metrics and key in after.metrics:
+    for title, key, form, better in _headline(after):
+        if key in before.metrics:
             old, new = before.metrics[key], after.metrics[key]
             change = format(new - old, f"+{form}")
             colour = "" if float(change.replace(",", "")) == 0 else "green" if (new - old) * better > 0 else "red"
             table.add_row(title, format(old, form), format(new, form), f"[{colour}]{change}[/]" if colour else change)
     return table
+
+
+def scores_markdown(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> str:
+    """mAP of the settings and the rank distance of each benchmark as Markdown tables; `before` may be empty."""
+    first = {evaluation.benchmark: evaluation.metrics for evaluation in before}
+    tables = []
+    for evaluation in after:
+        old = first.get(evaluation.benchmark, {})
+        lines = [
+            f"| {evaluation.benchmark} ({evaluation.candidates_kind} candidates) | before | after |",
+            "| --- | ---: | ---: |",
+        ]
+        for title, key, form, _ in _headline(evaluation):
+            was = format(old[key], form) if key in old else ""
+            lines.append(f"| {title} | {was} | {format(evaluation.metrics[key], form)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _headline(evaluation: Evaluation) -> list[tuple[str, str, str, int]]:
+    """(title, key, format, 1 if higher is better else -1) of the scores that say the most."""
+    start = evaluation.benchmark
+    rows = [(f"mAP {_SETTING_TITLES[setting]}", f"{start}/{setting}/map", ".3f", 1) for setting in SETTINGS]
+    rows.append(("rank distance (lower is better)", f"{start}/multi/{RANK_DISTANCE}", ",.1f", -1))
+    return [row for row in rows if row[1] in evaluation.metrics]
 
 
 def _new_table(evaluation: Evaluation) -> Table:

@@ -36,11 +36,18 @@ def connected(config: Config) -> Iterator[dict[str, object]]:
         yield {
             "hardware.cluster_cpus": int(have.get("CPU", 0)),
             "hardware.cluster_gpus": int(have.get("GPU", 0)),
+            "hardware.accelerators": ", ".join(_accelerators(have)) or "none",
             "hardware.nodes": len([node for node in ray.nodes() if node["Alive"]]),
         }
     finally:
         if mine:
             ray.shutdown()
+
+
+def _accelerators(have: dict[str, float]) -> list[str]:
+    """Models of the cluster's accelerators, as Ray names them, e.g. H200."""
+    mark = "accelerator_type:"
+    return sorted(name.removeprefix(mark) for name in have if name.startswith(mark))
 
 
 def _check_fits(config: Config, have: dict[str, float]) -> None:

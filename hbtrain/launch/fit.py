@@ -19,8 +19,8 @@ POLL_S = 0.5
 """How often the driver asks for news of training."""
 
 
-def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer) -> None:
-    """Train with Ray Train; restarts the workers after a death, from the last checkpoint.
+def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer) -> int:
+    """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
 
     Raises:
         TrainingError: training stopped for good.
@@ -52,8 +52,9 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
             checkpoint_config=CheckpointConfig(num_to_keep=training.keep_checkpoints),
         ),
     )
+    news = News(tracker, observer, training.steps)
     try:
-        with _delivering(mailbox, tracker, observer):
+        with news.delivered_from(mailbox):
             trainer.fit()
     except TrainingFailedError as error:
         reason = ray.get(mailbox.failure.remote())
@@ -66,30 +67,43 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
     reason = ray.get(mailbox.failure.remote())
     if reason is not None:
         raise TrainingError(reason)
+    return news.last_step
 
 
-@contextmanager
-def _delivering(mailbox: Any, tracker: Tracker, observer: Observer) -> Iterator[None]:
-    """Hand the workers' events to MLflow and the observer while the body runs, and the last of them after it."""
-    import ray
+class News:
+    """Hands the workers' events to MLflow and the observer, on a thread of its own.
 
-    done = threading.Event()
+    Attributes:
+        last_step: of the last event; `steps` where none came, as when all had been done before.
+    """
 
-    def deliver() -> None:
+    def __init__(self, tracker: Tracker, observer: Observer, steps: int) -> None:
+        self._tracker = tracker
+        self._observer = observer
+        self.last_step = steps
+
+    @contextmanager
+    def delivered_from(self, mailbox: Any) -> Iterator[None]:
+        """Deliver while the body runs, and the last of them after it."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._deliver, args=(mailbox, done), name="events", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _deliver(self, mailbox: Any, done: threading.Event) -> None:
+        import ray
+
         ended = False
         while not ended:
             ended = done.wait(POLL_S)
             for event in ray.get(mailbox.take.remote()):
-                tracker.event(event)
-                observer.event(event)
-
-    thread = threading.Thread(target=deliver, name="events", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+                self.last_step = event.step
+                self._tracker.event(event)
+                self._observer.event(event)
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:

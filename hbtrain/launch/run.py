@@ -9,6 +9,7 @@ from pathlib import Path
 from hbtrain.config import Config, absolute_paths, to_tree
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
+from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.launch.cluster import connected, run_task
 from hbtrain.launch.fit import fit
 from hbtrain.launch.observer import Observer, Silent
@@ -80,12 +81,13 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
             _keep_scores(before, folder.results_before, "results-before", tracker, step=0)
         workers = config.resources.workers
         observer.phase(f"training {config.training.steps} steps on {workers} worker{'s'[: workers > 1]}")
-        fit(config, folder, tracker, observer)
+        steps = fit(config, folder, tracker, observer)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")
             after = run_task(config, score, to_tree(config), str(folder.model))
-            _keep_scores(after, folder.results, "results", tracker, step=config.training.steps)
+            _keep_scores(after, folder.results, "results", tracker, step=steps)
+        tracker.describe(scores_markdown(before, after))
     if config.tracking.log_model:
         tracker.artifact(folder.model, "model")
     return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after))

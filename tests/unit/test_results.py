@@ -1,3 +1,4 @@
+import csv
 import json
 from dataclasses import replace
 
@@ -24,6 +25,10 @@ def other(evaluation, name="other"):
     return evaluate(HashEncoder(), replace(benchmark, name=name))
 
 
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
 def render(table, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table)
@@ -40,7 +45,17 @@ def test_files_hold_what_was_evaluated(tmp_path, evaluation):
         "heatmap-sample.png",
         "metrics.json",
         "per_query.parquet",
+        "scores.csv",
     ]
+    with (folder / "scores.csv").open() as stream:
+        rows = {(r["benchmark"], r["setting"], r["query_language"]): r for r in csv.DictReader(stream)}
+    assert float(rows["other", "cross", "en"]["map"]) == pytest.approx(
+        metrics_of(folder)["other/cross/map/en"], abs=1e-6
+    )
+    assert float(rows["sample", "multi", "all"]["rank_distance"]) == pytest.approx(
+        metrics_of(folder)["sample/multi/rank_distance"], abs=1e-6
+    )
+    assert rows["sample", "mono", "all"]["rank_distance"] == ""
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == evaluation.metrics | second.metrics
     assert all(isinstance(value, float) for value in metrics.values())
