@@ -6,9 +6,11 @@ import logging
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -18,7 +20,8 @@ from hbtrain.training.worker import Event
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
 PARAMETERS_AT_ONCE = 100
-"""MLflow takes no more parameters in one call."""
+METRICS_AT_ONCE = 1000
+"""MLflow takes no more in one call."""
 
 
 class TrackingError(HbtrainError):
@@ -57,10 +60,10 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=self.uri)
             if run_id is None:
                 experiment = self._experiment(config)
-                tags = environment_tags() | {"mlflow.runName": config.tracking.run_name or name}
-                tags |= {
-                    "mlflow.user": os.environ.get("USER", "unknown"),
+                tags = environment_tags() | {
+                    "mlflow.runName": config.tracking.run_name or name,
                     "mlflow.source.name": f"hbtrain train {config.name}",
+                    "mlflow.user": os.environ.get("USER", "unknown"),
                 }
                 run_id = self._client.create_run(experiment, tags=tags).info.run_id
                 parameters = [Param(key, _shown(value)) for key, value in to_flat(config).items()]
@@ -72,6 +75,8 @@ class Tracker:
             reason = str(error).splitlines()[0]
             raise TrackingError(without_passwords(f"tracking.uri = {self.uri} cannot be used: {reason}")) from error
         self.run_id: str = run_id
+        self._pending: list[Any] = []
+        self._error: Exception | None = None
 
     def event(self, event: Event) -> None:
         """Log the figures of training at their step."""
@@ -79,13 +84,12 @@ class Tracker:
             self.metrics(event.metrics, event.step)
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures at a step."""
-        import time
-
+        """Log figures at a step. What the server does not take now is kept, and sent with the next figures."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, [Metric(key, float(v), now_ms, step) for key, v in metrics.items()])
+        self._pending += [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
+        self._deliver()
 
     def scores(self, metrics: Mapping[str, float], step: int) -> None:
         """Log scores of an evaluation under `eval/`. MLflow takes no @ in names: `recall@10` becomes `recall_at_10`."""
@@ -107,9 +111,31 @@ class Tracker:
         else:
             self._client.log_artifact(self.run_id, str(path), folder)
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """End the run: FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(self.run_id, status)
+    def finish(self, status: str = "FINISHED") -> str:
+        """End the run: FINISHED, FAILED or KILLED. Returns what could not be delivered, in words; empty if all was."""
+        from mlflow.exceptions import MlflowException
+
+        self._deliver()
+        try:
+            self._client.set_terminated(self.run_id, status)
+        except (MlflowException, OSError) as error:
+            self._error = error
+        if self._error is None:
+            return ""
+        reason = str(self._error).splitlines()[0]
+        return without_passwords(f"MLflow run {self.run_id}: {len(self._pending)} figures not delivered: {reason}")
+
+    def _deliver(self) -> None:
+        """Send what is pending; an outage of the server must not end a training."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            while self._pending:
+                self._client.log_batch(self.run_id, self._pending[:METRICS_AT_ONCE])
+                del self._pending[:METRICS_AT_ONCE]
+            self._error = None
+        except (MlflowException, OSError) as error:
+            self._error = error
 
     def _experiment(self, config: Config) -> str:
         """The experiment's id; a new one under SQLite keeps its artifacts in the storage folder."""

@@ -60,7 +60,9 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
         status = "KILLED"
         raise
     finally:
-        tracker.finish(status)
+        undelivered = tracker.finish(status)
+        if undelivered:
+            observer.phase(undelivered)
     folder.remember(finished=True)
     return outcome
 
