@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Tracker:
             raise TrackingError(without_passwords(f"tracking.uri = {self.uri} cannot be used: {reason}")) from error
         self.run_id: str = run_id
         self._pending: list[Any] = []
+        self._missed: list[str] = []
         self._error: Exception | None = None
 
     def event(self, event: Event) -> None:
@@ -97,43 +98,46 @@ class Tracker:
 
     def describe(self, markdown: str) -> None:
         """Set the text that stands at the head of the run's page."""
-        self._client.set_tag(self.run_id, "mlflow.note.content", markdown)
+        self._attempt("description", self._client.set_tag, self.run_id, "mlflow.note.content", markdown)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
         for key, value in tags.items():
-            self._client.set_tag(self.run_id, key, str(value))
+            self._attempt(f"tag {key}", self._client.set_tag, self.run_id, key, str(value))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or a folder's content, under `folder`."""
-        if path.is_dir():
-            self._client.log_artifacts(self.run_id, str(path), folder)
-        else:
-            self._client.log_artifact(self.run_id, str(path), folder)
+        store = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        self._attempt(f"artifact {folder or path.name}", store, self.run_id, str(path), folder)
 
     def finish(self, status: str = "FINISHED") -> str:
         """End the run: FINISHED, FAILED or KILLED. Returns what could not be delivered, in words; empty if all was."""
-        from mlflow.exceptions import MlflowException
-
         self._deliver()
-        try:
-            self._client.set_terminated(self.run_id, status)
-        except (MlflowException, OSError) as error:
-            self._error = error
-        if self._error is None:
+        self._attempt(f"status {status}", self._client.set_terminated, self.run_id, status)
+        missed = [*self._missed, f"{len(self._pending)} figures"] if self._pending else self._missed
+        if not missed:
             return ""
         reason = str(self._error).splitlines()[0]
-        return without_passwords(f"MLflow run {self.run_id}: {len(self._pending)} figures not delivered: {reason}")
+        return without_passwords(f"MLflow run {self.run_id} did not get {', '.join(missed)}: {reason}")
+
+    def _attempt(self, what: str, call: Callable[..., object], *arguments: object) -> None:
+        """Call the server; what it does not take is remembered, for an outage of it must not end a training."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            call(*arguments)
+        except (MlflowException, OSError) as error:
+            self._missed.append(what)
+            self._error = error
 
     def _deliver(self) -> None:
-        """Send what is pending; an outage of the server must not end a training."""
+        """Send the figures that are pending, as far as the server takes them."""
         from mlflow.exceptions import MlflowException
 
         try:
             while self._pending:
                 self._client.log_batch(self.run_id, self._pending[:METRICS_AT_ONCE])
                 del self._pending[:METRICS_AT_ONCE]
-            self._error = None
         except (MlflowException, OSError) as error:
             self._error = error
 

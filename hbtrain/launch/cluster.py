@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hbtrain.config import Config
-from hbtrain.errors import ConfigError, HbtrainError
+from hbtrain.errors import ConfigError, HbtrainError, TrainingError
 
 
 @contextmanager
@@ -76,4 +76,7 @@ def run_task(config: Config, function: Any, *arguments: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HbtrainError):
             raise error.cause from None
-        raise
+        raise TrainingError(f"{function.__name__} failed: {error.cause!r}; Ray's session folder has the log") from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(f"{function.__name__} failed: {reason}; Ray's session folder has the log") from error

@@ -78,11 +78,12 @@ class Trainer:
     def _step(self, work: Work) -> None:
         # Random numbers (dropout) depend on seed, step and rank alone: a resumed run draws what it would have drawn.
         torch.manual_seed(int(key_of(self.config.seed, work.batch.step, self.worker.group.rank) >> 1))
-        loss = self._loss(work.to(self.worker.device))
+        loss = self.loss(work.to(self.worker.device))
         self.engine.step(loss)
         self.meter.add(work, loss)
 
-    def _loss(self, work: Work) -> Tensor:
+    def loss(self, work: Work) -> Tensor:
+        """This rank's part of the loss of a step (see `contrastive_loss`), with its graph; collective."""
         q_bD, p_bD = self.engine([work.queries, work.passages])
         return contrastive_loss(q_bD, p_bD, work.sizes, self.worker.group, self.config.loss, work.ids)
 
@@ -97,7 +98,7 @@ class Trainer:
         self.module.eval()
         with torch.no_grad():
             works = self.validation.steps(0, self.config.training.validation_batches)
-            losses = [self._loss(work.to(self.worker.device)) for work in works]
+            losses = [self.loss(work.to(self.worker.device)) for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
         self._tell(Event(step, {"validation/loss": loss}))

@@ -71,7 +71,7 @@ def gradient_of_first_step(tree, folder):
     trainer = Trainer(from_tree(tree), worker(folder))
     trainer.module.train()
     work = next(trainer.feed.steps(0, 1))
-    trainer.engine.deepspeed.backward(trainer._loss(work))
+    trainer.engine.deepspeed.backward(trainer.loss(work))
     gradients = {}
     for name, parameter in trainer.module.named_parameters():
         whole = parameter.grad if trainer.engine.zero_stage == 0 else safe_get_full_grad(parameter)

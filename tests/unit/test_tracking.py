@@ -52,12 +52,26 @@ def test_an_outage_delays_figures_and_loses_none(tracker, monkeypatch):
     monkeypatch.setattr(tracker._client, "log_batch", locked)
     tracker.event(Event(10, {"train/loss_mono": 1.5}))
     tracker.event(Event(20, {"train/loss_mono": 1.4}))
-    assert "2 figures not delivered: database is locked" in tracker.finish()
+    assert "did not get 2 figures: database is locked" in tracker.finish()
     monkeypatch.setattr(tracker._client, "log_batch", real)
     tracker.event(Event(30, {"train/loss_mono": 1.3}))
     assert tracker.finish() == ""
     history = tracker._client.get_metric_history(tracker.run_id, "train/loss_mono")
     assert [(point.step, point.value) for point in history] == [(10, 1.5), (20, 1.4), (30, 1.3)]
+
+
+def test_what_the_server_refuses_is_said_at_the_end(tracker, tmp_path, monkeypatch):
+    def gone(*_, **__):
+        raise OSError("server gone")
+
+    monkeypatch.setattr(tracker._client, "log_artifact", gone)
+    monkeypatch.setattr(tracker._client, "set_tag", gone)
+    (tmp_path / "table.txt").write_text("x")
+    tracker.artifact(tmp_path / "table.txt")
+    tracker.tags({"world_size": 2})
+    assert (
+        tracker.finish() == f"MLflow run {tracker.run_id} did not get artifact table.txt, tag world_size: server gone"
+    )
 
 
 def test_a_run_is_continued(tracker, config):
