@@ -83,6 +83,7 @@ def evaluate(
     from hbtrain.evaluation.tables import evaluation_table
     from hbtrain.modeling.encoder import Encoder
 
+    _quiet()
     evaluation = run(Encoder.load(model), pool, batch_size)
     save_evaluation([evaluation], output, model)
     console = Console()
@@ -122,6 +123,7 @@ def search(
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.search import PassageIndex
 
+    _quiet()
     index = PassageIndex(Encoder.load(model), corpus)
     table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
@@ -151,6 +153,13 @@ def keys() -> None:
     defaults = to_flat(Config())
     for key in all_keys():
         Console().print(f"{key} = {defaults.get(key)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _quiet() -> None:
+    """Keep the progress bars of model loading out of the output."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def main() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbtrain.config import without_passwords
 from hbtrain.launch import Outcome
 from hbtrain.training.worker import Event
 
@@ -112,16 +116,18 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
     console.print(f"\nmodel    {model}\nresults  {_short(outcome.folder.results)}\n", highlight=False, soft_wrap=True)
     console.print("[bold]next[/bold]", highlight=False)
     for command in (
-        f'hbtrain search {model} "¿Dónde se encuentra Machu Picchu?"',
-        f"hbtrain evaluate {model} --benchmark demo --output results",
-        f"mlflow ui --backend-store-uri {shlex.quote(outcome.tracking_uri)}",
+        f'{_program("hbtrain")} search {model} "¿Dónde se encuentra Machu Picchu?"',
+        f"{_program('hbtrain')} evaluate {model} --benchmark demo --output results",
+        f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(without_passwords(outcome.tracking_uri))}",
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _short(path: object) -> str:
-    """A path as seen from the current folder, where it lies below it."""
-    from pathlib import Path
+def _program(name: str) -> str:
+    """How to call a program of this environment: by name where the shell finds it, else by path."""
+    return name if shutil.which(name) else shlex.quote(_short(Path(sys.executable).parent / name))
 
-    whole = Path(str(path))
-    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
+
+def _short(path: Path) -> str:
+    """A path as seen from the current folder, where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -119,9 +119,10 @@ def _training_languages(
 def _offers(availability: Availability, kinds: Sequence[str], batching: BatchingConfig) -> list[Offer]:
     codes = range(len(availability.languages))
     offers = []
-    if "mono" in kinds:
+    # A sentence as its own passage would teach nothing but to match copies.
+    if "mono" in kinds and not availability.source.sentences:
         offers += [_fixed_pair("mono", availability, (x, x)) for x in codes]
-    if "multi" in kinds:
+    if "multi" in kinds and not availability.source.sentences:
         offers.append(_any_pair("multi", availability))
     if "cross" in kinds and batching.cross_languages == "pair":
         offers.append(_any_pair("cross", availability))
@@ -174,6 +175,8 @@ def _check(
     size = batching.global_batch_size
     for source in sources:
         mine = [o for o in offers if o.availability.source is source]
+        if source.sentences and "cross" not in kinds:
+            continue  # idle in a run, or a point of a sweep, that has no cross-lingual batches
         if not any(o.availability.source is source for o in usable):
             most = max((o.rows for o in mine), default=0)
             raise DataError(

@@ -40,6 +40,8 @@ class SourceIndex:
     """int64 [rows], as `conflicts.cluster_order` lays it out; None: the order of the rows."""
     classes: tuple[SizeClass, ...] | None = None
     """Cluster sizes along `order`; None: no two rows conflict."""
+    sentences: bool = False
+    """Parallel sentences: query and passage of a row are the same text, so its only pairs are cross-lingual."""
 
     @classmethod
     def complete(cls, name: str, rows: int, languages: tuple[str, ...]) -> SourceIndex:

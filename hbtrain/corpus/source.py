@@ -50,6 +50,7 @@ class Source:
             passage_ids=_array(folder, "passage_ids"),
             order=_array(folder, "order"),
             classes=None if classes is None else tuple(SizeClass(*c) for c in classes),
+            sentences=manifest["sentences"],
         )
 
     @classmethod

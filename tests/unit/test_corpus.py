@@ -60,6 +60,7 @@ def test_parallel_sentences_ask_for_each_other(cache, write_source):
     assert source.texts("query", np.array([2]), ["de"]) == ["Satz 2"]
     assert source.texts("passage", np.array([2]), ["en"]) == ["sentence 2"]
     assert len(list(source.every_text())) == 6
+    assert source.index.sentences
 
 
 def test_cache_is_found_by_content_not_by_name(cache, tmp_path, write_source, rows):

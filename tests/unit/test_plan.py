@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_sources_are_drawn_by_the_pairs_they_offer():
         if (o := one.offer_at(s)).kind == "mono" and o.pair == (LANGUAGES.index("en"),) * 2
     ]
     assert binomtest(english.count("english"), len(english), 5 / 9).pvalue > 1e-4
+
+
+def test_parallel_sentences_serve_cross_lingual_batches_only():
+    sentences = replace(complete("sentences", 3000), sentences=True)
+    one = plan([complete("questions", 1000), sentences], alpha=0.5)
+    drawn = {(offer.kind, offer.availability.source.name) for offer in map(one.offer_at, range(2000))}
+    assert drawn == {("mono", "questions"), ("cross", "questions"), ("cross", "sentences")}
+    assert set(kinds(plan([complete("questions", 1000), sentences], alpha=1.0), 100)) == {"mono"}
+    with pytest.raises(DataError, match="monolingual batch in 'ar': the largest offers 0 rows"):
+        plan([sentences], mode="monolingual")
 
 
 def test_a_sweep_over_alpha_shares_its_order():
