@@ -49,7 +49,6 @@ class Tracker:
         """
         from mlflow import MlflowClient
         from mlflow.entities import Param
-        from mlflow.exceptions import MlflowException
 
         # A server that is down is to be reported in seconds, and the making of a new database not at all.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -71,7 +70,7 @@ class Tracker:
                     self._client.log_batch(run_id, params=parameters[start : start + PARAMETERS_AT_ONCE])
             else:
                 self._client.set_terminated(run_id, "RUNNING")
-        except (MlflowException, OSError) as error:
+        except _failures() as error:
             reason = str(error).splitlines()[0]
             raise TrackingError(without_passwords(f"tracking.uri = {self.uri} cannot be used: {reason}")) from error
         self.run_id: str = run_id
@@ -122,23 +121,19 @@ class Tracker:
 
     def _attempt(self, what: str, call: Callable[..., object], *arguments: object) -> None:
         """Call the server; what it does not take is remembered, for an outage of it must not end a training."""
-        from mlflow.exceptions import MlflowException
-
         try:
             call(*arguments)
-        except (MlflowException, OSError) as error:
+        except _failures() as error:
             self._missed.append(what)
             self._error = error
 
     def _deliver(self) -> None:
         """Send the figures that are pending, as far as the server takes them."""
-        from mlflow.exceptions import MlflowException
-
         try:
             while self._pending:
                 self._client.log_batch(self.run_id, self._pending[:METRICS_AT_ONCE])
                 del self._pending[:METRICS_AT_ONCE]
-        except (MlflowException, OSError) as error:
+        except _failures() as error:
             self._error = error
 
     def _experiment(self, config: Config) -> str:
@@ -153,6 +148,14 @@ class Tracker:
         # Without its kind, the browser takes an experiment for one of language-model applications.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when its server, its database or its files cannot be used."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError
 
 
 def _shown(value: object) -> str:

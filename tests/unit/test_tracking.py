@@ -110,3 +110,15 @@ def test_a_bad_server_is_one_line_without_its_password(config):
     assert "nonsense://user:***@host/db" in str(error.value)
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_database_on_a_full_disk_is_one_line(config, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    def full(**_):
+        raise OperationalError("CREATE TABLE runs", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr("mlflow.MlflowClient", full)
+    with pytest.raises(TrackingError, match="cannot be used: .*disk is full") as error:
+        Tracker(config, None, "one")
+    assert "\n" not in str(error.value)
