@@ -62,8 +62,9 @@ class Tracker:
                 tags = environment_tags() | {
                     "mlflow.runName": config.tracking.run_name or name,
                     "mlflow.source.name": f"hbtrain train {config.name}",
-                    "mlflow.user": os.environ.get("USER", "unknown"),
                 }
+                if "USER" in os.environ:
+                    tags["mlflow.user"] = os.environ["USER"]
                 run_id = self._client.create_run(experiment, tags=tags).info.run_id
                 parameters = [Param(key, _shown(value)) for key, value in to_flat(config).items()]
                 for start in range(0, len(parameters), PARAMETERS_AT_ONCE):

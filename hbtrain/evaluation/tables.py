@@ -54,14 +54,12 @@ def scores_markdown(before: Sequence[Evaluation], after: Sequence[Evaluation]) -
     first = {evaluation.benchmark: evaluation.metrics for evaluation in before}
     tables = []
     for evaluation in after:
-        old = first.get(evaluation.benchmark, {})
-        lines = [
-            f"| {evaluation.benchmark} ({evaluation.candidates_kind} candidates) | before | after |",
-            "| --- | ---: | ---: |",
-        ]
+        columns = {"before": first.get(evaluation.benchmark, {}), "after": evaluation.metrics}
+        columns = {name: metrics for name, metrics in columns.items() if metrics}
+        head = [f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates)", *columns]
+        lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * len(columns)}"]
         for title, key, form, _ in _headline(evaluation):
-            was = format(old[key], form) if key in old else ""
-            lines.append(f"| {title} | {was} | {format(evaluation.metrics[key], form)} |")
+            lines.append(f"| {title} | {' | '.join(format(metrics[key], form) for metrics in columns.values())} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 

@@ -65,6 +65,8 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
             )
         raise TrainingError(reason) from error
     reason = ray.get(mailbox.failure.remote())
+    if reason is None and not ray.get(mailbox.is_complete.remote()):
+        reason = "training was interrupted; the same command goes on from the last checkpoint"
     if reason is not None:
         raise TrainingError(reason)
     return news.last_step
@@ -140,6 +142,8 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
             checkpoint=checkpoint,
         )
         train_worker(from_tree(settings["config"]), worker)
+        if worker.group.rank == 0:
+            ray.get(mailbox.complete.remote())
 
     latest = ray.train.get_checkpoint()
     try:

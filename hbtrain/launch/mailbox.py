@@ -11,6 +11,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._failure: str | None = None
+        self._complete = False
 
     def put(self, event: Event) -> None:
         """Leave an event."""
@@ -28,3 +29,11 @@ class Mailbox:
     def failure(self) -> str | None:
         """Why to give up, or None."""
         return self._failure
+
+    def complete(self) -> None:
+        """Training came to its end, and the model is saved."""
+        self._complete = True
+
+    def is_complete(self) -> bool:
+        """Whether it did; an interrupted one did not."""
+        return self._complete

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbtrain.config import Config, absolute_paths, to_tree
-from hbtrain.errors import TrainingError
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
@@ -85,8 +84,6 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
         workers = config.resources.workers
         observer.phase(f"training {config.training.steps} steps on {workers} worker{'s'[: workers > 1]}")
         steps = fit(config, folder, tracker, observer)
-        if not (folder.model / "modules.json").exists():
-            raise TrainingError(f"training ended without a model in {folder.model}; the same command goes on")
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")

@@ -11,7 +11,7 @@ from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.plots import heat_map
 from hbtrain.evaluation.results import save_evaluation
-from hbtrain.evaluation.tables import before_after_table, evaluation_table
+from hbtrain.evaluation.tables import before_after_table, evaluation_table, scores_markdown
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 
 
@@ -155,3 +155,17 @@ def test_before_after_table_shows_the_change(evaluation):
 def test_tables_of_one_language_leave_cross_out():
     evaluation = evaluate(HashEncoder(), random_benchmark(("en",)))
     assert "cross" not in render(evaluation_table(evaluation)) + render(before_after_table(evaluation, evaluation))
+
+
+def test_scores_as_markdown(evaluation):
+    text = scores_markdown([evaluation], [evaluation])
+    score = f"{evaluation.metrics['sample/mono/map']:.3f}"
+    assert text.splitlines()[:3] == [
+        "| sample (sentence candidates) | before | after |",
+        "| --- | ---: | ---: |",
+        f"| mAP monolingual | {score} | {score} |",
+    ]
+    assert "rank distance" in text
+    alone = scores_markdown([], [evaluation]).splitlines()
+    assert alone[0] == "| sample (sentence candidates) | after |"
+    assert alone[2] == f"| mAP monolingual | {score} |"
