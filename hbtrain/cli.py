@@ -18,6 +18,7 @@ app = App(
     help="Train multilingual retrievers on hybrid batches, and evaluate them in three settings.",
     version=hbtrain.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` has something to say
 )
 
 

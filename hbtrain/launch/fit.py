@@ -56,6 +56,8 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
     try:
         with news.delivered_from(mailbox):
             trainer.fit()
+    except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
+        raise KeyboardInterrupt from end
     except TrainingFailedError as error:
         reason = ray.get(mailbox.failure.remote())
         if reason is None:

@@ -1,6 +1,7 @@
 """Deaths: a worker's is survived, a driver's is made good by the same command."""
 
 import json
+import signal
 
 import pytest
 
@@ -48,6 +49,17 @@ def test_a_killed_driver_is_continued_by_the_same_command(tmp_path):
     (run,) = mlflow_runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    with Command(tmp_path, "train", "quickstart", *SLOW, "--data.cache", tmp_path / "cache") as command:
+        command.wait_for("step 50: checkpoint", 150)
+        command.process.send_signal(signal.SIGINT)
+        assert command.finish(60) == 130, command.output
+        assert "interrupted; the same command goes on from the last checkpoint" in command.output
+        assert "Traceback" not in command.output
+    (run,) = mlflow_runs(tmp_path)
+    assert run.info.status == "KILLED"
 
 
 def test_three_workers_with_uneven_shards(tmp_path):
