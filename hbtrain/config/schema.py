@@ -130,7 +130,12 @@ class EncoderConfig(Section):
 
     The pooling of a sentence-transformers model is kept.
     """
-    trust_remote_code: bool = False
+    trust_remote_code: str | None = None
+    """Name of the hub model whose own Python code may run on the workers: the backbone's, spelt out again."""
+    freeze_embeddings: bool = False
+    """Leave the token (and position) embeddings of a transformer as they are."""
+    freeze_layers: NonNegativeInt = 0
+    """How many of a transformer's lowest layers are left as they are."""
     lora: LoraConfig | None = None
     static: StaticConfig = StaticConfig()
     transformer: TransformerConfig = TransformerConfig()
@@ -140,9 +145,16 @@ class LossConfig(Section):
     """InfoNCE over the gathered batch."""
 
     temperature: PositiveFloat = 0.05
+    learn_temperature: bool = False
+    """Train the temperature along with the encoder; `temperature` is where it starts."""
     symmetric: bool = False
     """Also score passages against queries, and take the mean of both directions."""
-    block_rows: PositiveInt = 1024
+    hard_negatives: NonNegativeInt = 0
+    """Negatives of its row that each pair brings along, in the language of its passage; candidates for every query."""
+    matryoshka_dimensions: tuple[PositiveInt, ...] = ()
+    """Prefixes of the embedding that are trained to serve alone (arXiv 2205.13147); the loss is the mean over them
+    and the whole."""
+    block_rows: PositiveInt = 512
     """Rows of the score matrix that exist at one time; memory grows with block_rows x global_batch_size."""
 
 
@@ -157,6 +169,11 @@ class TrainingConfig(Section):
     warmup_steps: NonNegativeInt = 0
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
+    chunks: PositiveInt = 1
+    """Parts that a rank embeds one after the other (gradient cache, arXiv 2101.06983): the same gradient, the memory
+    of one part. 1 keeps the whole graph."""
+    chunk_tokens: PositiveInt | None = None
+    """Instead of `chunks`: as many of them as keep each below this number of tokens, padding included."""
     deepspeed: str | dict[str, Any] | None = None
     """A DeepSpeed configuration: a JSON file, or the same keys in the recipe. Checked against the rest."""
     log_every: PositiveInt = 10
@@ -168,16 +185,36 @@ class TrainingConfig(Section):
     keep_checkpoints: PositiveInt = 2
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts after a worker's death before the run is given up; -1 means without end."""
+    step_timeout_s: PositiveFloat = 1800.0
+    """Time without a finished step after which a worker counts as hanging, and the workers are restarted."""
 
 
 class ResourcesConfig(Section):
     """Where it runs."""
 
-    workers: PositiveInt = 1
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    """Workers of the run, or [fewest, most]: then workers may come and go while it runs."""
     cpus_per_worker: PositiveFloat = 1.0
     use_gpu: bool = False
     address: str | None = None
     """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""
+
+    @field_validator("workers")
+    @classmethod
+    def _in_order(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise ValueError(f"[fewest, most] = {list(value)}: the first must not be above the second")
+        return value
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that the run goes on with."""
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that the run makes use of."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
 
 class EvaluationConfig(Section):
@@ -227,6 +264,8 @@ class Config(Section):
             raise ValueError("training.patience needs training.validate_every")
         if self.training.validate_every is not None and self.data.validation is None:
             raise ValueError("training.validate_every needs a source in data.validation")
+        if self.training.chunk_tokens is not None and self.training.chunks > 1:
+            raise ValueError("training.chunks and training.chunk_tokens exclude each other; give one of them")
         if self.training.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"training.warmup_steps {self.training.warmup_steps} must be below training.steps {self.training.steps}"

@@ -53,8 +53,8 @@ def _accelerators(have: dict[str, float]) -> list[str]:
 def _check_fits(config: Config, have: dict[str, float]) -> None:
     resources = config.resources
     for kind, need in (
-        ("CPU", resources.workers * resources.cpus_per_worker),
-        ("GPU", resources.workers if resources.use_gpu else 0),
+        ("CPU", resources.min_workers * resources.cpus_per_worker),
+        ("GPU", resources.min_workers if resources.use_gpu else 0),
     ):
         if need > have.get(kind, 0):
             raise ConfigError(
@@ -69,7 +69,7 @@ def run_task(config: Config, function: Any, *arguments: Any) -> Any:
 
     resources = config.resources
     most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-    cpus = max(1, int(min(most, resources.workers * resources.cpus_per_worker)))
+    cpus = max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
     task = ray.remote(num_cpus=cpus, num_gpus=1 if resources.use_gpu else 0, max_retries=2)(function)
     try:
         return ray.get(task.remote(*arguments))

@@ -41,7 +41,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
             "mailbox": mailbox,
         },
         scaling_config=ScalingConfig(
-            num_workers=resources.workers,
+            num_workers=resources.max_workers,
             use_gpu=resources.use_gpu,
             resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
         ),

@@ -30,8 +30,8 @@ def preflight(config: Config) -> Checked:
     Raises:
         HbtrainError: the first thing that is wrong, in one line.
     """
-    shard_sizes(config.batching.global_batch_size, config.resources.workers)
-    deepspeed_config(config)
+    shard_sizes(config.batching.global_batch_size, config.resources.max_workers)
+    deepspeed_config(config, config.resources.max_workers)
     check_backbone(config.encoder)
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
@@ -46,7 +46,7 @@ def preflight(config: Config) -> Checked:
 def _check_cores(config: Config) -> None:
     resources = config.resources
     cores = len(os.sched_getaffinity(0))
-    if resources.workers * resources.cpus_per_worker > cores:
+    if resources.min_workers * resources.cpus_per_worker > cores:
         raise ConfigError(
             f"resources.workers = {resources.workers} with {resources.cpus_per_worker:g} CPU each is more than this "
             f"machine's {cores}; lower one of them, or give a cluster's address in resources.address"

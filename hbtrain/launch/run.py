@@ -72,7 +72,9 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
     tracker.artifact(folder.config)
     observer.phase("starting Ray")
     with connected(config) as hardware:
-        tracker.tags(hardware | {"world_size": config.resources.workers, "batch_plan": checked.plan.fingerprint(0, 16)})
+        tracker.tags(
+            hardware | {"world_size": config.resources.max_workers, "batch_plan": checked.plan.fingerprint(0, 16)}
+        )
         if not (folder.initial_model / "modules.json").exists():
             observer.phase(f"building the {config.encoder.backbone} encoder")
             run_task(config, build, to_tree(config), str(folder.initial_model))
@@ -81,7 +83,7 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
             observer.phase("evaluating before training")
             before = run_task(config, score, to_tree(config), str(folder.initial_model))
             _keep_scores(before, folder.results_before, "results-before", tracker, step=0)
-        workers = config.resources.workers
+        workers = config.resources.max_workers
         observer.phase(f"training {config.training.steps} steps on {workers} worker{'s'[: workers > 1]}")
         steps = fit(config, folder, tracker, observer)
         after: Sequence[Evaluation] = ()

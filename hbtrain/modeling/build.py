@@ -104,7 +104,7 @@ def load_pretrained(name: str, config: EncoderConfig | None, device: str | None)
             backbone.name,
             device=device,
             model_kwargs=_model_kwargs(config),
-            trust_remote_code=config is not None and config.trust_remote_code,
+            trust_remote_code=config is not None and config.trust_remote_code is not None,
         )
     except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -126,7 +126,7 @@ def _with_pooling(folder_or_name: str, config: EncoderConfig | None, device: str
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    trust = {"trust_remote_code": config is not None and config.trust_remote_code}
+    trust = {"trust_remote_code": config is not None and config.trust_remote_code is not None}
     # Texts are embedded as they are: without this, a backbone with a chat template would get them as messages.
     module = Transformer(
         folder_or_name,

@@ -18,8 +18,8 @@ OWNED = {
 """Sections that hbtrain's own keys replace."""
 
 
-def deepspeed_config(config: Config) -> dict[str, Any]:
-    """The whole configuration for `deepspeed.initialize`.
+def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
+    """The whole configuration for `deepspeed.initialize` on `world_size` ranks.
 
     Gradient clipping is always set (DeepSpeed's default is 1.0, silently), and one step is one batch: the loss is
     over the whole global batch, which accumulation over micro-batches would change.
@@ -28,7 +28,7 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
         ConfigError: the user's file cannot be read, or a key of it disagrees with the recipe.
     """
     user = _users(config.training.deepspeed)
-    micro = max(shard_sizes(config.batching.global_batch_size, config.resources.workers))
+    micro = max(shard_sizes(config.batching.global_batch_size, world_size))
     decided: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": 1,
@@ -44,7 +44,7 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
         if key in user and user[key] != {"enabled": False}:
             raise ConfigError(f"training.deepspeed sets {key!r}: hbtrain sets it from {instead}; remove it there")
     _agree(user, "train_batch_size", config.batching.global_batch_size, "batching.global_batch_size")
-    _agree(user, "train_micro_batch_size_per_gpu", micro, "batching.global_batch_size / resources.workers")
+    _agree(user, "train_micro_batch_size_per_gpu", micro, f"batching.global_batch_size over {world_size} workers")
     _agree(user, "gradient_accumulation_steps", 1, "the exact loss over the whole batch")
     _agree(user, "gradient_clipping", config.training.gradient_clipping, "training.gradient_clipping")
     bf16 = _section(user, "bf16")

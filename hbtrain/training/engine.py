@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbtrain.config import Config
@@ -19,7 +20,7 @@ class Engine:
         deepspeed = _deepspeed(device)
         from transformers import get_scheduler
 
-        settings = deepspeed_config(config)
+        settings = deepspeed_config(config, dist.get_world_size())
         training = config.training
         optimizer = torch.optim.AdamW(
             _decay_groups(module, training.weight_decay), lr=training.learning_rate, betas=training.betas, fused=True

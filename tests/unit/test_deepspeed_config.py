@@ -8,7 +8,8 @@ from hbtrain.training.deepspeed_config import deepspeed_config
 
 
 def resolved(**overrides):
-    return deepspeed_config(load_config("quickstart", overrides))
+    config = load_config("quickstart", overrides)
+    return deepspeed_config(config, config.resources.max_workers)
 
 
 def test_clipping_and_precision_are_always_set():
