@@ -5,6 +5,7 @@ Shapes: B texts, D dimensions of an embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,40 +16,38 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from hbtrain.modeling.features import Features
+
 
 class EmbeddingModule(nn.Module):
-    """The module that is trained: every parameter of the encoder is registered here.
+    """The module that is trained: every parameter of the encoder is registered here, and the temperature if it is
+    learned.
 
     One call embeds several batches (queries, passages, negatives), so that a wrapper which counts forward passes,
     such as DeepSpeed's engine, sees one.
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: SentenceTransformer, learned_temperature: float | None = None) -> None:
+        """Wrap `model`; `learned_temperature` is where a temperature that is trained begins."""
         super().__init__()
         self.model = model
+        self.log_scale: nn.Parameter | None = None
+        if learned_temperature is not None:
+            # Its logarithm is trained, as in CLIP (arXiv 2103.00020): a step changes it by a ratio, and it stays positive.
+            self.log_scale = nn.Parameter(torch.tensor([-math.log(learned_temperature)]))
 
-    def forward(self, batches: Sequence[dict[str, Tensor]]) -> list[Tensor]:
-        """Unit vectors [B_i, D] in fp32 of each batch of token features, which are left unchanged."""
-        return [embed(self.model, features) for features in batches]
+    def forward(self, batches: Sequence[Features]) -> tuple[list[Tensor], Tensor | None]:
+        """Unit vectors [B_i, D] in fp32 of each batch of token features, and 1 / temperature [1] where it is learned.
+
+        The features are left unchanged.
+        """
+        # Read here, where a wrapper that spreads parameters over ranks (ZeRO-3) has gathered them.
+        scale = None if self.log_scale is None else self.log_scale.float().exp()
+        return [embed(self.model, features) for features in batches], scale
 
 
-def embed(model: SentenceTransformer, features: dict[str, Tensor], **forward_kwargs: Any) -> Tensor:
+def embed(model: SentenceTransformer, features: Features, **forward_kwargs: Any) -> Tensor:
     """Unit vectors [B, D] in fp32 of a batch of token features; a text without tokens may give the zero vector."""
     # A copy, because the modules of a SentenceTransformer write into what they are given.
     vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"]
     return functional.normalize(vectors_BD[:, : model.truncate_dim].float(), dim=-1)
-
-
-def token_count(features: dict[str, Tensor]) -> int:
-    """Number of tokens of a batch, padding not counted."""
-    counted = features["attention_mask"].sum() if "attention_mask" in features else features["input_ids"].numel()
-    return int(counted)
-
-
-def truncate_bags(features: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
-    """Bags of tokens (`input_ids` [all tokens], `offsets` [B]) with at most `limit` tokens each."""
-    ids, starts_B = features["input_ids"], features["offsets"]
-    ends_B = torch.cat([starts_B[1:], starts_B.new_tensor([len(ids)])])
-    lengths_B = (ends_B - starts_B).clamp(max=limit)
-    position = torch.arange(len(ids)) - torch.repeat_interleave(starts_B, ends_B - starts_B)
-    return {"input_ids": ids[position < limit], "offsets": torch.cumsum(lengths_B, 0) - lengths_B}

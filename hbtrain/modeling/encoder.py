@@ -150,7 +150,7 @@ class Encoder:
         A transformer's features are `input_ids` [B, tokens] and its companions; a static encoder's are `input_ids`
         [all tokens] and `offsets` [B]. May run in a background thread while the encoder is used in another.
         """
-        from hbtrain.modeling.embedding import truncate_bags
+        from hbtrain.modeling.features import truncate_bags
 
         limit = self.max_tokens[side]
         features = self._preprocess(texts, side, {} if limit is None else {"max_length": limit})

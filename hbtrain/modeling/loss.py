@@ -1,6 +1,7 @@
 """InfoNCE over the global batch, exact across ranks, in bounded memory (van den Oord et al., arXiv 1807.03748).
 
-With B pairs in the global batch over W ranks and s_ij = q_i . p_j / temperature on unit vectors,
+With B pairs in the global batch over W ranks, M hard negatives, and s_ij = q_i . c_j / temperature on unit vectors,
+where the candidates c are the B passages followed by the M negatives,
 
     L = -(1/B) sum_i log softmax_j(s_i)_i.
 
@@ -8,7 +9,8 @@ Data parallelism averages gradients over ranks, so rank r must back-propagate g_
 rank takes its own rows i of the sum, scaled by W/B, over candidates gathered with a backward that sums: every row's
 gradient is then W times that of L, and the average is exact, for any sizes of the ranks' shards.
 
-Shapes: b pairs of this rank, B of all ranks, R rows of one block, D dimensions.
+Shapes: b pairs and m negatives of this rank, B and M of all ranks, C = B + M candidates, R rows of one block,
+D dimensions.
 """
 
 from __future__ import annotations
@@ -19,52 +21,92 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hbtrain.config.schema import LossConfig
 from hbtrain.modeling.gather import Group, gather_rows
 
 
 @dataclass(frozen=True)
-class PairIds:
-    """Identities of all pairs of the global batch: equal numbers mark one query, or one passage.
+class Embedded:
+    """What one rank embedded of a global batch.
 
-    int64 [B] each, the same on all ranks.
+    Attributes:
+        q_bD: unit vectors of its queries.
+        p_bD: unit vectors of their passages, row by row.
+        n_mD: unit vectors of the hard negatives that its pairs bring along; m may be 0.
+        scale: 1 / temperature, a tensor [1], where it is learned; None where it is fixed.
+    """
+
+    q_bD: Tensor
+    p_bD: Tensor
+    n_mD: Tensor
+    scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Pairs and hard negatives of every rank, in rank order."""
+
+    pairs: Sequence[int]
+    negatives: Sequence[int]
+
+
+@dataclass(frozen=True)
+class PairIds:
+    """Identities in the global batch: equal numbers mark one query, or one passage.
+
+    query_B int64 [B]; candidate_C int64 [C], of the passages and then of the negatives. The same on all ranks.
     """
 
     query_B: Tensor
-    passage_B: Tensor
+    candidate_C: Tensor
 
 
-def contrastive_loss(
-    q_bD: Tensor, p_bD: Tensor, sizes: Sequence[int], group: Group, config: LossConfig, ids: PairIds | None = None
-) -> Tensor:
+def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConfig, ids: PairIds | None) -> Tensor:
     """This rank's part of the loss; its mean over ranks is the loss of the global batch, and so for gradients.
 
     Args:
-        q_bD: unit vectors of this rank's queries.
-        p_bD: unit vectors of their passages, row by row.
-        sizes: pairs of every rank; their sum is B.
+        own: this rank's vectors.
+        sizes: rows of every rank; the pairs' sum is B, the negatives' M.
         group: the ranks.
-        config: temperature, symmetric, block_rows.
-        ids: with them, another pair of the same query or passage is no negative: its score leaves the softmax.
-            None where no two pairs share one.
+        config: temperature, symmetric (the other direction scores passages against queries), dimensions, block_rows.
+        ids: with them, a candidate that is the same passage, or another passage of the same query, is no negative:
+            its score leaves the softmax. None where no two share one.
 
     Returns:
-        a scalar, float32.
+        a scalar, float32: the mean over `matryoshka_dimensions` and the whole embedding.
     """
-    start = sum(sizes[: group.rank])
-    own = slice(start, start + sizes[group.rank])
-    p_BD = gather_rows(p_bD, sizes, group)
-    total = _info_nce_sum(q_bD, p_BD, own, ids, config)
-    if config.symmetric:
-        q_BD = gather_rows(q_bD, sizes, group)
-        total = (total + _info_nce_sum(p_bD, q_BD, own, ids, config)) / 2
-    return total * (group.world_size / sum(sizes))
+    start = sum(sizes.pairs[: group.rank])
+    scale = own.scale if own.scale is not None else own.q_bD.new_tensor([1.0 / config.temperature])
+    c_CD = gather_rows(own.p_bD, sizes.pairs, group)
+    if sum(sizes.negatives):
+        c_CD = torch.cat([c_CD, gather_rows(own.n_mD, sizes.negatives, group)])
+    q_BD = gather_rows(own.q_bD, sizes.pairs, group) if config.symmetric else None
+    query_ids = None if ids is None else PairIds(ids.query_B, ids.candidate_C[: sum(sizes.pairs)])
+    whole = own.q_bD.shape[1]
+    dimensions = [d for d in config.matryoshka_dimensions if d < whole] + [whole]
+    total = own.q_bD.new_zeros(())
+    for d in dimensions:
+        forwards = _info_nce_sum(_prefix(own.q_bD, d), _prefix(c_CD, d), scale, start, ids, config.block_rows)
+        if q_BD is None:
+            total = total + forwards
+            continue
+        back = _info_nce_sum(_prefix(own.p_bD, d), _prefix(q_BD, d), scale, start, query_ids, config.block_rows)
+        total = total + (forwards + back) / 2
+    return total * (group.world_size / (sum(sizes.pairs) * len(dimensions)))
 
 
-def _info_nce_sum(x_bD: Tensor, y_BD: Tensor, own: slice, ids: PairIds | None, config: LossConfig) -> Tensor:
-    """sum_i -log softmax_j(x_i . y_j / temperature) at j = own.start + i."""
-    total: Tensor = _BlockedInfoNCE.apply(x_bD, y_BD, own.start, ids, 1.0 / config.temperature, config.block_rows)
+def _prefix(x_BD: Tensor, d: int) -> Tensor:
+    """Unit vectors [B, d] of the first d dimensions."""
+    return x_BD if d == x_BD.shape[1] else normalize(x_BD[:, :d], dim=-1)
+
+
+def _info_nce_sum(
+    x_bD: Tensor, y_CD: Tensor, scale: Tensor, start: int, ids: PairIds | None, block_rows: int
+) -> Tensor:
+    """sum_i -log softmax_j(scale x_i . y_j) at j = start + i."""
+    total: Tensor = _BlockedInfoNCE.apply(x_bD, y_CD, scale, start, ids, block_rows)
     return total
 
 
@@ -72,46 +114,59 @@ class _BlockedInfoNCE(torch.autograd.Function):
     """The sum over rows, computed R rows at a time.
 
     The gradient of a block needs its scores; rather than keep or recompute them, the forward pass forms the gradient
-    while it holds them, which costs the three matrix products of the plain computation and R x B memory.
+    while it holds them, which costs the three matrix products of the plain computation and R x C memory.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x_bD: Tensor, y_BD: Tensor, start: int, ids: PairIds | None, scale: float, block_rows: int
+        ctx: Any, x_bD: Tensor, y_CD: Tensor, scale: Tensor, start: int, ids: PairIds | None, block_rows: int
     ) -> Tensor:
-        needs_gradient = any(ctx.needs_input_grad[:2])
+        needs_gradient = any(ctx.needs_input_grad[:3])
         # Scores and softmax in float32 whatever the model's precision: bf16 has 8 bits for exp's argument.
-        x32_bD, y32_BD = x_bD.float(), y_BD.float()
+        x32_bD, y32_CD = x_bD.float(), y_CD.float()
         dx_bD = torch.empty_like(x32_bD) if needs_gradient else None
-        dy_BD = torch.zeros_like(y32_BD) if needs_gradient else None
+        dy_CD = torch.zeros_like(y32_CD) if needs_gradient else None
         total = x32_bD.new_zeros(())
         for first in range(0, len(x32_bD), block_rows):
             rows = slice(first, min(first + block_rows, len(x32_bD)))
-            positives = torch.arange(start + rows.start, start + rows.stop, device=x_bD.device)
-            scores_RB = (x32_bD[rows] @ y32_BD.T).mul_(scale)
+            positives_R = torch.arange(start + rows.start, start + rows.stop, device=x_bD.device)
+            scaled_RD = x32_bD[rows] * scale
+            scores_RC = scaled_RD @ y32_CD.T
             if ids is not None:
-                scores_RB.masked_fill_(_same_item(ids, positives), float("-inf"))
-            lse_R = scores_RB.logsumexp(dim=1)
-            total += (lse_R - scores_RB.gather(1, positives[:, None])[:, 0]).sum()
-            if dx_bD is not None and dy_BD is not None:
-                ds_RB = scores_RB.sub_(lse_R[:, None]).exp_()
-                ds_RB[torch.arange(len(positives), device=x_bD.device), positives] -= 1.0
-                dx_bD[rows] = (ds_RB @ y32_BD).mul_(scale)
-                dy_BD.addmm_(ds_RB.T, x32_bD[rows], alpha=scale)
-        ctx.dtypes = x_bD.dtype, y_BD.dtype
-        ctx.save_for_backward(dx_bD, dy_BD)
+                scores_RC.masked_fill_(_same_item(ids, positives_R), float("-inf"))
+            highest_R1 = scores_RC.amax(dim=1, keepdim=True)
+            positive_R1 = scores_RC.gather(1, positives_R[:, None]) - highest_R1
+            # In place from here on: a second block of this size would be most of the memory the loss needs.
+            sums_R1 = scores_RC.sub_(highest_R1).exp_().sum(dim=1, keepdim=True)
+            total += (sums_R1.log() - positive_R1).sum()
+            if dx_bD is not None and dy_CD is not None:
+                ds_RC = scores_RC.div_(sums_R1)
+                ds_RC[torch.arange(len(positives_R), device=x_bD.device), positives_R] -= 1.0
+                torch.mm(ds_RC, y32_CD, out=dx_bD[rows])
+                dy_CD.addmm_(ds_RC.T, scaled_RD)
+        if dx_bD is not None:
+            # sum_ij ds_ij x_i . y_j, as long as dx does not carry the scale
+            ctx.dscale = (x32_bD * dx_bD).sum().reshape(scale.shape) if ctx.needs_input_grad[2] else None
+            dx_bD.mul_(scale)
+        ctx.dtypes = x_bD.dtype, y_CD.dtype
+        ctx.gradients = dx_bD, dy_CD
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        dx_bD, dy_BD = ctx.saved_tensors
+        if ctx.gradients is None:
+            raise RuntimeError("the loss gives its gradients away in the first backward pass; there is no second")
+        dx_bD, dy_CD = ctx.gradients
+        ctx.gradients = None
         x_dtype, y_dtype = ctx.dtypes
         (d,) = gradients
-        return (dx_bD * d).to(x_dtype), (dy_BD * d).to(y_dtype), None, None, None, None
+        dscale = None if ctx.dscale is None else ctx.dscale * d
+        return dx_bD.mul_(d).to(x_dtype), dy_CD.mul_(d).to(y_dtype), dscale, None, None, None
 
 
 def _same_item(ids: PairIds, positives_R: Tensor) -> Tensor:
-    """bool [R, B]: pair j is not pair i but has its query or its passage."""
-    same_RB = (ids.query_B[positives_R, None] == ids.query_B) | (ids.passage_B[positives_R, None] == ids.passage_B)
-    same_RB[torch.arange(len(positives_R), device=positives_R.device), positives_R] = False
-    return same_RB
+    """bool [R, C]: candidate j is not candidate i, but is its passage, or a passage of its query."""
+    same_RC = ids.candidate_C[positives_R, None] == ids.candidate_C
+    same_RC[:, : len(ids.query_B)] |= ids.query_B[positives_R, None] == ids.query_B
+    same_RC[torch.arange(len(positives_R), device=positives_R.device), positives_R] = False
+    return same_RC

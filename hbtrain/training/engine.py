@@ -29,7 +29,8 @@ class Engine:
             training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=training.steps
         )
         self.zero_stage: int = settings.get("zero_optimization", {}).get("stage", 0)
-        self._plain = self.zero_stage == 0 and config.encoder.precision == "fp32"
+        # Without ZeRO and in fp32 nothing stands between parameters and optimizer: gradients are where torch has them.
+        self.holds_gradients = self.zero_stage == 0 and config.encoder.precision == "fp32"
         self.deepspeed, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
         )
@@ -39,17 +40,25 @@ class Engine:
         """The module's forward pass."""
         return self.deepspeed(*inputs)
 
-    def step(self, loss: Tensor) -> None:
-        """Back-propagate, average gradients over ranks, clip, and take an optimizer and a schedule step."""
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """Back-propagate a part of the step's loss; its last part averages gradients over ranks.
+
+        DeepSpeed reduces gradients where accumulation ends. It must be told where: left to count for itself, it
+        reduces each part under ZeRO-1 and 2, and keeps only some of them.
+        """
+        self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
-        if self._plain:
+
+    def step(self) -> None:
+        """Clip, and take an optimizer and a schedule step."""
+        if self.holds_gradients:
             self._norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
         self.deepspeed.step()
 
     @property
     def gradient_norm(self) -> float:
         """Norm of the whole averaged gradient of the last step, before clipping."""
-        return float(self._norm if self._plain else self.deepspeed.get_global_grad_norm() or 0.0)
+        return float(self._norm if self.holds_gradients else self.deepspeed.get_global_grad_norm() or 0.0)
 
     @property
     def learning_rate(self) -> float:

@@ -22,6 +22,11 @@ def load_for_training(config: Config, folder: Path) -> Encoder:
     return encoder
 
 
+def trainable(encoder: Encoder, config: Config) -> EmbeddingModule:
+    """The module to train: the encoder, and the temperature where it is learned."""
+    return EmbeddingModule(encoder.model, config.loss.temperature if config.loss.learn_temperature else None)
+
+
 def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: Path | None, card: ModelCard) -> None:
     """Save the encoder as it is now; collective, written where `to` is given (rank 0).
 
@@ -38,7 +43,7 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
         weights = engine.whole_weights()
         if to is not None:
             encoder = load_for_training(config, initial)
-            EmbeddingModule(encoder.model).load_state_dict(weights)
+            trainable(encoder, config).load_state_dict(weights)
     if to is not None:
         encoder.save(to, card)
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from hbtrain.batching import BatchPlan, GlobalBatch, shard_sizes
+from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.modeling.embedding import token_count
+from hbtrain.corpus.source import Source
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.modeling.loss import PairIds
+from hbtrain.modeling.features import Features, token_counts
+from hbtrain.modeling.gather import Group
+from hbtrain.modeling.loss import PairIds, Sizes
+from hbtrain.training.chunks import Chunk, chunked, chunks_within, padded_tokens
 
 AHEAD = 4
 """Steps prepared before they are asked for."""
 
-Features = dict[str, Tensor]
+BUCKET_ROWS = 16
+MOST_BUCKETS = 4
+"""Where the whole graph is kept, each side is embedded in batches of similar length: as many of them as have so many
+rows on every rank, and no more than that."""
 
 
 @dataclass(frozen=True)
@@ -28,55 +35,62 @@ class Work:
 
     Attributes:
         batch: the global batch.
-        sizes: pairs of every rank.
-        queries, passages: token features of this rank's pairs.
-        ids: identities of all pairs, where some are shared; else None.
+        sizes: pairs and hard negatives of every rank.
+        sides: token features of this rank's queries, passages and, where there are any in the batch, negatives.
+        chunks: the same texts, cut into what is embedded at one time.
+        ids: identities of all pairs and candidates, where some are shared; else None.
         tokens: tokens of this rank without padding.
+        computed_tokens: the same with padding, as far as it is computed.
     """
 
     batch: GlobalBatch
-    sizes: list[int]
-    queries: Features
-    passages: Features
+    sizes: Sizes
+    sides: Sequence[Features | None]
+    chunks: list[Chunk]
     ids: PairIds | None
     tokens: int
+    computed_tokens: int
 
     def to(self, device: torch.device) -> Work:
-        """The same on a device."""
+        """The same on a device; the sides, which are no longer needed there, stay."""
         if device.type == "cpu":
             return self
-
-        def moved(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
-
-        ids = None if self.ids is None else PairIds(moved(self.ids.query_B), moved(self.ids.passage_B))
-        queries = {name: moved(x) for name, x in self.queries.items()}
-        passages = {name: moved(x) for name, x in self.passages.items()}
-        return Work(self.batch, self.sizes, queries, passages, ids, self.tokens)
+        ids = self.ids
+        if ids is not None:
+            ids = PairIds(ids.query_B.to(device), ids.candidate_C.to(device))
+        return replace(self, chunks=[chunk.to(device) for chunk in self.chunks], ids=ids)
 
 
 class Feed:
     """Prepares the work of one rank."""
 
-    def __init__(self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Encoder, rank: int, world_size: int) -> None:
+    def __init__(self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Encoder, config: Config, group: Group) -> None:
         self._plan = plan
         self._corpus = corpus
         self._encoder = encoder
-        self._rank = rank
-        self._world_size = world_size
+        self._training = config.training
+        self._hard_negatives = config.loss.hard_negatives
+        self._group = group
 
     def work(self, step: int) -> Work:
-        """The rank's part of `step`."""
+        """The rank's part of `step`; without a token budget in as many chunks as the configuration says."""
         batch = self._plan.batch(step)
-        shard = batch.shard(self._rank, self._world_size)
+        shard = batch.shard(self._group.rank, self._group.world_size)
         source = self._corpus.sources[batch.source]
-        queries = self._encoder.tokenize(source.texts("query", shard.rows, shard.query_languages), "query")
-        passages = self._encoder.tokenize(source.texts("passage", shard.rows, shard.passage_languages), "passage")
-        ids = None
-        if batch.collisions().any():
-            ids = PairIds(torch.from_numpy(batch.query_ids), torch.from_numpy(batch.passage_ids))
-        sizes = shard_sizes(len(batch), self._world_size)
-        return Work(batch, sizes, queries, passages, ids, token_count(queries) + token_count(passages))
+        pairs = shard_sizes(len(batch), self._group.world_size)
+        negatives = self._negative_sizes(source, batch, pairs)
+        sides: list[Features | None] = [
+            self._encoder.tokenize(source.texts("query", shard.rows, shard.query_languages), "query"),
+            self._encoder.tokenize(source.texts("passage", shard.rows, shard.passage_languages), "passage"),
+        ]
+        if sum(negatives):
+            texts = source.negatives(shard.rows, shard.passage_languages, self._hard_negatives, step)
+            sides.append(self._encoder.tokenize(texts, "passage") if texts else None)
+        sizes = Sizes(pairs, negatives)
+        chunks = self._chunks(sides, sizes)
+        tokens = sum(int(token_counts(side).sum()) for side in sides if side is not None)
+        ids = self._ids(source, batch)
+        return Work(batch, sizes, sides, chunks, ids, tokens, sum(map(padded_tokens, chunks)))
 
     def steps(self, start: int, stop: int) -> Iterator[Work]:
         """The work of steps [start, stop), prepared by a thread in the background.
@@ -108,3 +122,41 @@ class Feed:
                 ready.put(self.work(step))
         except BaseException as error:
             ready.put(error)
+
+    def _negative_sizes(self, source: Source, batch: GlobalBatch, pairs: Sequence[int]) -> list[int]:
+        """Hard negatives of every rank; each rank reads the counts of all pairs, so nothing is communicated."""
+        if not self._hard_negatives:
+            return [0] * len(pairs)
+        counts = source.negative_counts(batch.rows, batch.passage_languages).clip(max=self._hard_negatives)
+        return [int(part.sum()) for part in np.split(counts, np.cumsum(pairs)[:-1])]
+
+    def _ids(self, source: Source, batch: GlobalBatch) -> PairIds | None:
+        candidates = batch.passage_ids
+        collide = bool(batch.collisions().any())
+        if self._hard_negatives:
+            limit = self._hard_negatives
+            negatives = source.negative_ids(batch.rows, batch.passage_languages, limit, batch.step)
+            collide = collide or bool(np.isin(negatives, batch.passage_ids).any())
+            candidates = np.concatenate([candidates, negatives])
+        return PairIds(torch.from_numpy(batch.query_ids), torch.from_numpy(candidates)) if collide else None
+
+    def _chunks(self, sides: Sequence[Features | None], sizes: Sizes) -> list[Chunk]:
+        fewest = min(sizes.pairs)
+        if self._training.chunk_tokens is not None:
+            return chunked(sides, chunks_within(sides, self._training.chunk_tokens, fewest), 1)
+        count = min(self._training.chunks, fewest)
+        buckets = min(MOST_BUCKETS, max(1, fewest // BUCKET_ROWS)) if count == 1 else 1
+        return chunked(sides, count, buckets)
+
+
+def agree_on_chunks(work: Work, group: Group, device: torch.device) -> Work:
+    """The work in as many chunks as the rank with the most has; collective.
+
+    With a budget of tokens each rank has counted its own.
+    """
+    counts = group.all_gather(torch.tensor([len(work.chunks)], device=device))
+    most = int(counts.max())
+    if most == len(work.chunks):
+        return work
+    chunks = chunked(work.sides, most, 1)
+    return replace(work, chunks=chunks, computed_tokens=sum(map(padded_tokens, chunks)))

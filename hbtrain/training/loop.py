@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from hbtrain.batching import BatchPlan
-from hbtrain.batching.hashing import key_of
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.modeling.embedding import EmbeddingModule
-from hbtrain.modeling.loss import contrastive_loss
 from hbtrain.training.checkpoint import restore_checkpoint, save_checkpoint
 from hbtrain.training.engine import Engine
-from hbtrain.training.export import export, load_for_training, model_card
-from hbtrain.training.feed import Feed, Work
+from hbtrain.training.export import export, load_for_training, model_card, trainable
+from hbtrain.training.feed import Feed, Work, agree_on_chunks
+from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
+from hbtrain.training.stopwatch import Stopwatch
 from hbtrain.training.validation import Patience, mean_over_ranks, validation_plan
 from hbtrain.training.worker import Event, Worker
 
@@ -37,14 +36,15 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config = config
         self.worker = worker
-        rank, world_size = worker.group.rank, worker.group.world_size
         self.encoder = load_for_training(config, worker.initial_model)
         self.corpus = ParallelCorpus.from_config(config)
         self.plan = BatchPlan.over(self.corpus, config)
-        self.feed = Feed(self.plan, self.corpus, self.encoder, rank, world_size)
+        self.feed = Feed(self.plan, self.corpus, self.encoder, config, worker.group)
         self.validation = self._validation_feed()
-        self.module = EmbeddingModule(self.encoder.model)
+        self.module = trainable(self.encoder, config)
         self.engine = Engine(self.module, config, worker.device)
+        self.stopwatch = Stopwatch(worker.device)
+        self.gradients = Gradients(self.engine, worker.group, config, self.stopwatch)
         self.patience = Patience(config.training.patience)
         self.meter = Meter(worker.group)
 
@@ -76,16 +76,20 @@ class Trainer:
             self._export(done)
 
     def _step(self, work: Work) -> None:
-        # Random numbers (dropout) depend on seed, step and rank alone: a resumed run draws what it would have drawn.
-        torch.manual_seed(int(key_of(self.config.seed, work.batch.step, self.worker.group.rank) >> 1))
-        loss = self.loss(work.to(self.worker.device))
-        self.engine.step(loss)
+        loss = self.backward(work)
+        with self.stopwatch.phase("step"):
+            self.engine.step()
         self.meter.add(work, loss)
 
-    def loss(self, work: Work) -> Tensor:
-        """This rank's part of the loss of a step (see `contrastive_loss`), with its graph; collective."""
-        q_bD, p_bD = self.engine([work.queries, work.passages])
-        return contrastive_loss(q_bD, p_bD, work.sizes, self.worker.group, self.config.loss, work.ids)
+    def backward(self, work: Work) -> Tensor:
+        """Leave the gradient of a step with the engine; returns this rank's part of the loss; collective."""
+        return self.gradients.backward(self._ready(work))
+
+    def _ready(self, work: Work) -> Work:
+        """The work on this rank's device, in chunks that all ranks agree on; collective."""
+        if self.config.training.chunk_tokens is not None:
+            work = agree_on_chunks(work, self.worker.group, self.worker.device)
+        return work.to(self.worker.device)
 
     def _log(self, step: int) -> None:
         figures = self.meter.read()
@@ -98,7 +102,7 @@ class Trainer:
         self.module.eval()
         with torch.no_grad():
             works = self.validation.steps(0, self.config.training.validation_batches)
-            losses = [self.loss(work.to(self.worker.device)) for work in works]
+            losses = [self.gradients.loss(self._ready(work)) for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
         self._tell(Event(step, {"validation/loss": loss}))
@@ -110,8 +114,7 @@ class Trainer:
         if self.config.data.validation is None:
             return None
         corpus = ParallelCorpus.open([self.config.data.validation], self.config.data.cache)
-        group = self.worker.group
-        return Feed(validation_plan(self.config, corpus), corpus, self.encoder, group.rank, group.world_size)
+        return Feed(validation_plan(self.config, corpus), corpus, self.encoder, self.config, self.worker.group)
 
     def _restore(self, folder: Path) -> int:
         step = restore_checkpoint(self.engine, folder, self.patience)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Meter:
     def add(self, work: Work, loss: Tensor) -> None:
         """Note a step; `loss` is the rank's part (see `contrastive_loss`) and is not waited for."""
         self._losses.append(loss.detach().float())
-        self._works.append(Work(work.batch, work.sizes, {}, {}, None, work.tokens))
+        self._works.append(replace(work, sides=[], chunks=[], ids=None))
 
     def read(self) -> dict[str, float]:
         """Figures of the steps since the last reading; collective.

@@ -1,0 +1,90 @@
+"""The loss of a step and its gradient: with the whole graph, or chunk by chunk (gradient cache, arXiv 2101.06983).
+
+The gradient cache embeds all chunks without a graph, takes the loss's gradient by the embeddings, then embeds each
+chunk again with its graph and back-propagates that gradient: the memory of one chunk, and the same result, for the
+loss depends on the encoder through the embeddings alone. Random numbers (dropout) are drawn again the same, because
+each chunk seeds them from (seed, step, rank, chunk); so there is no random state to save for a resumed run either.
+
+Shapes: n texts of this rank (queries, passages, hard negatives), D dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hbtrain.batching.hashing import key_of
+from hbtrain.config import Config
+from hbtrain.modeling.gather import Group
+from hbtrain.modeling.loss import Embedded, contrastive_loss
+from hbtrain.training.chunks import Chunk, assemble
+from hbtrain.training.engine import Engine
+from hbtrain.training.feed import Work
+from hbtrain.training.stopwatch import Stopwatch
+
+
+class Gradients:
+    """Back-propagates the loss of one rank's work through an engine; every method is collective."""
+
+    def __init__(self, engine: Engine, group: Group, config: Config, stopwatch: Stopwatch) -> None:
+        self._engine = engine
+        self._group = group
+        self._loss = config.loss
+        self._seed = config.seed
+        self._stopwatch = stopwatch
+
+    def loss(self, work: Work) -> Tensor:
+        """This rank's part of the loss (see `contrastive_loss`); the graph, unless gradients are off, is whole."""
+        embedded = [self._embed(work, i) for i in range(len(work.chunks))]
+        x_nD = assemble(
+            [x for vectors, _ in embedded for x in vectors],
+            [places for chunk in work.chunks for places in chunk.places],
+            self._texts(work),
+        )
+        return self._contrast(x_nD, work, embedded[0][1])
+
+    def backward(self, work: Work) -> Tensor:
+        """Leave the gradient of the global batch with the engine; returns this rank's part of the loss."""
+        if len(work.chunks) == 1:
+            loss = self.loss(work)
+            with self._stopwatch.phase("backward"):
+                self._engine.backward(loss)
+            return loss.detach()
+        with torch.no_grad():
+            embedded = [self._embed(work, i) for i in range(len(work.chunks))]
+        vectors = [[x.requires_grad_() for x in vectors] for vectors, _ in embedded]
+        scale = embedded[0][1]
+        if scale is not None:
+            scale = scale.detach().requires_grad_()
+        places = [places for chunk in work.chunks for places in chunk.places]
+        x_nD = assemble([x for chunk in vectors for x in chunk], places, self._texts(work))
+        loss = self._contrast(x_nD, work, scale)
+        with self._stopwatch.phase("loss"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        for i, cached in enumerate(vectors):
+            again, live_scale = self._embed(work, i)
+            surrogate = sum((x * c.grad).sum() for x, c in zip(again, cached, strict=True))
+            if live_scale is not None and scale is not None:
+                # In every chunk, so that every rank's every backward pass reaches the same parameters.
+                surrogate = surrogate + (live_scale * scale.grad).sum() / len(vectors)
+            with self._stopwatch.phase("backward"):
+                self._engine.backward(surrogate, last=i == len(vectors) - 1)
+        return loss.detach()
+
+    def _embed(self, work: Work, i: int) -> tuple[list[Tensor], Tensor | None]:
+        torch.manual_seed(int(key_of(self._seed, work.batch.step, self._group.rank, i) >> 1))
+        chunk: Chunk = work.chunks[i]
+        with self._stopwatch.phase("encode"):
+            vectors, scale = self._engine(chunk.batches)
+            return vectors, scale
+
+    def _contrast(self, x_nD: Tensor, work: Work, scale: Tensor | None) -> Tensor:
+        b = work.sizes.pairs[self._group.rank]
+        with self._stopwatch.phase("loss"):
+            own = Embedded(x_nD[:b], x_nD[b : 2 * b], x_nD[2 * b :], scale)
+            return contrastive_loss(own, work.sizes, self._group, self._loss, work.ids)
+
+    def _texts(self, work: Work) -> int:
+        """n."""
+        rank = self._group.rank
+        return 2 * work.sizes.pairs[rank] + work.sizes.negatives[rank]

@@ -1,0 +1,67 @@
+"""Where the time of training goes: waiting for data, encoder, loss, backward pass, communication, optimizer.
+
+A device computes while Python runs on, so on a GPU the marks between phases are CUDA events, which cost nothing until
+they are read; on a CPU they are readings of the clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+OTHER = "other"
+"""What is in none of the phases."""
+
+
+class Stopwatch:
+    """Divides the time between two readings among phases; each moment counts for the innermost phase it lies in."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._running: list[str] = [OTHER]
+        self._marks: list[tuple[str, float | torch.cuda.Event]] = [(OTHER, self._now())]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """The body belongs to phase `name`, except for phases within it."""
+        self._running.append(name)
+        self._marks.append((name, self._now()))
+        try:
+            yield
+        finally:
+            self._running.pop()
+            self._marks.append((self._running[-1], self._now()))
+
+    @property
+    def current(self) -> str:
+        """The phase that is running."""
+        return self._running[-1]
+
+    def read(self) -> dict[str, float]:
+        """Seconds of each phase since the last reading."""
+        self._marks.append((self._running[-1], self._now()))
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        seconds: dict[str, float] = defaultdict(float)
+        for (name, start), (_, end) in zip(self._marks, self._marks[1:], strict=False):
+            seconds[name] += _between_s(start, end)
+        self._marks = self._marks[-1:]
+        return dict(seconds)
+
+    def _now(self) -> float | torch.cuda.Event:
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def _between_s(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
+    if isinstance(start, float) and isinstance(end, float):
+        return end - start
+    assert isinstance(start, torch.cuda.Event)
+    return float(start.elapsed_time(end)) / 1000.0

@@ -1,0 +1,147 @@
+"""Is the gradient right? That of a configuration's own workers, ZeRO stage, chunks and precision, against a plain one.
+
+The plain side shares as little as can be with the other: one process, the whole batch in one piece, the full score
+matrix, PyTorch's cross-entropy, no DeepSpeed, no gathering, no chunks. Gradients are compared rather than losses or
+weights: Adam hides a wrong factor, and a loss can be right while its gradient points elsewhere. Dropout is off on both
+sides, for no two layouts of the ranks draw the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from hbtrain.batching import BatchPlan
+from hbtrain.config import Config
+from hbtrain.config.schema import Precision
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.modeling.encoder import Encoder
+from hbtrain.training.export import load_for_training, trainable
+from hbtrain.training.loop import Trainer
+from hbtrain.training.worker import Worker
+
+Gradient = dict[str, Tensor]
+"""float32 of each trained parameter, flat, on the CPU."""
+
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
+"""How far norm ratio and cosine may be from 1. Numbers in bf16 have 8 bits, an error of 0.4 % each."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a gradient compares with the plain one.
+
+    Attributes:
+        norm_ratio: its norm by the plain one's.
+        cosine: of the angle between them.
+        largest_difference: between two components, by the largest component of the plain one.
+        tolerance: allowed distance of ratio and cosine from 1.
+    """
+
+    norm_ratio: float
+    cosine: float
+    largest_difference: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the gradient is right."""
+        return abs(self.norm_ratio - 1) <= self.tolerance and abs(self.cosine - 1) <= self.tolerance
+
+
+def compare(got: Gradient, plain: Gradient, precision: Precision) -> Agreement:
+    """Compare two gradients of the same parameters; one that lacks a parameter has a gradient of zero there."""
+    names = sorted(got.keys() | plain.keys())
+
+    def flat(gradient: Gradient) -> Tensor:
+        other = plain if gradient is got else got
+        return torch.cat([gradient[n] if n in gradient else torch.zeros_like(other[n]) for n in names]).double()
+
+    g, p = flat(got), flat(plain)
+    return Agreement(
+        norm_ratio=float(g.norm() / p.norm()),
+        cosine=float(g @ p / (g.norm() * p.norm())),
+        largest_difference=float((g - p).abs().max() / p.abs().max()),
+        tolerance=TOLERANCE[precision],
+    )
+
+
+def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
+    """The gradient of a step as the optimizer would get it, averaged over ranks, before clipping; collective."""
+    from deepspeed.utils import safe_get_full_grad
+
+    trainer = Trainer(config, worker)
+    trainer.module.train()
+    without_dropout(trainer.module)
+    for work in trainer.feed.steps(step, step + 1):
+        trainer.backward(work)
+    gradient = {}
+    for name, parameter in trainer.module.named_parameters():
+        if parameter.requires_grad:
+            whole = parameter.grad if trainer.engine.holds_gradients else safe_get_full_grad(parameter)
+            if whole is not None:
+                gradient[name] = whole.detach().float().flatten().cpu()
+    return gradient
+
+
+def plain_gradient(config: Config, initial_model: Path, step: int, device: torch.device) -> Gradient:
+    """The same gradient by autograd over the full score matrix, in this process."""
+    encoder = load_for_training(config, initial_model)
+    corpus = ParallelCorpus.from_config(config)
+    module = trainable(encoder, config).to(device).train()
+    if config.encoder.precision == "bf16":
+        module.bfloat16()
+    without_dropout(module)
+    plain_loss(config, encoder, module, corpus, step).backward()  # type: ignore[no-untyped-call]
+    return {n: p.grad.float().flatten().cpu() for n, p in module.named_parameters() if p.grad is not None}
+
+
+def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: ParallelCorpus, step: int) -> Tensor:
+    """The loss of a step in one piece."""
+    batch = BatchPlan.over(corpus, config).batch(step)
+    source = corpus.sources[batch.source]
+    texts = [
+        (source.texts("query", batch.rows, batch.query_languages), "query"),
+        (source.texts("passage", batch.rows, batch.passage_languages), "passage"),
+    ]
+    candidate_ids = torch.from_numpy(batch.passage_ids)
+    if config.loss.hard_negatives:
+        chosen = (batch.rows, batch.passage_languages, config.loss.hard_negatives, step)
+        if negatives := source.negatives(*chosen):
+            texts.append((negatives, "passage"))
+            candidate_ids = torch.cat([candidate_ids, torch.from_numpy(source.negative_ids(*chosen))])
+    features = [encoder.tokenize(of_side, side) for of_side, side in texts]  # type: ignore[arg-type]
+    (q_BD, *candidates), scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])
+    c_CD = torch.cat(candidates)
+    scale = 1 / config.loss.temperature if scale is None else scale
+    count = len(batch)
+    query_ids = torch.from_numpy(batch.query_ids)
+    same_BC = candidate_ids[:count, None] == candidate_ids
+    same_BC[:, :count] |= query_ids[:, None] == query_ids
+    same_BC[range(count), range(count)] = False
+    same_BC, target_B = same_BC.to(q_BD.device), torch.arange(count, device=q_BD.device)
+    losses = []
+    for d in (*(d for d in config.loss.matryoshka_dimensions if d < q_BD.shape[1]), q_BD.shape[1]):
+        q_Bd, c_Cd = normalize(q_BD[:, :d], dim=1), normalize(c_CD[:, :d], dim=1)
+        scores_BC = (q_Bd @ c_Cd.T * scale).masked_fill(same_BC, float("-inf"))
+        loss = cross_entropy(scores_BC, target_B)
+        if config.loss.symmetric:
+            back_BB = (c_Cd[:count] @ q_Bd.T * scale).masked_fill(same_BC[:, :count], float("-inf"))
+            loss = (loss + cross_entropy(back_BB, target_B)) / 2
+        losses.append(loss)
+    return torch.stack(losses).mean()
+
+
+def without_dropout(module: nn.Module) -> None:
+    """Turn dropout off, and leave everything else that training mode means (gradient checkpointing) on."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        for name, value in vars(part).items():
+            # Attention keeps its probability as a plain number.
+            if "dropout" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
