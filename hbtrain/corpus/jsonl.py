@@ -1,7 +1,8 @@
 """Parallel JSON lines: the one text format sources come in.
 
 A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; `{"id", "text": {lang:
-text}}` is accepted for parallel sentences, where a sentence in one language asks for the same in another.
+text}}` is accepted for parallel sentences, where a sentence in one language asks for the same in another. `negatives`
+is a list of `{lang: text}`: texts like the passage that do not answer the query, each in some languages.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -29,6 +30,7 @@ class ParallelRow:
     query: dict[str, str]
     passage: dict[str, str]
     passage_id: str
+    negatives: Sequence[dict[str, str]] = ()
 
 
 def read_rows(path: Path) -> Iterator[ParallelRow]:
@@ -74,7 +76,7 @@ def _row(line: bytes, place: str) -> ParallelRow:
     passage = query if sentence else _texts(record, "passage", place)
     row_id = _identifier(record, "id", place)
     passage_id = _identifier(record, "passage_id", place) if "passage_id" in record else row_id
-    return ParallelRow(row_id, query, passage, passage_id)
+    return ParallelRow(row_id, query, passage, passage_id, _negatives(record, place))
 
 
 def _identifier(record: dict[str, Any], key: str, place: str) -> str:
@@ -84,8 +86,20 @@ def _identifier(record: dict[str, Any], key: str, place: str) -> str:
     return str(value)
 
 
+def _negatives(record: dict[str, Any], place: str) -> Sequence[dict[str, str]]:
+    if "negatives" not in record:
+        return ()
+    negatives = record["negatives"]
+    if not isinstance(negatives, list):
+        raise DataError(f"{place}: negatives must be a list of objects {{language: text}}")
+    return [_checked(texts, f"negatives[{number}]", place) for number, texts in enumerate(negatives)]
+
+
 def _texts(record: dict[str, Any], key: str, place: str) -> dict[str, str]:
-    texts = record.get(key)
+    return _checked(record.get(key), key, place)
+
+
+def _checked(texts: Any, key: str, place: str) -> dict[str, str]:
     if not isinstance(texts, dict) or not texts:
         raise DataError(f"{place}: {key} must be an object {{language: text}} with at least one language")
     for language, text in texts.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,11 @@ from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
 from hbtrain.corpus.conflicts import Int64s, SizeClass, cluster_order, clusters
 from hbtrain.corpus.index import SourceIndex
 from hbtrain.corpus.jsonl import ParallelRow, read_rows
+from hbtrain.corpus.negatives import Negatives, NegativesWriter, digest_number
 from hbtrain.errors import DataError
 
 Side = Literal["query", "passage"]
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout; a new one makes new folders."""
 
 
@@ -37,6 +37,7 @@ class Source:
         self._folder = folder
         self._sentences: bool = manifest["sentences"]
         self._columns: dict[str, TextColumn] = {}
+        self._negatives = Negatives(folder, manifest["negative_languages"])
         classes = manifest["classes"]
         self.index = SourceIndex(
             name=name,
@@ -81,8 +82,35 @@ class Source:
                 raise DataError(f"source {self.name} row {row} has no {side} in {language}")
         return [text for text in found if text is not None]
 
+    def negative_counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
+        """int64 [B]: how many negatives each row (int64 [B]) has in its language (of B)."""
+        return self._negatives.counts(rows, languages)
+
+    def negatives(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> list[str]:
+        """Up to `limit` negatives of each row, in its language: min(limit, count) texts a row, row after row.
+
+        They are consecutive in the row's list from place `turn * limit` on, cyclically, so that counting `turn` up
+        goes through all of them. The same arguments give the same texts.
+
+        Args:
+            rows: int64 [B].
+            languages: [B], one a row.
+            limit: the most texts of a row.
+            turn: from 0.
+        """
+        return self._negatives.texts(rows, languages, limit, turn)
+
+    def negative_ids(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> Int64s:
+        """int64 [M]: the identity of each text that `negatives` gives for these arguments.
+
+        A text that is, letter by letter, a passage of this source in any language has that passage's id as in
+        `index.passage_ids_of` (of the first such row, where it stands under several ids). Any other text has a number
+        below zero, which no passage has; equal texts have equal numbers.
+        """
+        return self._negatives.ids(rows, languages, limit, turn)
+
     def every_text(self) -> Iterator[str]:
-        """All texts, both sides, all languages; in the order of columns and rows."""
+        """All texts, both sides, all languages, negatives left out; in the order of columns and rows."""
         for side in ("query",) if self._sentences else ("query", "passage"):
             for _, _, text in self._side(side):
                 yield text
@@ -122,7 +150,7 @@ def _array(folder: Path, name: str) -> Any:
 
 def _build(rows: Iterator[ParallelRow], folder: Path, place: str) -> None:
     """Stream `rows` into `folder`: texts go to disk, a few numbers a row stay in memory until the end."""
-    writer = ColumnWriter(folder)
+    writer, negatives = ColumnWriter(folder), NegativesWriter(folder)
     languages: dict[str, int] = {}
     patterns: dict[tuple[int, int], int] = {}
     query_ids, passage_ids, pattern_of_row = array("q"), array("q"), array("I")
@@ -138,16 +166,23 @@ def _build(rows: Iterator[ParallelRow], folder: Path, place: str) -> None:
         if not sentences:
             values |= {f"passage.{language}": text for language, text in row.passage.items()}
         writer.append(values)
+        negatives.append(len(query_ids), row.negatives)
         key = (_bits(row.query, languages), _bits(row.passage, languages))
         pattern_of_row.append(patterns.setdefault(key, len(patterns)))
-        query_ids.append(_number(row.id))
-        passage_ids.append(_number(row.passage_id))
+        query_ids.append(digest_number(row.id))
+        passage_ids.append(digest_number(row.passage_id))
     writer.close()
     if not query_ids:
         raise DataError(f"source {place} holds no rows")
     manifest: dict[str, Any] = {"rows": len(query_ids), "sentences": sentences}
     manifest |= _save_patterns(folder, languages, patterns, pattern_of_row)
     manifest |= _save_conflicts(folder, np.array(query_ids, np.int64), np.array(passage_ids, np.int64))
+    saved_ids = _array(folder, "passage_ids")
+    manifest["negative_languages"] = negatives.close(
+        sorted(folder.glob("query.*.arrow" if sentences else "passage.*.arrow")),
+        lambda numbers: numbers if saved_ids is None else saved_ids[numbers],
+        len(query_ids),
+    )
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -156,11 +191,6 @@ def _bits(texts: dict[str, str], languages: dict[str, int]) -> int:
     for language in texts:
         bits |= 1 << languages.setdefault(language, len(languages))
     return bits
-
-
-def _number(identifier: str) -> int:
-    """63 bits of a digest: equal ids give equal numbers; two of 40 million others meet with a chance of 1 in 10,000."""
-    return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _save_patterns(
