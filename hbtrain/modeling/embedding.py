@@ -33,7 +33,7 @@ class EmbeddingModule(nn.Module):
         self.model = model
         self.log_scale: nn.Parameter | None = None
         if learned_temperature is not None:
-            # Its logarithm is trained, as in CLIP (arXiv 2103.00020): a step changes it by a ratio, and it stays positive.
+            # Its logarithm is trained, as in CLIP (arXiv 2103.00020): it stays positive, and a step is a ratio.
             self.log_scale = nn.Parameter(torch.tensor([-math.log(learned_temperature)]))
 
     def forward(self, batches: Sequence[Features]) -> tuple[list[Tensor], Tensor | None]:

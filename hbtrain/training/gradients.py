@@ -36,11 +36,7 @@ class Gradients:
     def loss(self, work: Work) -> Tensor:
         """This rank's part of the loss (see `contrastive_loss`); the graph, unless gradients are off, is whole."""
         embedded = [self._embed(work, i) for i in range(len(work.chunks))]
-        x_nD = assemble(
-            [x for vectors, _ in embedded for x in vectors],
-            [places for chunk in work.chunks for places in chunk.places],
-            self._texts(work),
-        )
+        x_nD = assemble([x for vectors, _ in embedded for x in vectors], _places(work), self._texts(work))
         return self._contrast(x_nD, work, embedded[0][1])
 
     def backward(self, work: Work) -> Tensor:
@@ -52,23 +48,22 @@ class Gradients:
             return loss.detach()
         with torch.no_grad():
             embedded = [self._embed(work, i) for i in range(len(work.chunks))]
-        vectors = [[x.requires_grad_() for x in vectors] for vectors, _ in embedded]
-        scale = embedded[0][1]
-        if scale is not None:
-            scale = scale.detach().requires_grad_()
-        places = [places for chunk in work.chunks for places in chunk.places]
-        x_nD = assemble([x for chunk in vectors for x in chunk], places, self._texts(work))
-        loss = self._contrast(x_nD, work, scale)
+        # What the loss is differentiated by: every vector, and 1 / temperature where it is learned.
+        leaves = [x.requires_grad_() for vectors, _ in embedded for x in vectors]
+        learned = [scale.requires_grad_() for _, scale in embedded[:1] if scale is not None]
+        x_nD = assemble(leaves, _places(work), self._texts(work))
+        loss = self._contrast(x_nD, work, learned[0] if learned else None)
         with self._stopwatch.phase("loss"):
-            loss.backward()  # type: ignore[no-untyped-call]
-        for i, cached in enumerate(vectors):
-            again, live_scale = self._embed(work, i)
-            surrogate = sum((x * c.grad).sum() for x, c in zip(again, cached, strict=True))
-            if live_scale is not None and scale is not None:
-                # In every chunk, so that every rank's every backward pass reaches the same parameters.
-                surrogate = surrogate + (live_scale * scale.grad).sum() / len(vectors)
+            cached = iter(torch.autograd.grad(loss, leaves + learned))
+        for i in range(len(work.chunks)):
+            vectors, scale = self._embed(work, i)
+            parts = [(x * next(cached)).sum() for x in vectors]
+            last = i == len(work.chunks) - 1
+            if scale is not None:
+                # Reached by every chunk's backward pass, as the other parameters are; its gradient counts once.
+                parts.append((scale * (next(cached) if last else 0.0)).sum())
             with self._stopwatch.phase("backward"):
-                self._engine.backward(surrogate, last=i == len(vectors) - 1)
+                self._engine.backward(torch.stack(parts).sum(), last)
         return loss.detach()
 
     def _embed(self, work: Work, i: int) -> tuple[list[Tensor], Tensor | None]:
@@ -88,3 +83,7 @@ class Gradients:
         """n."""
         rank = self._group.rank
         return 2 * work.sizes.pairs[rank] + work.sizes.negatives[rank]
+
+
+def _places(work: Work) -> list[Tensor]:
+    return [places for chunk in work.chunks for places in chunk.places]

@@ -61,7 +61,7 @@ class Stopwatch:
 
 
 def _between_s(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
-    if isinstance(start, float) and isinstance(end, float):
-        return end - start
-    assert isinstance(start, torch.cuda.Event)
-    return float(start.elapsed_time(end)) / 1000.0
+    if isinstance(start, torch.cuda.Event):
+        return float(start.elapsed_time(end)) / 1000.0  # type: ignore[arg-type]
+    assert isinstance(end, float)
+    return end - start

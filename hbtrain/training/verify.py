@@ -96,7 +96,7 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
     if config.encoder.precision == "bf16":
         module.bfloat16()
     without_dropout(module)
-    plain_loss(config, encoder, module, corpus, step).backward()  # type: ignore[no-untyped-call]
+    plain_loss(config, encoder, module, corpus, step).backward()
     return {n: p.grad.float().flatten().cpu() for n, p in module.named_parameters() if p.grad is not None}
 
 

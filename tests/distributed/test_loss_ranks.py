@@ -17,7 +17,7 @@ NEGATIVES = [2, 0, 1, 2, 2, 0, 0, 1, 2, 0, 2]
 """Of each pair: the last shard of two has other numbers of them than the first."""
 CASES = list(
     itertools.product(
-        [dict(symmetric=False), dict(symmetric=True), dict(symmetric=True, matryoshka_dimensions=(2, 4))],
+        [{"symmetric": False}, {"symmetric": True}, {"symmetric": True, "matryoshka_dimensions": (2, 4)}],
         [False, True],
         [False, True],
         [2, 1000],

@@ -1,0 +1,109 @@
+"""Every layout's gradient is right, and the check finds each of the known mistakes."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from hbtrain.config import from_tree, to_tree
+from hbtrain.modeling import loss as loss_module
+from hbtrain.modeling.gather import ProcessGroup
+from hbtrain.training import gradients as gradients_module
+from hbtrain.training.engine import Engine
+from hbtrain.training.verify import compare, plain_gradient, trained_gradient
+from tests.distributed.ranks import run_ranks
+from tests.distributed.verify_matrix import LAYOUTS, agreements, build_initial, config, worker, write_source
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    write_source(folder)
+    build_initial(folder, config(folder, 1, *LAYOUTS[0]))
+    return folder
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_layout_has_the_gradient_of_one_process(folder, workers):
+    found = agreements(folder, workers, LAYOUTS)
+    wrong = [(layout, a) for layout, a in zip(LAYOUTS, found, strict=True) if not a.holds]
+    assert not wrong
+
+
+def test_learned_temperature_dimensions_and_a_budget_of_tokens(folder):
+    overrides = {
+        "loss.learn_temperature": True,
+        "loss.matryoshka_dimensions": [4, 8],
+        "training.chunk_tokens": 100,
+        "training.chunks": 1,
+    }
+    layouts = [(stage, 1, "fp32", False) for stage in (0, 2, 3)]
+    assert all(a.holds for a in agreements(folder, 2, layouts, **overrides))
+
+
+def without_gathering(own, sizes, group, settings, ids):
+    scores = own.q_bD @ own.p_bD.T / settings.temperature
+    return cross_entropy(scores, torch.arange(len(scores)))
+
+
+def with_gradient_in_the_own_slot_only(own, sizes, group, settings, ids):
+    """The usual recipe: gather without gradient, put the own rows back in their slot, mean over own rows."""
+    start = sum(sizes.pairs[: group.rank])
+    with torch.no_grad():
+        p_BD = loss_module.gather_rows(own.p_bD, sizes.pairs, group).clone()
+    p_BD = torch.cat([p_BD[:start], own.p_bD, p_BD[start + len(own.p_bD) :]])
+    return cross_entropy(own.q_bD @ p_BD.T / settings.temperature, torch.arange(len(own.q_bD)) + start)
+
+
+def with_a_factor_too_many(own, sizes, group, settings, ids):
+    return loss_module.contrastive_loss(own, sizes, group, settings, ids) * group.world_size
+
+
+def with_one_side_only(own, sizes, group, settings, ids):
+    return loss_module.contrastive_loss(own, sizes, group, settings.model_copy(update={"symmetric": False}), ids)
+
+
+LOSSES = [without_gathering, with_gradient_in_the_own_slot_only, with_a_factor_too_many, with_one_side_only]
+
+
+def backward_without_boundary(self, loss, last=True):
+    self.deepspeed.backward(loss)
+
+
+def gradient_with(tree, folder, mistaken_loss, naive):
+    """The gradient of step 0 by a training that makes a mistake."""
+    if mistaken_loss is not None:
+        gradients_module.contrastive_loss = mistaken_loss
+    if naive:
+        Engine.backward = backward_without_boundary
+    gradient = trained_gradient(from_tree(tree), worker(folder), 0)
+    return {k: v.numpy() for k, v in gradient.items()} if ProcessGroup().rank == 0 else None
+
+
+def agreement_with(folder, settings, mistaken_loss=None, naive=False):
+    got = run_ranks(gradient_with, 2, to_tree(settings), str(folder), mistaken_loss, naive)[0]
+    plain = plain_gradient(settings, folder / "initial", 0, torch.device("cpu"))
+    return compare({k: torch.from_numpy(v) for k, v in got.items()}, plain, settings.encoder.precision)
+
+
+@pytest.mark.parametrize("mistaken_loss", LOSSES)
+def test_a_wrong_loss_is_found(folder, mistaken_loss):
+    # Asymmetric and without hard negatives, so that the mistake is the only difference.
+    one_sided = mistaken_loss is with_one_side_only
+    overrides = {"loss.symmetric": one_sided, "loss.hard_negatives": 0}
+    settings = config(folder, 2, 0, 1, "fp32", False, **overrides)
+    agreement = agreement_with(folder, settings, mistaken_loss)
+    assert not agreement.holds
+    if mistaken_loss is with_a_factor_too_many:
+        assert agreement.norm_ratio == pytest.approx(2, rel=1e-5)
+        assert agreement.cosine == pytest.approx(1, abs=1e-5)
+    # Coarse tolerance of bf16 must not hide it either.
+    coarse = max(abs(agreement.norm_ratio - 1), abs(agreement.cosine - 1))
+    assert coarse > 0.02
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_naive_accumulation_is_found(folder, stage):
+    settings = config(folder, 2, stage, 4, "fp32", False)
+    assert agreement_with(folder, settings).holds
+    assert not agreement_with(folder, settings, naive=True).holds

@@ -1,0 +1,92 @@
+"""Laws of chunks: every text once, none lost, padding only within a chunk, one count of batches."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbtrain.modeling.features import row_count, select_rows, token_counts
+from hbtrain.training.chunks import assemble, balanced_parts, chunked, chunks_within, padded_tokens
+
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+def padded(lengths, left=False):
+    """Token ids that say which text they belong to."""
+    width = max(lengths) + 2
+    ids = torch.zeros(len(lengths), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        where = slice(width - length, width) if left else slice(0, length)
+        ids[row, where] = row + 1
+        mask[row, where] = 1
+    return {"input_ids": ids, "attention_mask": mask, "prompt_length": torch.arange(len(lengths))}
+
+
+def bags(lengths):
+    ids = torch.cat([torch.full((length,), row + 1) for row, length in enumerate(lengths)])
+    return {"input_ids": ids, "offsets": torch.tensor([0, *lengths[:-1]]).cumsum(0)}
+
+
+def texts_of(features):
+    """Token ids of each text, without padding."""
+    if "offsets" in features:
+        return [part.tolist() for part in torch.tensor_split(features["input_ids"], features["offsets"][1:])]
+    rows = zip(features["input_ids"], features["attention_mask"], strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in rows]
+
+
+@given(lengths, st.sampled_from(["right", "left", "bags"]), st.data())
+@settings(max_examples=50, deadline=None)
+def test_selected_rows_are_the_same_texts(lengths, form, data):
+    features = bags(lengths) if form == "bags" else padded(lengths, left=form == "left")
+    rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
+    selected = select_rows(features, torch.tensor(rows))
+    assert texts_of(selected) == [texts_of(features)[row] for row in rows]
+    assert token_counts(selected).tolist() == [lengths[row] for row in rows]
+    if form != "bags":
+        assert selected["input_ids"].shape[1] == max(lengths[row] for row in rows)
+        assert selected["prompt_length"].tolist() == rows
+
+
+@given(lengths, st.integers(1, 9))
+@settings(max_examples=50, deadline=None)
+def test_parts_hold_every_row_once_and_none_is_empty(lengths, count):
+    parts = balanced_parts(torch.tensor(lengths), count)
+    assert len(parts) == min(count, len(lengths))
+    assert all(len(part) for part in parts)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(lengths)))
+    largest = max(len(part) * max(lengths[row] for row in part) for part in parts)
+    whole = len(lengths) * max(lengths)
+    assert largest <= max(*lengths, -(-whole // len(parts)) + max(lengths))
+
+
+@given(st.lists(lengths, min_size=2, max_size=3), st.integers(1, 4), st.integers(1, 3), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_assembled_vectors_are_those_of_the_texts_in_order(sides, count, buckets, lacks_negatives):
+    features = [padded(side) for side in sides]
+    if lacks_negatives:
+        features.append(None)
+    chunks = chunked(features, count, buckets)
+    assert [len(chunk.batches) for chunk in chunks] == [len(features) * buckets] * count
+    n = sum(map(len, sides))
+    batches = [x for chunk in chunks for x in chunk.batches]
+    embedded = [(x["input_ids"].amax(dim=1) * 100 + token_counts(x)).float()[:, None] for x in batches]
+    for x in embedded:
+        x.requires_grad_()
+    whole = assemble(embedded, [places for chunk in chunks for places in chunk.places], n)
+    want = [(row + 1) * 100 + length for side in sides for row, length in enumerate(side)]
+    assert whole[:, 0].tolist() == want
+    whole.sum().backward()
+    flowing = sum(x.grad.sum().item() for x in embedded)
+    assert flowing == n, "a text embedded again, to keep step with other ranks, has no effect"
+    assert sum(row_count(x) for chunk in chunks for x in chunk.batches) >= n
+
+
+@given(lengths, st.integers(1, 400))
+@settings(max_examples=50, deadline=None)
+def test_a_budget_is_kept_where_it_can_be(lengths, budget):
+    sides = [padded(lengths), padded(lengths[::-1])]
+    count = chunks_within(sides, budget, len(lengths))
+    assert 1 <= count <= len(lengths)
+    if count < len(lengths):
+        assert max(map(padded_tokens, chunked(sides, count, 1))) <= budget
