@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hbtrain.config import without_passwords
+from hbtrain.config import Config, without_passwords
 from hbtrain.launch import Outcome
+from hbtrain.training.deepspeed_config import zero_stage
+from hbtrain.training.verify import Agreement
 from hbtrain.training.worker import Event
 
 LINE_EVERY_S = 5.0
@@ -121,6 +123,27 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(without_passwords(outcome.tracking_uri))}",
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def show_agreement(console: Console, config: Config, agreement: Agreement) -> None:
+    """What was compared, how the gradients agree, and the verdict."""
+    table = Table(box=None, show_header=False)
+    zero = zero_stage(config)
+    budget = config.training.chunk_tokens
+    chunks = (
+        f"{budget} tokens a chunk" if budget else f"{config.training.chunks} chunk{'s'[: config.training.chunks > 1]}"
+    )
+    table.add_row(
+        "layout", f"{config.resources.max_workers} workers, ZeRO {zero}, {chunks}, {config.encoder.precision}"
+    )
+    table.add_row("norm ratio", f"{agreement.norm_ratio:.7f}")
+    table.add_row("cosine", f"{agreement.cosine:.7f}")
+    table.add_row("largest difference", f"{agreement.largest_difference:.1e} of the largest component")
+    allowed = f"ratio and cosine within {agreement.tolerance:g} of 1"
+    verdict = f"[green]right[/green]: {allowed}" if agreement.holds else f"[red]wrong[/red]: not {allowed}"
+    table.add_row("verdict", verdict)
+    console.print()
+    console.print(table, highlight=False)
 
 
 def _program(name: str) -> str:

@@ -57,6 +57,11 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     return {**rest, **decided}
 
 
+def zero_stage(config: Config) -> int:
+    """What ZeRO spreads over the ranks: 0 nothing, 1 optimizer state, 2 gradients as well, 3 parameters as well."""
+    return int(_section(_users(config.training.deepspeed), "zero_optimization").get("stage", 0))
+
+
 def _users(setting: str | dict[str, Any] | None) -> dict[str, Any]:
     if setting is None:
         return {}

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbtrain.config import Config
-from hbtrain.training.deepspeed_config import deepspeed_config
+from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
 
 
 class Engine:
@@ -28,7 +28,7 @@ class Engine:
         scheduler = get_scheduler(
             training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=training.steps
         )
-        self.zero_stage: int = settings.get("zero_optimization", {}).get("stage", 0)
+        self.zero_stage = zero_stage(config)
         # Without ZeRO and in fp32 nothing stands between parameters and optimizer: gradients are where torch has them.
         self.holds_gradients = self.zero_stage == 0 and config.encoder.precision == "fp32"
         self.deepspeed, *_ = deepspeed.initialize(

@@ -1,0 +1,116 @@
+"""`hbtrain verify`: the gradient of the user's own setup, on the user's own cluster, against one plain process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hbtrain.config import Config, absolute_paths, from_tree, to_tree
+from hbtrain.errors import StorageError, TrainingError
+from hbtrain.launch.cluster import connected, run_task
+from hbtrain.launch.observer import Observer, Silent
+from hbtrain.launch.preflight import preflight
+from hbtrain.launch.tasks import build
+from hbtrain.training.verify import Agreement
+
+GRADIENT = "gradient.safetensors"
+
+
+def verify(config: Config, step: int = 0, observer: Observer | None = None) -> Agreement:
+    """Compare the gradient of one step, as `config` would train it, with that of one plain process; trains nothing.
+
+    Args:
+        config: its workers (the most of them), ZeRO stage, chunks, precision and loss are what is tried.
+        step: whose batch.
+        observer: told what goes on.
+
+    Raises:
+        HbtrainError: what is wrong with the input, or why no gradient could be had.
+    """
+    observer = observer or Silent()
+    config = absolute_paths(config)
+    observer.phase("checking the configuration and the sources")
+    preflight(config)
+    root = Path(config.storage)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="verify-", dir=root))
+    except OSError as error:
+        raise StorageError(f"storage = {config.storage!r} cannot be written: {error.strerror}") from error
+    try:
+        observer.phase("starting Ray")
+        with connected(config):
+            run_task(config, build, to_tree(config), str(folder / "initial"))
+            workers = config.resources.max_workers
+            observer.phase(f"the gradient of step {step} on {workers} worker{'s'[: workers > 1]}")
+            _run_workers(config, folder, step)
+            observer.phase("the gradient of one plain process")
+            agreement: Agreement = run_task(config, _compare, to_tree(config), str(folder), step)
+            return agreement
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_workers(config: Config, folder: Path, step: int) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    resources = config.resources
+    gpus = {"GPU": 1.0} if resources.use_gpu else {}
+    trainer = TorchTrainer(
+        _gradient_on_worker,
+        train_loop_config={"config": to_tree(config), "folder": str(folder), "step": step},
+        scaling_config=ScalingConfig(
+            num_workers=resources.max_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **gpus},
+        ),
+        run_config=RunConfig(name="ray", storage_path=str(folder)),
+    )
+    try:
+        trainer.fit()
+    except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
+        raise KeyboardInterrupt from end
+    except TrainingFailedError as error:
+        cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
+        raise TrainingError(f"the workers gave no gradient: {cause}") from error
+
+
+def _gradient_on_worker(settings: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    import ray.train
+    from ray.train.torch import get_device
+    from safetensors.torch import save_file
+
+    from hbtrain.modeling.gather import ProcessGroup
+    from hbtrain.training.verify import trained_gradient
+    from hbtrain.training.worker import Worker
+
+    folder = Path(settings["folder"])
+    worker = Worker(
+        group=ProcessGroup(),
+        device=get_device(),
+        initial_model=folder / "initial",
+        final_model=folder / "model",
+        emit=lambda event: None,
+        keep=lambda part, step: None,
+        checkpoint=None,
+    )
+    gradient = trained_gradient(from_tree(settings["config"]), worker, settings["step"])
+    if ray.train.get_context().get_world_rank() == 0:
+        save_file(gradient, folder / GRADIENT)
+
+
+def _compare(tree: dict[str, Any], folder: str, step: int) -> Agreement:
+    import torch
+    from safetensors.torch import load_file
+
+    from hbtrain.training.verify import compare, plain_gradient
+
+    config = from_tree(tree)
+    device = torch.device("cuda" if config.resources.use_gpu else "cpu")
+    plain = plain_gradient(config, Path(folder) / "initial", step, device)
+    return compare(load_file(Path(folder) / GRADIENT), plain, config.encoder.precision)
