@@ -64,20 +64,23 @@ class Work:
 class Feed:
     """Prepares the work of one rank."""
 
-    def __init__(self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Encoder, config: Config, group: Group) -> None:
+    def __init__(
+        self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Encoder, config: Config, rank: int, world_size: int
+    ) -> None:
         self._plan = plan
         self._corpus = corpus
         self._encoder = encoder
         self._training = config.training
         self._hard_negatives = config.loss.hard_negatives
-        self._group = group
+        self._rank = rank
+        self._world_size = world_size
 
     def work(self, step: int) -> Work:
         """The rank's part of `step`; without a token budget in as many chunks as the configuration says."""
         batch = self._plan.batch(step)
-        shard = batch.shard(self._group.rank, self._group.world_size)
+        shard = batch.shard(self._rank, self._world_size)
         source = self._corpus.sources[batch.source]
-        pairs = shard_sizes(len(batch), self._group.world_size)
+        pairs = shard_sizes(len(batch), self._world_size)
         negatives = self._negative_sizes(source, batch, pairs)
         sides: list[Features | None] = [
             self._encoder.tokenize(source.texts("query", shard.rows, shard.query_languages), "query"),

@@ -11,6 +11,7 @@ from hbtrain.batching import BatchPlan
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.training.checkpoint import restore_checkpoint, save_checkpoint
+from hbtrain.training.communication import TimedGroup, time_deepspeed
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import export, load_for_training, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
@@ -39,14 +40,16 @@ class Trainer:
         self.encoder = load_for_training(config, worker.initial_model)
         self.corpus = ParallelCorpus.from_config(config)
         self.plan = BatchPlan.over(self.corpus, config)
-        self.feed = Feed(self.plan, self.corpus, self.encoder, config, worker.group)
+        self.stopwatch = Stopwatch(worker.device)
+        self.group = TimedGroup(worker.group, self.stopwatch)
+        self.feed = self._feed(self.plan, self.corpus)
         self.validation = self._validation_feed()
         self.module = trainable(self.encoder, config)
         self.engine = Engine(self.module, config, worker.device)
-        self.stopwatch = Stopwatch(worker.device)
-        self.gradients = Gradients(self.engine, worker.group, config, self.stopwatch)
+        time_deepspeed(self.stopwatch)
+        self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
         self.patience = Patience(config.training.patience)
-        self.meter = Meter(worker.group)
+        self.meter = Meter(worker.group, self.stopwatch, worker.device)
 
     def run(self) -> None:
         """All steps that are left."""
@@ -54,7 +57,8 @@ class Trainer:
         start = 0 if self.worker.checkpoint is None else self._restore(self.worker.checkpoint)
         done, stopped = start, self.patience.exhausted
         self.module.train()
-        for work in self.feed.steps(start, training.steps if not stopped else start):
+        self.meter.start()
+        for work in self.stopwatch.each(self.feed.steps(start, training.steps if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1
             last = done == training.steps
@@ -65,9 +69,11 @@ class Trainer:
                 and training.validate_every
                 and (done % training.validate_every == 0 or last)
             ):
-                stopped = self._validate(done)
+                with self.stopwatch.phase("validation", whole=True):
+                    stopped = self._validate(done)
             if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
-                save_checkpoint(self.engine, self.worker, done, self.patience)
+                with self.stopwatch.phase("checkpoint", whole=True):
+                    save_checkpoint(self.engine, self.worker, done, self.patience)
                 self._tell(Event(done, {}, f"checkpoint of step {done} kept"))
             if stopped:
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
@@ -88,7 +94,7 @@ class Trainer:
     def _ready(self, work: Work) -> Work:
         """The work on this rank's device, in chunks that all ranks agree on; collective."""
         if self.config.training.chunk_tokens is not None:
-            work = agree_on_chunks(work, self.worker.group, self.worker.device)
+            work = agree_on_chunks(work, self.group, self.worker.device)
         return work.to(self.worker.device)
 
     def _log(self, step: int) -> None:
@@ -114,7 +120,10 @@ class Trainer:
         if self.config.data.validation is None:
             return None
         corpus = ParallelCorpus.open([self.config.data.validation], self.config.data.cache)
-        return Feed(validation_plan(self.config, corpus), corpus, self.encoder, self.config, self.worker.group)
+        return self._feed(validation_plan(self.config, corpus), corpus)
+
+    def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
+        return Feed(plan, corpus, self.encoder, self.config, self.group.rank, self.group.world_size)
 
     def _restore(self, folder: Path) -> int:
         step = restore_checkpoint(self.engine, folder, self.patience)

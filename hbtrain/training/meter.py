@@ -1,8 +1,8 @@
-"""Figures of training between two log lines: losses by kind, throughput."""
+"""Figures of training between two log lines: losses by kind, throughput, where the time went, memory."""
 
 from __future__ import annotations
 
-import time
+import resource
 from dataclasses import replace
 
 import torch
@@ -11,16 +11,28 @@ from torch import Tensor
 from hbtrain.errors import TrainingError
 from hbtrain.modeling.gather import Group
 from hbtrain.training.feed import Work
+from hbtrain.training.stopwatch import OTHER, Stopwatch
+
+PHASES = ("data", "encode", "loss", "backward", "communication", "step", OTHER)
+"""What the time of a step is divided among."""
+
+ASIDE = ("validation", "checkpoint")
+"""Phases that are not training's: they do not count in throughput and shares."""
 
 
 class Meter:
-    """Collects what each step did, and sums it over ranks when asked."""
+    """Collects what each step did, and brings it together over ranks when asked."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, stopwatch: Stopwatch, device: torch.device) -> None:
         self._group = group
+        self._stopwatch = stopwatch
+        self._device = device
         self._losses: list[Tensor] = []
         self._works: list[Work] = []
-        self._since = time.perf_counter()
+
+    def start(self) -> None:
+        """Training begins now: what came before is not its time."""
+        self._stopwatch.read()
 
     def add(self, work: Work, loss: Tensor) -> None:
         """Note a step; `loss` is the rank's part (see `contrastive_loss`) and is not waited for."""
@@ -30,14 +42,43 @@ class Meter:
     def read(self) -> dict[str, float]:
         """Figures of the steps since the last reading; collective.
 
+        `train/`: mean losses, by kind as well; pairs and tokens without padding per second of training; share of
+        computed tokens that is padding; temperature where it is learned. `system/`: share of the time by phase, mean
+        over ranks (`communication` is waiting for other ranks); the largest peak of memory of a rank, in GiB.
+
         Raises:
             TrainingError: a loss was not finite, with its step and batch.
         """
-        tokens = torch.tensor([float(work.tokens) for work in self._works])
-        sums = torch.stack([torch.stack(self._losses), tokens.to(self._losses[0].device)])
-        sums = self._group.all_reduce_sum(sums).cpu()
-        losses = (sums[0] / self._group.world_size).tolist()
-        elapsed_s = time.perf_counter() - self._since
+        losses = self._mean_losses()
+        seconds = self._stopwatch.read()
+        trained_s = sum(s for phase, s in seconds.items() if phase not in ASIDE)
+        tokens = sum(work.tokens for work in self._works)
+        computed = sum(work.computed_tokens for work in self._works)
+        own = [trained_s, tokens, computed, _memory_gib(), *(seconds.get(phase, 0.0) for phase in PHASES)]
+        ranks = self._group.all_gather(torch.tensor(own, dtype=torch.float64, device=self._device)).cpu()
+        trained_s = float(ranks[:, 0].mean())
+        figures = {"train/loss": sum(losses) / len(losses)}
+        for kind in dict.fromkeys(work.batch.kind for work in self._works):
+            of_kind = [loss for work, loss in zip(self._works, losses, strict=True) if work.batch.kind == kind]
+            figures[f"train/loss_{kind}"] = sum(of_kind) / len(of_kind)
+        figures |= {
+            "train/pairs_per_s": sum(len(work.batch) for work in self._works) / trained_s,
+            "train/tokens_per_s": float(ranks[:, 1].sum()) / trained_s,
+            "train/padding_share": 1 - float(ranks[:, 1].sum() / ranks[:, 2].sum()),
+            "system/memory_peak_gib": float(ranks[:, 3].max()),
+        }
+        for i, phase in enumerate(PHASES):
+            figures[f"system/time_share_{phase}"] = float(ranks[:, 4 + i].mean()) / trained_s
+        if self._device.type == "cuda":
+            peak = torch.tensor([torch.cuda.max_memory_allocated(self._device) / 2**30], device=self._device)
+            figures["system/gpu_memory_peak_gib"] = float(self._group.all_gather(peak).max())
+        self._losses, self._works = [], []
+        return figures
+
+    def _mean_losses(self) -> list[float]:
+        """Of each step, over the global batch."""
+        sums = self._group.all_reduce_sum(torch.stack(self._losses)).cpu()
+        losses: list[float] = (sums / self._group.world_size).tolist()
         for work, loss in zip(self._works, losses, strict=True):
             if not torch.isfinite(torch.tensor(loss)):
                 rows = ", ".join(map(str, work.batch.rows[:5].tolist()))
@@ -45,14 +86,9 @@ class Meter:
                     f"the loss of step {work.batch.step} is {loss}: {work.batch.kind} batch of source "
                     f"{work.batch.source}, rows {rows}, ...; lower training.learning_rate or look at these rows"
                 )
-        figures = {
-            "train/loss": sum(losses) / len(losses),
-            "train/pairs_per_s": sum(len(work.batch) for work in self._works) / elapsed_s,
-            "train/tokens_per_s": float(sums[1].sum()) / elapsed_s,
-        }
-        for kind in dict.fromkeys(work.batch.kind for work in self._works):
-            of_kind = [loss for work, loss in zip(self._works, losses, strict=True) if work.batch.kind == kind]
-            figures[f"train/loss_{kind}"] = sum(of_kind) / len(of_kind)
-        self._losses, self._works = [], []
-        self._since = time.perf_counter()
-        return figures
+        return losses
+
+
+def _memory_gib() -> float:
+    """The most main memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 OTHER = "other"
 """What is in none of the phases."""
@@ -23,23 +26,35 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._running: list[str] = [OTHER]
+        self._whole = False
         self._marks: list[tuple[str, float | torch.cuda.Event]] = [(OTHER, self._now())]
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """The body belongs to phase `name`, except for phases within it."""
+    def phase(self, name: str, whole: bool = False) -> Iterator[None]:
+        """The body belongs to phase `name`; phases within it count for themselves, unless `name` takes the whole."""
+        if self._whole:
+            yield
+            return
+        self._whole = whole
         self._running.append(name)
         self._marks.append((name, self._now()))
         try:
             yield
         finally:
+            self._whole = False
             self._running.pop()
             self._marks.append((self._running[-1], self._now()))
 
-    @property
-    def current(self) -> str:
-        """The phase that is running."""
-        return self._running[-1]
+    def each(self, items: Iterable[T], name: str) -> Iterator[T]:
+        """The items; waiting for them belongs to phase `name`."""
+        iterator = iter(items)
+        try:
+            while True:
+                with self.phase(name):
+                    item = next(iterator)
+                yield item
+        except StopIteration:
+            return
 
     def read(self) -> dict[str, float]:
         """Seconds of each phase since the last reading."""

@@ -14,6 +14,7 @@ from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import ProcessGroup
 from hbtrain.training.loop import Trainer
+from hbtrain.training.verify import trained_gradient
 from hbtrain.training.worker import Worker
 from tests.distributed.ranks import run_ranks
 
@@ -65,29 +66,18 @@ def worker(folder, events=None, checkpoints=None, checkpoint=None):
 
 
 def gradient_of_first_step(tree, folder):
-    """{parameter: averaged gradient} of step 0, as DeepSpeed holds it after the backward pass."""
-    from deepspeed.utils import safe_get_full_grad
-
-    trainer = Trainer(from_tree(tree), worker(folder))
-    trainer.module.train()
-    work = next(trainer.feed.steps(0, 1))
-    trainer.engine.deepspeed.backward(trainer.loss(work))
-    gradients = {}
-    for name, parameter in trainer.module.named_parameters():
-        whole = parameter.grad if trainer.engine.zero_stage == 0 else safe_get_full_grad(parameter)
-        if whole is not None:
-            gradients[name] = whole.detach().float().flatten().clone().numpy()
-    return gradients
+    """{parameter: averaged gradient} of step 0."""
+    return {name: g.numpy() for name, g in trained_gradient(from_tree(tree), worker(folder), 0).items()}
 
 
 def plain_gradient(config, folder):
-    """The same gradient by autograd over the full score matrix, in this process, without hbtrain's loss."""
+    """The same gradient by autograd over the full score matrix, in this process, without hbtrain's loss or verify."""
     corpus = ParallelCorpus.from_config(config)
     encoder = Encoder.load(str(Path(folder) / "initial"), config.encoder, device="cpu")
     module = EmbeddingModule(encoder.model)
     batch = BatchPlan.over(corpus, config).batch(0)
     source = corpus.sources[batch.source]
-    q, p = module(
+    (q, p), _ = module(
         [
             encoder.tokenize(source.texts("query", batch.rows, batch.query_languages), "query"),
             encoder.tokenize(source.texts("passage", batch.rows, batch.passage_languages), "passage"),
@@ -97,7 +87,7 @@ def plain_gradient(config, folder):
     return {name: x.grad.flatten() for name, x in module.named_parameters() if x.grad is not None}
 
 
-@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (3, 3)])
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 2), (3, 3)])
 def test_gradient_equals_one_process(run, world_size, stage):
     config, folder = run(
         **{"resources.workers": world_size, "training.deepspeed": {"zero_optimization": {"stage": stage}}}

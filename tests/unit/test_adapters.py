@@ -36,7 +36,7 @@ def test_what_is_saved_is_a_plain_model_with_the_same_embeddings(tmp_path: Path,
     module = EmbeddingModule(encoder.model).train()
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=0.05)
     for _ in range(3):
-        q_BD, p_BD = module([encoder.tokenize(TEXTS, "query"), encoder.tokenize(TEXTS, "passage")])
+        (q_BD, p_BD), _ = module([encoder.tokenize(TEXTS, "query"), encoder.tokenize(TEXTS, "passage")])
         loss = torch.nn.functional.cross_entropy(q_BD @ p_BD.T / 0.05, torch.arange(len(TEXTS)))
         optimizer.zero_grad()
         loss.backward()

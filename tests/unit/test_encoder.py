@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from hbtrain.errors import ModelError, StorageError
 from hbtrain.modeling import EmbeddingModule, Encoder
-from hbtrain.modeling.embedding import token_count
+from hbtrain.modeling.features import token_counts
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 
 BUILT = ["static", "transformer"]
@@ -80,7 +80,7 @@ def test_static_tokens_are_prefixed_and_cut(side: str, limit: int, prefix: str) 
     bags = torch.tensor_split(features["input_ids"], features["offsets"][1:])
     assert [bag.tolist() for bag in bags] == expected
     assert max(map(len, expected)) == limit > min(map(len, expected))
-    assert token_count(features) == sum(map(len, expected))
+    assert token_counts(features).sum() == sum(map(len, expected))
 
 
 @pytest.mark.parametrize(("side", "limit", "prefix"), [("query", 12, "Query: "), ("passage", 20, "Passage: ")])
@@ -96,7 +96,7 @@ def test_transformer_tokens_are_prefixed_and_cut(side: str, limit: int, prefix: 
         mask = features["attention_mask"][row].bool()
         assert features["input_ids"][row][mask].tolist() == expected
     assert features["input_ids"].shape == (len(TEXTS), limit)
-    assert token_count(features) == features["attention_mask"].sum()
+    assert token_counts(features).sum() == features["attention_mask"].sum()
 
 
 def test_a_limit_never_exceeds_the_backbones(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,7 +110,7 @@ def test_a_limit_never_exceeds_the_backbones(caplog: pytest.LogCaptureFixture) -
 def test_gradients_of_a_static_encoder_reach_the_tokens_used_and_no_others() -> None:
     encoder = build("static")
     features = encoder.tokenize(TEXTS[:2], "query")
-    (vectors,) = EmbeddingModule(encoder.model)([features])
+    (vectors,), _ = EmbeddingModule(encoder.model)([features])
     vectors[:, 0].sum().backward()
     gradient = encoder.model[0].embedding.weight.grad
     touched = set(torch.nonzero(gradient.abs().sum(1)).flatten().tolist())
@@ -125,7 +125,7 @@ def test_every_parameter_of_a_transformer_gets_its_gradient(checkpointing: bool)
     assert network.is_gradient_checkpointing is checkpointing
     queries, passages = encoder.tokenize(TEXTS, "query"), encoder.tokenize(TEXTS, "passage")
     columns = set(queries)
-    q_BD, p_BD = module([queries, passages])
+    (q_BD, p_BD), _ = module([queries, passages])
     functional.cross_entropy(q_BD @ p_BD.T / 0.05, torch.arange(len(TEXTS))).backward()
     assert set(queries) == columns  # the features can be embedded again
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
@@ -142,7 +142,7 @@ def test_bf16_gives_unit_vectors_in_fp32(backbone: str) -> None:
     features = encoder.tokenize(TEXTS, "passage")
     exact = encoder.forward_features(features).detach()
     module = EmbeddingModule(encoder.model).bfloat16()
-    (vectors,) = module([features])
+    (vectors,), _ = module([features])
     assert vectors.dtype == torch.float32
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(TEXTS)), atol=1e-6, rtol=0)
     assert (vectors * exact).sum(1).min() > 0.999

@@ -41,7 +41,7 @@ def prepared(cache, dropout, **overrides):
     encoder = Encoder.build(encoder_section, corpus.every_text, 0)
     module = EmbeddingModule(encoder.model, 0.1 if config.loss.learn_temperature else None).train()
     engine = PlainEngine(module)
-    feed = Feed(BatchPlan.over(corpus, config), corpus, encoder, config, Alone())
+    feed = Feed(BatchPlan.over(corpus, config), corpus, encoder, config, 0, 1)
     gradients = Gradients(engine, Alone(), config, Stopwatch(torch.device("cpu")))
     return engine, gradients, feed.work(3)
 

@@ -8,9 +8,12 @@ from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import DataError, TrainingError
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.features import token_counts
 from hbtrain.modeling.gather import Alone
+from hbtrain.modeling.loss import Sizes
 from hbtrain.training.feed import Feed
-from hbtrain.training.meter import Meter
+from hbtrain.training.meter import PHASES, Meter
+from hbtrain.training.stopwatch import Stopwatch
 from hbtrain.training.validation import Patience, validation_plan
 
 
@@ -32,22 +35,22 @@ def encoder(config, corpus):
 
 @pytest.fixture
 def feed(config, corpus, encoder):
-    return Feed(BatchPlan.over(corpus, config), corpus, encoder, 0, 1)
+    return Feed(BatchPlan.over(corpus, config), corpus, encoder, config, 0, 1)
 
 
 def test_feed_prepares_the_shards_of_the_plan(config, corpus, encoder):
     plan = BatchPlan.over(corpus, config)
-    whole = Feed(plan, corpus, encoder, 0, 1).work(4)
-    parts = [Feed(plan, corpus, encoder, rank, 2).work(4) for rank in range(2)]
-    assert whole.sizes == [9]
-    assert parts[0].sizes == parts[1].sizes == [5, 4]
+    whole = Feed(plan, corpus, encoder, config, 0, 1).work(4)
+    parts = [Feed(plan, corpus, encoder, config, rank, 2).work(4) for rank in range(2)]
+    assert whole.sizes.pairs == [9]
+    assert parts[0].sizes == parts[1].sizes == Sizes([5, 4], [0, 0])
     assert sum(part.tokens for part in parts) == whole.tokens
-    joined = torch.cat([part.queries["input_ids"] for part in parts])
-    assert torch.equal(joined, whole.queries["input_ids"])
+    joined = torch.cat([part.sides[0]["input_ids"] for part in parts])
+    assert torch.equal(joined, whole.sides[0]["input_ids"])
     source = corpus.sources["demo"]
     (first,) = source.texts("passage", whole.batch.rows[:1], whole.batch.passage_languages[:1])
     assert encoder.tokenize([first], "passage")["input_ids"].tolist() == (
-        whole.passages["input_ids"][: whole.passages["offsets"][1]].tolist()
+        whole.sides[1]["input_ids"][: whole.sides[1]["offsets"][1]].tolist()
     )
 
 
@@ -74,8 +77,13 @@ def test_an_error_in_the_background_is_raised_at_its_step(feed, monkeypatch):
         next(works)
 
 
+def new_meter():
+    device = torch.device("cpu")
+    return Meter(Alone(), Stopwatch(device), device)
+
+
 def test_meter_tells_losses_by_kind(feed):
-    meter = Meter(Alone())
+    meter = new_meter()
     works = [feed.work(step) for step in range(12)]
     kinds = {work.batch.kind for work in works}
     assert kinds == {"mono", "cross"}
@@ -86,12 +94,17 @@ def test_meter_tells_losses_by_kind(feed):
     assert figures["train/loss_cross"] == 3.0
     assert figures["train/loss"] == pytest.approx(sum(1 if w.batch.kind == "mono" else 3 for w in works) / 12)
     assert figures["train/pairs_per_s"] > 0
+    assert sum(figures[f"system/time_share_{phase}"] for phase in PHASES) == pytest.approx(1)
+    tokens = sum(int(token_counts(side).sum()) for work in works for side in work.sides)
+    computed = sum(x["input_ids"].numel() for work in works for chunk in work.chunks for x in chunk.batches)
+    assert figures["train/padding_share"] == pytest.approx(1 - tokens / computed)
+    assert figures["system/memory_peak_gib"] > 0.01
     meter.add(works[0], torch.tensor(2.0))
     assert meter.read()["train/loss"] == 2.0
 
 
 def test_meter_stops_at_a_loss_of_nan(feed):
-    meter = Meter(Alone())
+    meter = new_meter()
     meter.add(feed.work(0), torch.tensor(1.0))
     meter.add(feed.work(1), torch.tensor(float("nan")))
     with pytest.raises(TrainingError, match=r"step 1 is nan: \w+ batch of source demo, rows \d+"):
