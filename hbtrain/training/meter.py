@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -90,5 +90,8 @@ class Meter:
 
 
 def _memory_gib() -> float:
-    """The most main memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """The most main memory that this process has had; `getrusage` would count its parent's as well."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    return 0.0

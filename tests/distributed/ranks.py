@@ -10,15 +10,18 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def run_ranks(function, world_size, *arguments, timeout_s=100):
-    """[function(*arguments) of rank 0, of rank 1, ...]; `function` must be importable. An error on a rank is raised."""
+def run_ranks(function, world_size, *arguments, timeout_s=100, connect=True):
+    """[function(*arguments) of rank 0, of rank 1, ...]; `function` must be importable. An error on a rank is raised.
+
+    With `connect` the ranks have a process group; without, the environment variables to make one.
+    """
     context = mp.get_context("spawn")
     answers = context.SimpleQueue()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [
-        context.Process(target=_rank, args=(rank, world_size, port, function, arguments, answers), daemon=True)
+        context.Process(target=_rank, args=(rank, world_size, port, connect, function, arguments, answers), daemon=True)
         for rank in range(world_size)
     ]
     for process in processes:
@@ -41,15 +44,17 @@ def run_ranks(function, world_size, *arguments, timeout_s=100):
     return [results[rank] for rank in range(world_size)]
 
 
-def _rank(rank, world_size, port, function, arguments, answers):
+def _rank(rank, world_size, port, connect, function, arguments, answers):
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size)
     )
     torch.set_num_threads(1)
     try:
-        dist.init_process_group("gloo", rank=rank, world_size=world_size)
+        if connect:
+            dist.init_process_group("gloo", rank=rank, world_size=world_size)
         answers.put((rank, function(*arguments), None))
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
     except BaseException:
         answers.put((rank, None, traceback.format_exc()))
         raise
