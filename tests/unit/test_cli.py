@@ -133,3 +133,19 @@ def test_help_answers_at_once():
     assert done.stdout.splitlines()[-1] == "[]"
     assert "evaluate" in done.stdout
     print(f"--help took {time.perf_counter() - started:.2f} s")
+
+
+def test_verify_ends_with_1_where_the_gradient_is_wrong(hbtrain, monkeypatch):
+    from hbtrain.training.verify import Agreement
+
+    for cosine, want in ((1.0, 0), (0.39, 1)):
+        monkeypatch.setattr("hbtrain.launch.verify", lambda *_, c=cosine: Agreement(1.0, c, 0.1, 1e-5))
+        code, out, _ = hbtrain("verify", "quickstart", "--step", "3", "--training.chunks", "2")
+        assert code == want
+        assert ("wrong" in out) == bool(want)
+
+
+def test_verify_of_a_step_that_the_run_does_not_have(hbtrain):
+    code, _, err = hbtrain("verify", "quickstart", "--step", "999999")
+    assert code == 2
+    assert "--step 999999: the run has the steps 0 to" in err

@@ -1,8 +1,11 @@
 import io
 
+import pytest
 from rich.console import Console
 
-from hbtrain.console import RunDisplay, describe
+from hbtrain.config import load_config
+from hbtrain.console import RunDisplay, describe, show_agreement
+from hbtrain.training.verify import Agreement
 from hbtrain.training.worker import Event
 
 
@@ -10,6 +13,17 @@ def test_figures_in_words():
     figures = {"train/loss_mono": 1.23456, "train/loss_cross": 2.0, "train/pairs_per_s": 1234.5, "validation/loss": 3.1}
     assert describe(figures) == "loss mono 1.235 cross 2.000  validation 3.100  1,234 pairs/s"
     assert describe({}) == ""
+
+
+@pytest.mark.parametrize(("cosine", "verdict"), [(0.99999999, "right"), (0.93, "wrong")])
+def test_the_verdict_on_a_gradient(cosine, verdict):
+    out = io.StringIO()
+    config = load_config("quickstart", {"training.chunks": 4, "training.deepspeed.zero_optimization.stage": 2})
+    show_agreement(Console(file=out, width=120), config, Agreement(1.0, cosine, 0.01, 1e-5))
+    text = " ".join(out.getvalue().split())
+    assert "2 workers, ZeRO 2, 4 chunks, fp32" in text
+    assert f"cosine {cosine:.7f}" in text
+    assert f"verdict {verdict}:" in text
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch):
