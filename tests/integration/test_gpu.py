@@ -1,0 +1,48 @@
+"""What needs a CUDA device: the gradient computed on it, a whole run on it, the benchmark."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.command import ROOT, Command
+
+pytestmark = [pytest.mark.gpu, pytest.mark.ray, pytest.mark.timeout(600)]
+
+ON_GPU = ["--resources.workers", "1", "--resources.use_gpu", "true", "--encoder.backbone", "transformer"]
+
+
+@pytest.fixture(autouse=True)
+def accelerator(monkeypatch):
+    """The other tests keep DeepSpeed on the CPU."""
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_the_gradient_on_a_gpu_is_right(tmp_path, precision, stage):
+    layout = ["--encoder.precision", precision, "--training.deepspeed.zero_optimization.stage", stage]
+    layout += ["--training.chunks", "3", "--data.cache", tmp_path / "cache"]
+    with Command(tmp_path, "verify", "quickstart", *ON_GPU, *layout) as command:
+        assert command.finish(500) == 0, command.output
+
+
+def test_a_run_on_a_gpu_learns(tmp_path):
+    with Command(tmp_path, "train", "quickstart", *ON_GPU, "--data.cache", tmp_path / "cache") as command:
+        assert command.finish(500) == 0, command.output
+    (folder,) = (tmp_path / "runs").glob("quickstart-*")
+    before, after = (
+        json.loads((folder / results / "metrics.json").read_text()) for results in ("results-before", "results")
+    )
+    assert after["demo/multi/map"] > before["demo/multi/map"]
+
+
+def test_the_benchmark_runs_on_a_gpu():
+    arguments = ["--shape", "tiny", "--batches", "64", "--tokens", "32", "--chunk", "16"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "bench" / "bench_gpu.py", *arguments],
+        capture_output=True, text=True, timeout=500, check=True,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [line["benchmark"] for line in lines] == ["gpu-step", "gpu-largest-plain-batch"]
