@@ -1,0 +1,81 @@
+"""The best-scoring candidates of each query, exactly, with ties in the order of the pool.
+
+FAISS leaves open which of equally good candidates it returns, and computes a score differently for few and for many
+queries. What is mined should not hang on the size of blocks, hence this search: matrix products of one shape,
+and a selection that knows the rule for ties.
+
+Shapes: B queries, N candidates, D dimensions, T rows of a tile, M columns of a chunk, K candidates returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.retrieval.scores import TILE_ROWS, Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK_COLUMNS = 65_536
+"""Candidates scored at one time; with `TILE_ROWS` queries, 32 MiB of scores."""
+
+
+def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Inner products in fp32 with the `depth` best candidates of some parts of the pool, on the device of `p_ND`.
+
+    Args:
+        q_BD: queries.
+        p_ND: candidates, float32.
+        spans: the places of the pool that are searched: ascending, without overlap, with start and stop.
+        depth: candidates wanted.
+
+    Returns:
+        scores [B, K], best first, and the places of their candidates [B, K] in the whole pool; K = `depth`, or all
+        candidates where the spans hold fewer. Of equal scores the first places win, and stand first. A query's result
+        does not depend on the other queries.
+    """
+    import torch
+
+    chunks = [
+        slice(start, min(start + CHUNK_COLUMNS, span.stop))
+        for span in spans
+        for start in range(span.start, span.stop, CHUNK_COLUMNS)
+    ]
+    width = min(depth, sum(chunk.stop - chunk.start for chunk in chunks))
+    scores_BK = np.empty((len(q_BD), width), np.float32)
+    places_BK = np.empty((len(q_BD), width), np.int64)
+    for start in range(0, len(q_BD) if width else 0, TILE_ROWS):
+        rows = slice(start, min(start + TILE_ROWS, len(q_BD)))
+        tile_TD = torch.zeros(TILE_ROWS, p_ND.shape[1])
+        tile_TD[: rows.stop - start] = torch.from_numpy(q_BD[rows])
+        tile_TD = tile_TD.to(p_ND.device)
+        scores_TK, places_TK = _top(tile_TD @ p_ND[chunks[0]].T, depth, chunks[0].start)
+        for chunk in chunks[1:]:
+            scores, places = _top(tile_TD @ p_ND[chunk].T, depth, chunk.start)
+            # Both are in order and the earlier places stand first, so a stable sort keeps ties in the pool's order.
+            scores_TK, order = torch.cat([scores_TK, scores], 1).sort(dim=1, descending=True, stable=True)
+            scores_TK, places_TK = scores_TK[:, :depth], torch.cat([places_TK, places], 1).gather(1, order[:, :depth])
+        scores_BK[rows] = scores_TK[: rows.stop - start].cpu().numpy()
+        places_BK[rows] = places_TK[: rows.stop - start].cpu().numpy()
+    return scores_BK, places_BK
+
+
+def _top(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
+    """The best of each row in order, and their columns counted from `first`."""
+    width = min(depth, scores_TM.shape[1])
+    values_TK, columns_TK = scores_TM.topk(width, dim=1)
+    # topk takes any of those that tie for the last place.
+    ties = (scores_TM >= values_TK[:, -1:]).sum(dim=1) > width
+    for row in ties.nonzero()[:, 0].tolist():
+        last = values_TK[row, -1]
+        better = (scores_TM[row] > last).nonzero()[:, 0]
+        equal = (scores_TM[row] == last).nonzero()[: width - len(better), 0]
+        columns_TK[row, : len(better)] = better
+        columns_TK[row, len(better) :] = equal
+    columns_TK = columns_TK.sort(dim=1).values
+    values_TK, order_TK = scores_TM.gather(1, columns_TK).sort(dim=1, descending=True, stable=True)
+    return values_TK, columns_TK.gather(1, order_TK) + first
