@@ -20,8 +20,8 @@ from hbtrain.retrieval.scores import TILE_ROWS, Floats
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK_COLUMNS = 65_536
-"""Candidates scored at one time; with `TILE_ROWS` queries, 32 MiB of scores."""
+CHUNK_COLUMNS = 32_768
+"""Candidates scored at one time; with `TILE_ROWS` queries, 16 MiB of scores."""
 
 
 def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -65,17 +65,21 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
 
 
 def _top(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
-    """The best of each row in order, and their columns counted from `first`."""
-    width = min(depth, scores_TM.shape[1])
-    values_TK, columns_TK = scores_TM.topk(width, dim=1)
-    # topk takes any of those that tie for the last place.
-    ties = (scores_TM >= values_TK[:, -1:]).sum(dim=1) > width
-    for row in ties.nonzero()[:, 0].tolist():
-        last = values_TK[row, -1]
-        better = (scores_TM[row] > last).nonzero()[:, 0]
-        equal = (scores_TM[row] == last).nonzero()[: width - len(better), 0]
-        columns_TK[row, : len(better)] = better
-        columns_TK[row, len(better) :] = equal
-    columns_TK = columns_TK.sort(dim=1).values
-    values_TK, order_TK = scores_TM.gather(1, columns_TK).sort(dim=1, descending=True, stable=True)
-    return values_TK, columns_TK.gather(1, order_TK) + first
+    """The best K of each row in order, and their columns counted from `first`."""
+    import torch
+
+    rows, columns = scores_TM.shape
+    width = min(depth, columns)
+    # K groups of columns have a member at or above the K-th highest of the groups' maxima, so nothing below it is
+    # among the best K. What is not below is little more than K, and stands in the order of the pool.
+    group = max(1, columns // (8 * width))
+    groups = columns // group
+    maxima_TG = scores_TM[:, : groups * group].unflatten(1, (groups, group)).amax(dim=2)
+    least_T1 = maxima_TG.topk(width, dim=1).values[:, -1:]
+    row_n, column_n = (scores_TM >= least_T1).nonzero(as_tuple=True)
+    value_n = scores_TM[row_n, column_n]
+    by_value_n = value_n.sort(descending=True, stable=True).indices
+    order_n = by_value_n[row_n[by_value_n].sort(stable=True).indices]
+    start_T = torch.searchsorted(row_n, torch.arange(rows, device=row_n.device))
+    best_TK = order_n[start_T[:, None] + torch.arange(width, device=row_n.device)]
+    return value_n[best_TK], column_n[best_TK] + first
