@@ -1,10 +1,11 @@
 """The best-scoring candidates of each query, exactly, with ties in the order of the pool.
 
 FAISS leaves open which of equally good candidates it returns, and computes a score differently for few and for many
-queries. What is mined should not hang on the size of blocks, hence this search: matrix products of one shape,
-and a selection that knows the rule for ties.
+queries. What is mined should not hang on the size of blocks, hence this search: matrix products of one shape, and a
+selection that knows the rule for ties.
 
-Shapes: B queries, N candidates, D dimensions, T rows of a tile, M columns of a chunk, K candidates returned.
+Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, K candidates
+returned.
 """
 
 from __future__ import annotations
@@ -51,16 +52,17 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
     for start in range(0, len(q_BD) if width else 0, TILE_ROWS):
         rows = slice(start, min(start + TILE_ROWS, len(q_BD)))
         tile_TD = torch.zeros(TILE_ROWS, p_ND.shape[1])
-        tile_TD[: rows.stop - start] = torch.from_numpy(q_BD[rows])
+        filled = rows.stop - start
+        tile_TD[:filled] = torch.from_numpy(q_BD[rows])
         tile_TD = tile_TD.to(p_ND.device)
-        scores_TK, places_TK = _top(tile_TD @ p_ND[chunks[0]].T, depth, chunks[0].start)
+        scores_TK, places_TK = _top((tile_TD @ p_ND[chunks[0]].T)[:filled], depth, chunks[0].start)
         for chunk in chunks[1:]:
-            scores, places = _top(tile_TD @ p_ND[chunk].T, depth, chunk.start)
+            scores, places = _top((tile_TD @ p_ND[chunk].T)[:filled], depth, chunk.start)
             # Both are in order and the earlier places stand first, so a stable sort keeps ties in the pool's order.
             scores_TK, order = torch.cat([scores_TK, scores], 1).sort(dim=1, descending=True, stable=True)
             scores_TK, places_TK = scores_TK[:, :depth], torch.cat([places_TK, places], 1).gather(1, order[:, :depth])
-        scores_BK[rows] = scores_TK[: rows.stop - start].cpu().numpy()
-        places_BK[rows] = places_TK[: rows.stop - start].cpu().numpy()
+        scores_BK[rows] = scores_TK.cpu().numpy()
+        places_BK[rows] = places_TK.cpu().numpy()
     return scores_BK, places_BK
 
 
