@@ -167,6 +167,11 @@ def search(
     Console().print(table)
 
 
+app.command(
+    "hbtrain.commands.mine:mine", help="Find hard negatives for the rows of parallel sources with an earlier model."
+)
+
+
 @app.command
 def recipes() -> None:
     """List the recipes that ship with hbtrain."""

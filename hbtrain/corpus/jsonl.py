@@ -39,12 +39,23 @@ def read_rows(path: Path) -> Iterator[ParallelRow]:
     Raises:
         DataError: with file and line number, at the first line that is not such a row.
     """
+    for record, place in read_records(path):
+        yield _row(record, place)
+
+
+def read_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects that the lines of a file hold, each with its place for messages; only their keys are checked.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not an object with allowed keys.
+    """
     try:
         with _open(path) as stream:
             number = 0
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield _row(line, f"{path} line {number}")
+                    place = f"{path} line {number}"
+                    yield _record(line, place), place
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
     except OSError as error:
@@ -57,7 +68,7 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
 
 
-def _row(line: bytes, place: str) -> ParallelRow:
+def _record(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line.decode("utf-8-sig"))  # some tools put a byte-order mark first
     except UnicodeDecodeError as error:
@@ -71,6 +82,10 @@ def _row(line: bytes, place: str) -> ParallelRow:
     unknown = sorted(set(record) - KEYS)
     if unknown:
         raise DataError(f"{place} has an unknown key {unknown[0]!r}; allowed are {', '.join(sorted(KEYS))}")
+    return record
+
+
+def _row(record: dict[str, Any], place: str) -> ParallelRow:
     sentence = "text" in record
     query = _texts(record, "text" if sentence else "query", place)
     passage = query if sentence else _texts(record, "passage", place)

@@ -115,6 +115,10 @@ class Source:
             for _, _, text in self._side(side):
                 yield text
 
+    def queries(self) -> Iterator[tuple[int, str, str]]:
+        """(row, language, text) of every query, language by language."""
+        return self._side("query")
+
     def passages(self) -> Iterator[tuple[int, str, str]]:
         """(row, language, text) of every passage, language by language."""
         return self._side("passage")

@@ -1,0 +1,110 @@
+"""`hbtrain mine`: hard negatives for the rows of parallel sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def mine(
+    model: str,
+    *,
+    data: Annotated[list[str], Parameter(consume_multiple=True)],
+    output: Path,
+    negatives: int = 8,
+    languages: str = "same",
+    margin: float = 0.05,
+    margin_kind: str = "absolute",
+    skip_top: int = 0,
+    depth: int = 100,
+    batch_size: int = 128,
+) -> None:
+    """Find hard negatives with an earlier model: `hbtrain mine runs/x/model --data a.jsonl --output b.jsonl.gz`.
+
+    The output is the input with negatives in each row, every one in all languages that it has; train on it with
+    --data.sources b.jsonl.gz --loss.hard_negatives 4.
+
+    Parameters
+    ----------
+    model
+        A folder or a hub name.
+    data
+        Parallel JSON-lines files (plain or .gz); the passages of all of them are candidates.
+    output
+        The file to write; compressed if it ends in .gz.
+    negatives
+        The most negatives of a row.
+    languages
+        Where a query's candidates are sought: same (the query's language), other (all the others) or both.
+    margin
+        A candidate that scores above the positive less this is dropped, as it may well be an answer.
+    margin_kind
+        absolute (a difference in score) or relative (a share of the positive's score).
+    skip_top
+        Pass over so many of each row's best candidates.
+    depth
+        Candidates that are looked at for each query, the row's own passages among them.
+    batch_size
+        Texts encoded at one time.
+    """
+    from hbtrain.corpus import ParallelCorpus
+    from hbtrain.errors import ConfigError
+    from hbtrain.modeling.backbone import find_backbone
+    from hbtrain.retrieval.mined_file import atomic_output, check_output, check_sources, write_mined
+    from hbtrain.retrieval.mining import Miner, MiningOptions
+
+    options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    find_backbone(model)
+    check_output(output)
+    corpus = ParallelCorpus.open(data)
+    check_sources(corpus)
+    from transformers.utils import logging
+
+    from hbtrain.modeling.encoder import Encoder
+
+    logging.disable_progress_bar()
+    console = Console()
+    with _Bars(console) as bars:
+        miner = Miner(Encoder.load(model), corpus, options, batch_size, bars.tell)
+        with atomic_output(output) as stream:
+            summary = write_mined(miner, corpus, data, stream)
+    table = Table(box=None, show_header=False)
+    for name, figure in (
+        ("passages", f"{len(miner.pool):,} in {', '.join(corpus.languages)}"),
+        ("rows", f"{summary.rows:,}"),
+        ("negatives per row", f"{summary.negatives / summary.rows:.2f}"),
+        ("dropped by margin", f"{summary.too_close:,}"),
+        ("rows without any", f"{summary.rows_without:,}"),
+    ):
+        table.add_row(name, figure)
+    console.print(table)
+    console.print(f"\nmined  {output}", highlight=False, soft_wrap=True)
+
+
+class _Bars:
+    """A bar for each thing that mining tells of."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Move the bar of `what`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done)
