@@ -201,10 +201,10 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def main() -> None:
+def main(program: App = app) -> None:
     """Entry point: an error that the user can mend is one line, never a traceback."""
     try:
-        app(sys.argv[1:])
+        program(sys.argv[1:])
     except HbtrainError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)

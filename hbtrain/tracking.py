@@ -19,6 +19,7 @@ from hbtrain.errors import HbtrainError
 from hbtrain.training.worker import Event
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
+SQLITE = "sqlite:///"
 PARAMETERS_AT_ONCE = 100
 METRICS_AT_ONCE = 1000
 """MLflow takes no more in one call."""
@@ -29,9 +30,15 @@ class TrackingError(HbtrainError):
 
 
 def tracking_uri(config: Config) -> str:
-    """The URI that `config` means: its own, `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder."""
-    database = Path(config.storage).expanduser().absolute() / "mlflow.db"
-    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
+    """The URI that `config` means: its own, `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder.
+
+    A relative path of SQLite is made absolute, as runs may be driven from other folders.
+    """
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None:
+        return f"{SQLITE}{Path(config.storage).expanduser().absolute() / 'mlflow.db'}"
+    path = uri.removeprefix(SQLITE)
+    return f"{SQLITE}{Path(path).absolute()}" if path != uri and path else uri
 
 
 class Tracker:
@@ -41,8 +48,15 @@ class Tracker:
         run_id: its id.
     """
 
-    def __init__(self, config: Config, run_id: str | None, name: str) -> None:
-        """Go on with run `run_id`, or begin one.
+    def __init__(
+        self,
+        config: Config,
+        run_id: str | None,
+        name: str,
+        command: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        """Go on with run `run_id`, or begin one: with the whole configuration as its parameters, or those given.
 
         Raises:
             TrackingError: the server or the database does not answer.
@@ -61,14 +75,17 @@ class Tracker:
                 experiment = self._experiment(config)
                 tags = environment_tags() | {
                     "mlflow.runName": config.tracking.run_name or name,
-                    "mlflow.source.name": f"hbtrain train {config.name}",
+                    "mlflow.source.name": command or f"hbtrain train {config.name}",
                 }
+                if config.tracking.parent_run_id is not None:
+                    tags["mlflow.parentRunId"] = config.tracking.parent_run_id
                 if "USER" in os.environ:
                     tags["mlflow.user"] = os.environ["USER"]
                 run_id = self._client.create_run(experiment, tags=tags).info.run_id
-                parameters = [Param(key, _shown(value)) for key, value in to_flat(config).items()]
-                for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
-                    self._client.log_batch(run_id, params=parameters[start : start + PARAMETERS_AT_ONCE])
+                given = to_flat(config) if parameters is None else parameters
+                params = [Param(key, _shown(value)) for key, value in given.items()]
+                for start in range(0, len(params), PARAMETERS_AT_ONCE):
+                    self._client.log_batch(run_id, params=params[start : start + PARAMETERS_AT_ONCE])
             else:
                 self._client.set_terminated(run_id, "RUNNING")
         except _failures() as error:

@@ -239,6 +239,8 @@ class TrackingConfig(Section):
     """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder."""
     experiment: str = "hbtrain"
     run_name: str | None = None
+    parent_run_id: str | None = None
+    """MLflow run that this one is nested under, as a sweep's trials are."""
     log_model: bool = True
 
 

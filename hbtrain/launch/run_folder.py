@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +65,7 @@ class RunFolder:
         Raises:
             StorageError: the storage cannot be written.
         """
-        relevant = {key: value for key, value in to_flat(config).items() if not key.startswith(ELSEWHERE)}
-        digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
-        root = Path(config.storage).expanduser().absolute()
-        base = f"{config.name}-{digest}"
-        number = 1
-        while (folder := cls(root / (base if number == 1 else f"{base}-{number}"))).is_finished:
-            number += 1
+        folder = next(folder for folder in cls._numbered(config) if not folder.is_finished)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.config.write_text(without_passwords(to_yaml(config)), encoding="utf-8")
@@ -78,6 +74,21 @@ class RunFolder:
                 f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})"
             ) from error
         return folder
+
+    @classmethod
+    def finished(cls, config: Config) -> list[RunFolder]:
+        """The folders of the finished runs of this configuration, oldest first."""
+        return list(takewhile(lambda folder: folder.is_finished, cls._numbered(config)))
+
+    @classmethod
+    def _numbered(cls, config: Config) -> Iterator[RunFolder]:
+        """Where the first run of this configuration is, or would be; then the second, and so on."""
+        relevant = {key: value for key, value in to_flat(config).items() if not key.startswith(ELSEWHERE)}
+        digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
+        root = Path(config.storage).expanduser().absolute()
+        base = f"{config.name}-{digest}"
+        yield cls(root / base)
+        yield from (cls(root / f"{base}-{number}") for number in count(2))
 
     @property
     def is_finished(self) -> bool:
