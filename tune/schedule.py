@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
         KeyboardInterrupt: Ctrl-C, after the trials were stopped.
     """
     greediest = max((trial.config for trial in trials), key=_cpus)
+    _quiet()
     with connected(greediest) as hardware:
         import ray
         from ray import tune
@@ -55,6 +57,13 @@ def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
         return _failures(trials, results)
+
+
+def _quiet() -> None:
+    """Leave the terminal to `Progress` and metrics to MLflow; what Ray Tune would say of a failure is in its folder."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _trainable() -> Any:
@@ -86,7 +95,7 @@ def _failures(trials: Sequence[Trial], results: Any) -> dict[str, str]:
         label = trials[result.config["trial"]].label
         failure = (result.metrics or {}).get("failure")
         if result.error is not None:
-            failures[label] = str(result.error).strip().splitlines()[-1]
+            failures[label] = f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
         elif failure is None:
             raise KeyboardInterrupt
         elif failure:

@@ -111,6 +111,7 @@ def summary_markdown(finished: Sequence[Finished], failures: Mapping[str, str]) 
 def summary_tables(finished: Sequence[Finished]) -> list[Table]:
     """The same tables for a terminal."""
     from rich.table import Table
+    from rich.text import Text
 
     points = points_of(finished)
     tables = []
@@ -120,8 +121,7 @@ def summary_tables(finished: Sequence[Finished]) -> list[Table]:
         for column, title in enumerate(head):
             table.add_column(title, justify="left" if column < len(points[0].values) else "right")
         for i, row in enumerate(rows):
-            marked = [f"[bold]{cell}[/bold]" if best.get(column) == i else cell for column, cell in enumerate(row)]
-            table.add_row(*marked)
+            table.add_row(*(Text(cell, "bold" if best.get(column) == i else "") for column, cell in enumerate(row)))
         tables.append(table)
     return tables
 

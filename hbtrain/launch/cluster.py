@@ -70,7 +70,9 @@ def run_task(config: Config, function: Any, *arguments: Any) -> Any:
     resources = config.resources
     most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
     cpus = max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
-    task = ray.remote(num_cpus=cpus, num_gpus=1 if resources.use_gpu else 0, max_retries=2)(function)
+    gpus = 1 if resources.use_gpu else 0
+    # A sweep's trial has a placement group for its driver alone; this task is to be placed outside it.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, scheduling_strategy="DEFAULT")(function)
     try:
         return ray.get(task.remote(*arguments))
     except ray.exceptions.RayTaskError as error:
