@@ -12,19 +12,20 @@ ROOT = Path(__file__).parents[2]
 
 
 class Command:
-    """`hbtrain ARGUMENTS` with its output in a file; ends with everything it started."""
+    """`hbtrain ARGUMENTS`, or another Python program, with its output in a file; ends with everything it started."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli"), **variables):
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "120",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+            **variables,
         }
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hbtrain.cli", *map(str, arguments)],
+                [sys.executable, *map(str, [*program, *arguments])],
                 cwd=folder,
                 env=environment,
                 stdout=out,

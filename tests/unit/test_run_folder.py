@@ -45,3 +45,15 @@ def test_a_damaged_memory_is_as_none(tmp_path):
     (folder.path / "run.json").write_text("{")
     assert folder.recall("mlflow_run_id") is None
     assert not folder.is_finished
+
+
+def test_finished_runs_of_a_configuration(tmp_path):
+    assert RunFolder.finished(config(tmp_path)) == []
+    assert not (tmp_path / "runs").exists(), "looking makes no folder"
+    runs = []
+    for _ in range(2):
+        runs.append(RunFolder.open(config(tmp_path)))
+        assert RunFolder.finished(config(tmp_path)) == runs[:-1]
+        runs[-1].remember(finished=True)
+    assert RunFolder.finished(config(tmp_path)) == runs
+    assert RunFolder.finished(config(tmp_path, seed=7)) == []

@@ -122,3 +122,25 @@ def test_a_database_on_a_full_disk_is_one_line(config, monkeypatch):
     with pytest.raises(TrackingError, match="cannot be used: .*disk is full") as error:
         Tracker(config, None, "one")
     assert "\n" not in str(error.value)
+
+
+def test_a_run_below_another_and_one_with_parameters_of_its_own(config, tmp_path):
+    from hbtrain.config import override
+
+    (tmp_path / "runs").mkdir()
+    parent = Tracker(config, None, "sweep", command="tune/sweep.py x", parameters={"space": "x"})
+    child = Tracker(override(config, {"tracking.parent_run_id": parent.run_id}), None, "one")
+    assert stored(parent).data.params == {"space": "x"}
+    assert stored(parent).data.tags["mlflow.source.name"] == "tune/sweep.py x"
+    assert "mlflow.parentRunId" not in stored(parent).data.tags
+    assert stored(child).data.tags["mlflow.parentRunId"] == parent.run_id
+    assert stored(child).data.tags["mlflow.source.name"] == "hbtrain train quickstart"
+
+
+def test_a_relative_database_is_one_place_from_any_folder(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a/b.db")
+    assert tracking_uri(config) == f"sqlite:///{tmp_path}/a/b.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////abs/b.db")
+    assert tracking_uri(config) == "sqlite:////abs/b.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
+    assert tracking_uri(config) == "sqlite://"

@@ -1,0 +1,110 @@
+"""Jobs of a Ray cluster on this machine, with token authentication on, that has no hbtrain of its own."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.command import ROOT, Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+PORTS = (
+    "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
+    "metrics-export-port", "runtime-env-agent-port",
+)  # fmt: skip
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The variables by which `cluster/submit` finds the cluster."""
+    folder = tmp_path_factory.mktemp("cluster")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    flags = [f"--{name}={port}" for name, port in ports.items()]
+    # Ray's sockets lie in its folder, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
+        head = ["start", "--head", "--block", "--num-cpus=2", f"--temp-dir={short}", *flags]
+        program = ("-m", "ray.scripts.scripts")
+        with Command(folder, *head, program=program, PYTHONPATH="", **access) as command:
+            command.wait_for("To terminate the Ray runtime", 60)
+            yield access | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['dashboard-port']}"}
+
+
+def submit(folder, variables, *arguments):
+    return Command(folder, *arguments, program=[ROOT / "cluster" / "submit"], PYTHONPATH="", **variables)
+
+
+def test_a_training_ends_with_0_and_finds_the_tracking_server(cluster, tmp_path):
+    variables = cluster | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'tracking.db'}",
+        "HBTRAIN_CACHE": str(tmp_path / "cache"),
+    }
+    arguments = ["--storage", tmp_path / "shared", "--training.steps", "5", "--resources.workers", "1"]
+    with submit(tmp_path, variables, "train", "quickstart", *arguments, "--evaluation.before", "false") as command:
+        assert command.finish(200) == 0, command.output
+        assert "step 5/5" in command.output
+    (run,) = (tmp_path / "shared").glob("quickstart-*")
+    assert "demo/multi/map" in json.loads((run / "results" / "metrics.json").read_text())
+    assert (tmp_path / "tracking.db").exists()
+    assert not (tmp_path / "shared" / "mlflow.db").exists()
+
+
+def test_a_job_that_cannot_start_ends_with_its_own_code(cluster, tmp_path):
+    missing = ["--storage", tmp_path, "--data.sources", "/nowhere.jsonl"]
+    with submit(tmp_path, cluster, "train", "quickstart", *missing) as command:
+        assert command.finish(100) == 2, command.output
+        assert "cannot read source /nowhere.jsonl" in command.output
+        assert "Traceback" not in command.output
+
+
+def test_a_wrong_token_is_one_line(cluster, tmp_path):
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    variables = cluster | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    with submit(tmp_path, variables, "train", "quickstart", "--storage", tmp_path) as command:
+        assert command.finish(60) == 2, command.output
+        assert command.output.startswith("error: the cluster asks for a token")
+        assert command.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "quickstart"], "storage = 'runs': a job's own folder is temporary"),
+        (["train", "quickstart", "--seed", "x", "--storage", "/x"], "seed = 'x'"),
+        (["sweep", "alpha-grid", "--storage", "runs"], "storage = 'runs': a job's own folder is temporary"),
+        (["sweep", "nix"], "unknown space 'nix'"),
+        (["evaluate", "m", "--benchmark", "demo", "--output", "out"], "--output = 'out': a job's own folder"),
+        (["--env", "NOT_SET_HERE", "train", "quickstart", "--storage", "/x"], "--env NOT_SET_HERE: it is not set"),
+        (["--env", "A=http://u:p@host", "train", "quickstart", "--storage", "/x"], "A holds a password"),
+        (["train"], "train what?"),
+    ],
+)
+def test_mistakes_are_found_before_a_job_is_sent(arguments, message):
+    done = subprocess.run(
+        [sys.executable, ROOT / "cluster" / "submit", *arguments],
+        env=os.environ | {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path("/"),
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,141 @@
+"""A sweep with the training taken out: its folder, its MLflow run, what it does again and what it does not."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from hbtrain.config import load_config
+from hbtrain.errors import ConfigError, TrainingError
+from hbtrain.launch.run_folder import RunFolder
+from tune import run as sweeping
+from tune import schedule
+from tune.space import load_space, with_flags
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Labels that were trained, a list for each call; a label in `failing` fails instead."""
+    calls = SimpleNamespace(labels=[], failing={})
+
+    def train(trials, folder):
+        calls.labels.append([trial.label for trial in trials])
+        for trial in trials:
+            if trial.label not in calls.failing:
+                finish(trial.config)
+        return {trial.label: calls.failing[trial.label] for trial in trials if trial.label in calls.failing}
+
+    monkeypatch.setattr(schedule, "train_side_by_side", train)
+    return calls
+
+
+def finish(config, benchmarks=("demo",)):
+    folder = RunFolder.open(config)
+    folder.results.mkdir()
+    scores = {f"{name}/{key}": 0.5 for name in benchmarks for key in ("mono/map", "cross/map", "multi/map")}
+    (folder.results / "metrics.json").write_text(json.dumps(scores))
+    folder.remember(finished=True)
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    return with_flags(load_space("alpha-grid"), {"batching.alpha": [0, 1], "seed": 0, "resources.workers": 1})
+
+
+def parent_runs(tmp_path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    return client.search_runs([client.get_experiment_by_name("alpha-grid").experiment_id])
+
+
+def test_failed_trials_are_tried_again_in_the_same_mlflow_run(space, trained, tmp_path, capsys):
+    trained.failing["alpha=1 seed=0"] = "no more memory"
+    with pytest.raises(TrainingError, match=r"1 of 2 trials failed \(alpha=1 seed=0: no more memory\)") as error:
+        sweeping.run_sweep(space)
+    assert error.value.exit_code == 1
+    (parent,) = parent_runs(tmp_path)
+    assert parent.info.status == "FAILED"
+    assert "- alpha=1 seed=0: no more memory" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["space.batching.alpha"] == "0 1"
+
+    trained.failing.clear()
+    sweeping.run_sweep(space)
+    assert trained.labels == [["alpha=0 seed=0", "alpha=1 seed=0"], ["alpha=1 seed=0"]]
+    (again,) = parent_runs(tmp_path)
+    assert (again.info.run_id, again.info.status) == (parent.info.run_id, "FINISHED")
+    assert "memory" not in again.data.tags["mlflow.note.content"]
+    sweeping.run_sweep(space)
+    assert len(trained.labels) == 2, "all is done"
+    assert "2 trials, 2 finished before" in capsys.readouterr().out
+
+
+def test_a_wider_range_goes_on_and_another_setting_is_another_sweep(space, trained, tmp_path):
+    sweeping.run_sweep(space)
+    sweeping.run_sweep(with_flags(space, {"batching.alpha": [0, 0.5, 1]}))
+    assert trained.labels[1:] == [["alpha=0.5 seed=0"]]
+    assert len(parent_runs(tmp_path)) == 1
+    sweeping.run_sweep(with_flags(space, {"training.steps": 7}))
+    assert trained.labels[2:] == [["alpha=0 seed=0", "alpha=1 seed=0"]]
+    assert len(parent_runs(tmp_path)) == 2
+
+
+def test_a_run_that_lacks_a_benchmark_does_not_count(tmp_path):
+    config = load_config("quickstart", {"storage": str(tmp_path)})
+    trial = SimpleNamespace(config=config)
+    finish(config, benchmarks=["other"])
+    assert sweeping._scores(trial) is None
+    finish(config, benchmarks=["demo", "other"])
+    assert sweeping._scores(trial) == {"demo/mono/map": 0.5, "demo/cross/map": 0.5, "demo/multi/map": 0.5}
+
+
+def test_trials_are_children_with_names_of_their_own(space, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(schedule, "train_side_by_side", lambda trials, folder: seen.extend(trials) or {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs/mlflow.db")
+    sweeping.run_sweep(space)
+    (parent,) = parent_runs(tmp_path)
+    assert [trial.config.tracking.run_name for trial in seen] == ["alpha=0 seed=0", "alpha=1 seed=0"]
+    for trial in seen:
+        assert trial.config.tracking.parent_run_id == parent.info.run_id
+        assert trial.config.tracking.uri == f"sqlite:///{tmp_path}/runs/mlflow.db", "trials are driven elsewhere"
+        assert trial.config.storage == str(tmp_path / "runs" / parent.info.run_name)
+
+
+def test_bad_input_leaves_nothing_behind(space, trained, tmp_path):
+    for flags, message in (
+        ({"evaluation.benchmarks": []}, "evaluation.benchmarks is empty"),
+        ({"resources.workers": 4096}, "resources.workers = 4096"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sweeping.run_sweep(with_flags(space, flags))
+    assert not (tmp_path / "runs").exists()
+    assert trained.labels == []
+
+
+def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():
+    def at_once(cpus, gpus=0, **overrides):
+        config = load_config("quickstart", {f"resources.{key}": value for key, value in overrides.items()})
+        return schedule._at_once(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
+
+    assert at_once(8, workers=2) == 4
+    assert at_once(7, workers=2, cpus_per_worker=1.5) == 2
+    assert at_once(2, workers=(1, 4)) == 1
+    assert at_once(64, gpus=8, workers=2, use_gpu=True) == 4
+
+
+def test_what_ray_tune_says_of_trials():
+    trials = [SimpleNamespace(label=label) for label in "abc"]
+
+    def result(number, error=None, **metrics):
+        return SimpleNamespace(config={"trial": number}, error=error, metrics=metrics, path="/tune/x")
+
+    crash = RuntimeError("first line\nActorDiedError: out of memory")
+    results = [result(0, failure=""), result(1, error=crash), result(2, failure="cannot read source")]
+    assert schedule._failures(trials, results) == {
+        "b": "ActorDiedError: out of memory (traceback in /tune/x)",
+        "c": "cannot read source",
+    }
+    with pytest.raises(KeyboardInterrupt):
+        schedule._failures(trials, [result(0, failure=""), result(1)])

@@ -1,0 +1,90 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from tune.curve import alpha_curve, is_curve
+from tune.space import load_space, trials_of, with_flags
+from tune.summary import Finished, points_of, save_summary, summary_markdown, summary_tables
+
+KEYS = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")
+
+
+def finished(flags, space="alpha-grid", drop=()):
+    """Trials with made-up scores: {label: {key: score}} follow from alpha and seed."""
+    trials = trials_of(with_flags(load_space(space), flags))
+    generator = np.random.default_rng(0)
+    scores = [{f"demo/{key}": float(x) for key, x in zip(KEYS, generator.random(4), strict=True)} for _ in trials]
+    return [Finished(t, s) for t, s in zip(trials, scores, strict=True) if t.label not in drop]
+
+
+def test_points_are_means_over_seeds_as_numpy_has_them(tmp_path):
+    trials = finished({"batching.alpha": [0, 0.5, 1], "seed": [3, 4, 5]}, drop=("alpha=1 seed=4",))
+    save_summary(trials, {}, tmp_path)
+    with (tmp_path / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["batching.alpha"] for row in rows] == ["0", "0.5", "1"]
+    assert [row["seeds"] for row in rows] == ["3", "3", "2"]
+    for row in rows:
+        alpha = float(row["batching.alpha"])
+        for key in KEYS:
+            values = [f.scores[f"demo/{key}"] for f in trials if f.trial.config.batching.alpha == alpha]
+            assert float(row[f"{key} mean"]) == pytest.approx(np.mean(values), abs=1e-6)
+            assert float(row[f"{key} std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+
+
+def test_the_table_marks_the_best_mean_of_each_column():
+    trials = finished({"batching.alpha": [0, 0.5, 1], "seed": [0, 1]})
+    table = summary_markdown(trials, {"alpha=0.7 seed=0": "its driver died"})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert rows[0] == ["alpha", "seeds", "mAP monolingual", "mAP cross-lingual", "mAP multilingual", "rank distance"]
+    for column, key in enumerate(KEYS, 2):
+        means = [np.mean(point.of(f"demo/{key}")) for point in points_of(trials)]
+        best = int(np.argmin(means) if "distance" in key else np.argmax(means))
+        assert [row[column].startswith("**") for row in rows[2:]] == [i == best for i in range(3)]
+    assert "- alpha=0.7 seed=0: its driver died" in table
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    trials = finished({"batching.alpha": [0, 1], "seed": 0})
+    assert "±" not in summary_markdown(trials, {}).partition("|")[2]
+    save_summary(trials, {}, tmp_path)
+    with (tmp_path / "summary.csv").open() as stream:
+        assert next(csv.DictReader(stream))["mono/map std"] == ""
+    assert all(math.isfinite(x) for f in trials for x in f.scores.values())
+
+
+def test_no_finished_trial_is_a_summary_of_failures(tmp_path):
+    save_summary([], {"alpha=0 seed=0": "no more memory"}, tmp_path)
+    assert (tmp_path / "summary.md").read_text() == "Failed:\n\n- alpha=0 seed=0: no more memory\n"
+    assert summary_tables([]) == []
+
+
+def test_a_benchmark_without_a_setting_lacks_its_column():
+    trials = [
+        Finished(f.trial, {key: x for key, x in f.scores.items() if "cross" not in key})
+        for f in finished({"batching.alpha": [0, 1], "seed": 0})
+    ]
+    table = summary_markdown(trials, {})
+    assert "cross-lingual" not in table
+    assert "monolingual" in table
+
+
+def test_the_curve_is_for_numbers_of_alpha_alone(tmp_path):
+    assert is_curve(points_of(finished({})))
+    assert not is_curve(points_of(finished({"batching.alpha": 0.5})))
+    assert not is_curve(points_of(finished({"batching.alpha": [0.5, {0: 1.0}]})))
+    assert not is_curve(points_of(finished({}, space="samplings")))
+
+
+def test_the_picture_is_drawn_for_any_number_of_scores_and_seeds(tmp_path):
+    from matplotlib.image import imread
+
+    one = finished({"batching.alpha": [1, 0], "seed": 0})
+    for number, trials in enumerate([finished({}), one, [Finished(f.trial, {"demo/mono/map": 0.5}) for f in one]]):
+        path = tmp_path / f"{number}.png"
+        alpha_curve("demo", points_of(trials), path)
+        picture = imread(path)
+        assert min(picture.shape[:2]) > 400
+        assert picture[..., :3].std() > 0.01, "something is drawn"
