@@ -152,6 +152,10 @@ def _natural_pooling(config: Any) -> str:
 
 
 def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
-    if config is None or config.attention == "auto":
+    import torch
+
+    if config is None:
         return {}
-    return {"attn_implementation": config.attention}
+    attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
+    # Said while loading, because parameters that are then spread over ranks (ZeRO-3) cannot be cast afterwards.
+    return {"dtype": torch.bfloat16 if config.precision == "bf16" else torch.float32, **attention}

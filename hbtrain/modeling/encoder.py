@@ -56,7 +56,7 @@ class Encoder:
 
     @classmethod
     def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
-        """The encoder that training starts from, on the CPU, adapters included.
+        """The encoder that training starts from, on the CPU and in float32, adapters included.
 
         The same config, texts and seed give the same weights; the global random state is left as it was.
 
@@ -73,6 +73,7 @@ class Encoder:
         from hbtrain.modeling.adapters import add_lora
         from hbtrain.modeling.build import build_static, build_transformer, load_pretrained
 
+        config = config.model_copy(update={"precision": "fp32"})
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             if config.backbone in BUILT_BACKBONES:
@@ -90,8 +91,9 @@ class Encoder:
 
         Args:
             name_or_path: a sentence-transformers model, or a plain Hugging Face model, which gets pooling.
-            config: for training: its prefixes, limits, attention and precision. None, for evaluation, leaves the
-                model as its makers meant it, with its own prompts. Adapters are `add_lora`'s affair.
+            config: for training: its prefixes, limits and attention; weights are in its precision. None, for
+                evaluation, leaves the model as its makers meant it, with its own prompts. Adapters are `add_lora`'s
+                affair.
             device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
 
         Raises:

@@ -17,7 +17,7 @@ class Engine:
 
     def __init__(self, module: nn.Module, config: Config, device: torch.device) -> None:
         """Wrap `module`; torch.distributed must be initialised."""
-        deepspeed = _deepspeed(device)
+        deepspeed = deepspeed_for(device)
         from transformers import get_scheduler
 
         settings = deepspeed_config(config, dist.get_world_size())
@@ -31,6 +31,10 @@ class Engine:
         self.zero_stage = zero_stage(config)
         # Without ZeRO and in fp32 nothing stands between parameters and optimizer: gradients are where torch has them.
         self.holds_gradients = self.zero_stage == 0 and config.encoder.precision == "fp32"
+        if config.encoder.precision == "bf16":
+            # DeepSpeed casts parameters as well, but not where some came to it in parts (ZeRO-3).
+            for parameter in module.parameters():
+                parameter.data = parameter.data.bfloat16()
         self.deepspeed, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
         )
@@ -65,20 +69,24 @@ class Engine:
         """Of the step to come."""
         return float(self.deepspeed.get_lr()[0])
 
-    def whole_weights(self) -> dict[str, Tensor]:
-        """The module's state on the CPU, gathered from all ranks where ZeRO-3 has spread it; collective."""
+    def trained_weights(self) -> dict[str, Tensor]:
+        """On rank 0 the module's state but for what is frozen, on the CPU; empty on the others; collective.
+
+        Parameters that ZeRO-3 has spread over the ranks are gathered one at a time.
+        """
         import deepspeed
 
-        whole = {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
-        if self.zero_stage < 3:
-            return whole
-        for name, parameter in self.module.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter]):
-                whole[name] = parameter.detach().cpu().clone()
-        return whole
+        weights = {}
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            if isinstance(value, nn.Parameter) and not value.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([value]):
+                if dist.get_rank() == 0:
+                    weights[name] = value.detach().cpu().clone()
+        return weights
 
 
-def _deepspeed(device: torch.device) -> Any:
+def deepspeed_for(device: torch.device) -> Any:
     """DeepSpeed, kept from compiling an extension for shared-memory collectives on CPUs: gloo serves as well."""
     import deepspeed
     import deepspeed.ops

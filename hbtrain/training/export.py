@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 import hbtrain
-from hbtrain.config import Config
+from hbtrain.config import Config, override
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.adapters import add_lora
 from hbtrain.modeling.card import ModelCard
@@ -14,9 +16,9 @@ from hbtrain.modeling.encoder import Encoder
 from hbtrain.training.engine import Engine
 
 
-def load_for_training(config: Config, folder: Path) -> Encoder:
-    """The encoder in `folder`, on the CPU, ready to be trained as `config` says, adapters included."""
-    encoder = Encoder.load(str(folder), config.encoder, device="cpu")
+def load_for_training(config: Config, folder: Path, device: torch.device | None = None) -> Encoder:
+    """The encoder in `folder`, by default on the CPU, ready to be trained as `config` says, adapters included."""
+    encoder = Encoder.load(str(folder), config.encoder, device=str(device or "cpu"))
     if config.encoder.lora is not None:
         add_lora(encoder.model, config.encoder.lora, config.seed)
     return encoder
@@ -35,15 +37,16 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
         encoder: the encoder inside the engine.
         config: the run's.
         initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
-            where no rank holds a whole encoder (ZeRO-3) or the one that is trained is in bf16.
+            that were trained where no rank holds a whole encoder (ZeRO-3) or the one that is trained is in bf16; what
+            is frozen stays in it as it was, to the last bit.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
     """
     if engine.zero_stage == 3 or config.encoder.precision == "bf16":
-        weights = engine.whole_weights()
+        weights = engine.trained_weights()
         if to is not None:
-            encoder = load_for_training(config, initial)
-            trainable(encoder, config).load_state_dict(weights)
+            encoder = load_for_training(override(config, {"encoder.precision": "fp32"}), initial)
+            trainable(encoder, config).load_state_dict(weights, strict=False)
     if to is not None:
         encoder.save(to, card)
 

@@ -13,10 +13,11 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.training.checkpoint import restore_checkpoint, save_checkpoint
 from hbtrain.training.communication import TimedGroup, time_deepspeed
 from hbtrain.training.engine import Engine
-from hbtrain.training.export import export, load_for_training, model_card, trainable
+from hbtrain.training.export import export, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
+from hbtrain.training.partition import load_on_rank
 from hbtrain.training.stopwatch import Stopwatch
 from hbtrain.training.validation import Patience, mean_over_ranks, validation_plan
 from hbtrain.training.worker import Event, Worker
@@ -37,7 +38,7 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config = config
         self.worker = worker
-        self.encoder = load_for_training(config, worker.initial_model)
+        self.encoder = load_on_rank(config, worker)
         self.corpus = ParallelCorpus.from_config(config)
         self.plan = BatchPlan.over(self.corpus, config)
         self.stopwatch = Stopwatch(worker.device)
