@@ -90,6 +90,7 @@ def evaluate(
     data: Path | None = None,
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     batch_size: int = 128,
+    trust_remote_code: str | None = None,
 ) -> None:
     """Evaluate any sentence-transformers or Hugging Face model in three settings.
 
@@ -107,10 +108,13 @@ def evaluate(
         Only these languages.
     batch_size
         Texts encoded at one time.
+    trust_remote_code
+        MODEL again, if Python code that it brings along may run.
     """
     from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
     from hbtrain.modeling.backbone import find_backbone
 
+    trusted = _trusts(model, trust_remote_code)
     find_backbone(model)
     pool = load_benchmark(parse_benchmark(benchmark if data is None else f"{benchmark}={data}"), languages)
     from hbtrain.evaluation.evaluate import evaluate as run
@@ -119,7 +123,7 @@ def evaluate(
     from hbtrain.modeling.encoder import Encoder
 
     _quiet()
-    evaluation = run(Encoder.load(model), pool, batch_size)
+    evaluation = run(Encoder.load(model, trust_remote_code=trusted), pool, batch_size)
     save_evaluation([evaluation], output, model)
     console = Console()
     console.print(evaluation_table(evaluation))
@@ -133,6 +137,7 @@ def search(
     *,
     data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     top: int = 10,
+    trust_remote_code: str | None = None,
 ) -> None:
     """Ask a question in any language and see the best passages across languages.
 
@@ -146,19 +151,22 @@ def search(
         Parallel JSON-lines files; by default the demo corpus.
     top
         How many passages.
+    trust_remote_code
+        MODEL again, if Python code that it brings along may run.
     """
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.backbone import find_backbone
 
     if top < 1:
         raise ConfigError(f"--top {top}: must be 1 or more")
+    trusted = _trusts(model, trust_remote_code)
     find_backbone(model)
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.search import PassageIndex
 
     _quiet()
-    index = PassageIndex(Encoder.load(model), corpus)
+    index = PassageIndex(Encoder.load(model, trust_remote_code=trusted), corpus)
     table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -192,6 +200,15 @@ def keys() -> None:
     defaults = to_flat(Config())
     for key in all_keys():
         Console().print(f"{key} = {defaults.get(key)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _trusts(model: str, named: str | None) -> bool:
+    """Whether code that `model` brings along may run: if it is named a second time."""
+    from hbtrain.errors import ConfigError
+
+    if named not in (None, model):
+        raise ConfigError(f"--trust-remote-code {named}: must be the model, {model}, or be left out")
+    return named is not None
 
 
 def _quiet() -> None:

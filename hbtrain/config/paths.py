@@ -19,6 +19,8 @@ def absolute_paths(config: Config) -> Config:
     if isinstance(config.training.deepspeed, str):
         changes["training.deepspeed"] = _if_there(config.training.deepspeed)
     changes["encoder.backbone"] = _if_there(config.encoder.backbone)
+    if config.encoder.trust_remote_code is not None:
+        changes["encoder.trust_remote_code"] = changes["encoder.backbone"]  # the schema sees to it that they agree
     for section, vocabulary in (
         ("static", config.encoder.static.vocabulary),
         ("transformer", config.encoder.transformer.vocabulary),

@@ -140,6 +140,35 @@ class EncoderConfig(Section):
     static: StaticConfig = StaticConfig()
     transformer: TransformerConfig = TransformerConfig()
 
+    @model_validator(mode="after")
+    def _trusts_its_backbone(self) -> EncoderConfig:
+        if self.trust_remote_code not in (None, self.backbone):
+            raise ValueError(
+                f"trust_remote_code = {self.trust_remote_code!r}, but backbone = {self.backbone!r}: name the backbone "
+                "whose own code may run, or leave trust_remote_code out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_freeze(self) -> EncoderConfig:
+        if not self.freeze_layers and not self.freeze_embeddings:
+            return self
+        if self.backbone == "static":
+            raise ValueError(
+                "a static backbone has no layers and nothing but its embeddings; "
+                "with it freeze_layers must be 0 and freeze_embeddings false"
+            )
+        if self.lora is not None:
+            raise ValueError(
+                "lora freezes the whole backbone and trains adapters; leave out lora, or freeze_layers and "
+                "freeze_embeddings"
+            )
+        if self.backbone == "transformer" and self.freeze_layers > self.transformer.layers:
+            raise ValueError(
+                f"freeze_layers = {self.freeze_layers} is more than transformer.layers = {self.transformer.layers}"
+            )
+        return self
+
 
 class LossConfig(Section):
     """InfoNCE over the gathered batch."""

@@ -27,7 +27,8 @@ def score(tree: dict[str, Any], model: str) -> list[Evaluation]:
     from hbtrain.modeling.encoder import Encoder
 
     config = from_tree(tree)
-    encoder = Encoder.load(model)
+    # The model saved has the backbone's own code, if the configuration lets it run.
+    encoder = Encoder.load(model, trust_remote_code=config.encoder.trust_remote_code is not None)
     benchmarks = [load_benchmark(parse_benchmark(text)) for text in config.evaluation.benchmarks]
     evaluations = [evaluate(encoder, benchmark, config.evaluation.batch_size) for benchmark in benchmarks]
     add_scores(Path(model), {key: score for e in evaluations for key, score in e.macro.items()})

@@ -28,7 +28,7 @@ class Backbone:
 
 
 def check_backbone(config: EncoderConfig) -> None:
-    """Raise ModelError, cheaply, if `config.backbone` or a vocabulary it needs cannot be had from here.
+    """Raise ModelError, cheaply, if `config.backbone` or a vocabulary it needs cannot be had from here, or is unsafe.
 
     A folder is looked into; a hub name is looked up in the local cache and, unless offline, on the hub.
     """
@@ -39,7 +39,9 @@ def check_backbone(config: EncoderConfig) -> None:
 
             load_vocabulary(section.vocabulary)
     else:
-        find_backbone(config.backbone)
+        from hbtrain.modeling.weights import check_weights
+
+        check_weights(find_backbone(config.backbone))
 
 
 def find_backbone(name: str) -> Backbone:

@@ -16,6 +16,7 @@ from hbtrain.modeling.vocabulary import (
     train_vocabulary,
     trim_vocabulary,
 )
+from hbtrain.modeling.weights import check_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -88,25 +89,33 @@ def build_transformer(config: EncoderConfig, texts: Texts) -> SentenceTransforme
         return _with_pooling(folder, config, "cpu")
 
 
-def load_pretrained(name: str, config: EncoderConfig | None, device: str | None) -> SentenceTransformer:
+def load_pretrained(
+    name: str, config: EncoderConfig | None, device: str | None, trust_remote_code: bool = False
+) -> SentenceTransformer:
     """A sentence-transformers model as it is, or a plain Hugging Face model with pooling on top.
 
+    Its own Python code, if it has any, runs only where `trust_remote_code` says so or `config` names the model.
+
     Raises:
-        ModelError: there is no such model, or the libraries cannot load it.
+        ModelError: there is no such model, it is unsafe, or the libraries cannot load it.
     """
     from sentence_transformers import SentenceTransformer
 
     backbone = find_backbone(name)
+    check_weights(backbone)
+    trusted = trust_remote_code or (config is not None and config.trust_remote_code is not None)
     try:
         if not backbone.is_sentence_transformer:
-            return _with_pooling(backbone.name, config, device)
+            return _with_pooling(backbone.name, config, device, trusted)
         return SentenceTransformer(
-            backbone.name,
-            device=device,
-            model_kwargs=_model_kwargs(config),
-            trust_remote_code=config is not None and config.trust_remote_code is not None,
+            backbone.name, device=device, model_kwargs=_model_kwargs(config), trust_remote_code=trusted
         )
     except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if not trusted and "trust_remote_code" in str(error):
+            raise ModelError(
+                f"model '{name}' comes with Python code of its own, which runs only if it is named: read it, then set "
+                f"encoder.trust_remote_code (evaluate and search: --trust-remote-code) to '{name}'"
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"model '{name}' cannot be loaded: {reason}") from error
 
@@ -121,12 +130,14 @@ def _vocabulary(config: EncoderConfig, section: StaticConfig | TransformerConfig
     return trim_vocabulary(pieces, prefixed_texts()) if section.trim else pieces
 
 
-def _with_pooling(folder_or_name: str, config: EncoderConfig | None, device: str | None) -> SentenceTransformer:
+def _with_pooling(
+    folder_or_name: str, config: EncoderConfig | None, device: str | None, trusted: bool = False
+) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    trust = {"trust_remote_code": config is not None and config.trust_remote_code is not None}
+    trust = {"trust_remote_code": trusted}
     # Texts are embedded as they are: without this, a backbone with a chat template would get them as messages.
     module = Transformer(
         folder_or_name,
@@ -155,7 +166,8 @@ def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
     import torch
 
     if config is None:
-        return {}
+        return {"use_safetensors": True}
     attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
     # Said while loading, because parameters that are then spread over ranks (ZeRO-3) cannot be cast afterwards.
-    return {"dtype": torch.bfloat16 if config.precision == "bf16" else torch.float32, **attention}
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return {"use_safetensors": True, "dtype": dtype, **attention}

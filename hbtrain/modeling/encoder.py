@@ -66,7 +66,7 @@ class Encoder:
             seed: of the random weights.
 
         Raises:
-            ModelError: the backbone or the vocabulary cannot be had.
+            ModelError: the backbone or the vocabulary cannot be had, or has not the layers to freeze.
         """
         import torch
 
@@ -86,7 +86,13 @@ class Encoder:
         return cls._for_training(model, config)
 
     @classmethod
-    def load(cls, name_or_path: str, config: EncoderConfig | None = None, device: str | None = None) -> Encoder:
+    def load(
+        cls,
+        name_or_path: str,
+        config: EncoderConfig | None = None,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Encoder:
         """A model by hub name or folder.
 
         Args:
@@ -95,13 +101,14 @@ class Encoder:
                 evaluation, leaves the model as its makers meant it, with its own prompts. Adapters are `add_lora`'s
                 affair.
             device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
+            trust_remote_code: run Python code that the model brings along. `config` says so with its own key.
 
         Raises:
-            ModelError: there is no such model, or it cannot be loaded or trained.
+            ModelError: there is no such model, it is unsafe, or it cannot be loaded or trained.
         """
         from hbtrain.modeling.build import load_pretrained
 
-        model = load_pretrained(name_or_path, config, device)
+        model = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
             return cls._for_training(model, config)
         prompts: dict[Side, str] = {
@@ -114,6 +121,8 @@ class Encoder:
     def _for_training(cls, model: SentenceTransformer, config: EncoderConfig) -> Encoder:
         from sentence_transformers.base.modules import Normalize, Router
 
+        from hbtrain.modeling.freezing import freeze
+
         if isinstance(model[0], Router):
             raise ModelError(
                 f"encoder.backbone '{config.backbone}' has separate query and passage encoders; "
@@ -125,6 +134,7 @@ class Encoder:
             model.float()
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        freeze(model, config)
         prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}
         # "document" is the name that SentenceTransformer.encode_document looks for first.
         model.prompts = {**prefixes, "document": config.passage_prefix}

@@ -37,12 +37,13 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
         encoder: the encoder inside the engine.
         config: the run's.
         initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
-            that were trained where no rank holds a whole encoder (ZeRO-3) or the one that is trained is in bf16; what
-            is frozen stays in it as it was, to the last bit.
+            that were trained where they are in no state to be saved: spread over ranks (ZeRO-3), lying in one piece
+            of memory that safetensors will not cut up (ZeRO-1 and 2), or in bf16. What is frozen stays in it as it
+            was, to the last bit.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
     """
-    if engine.zero_stage == 3 or config.encoder.precision == "bf16":
+    if engine.zero_stage > 0 or config.encoder.precision == "bf16":
         weights = engine.trained_weights()
         if to is not None:
             encoder = load_for_training(override(config, {"encoder.precision": "fp32"}), initial)

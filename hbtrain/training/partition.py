@@ -1,8 +1,8 @@
 """ZeRO-3 from the first moment: the parameters of a transformer are spread over the ranks while they are loaded.
 
-Rank 0 reads the weights, one module at a time, and each rank keeps its part; so none ever holds the whole model. Modules
-of sentence-transformers around the transformer (a dense layer, a static embedding) are one or two parameters, each of
-which a forward pass gathers whole in any case: they are loaded whole, and spread when the engine takes them over.
+Rank 0 reads the weights, one module at a time, and each rank keeps its part; so none ever holds the whole model.
+Modules of sentence-transformers around the transformer (a dense layer, a static embedding) are one or two parameters,
+each of which a forward pass gathers whole in any case: they are loaded whole, and spread when the engine takes them.
 """
 
 from __future__ import annotations
