@@ -41,7 +41,8 @@ def check_backbone(config: EncoderConfig) -> None:
     else:
         from hbtrain.modeling.weights import check_weights
 
-        check_weights(find_backbone(config.backbone))
+        backbone = find_backbone(config.backbone)
+        check_weights(backbone.name, backbone.is_sentence_transformer)
 
 
 def find_backbone(name: str) -> Backbone:

@@ -102,7 +102,7 @@ def load_pretrained(
     from sentence_transformers import SentenceTransformer
 
     backbone = find_backbone(name)
-    check_weights(backbone)
+    check_weights(backbone.name, backbone.is_sentence_transformer)
     trusted = trust_remote_code or (config is not None and config.trust_remote_code is not None)
     try:
         if not backbone.is_sentence_transformer:

@@ -17,7 +17,11 @@ from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decode
 WIDE = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}
 ARCHITECTURES = {
     "bert": (hf.BertModel(hf.BertConfig(**WIDE, num_hidden_layers=3)), "encoder.layer.", "embeddings."),
-    "xlm-roberta": (hf.XLMRobertaModel(hf.XLMRobertaConfig(**WIDE, num_hidden_layers=3)), "encoder.layer.", "embeddings."),
+    "xlm-roberta": (
+        hf.XLMRobertaModel(hf.XLMRobertaConfig(**WIDE, num_hidden_layers=3)),
+        "encoder.layer.",
+        "embeddings.",
+    ),
     "distilbert": (
         hf.DistilBertModel(hf.DistilBertConfig(vocab_size=30, dim=8, n_heads=2, hidden_dim=12, n_layers=3)),
         "transformer.layer.",

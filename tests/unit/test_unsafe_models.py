@@ -15,7 +15,6 @@ from hbtrain.cli import app
 from hbtrain.config import absolute_paths, load_config
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling import Encoder, check_backbone
-from hbtrain.modeling.backbone import Backbone
 from hbtrain.modeling.weights import check_weights
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_labse
 
@@ -90,9 +89,9 @@ def test_on_the_hub_the_list_of_files_tells(monkeypatch: pytest.MonkeyPatch) -> 
     files = ["config.json", "pytorch_model-00001-of-00002.bin", "onnx/model.onnx", "x/model.safetensors"]
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_: files)
     with pytest.raises(ModelError, match="pytorch_model-00001-of-00002"):
-        check_weights(Backbone("someone/some-model", False))
+        check_weights("someone/some-model", False)
     files.append("model.safetensors.index.json")
-    check_weights(Backbone("someone/some-model", False))
+    check_weights("someone/some-model", False)
 
 
 def test_code_of_a_model_runs_only_if_it_is_named(tmp_path: Path) -> None:
