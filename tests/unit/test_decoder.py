@@ -20,8 +20,7 @@ from tests.unit.tiny_models import TEXTS, encoder_config, save_decoder
 def save(folder: Path, side: str, adds_eos: bool) -> Path:
     """A decoder whose tokenizer pads on `side` and, as that of Qwen3-Embedding, may end each text with its EOS."""
     save_decoder(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.padding_side = side
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side=side)
     tokenizer.eos_token = "[SEP]"
     if adds_eos:
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
