@@ -50,11 +50,28 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     bf16 = _section(user, "bf16")
     _agree(bf16, "enabled", config.encoder.precision == "bf16", f"encoder.precision {config.encoder.precision}")
     decided["bf16"] = {**bf16, **decided["bf16"]}
-    stage = _section(user, "zero_optimization").get("stage", 0)
-    if stage not in (0, 1, 2, 3):
-        raise ConfigError(f"training.deepspeed zero_optimization.stage = {stage!r}: allowed are 0, 1, 2 and 3")
+    _check_zero(_section(user, "zero_optimization"))
     rest = {k: v for k, v in user.items() if k not in {"train_batch_size", "fp16"}}
     return {**rest, **decided}
+
+
+def _check_zero(zero: dict[str, Any]) -> None:
+    place = "training.deepspeed zero_optimization"
+    stage = zero.get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise ConfigError(f"{place}.stage = {stage!r}: allowed are 0, 1, 2 and 3")
+    for key, stages in (("offload_optimizer", (1, 2, 3)), ("offload_param", (3,))):
+        device = _section(zero, key).get("device", "none")
+        if device not in ("none", "cpu"):
+            raise ConfigError(
+                f"{place}.{key}.device = {device!r}: allowed are 'cpu' and 'none'; "
+                "'nvme' needs an extension of DeepSpeed that would have to be compiled on every machine"
+            )
+        if device == "cpu" and stage not in stages:
+            raise ConfigError(
+                f"{place}.{key} has no effect on stage {stage}; it works on {', '.join(map(str, stages))}: "
+                f"change the stage, or leave {key} out"
+            )
 
 
 def zero_stage(config: Config) -> int:
@@ -80,7 +97,9 @@ def _users(setting: str | dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _section(user: dict[str, Any], key: str) -> dict[str, Any]:
-    section = user.get(key, {})
+    section = user.get(key)
+    if section is None:
+        return {}
     if not isinstance(section, dict):
         raise ConfigError(f"training.deepspeed {key} = {section!r}: must be an object")
     return section

@@ -53,10 +53,11 @@ def test_a_rank_holds_half_of_a_transformer_from_the_start(tmp_path, precision):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradient_and_weights_are_those_of_a_whole_model(tmp_path, backbone):
-    checkpointing = backbone in {"decoder", "transformer"}
-    config = configure(
-        tmp_path, BACKBONES[backbone](tmp_path), 3, **{"encoder.gradient_checkpointing": checkpointing}, **SIZES
-    )
+    options = {
+        "encoder.gradient_checkpointing": backbone in {"decoder", "transformer"},
+        "loss.learn_temperature": backbone == "labse",
+    }
+    config = configure(tmp_path, BACKBONES[backbone](tmp_path), 3, **options, **SIZES)
     plain = plain_gradient(config, tmp_path / "initial", 0, torch.device("cpu"))
     for got, losses in on_two_ranks(config, tmp_path):
         assert set(got) >= set(plain)

@@ -34,6 +34,13 @@ def test_the_users_keys_pass_through(tmp_path):
     assert "train_batch_size" not in settings, "uneven shards make it differ from micro-batch times workers"
 
 
+def test_offloading_passes_through():
+    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu", "pin_memory": True}}
+    settings = resolved(**{"training.deepspeed": {"zero_optimization": zero}})
+    assert settings["zero_optimization"] == zero
+    assert settings["zero_force_ds_cpu_optimizer"] is False
+
+
 def test_the_micro_batch_is_the_largest_shard():
     settings = resolved(**{"batching.global_batch_size": 100, "resources.workers": 3})
     assert settings["train_micro_batch_size_per_gpu"] == 34
@@ -49,6 +56,15 @@ def test_the_micro_batch_is_the_largest_shard():
         ({"scheduler": {"type": "WarmupLR"}}, ["'scheduler'", "training.schedule"]),
         ({"zero_optimization": {"stage": "two"}}, ["stage = 'two'", "0, 1, 2 and 3"]),
         ({"zero_optimization": 2}, ["zero_optimization", "an object"]),
+        (
+            {"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme", "nvme_path": "/nvme"}}},
+            ["offload_param.device = 'nvme'", "'cpu'", "compiled"],
+        ),
+        (
+            {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}},
+            ["offload_param", "stage 2", "works on 3"],
+        ),
+        ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, ["stage 0", "works on 1, 2, 3"]),
     ],
 )
 def test_disagreement_is_an_error(user, words):
