@@ -97,7 +97,7 @@ class Encoder:
 
         Args:
             name_or_path: a sentence-transformers model, or a plain Hugging Face model, which gets pooling.
-            config: for training: its prefixes, limits and attention; weights are in its precision. None, for
+            config: for training: its prefixes, limits and attention; a transformer comes in its precision. None, for
                 evaluation, leaves the model as its makers meant it, with its own prompts. Adapters are `add_lora`'s
                 affair.
             device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.

@@ -44,10 +44,10 @@ def test_the_last_token_is_that_of_the_text_alone(tmp_path: Path, side: str, add
     some = select_rows(features, torch.tensor([6, 1]))
     torch.testing.assert_close(encoder.forward_features(some), vectors[[6, 1]], atol=1e-5, rtol=0)
     network, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    for text, vector, row, mask in zip(TEXTS, vectors, features["input_ids"], mask, strict=True):
+    for text, vector, row, used in zip(TEXTS, vectors, features["input_ids"], mask.bool(), strict=True):
         ids = tokenizer("Query: " + text, add_special_tokens=False).input_ids
         ids = [*ids[:11], tokenizer.eos_token_id] if adds_eos else ids[:12]
-        assert row[mask.bool()].tolist() == ids, "a text that is cut has its end-of-text token all the same"
+        assert row[used].tolist() == ids, "a text that is cut has its end-of-text token all the same"
         last = network(torch.tensor([ids])).last_hidden_state[0, -1]
         torch.testing.assert_close(vector, functional.normalize(last, dim=0), atol=1e-5, rtol=0)
     encoder.save(tmp_path / "saved")
