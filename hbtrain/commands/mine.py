@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbtrain.commands.models import quiet, trusts
+
 
 def mine(
     model: str,
@@ -23,6 +25,7 @@ def mine(
     skip_top: int = 0,
     depth: int = 100,
     batch_size: int = 128,
+    trust_remote_code: str | None = None,
 ) -> None:
     """Find hard negatives with an earlier model: `hbtrain mine runs/x/model --data a.jsonl --output b.jsonl.gz`.
 
@@ -51,6 +54,8 @@ def mine(
         Candidates that are looked at for each query, the row's own passages among them.
     batch_size
         Texts encoded at one time.
+    trust_remote_code
+        MODEL again, if Python code that it brings along may run.
     """
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.errors import ConfigError
@@ -61,18 +66,17 @@ def mine(
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    trusted = trusts(model, trust_remote_code)
     find_backbone(model)
     check_output(output)
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)
-    from transformers.utils import logging
-
     from hbtrain.modeling.encoder import Encoder
 
-    logging.disable_progress_bar()
+    quiet()
     console = Console()
     with _Bars(console) as bars:
-        miner = Miner(Encoder.load(model), corpus, options, batch_size, bars.tell)
+        miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
         with atomic_output(output) as stream:
             summary = write_mined(miner, corpus, data, stream)
     table = Table(box=None, show_header=False)

@@ -1,0 +1,32 @@
+"""`hbtrain train`: training and evaluation by a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+
+def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Train and evaluate: `hbtrain train quickstart --batching.alpha 0.3`.
+
+    Parameters
+    ----------
+    recipe
+        A shipped recipe's name (see `hbtrain recipes`) or a YAML file.
+    overrides
+        Any key of the configuration as a flag: --batching.alpha 0.3 --data.sources a.jsonl.gz b.jsonl.gz
+        (see `hbtrain keys`).
+    """
+    from hbtrain.config import load_config
+    from hbtrain.config.flags import parse_flags
+
+    config = load_config(recipe, parse_flags(overrides))
+    from hbtrain.console import RunDisplay, show_outcome
+    from hbtrain.launch import train as run
+
+    console = Console()
+    with RunDisplay(console, config.training.steps) as display:
+        outcome = run(config, display)
+    show_outcome(console, outcome)
