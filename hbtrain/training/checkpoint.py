@@ -8,7 +8,6 @@ A checkpoint can be restored on any number of ranks.
 from __future__ import annotations
 
 import math
-import pickle
 import shutil
 import tempfile
 import time
@@ -104,7 +103,8 @@ class Checkpoints:
 
     def _load(self, folder: Path, manifest: Manifest) -> None:
         if manifest.world_size == self._worker.group.world_size or self._engine.zero_stage == 0:
-            self._load_state(folder, universal=False)
+            with weights_only():
+                self._engine.load(folder, TAG, universal=False)
             return
         converted = self._worker.checkpoints / f"{CONVERTED}{self._token}"
         first = self._worker.group.rank == 0
@@ -115,21 +115,12 @@ class Checkpoints:
                     f"the checkpoint {folder}, saved by {manifest.world_size} workers, cannot be divided among "
                     f"{self._worker.group.world_size}: {failure}; go on with resources.workers {manifest.world_size}"
                 )
-            self._load_state(converted, universal=True)
+            with weights_only():
+                self._engine.load(converted, TAG, universal=True)
             dist.barrier()
         finally:
             if first:
                 shutil.rmtree(converted, ignore_errors=True)
-
-    def _load_state(self, folder: Path, universal: bool) -> None:
-        try:
-            with weights_only():
-                self._engine.load(folder, TAG, universal)
-        except pickle.UnpicklingError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(
-                f"{folder} is not a checkpoint that hbtrain saved and is not loaded: {reason}"
-            ) from error
 
     def _store(self, part: Path, to: Path, manifest: Manifest) -> None:
         """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old."""

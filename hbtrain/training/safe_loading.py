@@ -7,8 +7,11 @@ worker. PyTorch can be told to overrule that, and then takes tensors, plain cont
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from hbtrain.errors import TrainingError
 
 OVERRULE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -17,7 +20,8 @@ OVERRULE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 def weights_only() -> Iterator[None]:
     """Inside, `torch.load` refuses every class but torch's own and the three that DeepSpeed's state is made of.
 
-    A refusal is a `pickle.UnpicklingError`.
+    Raises:
+        TrainingError: a file names another class; it was not run.
     """
     import torch
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
@@ -29,6 +33,12 @@ def weights_only() -> Iterator[None]:
     try:
         with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
             yield
+    except pickle.UnpicklingError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = next((line for line in lines if "GLOBAL" in line), lines[0])
+        raise TrainingError(
+            f"a file of the checkpoint is not one that hbtrain saved, and is not loaded: {reason}"
+        ) from error
     finally:
         if before is None:
             del os.environ[OVERRULE]
