@@ -30,10 +30,13 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources, training = config.resources, config.training
     folder.forget_rays_record()
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Beside this process: any other node may go, and its workers are replaced.
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={
