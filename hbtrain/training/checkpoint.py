@@ -7,6 +7,7 @@ A checkpoint can be restored on any number of ranks.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import tempfile
@@ -56,6 +57,11 @@ class Checkpoints:
             keep: how many checkpoints stay.
         """
         self._engine, self._worker, self._patience, self._keep = engine, worker, patience, keep
+        # Parts on this machine's disk bear the mark of the run. Those that are there are of killed workers: no rank
+        # saves before all have come through the line below.
+        self._mark = f"hbtrain-{hashlib.blake2b(str(worker.checkpoints).encode(), digest_size=6).hexdigest()}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{self._mark}*"):
+            shutil.rmtree(left, ignore_errors=True)
         # Rank 0 looks for all: what is there may change while others look.
         self._earlier, self._token = self._from_first((checkpoints_in(worker.checkpoints), uuid.uuid4().hex[:8]))
         self._refused: dict[str, str] = {}
@@ -67,7 +73,7 @@ class Checkpoints:
             StorageError: this machine's disk is full or cannot be written.
         """
         group, patience = self._worker.group, self._patience
-        folder = Path(tempfile.mkdtemp(prefix="hbtrain-checkpoint-"))
+        folder = Path(tempfile.mkdtemp(prefix=self._mark))
         try:
             self._engine.deepspeed.save_checkpoint(str(folder), tag=TAG)
         except (OSError, RuntimeError) as error:
@@ -127,6 +133,7 @@ class Checkpoints:
         try:
             store(part, to, manifest)
         except OSError as error:
+            shutil.rmtree(to, ignore_errors=True)  # it will not be whole, and room may be what is missing
             raise StorageError(
                 f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; make room there, "
                 "and the same command goes on from the checkpoint before"

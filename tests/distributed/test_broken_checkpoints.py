@@ -1,8 +1,11 @@
 """Two ranks before storage in which checkpoints are damaged: they agree on the newest whole one, and say so."""
 
+import hashlib
 import os
 import pickle
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,11 +48,22 @@ def notes(run, tmp_path_factory):
         shutil.copytree(storage / "whole", storage / harm.__name__)
         harm(*(storage / harm.__name__ / name for name in names))
     copies = {harm.__name__: str(storage / harm.__name__) for harm in (truncate, lose_a_file, lose_a_part, harm_all)}
+    left = leave_a_part_behind(storage / "truncate")
     told = run_ranks(start_all, 2, copies, tree, str(folder))[0]
     poisoned = {"poison": str(storage / "poison")}
     told |= run_ranks(start_all, 1, poisoned, tree, str(folder))[0]
     told["poison, same ranks"] = run_ranks(start_all, 2, poisoned, tree, str(folder))[0]["poison"]
+    told["left behind"] = left.exists()
     return told, storage
+
+
+def leave_a_part_behind(storage):
+    """A part on the local disk, as a killed worker of the run with this storage leaves it."""
+    left = (
+        Path(tempfile.gettempdir()) / f"hbtrain-{hashlib.blake2b(str(storage).encode(), digest_size=6).hexdigest()}-x"
+    )
+    left.mkdir()
+    return left
 
 
 def slice_of(rank, checkpoint):
@@ -124,6 +138,10 @@ def test_a_damaged_one_is_passed_over(notes, harm, reason):
     assert told[harm][-1] == "checkpoint of step 6 kept"
     steps = [name[:13] for name in checkpoints_in(storage / harm)]
     assert steps == ["step-00000006", "step-00000004"], "the damaged one is gone, the new one is there"
+
+
+def test_parts_of_killed_workers_are_removed_from_the_local_disk(notes):
+    assert notes[0]["left behind"] is False
 
 
 def test_none_is_whole(notes):
