@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config
@@ -20,11 +21,14 @@ def connected(config: Config) -> Iterator[dict[str, object]]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+    address = config.resources.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local" and (Path.home() / ".ray" / "auth_token").exists():
+        # Clusters ask for this token by default; Ray shows it only if told to before it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     mine = not ray.is_initialized()
     if mine:
-        address = config.resources.address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:

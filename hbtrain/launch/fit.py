@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config, from_tree, to_tree
+from hbtrain.config.schema import ResourcesConfig
 from hbtrain.errors import HbtrainError, TrainingError
 from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
@@ -26,30 +27,34 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
         TrainingError: training stopped for good.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources, training = config.resources, config.training
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    folder.forget_rays_record()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Beside this process: any other node may go, and its workers are replaced.
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={
             "config": to_tree(config),
             "initial_model": str(folder.initial_model),
             "final_model": str(folder.model),
+            "checkpoints": str(folder.checkpoints),
             "mailbox": mailbox,
         },
         scaling_config=ScalingConfig(
-            num_workers=resources.max_workers,
+            num_workers=_number(resources),
             use_gpu=resources.use_gpu,
             resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
         ),
         run_config=RunConfig(
-            name="ray",
+            name=folder.checkpoints.name,
             storage_path=str(folder.path),
             failure_config=FailureConfig(max_failures=training.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=training.keep_checkpoints),
         ),
     )
     news = News(tracker, observer, training.steps)
@@ -74,17 +79,29 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
     return news.last_step
 
 
+def _number(resources: ResourcesConfig) -> int | tuple[int, int]:
+    """The number of workers as Ray Train takes it: a pair makes the run elastic."""
+    fewest, most = resources.min_workers, resources.max_workers
+    return most if fewest == most else (fewest, most)
+
+
 class News:
     """Hands the workers' events to MLflow and the observer, on a thread of its own.
 
     Attributes:
-        last_step: of the last event; `steps` where none came, as when all had been done before.
+        last_step: the furthest of all events; `steps` where none came, as when all had been done before.
     """
 
     def __init__(self, tracker: Tracker, observer: Observer, steps: int) -> None:
         self._tracker = tracker
         self._observer = observer
-        self.last_step = steps
+        self._steps = steps
+        self._furthest: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """See the class."""
+        return self._steps if self._furthest is None else self._furthest
 
     @contextmanager
     def delivered_from(self, mailbox: Any) -> Iterator[None]:
@@ -105,7 +122,7 @@ class News:
         while not ended:
             ended = done.wait(POLL_S)
             for event in ray.get(mailbox.take.remote()):
-                self.last_step = event.step
+                self._furthest = max(event.step, self._furthest or 0)
                 self._tracker.event(event)
                 self._observer.event(event)
 
@@ -113,9 +130,9 @@ class News:
 def _train_on_worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs on each worker."""
     import ray
-    import ray.train
     from ray.train.torch import get_device
 
+    from hbtrain.launch.uploads import Uploads
     from hbtrain.modeling.gather import ProcessGroup
     from hbtrain.training.loop import train_worker
     from hbtrain.training.worker import Worker
@@ -124,36 +141,19 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     if ray.get(mailbox.failure.remote()) is not None:
         return
 
-    def keep(folder: Path, step: int) -> None:
-        checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        ray.train.report(
-            {"step": step},
-            checkpoint=checkpoint,
-            checkpoint_dir_name=f"step-{step:08d}",
-            delete_local_checkpoint_after_upload=True,
-        )
-
-    def run(checkpoint: Path | None) -> None:
-        worker = Worker(
-            group=ProcessGroup(),
-            device=get_device(),
-            initial_model=Path(settings["initial_model"]),
-            final_model=Path(settings["final_model"]),
-            emit=lambda event: ray.get(mailbox.put.remote(event)),
-            keep=keep,
-            checkpoint=checkpoint,
-        )
-        train_worker(from_tree(settings["config"]), worker)
-        if worker.group.rank == 0:
-            ray.get(mailbox.complete.remote())
-
-    latest = ray.train.get_checkpoint()
+    worker = Worker(
+        group=ProcessGroup(),
+        device=get_device(),
+        initial_model=Path(settings["initial_model"]),
+        final_model=Path(settings["final_model"]),
+        emit=lambda event: ray.get(mailbox.put.remote(event)),
+        keep=Uploads(mailbox).keep,
+        checkpoints=Path(settings["checkpoints"]),
+    )
     try:
-        if latest is None:
-            run(None)
-        else:
-            with latest.as_directory() as folder:
-                run(Path(folder))
+        train_worker(from_tree(settings["config"]), worker)
     except HbtrainError as error:
         ray.get(mailbox.fail.remote(str(error)))
         raise
+    if worker.group.rank == 0:
+        ray.get(mailbox.complete.remote())

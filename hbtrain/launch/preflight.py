@@ -31,7 +31,8 @@ def preflight(config: Config) -> Checked:
         HbtrainError: the first thing that is wrong, in one line.
     """
     shard_sizes(config.batching.global_batch_size, config.resources.max_workers)
-    deepspeed_config(config, config.resources.max_workers)
+    for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
+        deepspeed_config(config, workers)
     check_backbone(config.encoder)
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)

@@ -69,11 +69,13 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
 
 def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, observer: Observer) -> Outcome:
     benchmarks = config.evaluation.benchmarks
+    fewest, most = config.resources.min_workers, config.resources.max_workers
+    workers = str(most) if fewest == most else f"{fewest} to {most}"
     tracker.artifact(folder.config)
     observer.phase("starting Ray")
     with connected(config) as hardware:
         tracker.tags(
-            hardware | {"world_size": config.resources.max_workers, "batch_plan": checked.plan.fingerprint(0, 16)}
+            hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.plan.fingerprint(0, 16)}
         )
         if not (folder.initial_model / "modules.json").exists():
             observer.phase(f"building the {config.encoder.backbone} encoder")
@@ -83,8 +85,8 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
             observer.phase("evaluating before training")
             before = run_task(config, score, to_tree(config), str(folder.initial_model))
             _keep_scores(before, folder.results_before, "results-before", tracker, step=0)
-        workers = config.resources.max_workers
-        observer.phase(f"training {config.training.steps} steps on {workers} worker{'s'[: workers > 1]}")
+        noun = "worker" if workers == "1" else "workers"
+        observer.phase(f"training {config.training.steps} steps on {workers} {noun}")
         steps = fit(config, folder, tracker, observer)
         after: Sequence[Evaluation] = ()
         if benchmarks:

@@ -18,8 +18,23 @@ from typing import Any
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
 from hbtrain.errors import StorageError
 
-ELSEWHERE = ("tracking.", "storage", "resources.address", "evaluation.", "data.cache")
-"""Keys that do not change what is trained, and so do not make another run."""
+ELSEWHERE = (
+    "tracking.",
+    "storage",
+    "resources.",
+    "evaluation.",
+    "data.cache",
+    "loss.block_rows",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.max_failures",
+    "training.step_timeout_s",
+)
+"""Keys, or their beginnings, that do not change what is trained, and so do not make another run.
+
+The number of workers is one of them: a run goes on with another number, in batches of the same size.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,11 @@ class RunFolder:
     def model(self) -> Path:
         """The trained encoder."""
         return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints of training, in what is Ray Train's folder of this run."""
+        return self.path / "ray"
 
     @property
     def results(self) -> Path:
@@ -89,6 +109,14 @@ class RunFolder:
         base = f"{config.name}-{digest}"
         yield cls(root / base)
         yield from (cls(root / f"{base}-{number}") for number in count(2))
+
+    def forget_rays_record(self) -> None:
+        """Delete Ray Train's own list of checkpoints.
+
+        Training finds them by their manifests. The list is not written in one go: one that a kill cut off, or that
+        names a checkpoint that is gone, would keep Ray Train from ever starting in this folder again.
+        """
+        (self.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
     @property
     def is_finished(self) -> bool:

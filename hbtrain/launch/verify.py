@@ -96,8 +96,8 @@ def _gradient_on_worker(settings: dict[str, Any]) -> None:
         initial_model=folder / "initial",
         final_model=folder / "model",
         emit=lambda event: None,
-        keep=lambda part, step: None,
-        checkpoint=None,
+        keep=lambda part: None,
+        checkpoints=folder / "checkpoints",
     )
     gradient = trained_gradient(from_tree(settings["config"]), worker, settings["step"])
     if ray.train.get_context().get_world_rank() == 0:

@@ -2,37 +2,166 @@
 
 DeepSpeed saves each rank's part of model, optimizer and schedule; beside it stand the step and what early stopping
 remembers. The batches need no state (they are a function of the step), nor do random numbers (each step seeds them).
+A checkpoint can be restored on any number of ranks.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
+import shutil
 import tempfile
+import time
+import uuid
 from pathlib import Path
+from typing import TypeVar
 
+import torch.distributed as dist
+
+from hbtrain.errors import StorageError, TrainingError
+from hbtrain.training.checkpoint_files import (
+    CONVERTED,
+    Manifest,
+    checkpoints_in,
+    damage,
+    folder_name,
+    is_complete,
+    prune,
+    step_of,
+    store,
+)
 from hbtrain.training.engine import Engine
+from hbtrain.training.repartition import to_universal
+from hbtrain.training.safe_loading import weights_only
 from hbtrain.training.validation import Patience
-from hbtrain.training.worker import Worker
+from hbtrain.training.worker import Event, Part, Worker
 
 TAG = "state"
+OTHERS_S = 600.0
+"""How long rank 0 waits for the other ranks' parts before it says nothing of a checkpoint."""
+LOOK_S = 0.05
+
+T = TypeVar("T")
 
 
-def save_checkpoint(engine: Engine, worker: Worker, step: int, patience: Patience) -> None:
-    """Save this rank's part and hand it over; collective.
+class Checkpoints:
+    """Saves and restores a run's checkpoints; made on all ranks at one time."""
 
-    Args:
-        engine: what is saved.
-        worker: takes the folder.
-        step: steps done, so the first one to come.
-        patience: early stopping's memory.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="hbtrain-checkpoint-"))
-    state = {"step": step, "best": patience.best, "waited": patience.waited, "world_size": worker.group.world_size}
-    engine.deepspeed.save_checkpoint(str(folder), tag=TAG, client_state=state)
-    worker.keep(folder, step)
+    def __init__(self, engine: Engine, worker: Worker, patience: Patience, keep: int) -> None:
+        """Look for what earlier attempts left; collective.
 
+        Args:
+            engine: what is saved.
+            worker: its `checkpoints` is the storage, its `keep` takes the parts there.
+            patience: early stopping's memory.
+            keep: how many checkpoints stay.
+        """
+        self._engine, self._worker, self._patience, self._keep = engine, worker, patience, keep
+        # Parts on this machine's disk bear the mark of the run. Those that are there are of killed workers: no rank
+        # saves before all have come through the line below.
+        self._mark = f"hbtrain-{hashlib.blake2b(str(worker.checkpoints).encode(), digest_size=6).hexdigest()}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{self._mark}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # Rank 0 looks for all: what is there may change while others look.
+        self._earlier, self._token = self._from_first((checkpoints_in(worker.checkpoints), uuid.uuid4().hex[:8]))
+        self._refused: dict[str, str] = {}
 
-def restore_checkpoint(engine: Engine, folder: Path, patience: Patience) -> int:
-    """Load this rank's part, and return the step to go on from; collective."""
-    _, state = engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
-    patience.best, patience.waited = state["best"], state["waited"]
-    return int(state["step"])
+    def save(self, step: int) -> None:
+        """Save this rank's part after `step` steps, and hand it over; collective.
+
+        Raises:
+            StorageError: this machine's disk is full or cannot be written.
+        """
+        group, patience = self._worker.group, self._patience
+        folder = Path(tempfile.mkdtemp(prefix=self._mark))
+        try:
+            self._engine.deepspeed.save_checkpoint(str(folder), tag=TAG)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise StorageError(f"checkpoint of step {step}: cannot write {folder}: {error}") from error
+        best = patience.best if math.isfinite(patience.best) else None
+        manifest = Manifest(step, group.rank, group.world_size, best, patience.waited)
+        to = self._worker.checkpoints / folder_name(step, self._token)
+        self._worker.keep(Part(step, folder, to, lambda: self._store(folder, to, manifest)))
+
+    def restore(self) -> int:
+        """Load the newest checkpoint that is whole, and return the step to go on from: 0 without one; collective.
+
+        Raises:
+            TrainingError: it cannot be divided among this number of ranks.
+        """
+        group = self._worker.group
+        for name in self._earlier:
+            folder = self._worker.checkpoints / name
+            if reason := self._first_of_all(damage(folder, group.rank, group.world_size)):
+                self._refused[name] = reason
+                continue
+            manifest = Manifest.read(folder, 0)
+            self._load(folder, manifest)
+            self._patience.best = math.inf if manifest.best is None else manifest.best
+            self._patience.waited = manifest.waited
+            workers = f"{group.world_size} worker{'s'[: group.world_size > 1]}"
+            self._tell(manifest.step, f"goes on from the checkpoint of step {manifest.step} on {workers}")
+            return manifest.step
+        if self._refused:
+            self._tell(0, "no checkpoint is whole: begins again at step 0")
+        return 0
+
+    def _load(self, folder: Path, manifest: Manifest) -> None:
+        if manifest.world_size == self._worker.group.world_size or self._engine.zero_stage == 0:
+            with weights_only():
+                self._engine.load(folder, TAG, universal=False)
+            return
+        converted = self._worker.checkpoints / f"{CONVERTED}{self._token}"
+        first = self._worker.group.rank == 0
+        failure = self._from_first(to_universal(folder / TAG, converted / TAG) if first else "")
+        try:
+            if failure:
+                raise TrainingError(
+                    f"the checkpoint {folder}, saved by {manifest.world_size} workers, cannot be divided among "
+                    f"{self._worker.group.world_size}: {failure}; go on with resources.workers {manifest.world_size}"
+                )
+            with weights_only():
+                self._engine.load(converted, TAG, universal=True)
+            dist.barrier()
+        finally:
+            if first:
+                shutil.rmtree(converted, ignore_errors=True)
+
+    def _store(self, part: Path, to: Path, manifest: Manifest) -> None:
+        """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old."""
+        try:
+            store(part, to, manifest)
+        except OSError as error:
+            shutil.rmtree(to, ignore_errors=True)  # it will not be whole, and room may be what is missing
+            raise StorageError(
+                f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; make room there, "
+                "and the same command goes on from the checkpoint before"
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        if manifest.rank > 0:
+            return
+        deadline = time.monotonic() + OTHERS_S
+        while not is_complete(to) and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+        if is_complete(to):
+            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
+            prune(self._worker.checkpoints, self._keep, self._token, self._refused)
+
+    def _tell(self, step: int, text: str) -> None:
+        if self._worker.group.rank == 0:
+            refused = [f"checkpoint of step {step_of(name)} is damaged ({why})" for name, why in self._refused.items()]
+            self._worker.emit(Event(step, {}, ": ".join(["; ".join(refused), text]) if refused else text))
+
+    def _from_first(self, value: T) -> T:
+        """Rank 0's value, on all ranks; collective."""
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self._worker.device)
+        return values[0]
+
+    def _first_of_all(self, text: str) -> str:
+        """The first text that is not empty on some rank; collective."""
+        texts: list[str] = [""] * self._worker.group.world_size
+        dist.all_gather_object(texts, text)
+        return next((text for text in texts if text), "")

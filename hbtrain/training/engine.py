@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class Engine:
             model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
         )
         self.module: nn.Module = self.deepspeed.module
+        self._optimizer, self._scheduler = optimizer, scheduler
 
     def __call__(self, *inputs: Any) -> Any:
         """The module's forward pass."""
@@ -68,6 +70,23 @@ class Engine:
     def learning_rate(self) -> float:
         """Of the step to come."""
         return float(self.deepspeed.get_lr()[0])
+
+    def load(self, folder: Path, tag: str, universal: bool) -> None:
+        """Load a checkpoint that `deepspeed.save_checkpoint` wrote, or its universal form; collective.
+
+        DeepSpeed 0.19.8 reads a universal checkpoint under ZeRO-3 with the settings of the first parameter group for
+        all, and with one step counter that they share and all count up; both are put right here.
+        """
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
+        self.deepspeed._config.load_universal_checkpoint = universal
+        self.deepspeed.load_checkpoint(str(folder), tag=tag)
+        self.deepspeed._config.load_universal_checkpoint = False
+        if not universal:
+            return
+        for group, own, rate in zip(self._optimizer.param_groups, settings, self._scheduler.get_last_lr(), strict=True):
+            group.update(own, lr=rate)
+        for state in self._optimizer.state.values():
+            state["step"] = state["step"].clone()
 
     def trained_weights(self) -> dict[str, Tensor]:
         """On rank 0 the module's state but for what is frozen, on the CPU; empty on the others; collective.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from hbtrain.batching import BatchPlan
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.training.checkpoint import restore_checkpoint, save_checkpoint
+from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.communication import TimedGroup, time_deepspeed
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import export, model_card, trainable
@@ -24,7 +22,7 @@ from hbtrain.training.worker import Event, Worker
 
 
 def train_worker(config: Config, worker: Worker) -> None:
-    """Train `config` on this rank, from `worker.checkpoint` if there is one; collective.
+    """Train `config` on this rank, from the last whole one of `worker.checkpoints` if there is one; collective.
 
     Ends with the trained encoder in `worker.final_model` (saved by rank 0): with a validation source the one of lowest
     validation loss, else that of the last step.
@@ -51,11 +49,12 @@ class Trainer:
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
         self.patience = Patience(config.training.patience)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
+        self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
     def run(self) -> None:
         """All steps that are left."""
         training = self.config.training
-        start = 0 if self.worker.checkpoint is None else self._restore(self.worker.checkpoint)
+        start = self.checkpoints.restore()
         done, stopped = start, self.patience.exhausted
         self.module.train()
         self.meter.start()
@@ -74,8 +73,7 @@ class Trainer:
                     stopped = self._validate(done)
             if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
-                    save_checkpoint(self.engine, self.worker, done, self.patience)
-                self._tell(Event(done, {}, f"checkpoint of step {done} kept"))
+                    self.checkpoints.save(done)
             if stopped:
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
@@ -100,7 +98,11 @@ class Trainer:
 
     def _log(self, step: int) -> None:
         figures = self.meter.read()
-        figures |= {"train/learning_rate": self.engine.learning_rate, "train/gradient_norm": self.engine.gradient_norm}
+        figures |= {
+            "train/learning_rate": self.engine.learning_rate,
+            "train/gradient_norm": self.engine.gradient_norm,
+            "train/workers": float(self.worker.group.world_size),
+        }
         self._tell(Event(step, figures))
 
     def _validate(self, step: int) -> bool:
@@ -125,11 +127,6 @@ class Trainer:
 
     def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
         return Feed(plan, corpus, self.encoder, self.config, self.group.rank, self.group.world_size)
-
-    def _restore(self, folder: Path) -> int:
-        step = restore_checkpoint(self.engine, folder, self.patience)
-        self._tell(Event(step, {}, f"goes on from the checkpoint of step {step}"))
-        return step
 
     def _export(self, step: int) -> None:
         """Save the encoder as it is after `step` steps; collective."""

@@ -27,6 +27,23 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One rank's part of a checkpoint, on this machine's disk.
+
+    Attributes:
+        step: steps done.
+        folder: where the part is.
+        to: the checkpoint's folder in the run's storage.
+        store: takes the part there and deletes it here; may run on a thread of its own. Raises StorageError.
+    """
+
+    step: int
+    folder: Path
+    to: Path
+    store: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Worker:
     """One rank's place in a run.
 
@@ -35,10 +52,9 @@ class Worker:
         device: where this rank computes.
         initial_model: folder of the encoder that training starts from.
         final_model: folder that rank 0 saves the trained encoder to.
-        emit: takes events; called on rank 0 only.
-        keep: takes a folder that holds this rank's part of a checkpoint, and its step; called on all ranks. The
-            folder is the callee's from then on.
-        checkpoint: folder of the checkpoint to go on from, all ranks' parts in it, or None.
+        emit: takes events; called on rank 0 only, on any thread.
+        keep: takes this rank's part of a checkpoint and sees to it that it is stored, now or soon.
+        checkpoints: the folder in storage that holds the run's checkpoints; one that all ranks see.
     """
 
     group: Group
@@ -46,5 +62,5 @@ class Worker:
     initial_model: Path
     final_model: Path
     emit: Callable[[Event], None]
-    keep: Callable[[Path, int], None]
-    checkpoint: Path | None
+    keep: Callable[[Part], None]
+    checkpoints: Path

@@ -51,7 +51,9 @@ def bare(tree: dict, folder: str, threads: int) -> float:
     watch = Throughput()
     path = Path(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    worker = Worker(ProcessGroup(), device, path / "initial", path / "model", watch.event, lambda *_: None, None)
+    worker = Worker(
+        ProcessGroup(), device, path / "initial", path / "model", watch.event, lambda _: None, path / "checkpoints"
+    )
     train_worker(from_tree(tree), worker)
     return watch.median if worker.group.rank == 0 else 0.0
 

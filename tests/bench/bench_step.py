@@ -105,7 +105,7 @@ def our_config(folder: Path, arguments: argparse.Namespace, workers: int, chunks
 def our_worker(folder: str, emit: object) -> Worker:
     path = Path(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Worker(ProcessGroup(), device, path / "initial", path / "model", emit, lambda *_: None, None)
+    return Worker(ProcessGroup(), device, path / "initial", path / "model", emit, lambda _: None, path / "checkpoints")
 
 
 def our_gradient(tree: dict, folder: str) -> dict | None:

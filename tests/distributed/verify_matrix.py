@@ -85,7 +85,7 @@ def build_initial(folder, settings):
 def worker(folder):
     """This rank's place; it keeps and tells nothing."""
     initial, model = Path(folder) / "initial", Path(folder) / "model"
-    return Worker(ProcessGroup(), torch.device("cpu"), initial, model, lambda _: None, lambda *_: None, None)
+    return Worker(ProcessGroup(), torch.device("cpu"), initial, model, lambda _: None, lambda _: None, model.parent)
 
 
 def on_rank(trees, folder):

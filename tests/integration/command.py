@@ -45,10 +45,14 @@ class Command:
 
     def wait_for(self, words, timeout_s):
         """Wait until the output holds `words`; AssertionError if it ends or takes too long."""
+        self.wait_until(lambda output: words in output, timeout_s, repr(words))
+
+    def wait_until(self, holds, timeout_s, what="that"):
+        """Wait until `holds` of the output; AssertionError if the command ends or it takes too long."""
         deadline = time.monotonic() + timeout_s
-        while words not in self.output:
-            assert self.process.poll() is None, f"ended without {words!r}:\n{self.output}"
-            assert time.monotonic() < deadline, f"no {words!r} in {timeout_s} s:\n{self.output}"
+        while not holds(self.output):
+            assert self.process.poll() is None, f"ended without {what}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {what} in {timeout_s} s:\n{self.output}"
             time.sleep(0.1)
 
     def finish(self, timeout_s):
@@ -58,10 +62,10 @@ class Command:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not done in {timeout_s} s:\n{self.output}") from None
 
-    def train_workers(self):
-        """The Ray Train worker processes below this command."""
+    def train_workers(self, root=None):
+        """The Ray Train worker processes below this command, or below process `root` (a node's)."""
         found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in psutil.Process(root or self.process.pid).children(recursive=True):
             try:
                 if "TrainWorker" in " ".join(process.cmdline()):
                     found.append(process)

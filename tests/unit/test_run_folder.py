@@ -25,8 +25,34 @@ def test_the_same_command_goes_on_until_the_run_is_finished(tmp_path):
 def test_what_changes_training_makes_another_run(tmp_path):
     first = RunFolder.open(config(tmp_path))
     assert RunFolder.open(config(tmp_path, **{"batching.alpha": 0.3})).path != first.path
-    assert RunFolder.open(config(tmp_path, **{"resources.workers": 1})).path != first.path
+    assert RunFolder.open(config(tmp_path, **{"training.chunks": 2})).path != first.path
     assert RunFolder.open(config(tmp_path, **{"tracking.experiment": "other"})).path == first.path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("resources.workers", [1, 2]),
+        ("resources.cpus_per_worker", 0.5),
+        ("training.checkpoint_every", 7),
+        ("training.log_every", 7),
+        ("training.max_failures", -1),
+        ("loss.block_rows", 64),
+    ],
+)
+def test_a_run_goes_on_on_other_machines_and_with_other_habits(tmp_path, key, value):
+    first = RunFolder.open(config(tmp_path))
+    assert RunFolder.open(config(tmp_path, **{key: value})).path == first.path
+
+
+def test_rays_own_record_is_forgotten(tmp_path):
+    folder = RunFolder.open(config(tmp_path))
+    folder.forget_rays_record()  # nothing there yet
+    record = folder.checkpoints / "checkpoint_manager_snapshot.json"
+    record.parent.mkdir()
+    record.write_text("{")
+    folder.forget_rays_record()
+    assert not record.exists()
 
 
 def test_the_configuration_is_saved_and_loads_again(tmp_path):

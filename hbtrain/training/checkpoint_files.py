@@ -1,0 +1,185 @@
+"""Checkpoints on disk: a folder each, every rank's part in it, and a manifest that says what a part must hold.
+
+A part is whole when its manifest is there and every file has the size and the digest that stand in it. The manifest
+is written last, so a checkpoint that was cut off while it was written is told from a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+PREFIX = "step-"
+CONVERTED = "universal-"
+"""Folders that a checkpoint is converted into for another number of ranks; they live as long as that takes."""
+BLOCK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a rank's part of a checkpoint is.
+
+    Attributes:
+        step: steps done.
+        rank: the rank whose part it is.
+        world_size: ranks that saved the checkpoint.
+        best: lowest validation loss so far, or None.
+        waited: validations since then.
+        files: {path within the folder: (bytes, BLAKE2b digest)}.
+    """
+
+    step: int
+    rank: int
+    world_size: int
+    best: float | None = None
+    waited: int = 0
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @staticmethod
+    def name(rank: int) -> str:
+        """File name of a rank's manifest."""
+        return f"manifest-{rank:05d}.json"
+
+    @classmethod
+    def read(cls, folder: Path, rank: int) -> Manifest:
+        """A rank's manifest in a checkpoint.
+
+        Raises:
+            ValueError: there is none, or it cannot be read, in words.
+        """
+        try:
+            values = json.loads((folder / cls.name(rank)).read_text(encoding="utf-8"))
+            values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
+            return cls(**values)
+        except FileNotFoundError:
+            raise ValueError(f"the part of rank {rank} was not finished") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{cls.name(rank)} cannot be read: {error}") from error
+
+
+def folder_name(step: int, token: str) -> str:
+    """Name of a checkpoint's folder; `token` tells attempts apart, so that no file of an earlier one is met again."""
+    return f"{PREFIX}{step:08d}-{token}"
+
+
+def step_of(name: str) -> int:
+    """The step in a folder's name."""
+    return int(name.removeprefix(PREFIX).split("-")[0])
+
+
+def checkpoints_in(storage: Path) -> list[str]:
+    """Names of the checkpoints in a folder, whole or not, the furthest step first."""
+    return sorted((path.name for path in storage.glob(f"{PREFIX}????????-*") if path.is_dir()), reverse=True)
+
+
+def store(part: Path, to: Path, manifest: Manifest) -> None:
+    """Copy a rank's part into its checkpoint's folder, each file under another name until it is there; manifest last.
+
+    Raises:
+        OSError: the storage is full or cannot be written.
+    """
+    files: dict[str, tuple[int, str]] = {}
+    for source in sorted(path for path in part.rglob("*") if path.is_file()):
+        name = source.relative_to(part).as_posix()
+        target = to / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files[name] = _copy(source, target)
+    to.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
+    unfinished = to / f".{Manifest.name(manifest.rank)}"
+    with unfinished.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.replace(to / Manifest.name(manifest.rank))
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every rank has finished its part, by manifests and sizes alone."""
+    try:
+        first = Manifest.read(folder, 0)
+        manifests = [first, *(Manifest.read(folder, rank) for rank in range(1, first.world_size))]
+    except ValueError:
+        return False
+    return not any(_wrong_size(folder, name, size) for m in manifests for name, (size, _) in m.files.items())
+
+
+def damage(folder: Path, rank: int, world_size: int) -> str:
+    """What is wrong with a checkpoint, in words; empty if nothing is. Of `world_size` readers, each checks its share.
+
+    Args:
+        folder: the checkpoint.
+        rank: this reader.
+        world_size: readers that share the work; their number is not that of the ranks that saved.
+    """
+    try:
+        first = Manifest.read(folder, 0)
+        for saved in range(rank, first.world_size, world_size):
+            manifest = Manifest.read(folder, saved)
+            if (manifest.step, manifest.world_size) != (first.step, first.world_size):
+                return f"the parts of ranks 0 and {saved} are not of one checkpoint"
+            for name, (size, digest) in manifest.files.items():
+                if wrong := _wrong_size(folder, name, size) or _wrong_content(folder, name, digest):
+                    return wrong
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def prune(storage: Path, keep: int, token: str, refused: Iterable[str]) -> None:
+    """Delete all but the `keep` newest complete checkpoints.
+
+    Those that are not complete go as well, unless they are being written now; so do remains of conversions.
+
+    Args:
+        storage: the folder of checkpoints.
+        keep: how many stay.
+        token: of the attempt that is going on; what it has not finished is being written.
+        refused: names that look complete and are damaged.
+    """
+    refused = set(refused)
+    names = checkpoints_in(storage)
+    complete = [name for name in names if name not in refused and is_complete(storage / name)]
+    stay = {*complete[:keep], *(name for name in names if name.endswith(token) and name not in complete)}
+    for path in [*(storage / name for name in names if name not in stay), *storage.glob(f"{CONVERTED}*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> tuple[int, str]:
+    """Size and digest of what was copied."""
+    digest = hashlib.blake2b(digest_size=16)
+    size = 0
+    unfinished = target.with_name(f".{target.name}")
+    with source.open("rb") as read, unfinished.open("wb") as write:
+        while block := read.read(BLOCK_BYTES):
+            digest.update(block)
+            write.write(block)
+            size += len(block)
+        write.flush()
+        os.fsync(write.fileno())
+    unfinished.replace(target)
+    return size, digest.hexdigest()
+
+
+def _wrong_size(folder: Path, name: str, size: int) -> str:
+    try:
+        found = (folder / name).stat().st_size
+    except OSError:
+        return f"{name} is missing"
+    return "" if found == size else f"{name} has {found} bytes of {size}"
+
+
+def _wrong_content(folder: Path, name: str, expected: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with (folder / name).open("rb") as read:
+            while block := read.read(BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    return "" if digest.hexdigest() == expected else f"{name} holds other bytes than were written"

@@ -1,0 +1,85 @@
+"""Ray nodes on this machine, each with its own processes, that come and go."""
+
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+QUICK = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "4",
+}
+"""A dead node is noticed in seconds."""
+
+ROOT = Path(__file__).parents[2]
+
+
+class Node:
+    """`ray start`, in the foreground of a process of its own; ends with everything below it."""
+
+    def __init__(self, folder, name, *arguments, **environment):
+        self.log = folder / f"node-{name}.txt"
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(
+                ["ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats", *map(str, arguments)],
+                env=os.environ | QUICK | {"PYTHONPATH": str(ROOT)} | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @classmethod
+    def head(cls, folder):
+        """The first node; `folder` has a short path, for sockets lie below it."""
+        return cls(
+            folder, "head", "--head", "--port", _free_port(), "--dashboard-port", _free_port(), "--temp-dir", folder
+        )
+
+    def join(self, folder, name):
+        """Another node of this one's cluster."""
+        return Node(folder, name, "--address", self.address, RAY_AUTH_MODE="token")
+
+    @property
+    def address(self):
+        """Where a head node answers."""
+        return re.search(r"ray start --address='([^']+)'", self.log.read_text())[1]
+
+    def __enter__(self):
+        self.wait_for("Ray runtime started", 90)
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def wait_for(self, words, timeout_s):
+        """Wait until the node's output holds `words`."""
+        deadline = time.monotonic() + timeout_s
+        while words not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+    def kill(self):
+        """kill -9 the node and all that runs on it, as when a machine goes."""
+        try:
+            processes = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
+        except psutil.NoSuchProcess:
+            return
+        for process in processes:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        self.process.wait(10)
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
