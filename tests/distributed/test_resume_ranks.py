@@ -23,10 +23,13 @@ pytestmark = pytest.mark.timeout(900)
 
 STAGES = (0, 1, 2, 3)
 DROPOUT = {"encoder.transformer": {**SMALL["encoder.transformer"], "dropout": 0.1}}
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 VARIANTS = {
     **{f"fp32-{stage}": (stage, {}) for stage in STAGES},
     **{f"bf16-{stage}": (stage, {"encoder.precision": "bf16"}) for stage in (0, 1, 3)},
     **{f"lora-{stage}": (stage, {"encoder.lora": {"rank": 2, "alpha": 4}}) for stage in (1, 3)},
+    **{f"temperature-{stage}": (stage, {"loss.learn_temperature": True}) for stage in (1, 3)},
+    **{f"offload-{stage}": (stage, {}) for stage in (2, 3)},
     "dropout-1": (1, DROPOUT),
 }
 # A learning rate of fine-tuning. The schedule falls, and weight decay is large on one group of parameters and nothing
@@ -45,7 +48,7 @@ def trees(run):
                 "training.checkpoint_every": 3,
                 "training.learning_rate": LEARNING_RATE,
                 "training.weight_decay": 1.0,
-                "training.deepspeed": {"zero_optimization": {"stage": stage}},
+                "training.deepspeed": {"zero_optimization": {"stage": stage, **(OFFLOAD if "offload" in name else {})}},
                 **overrides,
             }
         )
@@ -68,7 +71,7 @@ def train_all(jobs, folder):
         events = []
         trainer = Trainer(from_tree(tree), worker(home(name, folder), events, storage))
         trainer.run()
-        weights = {key: value.float().numpy() for key, value in trainer.engine.whole_weights().items()}
+        weights = {key: value.float().numpy() for key, value in trainer.engine.trained_weights().items()}
         notes = [event.note for event in events if event.note]
         started = next((int(note.split("step ")[1].split()[0]) for note in notes if note.startswith("goes on")), 0)
         results[name] = notes, weights, trainer.plan.fingerprint(started, 6)
@@ -189,6 +192,11 @@ def test_the_weights_have_moved_much_further_than_the_tolerance(trees, on_two):
 @pytest.mark.parametrize("stage", [1, 3])
 def test_adapters_with_a_frozen_backbone(one_after_two, on_two, stage):
     check(one_after_two[0][f"lora-{stage}"], on_two[0][f"lora-{stage}"], 1)
+
+
+@pytest.mark.parametrize("name", ["temperature-1", "temperature-3", "offload-2", "offload-3"])
+def test_a_learned_temperature_and_offloaded_state(one_after_two, on_two, name):
+    check(one_after_two[0][name], on_two[0][name], 1)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
