@@ -60,7 +60,7 @@ class RunDisplay:
         """Move the bar, or print a line."""
         self._figures |= event.metrics
         if event.note:
-            self._console.print(f"         step {event.step}: {event.note}", highlight=False)
+            self._console.print(f"         step {event.step}: {event.note}", highlight=False, soft_wrap=True)
         if not event.metrics:
             return
         if not self._console.is_terminal:
