@@ -216,7 +216,7 @@ class TrainingConfig(Section):
     """Restarts after a worker's death before the run is given up; -1 means without end."""
     step_timeout_s: PositiveFloat = 1800.0
     """Time without progress (a phase of a step, a checkpoint) after which a worker counts as hanging: it is named and
-    killed, and the workers are restarted from the last checkpoint."""
+    killed, and the workers are restarted from the last checkpoint. While they load they have ten minutes at least."""
 
 
 class ResourcesConfig(Section):

@@ -11,6 +11,7 @@ from typing import Any
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
 from hbtrain.errors import HbtrainError, TrainingError
+from hbtrain.launch.kept import with_last_checkpoint
 from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
 from hbtrain.launch.pulse import Pulse
@@ -75,12 +76,12 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
             reason = (
                 f"training failed: {cause}; the workers' logs are in {folder.path / 'ray'} and Ray's session folder"
             )
-        raise TrainingError(reason) from error
+        raise TrainingError(with_last_checkpoint(reason, folder.checkpoints)) from error
     reason = ray.get(mailbox.failure.remote())
-    if reason is None and not ray.get(mailbox.is_complete.remote()):
-        reason = "training was interrupted; the same command goes on from the last checkpoint"
     if reason is not None:
-        raise TrainingError(reason)
+        raise TrainingError(with_last_checkpoint(reason, folder.checkpoints))
+    if not ray.get(mailbox.is_complete.remote()):
+        raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return news.last_step
 
 

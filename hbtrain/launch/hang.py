@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 FINISHED = 2**62
 """Marks of a rank that has come to its end."""
 
+LOADING = ("start", "loading", "restore")
+LOADING_S = 600.0
+"""Models and checkpoints take longer than a step: before the first one the timeout is at least this."""
+
 SILENT_S = 5.0
 """Heartbeats come every second; a rank that has sent none for this long counts as silent."""
 
@@ -82,7 +86,7 @@ class HangDetector:
     """Watches positions over time; pure, its clock is given.
 
     Attributes:
-        timeout_s: time without progress after which a rank counts as hanging.
+        timeout_s: time without progress after which a rank counts as hanging; while it loads, at least `LOADING_S`.
     """
 
     timeout_s: float
@@ -111,7 +115,9 @@ class HangDetector:
         fewest = min(at.marks for at in positions)
         behind = [at for at in positions if at.marks == fewest]
         since_s = self._began_s if missing else max(self._marks[at.rank][1] for at in behind)
-        if fewest == FINISHED or now_s - since_s < self.timeout_s:
+        loading = missing or all(at.phase in LOADING for at in behind)
+        timeout_s = max(self.timeout_s, LOADING_S) if loading else self.timeout_s
+        if fewest == FINISHED or now_s - since_s < timeout_s:
             return None
         silent = [at for at in behind if now_s - self._beats[at.rank][1] >= SILENT_S]
         behind = sorted(silent or behind, key=lambda at: at.rank)

@@ -76,12 +76,14 @@ class Trainer:
                     stopped = self._validate(done)
             if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
+                    self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
             if stopped:
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
             self.worker.at("data", done)
         if self.validation is None or not training.validate_every:
+            self.meter.check(self.engine.is_finite())
             self._export(done)
 
     def _step(self, work: Work) -> None:

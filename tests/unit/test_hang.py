@@ -7,8 +7,8 @@ from hbtrain.launch.hang import FINISHED, HangDetector, Position
 from hbtrain.launch.mailbox import Mailbox
 
 
-def at(rank, marks, beats=0, group="one", world_size=3, **more):
-    return Position(group, world_size, rank, f"node-{rank}", 100 + rank, marks=marks, beats=beats, **more)
+def at(rank, marks, beats=0, group="one", world_size=3, phase="loss", step=1):
+    return Position(group, world_size, rank, f"node-{rank}", 100 + rank, step, phase, marks, beats)
 
 
 def watch(detector, story, every_s=1.0):
@@ -49,10 +49,16 @@ def test_a_deadlock_of_all_names_all():
 
 
 def test_a_rank_that_never_began_is_named():
-    hang, second = watch(HangDetector(20), [[at(0, 5, i), at(2, 5, i)] for i in range(60)])
+    hang, second = watch(HangDetector(20), [[at(0, 5, i), at(2, 5, i)] for i in range(800)])
     assert hang.missing == (1,)
-    assert second == 20
+    assert second == 600
     assert "rank 1 hangs" in hang.words("10:00:00")
+
+
+def test_loading_has_time():
+    hang, second = watch(HangDetector(20), [[at(r, 1, i, phase="loading") for r in range(3)] for i in range(800)])
+    assert len(hang.behind) == 3
+    assert second == 600
 
 
 def test_ranks_at_their_end_wait_for_nobody():
