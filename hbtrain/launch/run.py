@@ -16,7 +16,7 @@ from hbtrain.launch.observer import Observer, Silent
 from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.tasks import build, score
-from hbtrain.tracking import Tracker
+from hbtrain.tracking import UNDELIVERED, Tracker
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
     checked = preflight(config)
     folder = RunFolder.open(config)
     observer.phase(f"run {folder.name}")
-    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name)
+    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.path / UNDELIVERED)
+    for file in folder.path.parent.glob(f"*/{UNDELIVERED}"):
+        if RunFolder(file.parent).is_finished:
+            tracker.adopt(file)
     folder.remember(mlflow_run_id=tracker.run_id)
     status = "FAILED"
     try:
@@ -60,9 +63,9 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
         status = "KILLED"
         raise
     finally:
-        undelivered = tracker.finish(status)
-        if undelivered:
-            observer.phase(undelivered)
+        outages = tracker.finish(status)
+        if outages:
+            observer.phase(outages)
     folder.remember(finished=True)
     return outcome
 
