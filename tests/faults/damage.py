@@ -21,7 +21,9 @@ def damaged(folder, what, hurt):
         "the one before is taken": seen.resumed == [newest - 50],
         "says so": f"checkpoint of step {newest} is damaged" in words,
     }
-    return Row(f"checkpoint {what}", "killed command; newest checkpoint hurt; the same command again", seen, words, checks)
+    return Row(
+        f"checkpoint {what}", "killed command; newest checkpoint hurt; the same command again", seen, words, checks
+    )
 
 
 def checkpoint_truncated(folder):

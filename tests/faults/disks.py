@@ -4,7 +4,7 @@ import subprocess
 from contextlib import contextmanager
 
 from tests.faults.hurt import NO_SCORES, HurtRun, Seen
-from tests.faults.row import Row, Skipped, line_with, no_traceback, survived
+from tests.faults.row import Row, Skipped, line_with, survived
 
 # The first model and two checkpoints fit, with MLflow's database; a third one does not.
 SMALL, LARGE = "76m", "400m"
@@ -16,7 +16,9 @@ def small_disk(folder, size):
     folder.mkdir()
 
     def mount(*options):
-        done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True, check=False
+        )
         if done.returncode:
             raise Skipped(f"cannot mount a small file system here: {done.stderr.decode().strip()}")
 

@@ -20,16 +20,14 @@ NO_SCORES = ["--evaluation.benchmarks", "[]", "--tracking.log_model", "false"]
 class HurtRun(Command):
     """`hbtrain train quickstart ARGUMENTS` whose workers listen to the files that `ask` leaves (see `inject`)."""
 
-    def __init__(self, folder, *arguments, environment=None):
+    def __init__(self, folder, *arguments, **variables):
         self.folder = Path(folder)
         self.faults = self.folder / "faults"
         self.faults.mkdir(exist_ok=True)
         paths = os.pathsep.join([str(Path(__file__).parent / "inject"), str(ROOT)])
         inject = {"PYTHONPATH": paths, "HBTRAIN_FAULTS": str(self.faults)}
         cache = ["--data.cache", self.folder / "cache"]
-        super().__init__(
-            folder, "train", "quickstart", *SLOW, *cache, *arguments, environment=inject | (environment or {})
-        )
+        super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **inject, **variables)
 
     def ask(self, what, rank, phase, delay_s=0.0):
         """Have `rank` hang or be killed (`what`) when it comes to `phase`."""

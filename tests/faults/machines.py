@@ -9,7 +9,7 @@ def node_killed(folder):
     """A node with one of two workers is lost; another one joins."""
     with Node.head(folder) as head, head.join(folder, "second") as second:
         arguments = [*NO_SCORES, "--resources.address", head.address]
-        with HurtRun(folder, *arguments, environment=QUICK) as run:
+        with HurtRun(folder, *arguments, **QUICK) as run:
             run.wait_for("checkpoint of step 100 kept", 250)
             second.kill()
             with head.join(folder, "third"):

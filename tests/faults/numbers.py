@@ -9,7 +9,6 @@ DOUBLING = ["--training.weight_decay", "15", "--training.schedule", "constant"]
 
 def loss_of_nan(folder):
     """Weights that double until they overflow; no checkpoint falls on a step that is logged."""
-    import torch
 
     rare = ["--training.checkpoint_every", "20", "--training.log_every", "1000"]
     with HurtRun(folder, *DOUBLING, *rare, *NO_SCORES, "--resources.workers", "1") as run:

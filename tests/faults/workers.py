@@ -21,7 +21,7 @@ def worker_killed(folder, rank=1):
         os.kill(run.pid(rank), signal.SIGKILL)
         seen = Seen.of(run)
     checks = survived(seen) | went_on(seen)
-    return Row(f"rank {rank} killed", f"kill -9 of its process after step 100 of 300", seen, said(seen), checks)
+    return Row(f"rank {rank} killed", "kill -9 of its process after step 100 of 300", seen, said(seen), checks)
 
 
 def rank_0_killed(folder):
@@ -49,7 +49,9 @@ def driver_killed(folder):
         seen = Seen.of(run)
     folders = list((run.folder / "runs").glob("quickstart-*"))
     checks = survived(seen) | went_on(seen) | {"the same run folder": len(folders) == 1}
-    return Row("driver killed", "kill -9 of the command and all below it; the same command again", seen, said(seen), checks)
+    return Row(
+        "driver killed", "kill -9 of the command and all below it; the same command again", seen, said(seen), checks
+    )
 
 
 def worker_stopped(folder, rank=1):
