@@ -6,6 +6,11 @@ The command line prints it and ends with `exit_code`; a traceback is reserved fo
 
 from __future__ import annotations
 
+import errno
+
+MAKE_ROOM = "make room there, and the same command goes on"
+"""What to do where `is_full`."""
+
 
 class HbtrainError(Exception):
     """Something the user can mend. `exit_code` is what the command line ends with."""
@@ -33,3 +38,11 @@ class TrainingError(HbtrainError):
     """Training stopped after it had begun. The message names the last good checkpoint where there is one."""
 
     exit_code = 1
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a disk or a quota is exhausted: by number, or by the words that libraries in other languages pass on."""
+    numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in numbers
+    return any(f"os error {number}" in str(error) for number in numbers)

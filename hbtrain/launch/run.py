@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbtrain.config import Config, absolute_paths, to_tree
+from hbtrain.errors import MAKE_ROOM, StorageError, is_full
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
@@ -62,6 +63,11 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except OSError as error:
+        if not is_full(error):
+            raise
+        place = error.filename or folder.path
+        raise StorageError(f"cannot write {place}: {error.strerror}; {MAKE_ROOM}") from error
     finally:
         outages = tracker.finish(status)
         if outages:

@@ -1,6 +1,7 @@
-"""Every fault for real: `python -m tests.faults.run [NAME...] [--write]` hurts runs of the quickstart and says how they fared.
+"""Every fault for real: hurts runs of the quickstart recipe, and says how they fared.
 
-With --write the table goes to docs/faults.md. Takes about a minute a fault on two cores.
+`python -m tests.faults.run [NAME...] [--write]`: the scenarios of these names, or all; with --write the table goes to
+docs/faults.md. Takes a minute or two a fault on two cores.
 """
 
 import sys
