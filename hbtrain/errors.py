@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import errno
 
+from hbtrain.secrets import without_passwords
+
 MAKE_ROOM = "make room there, and the same command goes on"
 """What to do where `is_full`."""
 
 
 class HbtrainError(Exception):
-    """Something the user can mend. `exit_code` is what the command line ends with."""
+    """Something the user can mend. `exit_code` is what the command line ends with; the message holds no password."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_passwords(message))
 
 
 class ConfigError(HbtrainError):

@@ -290,6 +290,13 @@ class Config(Section):
     storage: str = "runs"
     """Folder of runs: checkpoints, models, results."""
 
+    @field_validator("storage")
+    @classmethod
+    def _is_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("must be a folder that every node sees; remote storage is used through a mount")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> Config:
         if self.training.patience is not None and self.training.validate_every is None:

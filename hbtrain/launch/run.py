@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbtrain.config import Config, absolute_paths, to_tree
+from hbtrain.config import Config, absolute_paths, override, to_tree
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
@@ -58,7 +58,8 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
     folder.remember(mlflow_run_id=tracker.run_id)
     status = "FAILED"
     try:
-        outcome = _run(config, checked, folder, tracker, observer)
+        # Whatever Ray is given may stand in its logs and on its dashboard.
+        outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"

@@ -2,11 +2,12 @@
 
 from tests.faults.hurt import NO_SCORES, HurtRun, Seen
 from tests.faults.row import Row, line_with, survived
-from tests.integration.nodes import QUICK, Node
 
 
 def node_killed(folder):
     """A node with one of two workers is lost; another one joins."""
+    from tests.integration.nodes import QUICK, Node
+
     with Node.head(folder) as head, head.join(folder, "second") as second:
         arguments = [*NO_SCORES, "--resources.address", head.address]
         with HurtRun(folder, *arguments, **QUICK) as run:
