@@ -83,6 +83,7 @@ class Outbox:
         self._away_since: float | None = None
         self._changed = threading.Condition()
         self._closing = threading.Event()
+        self._given_up = False
         self._thread: threading.Thread | None = None
 
     def put(self, letters: Iterable[Letter]) -> None:
@@ -95,8 +96,9 @@ class Outbox:
                     last.content += letter.content
                 else:
                     self.pending.append(letter)
+            self._closing.clear()
+            self._given_up = False
             if self._thread is None and self.pending:
-                self._closing.clear()
                 self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
                 self._thread.start()
 
@@ -119,12 +121,13 @@ class Outbox:
             file.unlink(missing_ok=True)
 
     def close(self, patience_s: float) -> None:
-        """Wait until all is delivered, or the server has been away for `patience_s` since the call."""
+        """Wait until all is delivered, or the server has been away for `patience_s` since the call; then stop."""
         self._closing.set()
         given_up_at = time.monotonic() + patience_s
         with self._changed:
             while self.pending and (self._away_since is None or time.monotonic() < given_up_at):
                 self._changed.wait(0.1)
+            self._given_up = bool(self.pending)
         self.save()
 
     def save(self) -> bool:
@@ -147,7 +150,7 @@ class Outbox:
     def _deliver(self) -> None:
         while True:
             with self._changed:
-                if not self.pending:
+                if not self.pending or self._given_up:
                     self._thread = None
                     self._changed.notify_all()
                     return

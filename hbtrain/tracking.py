@@ -7,9 +7,10 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -86,7 +87,7 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
             if run_id is None:
-                experiment = self._experiment(config)
+                experiment = _patiently(self._experiment, config)
                 tags = environment_tags() | {
                     "mlflow.runName": config.tracking.run_name or name,
                     "mlflow.source.name": command or f"hbtrain train {config.name}",
@@ -95,16 +96,16 @@ class Tracker:
                     tags["mlflow.parentRunId"] = config.tracking.parent_run_id
                 if "USER" in os.environ:
                     tags["mlflow.user"] = os.environ["USER"]
-                run_id = self._client.create_run(experiment, tags=tags).info.run_id
+                run_id = _patiently(self._client.create_run, experiment, tags=tags).info.run_id
                 given = to_flat(config) if parameters is None else parameters
                 params = [Param(key, _shown(value)) for key, value in given.items()]
                 for start in range(0, len(params), PARAMETERS_AT_ONCE):
-                    self._client.log_batch(run_id, params=params[start : start + PARAMETERS_AT_ONCE])
+                    at_once = params[start : start + PARAMETERS_AT_ONCE]
+                    _patiently(self._client.log_batch, run_id, params=at_once)
             else:
-                self._client.set_terminated(run_id, "RUNNING")
+                _patiently(self._client.set_terminated, run_id, "RUNNING")
         except _failures() as error:
-            reason = str(error).splitlines()[0]
-            raise TrackingError(without_passwords(f"tracking.uri = {self.uri} cannot be used: {reason}")) from error
+            raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {_first_line(error)}") from error
         self.run_id: str = run_id
         self.patience_s = PATIENCE_S
         self._outbox = Outbox(self._send, _failures(), _is_refusal, outbox, without_passwords(self.uri))
@@ -202,6 +203,18 @@ def _failures() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError
 
 
+def _patiently(call: Callable[..., Any], *arguments: object, **named: object) -> Any:
+    """Call the server; where another run is just writing to the same SQLite database, again after a moment."""
+    for wait_s in (0.2, 0.5, 1.0, 2.0):
+        try:
+            return call(*arguments, **named)
+        except _failures() as error:
+            if "database is locked" not in str(error):
+                raise
+            time.sleep(wait_s)
+    return call(*arguments, **named)
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether the server, or the disk, has answered, and would answer the same tomorrow."""
     refusals = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
@@ -229,7 +242,8 @@ def _summary(letters: list[Letter]) -> str:
 
 
 def _first_line(error: Exception | None) -> str:
-    return str(error).strip().splitlines()[0] if error is not None and str(error).strip() else "no reason given"
+    lines = [line for line in str(error or "").strip().splitlines() if not line.startswith("(raised as a result of")]
+    return lines[0] if lines else "no reason given"
 
 
 def _shown(value: object) -> str:

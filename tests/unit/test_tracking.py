@@ -92,7 +92,7 @@ def test_what_is_undelivered_is_delivered_by_the_run_that_goes_on(config, tmp_pa
     file = tmp_path / "undelivered.jsonl"
     (tmp_path / "runs").mkdir()
     (tmp_path / "table.txt").write_text("x")
-    first = Tracker(config, None, "one", file)
+    first = Tracker(config, None, "one", outbox=file)
     with monkeypatch.context() as patch:
         patch.setattr("hbtrain.outbox.RETRY_EVERY_S", 0.01)
         patch.setattr(first._outbox, "_send", refuse)
@@ -102,7 +102,7 @@ def test_what_is_undelivered_is_delivered_by_the_run_that_goes_on(config, tmp_pa
         first.tags({"world_size": 2})
         said = first.finish("FAILED")
     assert f"kept in {file}, the same command delivers it" in said
-    second = Tracker(config, first.run_id, "one", file)
+    second = Tracker(config, first.run_id, "one", outbox=file)
     second.event(Event(20, {"train/loss_mono": 1.4}))
     assert second.finish() == ""
     history = second._client.get_metric_history(first.run_id, "train/loss_mono")
@@ -115,12 +115,12 @@ def test_what_is_undelivered_is_delivered_by_the_run_that_goes_on(config, tmp_pa
 
 def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
-    first = Tracker(config, None, "one", tmp_path / "first.jsonl")
+    first = Tracker(config, None, "one", outbox=tmp_path / "first.jsonl")
     monkeypatch.setattr(first._outbox, "_send", refuse)
     first.patience_s = 0.0
     first.event(Event(10, {"train/loss_mono": 1.5}))
     first.finish()
-    second = Tracker(config, None, "two", tmp_path / "second.jsonl")
+    second = Tracker(config, None, "two", outbox=tmp_path / "second.jsonl")
     second.adopt(tmp_path / "first.jsonl")
     assert second.finish() == ""
     run = second._client.get_run(first.run_id)
@@ -220,3 +220,23 @@ def test_a_relative_database_is_one_place_from_any_folder(config, monkeypatch, t
     assert tracking_uri(config) == "sqlite:////abs/b.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
     assert tracking_uri(config) == "sqlite://"
+
+
+def test_a_database_that_another_run_writes_to_is_asked_again(config, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+    from sqlalchemy.exc import OperationalError
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("hbtrain.tracking.time.sleep", lambda _: None)
+    real, calls = MlflowClient.create_run, []
+
+    def locked_twice(*arguments, **named):
+        calls.append(1)
+        if len(calls) < 3:
+            raise OperationalError("INSERT", {}, Exception("database is locked"))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_run", locked_twice)
+    tracker = Tracker(config, None, "one")
+    assert len(calls) == 3
+    assert stored(tracker).info.run_name == "one"
