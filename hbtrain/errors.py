@@ -7,6 +7,7 @@ The command line prints it and ends with `exit_code`; a traceback is reserved fo
 from __future__ import annotations
 
 import errno
+import os
 
 from hbtrain.secrets import without_passwords
 
@@ -50,4 +51,4 @@ def is_full(error: Exception) -> bool:
     numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in numbers
-    return any(f"os error {number}" in str(error) for number in numbers)
+    return any(f"os error {number}" in str(error) or os.strerror(number) in str(error) for number in numbers)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
-from hbtrain.errors import HbtrainError, TrainingError
+from hbtrain.errors import MAKE_ROOM, HbtrainError, TrainingError, is_full
 from hbtrain.launch.kept import with_last_checkpoint
 from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
@@ -74,7 +74,8 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
         if reason is None:
             cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
             reason = (
-                f"training failed: {cause}; the workers' logs are in {folder.path / 'ray'} and Ray's session folder"
+                f"training failed: {cause}; the workers' logs are in {folder.checkpoints} and Ray's session folder"
+                + (f"; {MAKE_ROOM}" if is_full(error) else "")
             )
         raise TrainingError(with_last_checkpoint(reason, folder.checkpoints)) from error
     reason = ray.get(mailbox.failure.remote())
