@@ -49,7 +49,7 @@ def main(arguments):
             except Skipped as reason:
                 print(f"  skipped: {reason}")
                 continue
-            except AssertionError:
+            except Exception:
                 traceback.print_exc()
                 rows.append(None)
                 continue

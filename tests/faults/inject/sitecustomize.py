@@ -15,6 +15,7 @@ from pathlib import Path
 
 FOLDER = Path(os.environ.get("HBTRAIN_FAULTS", ""))
 TARGET = "hbtrain.launch.pulse"
+TOLD = set()
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -38,7 +39,10 @@ def hurting(at):
     def at_and_hurt(self, phase, step=None):
         at(self, phase, step)
         rank = self._position.rank
-        (FOLDER / f"rank-{rank}").write_text(str(os.getpid()))
+        if os.getpid() not in TOLD:
+            TOLD.add(os.getpid())
+            (FOLDER / f".rank-{rank}").write_text(str(os.getpid()))
+            (FOLDER / f".rank-{rank}").rename(FOLDER / f"rank-{rank}")
         name = f"{rank}-{phase.replace(' ', '-')}"
         delay_s = asked(f"kill-{name}")
         if delay_s is not None:
