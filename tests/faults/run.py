@@ -1,7 +1,7 @@
 """Every fault for real: hurts runs of the quickstart recipe, and says how they fared.
 
-`python -m tests.faults.run [NAME...] [--write]`: the scenarios of these names, or all; with --write the table goes to
-docs/faults.md. Takes a minute or two a fault on two cores.
+`python -m tests.faults.run [NAME...] [--write]`: the scenarios of these names, or all. With --write what was seen goes to
+`observed.json`, and all that is there to docs/faults.md. Takes a minute or two a fault on two cores.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.faults import damage, disks, machines, numbers, outages, workers
 from tests.faults.row import Skipped
+from tests.faults.table import note, write
 from tests.integration.command import ROOT
 
 SCENARIOS = [
@@ -37,7 +38,7 @@ def main(arguments):
     unknown = set(names) - {scenario.__name__ for scenario in SCENARIOS}
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(s.__name__ for s in SCENARIOS)}")
-    rows = []
+    good = True
     for scenario in SCENARIOS:
         if names and scenario.__name__ not in names:
             continue
@@ -51,20 +52,19 @@ def main(arguments):
                 continue
             except Exception:
                 traceback.print_exc()
-                rows.append(None)
+                good = False
                 continue
-        rows.append(row)
         print(f"  {time.monotonic() - started:.0f} s, exit code {row.seen.exit_code}, went on from {row.seen.resumed}")
         print(f"  MLflow {row.seen.mlflow}\n  {row.said}")
-        for check, good in row.checks.items():
-            print(f"  {'yes' if good else 'NO '}  {check}")
+        for check, holds in row.checks.items():
+            print(f"  {'yes' if holds else 'NO '}  {check}", flush=True)
         if not row.good:
-            print(row.seen.output)
-    if "--write" in arguments:
-        from tests.faults.table import write
-
-        write([row for row in rows if row is not None], ROOT / "docs" / "faults.md")
-    return all(row is not None and row.good for row in rows)
+            good = False
+            print(row.seen.output, flush=True)
+        if "--write" in arguments:
+            note(scenario.__name__, row)
+            write([scenario.__name__ for scenario in SCENARIOS], ROOT / "docs" / "faults.md")
+    return good
 
 
 if __name__ == "__main__":
