@@ -54,13 +54,14 @@ class RunDisplay:
     def phase(self, text: str) -> None:
         """Print the phase with the seconds since the start."""
         self._end_bar()
-        self._console.print(f"[dim]{time.monotonic() - self._started:5.0f} s[/dim]  {text}", highlight=False)
+        since_s = time.monotonic() - self._started
+        self._console.print(f"[dim]{since_s:5.0f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def event(self, event: Event) -> None:
         """Move the bar, or print a line."""
         self._figures |= event.metrics
         if event.note:
-            self._console.print(f"         step {event.step}: {event.note}", highlight=False)
+            self._console.print(f"         step {event.step}: {event.note}", highlight=False, soft_wrap=True)
         if not event.metrics:
             return
         if not self._console.is_terminal:

@@ -6,11 +6,22 @@ The command line prints it and ends with `exit_code`; a traceback is reserved fo
 
 from __future__ import annotations
 
+import errno
+import os
+
+from hbtrain.secrets import without_passwords
+
+MAKE_ROOM = "make room there, and the same command goes on"
+"""What to do where `is_full`."""
+
 
 class HbtrainError(Exception):
-    """Something the user can mend. `exit_code` is what the command line ends with."""
+    """Something the user can mend. `exit_code` is what the command line ends with; the message holds no password."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_passwords(message))
 
 
 class ConfigError(HbtrainError):
@@ -33,3 +44,11 @@ class TrainingError(HbtrainError):
     """Training stopped after it had begun. The message names the last good checkpoint where there is one."""
 
     exit_code = 1
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a disk or a quota is exhausted: by number, or by the words that libraries in other languages pass on."""
+    numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in numbers
+    return any(f"os error {number}" in str(error) or os.strerror(number) in str(error) for number in numbers)

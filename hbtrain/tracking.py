@@ -16,13 +16,22 @@ import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import HbtrainError
+from hbtrain.outbox import DESCRIPTION, Letter, Outbox
 from hbtrain.training.worker import Event
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
 SQLITE = "sqlite:///"
 PARAMETERS_AT_ONCE = 100
-METRICS_AT_ONCE = 1000
 """MLflow takes no more in one call."""
+
+UNDELIVERED = "mlflow-undelivered.jsonl"
+"""File in a run's folder: what MLflow did not take."""
+
+PATIENCE_S = 30.0
+"""How long the end of a run waits for a server that is away."""
+
+ENGINE_ATTEMPTS = 5
+"""Attempts to reach a database at the start, some 3 seconds; MLflow's own 10 take two minutes."""
 
 
 class TrackingError(HbtrainError):
@@ -55,8 +64,17 @@ class Tracker:
         name: str,
         command: str | None = None,
         parameters: Mapping[str, object] | None = None,
+        outbox: Path | None = None,
     ) -> None:
         """Go on with run `run_id`, or begin one: with the whole configuration as its parameters, or those given.
+
+        Args:
+            config: the run's.
+            run_id: of the run to go on with, or None.
+            name: of a new run.
+            command: what is shown as the new run's source.
+            parameters: of the new run, in place of the configuration.
+            outbox: file for what the server does not take; what it holds already is delivered first.
 
         Raises:
             TrackingError: the server or the database does not answer.
@@ -64,15 +82,12 @@ class Tracker:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        # A server that is down is to be reported in seconds, and the making of a new database not at all.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        _be_brief()
         self.uri = tracking_uri(config)
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
             if run_id is None:
-                experiment = self._experiment(config)
+                experiment = _patiently(self._experiment, config)
                 tags = environment_tags() | {
                     "mlflow.runName": config.tracking.run_name or name,
                     "mlflow.source.name": command or f"hbtrain train {config.name}",
@@ -81,20 +96,21 @@ class Tracker:
                     tags["mlflow.parentRunId"] = config.tracking.parent_run_id
                 if "USER" in os.environ:
                     tags["mlflow.user"] = os.environ["USER"]
-                run_id = self._client.create_run(experiment, tags=tags).info.run_id
+                run_id = _patiently(self._client.create_run, experiment, tags=tags).info.run_id
                 given = to_flat(config) if parameters is None else parameters
                 params = [Param(key, _shown(value)) for key, value in given.items()]
                 for start in range(0, len(params), PARAMETERS_AT_ONCE):
-                    self._client.log_batch(run_id, params=params[start : start + PARAMETERS_AT_ONCE])
+                    at_once = params[start : start + PARAMETERS_AT_ONCE]
+                    _patiently(self._client.log_batch, run_id, params=at_once)
             else:
-                self._client.set_terminated(run_id, "RUNNING")
+                _patiently(self._client.set_terminated, run_id, "RUNNING")
         except _failures() as error:
-            reason = str(error).splitlines()[0]
-            raise TrackingError(without_passwords(f"tracking.uri = {self.uri} cannot be used: {reason}")) from error
+            raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {_first_line(error)}") from error
         self.run_id: str = run_id
-        self._pending: list[Any] = []
-        self._missed: list[str] = []
-        self._error: Exception | None = None
+        self.patience_s = PATIENCE_S
+        self._outbox = Outbox(self._send, _failures(), _is_refusal, outbox, without_passwords(self.uri))
+        if outbox is not None:
+            self._outbox.adopt(outbox, without=(run_id, "status"))
 
     def event(self, event: Event) -> None:
         """Log the figures of training at their step."""
@@ -102,12 +118,9 @@ class Tracker:
             self.metrics(event.metrics, event.step)
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures at a step. What the server does not take now is kept, and sent with the next figures."""
-        from mlflow.entities import Metric
-
+        """Log figures at a step; like all that follows, it is handed over here and delivered by a thread."""
         now_ms = int(time.time() * 1000)
-        self._pending += [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
-        self._deliver()
+        self._put("figures", [[key, float(value), now_ms, step] for key, value in metrics.items()])
 
     def scores(self, metrics: Mapping[str, float], step: int) -> None:
         """Log scores of an evaluation under `eval/`. MLflow takes no @ in names: `recall@10` becomes `recall_at_10`."""
@@ -115,44 +128,58 @@ class Tracker:
 
     def describe(self, markdown: str) -> None:
         """Set the text that stands at the head of the run's page."""
-        self._attempt("description", self._client.set_tag, self.run_id, "mlflow.note.content", markdown)
+        self._put("tag", [DESCRIPTION, markdown])
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
         for key, value in tags.items():
-            self._attempt(f"tag {key}", self._client.set_tag, self.run_id, key, str(value))
+            self._put("tag", [key, str(value)])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or a folder's content, under `folder`."""
-        store = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        self._attempt(f"artifact {folder or path.name}", store, self.run_id, str(path), folder)
+        self._put("artifact", [str(path), folder])
+
+    def adopt(self, outbox: Path) -> None:
+        """Deliver what the server did not take from another run that is over."""
+        self._outbox.adopt(outbox)
 
     def finish(self, status: str = "FINISHED") -> str:
-        """End the run: FINISHED, FAILED or KILLED. Returns what could not be delivered, in words; empty if all was."""
-        self._deliver()
-        self._attempt(f"status {status}", self._client.set_terminated, self.run_id, status)
-        missed = [*self._missed, f"{len(self._pending)} figures"] if self._pending else self._missed
-        if not missed:
-            return ""
-        reason = str(self._error).splitlines()[0]
-        return without_passwords(f"MLflow run {self.run_id} did not get {', '.join(missed)}: {reason}")
+        """End the run: FINISHED, FAILED or KILLED. Returns what there is to say of outages, in words; mostly nothing.
 
-    def _attempt(self, what: str, call: Callable[..., object], *arguments: object) -> None:
-        """Call the server; what it does not take is remembered, for an outage of it must not end a training."""
-        try:
-            call(*arguments)
-        except _failures() as error:
-            self._missed.append(what)
-            self._error = error
+        Waits for deliveries as long as the server takes them, and `patience_s` for one that is away.
+        """
+        self._put("status", [status, int(time.time() * 1000)])
+        outbox = self._outbox
+        outbox.close(self.patience_s)
+        reason = without_passwords(_first_line(outbox.error))
+        said = []
+        if outbox.refused:
+            said.append(f"MLflow refused {', '.join(outbox.refused)} of run {self.run_id}: {reason}")
+        if outbox.pending:
+            kept = f"; kept in {outbox.file}, the same command delivers it" if outbox.save() else ""
+            said.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending)}: {reason}{kept}")
+        elif outbox.away_s:
+            said.append(f"MLflow was away for {outbox.away_s:.0f} s ({reason}); all has been delivered since")
+        return "; ".join(said)
 
-    def _deliver(self) -> None:
-        """Send the figures that are pending, as far as the server takes them."""
-        try:
-            while self._pending:
-                self._client.log_batch(self.run_id, self._pending[:METRICS_AT_ONCE])
-                del self._pending[:METRICS_AT_ONCE]
-        except _failures() as error:
-            self._error = error
+    def _put(self, kind: str, content: list[object]) -> None:
+        self._outbox.put([Letter(self.run_id, kind, content)])
+
+    def _send(self, letter: Letter) -> None:
+        """Deliver a letter; called on the outbox's thread."""
+        from mlflow.entities import Metric
+
+        client, run_id, content = self._client, letter.run_id, letter.content
+        if letter.kind == "figures":
+            client.log_batch(run_id, [Metric(*figure) for figure in content])
+        elif letter.kind == "tag":
+            client.set_tag(run_id, *content)
+        elif letter.kind == "status":
+            client.set_terminated(run_id, *content)
+        elif Path(content[0]).is_dir():
+            client.log_artifacts(run_id, *content)
+        else:
+            client.log_artifact(run_id, *content)
 
     def _experiment(self, config: Config) -> str:
         """The experiment's id; a new one under SQLite keeps its artifacts in the storage folder."""
@@ -174,6 +201,49 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, OSError
+
+
+def _patiently(call: Callable[..., Any], *arguments: object, **named: object) -> Any:
+    """Call the server; where another run is just writing to the same SQLite database, again after a moment."""
+    for wait_s in (0.2, 0.5, 1.0, 2.0):
+        try:
+            return call(*arguments, **named)
+        except _failures() as error:
+            if "database is locked" not in str(error):
+                raise
+            time.sleep(wait_s)
+    return call(*arguments, **named)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server, or the disk, has answered, and would answer the same tomorrow."""
+    refusals = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
+    return getattr(error, "error_code", None) in refusals or isinstance(error, FileNotFoundError)
+
+
+def _be_brief() -> None:
+    """Have MLflow report a server that is away in seconds, and only through exceptions: retrying is the outbox's."""
+    from mlflow.store.db import utils
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the URI, password and all
+    utils.MAX_RETRY_COUNT = ENGINE_ATTEMPTS
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def _summary(letters: list[Letter]) -> str:
+    """What they hold, e.g. `20 figures, artifact model, status FINISHED`."""
+    figures = sum(len(letter.content) for letter in letters if letter.kind == "figures")
+    others = [str(letter) for letter in letters if letter.kind != "figures"]
+    return ", ".join([f"{figures} figures"] * bool(figures) + others)
+
+
+def _first_line(error: Exception | None) -> str:
+    lines = [line for line in str(error or "").strip().splitlines() if not line.startswith("(raised as a result of")]
+    return lines[0] if lines else "no reason given"
 
 
 def _shown(value: object) -> str:

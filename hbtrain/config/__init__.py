@@ -13,7 +13,7 @@ from hbtrain.config.load import (
 )
 from hbtrain.config.paths import absolute_paths
 from hbtrain.config.schema import Config
-from hbtrain.config.secrets import without_passwords
+from hbtrain.secrets import without_passwords
 
 __all__ = [
     "Config",

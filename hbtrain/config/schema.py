@@ -215,7 +215,8 @@ class TrainingConfig(Section):
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts after a worker's death before the run is given up; -1 means without end."""
     step_timeout_s: PositiveFloat = 1800.0
-    """Time without a finished step after which a worker counts as hanging, and the workers are restarted."""
+    """Time without progress (a phase of a step, a checkpoint) after which a worker counts as hanging: it is named and
+    killed, and the workers are restarted from the last checkpoint. While they load they have ten minutes at least."""
 
 
 class ResourcesConfig(Section):
@@ -288,6 +289,13 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     storage: str = "runs"
     """Folder of runs: checkpoints, models, results."""
+
+    @field_validator("storage")
+    @classmethod
+    def _is_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("must be a folder that every node sees; remote storage is used through a mount")
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Config:

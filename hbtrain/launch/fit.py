@@ -10,10 +10,13 @@ from typing import Any
 
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
-from hbtrain.errors import HbtrainError, TrainingError
+from hbtrain.errors import MAKE_ROOM, HbtrainError, TrainingError, is_full
+from hbtrain.launch.kept import with_last_checkpoint
 from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
+from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watchdog_be_first
 from hbtrain.tracking import Tracker
 
 POLL_S = 0.5
@@ -28,12 +31,13 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources, training = config.resources, config.training
     folder.forget_rays_record()
+    let_the_watchdog_be_first(training.step_timeout_s)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Beside this process: any other node may go, and its workers are replaced.
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
@@ -46,6 +50,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
             "checkpoints": str(folder.checkpoints),
             "mailbox": mailbox,
         },
+        torch_config=TorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=_number(resources),
             use_gpu=resources.use_gpu,
@@ -58,24 +63,26 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
         ),
     )
     news = News(tracker, observer, training.steps)
+    watchdog = Watchdog(mailbox, training.step_timeout_s)
     try:
-        with news.delivered_from(mailbox):
+        with news.delivered_from(mailbox), watchdog.watching():
             trainer.fit()
     except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
         raise KeyboardInterrupt from end
     except TrainingFailedError as error:
-        reason = ray.get(mailbox.failure.remote())
+        reason = ray.get(mailbox.failure.remote()) or watchdog.verdict()
         if reason is None:
             cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
             reason = (
-                f"training failed: {cause}; the workers' logs are in {folder.path / 'ray'} and Ray's session folder"
+                f"training failed: {cause}; the workers' logs are in {folder.checkpoints} and Ray's session folder"
+                + (f"; {MAKE_ROOM}" if is_full(error) else "")
             )
-        raise TrainingError(reason) from error
+        raise TrainingError(with_last_checkpoint(reason, folder.checkpoints)) from error
     reason = ray.get(mailbox.failure.remote())
-    if reason is None and not ray.get(mailbox.is_complete.remote()):
-        reason = "training was interrupted; the same command goes on from the last checkpoint"
     if reason is not None:
-        raise TrainingError(reason)
+        raise TrainingError(with_last_checkpoint(reason, folder.checkpoints))
+    if not ray.get(mailbox.is_complete.remote()):
+        raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return news.last_step
 
 
@@ -141,17 +148,21 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     if ray.get(mailbox.failure.remote()) is not None:
         return
 
+    group = ProcessGroup()
+    pulse = Pulse(mailbox, group.rank, group.world_size)
     worker = Worker(
-        group=ProcessGroup(),
+        group=group,
         device=get_device(),
         initial_model=Path(settings["initial_model"]),
         final_model=Path(settings["final_model"]),
         emit=lambda event: ray.get(mailbox.put.remote(event)),
         keep=Uploads(mailbox).keep,
         checkpoints=Path(settings["checkpoints"]),
+        at=pulse.at,
     )
     try:
-        train_worker(from_tree(settings["config"]), worker)
+        with pulse:
+            train_worker(from_tree(settings["config"]), worker)
     except HbtrainError as error:
         ray.get(mailbox.fail.remote(str(error)))
         raise

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hbtrain.launch.hang import Position
 from hbtrain.training.worker import Event
 
 
 class Mailbox:
-    """An actor between the workers and the driver: events one way, the reason to give up the other."""
+    """An actor between the workers and the driver: events and positions one way, the reason to give up the other."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._failure: str | None = None
         self._complete = False
+        self._group = ""
+        self._positions: dict[int, Position] = {}
+        self._actors: dict[int, Any] = {}
 
     def put(self, event: Event) -> None:
         """Leave an event."""
@@ -21,6 +27,26 @@ class Mailbox:
         """The events left since the last call."""
         events, self._events = self._events, []
         return events
+
+    def join(self, position: Position, actor: Any) -> None:
+        """A worker begins; the first one of a group takes the place of the group before."""
+        if position.group != self._group:
+            self._group, self._positions, self._actors = position.group, {}, {}
+        self._actors[position.rank] = actor
+        self.stand(position)
+
+    def stand(self, position: Position) -> None:
+        """Where a worker stands; nobody waits for this call."""
+        if position.group == self._group:
+            self._positions[position.rank] = position
+
+    def standings(self) -> list[Position]:
+        """Where the workers of the latest group stand."""
+        return list(self._positions.values())
+
+    def actor(self, rank: int) -> Any:
+        """The worker that has `rank` in the latest group."""
+        return self._actors[rank]
 
     def fail(self, reason: str) -> None:
         """Say why going on is no use: restarting the workers would end the same way."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbtrain.config import Config, absolute_paths, to_tree
+from hbtrain.config import Config, absolute_paths, override, to_tree
+from hbtrain.errors import MAKE_ROOM, StorageError, is_full
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
@@ -16,7 +17,7 @@ from hbtrain.launch.observer import Observer, Silent
 from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.tasks import build, score
-from hbtrain.tracking import Tracker
+from hbtrain.tracking import UNDELIVERED, Tracker
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,28 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
     checked = preflight(config)
     folder = RunFolder.open(config)
     observer.phase(f"run {folder.name}")
-    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name)
+    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.path / UNDELIVERED)
+    for file in folder.path.parent.glob(f"*/{UNDELIVERED}"):
+        if RunFolder(file.parent).is_finished:
+            tracker.adopt(file)
     folder.remember(mlflow_run_id=tracker.run_id)
     status = "FAILED"
     try:
-        outcome = _run(config, checked, folder, tracker, observer)
+        # Whatever Ray is given may stand in its logs and on its dashboard.
+        outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except OSError as error:
+        if not is_full(error):
+            raise
+        place = error.filename or folder.path
+        raise StorageError(f"cannot write {place}: {error.strerror}; {MAKE_ROOM}") from error
     finally:
-        undelivered = tracker.finish(status)
-        if undelivered:
-            observer.phase(undelivered)
+        outages = tracker.finish(status)
+        if outages:
+            observer.phase(outages)
     folder.remember(finished=True)
     return outcome
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hbtrain.errors import StorageError
+from hbtrain.errors import MAKE_ROOM, StorageError, is_full
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -30,10 +30,15 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
         if path.exists():
             path.rename(old)
         new.rename(path)
-    except OSError as error:
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_full(error)):  # safetensors and tokenizers have errors of their own
+            raise
         if (temporary / "old").exists() and not path.exists():
             (temporary / "old").rename(path)
-        raise StorageError(f"cannot write a model to {path}: {error.strerror or error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StorageError(
+            f"cannot write a model to {path}: {reason}" + (f"; {MAKE_ROOM}" if is_full(error) else "")
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -71,6 +71,12 @@ class Engine:
         """Of the step to come."""
         return float(self.deepspeed.get_lr()[0])
 
+    def is_finite(self) -> bool:
+        """Whether every weight that this rank holds is a finite number."""
+        # Under ZeRO-3 a parameter is empty between uses, and `ds_tensor` is the rank's part of it.
+        held = (getattr(parameter, "ds_tensor", parameter).detach() for parameter in self.module.parameters())
+        return all(bool(torch.isfinite(weights).all()) for weights in held)
+
     def load(self, folder: Path, tag: str, universal: bool) -> None:
         """Load a checkpoint that `deepspeed.save_checkpoint` wrote, or its universal form; collective.
 

@@ -36,10 +36,11 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config = config
         self.worker = worker
+        worker.at("loading")
         self.encoder = load_on_rank(config, worker)
         self.corpus = ParallelCorpus.from_config(config)
         self.plan = BatchPlan.over(self.corpus, config)
-        self.stopwatch = Stopwatch(worker.device)
+        self.stopwatch = Stopwatch(worker.device, worker.at)
         self.group = TimedGroup(worker.group, self.stopwatch)
         self.feed = self._feed(self.plan, self.corpus)
         self.validation = self._validation_feed()
@@ -54,10 +55,12 @@ class Trainer:
     def run(self) -> None:
         """All steps that are left."""
         training = self.config.training
+        self.worker.at("restore")
         start = self.checkpoints.restore()
         done, stopped = start, self.patience.exhausted
         self.module.train()
         self.meter.start()
+        self.worker.at("data", start)
         for work in self.stopwatch.each(self.feed.steps(start, training.steps if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1
@@ -73,11 +76,14 @@ class Trainer:
                     stopped = self._validate(done)
             if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
+                    self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
             if stopped:
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
+            self.worker.at("data", done)
         if self.validation is None or not training.validate_every:
+            self.meter.check(self.engine.is_finite())
             self._export(done)
 
     def _step(self, work: Work) -> None:
@@ -97,6 +103,7 @@ class Trainer:
         return work.to(self.worker.device)
 
     def _log(self, step: int) -> None:
+        self.worker.at("log")
         figures = self.meter.read()
         figures |= {
             "train/learning_rate": self.engine.learning_rate,
@@ -131,6 +138,7 @@ class Trainer:
     def _export(self, step: int) -> None:
         """Save the encoder as it is after `step` steps; collective."""
         worker = self.worker
+        worker.at("export")
         to = worker.final_model if worker.group.rank == 0 else None
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         export(self.engine, self.encoder, self.config, worker.initial_model, to, card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Meter:
         self._device = device
         self._losses: list[Tensor] = []
         self._works: list[Work] = []
+        self._latest: Work | None = None
 
     def start(self) -> None:
         """Training begins now: what came before is not its time."""
@@ -37,7 +39,8 @@ class Meter:
     def add(self, work: Work, loss: Tensor) -> None:
         """Note a step; `loss` is the rank's part (see `contrastive_loss`) and is not waited for."""
         self._losses.append(loss.detach().float())
-        self._works.append(replace(work, sides=[], chunks=[], ids=None))
+        self._latest = replace(work, sides=[], chunks=[], ids=None)
+        self._works.append(self._latest)
 
     def read(self) -> dict[str, float]:
         """Figures of the steps since the last reading; collective.
@@ -75,18 +78,38 @@ class Meter:
         self._losses, self._works = [], []
         return figures
 
+    def check(self, weights_are_finite: bool) -> None:
+        """Refuse to go on from a lost state; collective, and to be called before anything is saved.
+
+        Args:
+            weights_are_finite: of this rank's part of the model.
+
+        Raises:
+            TrainingError: a loss since the last reading, or the model after it, is not finite on some rank.
+        """
+        if self._losses:
+            self._mean_losses()
+        lost = self._group.all_reduce_sum(torch.tensor([0.0 if weights_are_finite else 1.0], device=self._device))
+        if float(lost) > 0 and self._latest is not None:
+            raise TrainingError(_told(f"weights are not finite after step {self._latest.batch.step}", self._latest))
+
     def _mean_losses(self) -> list[float]:
         """Of each step, over the global batch."""
         sums = self._group.all_reduce_sum(torch.stack(self._losses)).cpu()
         losses: list[float] = (sums / self._group.world_size).tolist()
         for work, loss in zip(self._works, losses, strict=True):
-            if not torch.isfinite(torch.tensor(loss)):
-                rows = ", ".join(map(str, work.batch.rows[:5].tolist()))
-                raise TrainingError(
-                    f"the loss of step {work.batch.step} is {loss}: {work.batch.kind} batch of source "
-                    f"{work.batch.source}, rows {rows}, ...; lower training.learning_rate or look at these rows"
-                )
+            if not math.isfinite(loss):
+                raise TrainingError(_told(f"the loss of step {work.batch.step} is {loss}", work))
         return losses
+
+
+def _told(what: str, work: Work) -> str:
+    """What was found, the batch with its first rows, and what to do."""
+    rows = ", ".join(map(str, work.batch.rows[:5].tolist()))
+    return (
+        f"{what}: {work.batch.kind} batch of source {work.batch.source}, rows {rows}, ...; "
+        "lower training.learning_rate or look at these rows"
+    )
 
 
 def _memory_gib() -> float:

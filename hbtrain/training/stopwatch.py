@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from hbtrain.training.worker import Mark, unmarked
+
 T = TypeVar("T")
 
 OTHER = "other"
@@ -23,7 +25,9 @@ OTHER = "other"
 class Stopwatch:
     """Divides the time between two readings among phases; each moment counts for the innermost phase it lies in."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, at: Mark = unmarked) -> None:
+        """Measure on `device`; `at` is told of every phase as it begins, and of the one around it as it ends."""
+        self._at = at
         self._on_gpu = device.type == "cuda"
         self._running: list[str] = [OTHER]
         self._whole = False
@@ -33,16 +37,19 @@ class Stopwatch:
     def phase(self, name: str, whole: bool = False) -> Iterator[None]:
         """The body belongs to phase `name`; phases within it count for themselves, unless `name` takes the whole."""
         if self._whole:
+            self._at(name)
             yield
             return
         self._whole = whole
         self._running.append(name)
+        self._at(name)
         self._marks.append((name, self._now()))
         try:
             yield
         finally:
             self._whole = False
             self._running.pop()
+            self._at(self._running[-1])
             self._marks.append((self._running[-1], self._now()))
 
     def each(self, items: Iterable[T], name: str) -> Iterator[T]:

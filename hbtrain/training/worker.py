@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -24,6 +25,17 @@ class Event:
     step: int
     metrics: Mapping[str, float]
     note: str = ""
+
+
+class Mark(Protocol):
+    """Told of the phases of training as they begin, in the same order on all ranks; must return at once."""
+
+    def __call__(self, phase: str, step: int | None = None) -> None:
+        """`phase` begins, in `step` if given, else in the same step as the phase before."""
+
+
+def unmarked(phase: str, step: int | None = None) -> None:
+    """A Mark for whoever does not care."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Worker:
         emit: takes events; called on rank 0 only, on any thread.
         keep: takes this rank's part of a checkpoint and sees to it that it is stored, now or soon.
         checkpoints: the folder in storage that holds the run's checkpoints; one that all ranks see.
+        at: told of every phase that begins, so that a hanging worker can be told from those that wait for it.
     """
 
     group: Group
@@ -64,3 +77,4 @@ class Worker:
     emit: Callable[[Event], None]
     keep: Callable[[Part], None]
     checkpoints: Path
+    at: Mark = unmarked

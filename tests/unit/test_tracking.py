@@ -1,3 +1,6 @@
+import re
+import threading
+
 import pytest
 
 from hbtrain.config import load_config, to_flat
@@ -44,34 +47,107 @@ def test_events_scores_and_artifacts(tracker, tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_an_outage_delays_figures_and_loses_none(tracker, monkeypatch):
-    def locked(*_, **__):
-        raise OSError("database is locked")
+@pytest.fixture
+def away(tracker, monkeypatch):
+    """A function that lets the server go away with an error, or come back."""
+    real = {name: getattr(tracker._client, name) for name in ("log_batch", "set_tag", "log_artifact", "set_terminated")}
+    monkeypatch.setattr("hbtrain.outbox.RETRY_EVERY_S", 0.01)
+    monkeypatch.setattr("hbtrain.outbox.CLOSING_RETRY_EVERY_S", 0.01)
+    tracker.patience_s = 0.0
 
-    real = tracker._client.log_batch
-    monkeypatch.setattr(tracker._client, "log_batch", locked)
+    def answer(error):
+        def fail(*_, **__):
+            raise error
+
+        for name, call in real.items():
+            monkeypatch.setattr(tracker._client, name, call if error is None else fail)
+
+    return answer
+
+
+def test_an_outage_delays_figures_and_loses_none(tracker, away):
+    away(OSError("database is locked"))
     tracker.event(Event(10, {"train/loss_mono": 1.5}))
     tracker.event(Event(20, {"train/loss_mono": 1.4}))
-    assert "did not get 2 figures: database is locked" in tracker.finish()
-    monkeypatch.setattr(tracker._client, "log_batch", real)
+    assert "did not get 2 figures, status FINISHED: database is locked" in tracker.finish()
+    away(None)
     tracker.event(Event(30, {"train/loss_mono": 1.3}))
-    assert tracker.finish() == ""
+    tracker.patience_s = 60.0
+    assert re.fullmatch(r"MLflow was away for \d+ s \(database is locked\); all has been .*", tracker.finish())
     history = tracker._client.get_metric_history(tracker.run_id, "train/loss_mono")
     assert [(point.step, point.value) for point in history] == [(10, 1.5), (20, 1.4), (30, 1.3)]
 
 
-def test_what_the_server_refuses_is_said_at_the_end(tracker, tmp_path, monkeypatch):
-    def gone(*_, **__):
-        raise OSError("server gone")
+def test_nobody_waits_for_a_server_that_does_not_answer(tracker, monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(tracker._client, "log_batch", lambda *_: answered.wait(60))
+    for step in range(50):
+        tracker.event(Event(step, {"train/loss_mono": 1.5}))
+    assert sum(len(letter.content) for letter in tracker._outbox.pending) == 50
+    answered.set()
+    assert tracker.finish() == ""
 
-    monkeypatch.setattr(tracker._client, "log_artifact", gone)
-    monkeypatch.setattr(tracker._client, "set_tag", gone)
+
+def test_what_is_undelivered_is_delivered_by_the_run_that_goes_on(config, tmp_path, monkeypatch):
+    file = tmp_path / "undelivered.jsonl"
+    (tmp_path / "runs").mkdir()
     (tmp_path / "table.txt").write_text("x")
-    tracker.artifact(tmp_path / "table.txt")
+    first = Tracker(config, None, "one", outbox=file)
+    with monkeypatch.context() as patch:
+        patch.setattr("hbtrain.outbox.RETRY_EVERY_S", 0.01)
+        patch.setattr(first._outbox, "_send", refuse)
+        first.patience_s = 0.0
+        first.event(Event(10, {"train/loss_mono": 1.5}))
+        first.artifact(tmp_path / "table.txt", "tables")
+        first.tags({"world_size": 2})
+        said = first.finish("FAILED")
+    assert f"kept in {file}, the same command delivers it" in said
+    second = Tracker(config, first.run_id, "one", outbox=file)
+    second.event(Event(20, {"train/loss_mono": 1.4}))
+    assert second.finish() == ""
+    history = second._client.get_metric_history(first.run_id, "train/loss_mono")
+    assert [(point.step, point.value) for point in history] == [(10, 1.5), (20, 1.4)]
+    assert [a.path for a in second._client.list_artifacts(first.run_id, "tables")] == ["tables/table.txt"]
+    assert stored(second).data.tags["world_size"] == "2"
+    assert stored(second).info.status == "FINISHED", "the old status is no longer true"
+    assert not file.exists()
+
+
+def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    first = Tracker(config, None, "one", outbox=tmp_path / "first.jsonl")
+    monkeypatch.setattr(first._outbox, "_send", refuse)
+    first.patience_s = 0.0
+    first.event(Event(10, {"train/loss_mono": 1.5}))
+    first.finish()
+    second = Tracker(config, None, "two", outbox=tmp_path / "second.jsonl")
+    second.adopt(tmp_path / "first.jsonl")
+    assert second.finish() == ""
+    run = second._client.get_run(first.run_id)
+    assert run.data.metrics == {"train/loss_mono": 1.5}
+    assert run.info.status == "FINISHED"
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_letters_for_another_server_stay(config, tracker, tmp_path):
+    file = tmp_path / "first.jsonl"
+    file.write_text('http://elsewhere\n{"run_id": "x", "kind": "status", "content": ["FINISHED"]}\n')
+    tracker.adopt(file)
+    assert tracker.finish() == ""
+    assert file.exists()
+
+
+def refuse(_):
+    raise OSError("server gone")
+
+
+def test_what_the_server_refuses_is_said_and_keeps_nothing_back(tracker, tmp_path):
+    tracker.artifact(tmp_path / "missing.txt")
+    tracker.metrics({"no such name!": 1.0}, 1)
     tracker.tags({"world_size": 2})
-    assert (
-        tracker.finish() == f"MLflow run {tracker.run_id} did not get artifact table.txt, tag world_size: server gone"
-    )
+    said = tracker.finish()
+    assert said.startswith("MLflow refused artifact missing.txt, 1 figures of run")
+    assert stored(tracker).data.tags["world_size"] == "2"
 
 
 def test_a_run_is_continued(tracker, config):
@@ -144,3 +220,23 @@ def test_a_relative_database_is_one_place_from_any_folder(config, monkeypatch, t
     assert tracking_uri(config) == "sqlite:////abs/b.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
     assert tracking_uri(config) == "sqlite://"
+
+
+def test_a_database_that_another_run_writes_to_is_asked_again(config, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+    from sqlalchemy.exc import OperationalError
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("hbtrain.tracking.time.sleep", lambda _: None)
+    real, calls = MlflowClient.create_run, []
+
+    def locked_twice(*arguments, **named):
+        calls.append(1)
+        if len(calls) < 3:
+            raise OperationalError("INSERT", {}, Exception("database is locked"))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_run", locked_twice)
+    tracker = Tracker(config, None, "one")
+    assert len(calls) == 3
+    assert stored(tracker).info.run_name == "one"

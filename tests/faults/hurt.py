@@ -1,0 +1,85 @@
+"""A run of the quickstart that is to be hurt, and what is seen of it afterwards."""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.command import ROOT, Command
+
+SLOW = [
+    "--training.steps", "300", "--training.checkpoint_every", "50", "--training.log_every", "10",
+    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512", "--evaluation.before", "false",
+]  # fmt: skip
+"""Some 15 seconds of training on two cores, with six checkpoints."""
+
+NO_SCORES = ["--evaluation.benchmarks", "[]", "--tracking.log_model", "false"]
+
+
+class HurtRun(Command):
+    """`hbtrain train quickstart ARGUMENTS` whose workers listen to the files that `ask` leaves (see `inject`)."""
+
+    def __init__(self, folder, *arguments, **variables):
+        self.folder = Path(folder)
+        self.faults = self.folder / "faults"
+        self.faults.mkdir(exist_ok=True)
+        paths = os.pathsep.join([str(Path(__file__).parent / "inject"), str(ROOT)])
+        inject = {"PYTHONPATH": paths, "HBTRAIN_FAULTS": str(self.faults)}
+        cache = ["--data.cache", self.folder / "cache"]
+        super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **inject, **variables)
+
+    def ask(self, what, rank, phase, delay_s=0.0):
+        """Have `rank` hang or be killed (`what`) when it comes to `phase`."""
+        temporary = self.faults / "new"
+        temporary.write_text(str(delay_s))
+        temporary.rename(self.faults / f"{what}-{rank}-{phase}")
+
+    def pid(self, rank):
+        """The process of a rank; that of the latest worker group."""
+        return int((self.faults / f"rank-{rank}").read_text())
+
+    def wait_for_count(self, words, count, timeout_s):
+        """Wait until the output holds `words` `count` times."""
+        deadline = time.monotonic() + timeout_s
+        while self.output.count(words) < count:
+            assert self.process.poll() is None, f"ended without {count} times {words!r}:\n{self.output}"
+            assert time.monotonic() < deadline, f"not {count} times {words!r} in {timeout_s} s:\n{self.output}"
+            time.sleep(0.1)
+
+
+@dataclass
+class Seen:
+    """What a run showed in the end.
+
+    Attributes:
+        exit_code: of the command.
+        output: all that it printed.
+        resumed: steps that it went on from.
+        mlflow: statuses of the MLflow runs.
+    """
+
+    exit_code: int
+    output: str
+    resumed: list
+    mlflow: list
+
+    @classmethod
+    def of(cls, run, timeout_s=200, uri=None):
+        """Wait for the end of `run`."""
+        code = run.finish(timeout_s)
+        resumed = [int(x) for x in re.findall(r"goes on from the checkpoint of step (\d+)", run.output)]
+        return cls(code, run.output, resumed, [r.info.status for r in mlflow_runs(run.folder, uri)])
+
+    @property
+    def last_lines(self):
+        """The lines that are no progress."""
+        return [line.strip() for line in self.output.splitlines() if line.strip()][-4:]
+
+
+def mlflow_runs(folder, uri=None):
+    """The runs in the tracking store, newest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri or f"sqlite:///{Path(folder) / 'runs' / 'mlflow.db'}")
+    return client.search_runs([client.get_experiment_by_name("hbtrain").experiment_id])

@@ -1,0 +1,66 @@
+"""On the PYTHONPATH of a run that is to be hurt: makes its workers do what files in `$HBTRAIN_FAULTS` ask for.
+
+A worker leaves its process id in `rank-R`. A file `hang-R-PHASE` makes rank R wait for ever when that phase begins, and
+`kill-R-PHASE` makes it kill -9 itself there; the file's text is a delay in seconds. Each file works once.
+"""
+
+import importlib.abc
+import importlib.machinery
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("HBTRAIN_FAULTS", ""))
+TARGET = "hbtrain.launch.pulse"
+TOLD = set()
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds TARGET as anyone would, and wraps `Pulse.at` once it is loaded."""
+
+    def find_spec(self, name, path, target=None):
+        if name != TARGET:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            module.Pulse.at = hurting(module.Pulse.at)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def hurting(at):
+    def at_and_hurt(self, phase, step=None):
+        at(self, phase, step)
+        rank = self._position.rank
+        if os.getpid() not in TOLD:
+            TOLD.add(os.getpid())
+            (FOLDER / f".rank-{rank}").write_text(str(os.getpid()))
+            (FOLDER / f".rank-{rank}").rename(FOLDER / f"rank-{rank}")
+        name = f"{rank}-{phase.replace(' ', '-')}"
+        delay_s = asked(f"kill-{name}")
+        if delay_s is not None:
+            threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if asked(f"hang-{name}") is not None:
+            time.sleep(10_000)
+
+    return at_and_hurt
+
+
+def asked(name):
+    file = FOLDER / name
+    if not file.exists():
+        return None
+    delay_s = float(file.read_text() or 0)
+    file.unlink()
+    return delay_s
+
+
+if os.environ.get("HBTRAIN_FAULTS"):
+    sys.meta_path.insert(0, Finder())

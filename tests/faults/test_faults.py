@@ -1,0 +1,48 @@
+"""The faults that are cheap to bring about; `run.py` tries them all."""
+
+import os
+import re
+import signal
+
+import pytest
+
+from tests.faults import numbers, outages
+from tests.faults.hurt import NO_SCORES, HurtRun, Seen
+from tests.faults.row import line_with, survived
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def failed(row):
+    return [check for check, good in row.checks.items() if not good]
+
+
+def test_a_stopped_worker_is_named_and_a_killed_rank_0_replaced(tmp_path):
+    with HurtRun(tmp_path, *NO_SCORES, "--training.step_timeout_s", "15") as run:
+        run.wait_for("checkpoint of step 50 kept", 150)
+        stopped = run.pid(1)
+        os.kill(stopped, signal.SIGSTOP)
+        run.wait_for("goes on from the checkpoint", 120)
+        run.wait_for_count("checkpoint of step 150 kept", 1, 120)
+        os.kill(run.pid(0), signal.SIGKILL)
+        seen = Seen.of(run)
+    said = line_with(" hangs since ", seen.output)
+    place = (
+        r"rank 1 on node [0-9.]+ \(pid (\d+)\) hangs since [0-9:]{8}: no progress for \d+ s, last heard of in phase "
+    )
+    assert int(re.search(place, said)[1]) == stopped, seen.output
+    assert seen.output.count(" hangs since ") == 1, "its victims are not accused"
+    assert all(survived(seen).values()), seen.output
+    assert len(seen.resumed) == 2
+    assert seen.resumed[0] >= 50
+    assert seen.resumed[1] >= 150
+
+
+def test_a_loss_of_nan_stops_with_step_rows_and_checkpoint(tmp_path):
+    row = numbers.loss_of_nan(tmp_path)
+    assert not failed(row), row.seen.output
+
+
+def test_an_mlflow_server_that_is_killed_costs_nothing(tmp_path):
+    row = outages.server_comes_back(tmp_path)
+    assert not failed(row), row.seen.output

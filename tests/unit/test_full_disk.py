@@ -1,0 +1,66 @@
+"""A disk that is full, as a limit on the size of files imposes it: `write` fails with EFBIG."""
+
+import errno
+import resource
+import signal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hbtrain.errors import StorageError, is_full
+from hbtrain.modeling.saving import replace_folder
+
+LIMIT = 4096
+
+
+@pytest.fixture
+def no_room():
+    """Files of this process may not grow beyond LIMIT bytes."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def model(weights):
+    def write(folder):
+        (folder / "modules.json").write_text("[]")
+        weights(folder / "model.safetensors")
+
+    return write
+
+
+def by_python(path):
+    path.write_bytes(b"x" * 2 * LIMIT)
+
+
+def by_safetensors(path):
+    save_file({"weights": torch.zeros(LIMIT)}, path)
+
+
+@pytest.mark.parametrize("weights", [by_python, by_safetensors])
+def test_a_model_that_does_not_fit_is_one_line_and_leaves_the_old_one(tmp_path, no_room, weights):
+    replace_folder(tmp_path / "model", model(lambda path: path.write_bytes(b"old")))
+    with pytest.raises(StorageError, match=r"cannot write a model to .*model: .*; make room there") as error:
+        replace_folder(tmp_path / "model", model(weights))
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing half made stays"
+
+
+def test_a_full_disk_is_told_from_other_errors():
+    assert is_full(OSError(errno.ENOSPC, "No space left on device"))
+    assert is_full(Exception("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_full(PermissionError(errno.EACCES, "Permission denied"))
+    assert not is_full(ValueError("a value"))
+
+
+def test_other_errors_while_writing_a_model_are_not_taken_for_it(tmp_path):
+    def broken(_):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        replace_folder(tmp_path / "model", model(broken))
