@@ -1,7 +1,7 @@
 """Every fault for real: hurts runs of the quickstart recipe, and says how they fared.
 
-`python -m tests.faults.run [NAME...] [--write]`: the scenarios of these names, or all. With --write what was seen goes to
-`observed.json`, and all that is there to docs/faults.md. Takes a minute or two a fault on two cores.
+`python -m tests.faults.run [NAME...] [--write]`: the scenarios of these names, or all. With --write what was seen goes
+to `observed.json`, and all that is there to docs/faults.md. Takes a minute or two a fault on two cores.
 """
 
 import sys
