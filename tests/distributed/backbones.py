@@ -1,6 +1,5 @@
 """Runs that start from a tiny backbone: their configuration, their initial folder, and what a rank does with them."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -48,22 +47,16 @@ def configure(folder, backbone, stage=0, **overrides):
     return config
 
 
-def worker(folder, model="model", checkpoints=None, checkpoint=None, events=None):
-    """This rank's place in the run in `folder`."""
-
-    def keep(part, step):
-        if checkpoints is not None:
-            shutil.copytree(part, Path(checkpoints) / f"step-{step}", dirs_exist_ok=True)
-        shutil.rmtree(part)
-
+def worker(folder, model="model", checkpoints=None, events=None):
+    """This rank's place in the run in `folder`; it goes on from what there is in `checkpoints`."""
     return Worker(
         group=ProcessGroup(),
         device=torch.device("cpu"),
         initial_model=Path(folder) / "initial",
         final_model=Path(folder) / model,
         emit=(lambda event: None) if events is None else events.append,
-        keep=keep,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        keep=lambda part: part.store(),
+        checkpoints=Path(checkpoints or Path(folder) / "none"),
     )
 
 

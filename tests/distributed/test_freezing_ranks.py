@@ -1,9 +1,13 @@
 """Frozen layers under every ZeRO stage, on two gloo ranks: trained, checkpointed, resumed and exported."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from hbtrain.config import from_tree, to_tree
+from hbtrain.training.checkpoint_files import checkpoints_in, step_of
 from hbtrain.training.loop import Trainer
 from tests.distributed.backbones import assert_same_training, configure, plainly_trained, weights, worker
 from tests.distributed.ranks import run_ranks
@@ -15,8 +19,13 @@ def trained_and_resumed(tree, folder, checkpoints):
     config = from_tree(tree)
     own = worker(folder, "model", checkpoints)
     Trainer(config, own).run()
-    own.group.all_reduce_sum(torch.zeros(1))  # the checkpoint is whole when all ranks have come here
-    own = worker(folder, "resumed", checkpoint=f"{checkpoints}/step-2")
+    own.group.all_reduce_sum(torch.zeros(1))  # the checkpoints are whole when all ranks have come here
+    if own.group.rank == 0:
+        for name in checkpoints_in(Path(checkpoints)):
+            if step_of(name) != 2:
+                shutil.rmtree(Path(checkpoints) / name)
+    own.group.all_reduce_sum(torch.zeros(1))
+    own = worker(folder, "resumed", checkpoints)
     Trainer(config, own).run()
 
 
