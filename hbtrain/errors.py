@@ -52,3 +52,10 @@ def is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in numbers
     return any(f"os error {number}" in str(error) or os.strerror(number) in str(error) for number in numbers)
+
+
+def is_write_error(error: Exception) -> bool:
+    """Whether a file could not be written; not so where a connection broke, which is an OSError or RuntimeError too."""
+    if isinstance(error, OSError):
+        return not isinstance(error, ConnectionError | TimeoutError)
+    return is_full(error) or "inline_container" in str(error)  # how torch.save says it

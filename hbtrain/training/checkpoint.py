@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from hbtrain.errors import StorageError, TrainingError
+from hbtrain.errors import StorageError, TrainingError, is_write_error
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
     Manifest,
@@ -78,6 +78,8 @@ class Checkpoints:
             self._engine.deepspeed.save_checkpoint(str(folder), tag=TAG)
         except (OSError, RuntimeError) as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if not is_write_error(error):  # another rank died, for one: the workers are restarted
+                raise
             raise StorageError(f"checkpoint of step {step}: cannot write {folder}: {error}") from error
         best = patience.best if math.isfinite(patience.best) else None
         manifest = Manifest(step, group.rank, group.world_size, best, patience.waited)

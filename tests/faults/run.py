@@ -25,6 +25,7 @@ SCENARIOS = [
     damage.checkpoint_incomplete,
     disks.storage_full,
     workers.worker_stopped,
+    workers.worker_stopped_once_too_often,
     workers.worker_waits_for_ever,
     numbers.loss_of_nan,
     outages.database_locked,

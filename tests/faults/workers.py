@@ -4,7 +4,7 @@ import os
 import signal
 
 from tests.faults.hurt import NO_SCORES, HurtRun, Seen
-from tests.faults.row import Row, line_with, survived
+from tests.faults.row import Row, line_with, no_traceback, survived
 
 KEPT = "checkpoint of step 100 kept"
 STEP_TIMEOUT = ["--training.step_timeout_s", "15"]
@@ -77,6 +77,24 @@ def worker_waits_for_ever(folder, rank=0, phase="encode"):
     checks = survived(seen) | went_on(seen) | named(words, rank, pid) | {"its phase": f"in phase {phase} of" in words}
     done = f"rank {rank} sleeps without end when it comes to `{phase}`; step_timeout_s 15"
     return Row("training thread hangs", done, seen, words, checks)
+
+
+def worker_stopped_once_too_often(folder, rank=1):
+    """The same, with no restarts left."""
+    with HurtRun(folder, *NO_SCORES, *STEP_TIMEOUT, "--training.max_failures", "0") as run:
+        run.wait_for(KEPT, 200)
+        pid = run.pid(rank)
+        os.kill(pid, signal.SIGSTOP)
+        seen = Seen.of(run)
+    words = line_with("error: ", seen.output)
+    checks = named(words, rank, pid) | no_traceback(seen)
+    checks |= {
+        "exit code 1": seen.exit_code == 1,
+        "the last good checkpoint": "the last good checkpoint is " in words,
+        "MLflow run FAILED": seen.mlflow == ["FAILED"],
+    }
+    done = f"SIGSTOP of rank {rank}; step_timeout_s 15, max_failures 0"
+    return Row("worker stopped, no restarts left", done, seen, words, checks)
 
 
 def named(words, rank, pid):

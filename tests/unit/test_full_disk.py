@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hbtrain.errors import StorageError, is_full
+from hbtrain.errors import StorageError, is_full, is_write_error
 from hbtrain.modeling.saving import replace_folder
 
 LIMIT = 4096
@@ -64,3 +64,22 @@ def test_other_errors_while_writing_a_model_are_not_taken_for_it(tmp_path):
 
     with pytest.raises(ValueError, match="a bug"):
         replace_folder(tmp_path / "model", model(broken))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_that_cannot_save_is_a_write_error(tmp_path, no_room, zipped):
+    with pytest.raises(RuntimeError) as error:
+        torch.save({"weights": torch.zeros(LIMIT)}, tmp_path / "file.pt", _use_new_zipfile_serialization=zipped)
+    assert is_write_error(error.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        TimeoutError(errno.ETIMEDOUT, "Connection timed out"),
+    ],
+)
+def test_a_broken_connection_is_no_write_error(error):
+    assert not is_write_error(error)
