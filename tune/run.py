@@ -16,8 +16,9 @@ from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.run_folder import ELSEWHERE, RunFolder
 from hbtrain.tracking import Tracker, tracking_uri
+from tune.points import Finished
 from tune.space import Space, Trial, base_config, shown, trials_of
-from tune.summary import Finished, save_summary, summary_markdown
+from tune.summary import save_summary, summary_markdown, summary_tables
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,6 @@ def _keep(folder: SweepFolder, tracker: Tracker) -> None:
 
 
 def _show(console: Console, finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker) -> None:
-    from tune.summary import summary_tables
-
     for table in summary_tables(finished):
         console.print()
         console.print(table)

@@ -5,84 +5,16 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hbtrain.errors import StorageError
-from tune.space import SEED, Trial, short_name, shown
+from tune.curve import alpha_curve, is_curve
+from tune.points import SCORES, Finished, Point, benchmarks_of, points_of, scores_of, spread
+from tune.space import short_name, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score that the summary shows."""
-
-    key: str
-    """Of a benchmark, less its name."""
-    title: str
-    form: str
-    higher_is_better: bool = True
-
-
-SCORES = (
-    Score("mono/map", "mAP monolingual", ".3f"),
-    Score("cross/map", "mAP cross-lingual", ".3f"),
-    Score("multi/map", "mAP multilingual", ".3f"),
-    Score("multi/rank_distance", "rank distance", ",.1f", higher_is_better=False),
-)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A trial with its scores, {`<benchmark>/<setting>/<metric>`: number}."""
-
-    trial: Trial
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Point:
-    """Trials that differ in their seed only."""
-
-    values: dict[str, Any]
-    """{dotted key: value} of the keys that vary, less the seed."""
-    runs: list[Mapping[str, float]]
-    """Scores, one mapping a seed."""
-
-    def of(self, key: str) -> list[float]:
-        """The score `key` of every seed."""
-        return [scores[key] for scores in self.runs]
-
-
-def points_of(finished: Sequence[Finished]) -> list[Point]:
-    """The points of the space that have a finished trial, in the order of the trials."""
-    points: list[Point] = []
-    for one in finished:
-        values = {key: value for key, value in one.trial.values.items() if key != SEED}
-        known = next((point for point in points if point.values == values), None)
-        if known is None:
-            points.append(Point(values, [one.scores]))
-        else:
-            known.runs.append(one.scores)
-    return points
-
-
-def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
-    """Names of the benchmarks that were evaluated, in their order."""
-    return list(dict.fromkeys(key.partition("/")[0] for one in finished for key in one.scores))
-
-
-def scores_of(benchmark: str, points: Sequence[Point]) -> list[Score]:
-    """The scores that all points have on `benchmark`."""
-    return [score for score in SCORES if all(f"{benchmark}/{score.key}" in run for p in points for run in p.runs)]
-
-
-def spread(values: Sequence[float]) -> float:
-    """The sample standard deviation (n - 1); NaN of a single value."""
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 def mean_and_spread(values: Sequence[float], form: str) -> str:
@@ -132,8 +64,6 @@ def save_summary(finished: Sequence[Finished], failures: Mapping[str, str], fold
     Raises:
         StorageError: the folder cannot be written.
     """
-    from tune.curve import alpha_curve, is_curve
-
     points = points_of(finished)
     try:
         (folder / "summary.md").write_text(summary_markdown(finished, failures) + "\n", encoding="utf-8")

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tune.curve import alpha_curve, is_curve
+from tune.points import Finished, points_of
 from tune.space import load_space, trials_of, with_flags
-from tune.summary import Finished, points_of, save_summary, summary_markdown, summary_tables
+from tune.summary import save_summary, summary_markdown, summary_tables
 
 KEYS = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")
 
