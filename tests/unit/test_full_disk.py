@@ -3,6 +3,7 @@
 import errno
 import resource
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,15 +15,17 @@ from hbtrain.modeling.saving import replace_folder
 LIMIT = 4096
 
 
-@pytest.fixture
+@contextmanager
 def no_room():
-    """Files of this process may not grow beyond LIMIT bytes."""
+    """Files of this process may not grow beyond LIMIT bytes, pytest's own output among them: only where it is silent."""
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def model(weights):
@@ -42,9 +45,10 @@ def by_safetensors(path):
 
 
 @pytest.mark.parametrize("weights", [by_python, by_safetensors])
-def test_a_model_that_does_not_fit_is_one_line_and_leaves_the_old_one(tmp_path, no_room, weights):
+def test_a_model_that_does_not_fit_is_one_line_and_leaves_the_old_one(tmp_path, weights):
     replace_folder(tmp_path / "model", model(lambda path: path.write_bytes(b"old")))
-    with pytest.raises(StorageError, match=r"cannot write a model to .*model: .*; make room there") as error:
+    message = r"cannot write a model to .*model: .*; make room there"
+    with pytest.raises(StorageError, match=message) as error, no_room():
         replace_folder(tmp_path / "model", model(weights))
     assert "\n" not in str(error.value)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == b"old"
@@ -67,8 +71,8 @@ def test_other_errors_while_writing_a_model_are_not_taken_for_it(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_torch_that_cannot_save_is_a_write_error(tmp_path, no_room, zipped):
-    with pytest.raises(RuntimeError) as error:
+def test_torch_that_cannot_save_is_a_write_error(tmp_path, zipped):
+    with pytest.raises(RuntimeError) as error, no_room():
         torch.save({"weights": torch.zeros(LIMIT)}, tmp_path / "file.pt", _use_new_zipfile_serialization=zipped)
     assert is_write_error(error.value)
 
