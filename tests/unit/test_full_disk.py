@@ -17,7 +17,7 @@ LIMIT = 4096
 
 @contextmanager
 def no_room():
-    """Files of this process may not grow beyond LIMIT bytes, pytest's own output among them: only where it is silent."""
+    """Files of this process may not grow beyond LIMIT bytes; nor may pytest's own output, which is silent meanwhile."""
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
