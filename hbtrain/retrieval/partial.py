@@ -11,13 +11,14 @@ candidates, wherever these stand, and nothing else of the other shards:
 The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
 
 Shapes: Q queries, N candidates of the shard, D dimensions, P (query, relevant candidate) pairs, T rows of a query tile
-(or those filled), C columns of a candidate tile, M of a piece of it that lies in one language, n pairs of a chunk.
+(or those filled), C columns of a candidate tile (or those filled), B of a block of them, n pairs of a chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -76,10 +77,11 @@ class Blocks:
     """What is in memory at one time; results do not depend on it."""
 
     queries: int = 4096
-    candidates: int = 16_384
-    """Both are rounded up to whole tiles; together (`queries` + `candidates`) x D x 4 bytes."""
+    candidates: int = 8192
+    """Both are rounded up to whole tiles; together (`queries` + `candidates`) x D x 4 bytes, and for each thread the
+    scores of 256 queries with `candidates`."""
     threads: int | None = None
-    """Each takes a tile of 0.6 MiB; None: as many as torch uses."""
+    """None: as many as torch uses."""
 
     def __post_init__(self) -> None:
         if min(self.queries, self.candidates, self.threads or 1) < 1:
@@ -97,9 +99,7 @@ class Partial(NamedTuple):
     """By language code the best candidates [Q, K] of each language; empty unless asked for."""
 
 
-def relevant_scores(
-    q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, threads: int | None = None
-) -> Floats:
+def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, threads: int | None = None) -> Floats:
     """[P] scores of the pairs whose candidates are in the shard, NaN for the others.
 
     Args:
@@ -112,28 +112,36 @@ def relevant_scores(
     Raises:
         ModelError: a score is NaN or infinite.
     """
+    import torch
+
     scores_P = np.full(len(pairs.query), np.nan, np.float32)
+    place_P = pairs.candidate - first
+    inside = np.flatnonzero((place_P >= 0) & (place_P < len(p_ND)))
+    # Queries of the same candidates side by side, such as a question's translations: fewer candidates to a tile.
+    asking, lowest = np.unique(pairs.query[inside], return_index=True)
+    asking = asking[np.argsort(place_P[inside][lowest], kind="stable")]
+    row_Q = np.full(pairs.queries, len(asking))
+    row_Q[asking] = np.arange(len(asking))
+    by_row = inside[np.argsort(row_Q[pairs.query[inside]], kind="stable")]
+    rows = row_Q[pairs.query[by_row]]
 
     def work(start: int) -> None:
-        span = pairs.span(start, start + TILE_QUERIES)
-        place = pairs.candidate[span] - first
-        inside = np.flatnonzero((place >= 0) & (place < len(p_ND)))
-        wanted, column = np.unique(place[inside], return_inverse=True)
-        row = pairs.query[span][inside] - start
-        found = np.empty(len(inside), np.float32)
-        q_TD = tile_of(rows_of(q_QD, start, start + TILE_QUERIES), TILE_QUERIES)
-        scores_TC = _tile()
-        for low in range(0, len(wanted), TILE_CANDIDATES):
-            p_RD = np.asarray(p_ND[wanted[low : low + TILE_CANDIDATES]], np.float32)
+        low, high = np.searchsorted(rows, (start, start + TILE_QUERIES))
+        pair, row = by_row[low:high], rows[low:high] - start
+        wanted, column = np.unique(place_P[pair], return_inverse=True)
+        q_RD = np.asarray(q_QD[asking[start : start + TILE_QUERIES]], np.float32)
+        q_TD = tile_of(q_RD, TILE_QUERIES)
+        scores_TC = torch.empty(TILE_QUERIES, TILE_CANDIDATES)
+        for c in range(0, len(wanted), TILE_CANDIDATES):
+            p_RD = np.asarray(p_ND[wanted[c : c + TILE_CANDIDATES]], np.float32)
             tile_scores(q_TD, tile_of(p_RD, TILE_CANDIDATES), scores_TC)
-            here = (column >= low) & (column < low + TILE_CANDIDATES)
-            found[here] = scores_TC.numpy()[row[here], column[here] - low]
-        if not np.isfinite(found).all():
+            here = (column >= c) & (column < c + TILE_CANDIDATES)
+            scores_P[pair[here]] = scores_TC.numpy()[row[here], column[here] - c]
+        if not np.isfinite(scores_P[pair]).all():
             raise ModelError("a score is NaN or infinite: an embedding holds NaN or infinity, or is too long for fp32")
-        scores_P[span.start + inside] = found
 
     with scoring_threads(threads) as pool:
-        list(pool.map(work, range(0, len(q_QD), TILE_QUERIES)))
+        list(pool.map(work, range(0, len(asking), TILE_QUERIES)))
     forget_pages(p_ND)
     return scores_P
 
@@ -182,12 +190,9 @@ def partial_counts(
         for q_start in range(0, len(q_QD), rows):
             q_RD = rows_of(q_QD, q_start, q_start + rows)
             for p_start in range(0, len(p_ND), columns):
-                p_RD = rows_of(p_ND, p_start, p_start + columns)
-                tiles = [
-                    _Tile(first + p_start + c, p_RD[c : c + TILE_CANDIDATES]) for c in range(0, len(p_RD), TILE_CANDIDATES)
-                ]
+                p_BD = rows_of(p_ND, p_start, p_start + columns)
                 jobs = [
-                    pool.submit(work.score, q_start + r, q_RD[r : r + TILE_QUERIES], tiles)
+                    pool.submit(work.score, q_start + r, q_RD[r : r + TILE_QUERIES], first + p_start, p_BD)
                     for r in range(0, len(q_RD), TILE_QUERIES)
                 ]
                 for job in jobs:
@@ -232,35 +237,32 @@ class _Segment:
     start: int
     stop: int
 
-    def cut(self, start: int, stop: int) -> _Segment:
-        return replace(self, start=max(self.start, start), stop=min(self.stop, stop))
-
-
-class _Tile(NamedTuple):
-    first: int
-    p_RD: Floats
-    """At most TILE_CANDIDATES."""
+    def within(self, start: int, stop: int) -> slice:
+        """Its part of the places [start, stop), counted from `start`; empty if it has none."""
+        low = max(self.start, start)
+        return slice(low - start, max(low, min(self.stop, stop)) - start)
 
 
 class _Chunk(NamedTuple):
-    """n pairs of a query tile, at most one a query."""
+    """n pairs of a query tile, at most one a query, and the candidates found ahead of theirs so far."""
 
-    pair: Int64s
+    pair_n: Int64s
     row_n: Int64s | None
     """Rows of the tile; None: all, in order."""
-    candidate_n1: Int64s
+    candidate_n: Int64s
     lowest: int
     highest: int
-    target_n1: Floats
+    target_n: Floats
     language_n: Int64s
+    languages: frozenset[int]
+    in_language_n: Int64s
+    in_pool_n: Int64s
 
 
 class _Work:
     """The counts and lists of a shard; tiles of different queries may be worked on at one time."""
 
-    def __init__(
-        self, pairs: Pairs, scores_P: Floats, segments: list[_Segment], queries: int, depth: int
-    ) -> None:
+    def __init__(self, pairs: Pairs, scores_P: Floats, segments: list[_Segment], queries: int, depth: int) -> None:
         self._pairs = pairs
         self._scores_P = scores_P
         self._segments = segments
@@ -270,24 +272,30 @@ class _Work:
         self.top: dict[int, Top] = {}
         for segment in segments if depth else []:
             width = min(depth, segment.stop - segment.start)
-            self.top[segment.language] = Top(np.empty((queries, width), np.float32), np.empty((queries, width), np.int64))
+            self.top[segment.language] = Top(
+                np.empty((queries, width), np.float32), np.empty((queries, width), np.int64)
+            )
 
-    def score(self, start: int, q_TD: Floats, tiles: Sequence[_Tile]) -> None:
-        """The queries from `start` against tiles of candidates, which come in the order of the pool."""
-        chunks = self._chunks(start, len(q_TD))
-        tile_TD = tile_of(q_TD, TILE_QUERIES)
-        scores_TC = _tile()
-        for tile in tiles:
-            tile_scores(tile_TD, tile_of(tile.p_RD, TILE_CANDIDATES), scores_TC)
-            stop = tile.first + len(tile.p_RD)
-            for segment in self._segments:
-                if segment.start < stop and segment.stop > tile.first:
-                    piece = segment.cut(tile.first, stop)
-                    scores_TM = scores_TC[: len(q_TD), piece.start - tile.first : piece.stop - tile.first]
-                    for chunk in chunks:
-                        self._count(scores_TM.numpy(), chunk, piece)
-                    if self._depth:
-                        self._keep_best(start, scores_TM, piece, piece.start - segment.start)
+    def score(self, start: int, q_RD: Floats, first: int, p_BD: Floats) -> None:
+        """The queries from `start`, at most a tile, against the candidates from `first`; blocks come in their order."""
+        import torch
+
+        chunks = self._chunks(start, len(q_RD))
+        q_TD = tile_of(q_RD, TILE_QUERIES)
+        scores_TB = torch.empty(TILE_QUERIES, _whole_tiles(len(p_BD), TILE_CANDIDATES))
+        for c in range(0, len(p_BD), TILE_CANDIDATES):
+            p_CD = p_BD[c : c + TILE_CANDIDATES]
+            tile_scores(q_TD, tile_of(p_CD, TILE_CANDIDATES), scores_TB[:, c : c + TILE_CANDIDATES])
+            scores_TC = scores_TB[: len(q_RD), c : c + len(p_CD)].numpy()
+            for chunk in chunks:
+                self._count(chunk, scores_TC, first + c)
+        for chunk in chunks:
+            self.in_language[chunk.pair_n] += chunk.in_language_n
+            self.in_pool[chunk.pair_n] += chunk.in_pool_n
+        for segment in self._segments if self._depth else []:
+            here = segment.within(first, first + len(p_BD))
+            if here.start < here.stop:
+                self._keep_best(start, scores_TB[: len(q_RD), here], first + here.start, segment)
 
     def _chunks(self, start: int, rows: int) -> list[_Chunk]:
         """The pairs of a query tile, such that where all queries have equally many, each chunk has all the rows."""
@@ -299,47 +307,59 @@ class _Work:
         for low in range(0, len(order), rows):
             chosen = order[low : low + rows]
             pair = span.start + chosen
-            candidate = self._pairs.candidate[pair]
-            whole = np.array_equal(row[chosen], np.arange(rows))
+            candidate, language = self._pairs.candidate[pair], self._pairs.language[pair]
             chunks.append(
                 _Chunk(
-                    pair,
-                    None if whole else row[chosen],
-                    candidate[:, None],
-                    int(candidate.min()),
-                    int(candidate.max()),
-                    self._scores_P[pair, None],
-                    self._pairs.language[pair],
+                    pair_n=pair,
+                    row_n=None if np.array_equal(row[chosen], np.arange(rows)) else row[chosen],
+                    candidate_n=candidate,
+                    lowest=int(candidate.min()),
+                    highest=int(candidate.max()),
+                    target_n=self._scores_P[pair],
+                    language_n=language,
+                    languages=frozenset(language.tolist()),
+                    in_language_n=np.zeros(len(pair), np.int64),
+                    in_pool_n=np.zeros(len(pair), np.int64),
                 )
             )
         return chunks
 
-    def _count(self, scores_TM: Floats, chunk: _Chunk, piece: _Segment) -> None:
-        scores_nM = scores_TM if chunk.row_n is None else scores_TM[chunk.row_n]
-        if chunk.lowest >= piece.stop:
-            ahead_nM = scores_nM >= chunk.target_n1
+    def _count(self, chunk: _Chunk, scores_TC: Floats, first: int) -> None:
+        """Add what is ahead of the chunk's candidates among those from `first`."""
+        scores_nC = scores_TC if chunk.row_n is None else scores_TC[chunk.row_n]
+        target_n1 = chunk.target_n[:, None]
+        stop = first + scores_nC.shape[1]
+        if chunk.lowest >= stop:
+            ahead_nC = scores_nC >= target_n1
         else:
-            ahead_nM = scores_nM > chunk.target_n1
-            if chunk.highest >= piece.start:
-                earlier_nM = np.arange(piece.start, piece.stop) < chunk.candidate_n1
-                ahead_nM |= (scores_nM == chunk.target_n1) & earlier_nM
-        # Counting bits is three times as fast as summing booleans.
-        ahead_n = np.bitwise_count(np.packbits(ahead_nM, axis=1)).sum(axis=1, dtype=np.int64)
-        self.in_pool[chunk.pair] += ahead_n
-        own = chunk.language_n == piece.language
-        self.in_language[chunk.pair[own]] += ahead_n[own]
+            ahead_nC = scores_nC > target_n1
+            if chunk.highest >= first:
+                earlier_nC = np.arange(first, stop) < chunk.candidate_n[:, None]
+                ahead_nC |= (scores_nC == target_n1) & earlier_nC
+        chunk.in_pool_n[:] += _true_per_row(ahead_nC)
+        for segment in self._segments:
+            if segment.language in chunk.languages and segment.start < stop and segment.stop > first:
+                own_n = chunk.language_n == segment.language
+                chunk.in_language_n[own_n] += _true_per_row(ahead_nC[:, segment.within(first, stop)])[own_n]
 
-    def _keep_best(self, start: int, scores_TM: Tensor, piece: _Segment, seen: int) -> None:
+    def _keep_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
+        """Those of one language that stand next in the pool, from `first`, into the lists of the queries."""
         import torch
 
-        top = self.top[piece.language]
-        rows = slice(start, start + len(scores_TM))
-        held = min(seen, self._depth)
-        scores_TH = torch.from_numpy(top.scores[rows, :held])
-        places_TH = torch.from_numpy(top.places[rows, :held])
-        scores_TK, places_TK = absorb(scores_TH, places_TH, scores_TM, piece.start, self._depth)
-        top.scores[rows, : scores_TK.shape[1]] = scores_TK.numpy()
-        top.places[rows, : places_TK.shape[1]] = places_TK.numpy()
+        top = self.top[segment.language]
+        rows = slice(start, start + len(scores_RM))
+        held = min(first - segment.start, self._depth)
+        scores_RH = torch.from_numpy(top.scores[rows, :held])
+        places_RH = torch.from_numpy(top.places[rows, :held])
+        scores_RK, places_RK = absorb(scores_RH, places_RH, scores_RM, first, self._depth)
+        top.scores[rows, : scores_RK.shape[1]] = scores_RK.numpy()
+        top.places[rows, : places_RK.shape[1]] = places_RK.numpy()
+
+
+def _true_per_row(mask: npt.NDArray[np.bool_]) -> Int64s:
+    # Counting bits is three times as fast as summing booleans.
+    counts: Int64s = np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
@@ -355,15 +375,9 @@ def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
     bounds = [*starts.tolist(), len(codes)]
     return [
         _Segment(int(codes[start]), first + start, first + stop)
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in pairwise(bounds)
     ]
 
 
 def _whole_tiles(size: int, tile: int) -> int:
     return -(-size // tile) * tile
-
-
-def _tile() -> Tensor:
-    import torch
-
-    return torch.empty(TILE_QUERIES, TILE_CANDIDATES)

@@ -58,7 +58,7 @@ def exact_ranks(
     languages: npt.ArrayLike,
     relevant: Sequence[Int64s],
     block_rows: int = 4096,
-    block_columns: int = 16_384,
+    block_columns: int = 8192,
 ) -> Ranks:
     """Ranks of every query's relevant candidates by inner product in fp32, on the CPU.
 
@@ -67,9 +67,9 @@ def exact_ranks(
         p_ND: embeddings of the candidates, grouped by language; both may be memory-mapped.
         languages: language codes [N] of the candidates, int; equal ones stand together.
         relevant: for each query the indices of its relevant candidates; none in some language is fine, as is none.
-        block_rows: queries in memory at one time, rounded up to a multiple of 128.
-        block_columns: candidates in memory at one time, rounded up to a multiple of 1,024. Memory grows with
-            (`block_rows` + `block_columns`) x D x 4 bytes; the result depends on neither.
+        block_rows: queries in memory at one time, rounded up to a multiple of 256.
+        block_columns: candidates in memory at one time, rounded up to a multiple of 1,024. For memory see `Blocks`;
+            the result depends on neither.
 
     Raises:
         ModelError: an embedding holds NaN or infinity.

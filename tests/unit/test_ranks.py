@@ -126,5 +126,5 @@ def test_arguments_that_do_not_fit_are_refused():
         exact_ranks(q, p, codes[:5], relevant)
     with pytest.raises(ValueError, match=r"\[Q, D\]"):
         exact_ranks(q[:, :5], p, codes, relevant)
-    with pytest.raises(ValueError, match="block_rows"):
+    with pytest.raises(ValueError, match="positive"):
         exact_ranks(q, p, codes, relevant, block_rows=0)
