@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import local
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -77,9 +78,9 @@ class Blocks:
     """What is in memory at one time; results do not depend on it."""
 
     queries: int = 4096
-    candidates: int = 8192
+    candidates: int = 4096
     """Both are rounded up to whole tiles; together (`queries` + `candidates`) x D x 4 bytes, and for each thread the
-    scores of 256 queries with `candidates`."""
+    scores of 512 queries with `candidates`."""
     threads: int | None = None
     """None: as many as torch uses."""
 
@@ -183,9 +184,9 @@ def partial_counts(
         blocks: what is in memory at one time.
     """
     blocks = blocks or Blocks()
-    work = _Work(pairs, scores_P, _segments(languages, first), len(q_QD), depth)
     rows = _whole_tiles(blocks.queries, TILE_QUERIES)
-    columns = _whole_tiles(blocks.candidates, TILE_CANDIDATES)
+    columns = _whole_tiles(min(blocks.candidates, len(p_ND)), TILE_CANDIDATES)
+    work = _Work(pairs, scores_P, _segments(languages, first), columns, depth)
     with scoring_threads(blocks.threads) as pool:
         for q_start in range(0, len(q_QD), rows):
             q_RD = rows_of(q_QD, q_start, q_start + rows)
@@ -262,27 +263,28 @@ class _Chunk(NamedTuple):
 class _Work:
     """The counts and lists of a shard; tiles of different queries may be worked on at one time."""
 
-    def __init__(self, pairs: Pairs, scores_P: Floats, segments: list[_Segment], queries: int, depth: int) -> None:
+    def __init__(self, pairs: Pairs, scores_P: Floats, segments: list[_Segment], columns: int, depth: int) -> None:
+        """Args: `columns`, the most candidates of a block, in whole tiles."""
         self._pairs = pairs
         self._scores_P = scores_P
         self._segments = segments
         self._depth = depth
+        self._columns = columns
+        self._own = local()
         self.in_language = np.zeros(len(pairs.query), np.int64)
         self.in_pool = np.zeros(len(pairs.query), np.int64)
         self.top: dict[int, Top] = {}
         for segment in segments if depth else []:
-            width = min(depth, segment.stop - segment.start)
+            width, queries = min(depth, segment.stop - segment.start), pairs.queries
             self.top[segment.language] = Top(
                 np.empty((queries, width), np.float32), np.empty((queries, width), np.int64)
             )
 
     def score(self, start: int, q_RD: Floats, first: int, p_BD: Floats) -> None:
         """The queries from `start`, at most a tile, against the candidates from `first`; blocks come in their order."""
-        import torch
-
         chunks = self._chunks(start, len(q_RD))
         q_TD = tile_of(q_RD, TILE_QUERIES)
-        scores_TB = torch.empty(TILE_QUERIES, _whole_tiles(len(p_BD), TILE_CANDIDATES))
+        scores_TB = self._scratch()
         for c in range(0, len(p_BD), TILE_CANDIDATES):
             p_CD = p_BD[c : c + TILE_CANDIDATES]
             tile_scores(q_TD, tile_of(p_CD, TILE_CANDIDATES), scores_TB[:, c : c + TILE_CANDIDATES])
@@ -296,6 +298,15 @@ class _Work:
             here = segment.within(first, first + len(p_BD))
             if here.start < here.stop:
                 self._keep_best(start, scores_TB[: len(q_RD), here], first + here.start, segment)
+
+    def _scratch(self) -> Tensor:
+        """[T, B] the thread's own; new memory for every tile would cost a tenth of the time."""
+        import torch
+
+        if not hasattr(self._own, "scores_TB"):
+            self._own.scores_TB = torch.empty(TILE_QUERIES, self._columns)
+        scores_TB: Tensor = self._own.scores_TB
+        return scores_TB
 
     def _chunks(self, start: int, rows: int) -> list[_Chunk]:
         """The pairs of a query tile, such that where all queries have equally many, each chunk has all the rows."""
@@ -373,10 +384,7 @@ def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
     if len(np.unique(codes[starts])) != len(starts):
         raise ValueError("candidates must be grouped by language: a language code comes back after another")
     bounds = [*starts.tolist(), len(codes)]
-    return [
-        _Segment(int(codes[start]), first + start, first + stop)
-        for start, stop in pairwise(bounds)
-    ]
+    return [_Segment(int(codes[start]), first + start, first + stop) for start, stop in pairwise(bounds)]
 
 
 def _whole_tiles(size: int, tile: int) -> int:

@@ -5,7 +5,7 @@ queries. What is mined or written down should not hang on the size of blocks, he
 the rule for ties.
 
 Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, H candidates
-held so far, K candidates returned.
+held so far, S that may be among the best, K candidates returned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Int64s = npt.NDArray[np.int64]
 
-CHUNK_COLUMNS = 32_768
+CHUNK_COLUMNS = 16_384
 """Candidates scored at one time by `top_scores`; with `TILE_QUERIES` queries, 32 MiB of scores."""
 MERGED_ROWS = 4096
 """Queries whose lists are merged at one time."""
@@ -147,11 +147,14 @@ def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
     least_T1 = _kth_highest(maxima_TG, width)
     row_n, column_n = (scores_TM >= least_T1).nonzero(as_tuple=True)
     value_n = scores_TM[row_n, column_n]
-    by_value_n = value_n.sort(descending=True, stable=True).indices
-    order_n = by_value_n[row_n[by_value_n].sort(stable=True).indices]
-    start_T = torch.searchsorted(row_n, torch.arange(rows, device=row_n.device))
-    best_TK = order_n[start_T[:, None] + torch.arange(width, device=row_n.device)]
-    return value_n[best_TK], column_n[best_TK] + first
+    # Side by side, what is left of each row: -inf at the end, then in order.
+    nth_n = torch.arange(len(row_n), device=row_n.device) - torch.searchsorted(row_n, row_n)
+    left_TS = torch.full((rows, int(nth_n.max()) + 1), -torch.inf, device=row_n.device)
+    left_TS[row_n, nth_n] = value_n
+    places_TS = torch.zeros(left_TS.shape, dtype=torch.int64, device=row_n.device)
+    places_TS[row_n, nth_n] = column_n + first
+    left_TS, order_TS = left_TS.sort(dim=1, descending=True, stable=True)
+    return left_TS[:, :width], places_TS.gather(1, order_TS[:, :width])
 
 
 def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
