@@ -10,22 +10,21 @@ candidates, wherever these stand, and nothing else of the other shards:
 
 The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
 
-Shapes: Q queries, N candidates of the shard, D dimensions, P (query, relevant candidate) pairs, T rows of a query tile
-(or those filled), C columns of a candidate tile (or those filled), B of a block of them, n pairs of a chunk.
+Shapes: Q queries, N candidates of the shard, D dimensions, P (query, relevant candidate) pairs, K places of a list, T and
+C a tile's queries and candidates, R rows of any matrix, B candidates of a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from threading import local
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from hbtrain.errors import ModelError
+from hbtrain.retrieval.counting import Counter
+from hbtrain.retrieval.pairs import Pairs
 from hbtrain.retrieval.scores import (
     TILE_CANDIDATES,
     TILE_QUERIES,
@@ -36,41 +35,7 @@ from hbtrain.retrieval.scores import (
     tile_of,
     tile_scores,
 )
-from hbtrain.retrieval.top import Int64s, Top, absorb, merge_top
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The relevant candidates of Q queries, as pairs; all arrays int64 [P]."""
-
-    queries: int
-    """Q; some may have no pair."""
-    query: Int64s
-    """Ascending."""
-    candidate: Int64s
-    """Places in the whole pool; distinct for a query."""
-    language: Int64s
-    """Codes of the candidates' languages."""
-
-    @classmethod
-    def of(cls, relevant: Sequence[Int64s], languages: Int64s) -> Pairs:
-        """From each query's relevant candidates and the language codes of the whole pool."""
-        query = np.repeat(np.arange(len(relevant)), [len(r) for r in relevant])
-        candidate = np.concatenate([np.zeros(0, np.int64), *relevant]).astype(np.int64)
-        return cls(len(relevant), query, candidate, languages[candidate])
-
-    def span(self, start: int, stop: int) -> slice:
-        """The pairs of the queries [start, stop)."""
-        low, high = np.searchsorted(self.query, (start, stop)).tolist()
-        return slice(low, high)
-
-    def of_queries(self, start: int, stop: int) -> Pairs:
-        """Those of a shard of the queries, which are counted from 0 again."""
-        span = self.span(start, stop)
-        return Pairs(stop - start, self.query[span] - start, self.candidate[span], self.language[span])
+from hbtrain.retrieval.top import Int64s, Top, merge_top
 
 
 @dataclass(frozen=True)
@@ -186,20 +151,20 @@ def partial_counts(
     blocks = blocks or Blocks()
     rows = _whole_tiles(blocks.queries, TILE_QUERIES)
     columns = _whole_tiles(min(blocks.candidates, len(p_ND)), TILE_CANDIDATES)
-    work = _Work(pairs, scores_P, _segments(languages, first), columns, depth)
+    counter = Counter(pairs, scores_P, languages, first, columns, depth)
     with scoring_threads(blocks.threads) as pool:
         for q_start in range(0, len(q_QD), rows):
             q_RD = rows_of(q_QD, q_start, q_start + rows)
             for p_start in range(0, len(p_ND), columns):
                 p_BD = rows_of(p_ND, p_start, p_start + columns)
                 jobs = [
-                    pool.submit(work.score, q_start + r, q_RD[r : r + TILE_QUERIES], first + p_start, p_BD)
+                    pool.submit(counter.score, q_start + r, q_RD[r : r + TILE_QUERIES], first + p_start, p_BD)
                     for r in range(0, len(q_RD), TILE_QUERIES)
                 ]
                 for job in jobs:
                     job.result()
                 forget_pages(p_ND)
-    return Partial(work.in_language, work.in_pool, work.top)
+    return Partial(counter.in_language, counter.in_pool, counter.top)
 
 
 def merge(parts: Sequence[Partial], depth: int = 0) -> Partial:
@@ -228,163 +193,6 @@ def join(parts: Sequence[Partial]) -> Partial:
             for code in parts[0].top
         },
     )
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """Candidates of one language: places [start, stop) of the pool."""
-
-    language: int
-    start: int
-    stop: int
-
-    def within(self, start: int, stop: int) -> slice:
-        """Its part of the places [start, stop), counted from `start`; empty if it has none."""
-        low = max(self.start, start)
-        return slice(low - start, max(low, min(self.stop, stop)) - start)
-
-
-class _Chunk(NamedTuple):
-    """n pairs of a query tile, at most one a query, and the candidates found ahead of theirs so far."""
-
-    pair_n: Int64s
-    row_n: Int64s | None
-    """Rows of the tile; None: all, in order."""
-    candidate_n: Int64s
-    lowest: int
-    highest: int
-    target_n: Floats
-    language_n: Int64s
-    languages: frozenset[int]
-    in_language_n: Int64s
-    in_pool_n: Int64s
-
-
-class _Work:
-    """The counts and lists of a shard; tiles of different queries may be worked on at one time."""
-
-    def __init__(self, pairs: Pairs, scores_P: Floats, segments: list[_Segment], columns: int, depth: int) -> None:
-        """Args: `columns`, the most candidates of a block, in whole tiles."""
-        self._pairs = pairs
-        self._scores_P = scores_P
-        self._segments = segments
-        self._depth = depth
-        self._columns = columns
-        self._own = local()
-        self.in_language = np.zeros(len(pairs.query), np.int64)
-        self.in_pool = np.zeros(len(pairs.query), np.int64)
-        self.top: dict[int, Top] = {}
-        for segment in segments if depth else []:
-            width, queries = min(depth, segment.stop - segment.start), pairs.queries
-            self.top[segment.language] = Top(
-                np.empty((queries, width), np.float32), np.empty((queries, width), np.int64)
-            )
-
-    def score(self, start: int, q_RD: Floats, first: int, p_BD: Floats) -> None:
-        """The queries from `start`, at most a tile, against the candidates from `first`; blocks come in their order."""
-        chunks = self._chunks(start, len(q_RD))
-        q_TD = tile_of(q_RD, TILE_QUERIES)
-        scores_TB = self._scratch()
-        for c in range(0, len(p_BD), TILE_CANDIDATES):
-            p_CD = p_BD[c : c + TILE_CANDIDATES]
-            tile_scores(q_TD, tile_of(p_CD, TILE_CANDIDATES), scores_TB[:, c : c + TILE_CANDIDATES])
-            scores_TC = scores_TB[: len(q_RD), c : c + len(p_CD)].numpy()
-            for chunk in chunks:
-                self._count(chunk, scores_TC, first + c)
-        for chunk in chunks:
-            self.in_language[chunk.pair_n] += chunk.in_language_n
-            self.in_pool[chunk.pair_n] += chunk.in_pool_n
-        for segment in self._segments if self._depth else []:
-            here = segment.within(first, first + len(p_BD))
-            if here.start < here.stop:
-                self._keep_best(start, scores_TB[: len(q_RD), here], first + here.start, segment)
-
-    def _scratch(self) -> Tensor:
-        """[T, B] the thread's own; new memory for every tile would cost a tenth of the time."""
-        import torch
-
-        if not hasattr(self._own, "scores_TB"):
-            self._own.scores_TB = torch.empty(TILE_QUERIES, self._columns)
-        scores_TB: Tensor = self._own.scores_TB
-        return scores_TB
-
-    def _chunks(self, start: int, rows: int) -> list[_Chunk]:
-        """The pairs of a query tile, such that where all queries have equally many, each chunk has all the rows."""
-        span = self._pairs.span(start, start + rows)
-        row = self._pairs.query[span] - start
-        nth = np.arange(len(row)) - np.searchsorted(row, row)
-        order = np.lexsort((row, nth))
-        chunks = []
-        for low in range(0, len(order), rows):
-            chosen = order[low : low + rows]
-            pair = span.start + chosen
-            candidate, language = self._pairs.candidate[pair], self._pairs.language[pair]
-            chunks.append(
-                _Chunk(
-                    pair_n=pair,
-                    row_n=None if np.array_equal(row[chosen], np.arange(rows)) else row[chosen],
-                    candidate_n=candidate,
-                    lowest=int(candidate.min()),
-                    highest=int(candidate.max()),
-                    target_n=self._scores_P[pair],
-                    language_n=language,
-                    languages=frozenset(language.tolist()),
-                    in_language_n=np.zeros(len(pair), np.int64),
-                    in_pool_n=np.zeros(len(pair), np.int64),
-                )
-            )
-        return chunks
-
-    def _count(self, chunk: _Chunk, scores_TC: Floats, first: int) -> None:
-        """Add what is ahead of the chunk's candidates among those from `first`."""
-        scores_nC = scores_TC if chunk.row_n is None else scores_TC[chunk.row_n]
-        target_n1 = chunk.target_n[:, None]
-        stop = first + scores_nC.shape[1]
-        if chunk.lowest >= stop:
-            ahead_nC = scores_nC >= target_n1
-        else:
-            ahead_nC = scores_nC > target_n1
-            if chunk.highest >= first:
-                earlier_nC = np.arange(first, stop) < chunk.candidate_n[:, None]
-                ahead_nC |= (scores_nC == target_n1) & earlier_nC
-        chunk.in_pool_n[:] += _true_per_row(ahead_nC)
-        for segment in self._segments:
-            if segment.language in chunk.languages and segment.start < stop and segment.stop > first:
-                own_n = chunk.language_n == segment.language
-                chunk.in_language_n[own_n] += _true_per_row(ahead_nC[:, segment.within(first, stop)])[own_n]
-
-    def _keep_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
-        """Those of one language that stand next in the pool, from `first`, into the lists of the queries."""
-        import torch
-
-        top = self.top[segment.language]
-        rows = slice(start, start + len(scores_RM))
-        held = min(first - segment.start, self._depth)
-        scores_RH = torch.from_numpy(top.scores[rows, :held])
-        places_RH = torch.from_numpy(top.places[rows, :held])
-        scores_RK, places_RK = absorb(scores_RH, places_RH, scores_RM, first, self._depth)
-        top.scores[rows, : scores_RK.shape[1]] = scores_RK.numpy()
-        top.places[rows, : places_RK.shape[1]] = places_RK.numpy()
-
-
-def _true_per_row(mask: npt.NDArray[np.bool_]) -> Int64s:
-    # Counting bits is three times as fast as summing booleans.
-    counts: Int64s = np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
-    return counts
-
-
-def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
-    """The languages of a shard in the order of the pool.
-
-    Raises:
-        ValueError: a language comes back after another.
-    """
-    codes = np.asarray(languages, np.int64)
-    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
-    if len(np.unique(codes[starts])) != len(starts):
-        raise ValueError("candidates must be grouped by language: a language code comes back after another")
-    bounds = [*starts.tolist(), len(codes)]
-    return [_Segment(int(codes[start]), first + start, first + stop) for start, stop in pairwise(bounds)]
 
 
 def _whole_tiles(size: int, tile: int) -> int:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.retrieval.partial import Blocks, Pairs, Partial, partial_counts, relevant_scores
+from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.partial import Blocks, Partial, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.top import Int64s, Top, merge_top
 
@@ -58,7 +59,7 @@ def exact_ranks(
     languages: npt.ArrayLike,
     relevant: Sequence[Int64s],
     block_rows: int = 4096,
-    block_columns: int = 8192,
+    block_columns: int = 4096,
 ) -> Ranks:
     """Ranks of every query's relevant candidates by inner product in fp32, on the CPU.
 
@@ -67,7 +68,7 @@ def exact_ranks(
         p_ND: embeddings of the candidates, grouped by language; both may be memory-mapped.
         languages: language codes [N] of the candidates, int; equal ones stand together.
         relevant: for each query the indices of its relevant candidates; none in some language is fine, as is none.
-        block_rows: queries in memory at one time, rounded up to a multiple of 256.
+        block_rows: queries in memory at one time, rounded up to a multiple of 512.
         block_columns: candidates in memory at one time, rounded up to a multiple of 1,024. For memory see `Blocks`;
             the result depends on neither.
 
