@@ -52,12 +52,12 @@ class _Targets(NamedTuple):
     row: Int64s
     """[p]"""
     nth: Int64s
-    """[p] the column in what follows; where a query has fewer than S, nothing is read."""
-    score_RS: Floats
-    place_RS: Int64s
-    language_RS: Int64s
-    in_language_RS: Int64s
-    in_pool_RS: Int64s
+    """[p] the column in what follows, all [R, S]; where a query has fewer than S, nothing is read."""
+    score: Floats
+    place: Int64s
+    language: Int64s
+    in_language: Int64s
+    in_pool: Int64s
 
 
 class Counter:
@@ -110,8 +110,8 @@ class Counter:
                     _count(targets, scores_RM.numpy(), first + here.start, segment.language)
                 if self._depth:
                     self._keep_best(start, scores_RM, first + here.start, segment)
-        self.in_language[targets.pair] += targets.in_language_RS[targets.row, targets.nth]
-        self.in_pool[targets.pair] += targets.in_pool_RS[targets.row, targets.nth]
+        self.in_language[targets.pair] += targets.in_language[targets.row, targets.nth]
+        self.in_pool[targets.pair] += targets.in_pool[targets.row, targets.nth]
 
     def _scratch(self) -> Tensor:
         """[T, B] the thread's own; new memory for every tile would cost a tenth of the time."""
@@ -131,15 +131,15 @@ class Counter:
             pair=np.arange(span.start, span.stop),
             row=row,
             nth=nth,
-            score_RS=np.zeros(shape, np.float32),
-            place_RS=np.full(shape, -1),
-            language_RS=np.zeros(shape, np.int64),
-            in_language_RS=np.zeros(shape, np.int64),
-            in_pool_RS=np.zeros(shape, np.int64),
+            score=np.zeros(shape, np.float32),
+            place=np.full(shape, -1),
+            language=np.zeros(shape, np.int64),
+            in_language=np.zeros(shape, np.int64),
+            in_pool=np.zeros(shape, np.int64),
         )
-        targets.score_RS[row, nth] = self._scores_P[span]
-        targets.place_RS[row, nth] = self._pairs.candidate[span]
-        targets.language_RS[row, nth] = self._pairs.language[span]
+        targets.score[row, nth] = self._scores_P[span]
+        targets.place[row, nth] = self._pairs.candidate[span]
+        targets.language[row, nth] = self._pairs.language[span]
         return targets
 
     def _keep_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
@@ -159,15 +159,15 @@ class Counter:
 def _count(targets: _Targets, scores_RM: Floats, first: int, language: int) -> None:
     """Add what is ahead of the targets among candidates of one language from `first`."""
     stop = first + scores_RM.shape[1]
-    higher_RS, equal_RS = higher_and_equal(scores_RM, targets.score_RS)
-    place_RS = targets.place_RS
+    higher_RS, equal_RS = higher_and_equal(scores_RM, targets.score)
+    place_RS = targets.place
     ahead_RS = higher_RS + np.where(place_RS >= stop, equal_RS, 0)
     inside_RS = (place_RS >= first) & (place_RS < stop)
     for row, s in np.argwhere(inside_RS & (equal_RS > 1)).tolist():  # seldom: others than the candidate itself
         earlier = scores_RM[row, : place_RS[row, s] - first]
-        ahead_RS[row, s] += np.count_nonzero(earlier == targets.score_RS[row, s])
-    targets.in_pool_RS[:] += ahead_RS
-    targets.in_language_RS[:] += np.where(targets.language_RS == language, ahead_RS, 0)
+        ahead_RS[row, s] += np.count_nonzero(earlier == targets.score[row, s])
+    targets.in_pool[:] += ahead_RS
+    targets.in_language[:] += np.where(targets.language == language, ahead_RS, 0)
 
 
 def higher_and_equal(scores_RM: Floats, target_RS: Floats) -> tuple[Int64s, Int64s]:

@@ -10,8 +10,8 @@ candidates, wherever these stand, and nothing else of the other shards:
 
 The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
 
-Shapes: Q queries, N candidates of the shard, D dimensions, P (query, relevant candidate) pairs, K places of a list, T and
-C a tile's queries and candidates, R rows of any matrix, B candidates of a block.
+Shapes: Q queries, N candidates of the shard, D dimensions, P (query, relevant candidate) pairs, K places of a list,
+T and C a tile's queries and candidates, R rows of any matrix, B candidates of a block.
 """
 
 from __future__ import annotations
