@@ -128,3 +128,20 @@ def test_arguments_that_do_not_fit_are_refused():
         exact_ranks(q[:, :5], p, codes, relevant)
     with pytest.raises(ValueError, match="positive"):
         exact_ranks(q, p, codes, relevant, block_rows=0)
+
+
+def test_vectors_whose_scores_would_overflow_are_an_error():
+    q, p, codes, relevant = sample()
+    q[7] *= np.float32(1e30)
+    with pytest.raises(ModelError, match=r"query 7 holds NaN or infinity \(1 of 300 do\), or is too long"):
+        exact_ranks(q, p, codes, relevant)
+
+
+def test_memory_mapped_half_precision_is_scored_in_fp32(tmp_path):
+    q, p, codes, relevant = sample()
+    half = p.astype(np.float16)
+    np.save(tmp_path / "p.npy", half)
+    mapped = np.load(tmp_path / "p.npy", mmap_mode="r")
+    ranks = exact_ranks(q, mapped, codes, relevant, block_columns=1)
+    assert np.array_equal(ranks.in_pool, exact_ranks(q, half.astype(np.float32), codes, relevant).in_pool)
+    assert np.array_equal(mapped, half)
