@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.lareqa import read_lareqa
-from hbtrain.evaluation.parallel import read_parallel
 from hbtrain.evaluation.pool import Benchmark
+from hbtrain.evaluation.readers.lareqa import read_lareqa
+from hbtrain.evaluation.readers.parallel import read_parallel
 
 __all__ = ["Benchmark", "BenchmarkSpec", "load_benchmark", "parse_benchmark"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.plots import heat_map
-from hbtrain.evaluation.summary import RANK_DISTANCE, SETTINGS, Evaluation
+from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
 from hbtrain.retrieval.ranks import TIE_RULE
 
 
@@ -68,7 +68,7 @@ def _about(evaluations: Sequence[Evaluation], model: str | None) -> dict[str, An
 
 def _write_csv(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """One row per benchmark, setting and query language (`all`: the macro mean), one column per metric."""
-    names = [*METRICS, RANK_DISTANCE]
+    names = [*METRICS, *POOL_METRICS]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["benchmark", "setting", "query_language", *names])

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.summary import RANK_DISTANCE, SETTINGS, Evaluation
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_TITLES = {"map": "mAP", "recall@1": "R@1", "recall@10": "R@10", "mrr": "MRR", "ndcg@10": "nDCG@10"}
+_TITLES = {
+    "map": "mAP",
+    "recall@1": "R@1",
+    "recall@10": "R@10",
+    "recall@100": "R@100",
+    "mrr": "MRR",
+    "mrr@10": "MRR@10",
+    "ndcg@10": "nDCG@10",
+}
 _SETTING_TITLES = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multilingual"}
 
 
@@ -20,16 +27,18 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = _new_table(evaluation)
     table.add_column("setting", no_wrap=True)
     table.add_column("lang", no_wrap=True)
-    for name in METRICS:
+    names = _shown(evaluation)
+    for name in names:
         table.add_column(_TITLES[name], justify="right")
     table.add_column("rank\ndistance", justify="right")
     for setting in SETTINGS:
-        if f"{evaluation.benchmark}/{setting}/map" not in evaluation.metrics:
+        of_setting = {key for key in evaluation.metrics if key.startswith(f"{evaluation.benchmark}/{setting}/")}
+        if not of_setting:
             continue
-        table.add_row(_SETTING_TITLES[setting], "all", *_cells(evaluation, setting, ""), style="bold")
+        table.add_row(setting, "all", *_cells(evaluation, setting, "", names), style="bold")
         for language in evaluation.languages:
-            if f"{evaluation.benchmark}/{setting}/map/{language}" in evaluation.metrics:
-                table.add_row("", language, *_cells(evaluation, setting, f"/{language}"))
+            if any(key.endswith(f"/{language}") for key in of_setting):
+                table.add_row("", language, *_cells(evaluation, setting, f"/{language}", names))
         table.add_section()
     return table
 
@@ -79,8 +88,17 @@ def _new_table(evaluation: Evaluation) -> Table:
     return Table(title=Text(f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates)"))
 
 
-def _cells(evaluation: Evaluation, setting: str, suffix: str) -> list[str]:
+def _shown(evaluation: Evaluation) -> list[str]:
+    """The metrics that are known; the reciprocal rank with a cut-off only where it is not known without."""
+    known = {key.split("/")[2] for key in evaluation.metrics}
+    return [name for name in _TITLES if name in known and (name != "mrr@10" or "mrr" not in known)]
+
+
+def _cells(evaluation: Evaluation, setting: str, suffix: str, names: Sequence[str]) -> list[str]:
     start = f"{evaluation.benchmark}/{setting}"
-    cells = [f"{evaluation.metrics[f'{start}/{name}{suffix}']:.3f}" for name in METRICS]
-    distance = evaluation.metrics.get(f"{start}/{RANK_DISTANCE}{suffix}")
-    return [*cells, "" if distance is None else f"{distance:,.1f}"]
+    cells = [_number(evaluation.metrics.get(f"{start}/{name}{suffix}"), ".3f") for name in names]
+    return [*cells, _number(evaluation.metrics.get(f"{start}/{RANK_DISTANCE}{suffix}"), ",.1f")]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -27,7 +27,8 @@ def read_lareqa(folder: Path, name: str, languages: Sequence[str] | None = None)
     """
     files = _language_files(folder)
     chosen = choose_languages(list(files), languages, f"benchmark {name} ({folder})")
-    return assemble(name, "sentence", {language: _read_language(files[language]) for language in chosen})
+    parts = {language: _read_language(files[language]) for language in chosen}
+    return Benchmark.of(name, "sentence", assemble(name, parts))
 
 
 def _language_files(folder: Path) -> dict[str, Path]:

@@ -28,7 +28,8 @@ def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None)
     _check_unique(rows, path)
     available = {language for row in rows for language in (*row.query, *row.passage)}
     chosen = choose_languages(sorted(available), languages, f"benchmark {name} ({path})")
-    return assemble(name, "passage", {language: _part(rows, language, path) for language in chosen})
+    parts = {language: _part(rows, language, path) for language in chosen}
+    return Benchmark.of(name, "passage", assemble(name, parts))
 
 
 def _check_unique(rows: Sequence[ParallelRow], path: Path) -> None:
