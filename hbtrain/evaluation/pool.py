@@ -34,6 +34,8 @@ class Benchmark:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Groups of languages that are averaged as well, such as those of low resource; languages not in `languages` are
     passed over."""
+    parallel: bool = True
+    """Whether a question id means the same question in every language."""
 
     @classmethod
     def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:
@@ -48,6 +50,15 @@ class Benchmark:
         """
         for opened in self.openers:
             yield opened()
+
+    def check(self) -> None:
+        """Open every collection once, so that what is wrong is said, and corpora converted, before anything is encoded.
+
+        Raises:
+            DataError: as `collections`.
+        """
+        for _ in self.collections():
+            pass
 
 
 @dataclass

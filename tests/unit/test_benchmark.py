@@ -30,6 +30,10 @@ def write_rows(path: Path, rows) -> Path:
         ("xquad-r=data/x", BenchmarkSpec("xquad-r", "xquad-r", Path("data/x"))),
         ("mlqa-r=/a=b", BenchmarkSpec("mlqa-r", "mlqa-r", Path("/a=b"))),
         ("lareqa=some/mine/", BenchmarkSpec("mine", "lareqa", Path("some/mine"))),
+        ("beir=some/scifact", BenchmarkSpec("scifact", "beir", Path("some/scifact"))),
+        ("miracl=some/place", BenchmarkSpec("miracl", "miracl", Path("some/place"))),
+        ("mr-tydi=some/place", BenchmarkSpec("mr-tydi", "mr-tydi", Path("some/place"))),
+        ("tatoeba=some/place", BenchmarkSpec("tatoeba", "tatoeba", Path("some/place"))),
         ("parallel=a/held.out.jsonl.gz", BenchmarkSpec("held.out", "parallel", Path("a/held.out.jsonl.gz"))),
     ],
 )
@@ -41,7 +45,7 @@ def test_specs_are_parsed(text, spec):
     ("text", "message"),
     [
         ("xquadr=data", "unknown benchmark 'xquadr' in 'xquadr=data': did you mean xquad-r?"),
-        ("zzz", "known are xquad-r, mlqa-r, lareqa, parallel, demo"),
+        ("zzz", "known are xquad-r, mlqa-r, lareqa, squad, parallel, miracl, mr-tydi, tatoeba, beir, demo"),
         ("xquad-r", "write xquad-r=FOLDER"),
         ("parallel=", "write parallel=FILE"),
         ("demo=data", "write demo"),
@@ -97,6 +101,16 @@ def test_parallel_rows_that_contradict_each_other(tmp_path):
         load_benchmark(parse_benchmark(f"parallel={path}"))
     with pytest.raises(DataError, match="holds no rows"):
         load_benchmark(parse_benchmark(f"parallel={write_rows(tmp_path / 't.jsonl', [])}"))
+
+
+def test_domains_of_parallel_rows_are_kept(tmp_path):
+    rows = [{**ROWS[0], "domain": "help"}, *ROWS[1:]]
+    c = only(load_benchmark(parse_benchmark(f"parallel={write_rows(tmp_path / 'r.jsonl', rows)}")))
+    domains = dict(zip(c.query_texts, c.domains, strict=True))
+    assert domains == {"f1": "help", "f3": None, "q1": "help", "q2": None, "r3": None}
+    rows[0]["domain"] = ["help"]
+    with pytest.raises(DataError, match="line 1: domain must be a text"):
+        load_benchmark(parse_benchmark(f"parallel={write_rows(tmp_path / 'r.jsonl', rows)}"))
 
 
 def test_codes_are_places_in_the_pool_order():

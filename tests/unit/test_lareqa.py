@@ -61,6 +61,43 @@ def test_an_answer_at_a_sentence_break_belongs_to_the_later_sentence(tmp_path):
         assert only(read_lareqa(write_lareqa(tmp_path, {"en": [text]}), "x")).relevant[0].tolist() == [index]
 
 
+def test_with_its_paragraph_a_candidate_is_the_sentence_and_then_the_context(folder):
+    alone, both = (only(read_lareqa(folder, "mine", None, kind)) for kind in ("sentence", "sentence+context"))
+    assert read_lareqa(folder, "mine", None, "sentence+context").candidates_kind == "sentence+context"
+    texts = ["One.\nOne. Two. One.", "Two.\nOne. Two. One.", "One.\nOne. Two. One.", "Three.\nThree."]
+    assert both.candidate_texts[4:] == texts
+    assert both.candidate_ids == alone.candidate_ids
+    assert [r.tolist() for r in both.relevant] == [r.tolist() for r in alone.relevant]
+
+
+def test_mlqa_r_has_two_to_four_relevant_sentences_and_its_languages_vary(tmp_path):
+    # The shape of MLQA-R: English has every question, another language some of them, over paragraphs of its own.
+    asked = {"en": "abcdef", "de": "abce", "es": "acd", "hi": "bdf", "vi": "f"}
+    data = {}
+    for language, questions in asked.items():
+        filler = paragraph([f"{language} {n}." for n in range(len(questions) + 3)], {})
+        data[language] = [paragraph([f"{language} {q} {n}." for n in range(3)], {q: ord(q) % 3}) for q in questions] + [
+            filler
+        ]
+    b = load_benchmark(parse_benchmark(f"mlqa-r={write_lareqa(tmp_path / 'dev', data)}"))
+    assert (b.name, b.languages) == ("mlqa-r", ("de", "en", "es", "hi", "vi"))
+    c = only(b)
+    assert c.query_counts == {language: len(asked[language]) for language in b.languages}
+    assert c.candidate_counts == {language: 4 * len(asked[language]) + 3 for language in b.languages}
+    languages = candidate_languages(c)
+    for question, places in zip(c.question_ids, c.relevant, strict=True):
+        assert 2 <= len(places) <= 4
+        assert [languages[place] for place in places] == [x for x in b.languages if question in asked[x]]
+        for place in places:
+            assert c.candidate_texts[place] == f"{languages[place]} {question} {ord(question) % 3}."
+
+
+def test_a_domain_of_a_question_is_kept(tmp_path):
+    text = paragraph(["One.", "Two."], {"a": 0, "b": 1})
+    text["qas"][1]["domain"] = "sports"
+    assert only(read_lareqa(write_lareqa(tmp_path, {"en": [text]}), "x")).domains == [None, "sports"]
+
+
 def broken(change):
     data = paragraph(["One.", "Two."], {"q7": 1})
     change(data)

@@ -59,6 +59,8 @@ def _part(rows: Sequence[ParallelRow], language: str, path: Path) -> LanguagePar
     for row in rows:
         if language in row.query:
             part.queries[row.id] = row.query[language]
+            if row.domain is not None:
+                part.domains[row.id] = row.domain
         if row.passage_id in places:
             part.answers[row.id] = places[row.passage_id]
     return part
