@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hbtrain.corpus.cache import cache_root
 from hbtrain.errors import DataError
+from hbtrain.evaluation.out_of_domain import check_in_domain
 from hbtrain.evaluation.pool import Benchmark
 from hbtrain.evaluation.readers.beir import read_beir
 from hbtrain.evaluation.readers.lareqa import Candidates, read_lareqa
@@ -20,7 +21,7 @@ from hbtrain.evaluation.readers.parallel import read_parallel
 from hbtrain.evaluation.readers.squad import read_squad
 from hbtrain.evaluation.readers.tatoeba import read_tatoeba
 
-__all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "parse_benchmark"]
+__all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
 """Forms whose candidates are sentences, alone or with their paragraph."""
@@ -71,6 +72,36 @@ def parse_benchmark(text: str) -> BenchmarkSpec:
 def has_sentences(spec: BenchmarkSpec) -> bool:
     """Whether `candidates` makes a difference to the benchmark."""
     return spec.form in SENTENCES
+
+
+def load_benchmarks(
+    texts: Sequence[str],
+    languages: Sequence[str] | None = None,
+    candidates: Candidates = "sentence",
+    cache: str | None = None,
+    in_domain: str | None = None,
+) -> tuple[Benchmark, ...]:
+    """The benchmarks that texts name, checked as a whole: what can be known to be wrong is said here.
+
+    Args:
+        texts: as `parse_benchmark` takes them, at least one.
+        languages: as for `load_benchmark`, of each.
+        candidates: as for `load_benchmark`.
+        cache: as for `load_benchmark`.
+        in_domain: the benchmark, or domain of one, that others are compared with.
+
+    Raises:
+        DataError: as `load_benchmark`, or two share a name, or the in-domain one is not among them.
+    """
+    specs = [parse_benchmark(text) for text in texts]
+    for spec, text in zip(specs, texts, strict=True):
+        if [other.name for other in specs].count(spec.name) > 1:
+            raise DataError(f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately")
+    benchmarks = tuple(load_benchmark(spec, languages, candidates, cache) for spec in specs)
+    for benchmark in benchmarks:
+        benchmark.check()
+    check_in_domain(in_domain, benchmarks)
+    return benchmarks
 
 
 def load_benchmark(

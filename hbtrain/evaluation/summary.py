@@ -21,7 +21,17 @@ from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, RANK_DISTANC
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["POOL_METRICS", "RANK_DISTANCE", "SETTINGS", "WORST_RANK", "Cell", "Evaluation", "summarise"]
+__all__ = [
+    "POOL_METRICS",
+    "RANK_DISTANCE",
+    "SETTINGS",
+    "WORST_RANK",
+    "Cell",
+    "Evaluation",
+    "cells_of",
+    "mean_of_cells",
+    "summarise",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Evaluation:
     """Queries of the data without a relevant candidate."""
     search: dict[str, Any]
     """How it was searched; `search` is "exact" or an index's factory string."""
+    parallel: bool
+    """Whether a question id means the same question in every language."""
     groups: dict[str, tuple[str, ...]]
     """Groups of languages that have means: the benchmark's own, and `seen` and `unseen` where the model's training
     languages are known."""
@@ -90,7 +102,7 @@ def summarise(
     import pyarrow as pa
 
     table = pa.concat_tables([part.per_query for part in scored])
-    cells = _cells(table, benchmark.languages)
+    cells = cells_of(table, benchmark.languages)
     groups = _groups(benchmark, trained_languages)
     return Evaluation(
         benchmark=benchmark.name,
@@ -100,12 +112,18 @@ def summarise(
         candidate_counts=_added([part.candidate_counts for part in scored], benchmark.languages),
         left_out=sum(part.left_out for part in scored),
         search=dict(search),
+        parallel=benchmark.parallel,
         groups=groups,
         trained_languages=None if trained_languages is None else tuple(trained_languages),
         metrics=_metrics(benchmark.name, cells, benchmark.languages, groups),
         cells=cells,
         per_query=table,
     )
+
+
+def mean_of_cells(cells: Sequence[Cell], metric: str) -> float:
+    """The macro mean over the cells, at least one, in which the metric is known."""
+    return float(np.mean([cell.means[metric] for cell in cells if metric in cell.means]))
 
 
 def _added(counts: Sequence[Mapping[str, int]], languages: Sequence[str]) -> dict[str, int]:
@@ -124,8 +142,8 @@ def _groups(benchmark: Benchmark, trained: Sequence[str] | None) -> dict[str, tu
     return {name: members for name, members in own.items() if members}
 
 
-def _cells(table: pa.Table, languages: Sequence[str]) -> tuple[Cell, ...]:
-    """Cells with queries: settings in their order, then query languages, then passage languages."""
+def cells_of(table: pa.Table, languages: Sequence[str]) -> tuple[Cell, ...]:
+    """The cells of per-query scores: settings in their order, then query languages, then passage languages."""
     keys, names = ["setting", "query_language", "passage_language"], [*METRICS, *POOL_METRICS]
     # In one thread, as sums in another order would differ in the last bit.
     found = table.group_by(keys, use_threads=False).aggregate(
@@ -149,21 +167,17 @@ def _metrics(
     benchmark: str, cells: Sequence[Cell], languages: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
     """Macro means first, setting by setting; then, of each setting and metric, languages and groups."""
-    values: defaultdict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_score: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        for name, mean in cell.means.items():
-            values[cell.setting, name][cell.query_language].append(mean)
+        for name in cell.means:
+            by_score[cell.setting, name].append(cell)
     macro: dict[str, float] = {}
     parts: dict[str, float] = {}
-    for (setting, name), by_language in values.items():
+    members = {language: (language,) for language in languages} | dict(groups)
+    for (setting, name), own in by_score.items():
         key = f"{benchmark}/{setting}/{name}"
-        macro[key] = _mean(by_language, languages)
-        members = {language: (language,) for language in languages} | dict(groups)
+        macro[key] = mean_of_cells(own, name)
         for part, included in members.items():
-            if any(language in by_language for language in included):
-                parts[f"{key}/{part}"] = _mean(by_language, included)
+            if some := [cell for cell in own if cell.query_language in included]:
+                parts[f"{key}/{part}"] = mean_of_cells(some, name)
     return macro | parts
-
-
-def _mean(by_language: Mapping[str, Sequence[float]], languages: Sequence[str]) -> float:
-    return float(np.mean([value for language in languages for value in by_language.get(language, ())]))

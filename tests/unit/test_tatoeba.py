@@ -2,10 +2,12 @@ import gzip
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.readers.tatoeba import read_tatoeba
+from hbtrain.evaluation.tables import evaluation_table, scores_markdown
 from tests.unit.evaluation_samples import HashEncoder
 
 GERMAN, THAI = ["eins", "zwei", "drei", "vier"], ["neung", "song"]
@@ -52,6 +54,21 @@ def test_accuracy_is_recall_at_one_in_each_direction(folder):
     assert metrics["tatoeba/cross/recall@1"] == pytest.approx(np.mean(list(wanted.values())))
     assert metrics["tatoeba/cross/recall@1/en"] == pytest.approx((wanted["en", "de"] + wanted["en", "th"]) / 2)
     assert {key.split("/")[1] for key in metrics} == {"cross"}
+
+
+def test_the_table_has_both_directions(folder):
+    evaluation = evaluate(HashEncoder(3), read_tatoeba(folder, "tatoeba"), trained_languages=["de"])
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(evaluation_table(evaluation))
+    text = console.export_text()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    cells = {(c.query_language, c.passage_language): c.means["recall@1"] for c in evaluation.cells}
+    assert [row[0] for row in rows] == ["all", "seen", "unseen", "de", "th *"]
+    to, back = cells["de", "en"], cells["en", "de"]
+    assert rows[3][1:] == [f"{to:.3f}", f"{back:.3f}", f"{(to + back) / 2:.3f}"]
+    accuracy = evaluation.metrics["tatoeba/cross/recall@1"]
+    assert rows[0][3] == f"{accuracy:.3f}"
+    assert f"| accuracy | {accuracy:.3f} |" in scores_markdown([], [evaluation])
 
 
 def test_languages_are_chosen_beside_english(folder):
