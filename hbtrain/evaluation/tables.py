@@ -45,7 +45,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         if not of_setting:
             continue
         table.add_row(setting, "all", *_scores(evaluation, setting, "", names), style="bold")
-        for part in (*evaluation.groups, *evaluation.languages):
+        for part in (*_proper_groups(evaluation), *evaluation.languages):
             if any(key.endswith(f"/{part}") for key in of_setting):
                 style = "italic" if part in evaluation.groups else None
                 scores = _scores(evaluation, setting, f"/{part}", names)
@@ -142,6 +142,11 @@ def _shown(evaluation: Evaluation) -> list[str]:
     return [name for name in _TITLES if name in known and (name != "mrr@10" or "mrr" not in known)]
 
 
+def _proper_groups(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
+    """The groups that are not all of the languages."""
+    return {name: members for name, members in evaluation.groups.items() if set(members) != set(evaluation.languages)}
+
+
 def _marked(evaluation: Evaluation, part: str) -> str:
     return f"{part} *" if part in evaluation.groups.get("unseen", ()) else part
 
@@ -166,7 +171,7 @@ def _accuracy_table(evaluation: Evaluation, hub: str) -> Table:
     for title in (f"to {hub}", f"from {hub}", "both"):
         table.add_column(f"accuracy\n{title}", justify="right")
     languages = [language for language in evaluation.languages if language != hub]
-    groups = {name: [x for x in members if x != hub] for name, members in evaluation.groups.items()}
+    groups = {name: [x for x in members if x != hub] for name, members in _proper_groups(evaluation).items()}
     for part, members in {"all": languages, **groups, **{language: [language] for language in languages}}.items():
         to = [accuracy[x, hub] for x in members if (x, hub) in accuracy]
         back = [accuracy[hub, x] for x in members if (hub, x) in accuracy]
