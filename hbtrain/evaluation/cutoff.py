@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hbtrain.errors import DataError
+
 TREC_MEASURES: dict[str, str] = {
     "map": "AP",
     "recall@1": "R@1",
@@ -28,7 +30,8 @@ def cutoff_scores(
             more than the lists.
 
     Raises:
-        ValueError: a gain that is no whole number, or a measure that trec_eval does not have.
+        DataError: a gain that is no whole number.
+        ValueError: a measure that trec_eval does not have.
     """
     import ir_measures
 
@@ -36,7 +39,7 @@ def cutoff_scores(
     gains: dict[str, dict[str, int]] = {}
     for query, own in judged.items():
         if any(gain != int(gain) for gain in own.values()):
-            raise ValueError(f"gains of query {query} must be whole numbers for trec_eval, not {dict(own)}")
+            raise DataError(f"gains of query {query} must be whole numbers for trec_eval, not {dict(own)}")
         gains[query] = {document: int(gain) for document, gain in own.items()}
     # Places as scores: trec_eval has a rule of its own for equal ones.
     run = {query: {d: float(-place) for place, d in enumerate(found[query])} for query in judged if found.get(query)}

@@ -95,7 +95,8 @@ def evaluate_run(
         if rows:
             parts.append(scored(benchmark, collection, rows, _pool(collection, own, runs, places)))
     depths = {"/".join(key): run.depth for key, run in runs.items()}
-    about = {"search": "run files", "run_depth": depths, "map": f"mAP@{min(depths.values())}", "notes": notes}
+    search = f"run files of depth {max(depths.values())}"
+    about = {"search": search, "run_depth": depths, "map": "mAP@k, where k is the run's depth", "notes": notes}
     return summarise(benchmark, parts, about, trained_languages)
 
 
@@ -137,11 +138,13 @@ def _asked(collection: Collection, setting: str, query_language: str) -> list[_A
 def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile) -> Rows:
     judged = {a.name: a.relevant for a in asked}
     by_trec = cutoff_scores(judged, run.documents, list(TREC_MEASURES.values()))
+    counts = collection.candidate_counts
+    pool = max(counts.get(a.passage_language, sum(counts.values())) for a in asked)
     scores: dict[str, Floats] = {}
     for name, measure in TREC_MEASURES.items():
-        if cutoff(name) <= run.depth:
+        if run.depth >= min(cutoff(name), pool):
             scores[name] = np.array([by_trec[measure][a.name] for a in asked], np.float64)
-    if run.depth >= FIRST_PLACES:
+    if run.depth >= min(FIRST_PLACES, pool):
         scores["mrr@10"] = np.where(scores["mrr"] * FIRST_PLACES > 0.99, scores["mrr"], 0.0)
     if key[0] == "multi":
         ranks = [_ranks(run.documents.get(a.name, []), a.relevant) for a in asked]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import zlib
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -172,7 +173,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             zipped = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as stream:
             yield from enumerate(stream, 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read the run file {path}: {getattr(error, 'strerror', None) or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"the run file {path} is not UTF-8 text: {error}") from error
