@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.evaluation.summary import Evaluation
+    from hbtrain.modeling.encoder import Encoder
 
 
 def evaluate(
@@ -62,21 +63,35 @@ def evaluate(
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
-    from hbtrain.evaluation.benchmark import has_sentences, load_benchmarks, parse_benchmark
+    from hbtrain.evaluation.benchmark import load_benchmarks
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
     names = _with_data(benchmark, data)
-    specs = [parse_benchmark(name) for name in names]
-    if candidates != "sentence" and not any(has_sentences(spec) for spec in specs):
-        raise ConfigError(f"--candidates {candidates}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+    _check_candidates(names, candidates)
     find_backbone(model)
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.modeling.card import trained_languages as languages_of
+
+    encoder = _encoder(model, trusted, query_prompt, passage_prompt)
+    known = trained_languages or languages_of(Path(model))
+    evaluations = [run(encoder, one, batch_size, trained_languages=known) for one in benchmarks]
+    save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
+    _show(evaluations, in_domain, output)
+
+
+def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:
+    from hbtrain.evaluation.benchmark import has_sentences, parse_benchmark
+
+    if candidates != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in benchmarks):
+        raise ConfigError(f"--candidates {candidates}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+
+
+def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
@@ -85,10 +100,7 @@ def evaluate(
         encoder.prefixes["query"] = query_prompt
     if passage_prompt is not None:
         encoder.prefixes["passage"] = passage_prompt
-    known = trained_languages or languages_of(Path(model))
-    evaluations = [run(encoder, one, batch_size, trained_languages=known) for one in benchmarks]
-    save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
-    _show(evaluations, in_domain, output)
+    return encoder
 
 
 def _with_data(benchmarks: list[str], data: Path | None) -> list[str]:
