@@ -30,6 +30,7 @@ from hbtrain.retrieval.scores import (
     TILE_QUERIES,
     Floats,
     forget_pages,
+    rows_at,
     rows_of,
     scoring_threads,
     tile_of,
@@ -95,11 +96,11 @@ def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, th
         low, high = np.searchsorted(rows, (start, start + TILE_QUERIES))
         pair, row = by_row[low:high], rows[low:high] - start
         wanted, column = np.unique(place_P[pair], return_inverse=True)
-        q_RD = np.asarray(q_QD[asking[start : start + TILE_QUERIES]], np.float32)
+        q_RD = rows_at(q_QD, asking[start : start + TILE_QUERIES])
         q_TD = tile_of(q_RD, TILE_QUERIES)
         scores_TC = torch.empty(TILE_QUERIES, TILE_CANDIDATES)
         for c in range(0, len(wanted), TILE_CANDIDATES):
-            p_RD = np.asarray(p_ND[wanted[c : c + TILE_CANDIDATES]], np.float32)
+            p_RD = rows_at(p_ND, wanted[c : c + TILE_CANDIDATES])
             tile_scores(q_TD, tile_of(p_RD, TILE_CANDIDATES), scores_TC)
             here = (column >= c) & (column < c + TILE_CANDIDATES)
             scores_P[pair[here]] = scores_TC.numpy()[row[here], column[here] - c]
@@ -108,7 +109,6 @@ def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, th
 
     with scoring_threads(threads) as pool:
         list(pool.map(work, range(0, len(asking), TILE_QUERIES)))
-    forget_pages(p_ND)
     return scores_P
 
 
@@ -164,6 +164,7 @@ def partial_counts(
                 for job in jobs:
                     job.result()
                 forget_pages(p_ND)
+            forget_pages(q_QD)
     return Partial(counter.in_language, counter.in_pool, counter.top)
 
 
