@@ -1,7 +1,8 @@
 """Whether a difference is more than luck with the questions: permutation tests, bootstrap intervals, Holm's correction.
 
 The unit is the question: one that is asked in eleven languages, of eleven pools, is one observation, and all of its
-scores are flipped or drawn together. Shapes: U questions, K scores (each a mean over questions), R resamples.
+scores are flipped or drawn together. Shapes: U questions, C cells, K scores (each a mean over cells), S systems,
+R resamples.
 """
 
 from __future__ import annotations
@@ -71,37 +72,45 @@ def draw_counts(units: int, resamples: int, seed: int = 0) -> Iterator[Floats]:
 
 
 def bootstrap_means(
-    values_UC: Floats, weights_CK: Floats, resamples: int, seed: int = 0, present_UC: npt.NDArray[np.bool_] | None = None
+    values_SUC: Floats, weights_CK: Floats, present_UC: npt.NDArray[np.bool_], resamples: int, seed: int = 0
 ) -> Floats:
-    """[R, K] scores of resampled questions (Efron 1979): the mean of each cell over its questions, then the weighted sum.
+    """[R, S, K] scores of S systems on resampled questions (Efron 1979), the same questions for all systems.
+
+    A score is the weighted sum of its cells, each the mean over the questions that it has.
 
     Args:
-        values_UC: scores of U questions in C cells; what is not present is not looked at.
+        values_SUC: scores of U questions in C cells; what is not present is not looked at.
         weights_CK: weight of each cell in each score.
+        present_UC: which questions a cell has. A cell that a resample leaves without questions is left out of its
+            scores; a score with no cell left is NaN.
         resamples: R.
-        seed: of the draws; with the same seed, resamples of two systems are the same questions.
-        present_UC: which questions a cell has; none means all. A cell that a resample leaves without questions is
-            left out of its scores; a score with no cell left is NaN.
+        seed: of the draws.
     """
-    if present_UC is None or present_UC.all():
-        x_UK = values_UC @ weights_CK / len(values_UC)
-        return np.concatenate([counts @ x_UK for counts in draw_counts(len(x_UK), resamples, seed)])
+    systems, units, _ = values_SUC.shape
+    if present_UC.all():
+        x_UT = np.moveaxis(values_SUC @ weights_CK, 0, 1).reshape(units, -1) / units
+        resampled = np.concatenate([counts_RU @ x_UT for counts_RU in draw_counts(units, resamples, seed)])
+        return resampled.reshape(resamples, systems, -1)
     present = present_UC.astype(np.float64)
-    filled = np.where(present_UC, values_UC, 0.0)
+    filled_SUC = np.where(present_UC, values_SUC, 0.0)
     blocks = []
-    for counts in draw_counts(len(filled), resamples, seed):
-        size = counts @ present
-        means = np.divide(counts @ filled, size, out=np.zeros_like(size), where=size > 0)
-        weight = (size > 0) @ weights_CK
-        blocks.append(np.divide(means @ weights_CK, weight, out=np.full_like(weight, np.nan), where=weight > 0))
+    for counts_RU in draw_counts(units, resamples, seed):
+        size_RC = counts_RU @ present
+        weight_RK = (size_RC > 0) @ weights_CK
+        of_systems = []
+        for filled_UC in filled_SUC:
+            means_RC = np.divide(counts_RU @ filled_UC, size_RC, out=np.zeros_like(size_RC), where=size_RC > 0)
+            nothing = np.full_like(weight_RK, np.nan)
+            of_systems.append(np.divide(means_RC @ weights_CK, weight_RK, out=nothing, where=weight_RK > 0))
+        blocks.append(np.stack(of_systems, axis=1))
     return np.concatenate(blocks)
 
 
-def interval(resampled_RK: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Lower and upper ends [K] of the percentile intervals (Efron, Tibshirani 1993, chapter 13); NaN is left out."""
+def interval(resampled: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Lower and upper ends of the percentile intervals (Efron, Tibshirani 1993, chapter 13) of [R, ...]; less NaN."""
     tail = (1 - confidence) / 2
-    quantile = np.nanquantile if np.isnan(resampled_RK).any() else np.quantile
-    low, high = quantile(resampled_RK, (tail, 1 - tail), axis=0)
+    quantile = np.nanquantile if np.isnan(resampled).any() else np.quantile
+    low, high = quantile(resampled, (tail, 1 - tail), axis=0)
     return low, high
 
 

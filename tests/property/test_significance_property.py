@@ -11,6 +11,13 @@ from scipy import stats
 from hbtrain.evaluation import significance
 from hbtrain.evaluation.significance import bootstrap_means, draw_counts, holm, interval, permutation_p_values
 
+
+def boot(values, weights, resamples, seed=0, present=None):
+    """[R, K] of one system."""
+    present = np.ones(values.shape, bool) if present is None else present
+    return bootstrap_means(values[None], weights, present, resamples, seed)[:, 0]
+
+
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 small_differences = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=9)
 
@@ -78,9 +85,9 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch):
     generator = np.random.default_rng(0)
     d, values = generator.normal(size=(37, 2)), generator.random((37, 3))
     weights = np.eye(3)
-    before = permutation_p_values(d, 500), bootstrap_means(values, weights, 500)
+    before = permutation_p_values(d, 500), boot(values, weights, 500)
     monkeypatch.setattr(significance, "BLOCK_BYTES", 8 * 37 * 7)
-    after = permutation_p_values(d, 500), bootstrap_means(values, weights, 500)
+    after = permutation_p_values(d, 500), boot(values, weights, 500)
     assert before[0].tolist() == after[0].tolist()
     assert np.allclose(before[1], after[1])
 
@@ -120,7 +127,7 @@ def test_holm_does_not_depend_on_order(values, random):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 100))
 @settings(max_examples=50, deadline=None)
 def test_the_interval_contains_the_mean(values, seed):
-    resampled = bootstrap_means(np.array(values)[:, None], np.ones((1, 1)), 400, seed)
+    resampled = boot(np.array(values)[:, None], np.ones((1, 1)), 400, seed)
     low, high = interval(resampled)
     assert low[0] - 1e-12 <= np.mean(values) <= high[0] + 1e-12
 
@@ -128,14 +135,14 @@ def test_the_interval_contains_the_mean(values, seed):
 def test_the_interval_covers_as_often_as_it_says():
     generator = np.random.default_rng(7)
     values = generator.random((150, 400))  # 400 samples of 150 questions
-    low, high = interval(bootstrap_means(values, np.eye(400), 800, seed=1))
+    low, high = interval(boot(values, np.eye(400), 800, seed=1))
     assert np.mean((low <= 0.5) & (high >= 0.5)) == pytest.approx(0.95, abs=0.04)
 
 
 def test_the_interval_is_scipys():
     values = np.random.default_rng(8).beta(0.4, 0.6, 300)
     want = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
-    low, high = interval(bootstrap_means(values[:, None], np.ones((1, 1)), 4000, seed=2))
+    low, high = interval(boot(values[:, None], np.ones((1, 1)), 4000, seed=2))
     assert [low[0], high[0]] == pytest.approx([want.low, want.high], abs=0.005)
 
 
@@ -143,7 +150,7 @@ def test_cells_with_missing_questions_are_means_over_those_they_have():
     generator = np.random.default_rng(9)
     values, present = generator.random((25, 4)), generator.random((25, 4)) < 0.5
     weights = np.array([[0.25, 1.0], [0.25, 0.0], [0.25, 0.0], [0.25, 0.0]])
-    got = bootstrap_means(np.where(present, values, np.nan), weights, 50, 3, present)
+    got = boot(np.where(present, values, np.nan), weights, 50, 3, present)
     counts = np.concatenate(list(draw_counts(25, 50, 3)))
     for resample, scores in zip(counts, got, strict=True):
         rows = np.repeat(np.arange(25), resample.astype(int))
@@ -154,6 +161,14 @@ def test_cells_with_missing_questions_are_means_over_those_they_have():
 def test_a_complete_table_may_take_the_short_way():
     values = np.random.default_rng(10).random((30, 5))
     weights = np.full((5, 1), 0.2)
-    whole = bootstrap_means(values, weights, 40, 2, np.ones((30, 5), bool))
+    whole = boot(values, weights, 40, 2, np.ones((30, 5), bool))
     means = np.concatenate([(counts @ values / 30).mean(axis=1) for counts in draw_counts(30, 40, 2)])
     assert whole[:, 0] == pytest.approx(means)
+
+
+def test_systems_share_their_resamples():
+    generator = np.random.default_rng(11)
+    values, present, weights = generator.random((2, 20, 3)), generator.random((20, 3)) < 0.7, np.eye(3)
+    for known in (present, np.ones_like(present)):
+        both = bootstrap_means(values, weights, known, 30, 5)
+        assert np.allclose(both[:, 1], boot(values[1], weights, 30, 5, known), equal_nan=True)
