@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
 from hbtrain.config import Config, flatten, to_flat
 from hbtrain.errors import DataError
-from hbtrain.tracked_runs import TrackedRun, TrackedRuns
+
+if TYPE_CHECKING:
+    from hbtrain.tracked_runs import TrackedRun, TrackedRuns
 
 SWEEP_FILE = "space.yaml"
 """What the folder of a sweep, and its MLflow run, hold."""
@@ -64,6 +66,8 @@ class RunFinder:
     def server(self) -> TrackedRuns:
         """The tracking server."""
         if self._server is None:
+            from hbtrain.tracked_runs import TrackedRuns
+
             self._server = TrackedRuns(self._uri)
         return self._server
 
