@@ -125,7 +125,9 @@ def compare(
         check_distinct(flat)
         reader = ScoreReader()
         wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
-        scores = [reader.read(run.results / "per_query.parquet", run.given, list(dict.fromkeys(wanted))) for run in flat]
+        scores = [
+            reader.read(run.results / "per_query.parquet", run.given, list(dict.fromkeys(wanted))) for run in flat
+        ]
     systems = in_table_order(systems_of(flat, group_by, names))
     if len(systems) < 2 and not paper:
         raise ConfigError(

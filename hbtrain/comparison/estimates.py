@@ -121,14 +121,22 @@ def estimates_of(
             names, weights_CK = _weights(layout, cells, parts)
             scores = [Score(benchmark, setting, metric, name) for name in names]
             estimates, parts_SUK = _judge(
-                of_runs, layout.present_UC[:, cells], weights_CK, scores, [label for label, _ in systems], baseline, method
+                of_runs,
+                layout.present_UC[:, cells],
+                weights_CK,
+                scores,
+                [label for label, _ in systems],
+                baseline,
+                method,
             )
             found += estimates
             tested += [parts_UK - parts_SUK[baseline] for s, parts_UK in enumerate(parts_SUK) if s != baseline]
     if not tested:
         return found
     p = iter(permutation_p_values(np.concatenate(tested, axis=1), method.flips, method.seed))
-    return [e if e.difference is None else replace(e, difference=replace(e.difference, p=float(next(p)))) for e in found]
+    return [
+        e if e.difference is None else replace(e, difference=replace(e.difference, p=float(next(p)))) for e in found
+    ]
 
 
 def adjusted(estimates: Sequence[Estimate]) -> list[Estimate]:

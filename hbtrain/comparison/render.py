@@ -122,7 +122,7 @@ def _label(row: Row) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
-    return f"{text} {cell.mark}".rstrip() + (f"<br>{cell.detail}" if cell.detail else "")
+    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{line}" for line in cell.detail.splitlines())
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -141,6 +141,6 @@ def _text(cell: Cell) -> Any:
     colour = {"▲": "green", "△": "green", "▼": "red", "▽": "red"}.get(cell.mark, "")
     # A mark's place is kept where there is none, so that numbers stand below each other.
     text = Text.assemble((cell.text, "bold" if cell.best else ""), " ", (cell.mark or " ", colour))
-    if cell.detail:
-        text.append(f"\n{cell.detail}  ", "dim")
+    for line in cell.detail.splitlines():
+        text.append(f"\n{line}  ", "dim")
     return text

@@ -21,7 +21,7 @@ class Cell:
 
     text: str
     detail: str = ""
-    """A second, smaller line."""
+    """Smaller lines below."""
     mark: str = ""
     value: float | None = None
     """To sort by."""
@@ -196,7 +196,7 @@ def _differences(comparison: Comparison) -> Table | None:
         rows.append(Row(system.label, tuple(cells)))
     note = (
         f"Interval: {comparison.method.confidence:.0%}, bootstrap over questions, paired. p: Holm-adjusted over this "
-        "table. It is about other questions of this kind, for these trained models; seeds: whether all agree."
+        "table. It is about other questions of this kind, for these trained models."
     )
     return Table("differences", f"Difference from {comparison.baseline}", ("", *head), tuple(rows), note)
 
@@ -207,7 +207,7 @@ def _difference(estimate: Estimate | None, comparison: Comparison) -> Cell:
     d, metric = estimate.difference, estimate.score.metric
     low, high = shown_difference(d.low, metric), shown_difference(d.high, metric)
     mark = estimate.mark(comparison.method.level)
-    return Cell(shown_difference(d.value, metric), f"{low} to {high}, {shown_p(d.p_holm)}", mark, d.value)
+    return Cell(shown_difference(d.value, metric), f"{low} to {high}\n{shown_p(d.p_holm)}", mark, d.value)
 
 
 def _zero_shot(comparison: Comparison) -> Table | None:
@@ -227,11 +227,12 @@ def _zero_shot(comparison: Comparison) -> Table | None:
         head.append(" ".join([*words, f"{what}, {part}"]))
         estimates = [comparison.get(s.label, task.name, setting, metric, part) for s in comparison.systems]
         by_column.append(_column(estimates, comparison, detail=False))
-    rows = [Row(s.label, cells) for s, cells in zip(comparison.systems, zip(*by_column, strict=True), strict=True)]
+    kinds = ["system"] * len(head)
     note = "By query language. " + " ".join(
         f"{task.name}: {language_note(task)}." for task in comparison.tasks if task.split
     )
-    return Table("zero-shot", "Languages seen and unseen in training", ("", *head), tuple(rows), note)
+    title = "Languages seen and unseen in training"
+    return _longer_side_down("zero-shot", title, comparison, (head, by_column, kinds), note)
 
 
 def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) -> Table | None:
@@ -248,14 +249,25 @@ def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) 
     what = "rank distance" if metric == RANK_DISTANCE else f"{SETTINGS[setting]} {metric_title(metric)}"
     titles = [name if name in (ALL, *task.split) else shown_language(task, name) for name in columns]
     kinds = ["part" if name in (ALL, *task.split) else "system" for name in columns]
-    labels = [system.label for system in comparison.systems]
     key, title = f"{task.name}-{setting}-{metric}".replace("@", "-at-"), f"{task.name}: {what} by query language"
-    if len(labels) <= len(columns):  # the longer side goes down
-        rows = [Row(t, cells, kind) for t, cells, kind in zip(titles, columns.values(), kinds, strict=True)]
-        return Table(key, title, ("", *labels), tuple(rows), language_note(task))
-    by_system = zip(*columns.values(), strict=True)
-    rows = [Row(label, cells) for label, cells in zip(labels, by_system, strict=True)]
-    return Table(key, title, ("", *titles), tuple(rows), language_note(task))
+    return _longer_side_down(key, title, comparison, (titles, list(columns.values()), kinds), language_note(task))
+
+
+def _longer_side_down(
+    key: str,
+    title: str,
+    comparison: Comparison,
+    columns: tuple[Sequence[str], Sequence[tuple[Cell, ...]], Sequence[str]],
+    note: str,
+) -> Table:
+    """A table whose columns, given as titles, cells and kinds, become rows where they are more than the systems."""
+    titles, by_column, kinds = columns
+    labels = [system.label for system in comparison.systems]
+    if len(labels) <= len(titles):
+        rows = [Row(t, cells, kind) for t, cells, kind in zip(titles, by_column, kinds, strict=True)]
+        return Table(key, title, ("", *labels), tuple(rows), note)
+    by_system = zip(*by_column, strict=True)
+    return Table(key, title, ("", *titles), tuple(Row(*row) for row in zip(labels, by_system, strict=True)), note)
 
 
 def _column(estimates: Sequence[Estimate | None], comparison: Comparison, detail: bool = True) -> tuple[Cell, ...]:

@@ -1,0 +1,83 @@
+"""`hbtrain compare`: runs against each other, with significance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+
+def compare(
+    *runs: str,
+    output: Path | None = None,
+    baseline: str | None = None,
+    metric: str | None = None,
+    benchmarks: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    names: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    group_by: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    paper: bool = False,
+    tracking_uri: str | None = None,
+    log_to: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Compare runs: who is better in which setting, and whether that is more than luck with the questions.
+
+    Parameters
+    ----------
+    runs
+        Folders that `hbtrain evaluate --output` wrote, folders of runs or sweeps, ids of MLflow runs or of a sweep's
+        (the beginning is enough). Runs that differ in their seed only are one row.
+    output
+        Folder for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
+    baseline
+        What the others are judged against: a row's label or one of RUNS; by default the first row.
+    metric
+        Such as map, ndcg@10 or recall@10; by default map where there is one. Rank distance is always shown.
+    benchmarks
+        Only these.
+    names
+        Labels of the rows, in the order in which RUNS names them.
+    group_by
+        Dotted keys: runs with equal values are one row; `run` sets every run apart.
+    paper
+        Put the figures of arXiv 2408.10536 beside these.
+    tracking_uri
+        MLflow's; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
+    log_to
+        An MLflow run that keeps the report, tables and pictures as artifacts.
+    seed
+        Of the permutations and resamples.
+    """
+    from hbtrain.comparison.compare import compare as run
+    from hbtrain.comparison.estimates import Method
+    from hbtrain.comparison.render import terminal
+    from hbtrain.comparison.save import keep_comparison, save_comparison
+    from hbtrain.comparison.tables import language_tables, legend, main_tables
+
+    comparison = run(
+        runs,
+        baseline=baseline,
+        metric=metric,
+        benchmarks=benchmarks,
+        names=names,
+        group_by=group_by,
+        paper=paper,
+        tracking_uri=tracking_uri,
+        method=Method(seed=seed),
+    )
+    if output is not None:
+        save_comparison(comparison, output)
+    if log_to is not None:
+        keep_comparison(comparison, log_to, tracking_uri)
+    console = Console()
+    for table in [*main_tables(comparison), *language_tables(comparison)]:
+        console.print(terminal(table))
+    console.print(legend(comparison), style="dim", highlight=False, markup=False)
+    for note in comparison.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if output is not None:
+        console.print(f"\nreport  {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    if log_to is not None:
+        console.print(f"MLflow  run {log_to}, artifacts comparison/", highlight=False, markup=False, soft_wrap=True)
