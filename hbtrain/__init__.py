@@ -22,6 +22,7 @@ _HOMES = {
     "load_benchmark": "hbtrain.evaluation.benchmark",
     "load_config": "hbtrain.config",
     "override": "hbtrain.config",
+    "save_comparison": "hbtrain.comparison.save",
     "train": "hbtrain.launch",
 }
 

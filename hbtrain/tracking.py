@@ -242,6 +242,7 @@ def _summary(letters: list[Letter]) -> str:
 
 
 def first_line(error: Exception | None) -> str:
+    """What an error says, in one line."""
     lines = [line for line in str(error or "").strip().splitlines() if not line.startswith("(raised as a result of")]
     return lines[0] if lines else "no reason given"
 

@@ -43,9 +43,8 @@ def common_benchmarks(
         if wanted is None and set(found) != set(first):
             shared = sorted(set.intersection(*map(set, scores)))
             hint = f"--benchmarks {' '.join(shared)} compares what all have" if shared else "they share none"
-            raise DataError(
-                f"run {runs[0].given} was evaluated on {', '.join(first)}, run {run.given} on {', '.join(found)}: {hint}"
-            )
+            have = f"run {runs[0].given} was evaluated on {', '.join(first)}, run {run.given} on {', '.join(found)}"
+            raise DataError(f"{have}: {hint}")
     return list(wanted or first)
 
 

@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found. `tables`, `pictures` and `report` show it, `save_comparison` keeps it."""
+    """What `compare` found. `save_comparison` writes it into a folder."""
 
     systems: tuple[System, ...]
     baseline: str
@@ -73,14 +73,8 @@ class Comparison:
         """An estimate, or None if the benchmark has no such score."""
         return self._by_score.get((system, Score(benchmark, setting, metric, part)))
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write tables, pictures and the report into `folder`; see `save_comparison`."""
-        from hbtrain.comparison.save import save_comparison
 
-        return save_comparison(self, Path(folder))
-
-
-def compare(
+def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     runs: Sequence[str | Path],
     *,
     baseline: str | None = None,
@@ -113,21 +107,12 @@ def compare(
         TrackingError: an unknown id, or a tracking server that does not answer.
     """
     method = method or Method()
+    wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
         finder = RunFinder(tracking_uri, Path(downloads))
-        found = {str(text): finder.find(str(text)) for text in runs}
-        if len(found) < len(runs):
-            twice = next(str(text) for i, text in enumerate(runs) if str(text) in map(str, runs[:i]))
-            raise DataError(f"run {twice} is named twice; name it once")
-        flat = [run for group in found.values() for run in group]
-        if not flat:
-            raise ConfigError("no runs are named; give folders, or ids of MLflow runs")
-        check_distinct(flat)
-        reader = ScoreReader()
-        wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
-        scores = [
-            reader.read(run.results / "per_query.parquet", run.given, list(dict.fromkeys(wanted))) for run in flat
-        ]
+        found = _find(finder, [str(run) for run in runs])
+        scores = _read(found, list(dict.fromkeys(wanted)))
+    flat = list(scores)
     systems = in_table_order(systems_of(flat, group_by, names))
     if len(systems) < 2 and not paper:
         raise ConfigError(
@@ -135,25 +120,36 @@ def compare(
             "set every run apart with --group-by run, or compare with --paper"
         )
     reference = _baseline(baseline, systems, found)
-    by_run = dict(zip(map(id, flat), scores, strict=True))
     tasks, estimates = [], []
-    for benchmark in common_benchmarks(flat, scores, benchmarks):
-        of_runs = [found_scores[benchmark] for found_scores in scores]
-        check_same_task(benchmark, flat, of_runs)
-        main = _main_metric(benchmark, metric, flat, of_runs)
-        grouped = [(s.label, [by_run[id(run)][benchmark] for run in s.runs]) for s in systems]
-        metrics = [name for name in dict.fromkeys([main, RANK_DISTANCE]) if name in of_runs[0].values]
-        for name in metrics:
-            for run, of_run in zip(flat, of_runs, strict=True):
-                if name in of_run.values:
-                    check_means(benchmark, name, run, of_run)
-        task = _task(benchmark, main, systems, grouped)
+    for benchmark in common_benchmarks(flat, list(scores.values()), benchmarks):
+        of_run = {run: scores[run][benchmark] for run in flat}
+        task, metrics = _task(benchmark, metric, systems, of_run)
         tasks.append(task)
+        grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
     notes = [*finder.left_out, *_unknown_languages(systems)]
     return Comparison(
         tuple(systems), reference.label, tuple(tasks), tuple(adjusted(estimates)), method, tuple(notes), paper
     )
+
+
+def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:
+    """{what the user wrote: the runs it means}."""
+    if not texts:
+        raise ConfigError("no runs are named; give folders, or ids of MLflow runs")
+    found = {}
+    for text in texts:
+        if text in found:
+            raise DataError(f"run {text} is named twice; name it once")
+        found[text] = finder.find(text)
+    check_distinct([run for group in found.values() for run in group])
+    return found
+
+
+def _read(found: dict[str, list[Run]], metrics: Sequence[str]) -> dict[Run, dict[str, Scores]]:
+    reader = ScoreReader()
+    flat = [run for group in found.values() for run in group]
+    return {run: reader.read(run.results / "per_query.parquet", run.given, metrics) for run in flat}
 
 
 def _baseline(text: str | None, systems: Sequence[System], found: dict[str, list[Run]]) -> System:
@@ -186,22 +182,31 @@ def _main_metric(benchmark: str, wanted: str | None, runs: Sequence[Run], scores
 
 
 def _task(
-    benchmark: str, metric: str, systems: Sequence[System], grouped: Sequence[tuple[str, Sequence[Scores]]]
-) -> Task:
-    layout = grouped[0][1][0].layout
-    about = systems[0].runs[0].about_benchmark(benchmark)
+    benchmark: str, metric: str | None, systems: Sequence[System], scores: dict[Run, Scores]
+) -> tuple[Task, list[str]]:
+    """The benchmark as all runs answered it, and the metrics to compare, the main one first."""
+    runs, of_runs = list(scores), list(scores.values())
+    check_same_task(benchmark, runs, of_runs)
+    main = _main_metric(benchmark, metric, runs, of_runs)
+    metrics = [name for name in dict.fromkeys([main, RANK_DISTANCE]) if all(name in s.values for s in of_runs)]
+    for run, of_run in scores.items():
+        for name in metrics:
+            check_means(benchmark, name, run, of_run)
+    layout = of_runs[0].layout
+    about = runs[0].about_benchmark(benchmark)
     present = {cell.query_language for cell in layout.cells}
     languages = tuple(x for x in about.get("languages") or sorted(present) if x in present)
-    return Task(
+    task = Task(
         name=benchmark,
         candidates_kind=about.get("candidates_kind"),
         languages=languages,
-        metric=metric,
+        metric=main,
         parts=_parts(languages, systems),
         layout=layout,
-        pair_means={label: _pair_means(languages, layout, runs, metric) for label, runs in grouped},
+        pair_means={s.label: _pair_means(languages, layout, [scores[r] for r in s.runs], main) for s in systems},
         top10_shares={s.label: _shares(benchmark, s, languages) for s in systems},
     )
+    return task, metrics
 
 
 def _parts(languages: Sequence[str], systems: Sequence[System]) -> dict[str, tuple[str, ...]]:

@@ -81,7 +81,7 @@ class Estimate:
         return statistics.stdev(self.by_run) if len(self.by_run) > 1 else None
 
     def mark(self, level: float) -> str:
-        """`▲` better than the baseline, `▼` worse, at the family's level; hollow where the seeds overlap; else empty."""
+        """`▲` better than the baseline, `▼` worse, at the family's level; hollow where seeds overlap; else empty."""
         difference = self.difference
         if difference is None or difference.p_holm > level:
             return ""

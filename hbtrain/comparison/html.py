@@ -89,11 +89,11 @@ def _systems(comparison: Comparison) -> str:
             escape(run.name) + (f" <code>{escape(run.run_id)}</code>" if run.run_id else "") for run in system.runs
         )
         languages = "not known" if system.trained_languages is None else " ".join(system.trained_languages)
-        lines.append(
-            f"<tr><th scope=row>{escape(system.label)}</th><td class=text>{runs}</td><td class=text>{escape(languages)}</td></tr>"
-        )
+        cells = f"<td class=text>{runs}</td><td class=text>{escape(languages)}</td>"
+        lines.append(f"<tr><th scope=row>{escape(system.label)}</th>{cells}</tr>")
     head = "<th class=first>system</th><th class=text>runs</th><th class=text>trained on</th>"
-    return f"<div class=scroll><table class=plain><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    table = f"<table class=plain><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f"<div class=scroll>{table}</div>"
 
 
 def _method(comparison: Comparison) -> str:
@@ -107,7 +107,7 @@ def _method(comparison: Comparison) -> str:
         f"Intervals: {method.confidence:.0%} percentile bootstrap, {method.resamples:,} resamples of the questions.",
         "Where a system has several runs, each question's scores are averaged over them first. A mark therefore says "
         "that these trained models would differ on other questions of the kind. What other seeds would give shows in "
-        "the spread (standard deviation, n − 1); a mark is hollow unless every run of the one system is on the same "  # noqa: RUF001
+        "the spread (standard deviation, n − 1); a mark is hollow unless every run of the one system is on the same "
         "side of every run of the other.",
     ]  # fmt: skip
     return "".join(f"<p class=note>{escape(text)}</p>" for text in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from hbtrain.comparison.words import ALL, RANK_DISTANCE, SETTINGS, form, metric_
 
 DPI = 160
 ROW_INCHES = 0.34
+DARK = 0.56
+"""Mean of the colour channels below which a cell is so dark that its number is white."""
+
 MOST_MAPS = 12
 """Maps of differences are drawn for the first so many systems."""
 
@@ -36,17 +40,13 @@ def pictures_of(comparison: Comparison) -> list[Picture]:
     found = []
     for task in comparison.tasks:
         name = task.name
-        found.append(
-            Picture(
-                f"settings-{name}.png", f"{name}: scores by setting", lambda path, t=task: bars(comparison, t, path)
-            )
-        )
+        found.append(Picture(f"settings-{name}.png", f"{name}: scores by setting", partial(bars, comparison, task)))
         if comparison.get(comparison.baseline, name, "multi", RANK_DISTANCE) and len(task.languages) > 1:
             found.append(
                 Picture(
                     f"rank-distance-{name}.png",
                     f"{name}: rank distance by query language",
-                    lambda path, t=task: rank_distances(comparison, t, path),
+                    partial(rank_distances, comparison, task),
                 )
             )
         if all(task.top10_shares.values()):
@@ -54,7 +54,7 @@ def pictures_of(comparison: Comparison) -> list[Picture]:
                 Picture(
                     f"top10-share-{name}.png",
                     f"{name}: each language's share in the top 10 against its share in the pool",
-                    lambda path, t=task: shares(comparison, t, path),
+                    partial(shares, comparison, task),
                 )
             )
         found += _maps(comparison, task)
@@ -65,11 +65,12 @@ def _maps(comparison: Comparison, task: Task) -> list[Picture]:
     others = [s.label for s in comparison.systems if s.label != comparison.baseline][:MOST_MAPS]
     if len(task.languages) < 2 or np.isnan(task.pair_means[comparison.baseline]).all():
         return []
+    what = f"{task.name}: {metric_title(task.metric)} by query and passage language"
     return [
         Picture(
             f"difference-{task.name}-{number}.png",
-            f"{task.name}: {metric_title(task.metric)} by query and passage language, {label} less {comparison.baseline}",
-            lambda path, label=label: difference_map(comparison, task, label, path),
+            f"{what}, {label} less {comparison.baseline}",
+            partial(difference_map, comparison, task, label),
         )
         for number, label in enumerate(others, 1)
     ]
@@ -78,7 +79,7 @@ def _maps(comparison: Comparison, task: Task) -> list[Picture]:
 def bars(comparison: Comparison, task: Task, path: Path) -> None:
     """A panel for each setting and one for rank distance; a bar, its interval and its runs for each system."""
     panels = [(setting, task.metric) for setting in task.settings]
-    if RANK_DISTANCE != task.metric and comparison.get(comparison.baseline, task.name, "multi", RANK_DISTANCE):
+    if task.metric != RANK_DISTANCE and comparison.get(comparison.baseline, task.name, "multi", RANK_DISTANCE):
         panels.append(("multi", RANK_DISTANCE))
     labels = [system.label for system in comparison.systems]
     columns = min(2, len(panels))
@@ -105,7 +106,7 @@ def bars(comparison: Comparison, task: Task, path: Path) -> None:
         axes.spines[:].set_visible(False)
         axes.axvline(0, color=EDGE, linewidth=1)
         axes.tick_params(length=0)
-    _words(figure, f"{task.name}: retrieval by sampling of batches", _bars_note(comparison))
+    _words(figure, f"{task.name}: retrieval by setting", _bars_note(comparison))
     _save(figure, path)
 
 
@@ -227,7 +228,7 @@ def difference_map(comparison: Comparison, task: Task, system: str, path: Path) 
     axes.set_xlabel("passage language", labelpad=8, color=PALE)
     axes.set_ylabel("query language", labelpad=8, color=PALE)
     for (query, passage), value in np.ndenumerate(difference):
-        dark = not np.isnan(value) and abs(value) > 0.62 * most
+        dark = not np.isnan(value) and sum(image.cmap(image.norm(value))[:3]) < 3 * DARK
         axes.text(
             passage, query, "–" if np.isnan(value) else _signed(value), ha="center", va="center", fontsize=9.5,
             fontweight="bold" if query == passage else "normal", color="white" if dark else INK,
@@ -243,7 +244,7 @@ def difference_map(comparison: Comparison, task: Task, system: str, path: Path) 
 
 def _signed(value: float) -> str:
     text = f"{abs(value):.1f}"
-    return "0" if float(text) == 0 else ("+" if value > 0 else "−") + text  # noqa: RUF001
+    return "0" if float(text) == 0 else ("+" if value > 0 else "−") + text
 
 
 def _figure(width: float, height: float) -> Any:

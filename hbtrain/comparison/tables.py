@@ -59,7 +59,7 @@ def main_tables(comparison: Comparison) -> list[Table]:
 
 def language_tables(comparison: Comparison) -> list[Table]:
     """By query language, as tables 3 to 8: one for each benchmark and setting, then rank distance."""
-    found = []
+    found: list[Table] = []
     for task in comparison.tasks:
         for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]:
             if metric == RANK_DISTANCE == task.metric and found:
@@ -98,7 +98,7 @@ def shown_language(task: Task, language: str) -> str:
 def shown_difference(value: float, metric: str) -> str:
     """With its sign; never `-0.000`."""
     text = format(value, "+" + form(metric))
-    return text.replace("-", "+", 1) if float(text.replace(",", "")) == 0 else text.replace("-", "−")  # noqa: RUF001
+    return text.replace("-", "+", 1) if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
 def shown_p(p: float) -> str:

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from hbtrain.config.schema import Config
 from hbtrain.errors import ConfigError
 
-
 ELSEWHERE = (
     "tracking.",
     "storage",

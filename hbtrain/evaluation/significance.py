@@ -119,7 +119,7 @@ def _all_signs(units: int) -> Iterator[Floats]:
     rows = max(1, BLOCK_BYTES // (8 * units))
     for start in range(0, 2**units, rows):
         numbers = np.arange(start, min(start + rows, 2**units))
-        yield 1.0 - 2.0 * ((numbers[:, None] >> np.arange(units)) & 1)
+        yield np.asarray(1 - 2 * ((numbers[:, None] >> np.arange(units)) & 1), np.float64)
 
 
 def _random_signs(units: int, resamples: int, seed: int) -> Iterator[Floats]:
@@ -130,4 +130,4 @@ def _random_signs(units: int, resamples: int, seed: int) -> Iterator[Floats]:
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
         bits = np.frombuffer(generator.bytes(count * width), np.uint8).reshape(count, width)
-        yield 1.0 - 2.0 * np.unpackbits(bits, axis=1, count=units)
+        yield 1.0 - 2.0 * np.unpackbits(bits, axis=1, count=units).astype(np.float64)

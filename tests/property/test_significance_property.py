@@ -54,7 +54,7 @@ def test_random_flips_come_near_scipys():
 
 
 def test_p_values_are_uniform_under_the_null():
-    """By the test's own definition: over all flips of the same differences, P(p <= level) <= level, and nearly equal."""
+    """By definition: over all flips of the same differences, P(p <= level) <= level, and nearly equal."""
     d = np.random.default_rng(2).normal(size=10)
     signs = np.array(list(product((1.0, -1.0), repeat=10)))
     p = permutation_p_values((signs * d).T, resamples=2**10)
