@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,11 @@ class Task:
     def settings(self) -> tuple[str, ...]:
         """Those it has, in the order of tables."""
         return tuple(dict.fromkeys(cell.setting for cell in self.layout.cells))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The benchmark's own groups of languages, such as MIRACL's by resources."""
+        return tuple(part for part in self.parts if part not in (ALL, SEEN, UNSEEN, SOME, *self.languages))
 
     @property
     def split(self) -> tuple[str, ...]:
@@ -127,7 +132,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         tasks.append(task)
         grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
-    notes = [*finder.left_out, *_unknown_languages(systems)]
+    notes = [*finder.left_out, *_unknown_languages(systems), *_other_search(flat, tasks)]
     return Comparison(
         tuple(systems), reference.label, tuple(tasks), tuple(adjusted(estimates)), method, tuple(notes), paper
     )
@@ -149,7 +154,9 @@ def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:
 def _read(found: dict[str, list[Run]], metrics: Sequence[str]) -> dict[Run, dict[str, Scores]]:
     reader = ScoreReader()
     flat = [run for group in found.values() for run in group]
-    return {run: reader.read(run.results / "per_query.parquet", run.given, metrics) for run in flat}
+    return {
+        run: reader.read(run.results / "per_query.parquet", run.given, metrics, run.unrelated_questions) for run in flat
+    }
 
 
 def _baseline(text: str | None, systems: Sequence[System], found: dict[str, list[Run]]) -> System:
@@ -201,7 +208,7 @@ def _task(
         candidates_kind=about.get("candidates_kind"),
         languages=languages,
         metric=main,
-        parts=_parts(languages, systems),
+        parts=_parts(languages, systems, about.get("language_groups") or {}),
         layout=layout,
         pair_means={s.label: _pair_means(languages, layout, [scores[r] for r in s.runs], main) for s in systems},
         top10_shares={s.label: _shares(benchmark, s, languages) for s in systems},
@@ -209,8 +216,10 @@ def _task(
     return task, metrics
 
 
-def _parts(languages: Sequence[str], systems: Sequence[System]) -> dict[str, tuple[str, ...]]:
-    """All, seen and unseen languages where the systems whose training is known differ in that, and each language."""
+def _parts(
+    languages: Sequence[str], systems: Sequence[System], groups: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """All, seen and unseen languages where that is known and there are both, the benchmark's groups, each language."""
     parts = {ALL: tuple(languages)}
     known = [set(s.trained_languages) for s in systems if s.trained_languages is not None]
     if known:
@@ -220,6 +229,10 @@ def _parts(languages: Sequence[str], systems: Sequence[System]) -> dict[str, tup
         split = {SEEN: seen, UNSEEN: unseen, SOME: some}
         if sum(map(bool, split.values())) > 1:
             parts |= {name: of_part for name, of_part in split.items() if of_part}
+    for name, members in groups.items():
+        own = tuple(x for x in languages if x in members)
+        if name not in (SEEN, UNSEEN) and own:
+            parts[name] = own
     return parts | {language: (language,) for language in languages}
 
 
@@ -252,3 +265,12 @@ def _unknown_languages(systems: Sequence[System]) -> list[str]:
     if not unknown or len(unknown) == len(systems):
         return []
     return [f"languages seen in training are those of the other systems; {', '.join(unknown)} does not say"]
+
+
+def _other_search(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:
+    notes = []
+    for task in tasks:
+        searches = {str(run.about_benchmark(task.name).get("search") or "exact") for run in runs}
+        if len(searches) > 1:
+            notes.append(f"on {task.name} runs were searched in different ways: {', '.join(sorted(searches))}")
+    return notes

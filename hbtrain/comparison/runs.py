@@ -45,6 +45,12 @@ class Run:
             known = ["en"] if self.config.get("batching.mode") == "english" else self.config.get("data.languages")
         return None if known is None else tuple(known)
 
+    @property
+    def unrelated_questions(self) -> frozenset[str]:
+        """The benchmarks in which one question id stands for another question in every language."""
+        benchmarks = self.about.get("benchmarks", {})
+        return frozenset(name for name in benchmarks if self.about_benchmark(name).get("parallel_questions") is False)
+
     def about_benchmark(self, name: str) -> dict[str, Any]:
         """What `about.json` says of a benchmark."""
         found = self.about.get("benchmarks", {}).get(name, {})

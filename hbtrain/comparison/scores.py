@@ -83,10 +83,19 @@ class ScoreReader:
 
     def __init__(self) -> None:
         self._keys: pa.Table | None = None
+        self._separate: frozenset[str] = frozenset()
         self._places: _Places | None = None
 
-    def read(self, path: Path, run: str, wanted: Sequence[str]) -> dict[str, Scores]:
+    def read(
+        self, path: Path, run: str, wanted: Sequence[str], separate: frozenset[str] = frozenset()
+    ) -> dict[str, Scores]:
         """{benchmark: scores} of a `per_query.parquet`, of the metrics among `wanted` that it has.
+
+        Args:
+            path: the file.
+            run: what messages call the run.
+            wanted: names of metrics.
+            separate: benchmarks in which a question id means another question in every language, as in MIRACL.
 
         Raises:
             DataError: no such file, not a parquet file, columns missing, a row twice, a score that is no number.
@@ -107,21 +116,21 @@ class ScoreReader:
             raise DataError(f"run {run}: {path} cannot be read as parquet ({reason}); evaluate again") from error
         if table.num_rows == 0:
             raise DataError(f"run {run}: {path} holds no rows; evaluate again")
-        places = self._placed(table.select(list(KEYS)), run, path)
+        places = self._placed(table.select(list(KEYS)), f"run {run}: {path}", separate)
         metrics = [metric for metric in wanted if metric in columns]
         return {
             benchmark: Scores(layout, {metric: _spread(table, metric, places, benchmark, run) for metric in metrics})
             for benchmark, layout in places.layouts.items()
         }
 
-    def _placed(self, keys: pa.Table, run: str, path: Path) -> _Places:
-        if self._places is None or self._keys is None or not keys.equals(self._keys):
-            self._places = _places(keys, f"run {run}: {path}")
-            self._keys = keys
+    def _placed(self, keys: pa.Table, place: str, separate: frozenset[str]) -> _Places:
+        if self._places is None or self._keys is None or separate != self._separate or not keys.equals(self._keys):
+            self._places = _places(keys, place, separate)
+            self._keys, self._separate = keys, separate
         return self._places
 
 
-def _places(keys: pa.Table, place: str) -> _Places:
+def _places(keys: pa.Table, place: str, separate: frozenset[str]) -> _Places:
     codes, names = {}, {}
     for key in KEYS:
         column = keys.column(key).combine_chunks()
@@ -137,7 +146,11 @@ def _places(keys: pa.Table, place: str) -> _Places:
     rows, layouts = {}, {}
     for number, benchmark in enumerate(names["benchmark"]):
         at = np.flatnonzero(codes["benchmark"] == number)
-        questions, unit[at] = _ranked(codes["question_id"][at], names["question_id"])
+        question, ids = codes["question_id"][at], names["question_id"]
+        if benchmark in separate:
+            question = question + len(ids) * codes["query_language"][at]
+            ids = [f"{language}/{identifier}" for language in names["query_language"] for identifier in ids]
+        questions, unit[at] = _ranked(question, ids)
         whole = codes["setting"][at]
         for key in ("query_language", "passage_language"):
             whole = whole * len(names[key]) + codes[key][at]

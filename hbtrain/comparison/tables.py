@@ -146,7 +146,13 @@ def _headline(
     rows = [Row(s.label, cells) for s, cells in zip(comparison.systems, zip(*by_column, strict=True), strict=True)]
     if comparison.paper:
         rows += [row for paper in paper_rows() if (row := _paper_row(paper, columns)) is not None]
-    return Table(key, f"{title}: {_tasks(comparison)}", ("", *head), tuple(rows), _paper_note(comparison))
+    return Table(
+        key,
+        f"{title}: {_tasks(comparison)}",
+        ("", *head),
+        tuple(rows),
+        _paper_note(comparison) if key == "scores" else "",
+    )
 
 
 def _paper_row(paper: PaperRow, columns: Sequence[tuple[Task, str, str]]) -> Row | None:
@@ -236,7 +242,8 @@ def _zero_shot(comparison: Comparison) -> Table | None:
 
 
 def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) -> Table | None:
-    names = [ALL, *task.split, *task.languages]
+    several = [ALL, *task.split, *task.groups]
+    names = [*several, *task.languages]
     columns = {
         name: _column(
             [comparison.get(s.label, task.name, setting, metric, name) for s in comparison.systems], comparison, False
@@ -247,8 +254,8 @@ def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) 
     if not columns:
         return None
     what = "rank distance" if metric == RANK_DISTANCE else f"{SETTINGS[setting]} {metric_title(metric)}"
-    titles = [name if name in (ALL, *task.split) else shown_language(task, name) for name in columns]
-    kinds = ["part" if name in (ALL, *task.split) else "system" for name in columns]
+    titles = [name if name in several else shown_language(task, name) for name in columns]
+    kinds = ["part" if name in several else "system" for name in columns]
     key, title = f"{task.name}-{setting}-{metric}".replace("@", "-at-"), f"{task.name}: {what} by query language"
     return _longer_side_down(key, title, comparison, (titles, list(columns.values()), kinds), language_note(task))
 
