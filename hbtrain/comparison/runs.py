@@ -88,6 +88,8 @@ class RunFinder:
             DataError: a folder that holds nothing of this kind, or an unfinished run.
             TrackingError: an unknown id, or a server that does not answer.
         """
+        if not text.strip():
+            raise DataError("a run's name is empty; give a folder, or the id of an MLflow run")
         path = Path(text).expanduser()
         if path.is_dir():
             return self._in_folder(path.absolute(), text)
