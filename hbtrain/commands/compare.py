@@ -8,6 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+WIDEST = 10_000
+"""Characters a table may have in a pipe or a file."""
+
 
 def compare(
     *runs: str,
@@ -72,8 +75,17 @@ def compare(
     if log_to is not None:
         keep_comparison(comparison, log_to, tracking_uri)
     console = Console()
-    for table in [*main_tables(comparison), *language_tables(comparison)]:
-        console.print(terminal(table))
+    tables = [terminal(table) for table in [*main_tables(comparison), *language_tables(comparison)]]
+    hidden = 0
+    for table in tables:
+        width = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+        if width > console.width and console.is_terminal:
+            hidden += 1
+        else:
+            console.print(table, width=max(width, console.width), crop=False)
+    if hidden:
+        hint = "" if output else "; --output FOLDER writes them"
+        console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow", highlight=False)
     console.print(legend(comparison), style="dim", highlight=False, markup=False)
     for note in comparison.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -137,7 +137,8 @@ def rank_distances(comparison: Comparison, task: Task, path: Path) -> None:
     languages = [x for part in task.split or (ALL,) for x in task.parts[part]]
     labels = [system.label for system in comparison.systems]
     colours = colours_of(comparison.systems)
-    figure = _figure(7.4, ROW_INCHES * len(languages) + 1.9)
+    few = len(labels) <= 5
+    figure = _figure(7.4, (ROW_INCHES if few else 1.7 * ROW_INCHES) * len(languages) + 1.9 + 0.18 * (len(labels) // 3))
     axes = figure.subplots()
     gap = 0.6  # between parts
     places, place = {}, 0.0
@@ -145,7 +146,7 @@ def rank_distances(comparison: Comparison, task: Task, path: Path) -> None:
         for language in task.parts[part]:
             places[language] = place + number * gap
             place += 1
-    step = min(0.09, 0.5 / max(1, len(labels)))
+    step = min(0.09, 0.75 / len(labels))
     for s, label in enumerate(labels):
         shift = (s - (len(labels) - 1) / 2) * step
         for language in languages:
@@ -154,7 +155,9 @@ def rank_distances(comparison: Comparison, task: Task, path: Path) -> None:
                 axes.plot(
                     [e.low, e.high], [places[language] + shift] * 2, color=colours[label], linewidth=1.4, alpha=0.7
                 )
-                axes.scatter(e.value, places[language] + shift, s=30, color=colours[label], linewidth=0, zorder=3)
+                axes.scatter(
+                    e.value, places[language] + shift, s=30 if few else 14, color=colours[label], linewidth=0, zorder=3
+                )
     axes.set_yticks(list(places.values()), [shown_language(task, x) for x in places], fontsize=10, color=INK)
     axes.set_ylim(max(places.values()) + 0.7, -0.7)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.tables import Cell, Row, Table, language_tables, legend, main_tables
 
+LABEL_WIDTH = 24
+"""Characters of a row's label that are never broken."""
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -30,10 +33,18 @@ def terminal(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    made = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left")
-    made.add_column("", no_wrap=False, overflow="fold")
-    for title in table.head[1:]:
-        made.add_column(Text(title), justify="right")
+    made = RichTable(
+        title=Text(table.title, "bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        caption_justify="left",
+        padding=(0, 1, 0, 0),
+    )
+    labels = max((len(row.label) for row in table.rows), default=0)
+    made.add_column("", min_width=min(labels, LABEL_WIDTH), overflow="fold")
+    for column, title in enumerate(table.head[1:]):
+        whole = [text for row in table.rows for text in _whole(row.cells[column])] + title.split()
+        made.add_column(Text(title), justify="right", min_width=max(map(len, whole)))
     for row in table.rows:
         style = {"paper": "dim italic", "part": "bold"}.get(row.kind, "")
         made.add_row(Text(row.label), *(_text(cell) for cell in row.cells), style=style)
@@ -133,6 +144,11 @@ def _escaped(text: str) -> str:
     for character in "\\|*_`<":
         text = text.replace(character, "\\" + character)
     return text.replace("\n", " ")
+
+
+def _whole(cell: Cell) -> list[str]:
+    """What is not broken into lines."""
+    return [f"{cell.text} {cell.mark or ' '}", *cell.detail.split()]
 
 
 def _text(cell: Cell) -> Any:

@@ -229,8 +229,8 @@ def _zero_shot(comparison: Comparison) -> Table | None:
     head, by_column = [], []
     for task, setting, metric, part in columns:
         words = [task.name] if len(comparison.tasks) > 1 else []
-        what = "rank distance" if metric == RANK_DISTANCE else SETTINGS[setting]
-        head.append(" ".join([*words, f"{what}, {part}"]))
+        what = "rank distance" if metric == RANK_DISTANCE else setting
+        head.append(" ".join([*words, f"{what}: {part}"]))
         estimates = [comparison.get(s.label, task.name, setting, metric, part) for s in comparison.systems]
         by_column.append(_column(estimates, comparison, detail=False))
     kinds = ["system"] * len(head)

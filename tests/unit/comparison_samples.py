@@ -63,7 +63,7 @@ def write_results(folder: Path, rows, kind="sentence", about=None, metrics=None)
         name: {
             "candidates_kind": kind,
             "languages": sorted({row["query_language"] for row in rows if row["benchmark"] == name}),
-            "candidates": {x: 40 for x in sorted({row["query_language"] for row in rows})},
+            "candidates": dict.fromkeys(sorted({row["query_language"] for row in rows}), 40),
         }
         for name in dict.fromkeys(row["benchmark"] for row in rows)
     }

@@ -197,7 +197,7 @@ def test_a_sweep_stands_for_its_finished_runs_and_keeps_the_report(hbtrain, trac
 
 
 def test_mlflow_runs_that_are_refused(hbtrain, tracked):
-    uri, parent, (first, second), late = tracked
+    uri, parent, (first, _second), late = tracked
     for arguments, words in (
         ([first, "0" * 32], "is neither a folder nor the id of an MLflow run in sqlite"),
         ([first, late], "has the status FAILED; only finished runs are compared"),
