@@ -107,7 +107,8 @@ def describe(figures: dict[str, float]) -> str:
 
 def show_outcome(console: Console, outcome: Outcome) -> None:
     """The scores before and after, the model's path, and what to try next."""
-    from hbtrain.evaluation.tables import before_after_table, evaluation_table
+    from hbtrain.evaluation.out_of_domain import domain_scores
+    from hbtrain.evaluation.tables import before_after_table, domain_table, evaluation_table
 
     before = {evaluation.benchmark: evaluation for evaluation in outcome.before}
     for evaluation in outcome.after:
@@ -115,6 +116,9 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         table: Table = evaluation_table(evaluation) if first is None else before_after_table(first, evaluation)
         console.print()
         console.print(table)
+    if outcome.in_domain is not None:
+        console.print()
+        console.print(domain_table(domain_scores(outcome.after, outcome.in_domain), outcome.in_domain))
     model = shlex.quote(_short(outcome.folder.model))
     console.print(f"\nmodel    {model}\nresults  {_short(outcome.folder.results)}\n", highlight=False, soft_wrap=True)
     console.print("[bold]next[/bold]", highlight=False)

@@ -151,6 +151,8 @@ class Outbox:
         while True:
             with self._changed:
                 if not self.pending or self._given_up:
+                    if not self.pending:
+                        self.save()  # the file goes: what it held has been delivered
                     self._thread = None
                     self._changed.notify_all()
                     return

@@ -1,59 +1,124 @@
-"""`hbtrain evaluate`: any model on a benchmark."""
+"""`hbtrain evaluate`: any model on benchmarks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from hbtrain.commands.models import quiet, trusts
+from hbtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hbtrain.evaluation.summary import Evaluation
+    from hbtrain.modeling.encoder import Encoder
 
 
 def evaluate(
     model: str,
     *,
-    benchmark: str,
+    benchmark: Annotated[list[str], Parameter(consume_multiple=True)],
     output: Path,
     data: Path | None = None,
+    candidates: Literal["sentence", "sentence+context"] = "sentence",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    in_domain: str | None = None,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
     batch_size: int = 128,
     trust_remote_code: str | None = None,
 ) -> None:
-    """Evaluate any sentence-transformers or Hugging Face model in three settings.
+    """Evaluate any sentence-transformers or Hugging Face model, on one benchmark or several.
 
     Parameters
     ----------
     model
         A folder or a hub name.
     benchmark
-        demo, xquad-r, mlqa-r, lareqa (any folder of that form) or parallel (a parallel JSON-lines file).
+        demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
+        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file).
     output
-        Folder for metrics.json, per_query.parquet and the heat map.
+        Folder for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
     data
-        The benchmark's folder or file; demo needs none.
+        The folder or file of the one benchmark, in place of NAME=PATH.
+    candidates
+        What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
     languages
         Only these languages.
+    trained_languages
+        What the model was trained on, to tell languages seen and unseen apart; models of hbtrain say it themselves.
+    in_domain
+        The benchmark, or a domain of one as BENCHMARK@DOMAIN, that MRR on the others is compared with.
+    query_prompt
+        Put before every query, in place of the model's own prompt.
+    passage_prompt
+        Put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
-    from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
+    from hbtrain.evaluation.benchmark import load_benchmarks
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    names = _with_data(benchmark, data)
+    _check_candidates(names, candidates)
     find_backbone(model)
-    pool = load_benchmark(parse_benchmark(benchmark if data is None else f"{benchmark}={data}"), languages)
+    benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
     from hbtrain.evaluation.results import save_evaluation
-    from hbtrain.evaluation.tables import evaluation_table
+    from hbtrain.modeling.card import trained_languages as languages_of
+
+    encoder = _encoder(model, trusted, query_prompt, passage_prompt)
+    known = trained_languages or languages_of(Path(model))
+    evaluations = [run(encoder, one, batch_size, trained_languages=known) for one in benchmarks]
+    save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
+    _show(evaluations, in_domain, output)
+
+
+def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:
+    from hbtrain.evaluation.benchmark import has_sentences, parse_benchmark
+
+    if candidates != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in benchmarks):
+        raise ConfigError(f"--candidates {candidates}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+
+
+def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    evaluation = run(Encoder.load(model, trust_remote_code=trusted), pool, batch_size)
-    save_evaluation([evaluation], output, model)
+    encoder = Encoder.load(model, trust_remote_code=trusted)
+    if query_prompt is not None:
+        encoder.prefixes["query"] = query_prompt
+    if passage_prompt is not None:
+        encoder.prefixes["passage"] = passage_prompt
+    return encoder
+
+
+def _with_data(benchmarks: list[str], data: Path | None) -> list[str]:
+    if data is None:
+        return benchmarks
+    if len(benchmarks) > 1 or "=" in benchmarks[0]:
+        raise ConfigError(f"--data {data} is for one benchmark without a path; write NAME=PATH for {benchmarks[-1]}")
+    return [f"{benchmarks[0]}={data}"]
+
+
+def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Path) -> None:
+    from hbtrain.evaluation.out_of_domain import domain_scores
+    from hbtrain.evaluation.tables import domain_table, evaluation_table
+
     console = Console()
-    console.print(evaluation_table(evaluation))
+    for evaluation in evaluations:
+        console.print(evaluation_table(evaluation))
+    scores = domain_scores(evaluations, in_domain)
+    if in_domain is not None or any("@" in score.name for score in scores):
+        console.print(domain_table(scores, in_domain))
     console.print(f"\nresults  {output}", highlight=False, soft_wrap=True)

@@ -251,10 +251,15 @@ class EvaluationConfig(Section):
     """What the trained model is evaluated on."""
 
     benchmarks: tuple[str, ...] = ()
-    """`demo`, or `name=folder` such as `xquad-r=data/xquad-r`."""
+    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
+    mr-tydi, tatoeba, beir, or parallel with a file."""
     before: bool = True
     """Evaluate the model before training as well."""
     batch_size: PositiveInt = 128
+    candidates: Literal["sentence", "sentence+context"] = "sentence"
+    """What a candidate of XQuAD-R, MLQA-R and their like is: a sentence, or a sentence with its paragraph."""
+    in_domain: str | None = None
+    """The benchmark by its name, or a domain of one as `benchmark@domain`, that MRR on the others is compared with."""
 
     @field_validator("benchmarks", mode="before")
     @classmethod

@@ -31,6 +31,7 @@ class ParallelRow:
     passage: dict[str, str]
     passage_id: str
     negatives: Sequence[dict[str, str]] = ()
+    domain: str | None = None
 
 
 def read_rows(path: Path) -> Iterator[ParallelRow]:
@@ -91,7 +92,10 @@ def _row(record: dict[str, Any], place: str) -> ParallelRow:
     passage = query if sentence else _texts(record, "passage", place)
     row_id = _identifier(record, "id", place)
     passage_id = _identifier(record, "passage_id", place) if "passage_id" in record else row_id
-    return ParallelRow(row_id, query, passage, passage_id, _negatives(record, place))
+    domain = record.get("domain")
+    if not isinstance(domain, str | None):
+        raise DataError(f"{place}: domain must be a text, not {domain!r}")
+    return ParallelRow(row_id, query, passage, passage_id, _negatives(record, place), domain)
 
 
 def _identifier(record: dict[str, Any], key: str, place: str) -> str:

@@ -1,32 +1,15 @@
-"""Evaluate an encoder on a benchmark: embed each text once, rank exactly, average."""
+"""Evaluate an encoder on a benchmark: rank every collection, score every query, average."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from hbtrain.errors import ModelError
 from hbtrain.evaluation.pool import Benchmark
+from hbtrain.evaluation.ranking import ExactRanker, Progress, Ranker, TextEncoder
+from hbtrain.evaluation.scoring import Scored, score
 from hbtrain.evaluation.summary import Evaluation, summarise
-from hbtrain.retrieval.ranks import exact_ranks
 
 __all__ = ["Evaluation", "Progress", "TextEncoder", "evaluate"]
-
-Side = Literal["query", "passage"]
-Progress = Callable[[Side, int, int], None]
-"""Called with the side that is being encoded, the texts done so far and all of them."""
-
-
-class TextEncoder(Protocol):
-    """What can be evaluated; `hbtrain.modeling.encoder.Encoder` is one."""
-
-    def encode(
-        self, texts: Sequence[str], side: Side, batch_size: int = ..., progress: Callable[[int], None] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Unit vectors [N, D] of the texts; `progress` gets the number of texts done so far."""
 
 
 def evaluate(
@@ -35,39 +18,28 @@ def evaluate(
     batch_size: int = 128,
     block_rows: int = 128,
     progress: Progress | None = None,
+    *,
+    ranker: Ranker | None = None,
+    trained_languages: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Scores of `encoder` in the monolingual, cross-lingual and multilingual settings, from exact ranks in fp32.
+    """Scores of `encoder` in the settings of `benchmark`; scores of passages are inner products.
 
     Args:
-        encoder: embeds queries and passages; scores are inner products.
+        encoder: embeds queries and passages.
         benchmark: what is asked of which candidates.
         batch_size: texts encoded at one time.
         block_rows: queries scored at one time; memory only, the scores do not depend on it.
         progress: told of the encoding.
+        ranker: searches in place of the exact ranks in fp32, which the arguments above belong to.
+        trained_languages: what the model was trained on, if that is known; told apart in tables and means.
 
     Raises:
+        DataError: a collection cannot be read.
         ModelError: an embedding holds NaN or infinity, or the encoder does not give one vector a text.
     """
-    q = _embed(encoder, benchmark.query_texts, "query", batch_size, progress)
-    p = _embed(encoder, benchmark.candidate_texts, "passage", batch_size, progress)
-    return summarise(benchmark, exact_ranks(q, p, benchmark.candidate_codes, benchmark.relevant, block_rows))
-
-
-def _embed(
-    encoder: TextEncoder, texts: Sequence[str], side: Side, batch_size: int, progress: Progress | None
-) -> npt.NDArray[np.float32]:
-    """[N, D]; a repeated text is encoded once, so that it costs once and its copies tie exactly."""
-    places: dict[str, int] = {}
-    row = np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
-    distinct = list(places)
-
-    def told(done: int) -> None:
-        if progress is not None:
-            progress(side, done, len(distinct))
-
-    vectors = np.asarray(encoder.encode(distinct, side, batch_size=batch_size, progress=told), np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise ModelError(
-            f"the encoder gave shape {vectors.shape} for {len(distinct)} {side} texts, not one vector each"
-        )
-    return vectors[row]
+    ranker = ranker or ExactRanker(batch_size, block_rows, progress)
+    scored: list[Scored] = []
+    for collection in benchmark.collections():
+        scored.append(score(benchmark, collection, ranker(encoder, collection)))
+        del collection  # before the next one is opened
+    return summarise(benchmark, scored, ranker.about, trained_languages)

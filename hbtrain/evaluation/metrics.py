@@ -50,9 +50,10 @@ def recall(rankings: Rankings, k: int) -> Floats:
     return _sums(rankings, (rankings.rank <= k).astype(np.float64)) / rankings.relevant
 
 
-def reciprocal_rank(rankings: Rankings) -> Floats:
-    """[G] 1 / rank of the best relevant candidate; uncut."""
-    return np.asarray(1.0 / rankings.rank[rankings.start], np.float64)
+def reciprocal_rank(rankings: Rankings, k: int | None = None) -> Floats:
+    """[G] 1 / rank of the best relevant candidate; uncut, or 0 where it is not within the first k."""
+    best = rankings.rank[rankings.start]
+    return np.where(best <= (k or best), 1.0 / best, 0.0)
 
 
 def ndcg(rankings: Rankings, k: int) -> Floats:
@@ -76,7 +77,9 @@ METRICS: dict[str, Callable[[Rankings], Floats]] = {
     "map": average_precision,
     "recall@1": lambda rankings: recall(rankings, 1),
     "recall@10": lambda rankings: recall(rankings, 10),
+    "recall@100": lambda rankings: recall(rankings, 100),
     "mrr": reciprocal_rank,
+    "mrr@10": lambda rankings: reciprocal_rank(rankings, 10),
     "ndcg@10": lambda rankings: ndcg(rankings, 10),
 }
 """The metrics of every setting, by the names in keys and columns; `rank_distance` is of the pool of all languages."""

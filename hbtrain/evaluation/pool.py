@@ -1,81 +1,69 @@
-"""A benchmark in memory: queries, the pool of candidates of all languages, and which are relevant."""
+"""A benchmark: collections of one form, and the settings in which it makes sense to ask them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.collection import Collection, Int64s, check_unique
 
-Int64s = npt.NDArray[np.int64]
-CandidatesKind = Literal["sentence", "passage"]
+Setting = Literal["mono", "cross", "multi"]
+SETTINGS: tuple[Setting, ...] = ("mono", "cross", "multi")
+"""`mono` asks in x the candidates in x; `cross` asks in x the candidates in another language y; `multi` asks in x the
+pool of all languages."""
+
+CandidatesKind = Literal["sentence", "sentence+context", "passage", "title+text"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Q queries in several languages over one pool of N candidates.
-
-    A question in two languages is two queries of one question id. Its relevant candidates are the translations of
-    its answer: one in each language that has it, the query's own included.
-
-    Raises:
-        DataError: the parts do not fit together.
-    """
+    """Collections that are evaluated one after the other and whose scores stand under one name."""
 
     name: str
+    """The first part of its metrics' keys."""
     candidates_kind: CandidatesKind
     languages: tuple[str, ...]
-    """In the order of the pool."""
-    question_ids: list[str]
-    query_languages: list[str]
-    query_texts: list[str]
-    candidate_ids: list[str]
-    """Unique in the pool."""
-    candidate_languages: list[str]
-    """Grouped, in the order of `languages`."""
-    candidate_texts: list[str]
-    relevant: list[Int64s]
-    """For each query the indices of its relevant candidates in the whole pool, at least one, ascending."""
+    """Of all collections, in the order of tables."""
+    openers: tuple[Callable[[], Collection], ...]
+    """Each gives a collection; nothing of a corpus is read before its turn."""
+    settings: tuple[Setting, ...] = SETTINGS
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Groups of languages that are averaged as well, such as those of low resource; languages not in `languages` are
+    passed over."""
+    parallel: bool = True
+    """Whether a question id means the same question in every language."""
 
-    def __post_init__(self) -> None:
-        _check_lengths(self)
-        _check_languages(self)
-        _check_ids(self)
-        _check_relevant(self)
+    @classmethod
+    def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:
+        """A benchmark of one collection, asked in all settings."""
+        return cls(name, kind, collection.languages, (lambda: collection,))
 
-    @property
-    def query_codes(self) -> Int64s:
-        """[Q] the queries' languages as places in `languages`."""
-        return self._codes(self.query_languages)
+    def collections(self) -> Iterator[Collection]:
+        """The collections, each opened when it is its turn.
 
-    @property
-    def candidate_codes(self) -> Int64s:
-        """[N] the candidates' languages as places in `languages`; ascending."""
-        return self._codes(self.candidate_languages)
+        Raises:
+            DataError: the corpus of one does not fit its judgements or is not of the form expected.
+        """
+        for opened in self.openers:
+            yield opened()
 
-    def query_counts(self) -> dict[str, int]:
-        """Queries per language, all languages of the pool."""
-        counts = Counter(self.query_languages)
-        return {language: counts[language] for language in self.languages}
+    def check(self) -> None:
+        """Open every collection once, so that what is wrong is said, and corpora converted, before anything is encoded.
 
-    def candidate_counts(self) -> dict[str, int]:
-        """Candidates per language, all languages of the pool."""
-        counts = Counter(self.candidate_languages)
-        return {language: counts[language] for language in self.languages}
-
-    def _codes(self, languages: list[str]) -> Int64s:
-        place = {language: code for code, language in enumerate(self.languages)}
-        return np.array([place[language] for language in languages], np.int64)
+        Raises:
+            DataError: as `collections`.
+        """
+        for _ in self.collections():
+            pass
 
 
 @dataclass
 class LanguagePart:
-    """What one language brings to a benchmark."""
+    """What one language brings to a collection."""
 
     candidate_ids: list[str] = field(default_factory=list)
     candidate_texts: list[str] = field(default_factory=list)
@@ -83,37 +71,43 @@ class LanguagePart:
     """Question id -> text."""
     answers: dict[str, int] = field(default_factory=dict)
     """Question id -> place of its relevant candidate in this language."""
+    domains: dict[str, str] = field(default_factory=dict)
+    """Question id -> domain, for the questions that have one."""
 
 
-def assemble(name: str, kind: CandidatesKind, parts: dict[str, LanguagePart]) -> Benchmark:
-    """The benchmark of the languages in `parts`, in their order.
+def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
+    """The collection of the languages in `parts`, in their order.
 
-    A query whose question has no answer in any of these languages is left out.
+    A question's relevant candidates are its answers in all languages. A query whose question has no answer in any of
+    them is left out.
+
+    Raises:
+        DataError: the parts do not fit together.
     """
     offsets = dict(zip(parts, np.cumsum([0, *(len(p.candidate_ids) for p in parts.values())]).tolist(), strict=False))
-    question_ids: list[str] = []
-    query_languages: list[str] = []
-    query_texts: list[str] = []
+    asked: list[tuple[str, str, str, str | None]] = []
     relevant: list[Int64s] = []
     for language, part in parts.items():
         for question, text in part.queries.items():
             found = [offsets[other] + p.answers[question] for other, p in parts.items() if question in p.answers]
             if found:
-                question_ids.append(question)
-                query_languages.append(language)
-                query_texts.append(text)
+                asked.append((question, language, text, part.domains.get(question)))
                 relevant.append(np.array(found, np.int64))
-    return Benchmark(
+    ids, languages, texts, domains = (list(column) for column in zip(*asked, strict=True)) if asked else ([],) * 4
+    candidate_ids = [f"{language}/{c}" for language, part in parts.items() for c in part.candidate_ids]
+    if candidate_ids:
+        check_unique(candidate_ids, f"benchmark {name}: candidate")
+    return Collection(
         name=name,
-        candidates_kind=kind,
-        languages=tuple(parts),
-        question_ids=question_ids,
-        query_languages=query_languages,
-        query_texts=query_texts,
-        candidate_ids=[f"{language}/{c}" for language, part in parts.items() for c in part.candidate_ids],
-        candidate_languages=[language for language, part in parts.items() for _ in part.candidate_ids],
+        question_ids=ids,
+        query_languages=languages,
+        query_texts=texts,
+        candidate_ids=candidate_ids,
         candidate_texts=[text for part in parts.values() for text in part.candidate_texts],
+        candidate_counts={language: len(part.candidate_ids) for language, part in parts.items()},
         relevant=relevant,
+        domains=domains if any(domain is not None for domain in domains) else None,
+        left_out=sum(len(part.queries) for part in parts.values()) - len(asked),
     )
 
 
@@ -131,42 +125,3 @@ def choose_languages(available: Sequence[str], wanted: Sequence[str] | None, pla
     if not wanted or len(set(wanted)) < len(wanted):
         raise DataError(f"languages {list(wanted)} of {place} must be at least one, each named once")
     return tuple(wanted)
-
-
-def _check_lengths(b: Benchmark) -> None:
-    queries = {len(b.question_ids), len(b.query_languages), len(b.query_texts), len(b.relevant)}
-    candidates = {len(b.candidate_ids), len(b.candidate_languages), len(b.candidate_texts)}
-    if len(queries) > 1 or len(candidates) > 1:
-        raise DataError(f"benchmark {b.name}: lists of queries or of candidates differ in length")
-    if queries == {0} or candidates == {0}:
-        raise DataError(f"benchmark {b.name}: no question has an answer in the languages {', '.join(b.languages)}")
-
-
-def _check_languages(b: Benchmark) -> None:
-    if not b.languages or len(set(b.languages)) < len(b.languages):
-        raise DataError(f"benchmark {b.name}: languages {list(b.languages)} must be at least one, each named once")
-    strange = set(b.query_languages + b.candidate_languages) - set(b.languages)
-    if strange:
-        raise DataError(f"benchmark {b.name}: language {min(strange)!r} is none of {', '.join(b.languages)}")
-    if np.any(np.diff(b.candidate_codes) < 0):
-        raise DataError(f"benchmark {b.name}: candidates must be grouped by language as {', '.join(b.languages)}")
-
-
-def _check_ids(b: Benchmark) -> None:
-    for what, ids in (
-        ("question", [f"{x} in {y}" for x, y in zip(b.question_ids, b.query_languages, strict=True)]),
-        ("candidate", b.candidate_ids),
-    ):
-        identifier, times = Counter(ids).most_common(1)[0]
-        if times > 1:
-            raise DataError(f"benchmark {b.name}: {what} {identifier} occurs {times} times; ids must be unique")
-
-
-def _check_relevant(b: Benchmark) -> None:
-    for question, language, indices in zip(b.question_ids, b.query_languages, b.relevant, strict=True):
-        ascending = len(indices) > 0 and np.all(np.diff(indices) > 0)
-        if not ascending or indices[0] < 0 or indices[-1] >= len(b.candidate_ids):
-            raise DataError(
-                f"benchmark {b.name}: relevant candidates of question {question} in {language} must be ascending "
-                f"places in the pool of {len(b.candidate_ids)}, at least one, not {indices.tolist()}"
-            )

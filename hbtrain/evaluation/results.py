@@ -1,30 +1,46 @@
-"""Evaluations on disk: `metrics.json`, `scores.csv`, `per_query.parquet`, `about.json` and a heat map per benchmark."""
+"""Evaluations on disk: `metrics.json`, `scores.csv`, `cells.csv`, `per_query.parquet`, `about.json`, heat maps."""
 
 from __future__ import annotations
 
 import csv
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.plots import heat_map
-from hbtrain.evaluation.summary import RANK_DISTANCE, SETTINGS, Evaluation
+from hbtrain.evaluation.ranking import Side
+from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
 from hbtrain.retrieval.ranks import TIE_RULE
 
 
-def save_evaluation(evaluations: Sequence[Evaluation], output_dir: Path, model: str | None = None) -> None:
+def save_evaluation(
+    evaluations: Sequence[Evaluation],
+    output_dir: Path,
+    model: str | None = None,
+    *,
+    prompts: Mapping[Side, str] | None = None,
+    in_domain: str | None = None,
+) -> None:
     """Write the results of one model on one or more benchmarks into `output_dir`, made if it is not there.
 
     `metrics.json` is flat, {key: number}; `about.json` says what was evaluated on what. Each file is replaced whole
-    or not at all.
+    or not at all. A heat map is drawn where there are cross-lingual scores and monolingual ones.
+
+    Args:
+        evaluations: of different benchmarks.
+        output_dir: the folder.
+        model: its name or path.
+        prompts: what stood before its queries and its passages, by side.
+        in_domain: the benchmark, or domain of one, that the others are compared with.
 
     Raises:
-        DataError: no evaluation, or two of one benchmark name.
+        DataError: no evaluation, two of one benchmark name, or none of the in-domain one.
         StorageError: the folder cannot be written.
     """
     import pyarrow as pa
@@ -34,14 +50,18 @@ def save_evaluation(evaluations: Sequence[Evaluation], output_dir: Path, model: 
     if not names or len(set(names)) < len(names):
         raise DataError(f"evaluations of benchmarks {names} cannot share {output_dir}: one or more, of different names")
     metrics = {key: value for e in evaluations for key, value in e.metrics.items()}
+    metrics |= domain_metrics(domain_scores(evaluations, in_domain))
+    about = _about(evaluations) | {"model": model, "prompts": prompts and dict(prompts), "in_domain": in_domain}
     table = pa.concat_tables([e.per_query for e in evaluations])
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         for e in evaluations:
-            _replace(output_dir / f"heatmap-{e.benchmark}.png", partial(heat_map, e))
+            if {"mono", "cross"} <= {cell.setting for cell in e.cells}:
+                _replace(output_dir / f"heatmap-{e.benchmark}.png", partial(heat_map, e))
         _replace(output_dir / "per_query.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
         _replace(output_dir / "scores.csv", lambda path: _write_csv(path, evaluations))
-        _replace(output_dir / "about.json", lambda path: _write_json(path, _about(evaluations, model)))
+        _replace(output_dir / "cells.csv", lambda path: _write_cells(path, evaluations))
+        _replace(output_dir / "about.json", lambda path: _write_json(path, about))
         # Last, so that whoever sees new metrics sees the rest as well.
         _replace(output_dir / "metrics.json", lambda path: _write_json(path, metrics))
     except OSError as error:
@@ -50,16 +70,21 @@ def save_evaluation(evaluations: Sequence[Evaluation], output_dir: Path, model: 
         ) from error
 
 
-def _about(evaluations: Sequence[Evaluation], model: str | None) -> dict[str, Any]:
+def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    trained = evaluations[0].trained_languages
     return {
-        "model": model,
         "tie_rule": TIE_RULE,
+        "trained_languages": None if trained is None else list(trained),
         "benchmarks": {
             e.benchmark: {
                 "candidates_kind": e.candidates_kind,
                 "languages": list(e.languages),
                 "queries": e.query_counts,
                 "candidates": e.candidate_counts,
+                "queries_without_answer": e.left_out,
+                "parallel_questions": e.parallel,
+                "language_groups": {name: list(members) for name, members in e.groups.items()},
+                **e.search,
             }
             for e in evaluations
         },
@@ -67,19 +92,32 @@ def _about(evaluations: Sequence[Evaluation], model: str | None) -> dict[str, An
 
 
 def _write_csv(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """One row per benchmark, setting and query language (`all`: the macro mean), one column per metric."""
-    names = [*METRICS, RANK_DISTANCE]
+    """One row per benchmark, setting and query language or group (`all`: the macro mean), one column per metric."""
+    names = [*METRICS, *POOL_METRICS]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["benchmark", "setting", "query_language", *names])
         for e in evaluations:
             for setting in SETTINGS:
-                for language in ("all", *e.languages):
+                for language in ("all", *e.groups, *e.languages):
                     suffix = "" if language == "all" else f"/{language}"
                     values = [e.metrics.get(f"{e.benchmark}/{setting}/{name}{suffix}") for name in names]
                     if any(value is not None for value in values):
                         cells = ["" if value is None else f"{value:.6f}" for value in values]
                         writer.writerow([e.benchmark, setting, language, *cells])
+
+
+def _write_cells(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """One row per benchmark, setting, query language and passage language, one column per metric."""
+    names = [*METRICS, *POOL_METRICS]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["benchmark", "setting", "query_language", "passage_language", "queries", *names])
+        for e in evaluations:
+            for cell in e.cells:
+                scores = [f"{cell.means[name]:.6f}" if name in cell.means else "" for name in names]
+                place = [e.benchmark, cell.setting, cell.query_language, cell.passage_language]
+                writer.writerow([*place, cell.queries, *scores])
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

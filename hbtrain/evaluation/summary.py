@@ -1,29 +1,49 @@
-"""From exact ranks to an evaluation: scores of every query, and their means over queries, then over languages.
+"""From the scores of every query to an evaluation: means over queries, then over languages.
 
-Settings: `mono` asks in x the candidates in x; `cross` asks in x the candidates in another language y; `multi` asks in
-x the pool of all languages. Shapes: L languages, G rankings (query x candidates asked).
+A *cell* is a setting, a query language and a passage language ("all" in multi): the mean over its queries is the unit
+of every mean over languages.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.evaluation.metrics import METRICS, Floats, Int64s, Rankings, rank_distance
-from hbtrain.evaluation.pool import Benchmark, CandidatesKind
+from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.pool import SETTINGS, Benchmark, CandidatesKind
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, RANK_DISTANCE, WORST_RANK, Scored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hbtrain.retrieval.ranks import Ranks
+__all__ = [
+    "POOL_METRICS",
+    "RANK_DISTANCE",
+    "SETTINGS",
+    "WORST_RANK",
+    "Cell",
+    "Evaluation",
+    "cells_of",
+    "mean_of_cells",
+    "summarise",
+]
 
-SETTINGS = ("mono", "cross", "multi")
-RANK_DISTANCE = "rank_distance"
-ALL_LANGUAGES = "all"
-"""The `passage_language` of the multi setting."""
+
+@dataclass(frozen=True)
+class Cell:
+    """Queries in one language asked of the candidates in one language, or in all of them ("all")."""
+
+    setting: str
+    query_language: str
+    passage_language: str
+    queries: int
+    means: dict[str, float]
+    """By metric; those that are not known of this setting or search are missing."""
 
 
 @dataclass(frozen=True)
@@ -35,109 +55,129 @@ class Evaluation:
     languages: tuple[str, ...]
     query_counts: dict[str, int]
     candidate_counts: dict[str, int]
+    """Per language; where collections share a language, as English in every pair of Tatoeba, their sum."""
+    left_out: int
+    """Queries of the data without a relevant candidate."""
+    search: dict[str, Any]
+    """How it was searched; `search` is "exact" or an index's factory string."""
+    parallel: bool
+    """Whether a question id means the same question in every language."""
+    groups: dict[str, tuple[str, ...]]
+    """Groups of languages that have means: the benchmark's own, and `seen` and `unseen` where the model's training
+    languages are known."""
+    trained_languages: tuple[str, ...] | None
     metrics: dict[str, float]
-    """`<benchmark>/<setting>/<metric>` is the macro mean, `<benchmark>/<setting>/<metric>/<language>` the mean of a
-    query language (in `cross`, over its passage languages). Settings or languages without queries have no key."""
-    pair_map: npt.NDArray[np.float64]
-    """[L, L] mAP by query language and passage language; NaN where there are no queries."""
+    """`<benchmark>/<setting>/<metric>` is the macro mean over cells, `<benchmark>/<setting>/<metric>/<language>` that
+    of a query language (in `cross`, over its passage languages), `.../<group>` that of a group's query languages.
+    Settings or languages without queries have no key."""
+    cells: tuple[Cell, ...]
     per_query: pa.Table
     """One row per query and setting (in `cross`, per passage language): benchmark, setting, query_language,
-    passage_language ("all" in multi), question_id, map, recall@1, recall@10, mrr, ndcg@10, rank_distance (null except
-    in multi)."""
+    passage_language ("all" in multi), question_id, the metrics by name, rank_distance and worst_rank (null except in
+    multi), domain (null without domains)."""
 
     @property
     def macro(self) -> dict[str, float]:
         """The macro means among `metrics`."""
         return {key: value for key, value in self.metrics.items() if key.count("/") == 2}
 
+    @property
+    def pair_map(self) -> npt.NDArray[np.float64]:
+        """[L, L] mAP by query language and passage language; NaN where there are no queries or it is not known."""
+        place = {language: code for code, language in enumerate(self.languages)}
+        found = np.full((len(place), len(place)), np.nan)
+        for cell in self.cells:
+            if cell.passage_language in place and "map" in cell.means:
+                found[place[cell.query_language], place[cell.passage_language]] = cell.means["map"]
+        return found
 
-@dataclass(frozen=True)
-class _Rows:
-    """Scores of G rankings."""
 
-    query: Int64s
-    passage_code: Int64s
-    """The passages' language; in the multi setting 0 throughout."""
-    scores: dict[str, Floats]
+def summarise(
+    benchmark: Benchmark,
+    scored: Sequence[Scored],
+    search: Mapping[str, Any],
+    trained_languages: Sequence[str] | None = None,
+) -> Evaluation:
+    """The evaluation that follows from the scores of all collections of a benchmark."""
+    import pyarrow as pa
 
-
-def summarise(benchmark: Benchmark, ranks: Ranks) -> Evaluation:
-    """The evaluation that follows from the ranks of all relevant candidates."""
-    size = len(benchmark.languages)
-    by_language = Rankings.of(ranks.query * size + ranks.language, ranks.in_language)
-    pairs = _Rows(by_language.group // size, by_language.group % size, _scores(by_language))
-    pool = Rankings.of(ranks.query, ranks.in_pool)
-    multi = _Rows(pool.group, np.zeros_like(pool.group), {**_scores(pool), RANK_DISTANCE: rank_distance(pool)})
-    codes = benchmark.query_codes
-    metrics: dict[str, float] = {}
-    for name, scores in pairs.scores.items():
-        means = _means(codes[pairs.query], pairs.passage_code, scores, (size, size))
-        mono = np.where(np.eye(size, dtype=bool), means, np.nan)
-        cross = np.where(np.eye(size, dtype=bool), np.nan, means)
-        metrics |= _keys(benchmark, "mono", name, mono) | _keys(benchmark, "cross", name, cross)
-    for name, scores in multi.scores.items():
-        means = _means(codes[multi.query], multi.passage_code, scores, (size, 1))
-        metrics |= _keys(benchmark, "multi", name, means)
+    table = pa.concat_tables([part.per_query for part in scored])
+    cells = cells_of(table, benchmark.languages)
+    groups = _groups(benchmark, trained_languages)
     return Evaluation(
         benchmark=benchmark.name,
         candidates_kind=benchmark.candidates_kind,
         languages=benchmark.languages,
-        query_counts=benchmark.query_counts(),
-        candidate_counts=benchmark.candidate_counts(),
-        metrics={key: metrics[key] for key in sorted(metrics, key=_key_order)},
-        pair_map=_means(codes[pairs.query], pairs.passage_code, pairs.scores["map"], (size, size)),
-        per_query=_table(benchmark, pairs, multi),
+        query_counts=_added([part.query_counts for part in scored], benchmark.languages),
+        candidate_counts=_added([part.candidate_counts for part in scored], benchmark.languages),
+        left_out=sum(part.left_out for part in scored),
+        search=dict(search),
+        parallel=benchmark.parallel,
+        groups=groups,
+        trained_languages=None if trained_languages is None else tuple(trained_languages),
+        metrics=_metrics(benchmark.name, cells, benchmark.languages, groups),
+        cells=cells,
+        per_query=table,
     )
 
 
-def _scores(rankings: Rankings) -> dict[str, Floats]:
-    return {name: metric(rankings) for name, metric in METRICS.items()}
+def mean_of_cells(cells: Sequence[Cell], metric: str) -> float:
+    """The macro mean over the cells, at least one, in which the metric is known."""
+    return float(np.mean([cell.means[metric] for cell in cells if metric in cell.means]))
 
 
-def _means(row: Int64s, column: Int64s, values: Floats, shape: tuple[int, int]) -> Floats:
-    """Means of `values` by (row, column); NaN where there are none."""
-    cell = row * shape[1] + column
-    counts = np.bincount(cell, minlength=shape[0] * shape[1])
-    sums = np.bincount(cell, weights=values, minlength=shape[0] * shape[1])
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
+def _added(counts: Sequence[Mapping[str, int]], languages: Sequence[str]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return {language: total[language] for language in languages}
 
 
-def _keys(benchmark: Benchmark, setting: str, metric: str, means: Floats) -> dict[str, float]:
-    """The macro mean over the cells of `means` [L, languages asked] and over each row; cells of NaN do not count."""
-    if np.isnan(means).all():
-        return {}
-    key = f"{benchmark.name}/{setting}/{metric}"
-    keys = {key: float(np.nanmean(means))}
-    for language, row in zip(benchmark.languages, means, strict=True):
-        if not np.isnan(row).all():
-            keys[f"{key}/{language}"] = float(np.nanmean(row))
-    return keys
+def _groups(benchmark: Benchmark, trained: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    groups = dict(benchmark.groups)
+    if trained is not None:
+        groups["seen"] = tuple(language for language in benchmark.languages if language in trained)
+        groups["unseen"] = tuple(language for language in benchmark.languages if language not in trained)
+    own = {name: tuple(x for x in benchmark.languages if x in members) for name, members in groups.items()}
+    return {name: members for name, members in own.items() if members}
 
 
-def _key_order(key: str) -> tuple[bool, int]:
-    """Macro means before single languages, settings in their order; otherwise as they came."""
-    parts = key.split("/")
-    return len(parts) > 3, SETTINGS.index(parts[1])
+def cells_of(table: pa.Table, languages: Sequence[str]) -> tuple[Cell, ...]:
+    """The cells of per-query scores: settings in their order, then query languages, then passage languages."""
+    keys, names = ["setting", "query_language", "passage_language"], [*METRICS, *POOL_METRICS]
+    # In one thread, as sums in another order would differ in the last bit.
+    found = table.group_by(keys, use_threads=False).aggregate(
+        [("question_id", "count"), *((name, "mean") for name in names)]
+    )
+    cells = [
+        Cell(
+            setting=row["setting"],
+            query_language=row["query_language"],
+            passage_language=row["passage_language"],
+            queries=row["question_id_count"],
+            means={name: row[f"{name}_mean"] for name in names if row[f"{name}_mean"] is not None},
+        )
+        for row in found.to_pylist()
+    ]
+    place = {name: number for number, name in enumerate((*SETTINGS, ALL_LANGUAGES, *languages))}
+    return tuple(sorted(cells, key=lambda c: (place[c.setting], place[c.query_language], place[c.passage_language])))
 
 
-def _table(benchmark: Benchmark, pairs: _Rows, multi: _Rows) -> pa.Table:
-    import pyarrow as pa
-
-    languages = np.array(benchmark.languages, object)
-    codes = benchmark.query_codes
-    mono = codes[pairs.query] == pairs.passage_code
-    query = np.concatenate([pairs.query, multi.query])
-    setting = np.concatenate([np.where(mono, "mono", "cross"), np.full(len(multi.query), "multi")])
-    asked = np.concatenate([languages[pairs.passage_code], np.full(len(multi.query), ALL_LANGUAGES, object)])
-    distance = np.concatenate([np.full(len(pairs.query), np.nan), multi.scores[RANK_DISTANCE]])
-    columns = {
-        "benchmark": pa.array([benchmark.name] * len(query), pa.string()),
-        "setting": pa.array(setting, pa.string()),
-        "query_language": pa.array(languages[codes[query]], pa.string()),
-        "passage_language": pa.array(asked, pa.string()),
-        "question_id": pa.array(np.array(benchmark.question_ids, object)[query], pa.string()),
-    }
-    for name in METRICS:
-        columns[name] = pa.array(np.concatenate([pairs.scores[name], multi.scores[name]]))
-    columns[RANK_DISTANCE] = pa.array(distance, mask=np.isnan(distance))
-    return pa.table(columns)
+def _metrics(
+    benchmark: str, cells: Sequence[Cell], languages: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Macro means first, setting by setting; then, of each setting and metric, languages and groups."""
+    by_score: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        for name in cell.means:
+            by_score[cell.setting, name].append(cell)
+    macro: dict[str, float] = {}
+    parts: dict[str, float] = {}
+    members = {language: (language,) for language in languages} | dict(groups)
+    for (setting, name), own in by_score.items():
+        key = f"{benchmark}/{setting}/{name}"
+        macro[key] = mean_of_cells(own, name)
+        for part, included in members.items():
+            if some := [cell for cell in own if cell.query_language in included]:
+                parts[f"{key}/{part}"] = mean_of_cells(some, name)
+    return macro | parts

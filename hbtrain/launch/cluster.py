@@ -29,8 +29,10 @@ def connected(config: Config) -> Iterator[dict[str, object]]:
 
     mine = not ray.is_initialized()
     if mine:
+        # A cluster of this command alone starts in half the time without a dashboard.
+        alone = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"resources.address = {address!r}: no Ray cluster answers there: {reason}") from error

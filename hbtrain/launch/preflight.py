@@ -9,7 +9,7 @@ from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
-from hbtrain.evaluation.benchmark import Benchmark, load_benchmark, parse_benchmark
+from hbtrain.evaluation.benchmark import Benchmark, load_benchmarks
 from hbtrain.modeling.backbone import check_backbone
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
@@ -36,12 +36,23 @@ def preflight(config: Config) -> Checked:
     check_backbone(config.encoder)
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
-    benchmarks = tuple(load_benchmark(parse_benchmark(text)) for text in config.evaluation.benchmarks)
+    benchmarks = _benchmarks(config)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
     if config.data.validation is not None:
         validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
     return Checked(corpus, plan, benchmarks)
+
+
+def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
+    wanted = config.evaluation
+    if not wanted.benchmarks:
+        if wanted.in_domain is not None:
+            raise ConfigError(f"evaluation.in_domain = {wanted.in_domain!r}, but evaluation.benchmarks is empty")
+        return ()
+    return load_benchmarks(
+        wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
+    )
 
 
 def _check_cores(config: Config) -> None:

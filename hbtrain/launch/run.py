@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hbtrain.config import Config, absolute_paths, override, to_tree
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
+from hbtrain.evaluation.ranking import Side
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
@@ -30,6 +32,7 @@ class Outcome:
         tracking_uri: where that run is.
         before: scores of the model before training, one a benchmark; empty if not asked for.
         after: scores of the trained model, one a benchmark.
+        in_domain: the benchmark, or domain of one, that MRR on the others is compared with.
     """
 
     folder: RunFolder
@@ -37,6 +40,7 @@ class Outcome:
     tracking_uri: str
     before: tuple[Evaluation, ...]
     after: tuple[Evaluation, ...]
+    in_domain: str | None = None
 
 
 def train(config: Config, observer: Observer | None = None) -> Outcome:
@@ -94,7 +98,7 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
         if benchmarks and config.evaluation.before:
             observer.phase("evaluating before training")
             before = run_task(config, score, to_tree(config), str(folder.initial_model))
-            _keep_scores(before, folder.results_before, "results-before", tracker, step=0)
+            _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)
         noun = "worker" if workers == "1" else "workers"
         observer.phase(f"training {config.training.steps} steps on {workers} {noun}")
         steps = fit(config, folder, tracker, observer)
@@ -102,15 +106,20 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
         if benchmarks:
             observer.phase("evaluating the trained model")
             after = run_task(config, score, to_tree(config), str(folder.model))
-            _keep_scores(after, folder.results, "results", tracker, step=steps)
+            _keep_scores(after, config, folder.results, "results", tracker, step=steps)
         tracker.describe(scores_markdown(before, after))
     if config.tracking.log_model:
         tracker.artifact(folder.model, "model")
-    return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after))
+    return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain)
 
 
-def _keep_scores(evaluations: Sequence[Evaluation], to: Path, name: str, tracker: Tracker, step: int) -> None:
-    save_evaluation(evaluations, to)
+def _keep_scores(
+    evaluations: Sequence[Evaluation], config: Config, to: Path, name: str, tracker: Tracker, step: int
+) -> None:
+    prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
+    in_domain = config.evaluation.in_domain
+    save_evaluation(evaluations, to, prompts=prompts, in_domain=in_domain)
     tracker.artifact(to, name)
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)
+    tracker.scores(domain_metrics(domain_scores(evaluations, in_domain)), step)

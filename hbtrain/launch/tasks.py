@@ -21,15 +21,16 @@ def build(tree: dict[str, Any], to: str) -> None:
 
 def score(tree: dict[str, Any], model: str) -> list[Evaluation]:
     """Evaluate the model in a folder on the configuration's benchmarks, and write the scores into its card."""
-    from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
+    from hbtrain.evaluation.benchmark import load_benchmarks
     from hbtrain.evaluation.evaluate import evaluate
-    from hbtrain.modeling.card import add_scores
+    from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 
     config = from_tree(tree)
     # The model saved has the backbone's own code, if the configuration lets it run.
     encoder = Encoder.load(model, trust_remote_code=config.encoder.trust_remote_code is not None)
-    benchmarks = [load_benchmark(parse_benchmark(text)) for text in config.evaluation.benchmarks]
-    evaluations = [evaluate(encoder, benchmark, config.evaluation.batch_size) for benchmark in benchmarks]
+    wanted, known = config.evaluation, trained_languages(Path(model))
+    benchmarks = load_benchmarks(wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache)
+    evaluations = [evaluate(encoder, b, wanted.batch_size, trained_languages=known) for b in benchmarks]
     add_scores(Path(model), {key: score for e in evaluations for key, score in e.macro.items()})
     return evaluations

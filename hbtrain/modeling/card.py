@@ -104,6 +104,20 @@ def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
         readme.write_text(f"{before}{heading}\n{_scores(scores)}\n\n{limits}{after}", encoding="utf-8")
 
 
+def trained_languages(folder: Path) -> tuple[str, ...] | None:
+    """The languages that a model was trained on, as its card says; None where that is not a card of ours, or says no
+    languages (as that of a model before its training)."""
+    try:
+        _, front, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+        known = yaml.safe_load(front)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(known, dict) or "hbtrain" not in (known.get("tags") or ()):
+        return None
+    languages = known.get("language")
+    return tuple(map(str, languages)) if isinstance(languages, list) else None
+
+
 _USAGE = """```python
 from sentence_transformers import SentenceTransformer
 

@@ -187,6 +187,9 @@ def _plain(name: str) -> str:
 
 
 def _per_step(times: list[float]) -> float:
+    """Seconds; 0 on ranks that are told nothing."""
+    if not times:
+        return 0.0
     return (times[-1] - times[WARM_UP - 1]) / (len(times) - WARM_UP)
 
 

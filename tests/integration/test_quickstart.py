@@ -62,6 +62,10 @@ def test_results_are_complete(run):
     assert table.num_rows == 110 * 6 * (6 + 1)
     assert (run / "results" / "heatmap-demo.png").stat().st_size > 10_000
     assert load_config(run / "config.yaml").name == "quickstart"
+    before, after = (json.loads((run / name / "about.json").read_text()) for name in ("results-before", "results"))
+    assert (before["trained_languages"], after["trained_languages"]) == (None, ["ar", "de", "en", "es", "ru", "zh"])
+    assert after["prompts"] == {"query": "Query: ", "passage": "Passage: "}
+    assert after["benchmarks"]["demo"]["search"] == "exact"
 
 
 def test_saved_model_loads_in_plain_sentence_transformers(run):

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hbtrain.evaluation.metrics import METRICS, Rankings, rank_distance
 from hbtrain.retrieval.ranks import exact_ranks
 
-TREC = {"map": "map", "mrr": "recip_rank", "recall@1": "recall_1", "recall@10": "recall_10", "ndcg@10": "ndcg_cut_10"}
+TREC = {
+    "map": "map",
+    "mrr": "recip_rank",
+    "recall@1": "recall_1",
+    "recall@10": "recall_10",
+    "recall@100": "recall_100",
+    "ndcg@10": "ndcg_cut_10",
+}
 SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1, 1, width=32).map(lambda x: x + 0.0))
 
 
@@ -23,7 +30,7 @@ def judged(draw):
 @given(st.lists(judged(), min_size=1, max_size=4))
 @settings(deadline=None)
 def test_metrics_equal_trec_eval_on_the_full_ranking(queries):
-    assert set(TREC) == set(METRICS)
+    assert {*TREC, "mrr@10"} == set(METRICS)
     groups, found, run, judgements = [], [], {}, {}
     for number, (scores, relevance) in enumerate(queries):
         p = np.array(scores, np.float32)[:, None]
@@ -37,11 +44,13 @@ def test_metrics_equal_trec_eval_on_the_full_ranking(queries):
     rankings = Rankings.of(np.array(groups)[::-1], np.array(found)[::-1])
     assert rankings.group.tolist() == list(range(len(queries)))
 
-    evaluator = pytrec_eval.RelevanceEvaluator(judgements, {"map", "recip_rank", "recall.1,10", "ndcg_cut.10"})
+    evaluator = pytrec_eval.RelevanceEvaluator(judgements, {"map", "recip_rank", "recall.1,10,100", "ndcg_cut.10"})
     expected = evaluator.evaluate(run)
-    for name, metric in METRICS.items():
-        wanted = [expected[str(number)][TREC[name]] for number in range(len(queries))]
-        assert metric(rankings) == pytest.approx(wanted, abs=1e-6)
+    for name, measure in TREC.items():
+        wanted = [expected[str(number)][measure] for number in range(len(queries))]
+        assert METRICS[name](rankings) == pytest.approx(wanted, abs=1e-6)
+    first = [expected[str(number)]["recip_rank"] for number in range(len(queries))]
+    assert METRICS["mrr@10"](rankings) == pytest.approx([x if x > 1 / 10.5 else 0 for x in first], abs=1e-6)
 
 
 @given(st.dictionaries(st.integers(0, 5), st.sets(st.integers(1, 1000), min_size=1), min_size=1))

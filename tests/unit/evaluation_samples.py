@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hbtrain.evaluation.collection import Collection
 from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble
 
 
@@ -62,6 +63,17 @@ def write_lareqa(folder: Path, languages: dict[str, list[dict]], zipped: tuple[s
     return folder
 
 
+def only(benchmark: Benchmark) -> Collection:
+    """The collection of a benchmark that has one."""
+    [collection] = benchmark.collections()
+    return collection
+
+
+def candidate_languages(collection: Collection) -> list[str]:
+    """[N] the language of every candidate."""
+    return [language for language, count in collection.candidate_counts.items() for _ in range(count)]
+
+
 def random_benchmark(languages: tuple[str, ...] = ("de", "en", "th"), questions: int = 12, seed: int = 0) -> Benchmark:
     """Questions that exist in some languages only, as in MLQA-R, over candidates some of which repeat a text."""
     rng = np.random.default_rng(seed)
@@ -76,4 +88,4 @@ def random_benchmark(languages: tuple[str, ...] = ("de", "en", "th"), questions:
                 part.queries[f"q{q}"] = f"question {language} {q}"
                 part.answers[f"q{q}"] = int(rng.integers(size))
         parts[language] = part
-    return assemble("sample", "sentence", parts)
+    return Benchmark.of("sample", "sentence", assemble("sample", parts))

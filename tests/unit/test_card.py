@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard as HubCard
 
 from hbtrain.modeling import Encoder, ModelCard
-from hbtrain.modeling.card import add_scores
+from hbtrain.modeling.card import add_scores, trained_languages
 from tests.unit.tiny_models import TEXTS, encoder_config
 
 PROPERTIES: dict[str, Any] = {
@@ -79,6 +79,21 @@ def test_scores_can_be_added_to_a_saved_card(tmp_path: Path) -> None:
     readme.unlink()
     add_scores(tmp_path, FULL.scores)
     assert not readme.exists()
+
+
+def test_training_languages_are_read_from_a_card_of_ours_only(tmp_path: Path) -> None:
+    assert trained_languages(tmp_path) is None
+    readme = tmp_path / "README.md"
+    for text, known in (
+        (FULL.render(**PROPERTIES), ("de", "no", "zh")),
+        (ModelCard().render(**PROPERTIES), None),
+        ("---\nlanguage: [en]\ntags: [sentence-transformers]\n---\n# Another's", None),
+        ("---\nlanguage: en\ntags: [hbtrain]\n---\n", None),
+        ("# No front matter", None),
+        ("---\n{\n---\n", None),
+    ):
+        readme.write_text(text, encoding="utf-8")
+        assert trained_languages(tmp_path) == known
 
 
 def test_a_schedule_of_alpha_is_told() -> None:

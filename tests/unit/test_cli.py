@@ -64,6 +64,8 @@ def write(path, text):
         (["quickstart", "--training.deepspeed.optimizer.type", "Adam"], ["'optimizer'", "training.learning_rate"]),
         (["quickstart", "--evaluation.benchmarks", "xquad-q=here"], ["xquad-q"]),
         (["quickstart", "--evaluation.benchmarks", "xquad-r=missing-folder"], ["missing-folder"]),
+        (["quickstart", "--evaluation.in_domain", "xquad-r"], ["in-domain benchmark 'xquad-r'", "demo"]),
+        (["quickstart", "--evaluation.candidates", "paragraph"], ["evaluation.candidates"]),
         (["quickstart", "--data.validation", "english.jsonl", "--data.languages", "de", "ru"], ["data.validation"]),
         (["quickstart", "--storage", "/proc/hbtrain"], ["storage", "/proc/hbtrain"]),
         (["quickstart", "--storage", "broken.jsonl"], ["storage", "cannot be written"]),

@@ -1,41 +1,54 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import pytrec_eval
 
 from hbtrain.errors import ModelError
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.summary import SETTINGS
-from tests.unit.evaluation_samples import HashEncoder, random_benchmark
+from hbtrain.evaluation.pool import Benchmark
+from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS
+from tests.unit.evaluation_samples import HashEncoder, candidate_languages, only, random_benchmark
 
-TREC = {"map": "map", "recall@1": "recall_1", "recall@10": "recall_10", "mrr": "recip_rank", "ndcg@10": "ndcg_cut_10"}
-COLUMNS = ["benchmark", "setting", "query_language", "passage_language", "question_id", *TREC, "rank_distance"]
+TREC = {
+    "map": "map",
+    "recall@1": "recall_1",
+    "recall@10": "recall_10",
+    "recall@100": "recall_100",
+    "mrr": "recip_rank",
+    "ndcg@10": "ndcg_cut_10",
+}
+KEYS = ["benchmark", "setting", "query_language", "passage_language", "question_id"]
+METRICS = {*TREC, "mrr@10", "rank_distance", "worst_rank"}
 
 
 def by_hand(benchmark, encoder):
     """{(setting, query language, passage language, question id): scores} by full sorts and trec_eval."""
-    p = np.array([encoder.vector(text) for text in benchmark.candidate_texts])
-    languages = np.array(benchmark.candidate_languages)
+    c = only(benchmark)
+    p = np.array([encoder.vector(text) for text in c.candidate_texts])
+    languages = np.array(candidate_languages(c))
     found = {}
-    for i, (question, x, text) in enumerate(
-        zip(benchmark.question_ids, benchmark.query_languages, benchmark.query_texts, strict=True)
-    ):
+    for i, (question, x, text) in enumerate(zip(c.question_ids, c.query_languages, c.query_texts, strict=True)):
         # Copies of a text tie; other scores are far enough apart for any rounding.
         scores = np.round((p.astype(np.float64) @ encoder.vector(text)).astype(np.float64), 9)
         for y in [*benchmark.languages, "all"]:
             pool = np.flatnonzero((languages == y) | (y == "all"))
-            relevant = set(benchmark.relevant[i].tolist()) & set(pool.tolist())
+            relevant = set(c.relevant[i].tolist()) & set(pool.tolist())
             if not relevant:
                 continue
             order = pool[np.argsort(-scores[pool], kind="stable")].tolist()
             evaluator = pytrec_eval.RelevanceEvaluator(
-                {"q": {str(c): int(c in relevant) for c in order}}, {"map", "recip_rank", "recall.1,10", "ndcg_cut.10"}
+                {"q": {str(c): int(c in relevant) for c in order}},
+                {"map", "recip_rank", "recall.1,10,100", "ndcg_cut.10"},
             )
             trec = evaluator.evaluate({"q": {str(c): float(-place) for place, c in enumerate(order)}})["q"]
             places = sorted(order.index(c) for c in relevant)
             setting = "multi" if y == "all" else "mono" if x == y else "cross"
             found[setting, x, y, question] = {
                 **{name: trec[measure] for name, measure in TREC.items()},
+                "mrr@10": trec["recip_rank"] if places[0] < 10 else 0.0,
                 "rank_distance": places[-1] - places[0] if y == "all" else None,
+                "worst_rank": places[-1] + 1 if y == "all" else None,
             }
     return found
 
@@ -56,7 +69,10 @@ def evaluation(benchmark):
 
 
 def test_every_query_scores_as_by_full_sorts_and_trec_eval(evaluation, expected):
-    assert evaluation.per_query.column_names == COLUMNS
+    columns = evaluation.per_query.column_names
+    assert columns[:5] == KEYS
+    assert set(columns[5:-1]) == METRICS
+    assert columns[-1] == "domain"
     rows = {
         (row["setting"], row["query_language"], row["passage_language"], row["question_id"]): row
         for row in evaluation.per_query.to_pylist()
@@ -71,8 +87,8 @@ def test_every_query_scores_as_by_full_sorts_and_trec_eval(evaluation, expected)
 
 def test_means_are_over_queries_then_over_languages_or_pairs(evaluation, expected, benchmark):
     wanted = {}
-    for name in [*TREC, "rank_distance"]:
-        for setting in SETTINGS if name != "rank_distance" else ["multi"]:
+    for name in METRICS:
+        for setting in ["multi"] if name in POOL_METRICS else SETTINGS:
             cells = {}
             for (s, x, y, _), scores in expected.items():
                 if s == setting:
@@ -84,7 +100,7 @@ def test_means_are_over_queries_then_over_languages_or_pairs(evaluation, expecte
                 if own:
                     wanted[f"sample/{setting}/{name}/{language}"] = sum(own) / len(own)
     assert evaluation.metrics == pytest.approx(wanted, abs=1e-6)
-    assert len(evaluation.metrics) == (3 * 5 + 1) * 4
+    assert len(evaluation.metrics) == (3 * 7 + 2) * 4
 
 
 def test_pair_map_is_query_language_by_passage_language(evaluation, expected, benchmark):
@@ -99,14 +115,15 @@ def test_pair_map_is_query_language_by_passage_language(evaluation, expected, be
 def test_counts_and_kind(evaluation, benchmark):
     assert evaluation.languages == ("de", "en", "th")
     assert evaluation.candidates_kind == "sentence"
-    assert evaluation.query_counts == {x: benchmark.query_languages.count(x) for x in benchmark.languages}
-    assert evaluation.candidate_counts == {x: benchmark.candidate_languages.count(x) for x in benchmark.languages}
+    c = only(benchmark)
+    assert evaluation.query_counts == {x: c.query_languages.count(x) for x in benchmark.languages}
+    assert evaluation.candidate_counts == {x: candidate_languages(c).count(x) for x in benchmark.languages}
 
 
 def test_block_rows_change_nothing():
     benchmark = random_benchmark(questions=90)
     one, other = (evaluate(HashEncoder(), benchmark, block_rows=rows) for rows in (1, 1000))
-    assert len(benchmark.question_ids) > 128
+    assert len(only(benchmark).question_ids) > 128
     assert one.metrics == other.metrics
     assert one.per_query.equals(other.per_query)
 
@@ -121,11 +138,11 @@ def test_one_language_leaves_cross_out_and_multi_equals_mono():
 
 
 def test_a_language_without_candidates_or_queries_has_no_keys_of_its_own():
-    b = random_benchmark()
+    b = only(random_benchmark())
     keep = [i for i, language in enumerate(b.query_languages) if language != "de"]
     fields = {name: [getattr(b, name)[i] for i in keep] for name in ("question_ids", "query_languages", "query_texts")}
-    without = type(b)(**{**b.__dict__, **fields, "relevant": [b.relevant[i] for i in keep]})
-    evaluation = evaluate(HashEncoder(), without)
+    without = replace(b, **fields, relevant=[b.relevant[i] for i in keep])
+    evaluation = evaluate(HashEncoder(), Benchmark.of("sample", "sentence", without))
     assert np.isnan(evaluation.pair_map[0]).all()
     assert not np.isnan(evaluation.pair_map[1:]).any()
     assert not [key for key in evaluation.metrics if key.endswith("/de")]
@@ -136,8 +153,8 @@ def test_a_language_without_candidates_or_queries_has_no_keys_of_its_own():
 
 def test_a_repeated_text_is_encoded_once_and_progress_is_told():
     encoder, told = HashEncoder(), []
-    b = random_benchmark()
-    evaluate(encoder, b, batch_size=7, progress=lambda *state: told.append(state))
+    b = only(random_benchmark())
+    evaluate(encoder, random_benchmark(), batch_size=7, progress=lambda *state: told.append(state))
     (query, queries, size), (passage, passages, _) = encoder.asked
     assert (query, passage, size) == ("query", "passage", 7)
     assert len(b.candidate_texts) > len(passages) == len(set(b.candidate_texts))

@@ -5,8 +5,8 @@ import pytest
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
-from hbtrain.evaluation.lareqa import read_lareqa
-from tests.unit.evaluation_samples import paragraph, write_lareqa
+from hbtrain.evaluation.readers.lareqa import read_lareqa
+from tests.unit.evaluation_samples import candidate_languages, only, paragraph, write_lareqa
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -24,9 +24,10 @@ def test_every_sentence_is_a_candidate_and_the_answer_starts_in_the_relevant_one
     (folder / "version.json").write_text("{}")
     b = read_lareqa(folder, "mine")
     assert (b.name, b.candidates_kind, b.languages) == ("mine", "sentence", ("de", "en"))
+    b = only(b)
     assert b.candidate_texts == ["Drei.", "Eins.", "Zwei.", "Vier!", "One.", "Two.", "One.", "Three."]
     assert b.candidate_ids == ["de/0/0", "de/1/0", "de/1/1", "de/2/0", "en/0/0", "en/0/1", "en/0/2", "en/1/0"]
-    assert b.candidate_counts() == {"de": 4, "en": 4}
+    assert b.candidate_counts == {"de": 4, "en": 4}
     found = {
         (language, question): indices.tolist()
         for language, question, indices in zip(b.query_languages, b.question_ids, b.relevant, strict=True)
@@ -45,8 +46,8 @@ def test_every_sentence_is_a_candidate_and_the_answer_starts_in_the_relevant_one
 def test_languages_choose_and_order_the_pool(folder):
     b = read_lareqa(folder, "mine", ["en", "de"])
     assert b.languages == ("en", "de")
-    assert b.candidate_texts[:4] == ["One.", "Two.", "One.", "Three."]
-    assert read_lareqa(folder, "mine", ["en"]).query_counts() == {"en": 3}
+    assert only(b).candidate_texts[:4] == ["One.", "Two.", "One.", "Three."]
+    assert only(read_lareqa(folder, "mine", ["en"])).query_counts == {"en": 3}
     with pytest.raises(DataError, match=r"'fr' is not in benchmark mine .*it has de, en"):
         read_lareqa(folder, "mine", ["en", "fr"])
     with pytest.raises(DataError, match="each named once"):
@@ -57,7 +58,44 @@ def test_an_answer_at_a_sentence_break_belongs_to_the_later_sentence(tmp_path):
     text = paragraph(["One.", "Two."], {"a": 0})
     for start, index in ((0, 0), (4, 0), (5, 1), (8, 1)):
         text["qas"][0]["answers"][0]["answer_start"] = start
-        assert read_lareqa(write_lareqa(tmp_path, {"en": [text]}), "x").relevant[0].tolist() == [index]
+        assert only(read_lareqa(write_lareqa(tmp_path, {"en": [text]}), "x")).relevant[0].tolist() == [index]
+
+
+def test_with_its_paragraph_a_candidate_is_the_sentence_and_then_the_context(folder):
+    alone, both = (only(read_lareqa(folder, "mine", None, kind)) for kind in ("sentence", "sentence+context"))
+    assert read_lareqa(folder, "mine", None, "sentence+context").candidates_kind == "sentence+context"
+    texts = ["One.\nOne. Two. One.", "Two.\nOne. Two. One.", "One.\nOne. Two. One.", "Three.\nThree."]
+    assert both.candidate_texts[4:] == texts
+    assert both.candidate_ids == alone.candidate_ids
+    assert [r.tolist() for r in both.relevant] == [r.tolist() for r in alone.relevant]
+
+
+def test_mlqa_r_has_two_to_four_relevant_sentences_and_its_languages_vary(tmp_path):
+    # The shape of MLQA-R: English has every question, another language some of them, over paragraphs of its own.
+    asked = {"en": "abcdef", "de": "abce", "es": "acd", "hi": "bdf", "vi": "f"}
+    data = {}
+    for language, questions in asked.items():
+        filler = paragraph([f"{language} {n}." for n in range(len(questions) + 3)], {})
+        data[language] = [paragraph([f"{language} {q} {n}." for n in range(3)], {q: ord(q) % 3}) for q in questions] + [
+            filler
+        ]
+    b = load_benchmark(parse_benchmark(f"mlqa-r={write_lareqa(tmp_path / 'dev', data)}"))
+    assert (b.name, b.languages) == ("mlqa-r", ("de", "en", "es", "hi", "vi"))
+    c = only(b)
+    assert c.query_counts == {language: len(asked[language]) for language in b.languages}
+    assert c.candidate_counts == {language: 4 * len(asked[language]) + 3 for language in b.languages}
+    languages = candidate_languages(c)
+    for question, places in zip(c.question_ids, c.relevant, strict=True):
+        assert 2 <= len(places) <= 4
+        assert [languages[place] for place in places] == [x for x in b.languages if question in asked[x]]
+        for place in places:
+            assert c.candidate_texts[place] == f"{languages[place]} {question} {ord(question) % 3}."
+
+
+def test_a_domain_of_a_question_is_kept(tmp_path):
+    text = paragraph(["One.", "Two."], {"a": 0, "b": 1})
+    text["qas"][1]["domain"] = "sports"
+    assert only(read_lareqa(write_lareqa(tmp_path, {"en": [text]}), "x")).domains == [None, "sports"]
 
 
 def broken(change):
@@ -122,9 +160,10 @@ def test_languages_without_a_common_answer_are_an_error(tmp_path):
 def test_xquad_r_has_the_counts_of_the_paper():
     tables = json.loads((SHARED / "reference" / "paper_tables.json").read_text(encoding="utf-8"))
     expected = tables["table10_counts"]["xquad-r"]
-    b = load_benchmark(parse_benchmark(f"xquad-r={SHARED / 'data' / 'xquad-r'}"))
-    assert b.query_counts() == expected["queries"]
-    assert b.candidate_counts() == expected["candidates"]
+    b = only(load_benchmark(parse_benchmark(f"xquad-r={SHARED / 'data' / 'xquad-r'}")))
+    assert b.query_counts == expected["queries"]
+    assert b.candidate_counts == expected["candidates"]
     assert all(len(indices) == 11 for indices in b.relevant)
+    languages = candidate_languages(b)
     for indices, question in zip(b.relevant, b.question_ids, strict=True):
-        assert [b.candidate_languages[i] for i in indices] == list(b.languages), question
+        assert [languages[i] for i in indices] == list(b.languages), question

@@ -10,6 +10,7 @@ from rich.console import Console
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.plots import heat_map
+from hbtrain.evaluation.ranking import TopLists
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.tables import before_after_table, evaluation_table, scores_markdown
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
@@ -41,6 +42,7 @@ def test_files_hold_what_was_evaluated(tmp_path, evaluation):
     folder = tmp_path / "a" / "b"
     assert sorted(p.name for p in folder.iterdir()) == [
         "about.json",
+        "cells.csv",
         "heatmap-other.png",
         "heatmap-sample.png",
         "metrics.json",
@@ -69,7 +71,36 @@ def test_files_hold_what_was_evaluated(tmp_path, evaluation):
         "languages": ["en", "zh"],
         "queries": second.query_counts,
         "candidates": second.candidate_counts,
+        "queries_without_answer": 0,
+        "parallel_questions": True,
+        "language_groups": {},
+        "search": "exact",
     }
+    assert (about["trained_languages"], about["prompts"], about["in_domain"]) == (None, None, None)
+    with (folder / "cells.csv").open() as stream:
+        cells = {
+            tuple(r[k] for k in ("benchmark", "setting", "query_language", "passage_language")): r
+            for r in csv.DictReader(stream)
+        }
+    assert float(cells["sample", "cross", "th", "de"]["map"]) == pytest.approx(evaluation.pair_map[2, 0], abs=1e-6)
+    assert cells["sample", "mono", "de", "de"]["queries"] == str(evaluation.query_counts["de"])
+    assert len(cells) == len(evaluation.cells) + len(second.cells)
+
+
+def test_what_is_known_of_the_model_stands_in_about(tmp_path):
+    evaluation = evaluate(HashEncoder(), random_benchmark(), trained_languages=["de", "fr", "en"])
+    prompts = {"query": "query: ", "passage": ""}
+    save_evaluation([evaluation], tmp_path, "m", prompts=prompts)
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert about["trained_languages"] == ["de", "fr", "en"]
+    assert about["prompts"] == prompts
+    assert about["benchmarks"]["sample"]["language_groups"] == {"seen": ["de", "en"], "unseen": ["th"]}
+    metrics = metrics_of(tmp_path)
+    assert metrics["sample/mono/map/unseen"] == metrics["sample/mono/map/th"]
+    means = [metrics[f"sample/cross/map/{x}"] for x in ("de", "en")]
+    assert metrics["sample/cross/map/seen"] == pytest.approx(sum(means) / 2)
+    with (tmp_path / "scores.csv").open() as stream:
+        assert {"seen", "unseen", "all", "th"} <= {r["query_language"] for r in csv.DictReader(stream)}
 
 
 def test_results_are_replaced_whole(tmp_path, evaluation, monkeypatch):
@@ -113,9 +144,10 @@ def test_heat_map_shows_every_cell(tmp_path, evaluation, monkeypatch):
         return draw(self, x, y, s, **style)
 
     monkeypatch.setattr(Axes, "text", record)
-    pair_map = evaluation.pair_map.copy()
+    pair_map = evaluation.pair_map
     pair_map[0, 1] = np.nan
-    heat_map(replace(evaluation, pair_map=pair_map), tmp_path / "map")
+    cells = tuple(c for c in evaluation.cells if (c.query_language, c.passage_language) != ("de", "en"))
+    heat_map(replace(evaluation, cells=cells), tmp_path / "map")
     assert written == {(i, j): "–" if (i, j) == (0, 1) else f"{pair_map[i, j]:.2f}" for i in range(3) for j in range(3)}
     assert (tmp_path / "map").read_bytes().startswith(b"\x89PNG")
 
@@ -127,14 +159,44 @@ def test_heat_map_of_one_language(tmp_path):
 
 def test_evaluation_table_fits_a_terminal_and_holds_the_numbers(evaluation):
     text = render(evaluation_table(evaluation))
-    assert "sample (sentence candidates)" in text
+    assert "sample (sentence candidates, exact search)" in text
     assert "…" not in text
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     assert len(rows) == 3 * 4
-    assert rows[0][:3] == ["monolingual", "all", f"{evaluation.metrics['sample/mono/map']:.3f}"]
+    assert rows[0][:3] == ["mono", "all", f"{evaluation.metrics['sample/mono/map']:.3f}"]
     assert rows[-1][1] == "th"
     assert rows[-1][-1] == f"{evaluation.metrics['sample/multi/rank_distance/th']:.1f}"
     assert rows[0][-1] == ""
+
+
+def test_unseen_languages_are_marked_and_groups_have_rows():
+    text = render(evaluation_table(evaluate(HashEncoder(), random_benchmark(), trained_languages=["de"])))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert [row[1] for row in rows[:6]] == ["all", "seen", "unseen", "de", "en *", "th *"]
+    assert "* not seen in training" in text
+    assert "…" not in text
+
+
+def test_lists_give_the_metrics_that_they_know():
+    def top_ten(encoder, collection):
+        q, p = (
+            np.array([encoder.vector(t) for t in texts])
+            for texts in (collection.query_texts, collection.candidate_texts)
+        )
+        return TopLists(np.argsort(-(q @ p.T), axis=1, kind="stable")[:, :10])
+
+    top_ten.about = {"search": "IVF4,Flat", "recall": 0.9}
+    exact, listed = (evaluate(HashEncoder(), random_benchmark(), ranker=ranker) for ranker in (None, top_ten))
+    for name in ("recall@1", "recall@10", "mrr@10", "ndcg@10"):
+        assert listed.metrics[f"sample/multi/{name}"] == pytest.approx(exact.metrics[f"sample/multi/{name}"])
+    assert {key.split("/")[1] for key in listed.metrics} == {"multi"}
+    assert {key.split("/")[2] for key in listed.metrics} == {"recall@1", "recall@10", "mrr@10", "ndcg@10"}
+    text = render(evaluation_table(listed))
+    assert "IVF4,Flat search" in text
+    assert "MRR@10" in text
+    assert listed.per_query["map"].null_count == listed.per_query.num_rows
+    alone = evaluate(HashEncoder(), random_benchmark(("en",)), ranker=top_ten)
+    assert {key.split("/")[1] for key in alone.metrics} == {"mono"}
 
 
 def test_before_after_table_shows_the_change(evaluation):
@@ -161,11 +223,11 @@ def test_scores_as_markdown(evaluation):
     text = scores_markdown([evaluation], [evaluation])
     score = f"{evaluation.metrics['sample/mono/map']:.3f}"
     assert text.splitlines()[:3] == [
-        "| sample (sentence candidates) | before | after |",
+        "| sample (sentence candidates, exact search) | before | after |",
         "| --- | ---: | ---: |",
         f"| mAP monolingual | {score} | {score} |",
     ]
     assert "rank distance" in text
     alone = scores_markdown([], [evaluation]).splitlines()
-    assert alone[0] == "| sample (sentence candidates) | after |"
+    assert alone[0] == "| sample (sentence candidates, exact search) | after |"
     assert alone[2] == f"| mAP monolingual | {score} |"

@@ -122,11 +122,12 @@ def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monk
     first.finish()
     second = Tracker(config, None, "two", outbox=tmp_path / "second.jsonl")
     second.adopt(tmp_path / "first.jsonl")
+    await_delivery(second)
+    assert not list(tmp_path.glob("*.jsonl")), "a killed run would leave nothing either"
     assert second.finish() == ""
     run = second._client.get_run(first.run_id)
     assert run.data.metrics == {"train/loss_mono": 1.5}
     assert run.info.status == "FINISHED"
-    assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_letters_for_another_server_stay(config, tracker, tmp_path):
@@ -135,6 +136,11 @@ def test_letters_for_another_server_stay(config, tracker, tmp_path):
     tracker.adopt(file)
     assert tracker.finish() == ""
     assert file.exists()
+
+
+def await_delivery(tracker):
+    with tracker._outbox._changed:
+        assert tracker._outbox._changed.wait_for(lambda: tracker._outbox._thread is None, 30)
 
 
 def refuse(_):

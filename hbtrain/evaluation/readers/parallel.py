@@ -28,7 +28,8 @@ def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None)
     _check_unique(rows, path)
     available = {language for row in rows for language in (*row.query, *row.passage)}
     chosen = choose_languages(sorted(available), languages, f"benchmark {name} ({path})")
-    return assemble(name, "passage", {language: _part(rows, language, path) for language in chosen})
+    parts = {language: _part(rows, language, path) for language in chosen}
+    return Benchmark.of(name, "passage", assemble(name, parts))
 
 
 def _check_unique(rows: Sequence[ParallelRow], path: Path) -> None:
@@ -58,6 +59,8 @@ def _part(rows: Sequence[ParallelRow], language: str, path: Path) -> LanguagePar
     for row in rows:
         if language in row.query:
             part.queries[row.id] = row.query[language]
+            if row.domain is not None:
+                part.domains[row.id] = row.domain
         if row.passage_id in places:
             part.answers[row.id] = places[row.passage_id]
     return part

@@ -1,0 +1,122 @@
+"""A collection: queries, a pool of candidates grouped by language, and which of them are relevant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.errors import DataError
+
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Q queries over one pool of N candidates.
+
+    A question in two languages is two queries of one question id. Candidates may lie on disk: their ids and texts are
+    read by place and never copied whole.
+
+    Raises:
+        DataError: the parts do not fit together.
+    """
+
+    name: str
+    """What messages call it, such as `xquad-r` or `miracl in sw`."""
+    question_ids: Sequence[str]
+    """[Q] unique in a language."""
+    query_languages: Sequence[str]
+    """[Q]"""
+    query_texts: Sequence[str]
+    """[Q]"""
+    candidate_ids: Sequence[str]
+    """[N] unique; whoever makes them sees to that."""
+    candidate_texts: Sequence[str]
+    """[N] grouped by language."""
+    candidate_counts: Mapping[str, int]
+    """How many candidates each language has, in the order of the pool; 0 where there are only queries."""
+    relevant: Sequence[Int64s]
+    """[Q] for each query the places of its relevant candidates in the pool, at least one, ascending."""
+    gains: Sequence[Floats] | None = None
+    """[Q] how relevant each of them is, above 0; None where all count alike."""
+    domains: Sequence[str | None] | None = None
+    """[Q] what a query is about, where the benchmark says so."""
+    left_out: int = 0
+    """Queries that the data hold but that have no relevant candidate here."""
+
+    def __post_init__(self) -> None:
+        _check_lengths(self)
+        _check_queries(self)
+        _check_relevant(self)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """In the order of the pool."""
+        return tuple(self.candidate_counts)
+
+    @property
+    def query_counts(self) -> dict[str, int]:
+        """Queries per language, all languages of the pool."""
+        counts = Counter(self.query_languages)
+        return {language: counts[language] for language in self.languages}
+
+    @property
+    def query_codes(self) -> Int64s:
+        """[Q] the queries' languages as places in `languages`."""
+        place = {language: code for code, language in enumerate(self.languages)}
+        return np.array([place[language] for language in self.query_languages], np.int64)
+
+    @property
+    def candidate_codes(self) -> Int64s:
+        """[N] the candidates' languages as places in `languages`; ascending."""
+        return np.repeat(np.arange(len(self.languages)), list(self.candidate_counts.values()))
+
+
+def check_unique(ids: Sequence[str], what: str) -> None:
+    """Raise DataError if one of `ids` occurs twice."""
+    identifier, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{what} {identifier} occurs {times} times; ids must be unique")
+
+
+def _check_lengths(c: Collection) -> None:
+    aligned = [c.question_ids, c.query_languages, c.query_texts, c.relevant]
+    aligned += [column for column in (c.gains, c.domains) if column is not None]
+    candidates = {len(c.candidate_ids), len(c.candidate_texts), sum(c.candidate_counts.values())}
+    if len({len(column) for column in aligned}) > 1 or len(candidates) > 1:
+        raise DataError(f"benchmark {c.name}: lists of queries or of candidates differ in length")
+    if not c.question_ids or candidates == {0}:
+        raise DataError(f"benchmark {c.name}: no question has an answer in the languages {', '.join(c.languages)}")
+
+
+def _check_queries(c: Collection) -> None:
+    strange = set(c.query_languages) - set(c.languages)
+    if strange:
+        raise DataError(f"benchmark {c.name}: language {min(strange)!r} is none of {', '.join(c.languages)}")
+    names = [f"{x} in {y}" for x, y in zip(c.question_ids, c.query_languages, strict=True)]
+    check_unique(names, f"benchmark {c.name}: question")
+
+
+def _check_relevant(c: Collection) -> None:
+    for number, places in enumerate(c.relevant):
+        gains = None if c.gains is None else c.gains[number]
+        found = places.tolist()
+        fits = (
+            bool(found)
+            and found[0] >= 0
+            and found[-1] < len(c.candidate_ids)
+            and all(a < b for a, b in pairwise(found))
+        )
+        if not fits or (gains is not None and (len(gains) != len(places) or not np.all(gains > 0))):
+            raise DataError(
+                f"benchmark {c.name}: relevant candidates of question {c.question_ids[number]} in "
+                f"{c.query_languages[number]} must be ascending places in the pool of {len(c.candidate_ids)}, at "
+                f"least one, not {found}"
+                + ("" if gains is None else f", with as many gains above 0, not {gains.tolist()}")
+            )

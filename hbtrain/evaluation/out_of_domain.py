@@ -1,0 +1,115 @@
+"""What a model loses outside its domain: MRR of several benchmarks, or of the domains of one, against one of them.
+
+A benchmark whose queries have domains is also reported domain by domain, as `<benchmark>@<domain>`; candidates stay
+those of the whole benchmark.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hbtrain.errors import DataError
+from hbtrain.evaluation.pool import SETTINGS, Benchmark
+from hbtrain.evaluation.summary import Cell, Evaluation, cells_of, mean_of_cells
+
+MRR, MRR_10 = "mrr", "mrr@10"
+
+
+@dataclass(frozen=True)
+class DomainScore:
+    """How a benchmark, or one domain of it, is answered in a setting."""
+
+    name: str
+    """`<benchmark>` or `<benchmark>@<domain>`."""
+    setting: str
+    queries: int
+    """In `cross`, once for each passage language."""
+    mrr: float
+    """Macro mean over cells, as everywhere."""
+    drop: float | None
+    """The in-domain MRR less this one, both over the cells (languages, or pairs of them) that the two have in common;
+    None if there are none, or nothing to compare with."""
+
+
+def domain_scores(evaluations: Sequence[Evaluation], in_domain: str | None = None) -> list[DomainScore]:
+    """Every benchmark and domain in every setting that it has, and the drop against `in_domain`, by its name.
+
+    The reciprocal rank is uncut, or cut off at 10 throughout where one of the searches knows no more.
+
+    Raises:
+        DataError: there is no benchmark or domain `in_domain`.
+    """
+    metric = MRR if all(MRR in cell.means for e in evaluations for cell in e.cells) else MRR_10
+    cells = {name: found for e in evaluations for name, found in _by_domain(e).items()}
+    _check_known(in_domain, list(cells))
+    scores = []
+    for setting in SETTINGS:
+        for name, own in cells.items():
+            here = [cell for cell in own if cell.setting == setting and metric in cell.means]
+            if here:
+                base = () if in_domain is None or in_domain == name else cells[in_domain]
+                drop = _drop([cell for cell in base if cell.setting == setting], here, metric)
+                queries = sum(cell.queries for cell in here)
+                scores.append(DomainScore(name, setting, queries, mean_of_cells(here, metric), drop))
+    return scores
+
+
+def domain_metrics(scores: Sequence[DomainScore]) -> dict[str, float]:
+    """`<benchmark>/<setting>/mrr_drop`, and `<benchmark>@<domain>/<setting>/mrr` and `.../mrr_drop`."""
+    metrics: dict[str, float] = {}
+    for score in scores:
+        if "@" in score.name:
+            metrics[f"{score.name}/{score.setting}/mrr"] = score.mrr
+        if score.drop is not None:
+            metrics[f"{score.name}/{score.setting}/mrr_drop"] = score.drop
+    return metrics
+
+
+def check_in_domain(in_domain: str | None, benchmarks: Sequence[Benchmark]) -> None:
+    """Raise DataError if no benchmark, and no domain of its queries, has that name; before anything is encoded."""
+    if in_domain is None or in_domain in (benchmark.name for benchmark in benchmarks):
+        return
+    names = []
+    for benchmark in benchmarks:
+        domains = {domain for c in benchmark.collections() for domain in c.domains or () if domain is not None}
+        names += [benchmark.name, *(_name(benchmark.name, domain) for domain in sorted(domains))]
+    _check_known(in_domain, names)
+
+
+def _check_known(in_domain: str | None, names: Sequence[str]) -> None:
+    if in_domain is not None and in_domain not in names:
+        raise DataError(f"in-domain benchmark {in_domain!r} is not evaluated; there are {', '.join(names)}")
+
+
+def _by_domain(evaluation: Evaluation) -> dict[str, tuple[Cell, ...]]:
+    """The cells of a benchmark, and those of each of its domains, by name."""
+    import pyarrow.compute as pc
+
+    table = evaluation.per_query
+    found = {evaluation.benchmark: evaluation.cells}
+    for domain in sorted(pc.unique(table["domain"]).drop_null().to_pylist()):
+        rows = table.filter(pc.equal(table["domain"], domain))
+        found[_name(evaluation.benchmark, domain)] = cells_of(rows, evaluation.languages)
+    return found
+
+
+def _name(benchmark: str, domain: str) -> str:
+    """Of a domain, in which only such characters stand as a key can hold."""
+    plain = re.sub(r"[^\w. -]", "-", domain)
+    return f"{benchmark}@{plain}"
+
+
+def _drop(base: Sequence[Cell], here: Sequence[Cell], metric: str) -> float | None:
+    def pairs(cells: Sequence[Cell]) -> set[tuple[str, str]]:
+        return {(cell.query_language, cell.passage_language) for cell in cells if metric in cell.means}
+
+    common = pairs(base) & pairs(here)
+    if not common:
+        return None
+    first, second = (
+        mean_of_cells([c for c in cells if (c.query_language, c.passage_language) in common], metric)
+        for cells in (base, here)
+    )
+    return first - second

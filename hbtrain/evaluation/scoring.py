@@ -1,0 +1,133 @@
+"""From a collection's ranking to the scores of every query. Shapes: P relevant candidates in all, G rankings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.evaluation.collection import Collection, Floats, Int64s
+from hbtrain.evaluation.gains import graded_ndcg
+from hbtrain.evaluation.metrics import METRICS, Rankings, rank_distance
+from hbtrain.evaluation.pool import Benchmark
+from hbtrain.evaluation.ranking import TopLists
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hbtrain.retrieval.ranks import Ranks
+
+RANK_DISTANCE = "rank_distance"
+WORST_RANK = "worst_rank"
+POOL_METRICS = (RANK_DISTANCE, WORST_RANK)
+"""Of the multi setting only."""
+ALL_LANGUAGES = "all"
+"""The `passage_language` of the multi setting."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is kept of a collection once it is scored."""
+
+    query_counts: dict[str, int]
+    candidate_counts: dict[str, int]
+    left_out: int
+    per_query: pa.Table
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Scores of G rankings; a metric that cannot be known of them is missing or NaN."""
+
+    setting: npt.NDArray[np.object_]
+    query: Int64s
+    passage_language: npt.NDArray[np.object_]
+    scores: dict[str, Floats]
+
+
+def score(benchmark: Benchmark, collection: Collection, ranking: Ranks | TopLists) -> Scored:
+    """The scores of every query in the settings of `benchmark`, from ranks or from lists."""
+    if isinstance(ranking, TopLists):
+        parts = [_listed(collection, ranking)]
+    else:
+        parts = [_pairs(collection, ranking), _pool(collection, ranking)]
+    table = _table(benchmark, collection, parts)
+    return Scored(collection.query_counts, dict(collection.candidate_counts), collection.left_out, table)
+
+
+def _pairs(collection: Collection, ranks: Ranks) -> _Rows:
+    """A ranking for every query and language that has an answer to it."""
+    size = len(collection.languages)
+    group = ranks.query * size + ranks.language
+    rankings = Rankings.of(group, ranks.in_language)
+    query, language = np.divmod(rankings.group, size)
+    setting = np.where(collection.query_codes[query] == language, "mono", "cross").astype(object)
+    languages = np.array(collection.languages, object)
+    return _Rows(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
+
+
+def _pool(collection: Collection, ranks: Ranks) -> _Rows:
+    """A ranking for every query, of all languages."""
+    rankings = Rankings.of(ranks.query, ranks.in_pool)
+    worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
+    scores = _scores(collection, rankings, ranks.query, ranks.in_pool)
+    scores |= {RANK_DISTANCE: rank_distance(rankings), WORST_RANK: worst}
+    size = len(rankings.group)
+    return _Rows(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
+
+
+def _listed(collection: Collection, lists: TopLists) -> _Rows:
+    """A ranking for every query, of one language (`mono`) or all (`multi`), known down to the depth of the lists."""
+    depth = lists.places.shape[1]
+    query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
+    # What is in no list ranks somewhere behind: any places there will do for metrics that do not look beyond the list.
+    rank = depth + 1 + np.arange(len(query))
+    first = 0
+    for best, relevant in zip(lists.places, collection.relevant, strict=True):
+        found, at, _ = np.intersect1d(best, relevant, return_indices=True)
+        rank[first + np.searchsorted(relevant, found)] = at + 1
+        first += len(relevant)
+    rankings = Rankings.of(query, rank)
+    scores = _scores(collection, rankings, query, rank)
+    known = {name: values for name, values in scores.items() if 0 < _cutoff(name) <= depth}
+    one = len(collection.languages) == 1
+    size = len(rankings.group)
+    asked = collection.languages[0] if one else ALL_LANGUAGES
+    return _Rows(np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known)
+
+
+def _cutoff(metric: str) -> int:
+    """How deep a metric looks; 0 for all the way."""
+    return int(metric.partition("@")[2] or 0)
+
+
+def _scores(collection: Collection, rankings: Rankings, group: Int64s, rank: Int64s) -> dict[str, Floats]:
+    scores = {name: metric(rankings) for name, metric in METRICS.items()}
+    if collection.gains is not None:
+        scores["ndcg@10"] = graded_ndcg(group, rank, np.concatenate(collection.gains), 10)
+    return scores
+
+
+def _table(benchmark: Benchmark, collection: Collection, parts: list[_Rows]) -> pa.Table:
+    import pyarrow as pa
+
+    setting = np.concatenate([part.setting for part in parts])
+    kept = np.flatnonzero(np.isin(setting, benchmark.settings))
+    query = np.concatenate([part.query for part in parts])[kept]
+    texts = {
+        "benchmark": np.full(len(kept), benchmark.name, object),
+        "setting": setting[kept],
+        "query_language": np.array(collection.query_languages, object)[query],
+        "passage_language": np.concatenate([part.passage_language for part in parts])[kept],
+        "question_id": np.array(collection.question_ids, object)[query],
+    }
+    columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    for name in (*METRICS, *POOL_METRICS):
+        values = [part.scores.get(name, np.full(len(part.query), np.nan)) for part in parts]
+        scores = np.concatenate(values)[kept]
+        columns[name] = pa.array(scores, pa.float64(), mask=np.isnan(scores))
+    domains = np.array(collection.domains or [None] * len(collection.question_ids), object)
+    columns["domain"] = pa.array(domains[query], pa.string())
+    return pa.table(columns)

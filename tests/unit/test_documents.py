@@ -1,0 +1,99 @@
+import gzip
+import json
+import pickle
+
+import pytest
+
+from hbtrain.corpus.columns import CHUNK
+from hbtrain.errors import DataError, StorageError
+from hbtrain.evaluation.readers import documents as module
+from hbtrain.evaluation.readers.documents import open_documents
+
+
+def write(path, records):
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
+    return path
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    first = [{"docid": f"{n}#0", "title": f"T{n}", "text": f"text {n}"} for n in range(CHUNK + 5)]
+    second = [{"_id": "b", "text": "alone"}, {"id": 7, "contents": "T\n\nboth"}, {"_id": "e", "title": "", "text": ""}]
+    return [write(tmp_path / "docs-0.jsonl.gz", first), write(tmp_path / "docs-1.jsonl", second)]
+
+
+def test_documents_are_read_by_row_and_found_by_id(two_files, tmp_path):
+    documents = open_documents(two_files, tmp_path / "cache")
+    assert len(documents.ids) == len(documents.texts) == CHUNK + 8
+    assert documents.texts[0] == "T0 text 0"
+    assert documents.texts[CHUNK - 1 : CHUNK + 2] == [f"T{n} text {n}" for n in range(CHUNK - 1, CHUNK + 2)]
+    assert documents.texts[-3:] == ["alone", "T\n\nboth", ""]
+    assert list(documents.ids) == [f"{n}#0" for n in range(CHUNK + 5)] + ["b", "7", "e"]
+    assert documents.find(["e", "0#0", "none", "4099#0", "7"]).tolist() == [CHUNK + 7, 0, -1, 4099, CHUNK + 6]
+    with pytest.raises(IndexError):
+        documents.texts[CHUNK + 8]
+
+
+def test_a_column_is_sent_by_its_path(two_files, tmp_path):
+    texts = open_documents(two_files, tmp_path / "cache").texts
+    sent = pickle.dumps(texts)
+    assert len(sent) < 1000
+    assert list(pickle.loads(sent)) == list(texts)
+
+
+def test_the_same_content_is_converted_once_wherever_it_lies(two_files, tmp_path, monkeypatch):
+    first = open_documents(two_files, tmp_path / "cache")
+    moved = [path.rename(path.with_name(f"moved-{path.name}")) for path in two_files]
+
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(module, "_convert", refuse)
+    assert list(open_documents(moved, tmp_path / "cache").texts) == list(first.texts)
+
+
+def test_a_conversion_cut_short_leaves_nothing_behind(tmp_path):
+    path = write(tmp_path / "d.jsonl", [{"_id": "a", "text": "x"}, {"_id": "b"}])
+    with pytest.raises(DataError, match=r"d\.jsonl line 2: document b needs its text"):
+        open_documents([path], tmp_path / "cache")
+    assert list((tmp_path / "cache" / "documents").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"_id": "a", "text": "x"}, {"_id": "a", "text": "y"}], "1 documents have an id that another has, such as a"),
+        ([{"title": "x", "text": "y"}], "line 1: a document needs an id under docid, _id, id, not None"),
+        ([{"_id": "a", "title": 3, "text": "y"}], "line 1: document a needs its text"),
+        ([["a", "x"]], "line 1 must be an object, not list"),
+    ],
+)
+def test_documents_that_are_none(tmp_path, records, message):
+    with pytest.raises(DataError) as caught:
+        open_documents([write(tmp_path / "d.jsonl", records)], tmp_path / "cache")
+    assert message in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    cache = tmp_path / "cache"
+    path = tmp_path / "d.jsonl"
+    path.write_text("")
+    with pytest.raises(DataError, match="is empty"):
+        open_documents([path], cache)
+    path.write_text("\n\n")
+    with pytest.raises(DataError, match="holds no documents"):
+        open_documents([path], cache)
+    path.write_text("{")
+    with pytest.raises(DataError, match="line 1 is not JSON"):
+        open_documents([path], cache)
+    path.write_bytes(b'{"_id": "a", "text": "\xff"}')
+    with pytest.raises(DataError, match="line 1 is not UTF-8"):
+        open_documents([path], cache)
+    path.write_bytes(gzip.compress(b'{"_id": "a", "text": "x"}')[:-9])
+    with pytest.raises(DataError, match="broken gzip"):
+        open_documents([path], cache)
+    write(path, [{"_id": "a", "text": "x"}])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        open_documents([path], tmp_path / "file" / "cache")

@@ -1,0 +1,121 @@
+import json
+import sys
+
+import pytest
+
+from hbtrain import cli
+from hbtrain.modeling.card import ModelCard
+from hbtrain.modeling.encoder import Encoder
+from tests.unit.evaluation_samples import paragraph, write_lareqa
+from tests.unit.judged_samples import beir, miracl
+from tests.unit.tiny_models import encoder_config
+
+TEXTS = ["one two three", "eins zwei drei", "where is it", "wo ist es"]
+PARAGRAPHS = {
+    "en": [paragraph(["One two.", "Three."], {"a": 0, "b": 1})],
+    "de": [paragraph(["Eins zwei.", "Drei."], {"a": 0, "b": 1})],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    Encoder.build(encoder_config("static"), lambda: TEXTS, 0).save(folder, ModelCard(languages=("de", "fr")))
+    return folder
+
+
+@pytest.fixture
+def hbtrain(monkeypatch, capsys, tmp_path):
+    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HBTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "80")
+    write_lareqa(tmp_path / "xq", PARAGRAPHS)
+    miracl(tmp_path / "mi")
+    beir(tmp_path / "be")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hbtrain", "evaluate", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def about():
+    with open("out/about.json") as stream:  # noqa: PTH123
+        return json.load(stream)
+
+
+def metrics():
+    with open("out/metrics.json") as stream:  # noqa: PTH123
+        return json.load(stream)
+
+
+def test_several_benchmarks_share_a_folder(hbtrain, model):
+    benchmarks = ("--benchmark", "xquad-r=xq", "miracl=mi", "--in-domain", "xquad-r")
+    code, out, err = hbtrain(model, *benchmarks, "--candidates", "sentence+context", "--output", "out")
+    assert code == 0, err
+    assert "xquad-r (sentence+context candidates, exact search)" in out
+    assert "en *" in out
+    assert "MRR outside xquad-r" in out
+    assert about()["trained_languages"] == ["de", "fr"]
+    kinds = {name: b["candidates_kind"] for name, b in about()["benchmarks"].items()}
+    assert kinds == {"xquad-r": "sentence+context", "miracl": "title+text"}
+    assert about()["benchmarks"]["miracl"]["queries_without_answer"] == 1
+    assert not about()["benchmarks"]["miracl"]["parallel_questions"]
+    assert {"xquad-r/cross/map", "miracl/mono/recall@100/low-resource"} <= metrics().keys()
+    assert "miracl/mono/mrr_drop" not in metrics()  # no language in common
+
+
+def test_prompts_of_the_model_and_others(hbtrain, model):
+    assert hbtrain(model, "--benchmark", "demo", "--languages", "en", "--output", "out")[0] == 0
+    assert about()["prompts"] == {"query": "Query: ", "passage": "Passage: "}
+    own = metrics()
+    flags = ("--query-prompt", "one two ", "--passage-prompt", "", "--trained-languages", "sw", "en")
+    assert hbtrain(model, "--benchmark", "demo", "--languages", "en", "--output", "out", *flags)[0] == 0
+    assert about()["prompts"] == {"query": "one two ", "passage": ""}
+    assert about()["trained_languages"] == ["sw", "en"]
+    assert own["demo/mono/map"] != metrics()["demo/mono/map"]
+
+
+def test_a_single_beir_folder_with_its_language(hbtrain, model):
+    code, out, err = hbtrain(model, "--benchmark", "beir", "--data", "be", "--languages", "sw", "--output", "out")
+    assert code == 0, err
+    assert "be (title+text candidates" in out
+    assert about()["benchmarks"]["be"]["candidates"] == {"sw": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--benchmark", "xquad-r=xq", "demo", "--data", "xq"], ["--data xq is for one benchmark"]),
+        (["--benchmark", "xquad-r=xq", "--data", "xq"], ["--data xq is for one benchmark"]),
+        (["--benchmark", "lareqa=xq", "lareqa=xq"], ["another has the name xq"]),
+        (["--benchmark", "miracl=mi", "--candidates", "sentence+context"], ["--candidates", "have sentences"]),
+        (["--benchmark", "demo", "--in-domain", "xquad-r"], ["in-domain benchmark 'xquad-r'", "there are demo"]),
+        (["--benchmark", "demo", "--batch-size", "0"], ["--batch-size 0"]),
+        (["--benchmark", "demo", "xquad-r=xq", "--languages", "en", "fr"], ["'fr' is not in benchmark demo"]),
+        (["--benchmark", "beir=be"], ["give --languages with one code"]),
+        (["--benchmark", "miracl=xq"], ["holds no corpus"]),
+        (["--benchmark", "xquad-r=be"], ["holds no languages"]),
+        (["--benchmark", "tatoeba=xq"], ["holds no pairs"]),
+        (["--benchmark", "mr-tydi=mi"], ["holds no folders"]),
+        (["--benchmark", "miracl=nowhere"], ["there is no folder nowhere"]),
+        (["--benchmark", "demo", "--candidates", "word"], ["word"]),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_code_2(hbtrain, model, tmp_path, arguments, words):
+    code, _, err = hbtrain(model, *arguments, "--output", "out")
+    assert code == 2, err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert not (tmp_path / "out").exists()
+    if "word" not in words:  # that one is cyclopts' own message
+        assert len(err.strip().splitlines()) == 1, err

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
+from hbtrain.evaluation.readers.squad import read_squad
+from tests.unit.evaluation_samples import only
+
+TYDI = Path(__file__).parents[3] / "shared" / "data" / "tydiqa-goldp"
+
+
+def question(identifier, start=0, **more):
+    return {"id": identifier, "question": f"{identifier}?", "answers": [{"text": "", "answer_start": start}], **more}
+
+
+def write(folder, language, *paragraphs):
+    folder.mkdir(exist_ok=True)
+    data = [{"paragraphs": [{"context": context, "qas": list(questions)}]} for context, *questions in paragraphs]
+    (folder / f"{language}.json").write_text(json.dumps({"data": data}), encoding="utf-8")
+    return folder
+
+
+def test_paragraphs_are_candidates_and_equal_ones_are_one(tmp_path):
+    write(tmp_path, "sw", ("Moja.", question("a")), ("Mbili.", question("b")), ("Moja.", question("c", 2)))
+    write(tmp_path, "en", ("One.", question("a", domain="news")))
+    b = read_squad(tmp_path, "x")
+    assert (b.candidates_kind, b.languages) == ("passage", ("en", "sw"))
+    c = only(b)
+    assert c.candidate_ids == ["en/0", "sw/0", "sw/1"]
+    assert c.candidate_texts == ["One.", "Moja.", "Mbili."]
+    found = dict(zip(zip(c.query_languages, c.question_ids, strict=True), map(list, c.relevant), strict=True))
+    assert found == {("en", "a"): [0, 1], ("sw", "a"): [0, 1], ("sw", "b"): [2], ("sw", "c"): [1]}
+    assert c.domains == ["news", None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "message"),
+    [
+        (("One.", question("q7", 4)), "q7: the answer begins at character 4, outside the text of 4"),
+        (("One.", question("q7", -1)), "q7: the answer begins at character -1, outside"),
+        (("One.", question("q7"), question("q7")), "q7: the id occurs twice"),
+        (("One.", {"id": "q7", "question": "?", "answers": []}), "paragraph 0 question q7 has no answer"),
+        (("One.", question("q7", domain=3)), "q7: domain must be a text, not 3"),
+    ],
+)
+def test_errors_name_the_question(tmp_path, paragraph, message):
+    with pytest.raises(DataError) as caught:
+        read_squad(write(tmp_path, "en", paragraph), "x")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_squad_folder_read_as_lareqa_says_what_to_do(tmp_path):
+    folder = write(tmp_path / "mine", "en", ("One.", question("a")))
+    with pytest.raises(DataError, match="plain SQuAD files are read as squad=FOLDER"):
+        load_benchmark(parse_benchmark(f"lareqa={folder}"))
+    assert load_benchmark(parse_benchmark(f"squad={folder}")).name == "mine"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not TYDI.exists(), reason="no ../shared")
+def test_tydi_qa_gold_passages_are_read():
+    b = load_benchmark(parse_benchmark(f"squad={TYDI}"), ["sw", "te"])
+    assert b.name == "tydiqa-goldp"
+    c = only(b)
+    assert c.query_counts["sw"] == 499
+    assert c.candidate_counts["sw"] == 357
+    assert all(len(places) == 1 for places in c.relevant)
