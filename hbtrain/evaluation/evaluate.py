@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hbtrain.evaluation.language_share import FIRST_PLACES
 from hbtrain.evaluation.pool import Benchmark
 from hbtrain.evaluation.ranking import ExactRanker, Progress, Ranker, TextEncoder
+from hbtrain.evaluation.runs import RunWriter
 from hbtrain.evaluation.scoring import Scored, score
 from hbtrain.evaluation.summary import Evaluation, summarise
 
@@ -21,6 +23,7 @@ def evaluate(
     *,
     ranker: Ranker | None = None,
     trained_languages: Sequence[str] | None = None,
+    runs: RunWriter | None = None,
 ) -> Evaluation:
     """Scores of `encoder` in the settings of `benchmark`; scores of passages are inner products.
 
@@ -32,14 +35,20 @@ def evaluate(
         progress: told of the encoding.
         ranker: searches in place of the exact ranks in fp32, which the arguments above belong to.
         trained_languages: what the model was trained on, if that is known; told apart in tables and means.
+        runs: writes what is found, to its own depth; None: nothing is written.
 
     Raises:
         DataError: a collection cannot be read.
+        StorageError: runs cannot be written.
         ModelError: an embedding holds NaN or infinity, or the encoder does not give one vector a text.
     """
-    ranker = ranker or ExactRanker(batch_size, block_rows, progress)
+    depth = max(FIRST_PLACES, runs.depth if runs else 0)
+    ranker = ranker or ExactRanker(batch_size, block_rows, progress, depth)
     scored: list[Scored] = []
     for collection in benchmark.collections():
-        scored.append(score(benchmark, collection, ranker(encoder, collection)))
-        del collection  # before the next one is opened
+        ranking = ranker(encoder, collection)
+        scored.append(score(benchmark, collection, ranking))
+        if runs is not None:
+            runs.add(benchmark, collection, ranking)
+        del collection, ranking  # before the next one is opened
     return summarise(benchmark, scored, ranker.about, trained_languages)

@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from hbtrain.errors import ModelError
 from hbtrain.evaluation.collection import Collection, Int64s
-from hbtrain.retrieval.ranks import Ranks, exact_ranks
+from hbtrain.evaluation.language_share import FIRST_PLACES
+from hbtrain.retrieval.partial import Blocks
+from hbtrain.retrieval.ranks import Search, exact_search
+from hbtrain.retrieval.scores import Floats
 
 Side = Literal["query", "passage"]
 Progress = Callable[[Side, int, int], None]
@@ -36,6 +39,8 @@ class TopLists:
 
     places: Int64s
     """[Q, K] places in the pool, best first, ties in the pool's order; -1 after the last of a shorter list."""
+    scores: Floats | None = None
+    """[Q, K] for run files; None: not known."""
 
 
 class Ranker(Protocol):
@@ -45,7 +50,7 @@ class Ranker(Protocol):
     def about(self) -> dict[str, Any]:
         """How it searches, for `about.json`: {"search": "exact" or a factory string, "recall": against exact, ...}."""
 
-    def __call__(self, encoder: TextEncoder, collection: Collection) -> Ranks | TopLists:
+    def __call__(self, encoder: TextEncoder, collection: Collection) -> Search | TopLists:
         """The ranks of all relevant candidates, from which follow all metrics, or lists, from which follow those with
         a cut-off no deeper than they are."""
 
@@ -60,21 +65,24 @@ class ExactRanker:
     """Queries scored at one time; memory only, the ranks do not depend on it."""
     progress: Progress | None = None
     """Told of the encoding."""
+    depth: int = FIRST_PLACES
+    """How many of the best candidates of every pool are listed."""
 
     @property
     def about(self) -> dict[str, Any]:
         """Exact."""
         return {"search": "exact"}
 
-    def __call__(self, encoder: TextEncoder, collection: Collection) -> Ranks:
-        """The ranks of all relevant candidates.
+    def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
+        """The ranks of all relevant candidates, and the best of every pool.
 
         Raises:
             ModelError: an embedding holds NaN or infinity, or the encoder does not give one vector a text.
         """
         q = self._embed(encoder, collection.query_texts, "query")
         p = self._embed(encoder, collection.candidate_texts, "passage")
-        return exact_ranks(q, p, collection.candidate_codes, collection.relevant, self.block_rows)
+        codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
+        return exact_search(q, p, codes, collection.relevant, self.depth, blocks)
 
     def _embed(self, encoder: TextEncoder, texts: Sequence[str], side: Side) -> npt.NDArray[np.float32]:
         """[N, D]; a repeated text is encoded once, so that it costs once and its copies tie exactly."""

@@ -1,4 +1,5 @@
-"""Evaluations on disk: `metrics.json`, `scores.csv`, `cells.csv`, `per_query.parquet`, `about.json`, heat maps."""
+"""Evaluations on disk: `metrics.json`, `scores.csv`, `cells.csv`, `language_share.csv`,
+`per_query.parquet`, `about.json`, heat maps."""
 
 from __future__ import annotations
 
@@ -61,6 +62,7 @@ def save_evaluation(
         _replace(output_dir / "per_query.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
         _replace(output_dir / "scores.csv", lambda path: _write_csv(path, evaluations))
         _replace(output_dir / "cells.csv", lambda path: _write_cells(path, evaluations))
+        _replace(output_dir / "language_share.csv", lambda path: _write_shares(path, evaluations))
         _replace(output_dir / "about.json", lambda path: _write_json(path, about))
         # Last, so that whoever sees new metrics sees the rest as well.
         _replace(output_dir / "metrics.json", lambda path: _write_json(path, metrics))
@@ -118,6 +120,19 @@ def _write_cells(path: Path, evaluations: Sequence[Evaluation]) -> None:
                 scores = [f"{cell.means[name]:.6f}" if name in cell.means else "" for name in names]
                 place = [e.benchmark, cell.setting, cell.query_language, cell.passage_language]
                 writer.writerow([*place, cell.queries, *scores])
+
+
+def _write_shares(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """What stands in the first ten of the multi setting, by query language: one row per language of the pool."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["benchmark", "query_language", "language", "share_in_first_ten", "share_in_pool"])
+        for e in evaluations:
+            candidates = sum(e.candidate_counts.values())
+            for asked, shares in e.first_languages.items():
+                for language, share in shares.items():
+                    in_pool = e.candidate_counts[language] / candidates
+                    writer.writerow([e.benchmark, asked, language, f"{share:.6f}", f"{in_pool:.6f}"])
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from hbtrain.evaluation.collection import Collection, Floats, Int64s
 from hbtrain.evaluation.gains import graded_ndcg
+from hbtrain.evaluation.language_share import FIRST_PLACES, first_languages, language_bias
 from hbtrain.evaluation.metrics import METRICS, Rankings, rank_distance
 from hbtrain.evaluation.pool import Benchmark
 from hbtrain.evaluation.ranking import TopLists
@@ -17,11 +19,14 @@ from hbtrain.evaluation.ranking import TopLists
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hbtrain.retrieval.ranks import Ranks
+    from hbtrain.retrieval.ranks import Ranks, Search
 
 RANK_DISTANCE = "rank_distance"
 WORST_RANK = "worst_rank"
-POOL_METRICS = (RANK_DISTANCE, WORST_RANK)
+OWN_LANGUAGE = "own_language@10"
+"""Share of the query's language in the first ten."""
+LANGUAGE_BIAS = "language_bias@10"
+POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)
 """Of the multi setting only."""
 ALL_LANGUAGES = "all"
 """The `passage_language` of the multi setting."""
@@ -35,10 +40,12 @@ class Scored:
     candidate_counts: dict[str, int]
     left_out: int
     per_query: pa.Table
+    first_languages: Mapping[str, Floats] = field(default_factory=dict)
+    """For each query language the mean share [L] of the pool's languages in the first ten of the multi setting."""
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Scores of G rankings; a metric that cannot be known of them is missing or NaN."""
 
     setting: npt.NDArray[np.object_]
@@ -47,17 +54,42 @@ class _Rows:
     scores: dict[str, Floats]
 
 
-def score(benchmark: Benchmark, collection: Collection, ranking: Ranks | TopLists) -> Scored:
+def score(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> Scored:
     """The scores of every query in the settings of `benchmark`, from ranks or from lists."""
     if isinstance(ranking, TopLists):
-        parts = [_listed(collection, ranking)]
-    else:
-        parts = [_pairs(collection, ranking), _pool(collection, ranking)]
-    table = _table(benchmark, collection, parts)
-    return Scored(collection.query_counts, dict(collection.candidate_counts), collection.left_out, table)
+        listed = _listed(collection, ranking)
+        return scored(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
+    parts = [_pairs(collection, ranking.ranks), _pool(collection, ranking.ranks)]
+    return scored(benchmark, collection, parts, ranking.pool.places)
 
 
-def _pairs(collection: Collection, ranks: Ranks) -> _Rows:
+def scored(benchmark: Benchmark, collection: Collection, parts: list[Rows], pool: Int64s | None) -> Scored:
+    """The scores of all rankings as a table; `pool`: places [Q, K] of the best of all languages, where known."""
+    shares = None
+    if pool is not None and "multi" in benchmark.settings:
+        counts = list(collection.candidate_counts.values())
+        if pool.shape[1] >= min(FIRST_PLACES, sum(counts)):
+            shares = first_languages(pool, counts)
+            own = shares[np.arange(len(shares)), collection.query_codes]
+            for part in parts:
+                multi = part.setting == "multi"
+                for name, values in ((OWN_LANGUAGE, own), (LANGUAGE_BIAS, language_bias(shares, counts))):
+                    part.scores[name] = np.where(multi, values[part.query], np.nan)
+    return Scored(
+        query_counts=collection.query_counts,
+        candidate_counts=dict(collection.candidate_counts),
+        left_out=collection.left_out,
+        per_query=_table(benchmark, collection, parts),
+        first_languages={} if shares is None else _by_query_language(collection, shares),
+    )
+
+
+def _by_query_language(collection: Collection, shares: Floats) -> dict[str, Floats]:
+    codes = collection.query_codes
+    return {collection.languages[code]: shares[codes == code].mean(axis=0) for code in np.unique(codes).tolist()}
+
+
+def _pairs(collection: Collection, ranks: Ranks) -> Rows:
     """A ranking for every query and language that has an answer to it."""
     size = len(collection.languages)
     group = ranks.query * size + ranks.language
@@ -65,20 +97,20 @@ def _pairs(collection: Collection, ranks: Ranks) -> _Rows:
     query, language = np.divmod(rankings.group, size)
     setting = np.where(collection.query_codes[query] == language, "mono", "cross").astype(object)
     languages = np.array(collection.languages, object)
-    return _Rows(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
+    return Rows(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
 
 
-def _pool(collection: Collection, ranks: Ranks) -> _Rows:
+def _pool(collection: Collection, ranks: Ranks) -> Rows:
     """A ranking for every query, of all languages."""
     rankings = Rankings.of(ranks.query, ranks.in_pool)
     worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
     scores = _scores(collection, rankings, ranks.query, ranks.in_pool)
     scores |= {RANK_DISTANCE: rank_distance(rankings), WORST_RANK: worst}
     size = len(rankings.group)
-    return _Rows(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
+    return Rows(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
 
 
-def _listed(collection: Collection, lists: TopLists) -> _Rows:
+def _listed(collection: Collection, lists: TopLists) -> Rows:
     """A ranking for every query, of one language (`mono`) or all (`multi`), known down to the depth of the lists."""
     depth = lists.places.shape[1]
     query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
@@ -91,14 +123,14 @@ def _listed(collection: Collection, lists: TopLists) -> _Rows:
         first += len(relevant)
     rankings = Rankings.of(query, rank)
     scores = _scores(collection, rankings, query, rank)
-    known = {name: values for name, values in scores.items() if 0 < _cutoff(name) <= depth}
+    known = {name: values for name, values in scores.items() if 0 < cutoff(name) <= depth}
     one = len(collection.languages) == 1
     size = len(rankings.group)
     asked = collection.languages[0] if one else ALL_LANGUAGES
-    return _Rows(np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known)
+    return Rows(np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known)
 
 
-def _cutoff(metric: str) -> int:
+def cutoff(metric: str) -> int:
     """How deep a metric looks; 0 for all the way."""
     return int(metric.partition("@")[2] or 0)
 
@@ -110,7 +142,7 @@ def _scores(collection: Collection, rankings: Rankings, group: Int64s, rank: Int
     return scores
 
 
-def _table(benchmark: Benchmark, collection: Collection, parts: list[_Rows]) -> pa.Table:
+def _table(benchmark: Benchmark, collection: Collection, parts: list[Rows]) -> pa.Table:
     import pyarrow as pa
 
     setting = np.concatenate([part.setting for part in parts])

@@ -71,10 +71,13 @@ class Evaluation:
     of a query language (in `cross`, over its passage languages), `.../<group>` that of a group's query languages.
     Settings or languages without queries have no key."""
     cells: tuple[Cell, ...]
+    first_languages: Mapping[str, Mapping[str, float]]
+    """For each query language the share of each language in the first ten of the multi setting, mean over queries;
+    empty where there is no such setting."""
     per_query: pa.Table
     """One row per query and setting (in `cross`, per passage language): benchmark, setting, query_language,
-    passage_language ("all" in multi), question_id, the metrics by name, rank_distance and worst_rank (null except in
-    multi), domain (null without domains)."""
+    passage_language ("all" in multi), question_id, the metrics by name, rank_distance, worst_rank, own_language@10
+    and language_bias@10 (null except in multi), domain (null without domains)."""
 
     @property
     def macro(self) -> dict[str, float]:
@@ -117,8 +120,18 @@ def summarise(
         trained_languages=None if trained_languages is None else tuple(trained_languages),
         metrics=_metrics(benchmark.name, cells, benchmark.languages, groups),
         cells=cells,
+        first_languages=_first_languages(scored),
         per_query=table,
     )
+
+
+def _first_languages(scored: Sequence[Scored]) -> dict[str, dict[str, float]]:
+    """Of the one collection that a multilingual benchmark has."""
+    found: dict[str, dict[str, float]] = {}
+    for part in scored:
+        for asked, shares in part.first_languages.items():
+            found.setdefault(asked, dict(zip(part.candidate_counts, shares.tolist(), strict=True)))
+    return found
 
 
 def mean_of_cells(cells: Sequence[Cell], metric: str) -> float:

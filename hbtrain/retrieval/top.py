@@ -1,31 +1,65 @@
 """The best-scoring candidates of each query, exactly, with ties in the order of the pool.
 
 FAISS leaves open which of equally good candidates it returns, and computes a score differently for few and for many
-queries. What is mined should not hang on the size of blocks, hence this search: matrix products of one shape, and a
-selection that knows the rule for ties.
+queries. What is mined or written down should not hang on the size of blocks, hence a selection of our own that knows
+the rule for ties.
 
-Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, K candidates
-returned.
+Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, H candidates
+held so far, S that may be among the best, K candidates returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.retrieval.scores import TILE_ROWS, Floats
+from hbtrain.retrieval.scores import TILE_QUERIES, Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK_COLUMNS = 32_768
-"""Candidates scored at one time; with `TILE_ROWS` queries, 16 MiB of scores."""
+Int64s = npt.NDArray[np.int64]
+
+CHUNK_COLUMNS = 16_384
+"""Candidates scored at one time by `top_scores`; with `TILE_QUERIES` queries, 32 MiB of scores."""
+MERGED_ROWS = 4096
+"""Queries whose lists are merged at one time."""
 
 
-def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+class Top(NamedTuple):
+    """The best candidates of B queries, best first; of equal scores the first places of the pool stand first."""
+
+    scores: Floats
+    """[B, K]"""
+    places: Int64s
+    """[B, K] places of the candidates in the whole pool."""
+
+
+def merge_top(parts: Sequence[Top], depth: int) -> Top:
+    """The best `depth` of what the parts hold of the same queries.
+
+    Args:
+        parts: at least one; the candidates of each stand in the pool before those of the next.
+        depth: candidates wanted.
+    """
+    width = min(depth, sum(part.scores.shape[1] for part in parts))
+    queries = len(parts[0].scores)
+    merged = Top(np.empty((queries, width), np.float32), np.empty((queries, width), np.int64))
+    for start in range(0, queries, MERGED_ROWS):
+        rows = slice(start, start + MERGED_ROWS)
+        scores = np.concatenate([part.scores[rows] for part in parts], axis=1)
+        # Parts stand in the order of the pool, so a stable sort keeps ties in it.
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
+        merged.scores[rows] = np.take_along_axis(scores, order, axis=1)
+        places = np.concatenate([part.places[rows] for part in parts], axis=1)
+        merged.places[rows] = np.take_along_axis(places, order, axis=1)
+    return merged
+
+
+def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> Top:
     """Inner products in fp32 with the `depth` best candidates of some parts of the pool, on the device of `p_ND`.
 
     Args:
@@ -35,9 +69,7 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
         depth: candidates wanted.
 
     Returns:
-        scores [B, K], best first, and the places of their candidates [B, K] in the whole pool; K = `depth`, or all
-        candidates where the spans hold fewer. Of equal scores the first places win, and stand first. A query's result
-        does not depend on the other queries.
+        K = `depth`, or all candidates where the spans hold fewer. A query's result does not depend on the others.
     """
     import torch
 
@@ -47,26 +79,61 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
         for start in range(span.start, span.stop, CHUNK_COLUMNS)
     ]
     width = min(depth, sum(chunk.stop - chunk.start for chunk in chunks))
-    scores_BK = np.empty((len(q_BD), width), np.float32)
-    places_BK = np.empty((len(q_BD), width), np.int64)
-    for start in range(0, len(q_BD) if width else 0, TILE_ROWS):
-        rows = slice(start, min(start + TILE_ROWS, len(q_BD)))
-        tile_TD = torch.zeros(TILE_ROWS, p_ND.shape[1])
+    found = Top(np.empty((len(q_BD), width), np.float32), np.empty((len(q_BD), width), np.int64))
+    for start in range(0, len(q_BD) if width else 0, TILE_QUERIES):
+        rows = slice(start, min(start + TILE_QUERIES, len(q_BD)))
+        tile_TD = torch.zeros(TILE_QUERIES, p_ND.shape[1])
         filled = rows.stop - start
         tile_TD[:filled] = torch.from_numpy(q_BD[rows])
         tile_TD = tile_TD.to(p_ND.device)
-        scores_TK, places_TK = _top((tile_TD @ p_ND[chunks[0]].T)[:filled], depth, chunks[0].start)
-        for chunk in chunks[1:]:
-            scores, places = _top((tile_TD @ p_ND[chunk].T)[:filled], depth, chunk.start)
-            # Both are in order and the earlier places stand first, so a stable sort keeps ties in the pool's order.
-            scores_TK, order = torch.cat([scores_TK, scores], 1).sort(dim=1, descending=True, stable=True)
-            scores_TK, places_TK = scores_TK[:, :depth], torch.cat([places_TK, places], 1).gather(1, order[:, :depth])
-        scores_BK[rows] = scores_TK.cpu().numpy()
-        places_BK[rows] = places_TK.cpu().numpy()
-    return scores_BK, places_BK
+        scores_TH = torch.empty(filled, 0, device=p_ND.device)
+        places_TH = torch.empty(filled, 0, dtype=torch.int64, device=p_ND.device)
+        for chunk in chunks:
+            scores_TM = (tile_TD @ p_ND[chunk].T)[:filled]
+            scores_TH, places_TH = absorb(scores_TH, places_TH, scores_TM, chunk.start, depth)
+        found.scores[rows] = scores_TH.cpu().numpy()
+        found.places[rows] = places_TH.cpu().numpy()
+    return found
 
 
-def _top(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
+def absorb(scores_TH: Tensor, places_TH: Tensor, scores_TM: Tensor, first: int, depth: int) -> tuple[Tensor, Tensor]:
+    """The best of the candidates held and of further ones, which stand after them in the pool.
+
+    Args:
+        scores_TH: those held, in order; H = `depth`, or all candidates seen so far where these are fewer.
+        places_TH: their places in the pool.
+        scores_TM: scores of the further ones.
+        first: place of the first of these.
+        depth: candidates wanted.
+    """
+    import torch
+
+    if scores_TH.shape[1] < depth:
+        return _join(scores_TH, places_TH, *_best(scores_TM, depth, first), depth)
+    least_T = scores_TH[:, -1]  # an equal score comes too late
+    row_r = (scores_TM.amax(1) > least_T).nonzero().squeeze(1)
+    if not len(row_r):
+        return scores_TH, places_TH
+    news_rM = scores_TM if len(row_r) == len(scores_TM) else scores_TM[row_r]
+    most = int(torch.count_nonzero(news_rM > least_T[row_r, None], dim=1).max())
+    best = _best(news_rM, min(most, depth), first)
+    scores, places = _join(scores_TH[row_r], places_TH[row_r], *best, depth)
+    return scores_TH.index_copy(0, row_r, scores), places_TH.index_copy(0, row_r, places)
+
+
+def _join(
+    scores_TH: Tensor, places_TH: Tensor, scores_TK: Tensor, places_TK: Tensor, depth: int
+) -> tuple[Tensor, Tensor]:
+    import torch
+
+    if not scores_TH.shape[1]:
+        return scores_TK, places_TK
+    # Both are in order and the earlier places stand first, so a stable sort keeps ties in the pool's order.
+    scores, order = torch.cat([scores_TH, scores_TK], 1).sort(dim=1, descending=True, stable=True)
+    return scores[:, :depth], torch.cat([places_TH, places_TK], 1).gather(1, order[:, :depth])
+
+
+def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
     """The best K of each row in order, and their columns counted from `first`."""
     import torch
 
@@ -76,12 +143,40 @@ def _top(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
     # among the best K. What is not below is little more than K, and stands in the order of the pool.
     group = max(1, columns // (8 * width))
     groups = columns // group
-    maxima_TG = scores_TM[:, : groups * group].unflatten(1, (groups, group)).amax(dim=2)
-    least_T1 = maxima_TG.topk(width, dim=1).values[:, -1:]
-    row_n, column_n = (scores_TM >= least_T1).nonzero(as_tuple=True)
+    maxima_TG = scores_TM[:, : groups * group].unflatten(1, (group, groups)).amax(dim=1)
+    least_T1 = _kth_highest(maxima_TG, width)
+    row_n, column_n = _at_least(scores_TM, least_T1)
     value_n = scores_TM[row_n, column_n]
-    by_value_n = value_n.sort(descending=True, stable=True).indices
-    order_n = by_value_n[row_n[by_value_n].sort(stable=True).indices]
-    start_T = torch.searchsorted(row_n, torch.arange(rows, device=row_n.device))
-    best_TK = order_n[start_T[:, None] + torch.arange(width, device=row_n.device)]
-    return value_n[best_TK], column_n[best_TK] + first
+    # Side by side, what is left of each row: -inf at the end, then in order.
+    nth_n = torch.arange(len(row_n), device=row_n.device) - torch.searchsorted(row_n, row_n)
+    left_TS = torch.full((rows, int(nth_n.max()) + 1), -torch.inf, device=row_n.device)
+    left_TS[row_n, nth_n] = value_n
+    places_TS = torch.zeros(left_TS.shape, dtype=torch.int64, device=row_n.device)
+    places_TS[row_n, nth_n] = column_n + first
+    left_TS, order_TS = left_TS.sort(dim=1, descending=True, stable=True)
+    return left_TS[:, :width], places_TS.gather(1, order_TS[:, :width])
+
+
+# On a CPU numpy is several times as fast as torch at these two.
+
+
+def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
+    """[T, 1]"""
+    import torch
+
+    if x_TG.device.type != "cpu":
+        return x_TG.topk(k, dim=1).values[:, -1:]
+    at = x_TG.shape[1] - k
+    return torch.from_numpy(np.partition(x_TG.numpy(), at, axis=1)[:, at : at + 1])
+
+
+def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns, row by row and ascending, of the scores not below their row's bound."""
+    import torch
+
+    if scores_TM.device.type != "cpu":
+        rows, columns = (scores_TM >= least_T1).nonzero(as_tuple=True)
+        return rows, columns
+    found = np.flatnonzero(scores_TM.numpy() >= least_T1.numpy())
+    row_n, column_n = np.divmod(found, scores_TM.shape[1])
+    return torch.from_numpy(row_n), torch.from_numpy(column_n)

@@ -19,7 +19,11 @@ TREC = {
     "ndcg@10": "ndcg_cut_10",
 }
 KEYS = ["benchmark", "setting", "query_language", "passage_language", "question_id"]
-METRICS = {*TREC, "mrr@10", "rank_distance", "worst_rank"}
+METRICS = {*TREC, "mrr@10", "rank_distance", "worst_rank", "own_language@10", "language_bias@10"}
+
+
+def bias(first, pool):
+    return sum(abs((first == x).mean() - (pool == x).mean()) for x in set(pool.tolist())) / 2
 
 
 def by_hand(benchmark, encoder):
@@ -49,6 +53,8 @@ def by_hand(benchmark, encoder):
                 "mrr@10": trec["recip_rank"] if places[0] < 10 else 0.0,
                 "rank_distance": places[-1] - places[0] if y == "all" else None,
                 "worst_rank": places[-1] + 1 if y == "all" else None,
+                "own_language@10": (languages[order[:10]] == x).mean() if y == "all" else None,
+                "language_bias@10": bias(languages[order[:10]], languages) if y == "all" else None,
             }
     return found
 
@@ -100,7 +106,7 @@ def test_means_are_over_queries_then_over_languages_or_pairs(evaluation, expecte
                 if own:
                     wanted[f"sample/{setting}/{name}/{language}"] = sum(own) / len(own)
     assert evaluation.metrics == pytest.approx(wanted, abs=1e-6)
-    assert len(evaluation.metrics) == (3 * 7 + 2) * 4
+    assert len(evaluation.metrics) == (3 * 7 + 4) * 4
 
 
 def test_pair_map_is_query_language_by_passage_language(evaluation, expected, benchmark):
@@ -110,6 +116,14 @@ def test_pair_map_is_query_language_by_passage_language(evaluation, expected, be
             assert evaluation.pair_map[i, j] == pytest.approx(np.mean(values), abs=1e-6)
     assert not np.allclose(evaluation.pair_map, evaluation.pair_map.T)
     assert np.mean(np.diag(evaluation.pair_map)) == pytest.approx(evaluation.metrics["sample/mono/map"])
+
+
+def test_languages_of_the_first_ten_add_up_and_agree_with_the_queries(evaluation, benchmark):
+    assert list(evaluation.first_languages) == list(benchmark.languages)
+    for asked, shares in evaluation.first_languages.items():
+        assert list(shares) == list(benchmark.languages)
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares[asked] == pytest.approx(evaluation.metrics[f"sample/multi/own_language@10/{asked}"])
 
 
 def test_counts_and_kind(evaluation, benchmark):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
 from hbtrain.errors import ModelError
 from hbtrain.retrieval.ranks import exact_ranks
-from hbtrain.retrieval.scores import score_blocks
+from hbtrain.retrieval.scores import TILE_CANDIDATES, TILE_QUERIES, scoring_threads, tile_of, tile_scores
 
 
 def unit(rng, rows, dimension):
@@ -59,14 +60,30 @@ def test_any_block_size_and_number_of_queries_gives_the_same_ranks(dimension):
     assert np.array_equal(few.in_pool, whole.in_pool[: len(few.in_pool)])
 
 
-def test_scores_do_not_depend_on_the_block_to_the_last_bit():
-    q, p, _, _ = sample(dimension=1024)
-    whole = {start: scores.copy() for start, scores in score_blocks(q, p, 1000)}[0]
-    assert whole.shape == (300, 157)
-    np.testing.assert_allclose(whole, q @ p.T, atol=1e-6)
-    blocks = [(start, scores.copy()) for start, scores in score_blocks(q, p, 1)]
-    assert [(start, len(scores)) for start, scores in blocks] == [(0, 128), (128, 128), (256, 44)]
-    assert np.array_equal(np.concatenate([scores for _, scores in blocks]), whole)
+@pytest.mark.parametrize("dimension", [1, 3, 17, 100, 257, 384, 768, 1000, 1024, 4096])
+def test_a_score_does_not_depend_on_its_place_in_the_tile_to_the_last_bit(dimension):
+    rng = np.random.default_rng(dimension)
+    q, p = unit(rng, 5, dimension), unit(rng, 7, dimension)
+    row, column = rng.integers(0, 5, TILE_QUERIES), rng.integers(0, 7, TILE_CANDIDATES)
+    row[:5], column[:7] = range(5), range(7)
+    scores = torch.empty(TILE_QUERIES, TILE_CANDIDATES)
+    with scoring_threads(2) as pool:
+        pool.submit(tile_scores, torch.from_numpy(q[row]), torch.from_numpy(p[column]), scores).result()
+        alone = torch.empty_like(scores)
+        tile_scores(tile_of(q[:1], TILE_QUERIES), tile_of(p[:1], TILE_CANDIDATES), alone)
+    np.testing.assert_allclose(scores[:5, :7], q.astype(float) @ p.T.astype(float), atol=1e-6)
+    assert torch.equal(scores, scores[:5, :7][row][:, column])
+    assert alone[0, 0] == scores[0, 0]
+
+
+def test_threads_and_precision_are_put_back():
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    with pytest.raises(RuntimeError), scoring_threads(3):
+        assert torch.get_float32_matmul_precision() == "highest"
+        raise RuntimeError
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (before[0], "medium")
+    torch.set_float32_matmul_precision(before[1])
 
 
 def test_copies_of_a_candidate_tie_wherever_they_stand():
@@ -109,5 +126,22 @@ def test_arguments_that_do_not_fit_are_refused():
         exact_ranks(q, p, codes[:5], relevant)
     with pytest.raises(ValueError, match=r"\[Q, D\]"):
         exact_ranks(q[:, :5], p, codes, relevant)
-    with pytest.raises(ValueError, match="block_rows"):
+    with pytest.raises(ValueError, match="positive"):
         exact_ranks(q, p, codes, relevant, block_rows=0)
+
+
+def test_vectors_whose_scores_would_overflow_are_an_error():
+    q, p, codes, relevant = sample()
+    q[7] *= np.float32(1e30)
+    with pytest.raises(ModelError, match=r"query 7 holds NaN or infinity \(1 of 300 do\), or is too long"):
+        exact_ranks(q, p, codes, relevant)
+
+
+def test_memory_mapped_half_precision_is_scored_in_fp32(tmp_path):
+    q, p, codes, relevant = sample()
+    half = p.astype(np.float16)
+    np.save(tmp_path / "p.npy", half)
+    mapped = np.load(tmp_path / "p.npy", mmap_mode="r")
+    ranks = exact_ranks(q, mapped, codes, relevant, block_columns=1)
+    assert np.array_equal(ranks.in_pool, exact_ranks(q, half.astype(np.float32), codes, relevant).in_pool)
+    assert np.array_equal(mapped, half)

@@ -45,6 +45,7 @@ def test_files_hold_what_was_evaluated(tmp_path, evaluation):
         "cells.csv",
         "heatmap-other.png",
         "heatmap-sample.png",
+        "language_share.csv",
         "metrics.json",
         "per_query.parquet",
         "scores.csv",
@@ -58,6 +59,15 @@ def test_files_hold_what_was_evaluated(tmp_path, evaluation):
         metrics_of(folder)["sample/multi/rank_distance"], abs=1e-6
     )
     assert rows["sample", "mono", "all"]["rank_distance"] == ""
+    with (folder / "language_share.csv").open() as stream:
+        shares = {(r["benchmark"], r["query_language"], r["language"]): r for r in csv.DictReader(stream)}
+    assert len(shares) == 2 * 3 * 3
+    assert float(shares["other", "de", "de"]["share_in_first_ten"]) == pytest.approx(
+        metrics_of(folder)["other/multi/own_language@10/de"], abs=1e-6
+    )
+    counts = evaluation.candidate_counts
+    wanted = counts["th"] / sum(counts.values())
+    assert float(shares["sample", "de", "th"]["share_in_pool"]) == pytest.approx(wanted, abs=1e-6)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == evaluation.metrics | second.metrics
     assert all(isinstance(value, float) for value in metrics.values())
@@ -187,10 +197,11 @@ def test_lists_give_the_metrics_that_they_know():
 
     top_ten.about = {"search": "IVF4,Flat", "recall": 0.9}
     exact, listed = (evaluate(HashEncoder(), random_benchmark(), ranker=ranker) for ranker in (None, top_ten))
-    for name in ("recall@1", "recall@10", "mrr@10", "ndcg@10"):
+    known = ("recall@1", "recall@10", "mrr@10", "ndcg@10")
+    for name in known:
         assert listed.metrics[f"sample/multi/{name}"] == pytest.approx(exact.metrics[f"sample/multi/{name}"])
     assert {key.split("/")[1] for key in listed.metrics} == {"multi"}
-    assert {key.split("/")[2] for key in listed.metrics} == {"recall@1", "recall@10", "mrr@10", "ndcg@10"}
+    assert {key.split("/")[2] for key in listed.metrics} == {*known, "own_language@10", "language_bias@10"}
     text = render(evaluation_table(listed))
     assert "IVF4,Flat search" in text
     assert "MRR@10" in text

@@ -1,0 +1,180 @@
+"""Evaluate run files, whatever system wrote them, into the tables that a model's evaluation gives.
+
+A run of depth k says nothing about what ranks behind: mAP from it is mAP@k, a metric with a deeper cut-off stays
+unknown, and so do rank distance and worst rank unless every relevant candidate was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hbtrain.errors import DataError
+from hbtrain.evaluation.collection import Collection, Floats, Int64s
+from hbtrain.evaluation.cutoff import TREC_MEASURES, cutoff_scores
+from hbtrain.evaluation.language_share import FIRST_PLACES
+from hbtrain.evaluation.pool import SETTINGS, Benchmark
+from hbtrain.evaluation.runs import query_name
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, RANK_DISTANCE, WORST_RANK, Rows, Scored, cutoff, scored
+from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.retrieval.run_files import RunFile, escape_id, read_run
+
+RunKey = tuple[str, str]
+"""Setting and query language."""
+SUFFIXES = (".trec.gz", ".trec", ".run.gz", ".run", ".txt.gz", ".txt")
+CHECKED_DOCUMENTS = 2_000_000
+"""In a larger collection unknown document ids are not looked for: the ids would fill the memory."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A line of the tables: a query of a collection in a setting."""
+
+    name: str
+    """Its id in run files."""
+    query: int
+    passage_language: str
+    relevant: dict[str, float]
+    """Gains by document id, as they stand in run files."""
+
+
+def find_run_files(folder: Path) -> dict[RunKey, Path]:
+    """The files `<setting>/<query language>.trec.gz` of a folder; .trec, .run and .txt will do as well.
+
+    Raises:
+        DataError: there is none.
+    """
+    found: dict[RunKey, Path] = {}
+    for setting in SETTINGS:
+        for path in sorted((folder / setting).glob("*")):
+            for suffix in SUFFIXES:
+                if path.name.endswith(suffix) and path.is_file():
+                    found.setdefault((setting, path.name.removesuffix(suffix)), path)
+                    break
+    if not found:
+        raise DataError(
+            f"no run file in {folder}: expected <setting>/<query language>.trec.gz with setting "
+            f"{', '.join(SETTINGS)}, such as {folder}/mono/en.trec.gz"
+        )
+    return found
+
+
+def evaluate_run(
+    benchmark: Benchmark, run_files: Mapping[RunKey, Path], trained_languages: Sequence[str] | None = None
+) -> Evaluation:
+    """The scores of run files, by trec_eval's measures; queries without a line score 0.
+
+    Args:
+        benchmark: what was asked of which candidates; ids in run files are its ids (see `runs`, `escape_id`).
+        run_files: by setting and query language; what is not there is not scored.
+        trained_languages: what the system was trained on, if that is known.
+
+    Raises:
+        DataError: a setting or language that the benchmark does not have, or a file that `read_run` refuses.
+    """
+    _check_keys(benchmark, run_files)
+    shared = len(benchmark.openers) > 1
+    known = {key: {a.name for c in benchmark.collections() for a in _asked(c, *key)} for key in run_files}
+    runs: dict[RunKey, RunFile] = {}
+    parts: list[Scored] = []
+    notes: list[str] = []
+    for collection in benchmark.collections():
+        own = {key: asked for key in run_files if (asked := _asked(collection, *key))}
+        small = not shared and len(collection.candidate_ids) <= CHECKED_DOCUMENTS
+        places = {escape_id(c): place for place, c in enumerate(collection.candidate_ids)} if small else None
+        for key in own:
+            if key not in runs:
+                runs[key] = read_run(run_files[key], known[key], places)
+                missing = len(known[key]) - len(runs[key].documents)
+                notes += runs[key].notes
+                notes += [f"{run_files[key]}: no line for {missing} queries; they score 0"] if missing else []
+        rows = [_rows(collection, key, asked, runs[key]) for key, asked in own.items()]
+        if rows:
+            parts.append(scored(benchmark, collection, rows, _pool(collection, own, runs, places)))
+    depths = {"/".join(key): run.depth for key, run in runs.items()}
+    about = {"search": "run files", "run_depth": depths, "map": f"mAP@{min(depths.values())}", "notes": notes}
+    return summarise(benchmark, parts, about, trained_languages)
+
+
+def _check_keys(benchmark: Benchmark, run_files: Mapping[RunKey, Path]) -> None:
+    if not run_files:
+        raise DataError(f"benchmark {benchmark.name}: no run file given")
+    for (setting, language), path in run_files.items():
+        if setting not in benchmark.settings or language not in benchmark.languages:
+            raise DataError(
+                f"{path}: benchmark {benchmark.name} has no setting {setting} for queries in {language}; its settings "
+                f"are {', '.join(benchmark.settings)}, its languages {', '.join(benchmark.languages)}"
+            )
+
+
+def _asked(collection: Collection, setting: str, query_language: str) -> list[_Asked]:
+    """The queries of a setting in one language, in `cross` one for every passage language with an answer."""
+    stops = np.cumsum(list(collection.candidate_counts.values()))
+    found: list[_Asked] = []
+    for query, language in enumerate(collection.query_languages):
+        if language != query_language:
+            continue
+        relevant = collection.relevant[query]
+        gains = np.ones(len(relevant)) if collection.gains is None else collection.gains[query]
+        by_language: dict[str, dict[str, float]] = {}
+        for place, gain in zip(relevant.tolist(), gains.tolist(), strict=True):
+            own = collection.languages[int(np.searchsorted(stops, place, side="right"))]
+            kind = "multi" if setting == "multi" else "mono" if own == language else "cross"
+            if kind == setting:
+                asked = ALL_LANGUAGES if setting == "multi" else own
+                by_language.setdefault(asked, {})[escape_id(collection.candidate_ids[place])] = gain
+        question = collection.question_ids[query]
+        found += [
+            _Asked(escape_id(query_name(question, setting, asked)), query, asked, judged)
+            for asked, judged in by_language.items()
+        ]
+    return found
+
+
+def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile) -> Rows:
+    judged = {a.name: a.relevant for a in asked}
+    by_trec = cutoff_scores(judged, run.documents, list(TREC_MEASURES.values()))
+    scores: dict[str, Floats] = {}
+    for name, measure in TREC_MEASURES.items():
+        if cutoff(name) <= run.depth:
+            scores[name] = np.array([by_trec[measure][a.name] for a in asked], np.float64)
+    if run.depth >= FIRST_PLACES:
+        scores["mrr@10"] = np.where(scores["mrr"] * FIRST_PLACES > 0.99, scores["mrr"], 0.0)
+    if key[0] == "multi":
+        ranks = [_ranks(run.documents.get(a.name, []), a.relevant) for a in asked]
+        if all(None not in own for own in ranks):
+            worst = np.array([max(r for r in own if r) for own in ranks], np.float64)
+            scores[WORST_RANK] = worst
+            scores[RANK_DISTANCE] = worst - np.array([min(r for r in own if r) for own in ranks])
+    return Rows(
+        setting=np.full(len(asked), key[0], object),
+        query=np.array([a.query for a in asked], np.int64),
+        passage_language=np.array([a.passage_language for a in asked], object),
+        scores=scores,
+    )
+
+
+def _ranks(documents: Sequence[str], relevant: Mapping[str, float]) -> list[int | None]:
+    place = {document: rank for rank, document in enumerate(documents, 1)}
+    return [place.get(document) for document in relevant]
+
+
+def _pool(
+    collection: Collection,
+    asked: Mapping[RunKey, list[_Asked]],
+    runs: Mapping[RunKey, RunFile],
+    places: Mapping[str, int] | None,
+) -> Int64s | None:
+    """[Q, 10] places of what stands first in the pool of all languages, if it was asked for all queries."""
+    multi = {key: own for key, own in asked.items() if key[0] == "multi"}
+    if places is None or sum(map(len, multi.values())) < len(collection.question_ids):
+        return None
+    found = np.full((len(collection.question_ids), FIRST_PLACES), -1, np.int64)
+    for key, own in multi.items():
+        for a in own:
+            first = [places[document] for document in runs[key].documents.get(a.name, ())[:FIRST_PLACES]]
+            found[a.query, : len(first)] = first
+    return found

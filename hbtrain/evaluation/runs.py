@@ -1,0 +1,95 @@
+"""What a search found, as TREC run files: `<folder>/<benchmark>/<setting>/<query language>.trec.gz`.
+
+The query id is the question id; in `cross`, where a question is asked of every other language, it is
+`<question id>/<passage language>`. Shapes: Q queries, K places of a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hbtrain.errors import StorageError
+from hbtrain.evaluation.collection import Collection, Int64s
+from hbtrain.evaluation.pool import Benchmark
+from hbtrain.evaluation.ranking import TopLists
+from hbtrain.retrieval.ranks import Search
+from hbtrain.retrieval.run_files import write_run
+from hbtrain.retrieval.top import Top
+
+RUN_DEPTH = 10
+
+
+def query_name(question: str, setting: str, passage_language: str) -> str:
+    """The query id in a run file, before it is escaped."""
+    return f"{question}/{passage_language}" if setting == "cross" else question
+
+
+@dataclass
+class RunWriter:
+    """Writes the best candidates of every query that is scored; files of an earlier evaluation are replaced."""
+
+    folder: Path
+    tag: str
+    """Name of the system, the last field of each line."""
+    depth: int = RUN_DEPTH
+    """Candidates of a query."""
+    _begun: set[Path] = field(default_factory=set)
+
+    def add(self, benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> None:
+        """Write what was found in a collection.
+
+        Raises:
+            StorageError: a file cannot be written.
+        """
+        if isinstance(ranking, TopLists):
+            places = ranking.places
+            scores = -np.arange(places.shape[1], dtype=np.float32) + np.zeros((len(places), 1), np.float32)
+            top = Top(scores if ranking.scores is None else ranking.scores, places)
+            if len(collection.languages) > 1:
+                self._add_pool(benchmark, collection, top)
+            else:
+                self._add_language(benchmark, collection, 0, top)
+            return
+        for code, of_language in ranking.by_language.items():
+            self._add_language(benchmark, collection, code, of_language)
+        self._add_pool(benchmark, collection, ranking.pool)
+
+    def _add_language(self, benchmark: Benchmark, collection: Collection, code: int, top: Top) -> None:
+        """The queries that have an answer in one language, asked of its candidates."""
+        bounds = np.cumsum([0, *collection.candidate_counts.values()])[code : code + 2]
+        answered = np.array([np.any((r >= bounds[0]) & (r < bounds[1])) for r in collection.relevant], bool)
+        codes = collection.query_codes
+        for asked in np.unique(codes[answered]).tolist():
+            rows = np.flatnonzero(answered & (codes == asked))
+            self._write(benchmark, collection, "mono" if asked == code else "cross", rows, top, code)
+
+    def _add_pool(self, benchmark: Benchmark, collection: Collection, top: Top) -> None:
+        codes = collection.query_codes
+        for asked in np.unique(codes).tolist():
+            self._write(benchmark, collection, "multi", np.flatnonzero(codes == asked), top)
+
+    def _write(
+        self, benchmark: Benchmark, collection: Collection, setting: str, rows: Int64s, top: Top, code: int = 0
+    ) -> None:
+        """Queries of one language."""
+        if setting not in benchmark.settings:
+            return
+        asked, language = collection.query_languages[rows[0]], collection.languages[code]
+        path = self.folder / benchmark.name / setting / f"{asked}.trec.gz"
+        if path not in self._begun:
+            self._begun.add(path)
+            _remove(path)
+        found = Top(top.scores[rows, : self.depth], top.places[rows, : self.depth])
+        names = [query_name(collection.question_ids[row], setting, language) for row in rows.tolist()]
+        ids = collection.candidate_ids
+        write_run(path, names, found, ([ids[place] for place in places] for places in found.places.tolist()), self.tag)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot replace {path}: {error.strerror or error}; choose another folder") from error

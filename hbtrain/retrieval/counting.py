@@ -1,0 +1,201 @@
+"""Counting what stands ahead of the relevant candidates, and keeping the best, tile by tile.
+
+For a query with many relevant candidates, the scores of a piece of the pool are sorted where they lie in the cache and
+the relevant ones' scores looked up among them; for one or two it is faster to compare. The order of the candidates is
+not needed, only how many score higher, and how many the same.
+
+Shapes: P (query, relevant candidate) pairs, Q queries, T queries of a tile, R of them that are there, B candidates of a
+block, M of them in one language, S the most relevant candidates of a query of the tile, D dimensions, H and K places of
+a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from threading import local
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.scores import TILE_CANDIDATES, TILE_QUERIES, Floats, tile_of, tile_scores
+from hbtrain.retrieval.top import Int64s, Top, absorb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COMPARED = 2
+"""Up to so many relevant candidates of a query are compared with every score."""
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Candidates of one language: places [start, stop) of the pool."""
+
+    language: int
+    start: int
+    stop: int
+
+    def within(self, start: int, stop: int) -> slice:
+        """Its part of the places [start, stop), counted from `start`; empty if it has none."""
+        low = max(self.start, start)
+        return slice(low - start, max(low, min(self.stop, stop)) - start)
+
+
+class _Targets(NamedTuple):
+    """The relevant candidates of a tile's queries, and how many candidates were found ahead of each."""
+
+    pair: Int64s
+    """[p] which pairs they are."""
+    row: Int64s
+    """[p]"""
+    nth: Int64s
+    """[p] the column in what follows, all [R, S]; where a query has fewer than S, nothing is read."""
+    score: Floats
+    place: Int64s
+    language: Int64s
+    in_language: Int64s
+    in_pool: Int64s
+
+
+class Counter:
+    """The counts and lists of a shard of the candidates; different queries may be worked on at one time.
+
+    Args:
+        pairs: the relevant candidates of the queries, of any shard.
+        scores_P: their scores.
+        languages: language codes [N] of the shard's candidates.
+        first: place of the first of them in the pool.
+        columns: the most candidates of a block, in whole tiles.
+        depth: length of the lists; 0: none.
+
+    Raises:
+        ValueError: a language comes back after another.
+    """
+
+    def __init__(
+        self, pairs: Pairs, scores_P: Floats, languages: npt.ArrayLike, first: int, columns: int, depth: int
+    ) -> None:
+        self._pairs = pairs
+        self._scores_P = scores_P
+        self._segments = _segments(languages, first)
+        self._columns = columns
+        self._depth = depth
+        self._own = local()
+        self.in_language = np.zeros(len(pairs.query), np.int64)
+        """[P] candidates of the same language ahead of each."""
+        self.in_pool = np.zeros(len(pairs.query), np.int64)
+        """[P] candidates ahead of each."""
+        self.top: dict[int, Top] = {}
+        """[Q, K] the best by language code."""
+        for segment in self._segments if depth else []:
+            shape = pairs.queries, min(depth, segment.stop - segment.start)
+            self.top[segment.language] = Top(np.empty(shape, np.float32), np.empty(shape, np.int64))
+
+    def score(self, start: int, q_RD: Floats, first: int, p_BD: Floats) -> None:
+        """The queries from `start`, at most a tile, against a block of candidates from `first`, blocks in order."""
+        scores_TB = self._scratch()
+        q_TD = tile_of(q_RD, TILE_QUERIES)
+        for c in range(0, len(p_BD), TILE_CANDIDATES):
+            p_TD = tile_of(p_BD[c : c + TILE_CANDIDATES], TILE_CANDIDATES)
+            tile_scores(q_TD, p_TD, scores_TB[:, c : c + TILE_CANDIDATES])
+        targets = self._targets(start, len(q_RD))
+        for segment in self._segments:
+            here = segment.within(first, first + len(p_BD))
+            if here.start < here.stop:
+                scores_RM = scores_TB[: len(q_RD), here]
+                if len(targets.pair):
+                    _count(targets, scores_RM.numpy(), first + here.start, segment.language)
+                if self._depth:
+                    self._keep_best(start, scores_RM, first + here.start, segment)
+        self.in_language[targets.pair] += targets.in_language[targets.row, targets.nth]
+        self.in_pool[targets.pair] += targets.in_pool[targets.row, targets.nth]
+
+    def _scratch(self) -> Tensor:
+        """[T, B] the thread's own; new memory for every tile would cost a tenth of the time."""
+        import torch
+
+        if not hasattr(self._own, "scores_TB"):
+            self._own.scores_TB = torch.empty(TILE_QUERIES, self._columns)
+        scores_TB: Tensor = self._own.scores_TB
+        return scores_TB
+
+    def _targets(self, start: int, rows: int) -> _Targets:
+        span = self._pairs.span(start, start + rows)
+        row = self._pairs.query[span] - start
+        nth = np.arange(len(row)) - np.searchsorted(row, row)
+        shape = rows, int(nth.max(initial=-1)) + 1
+        targets = _Targets(
+            pair=np.arange(span.start, span.stop),
+            row=row,
+            nth=nth,
+            score=np.zeros(shape, np.float32),
+            place=np.full(shape, -1),
+            language=np.zeros(shape, np.int64),
+            in_language=np.zeros(shape, np.int64),
+            in_pool=np.zeros(shape, np.int64),
+        )
+        targets.score[row, nth] = self._scores_P[span]
+        targets.place[row, nth] = self._pairs.candidate[span]
+        targets.language[row, nth] = self._pairs.language[span]
+        return targets
+
+    def _keep_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
+        """Those of one language that stand next in the pool, from `first`, into the lists of the queries."""
+        import torch
+
+        top = self.top[segment.language]
+        rows = slice(start, start + len(scores_RM))
+        held = min(first - segment.start, self._depth)
+        scores_RH = torch.from_numpy(top.scores[rows, :held])
+        places_RH = torch.from_numpy(top.places[rows, :held])
+        scores_RK, places_RK = absorb(scores_RH, places_RH, scores_RM, first, self._depth)
+        top.scores[rows, : scores_RK.shape[1]] = scores_RK.numpy()
+        top.places[rows, : places_RK.shape[1]] = places_RK.numpy()
+
+
+def _count(targets: _Targets, scores_RM: Floats, first: int, language: int) -> None:
+    """Add what is ahead of the targets among candidates of one language from `first`."""
+    stop = first + scores_RM.shape[1]
+    higher_RS, equal_RS = higher_and_equal(scores_RM, targets.score)
+    place_RS = targets.place
+    ahead_RS = higher_RS + np.where(place_RS >= stop, equal_RS, 0)
+    inside_RS = (place_RS >= first) & (place_RS < stop)
+    for row, s in np.argwhere(inside_RS & (equal_RS > 1)).tolist():  # seldom: others than the candidate itself
+        earlier = scores_RM[row, : place_RS[row, s] - first]
+        ahead_RS[row, s] += np.count_nonzero(earlier == targets.score[row, s])
+    targets.in_pool[:] += ahead_RS
+    targets.in_language[:] += np.where(targets.language == language, ahead_RS, 0)
+
+
+def higher_and_equal(scores_RM: Floats, target_RS: Floats) -> tuple[Int64s, Int64s]:
+    """[R, S] how many scores of a row are higher than each of its targets, and how many are equal."""
+    import torch
+
+    if target_RS.shape[1] <= COMPARED:
+        higher = [_true_per_row(scores_RM > target_R1) for target_R1 in target_RS.T[:, :, None]]
+        equal = [_true_per_row(scores_RM == target_R1) for target_R1 in target_RS.T[:, :, None]]
+        return np.stack(higher, axis=1), np.stack(equal, axis=1)
+    sorted_RM = torch.from_numpy(np.sort(scores_RM, axis=1))
+    targets = torch.from_numpy(target_RS)
+    not_higher_RS = torch.searchsorted(sorted_RM, targets, right=True).numpy()
+    lower_RS = torch.searchsorted(sorted_RM, targets).numpy()
+    return scores_RM.shape[1] - not_higher_RS, not_higher_RS - lower_RS
+
+
+def _true_per_row(mask: npt.NDArray[np.bool_]) -> Int64s:
+    # Counting bits is three times as fast as summing booleans.
+    counts: Int64s = np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
+    return counts
+
+
+def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
+    """The languages of a shard in the order of the pool."""
+    codes = np.asarray(languages, np.int64)
+    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
+    if len(np.unique(codes[starts])) != len(starts):
+        raise ValueError("candidates must be grouped by language: a language code comes back after another")
+    bounds = [*starts.tolist(), len(codes)]
+    return [_Segment(int(codes[start]), first + start, first + stop) for start, stop in pairwise(bounds)]

@@ -1,0 +1,199 @@
+"""What a shard of the candidates adds to exact ranks and to lists of the best, for a shard of the queries.
+
+The rank of a candidate is 1 + the candidates that score higher + those of equal score that stand earlier in the pool:
+a count over candidates, to which every shard of them adds its part. So a shard needs to know the scores of the relevant
+candidates, wherever these stand, and nothing else of the other shards:
+
+1. `relevant_scores` of each shard, `joined_scores` of what they give;
+2. `partial_counts` of each shard with those;
+3. `merge` over the shards of candidates, `join` over the shards of queries.
+
+The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
+
+Shapes: Q queries, N candidates of the shard, D dimensions, P (query, relevant candidate) pairs, K places of a list,
+T and C a tile's queries and candidates, R rows of any matrix, B candidates of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from hbtrain.errors import ModelError
+from hbtrain.retrieval.counting import Counter
+from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.scores import (
+    TILE_CANDIDATES,
+    TILE_QUERIES,
+    Floats,
+    forget_pages,
+    rows_of,
+    scoring_threads,
+    tile_of,
+    tile_scores,
+)
+from hbtrain.retrieval.top import Int64s, Top, merge_top
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What is in memory at one time; results do not depend on it."""
+
+    queries: int = 4096
+    candidates: int = 4096
+    """Both are rounded up to whole tiles; together (`queries` + `candidates`) x D x 4 bytes, and for each thread the
+    scores of 512 queries with `candidates`."""
+    threads: int | None = None
+    """None: as many as torch uses."""
+
+    def __post_init__(self) -> None:
+        if min(self.queries, self.candidates, self.threads or 1) < 1:
+            raise ValueError(f"{self}: all must be positive")
+
+
+class Partial(NamedTuple):
+    """What some candidates add, for Q queries with P pairs."""
+
+    in_language: Int64s
+    """[P] candidates of the relevant one's language that stand ahead of it."""
+    in_pool: Int64s
+    """[P] candidates that stand ahead of it."""
+    top: dict[int, Top]
+    """By language code the best candidates [Q, K] of each language; empty unless asked for."""
+
+
+def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, threads: int | None = None) -> Floats:
+    """[P] scores of the pairs whose candidates are in the shard, NaN for the others.
+
+    Args:
+        q_QD: queries.
+        p_ND: the shard's candidates.
+        pairs: of these queries with any candidates.
+        first: place of the shard's first candidate in the pool.
+        threads: None: as many as torch uses.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+    """
+    import torch
+
+    scores_P = np.full(len(pairs.query), np.nan, np.float32)
+    place_P = pairs.candidate - first
+    inside = np.flatnonzero((place_P >= 0) & (place_P < len(p_ND)))
+    # Queries of the same candidates side by side, such as a question's translations: fewer candidates to a tile.
+    asking, lowest = np.unique(pairs.query[inside], return_index=True)
+    asking = asking[np.argsort(place_P[inside][lowest], kind="stable")]
+    row_Q = np.full(pairs.queries, len(asking))
+    row_Q[asking] = np.arange(len(asking))
+    by_row = inside[np.argsort(row_Q[pairs.query[inside]], kind="stable")]
+    rows = row_Q[pairs.query[by_row]]
+
+    def work(start: int) -> None:
+        low, high = np.searchsorted(rows, (start, start + TILE_QUERIES))
+        pair, row = by_row[low:high], rows[low:high] - start
+        wanted, column = np.unique(place_P[pair], return_inverse=True)
+        q_RD = np.asarray(q_QD[asking[start : start + TILE_QUERIES]], np.float32)
+        q_TD = tile_of(q_RD, TILE_QUERIES)
+        scores_TC = torch.empty(TILE_QUERIES, TILE_CANDIDATES)
+        for c in range(0, len(wanted), TILE_CANDIDATES):
+            p_RD = np.asarray(p_ND[wanted[c : c + TILE_CANDIDATES]], np.float32)
+            tile_scores(q_TD, tile_of(p_RD, TILE_CANDIDATES), scores_TC)
+            here = (column >= c) & (column < c + TILE_CANDIDATES)
+            scores_P[pair[here]] = scores_TC.numpy()[row[here], column[here] - c]
+        if not np.isfinite(scores_P[pair]).all():
+            raise ModelError("a score is NaN or infinite: an embedding holds NaN or infinity, or is too long for fp32")
+
+    with scoring_threads(threads) as pool:
+        list(pool.map(work, range(0, len(asking), TILE_QUERIES)))
+    forget_pages(p_ND)
+    return scores_P
+
+
+def joined_scores(parts: Sequence[Floats]) -> Floats:
+    """[P] the scores of all pairs, from those that the shards of the candidates gave.
+
+    Raises:
+        ValueError: a relevant candidate is in no shard.
+    """
+    scores_P = parts[0].copy()
+    for part in parts[1:]:
+        np.copyto(scores_P, part, where=~np.isnan(part))
+    if np.isnan(scores_P).any():
+        raise ValueError(f"{np.isnan(scores_P).sum()} relevant candidates are in no shard")
+    return scores_P
+
+
+def partial_counts(
+    q_QD: Floats,
+    p_ND: Floats,
+    languages: Int64s,
+    pairs: Pairs,
+    scores_P: Floats,
+    first: int = 0,
+    depth: int = 0,
+    blocks: Blocks | None = None,
+) -> Partial:
+    """What the candidates of a shard add to the ranks of all pairs, and the best of them.
+
+    Args:
+        q_QD: queries; like the candidates anything of numpy's form, memory-mapped for one.
+        p_ND: the shard's candidates, finite (see `scores.check_finite`).
+        languages: their language codes [N], equal ones together.
+        pairs: of these queries with candidates of any shard.
+        scores_P: scores of the pairs, of all shards.
+        first: place of the shard's first candidate in the pool.
+        depth: how many of the best candidates of each language to list; 0: none.
+        blocks: what is in memory at one time.
+    """
+    blocks = blocks or Blocks()
+    rows = _whole_tiles(blocks.queries, TILE_QUERIES)
+    columns = _whole_tiles(min(blocks.candidates, len(p_ND)), TILE_CANDIDATES)
+    counter = Counter(pairs, scores_P, languages, first, columns, depth)
+    with scoring_threads(blocks.threads) as pool:
+        for q_start in range(0, len(q_QD), rows):
+            q_RD = rows_of(q_QD, q_start, q_start + rows)
+            for p_start in range(0, len(p_ND), columns):
+                p_BD = rows_of(p_ND, p_start, p_start + columns)
+                jobs = [
+                    pool.submit(counter.score, q_start + r, q_RD[r : r + TILE_QUERIES], first + p_start, p_BD)
+                    for r in range(0, len(q_RD), TILE_QUERIES)
+                ]
+                for job in jobs:
+                    job.result()
+                forget_pages(p_ND)
+    return Partial(counter.in_language, counter.in_pool, counter.top)
+
+
+def merge(parts: Sequence[Partial], depth: int = 0) -> Partial:
+    """The sum over shards of the candidates, which are given in the order of the pool."""
+    tops: dict[int, list[Top]] = {}
+    for part in parts:
+        for code, top in part.top.items():
+            tops.setdefault(code, []).append(top)
+    return Partial(
+        np.sum([part.in_language for part in parts], axis=0),
+        np.sum([part.in_pool for part in parts], axis=0),
+        {code: merge_top(of_code, depth) for code, of_code in tops.items()},
+    )
+
+
+def join(parts: Sequence[Partial]) -> Partial:
+    """The shards of the queries together, which are given in the order of the queries."""
+    return Partial(
+        np.concatenate([part.in_language for part in parts]),
+        np.concatenate([part.in_pool for part in parts]),
+        {
+            code: Top(
+                np.concatenate([part.top[code].scores for part in parts]),
+                np.concatenate([part.top[code].places for part in parts]),
+            )
+            for code in parts[0].top
+        },
+    )
+
+
+def _whole_tiles(size: int, tile: int) -> int:
+    return -(-size // tile) * tile

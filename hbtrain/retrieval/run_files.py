@@ -1,0 +1,184 @@
+"""Run files in the format of TREC: `query Q0 document rank score tag`, a line for each candidate found, plain or gz.
+
+Ids must not hold blanks, so blanks and % are written as in web addresses (%20). Equal scores are written apart, so that
+every reader finds the order that was meant: trec_eval itself goes by the score and, where these are equal, by the
+document id backwards.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from hbtrain.errors import DataError, StorageError
+from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.top import Top
+
+FIELDS = 6
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a run file says."""
+
+    path: Path
+    documents: dict[str, list[str]]
+    """By query id, best first; ids as they stand in the file."""
+    notes: list[str] = field(default_factory=list)
+    """What was unusual and harmless, a line each."""
+
+    @property
+    def depth(self) -> int:
+        """The most documents of a query."""
+        return max(map(len, self.documents.values()))
+
+
+def escape_id(identifier: str) -> str:
+    """An id without blanks; `unescape_id` gives it back."""
+    return re.sub(r"[\s%]", lambda found: quote(found.group(), safe=""), identifier)
+
+
+def unescape_id(identifier: str) -> str:
+    """The id that `escape_id` was given."""
+    return unquote(identifier)
+
+
+def write_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[Iterable[str]], tag: str) -> None:
+    """Add the lists of some queries to a run file, which is made if it is not there; gz by its name.
+
+    Args:
+        path: its folder is made as well.
+        queries: ids of Q queries, not yet escaped.
+        top: scores [Q, K] best first; places below 0 are left out.
+        documents: ids [Q, K], not yet escaped.
+        tag: name of the system.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    tag = escape_id(tag) or "run"
+    scores = _falling(top.scores)
+    rows = zip(queries, documents, scores.tolist(), (top.places >= 0).tolist(), strict=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open(path) as stream:
+            for query, ids, values, there in rows:
+                name = escape_id(query)
+                found = enumerate(zip(ids, values, there, strict=True), 1)
+                stream.writelines(
+                    f"{name} Q0 {escape_id(identifier)} {rank} {value:.9g} {tag}\n"
+                    for rank, (identifier, value, kept) in found
+                    if kept
+                )
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
+
+
+def read_run(path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None) -> RunFile:
+    """Read a run file, whoever wrote it.
+
+    Lines may stand in any order; scores decide, and where they are equal document ids backwards, as in trec_eval,
+    which like this reader passes over the ranks.
+
+    Args:
+        path: plain or gz, by its content.
+        queries: ids that may occur, as they stand in the file; None: all.
+        documents: likewise.
+
+    Raises:
+        DataError: no such file, no line, or a line that is not of the form, has a score that is no finite number,
+            names an unknown query or document, or a document that the query had before.
+    """
+    found: dict[str, dict[str, float]] = {}
+    ranked: dict[str, list[tuple[int, float]]] = {}
+    for number, line in _lines(path):
+        fields = line.split()
+        if not fields:
+            continue
+        where = f"{path}, line {number}"
+        if len(fields) != FIELDS:
+            raise DataError(
+                f"{where}: {len(fields)} fields, not the {FIELDS} of a TREC run (query Q0 document rank score tag)"
+            )
+        query, _, document, rank, score, _ = fields
+        if queries is not None and query not in queries:
+            raise DataError(f"{where}: query {query!r} is not in the benchmark")
+        if documents is not None and document not in documents:
+            raise DataError(f"{where}: document {document!r} is not among the candidates of the benchmark")
+        value = _number(score)
+        if value is None:
+            raise DataError(f"{where}: score {score!r} must be a finite number")
+        own = found.setdefault(query, {})
+        if document in own:
+            raise DataError(f"{where}: query {query!r} has document {document!r} twice; keep one of the lines")
+        own[document] = value
+        if rank.isdecimal():
+            ranked.setdefault(query, []).append((int(rank), value))
+    if not found:
+        raise DataError(f"{path} holds no line; a TREC run has lines of: query Q0 document rank score tag")
+    return RunFile(path, {query: _in_order(own) for query, own in found.items()}, list(_notes(path, found, ranked)))
+
+
+def _in_order(scores: dict[str, float]) -> list[str]:
+    return sorted(sorted(scores, reverse=True), key=lambda document: -scores[document])
+
+
+def _notes(path: Path, found: dict[str, dict[str, float]], ranked: dict[str, list[tuple[int, float]]]) -> Iterator[str]:
+    unsorted = sum(any(a < b for a, b in pairwise(list(scores.values()))) for scores in found.values())
+    if unsorted:
+        yield f"{path}: lines of {unsorted} queries do not stand in the order of their scores; they were sorted"
+    contrary = sum(any(a[1] < b[1] for a, b in pairwise(sorted(pairs))) for pairs in ranked.values())
+    if contrary:
+        yield f"{path}: ranks of {contrary} queries contradict the scores; the scores decide, as in trec_eval"
+    tied = sum(len(set(scores.values())) < len(scores) for scores in found.values())
+    if tied:
+        yield f"{path}: {tied} queries have equal scores; these stand by document id backwards, as in trec_eval"
+
+
+def _number(text: str) -> float | None:
+    """In fp32, as trec_eval reads it; None for what is no finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    with np.errstate(over="ignore"):
+        single = float(np.float32(value))
+    return single if math.isfinite(single) else None
+
+
+def _falling(scores_QK: Floats) -> Floats:
+    """Each score below the one before it: equal ones go down by as little as fp32 can tell."""
+    falling = scores_QK.astype(np.float32)
+    for k in range(1, falling.shape[1]):
+        below = np.nextafter(falling[:, k - 1], np.float32(-np.inf))
+        np.minimum(falling[:, k], below, out=falling[:, k])
+    return falling
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as stream:
+            yield from enumerate(stream, 1)
+    except (OSError, EOFError) as error:
+        raise DataError(f"cannot read the run file {path}: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the run file {path} is not UTF-8 text: {error}") from error
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "at", encoding="utf-8", compresslevel=5)
+    return path.open("a", encoding="utf-8")

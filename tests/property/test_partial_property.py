@@ -1,0 +1,164 @@
+"""Blocks, shards, threads and processes against a brute force in Python."""
+
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from multiprocessing import get_context
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbtrain.retrieval import counting, partial, scores
+from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.partial import Blocks, join, joined_scores, merge, partial_counts, relevant_scores
+from hbtrain.retrieval.ranks import exact_search, ranks_of
+
+
+@st.composite
+def searches(draw):
+    """Few different vectors of small integers: products are exact, copies and ties many; some queries ask nothing."""
+    sizes = draw(st.lists(st.integers(1, 25), min_size=1, max_size=4))
+    codes = np.repeat(draw(st.permutations(range(len(sizes)))), sizes)
+    queries, dimension = draw(st.integers(1, 30)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    q = rng.integers(-2, 3, (queries, dimension)).astype(np.float32)
+    p = rng.integers(-2, 3, (len(codes), dimension)).astype(np.float32)
+    share = draw(st.sampled_from([0.02, 0.3, 1.0]))
+    relevant = [np.flatnonzero(rng.random(len(codes)) < share * rng.random()) for _ in range(queries)]
+    return q, p, codes, relevant
+
+
+def cuts(size):
+    return st.lists(st.integers(0, size), max_size=3).map(lambda inner: sorted({0, size, *inner}))
+
+
+def small_tiles(queries, candidates):
+    """Tiles of another size wherever it was imported."""
+    return [
+        mock.patch.object(module, name, size)
+        for module in (scores, partial, counting)
+        for name, size in (("TILE_QUERIES", queries), ("TILE_CANDIDATES", candidates))
+        if hasattr(module, name)
+    ]
+
+
+def brute_force(q, p, codes, relevant, depth):
+    pool_ranks, own_ranks, best = [], [], {}
+    for query, wanted in zip(q.tolist(), relevant, strict=True):
+        found = [sum(a * b for a, b in zip(query, passage, strict=True)) for passage in p.tolist()]
+        order = sorted(range(len(p)), key=lambda i: (-found[i], i))
+        for candidate in wanted:
+            pool_ranks.append(order.index(candidate) + 1)
+            own_ranks.append([i for i in order if codes[i] == codes[candidate]].index(candidate) + 1)
+        for code in set(codes.tolist()):
+            best.setdefault(code, []).append([i for i in order if codes[i] == code][:depth])
+        best.setdefault("all", []).append(order[:depth])
+    return pool_ranks, own_ranks, best
+
+
+@given(
+    searches(),
+    st.integers(1, 12),
+    st.integers(1, 40),
+    st.integers(1, 60),
+    st.integers(1, 3),
+    st.tuples(st.integers(1, 8), st.integers(1, 16)),
+)
+@settings(deadline=None, max_examples=150)
+def test_ranks_and_lists_are_those_of_a_stable_sort_for_any_blocks(search, depth, queries, candidates, threads, tile):
+    q, p, codes, relevant = search
+    patches = small_tiles(*tile)
+    for patch in patches:
+        patch.start()
+    try:
+        found = exact_search(q, p, codes, relevant, depth, Blocks(queries, candidates, threads))
+    finally:
+        for patch in patches:
+            patch.stop()
+    pool_ranks, own_ranks, best = brute_force(q, p, codes, relevant, depth)
+    assert found.ranks.in_pool.tolist() == pool_ranks
+    assert found.ranks.in_language.tolist() == own_ranks
+    assert found.pool.places.tolist() == best["all"]
+    assert list(found.by_language) == list(dict.fromkeys(codes.tolist()))
+    for code, top in found.by_language.items():
+        assert top.places.tolist() == best[code]
+        assert np.array_equal(top.scores, np.einsum("qd,qkd->qk", q, p[top.places]))
+
+
+@given(searches(), st.integers(0, 12), st.data())
+@settings(deadline=None, max_examples=60)
+def test_shards_of_queries_and_of_candidates_add_up_to_the_whole(search, depth, data):
+    q, p, codes, relevant = search
+    # Not whole numbers now: what is compared are bits.
+    rng = np.random.default_rng(0)
+    q, p = (x + rng.standard_normal(x.shape[1]).astype(np.float32) / 3 for x in (q, p))
+    whole = exact_search(q, p, codes, relevant, depth)
+    q_cuts, p_cuts = data.draw(cuts(len(q))), data.draw(cuts(len(p)))
+    pairs = Pairs.of(relevant, codes)
+    joined = []
+    for q_start, q_stop in pairwise(q_cuts):
+        some, own = q[q_start:q_stop], pairs.of_queries(q_start, q_stop)
+        shards = list(pairwise(p_cuts))
+        targets = joined_scores([relevant_scores(some, p[a:b], own, a) for a, b in shards])
+        parts = [partial_counts(some, p[a:b], codes[a:b], own, targets, a, depth) for a, b in shards]
+        joined.append(merge(parts, depth))
+    found = join(joined)
+    ranks = ranks_of(pairs, found)
+    assert np.array_equal(ranks.in_pool, whole.ranks.in_pool)
+    assert np.array_equal(ranks.in_language, whole.ranks.in_language)
+    assert list(found.top) == list(whole.by_language)
+    for code, top in found.top.items():
+        assert np.array_equal(top.places, whole.by_language[code].places)
+        assert np.array_equal(top.scores, whole.by_language[code].scores)
+
+
+def test_comparing_and_looking_up_count_the_same():
+    rng = np.random.default_rng(0)
+    values = rng.integers(-3, 4, (40, 333)).astype(np.float32) * np.float32(0.1)
+    targets = values[:, :2].copy()
+    targets[0, 0], targets[1, 1] = 0.0, -0.0
+    compared = counting.higher_and_equal(values, targets)
+    with mock.patch.object(counting, "COMPARED", 0):
+        looked_up = counting.higher_and_equal(values, targets)
+    assert np.array_equal(compared[0], (values[:, :, None] > targets[:, None]).sum(1))
+    assert np.array_equal(compared[1], (values[:, :, None] == targets[:, None]).sum(1))
+    assert all(np.array_equal(one, other) for one, other in zip(compared, looked_up, strict=True))
+
+
+def shard_on_disk(folder, start, stop, codes, pairs, targets):
+    """What a worker does: it opens the files, and sees its candidates only."""
+    q, p = np.load(folder / "q.npy", mmap_mode="r"), np.load(folder / "p.npy", mmap_mode="r")
+    if targets is None:
+        return relevant_scores(q, p[start:stop], pairs, start, threads=1)
+    return partial_counts(q, p[start:stop], codes[start:stop], pairs, targets, start, 7, Blocks(512, 512, 1))
+
+
+@pytest.mark.timeout(120)
+def test_processes_with_memory_mapped_shards_give_what_one_gives(tmp_path):
+    rng = np.random.default_rng(5)
+    q, p = (rng.standard_normal((n, 33)).astype(np.float32) for n in (700, 1900))
+    p[1500:1510] = p[3:13]
+    codes = np.repeat([2, 0, 1], [700, 900, 300])
+    relevant = [rng.choice(1900, rng.integers(0, 5), replace=False) for _ in range(700)]
+    np.save(tmp_path / "q.npy", q)
+    np.save(tmp_path / "p.npy", p)
+    whole = exact_search(q, p, codes, relevant, 7)
+    pairs = Pairs.of(relevant, codes)
+    shards = [(0, 650), (650, 1300), (1300, 1900)]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, None) for a, b in shards]
+        targets = joined_scores([job.result() for job in jobs])
+        jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, targets) for a, b in shards]
+        merged = merge([job.result() for job in jobs], 7)
+    assert np.array_equal(ranks_of(pairs, merged).in_pool, whole.ranks.in_pool)
+    assert np.array_equal(ranks_of(pairs, merged).in_language, whole.ranks.in_language)
+    assert all(np.array_equal(merged.top[c].places, whole.by_language[c].places) for c in (0, 1, 2))
+
+
+def test_a_relevant_candidate_in_no_shard_is_an_error():
+    q, p = np.ones((2, 3), np.float32), np.ones((9, 3), np.float32)
+    pairs = Pairs.of([np.array([1]), np.array([8])], np.zeros(9, np.int64))
+    with pytest.raises(ValueError, match="1 relevant candidates are in no shard"):
+        joined_scores([relevant_scores(q, p[:4], pairs, 0), relevant_scores(q, p[4:8], pairs, 4)])
