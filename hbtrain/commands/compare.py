@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -22,6 +22,8 @@ def compare(
     group_by: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     paper: bool = False,
     tracking_uri: str | None = None,
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    candidates: Literal["sentence", "sentence+context"] = "sentence",
     log_to: str | None = None,
     seed: int = 0,
 ) -> None:
@@ -31,7 +33,8 @@ def compare(
     ----------
     runs
         Folders that `hbtrain evaluate --output` wrote, folders of runs or sweeps, ids of MLflow runs or of a sweep's
-        (the beginning is enough). Runs that differ in their seed only are one row.
+        (the beginning is enough), folders of TREC run files of other systems. Runs that differ in their seed only are
+        one row.
     output
         Folder for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
     baseline
@@ -48,6 +51,10 @@ def compare(
         Put the figures of arXiv 2408.10536 beside these.
     tracking_uri
         MLflow's; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
+    data
+        For folders of TREC run files: the benchmarks that they answer, as NAME=PATH.
+    candidates
+        What a candidate of these is, as in `hbtrain evaluate`.
     log_to
         An MLflow run that keeps the report, tables and pictures as artifacts.
     seed
@@ -68,6 +75,8 @@ def compare(
         group_by=group_by,
         paper=paper,
         tracking_uri=tracking_uri,
+        data=data or (),
+        candidates=candidates,
         method=Method(seed=seed),
     )
     if output is not None:

@@ -16,6 +16,10 @@ ROUNDING = 1e-6
 """Largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`."""
 
 
+UNCUT = frozenset({"map", "mrr"})
+"""Metrics of whole rankings."""
+
+
 def check_distinct(runs: Sequence[Run]) -> None:
     """Raise DataError where one run is named twice, whatever the names."""
     known: dict[str, Run] = {}
@@ -78,6 +82,20 @@ def check_metric(benchmark: str, metric: str, runs: Sequence[Run], scores: Seque
             odd = sorted(settings ^ has)[0]
             raise DataError(f"run {run.given}: only some runs have {metric} of {benchmark}, {odd}; evaluate it again")
         settings = has
+
+
+def unlike_cuts(benchmark: str, metric: str, runs: Sequence[Run]) -> str | None:
+    """Why an uncut metric cannot be compared: some runs know the whole ranking, others its first places; or None."""
+    if metric not in UNCUT:
+        return None
+    cuts = [str(run.about_benchmark(benchmark).get("map") or "mAP").removeprefix("mAP") for run in runs]
+    if len(set(cuts)) == 1:
+        return None
+    cut = next(i for i, text in enumerate(cuts) if text)
+    return (
+        f"run {runs[cut].given}: its run files hold a ranking's first places, so its {metric} on {benchmark} is "
+        f"{metric}{cuts[cut]}, which is not the others'; compare ndcg@10 or recall@10 with --metric"
+    )
 
 
 def check_means(benchmark: str, metric: str, run: Run, scores: Scores) -> None:

@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hbtrain.comparison.checks import check_distinct, check_means, check_metric, check_same_task, common_benchmarks
+from hbtrain.comparison.checks import check_distinct, common_benchmarks
 from hbtrain.comparison.estimates import Estimate, Method, Score, adjusted, estimates_of
 from hbtrain.comparison.runs import Run, RunFinder
-from hbtrain.comparison.scores import Floats, Layout, ScoreReader, Scores
+from hbtrain.comparison.scores import ScoreReader, Scores
 from hbtrain.comparison.systems import System, in_table_order, systems_of
-from hbtrain.comparison.words import ALL, RANK_DISTANCE, SEEN, SOME, UNSEEN
+from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
+from hbtrain.comparison.words import ALL, RANK_DISTANCE
 from hbtrain.errors import ConfigError, DataError
 
-MAIN_METRICS = ("map", "ndcg@10", "recall@10")
-"""What is compared where no metric is named: the first that every run has."""
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A benchmark, as all systems answered it."""
-
-    name: str
-    candidates_kind: str | None
-    languages: tuple[str, ...]
-    metric: str
-    """The main one."""
-    parts: dict[str, tuple[str, ...]]
-    """{name: its query languages}: all, seen and unseen ones where that is known, and every language."""
-    layout: Layout
-    pair_means: dict[str, Floats]
-    """{system: [L, L]} the main metric by query and passage language; NaN where nothing was asked."""
-    top10_shares: dict[str, dict[str, tuple[float, float]]]
-    """{system: {language: (share in the top 10, share in the pool)}}; empty where the evaluation did not count them."""
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """Those it has, in the order of tables."""
-        return tuple(dict.fromkeys(cell.setting for cell in self.layout.cells))
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The benchmark's own groups of languages, such as MIRACL's by resources."""
-        return tuple(part for part in self.parts if part not in (ALL, SEEN, UNSEEN, SOME, *self.languages))
-
-    @property
-    def split(self) -> tuple[str, ...]:
-        """The parts that tell trained languages from others; empty where there is nothing to tell."""
-        return tuple(part for part in (SEEN, UNSEEN, SOME) if part in self.parts)
+if TYPE_CHECKING:
+    from hbtrain.evaluation.pool import Benchmark
+    from hbtrain.evaluation.readers.lareqa import Candidates
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +57,15 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     group_by: Sequence[str] | None = None,
     paper: bool = False,
     tracking_uri: str | None = None,
+    data: Sequence[str] = (),
+    candidates: Candidates = "sentence",
     method: Method | None = None,
 ) -> Comparison:
     """Judge every score of `runs` against a baseline.
 
     Args:
         runs: folders that `hbtrain evaluate` wrote, folders of runs or of sweeps, ids (or beginnings of ids) of MLflow
-            runs or sweeps.
+            runs or sweeps, folders of TREC run files.
         baseline: a system's label, or one of `runs`; by default the first row of the table.
         metric: the main one, by default the first of MAIN_METRICS that every run has. Rank distance always is.
         benchmarks: only these; by default all, which every run must have.
@@ -104,6 +74,8 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
             `run` sets every run apart.
         paper: put the figures of arXiv 2408.10536 beside these.
         tracking_uri: of MLflow, by default `$MLFLOW_TRACKING_URI` or SQLite in the folder `runs`.
+        data: benchmarks, as NAME=PATH, that folders of run files answer; see `load_benchmarks`.
+        candidates: what they rank, as for `hbtrain evaluate`.
         method: how differences are judged.
 
     Raises:
@@ -112,9 +84,10 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         TrackingError: an unknown id, or a tracking server that does not answer.
     """
     method = method or Method()
+    questions = _benchmarks(data, candidates)
     wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
-        finder = RunFinder(tracking_uri, Path(downloads))
+        finder = RunFinder(tracking_uri, Path(downloads), questions)
         found = _find(finder, [str(run) for run in runs])
         scores = _read(found, list(dict.fromkeys(wanted)))
     flat = list(scores)
@@ -128,7 +101,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     tasks, estimates = [], []
     for benchmark in common_benchmarks(flat, list(scores.values()), benchmarks):
         of_run = {run: scores[run][benchmark] for run in flat}
-        task, metrics = _task(benchmark, metric, systems, of_run)
+        task, metrics = task_of(benchmark, metric, systems, of_run)
         tasks.append(task)
         grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
@@ -136,6 +109,14 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     return Comparison(
         tuple(systems), reference.label, tuple(tasks), tuple(adjusted(estimates)), method, tuple(notes), paper
     )
+
+
+def _benchmarks(data: Sequence[str], candidates: Candidates) -> Sequence[Benchmark]:
+    if not data:
+        return ()
+    from hbtrain.evaluation.benchmark import load_benchmarks
+
+    return load_benchmarks(data, candidates=candidates)
 
 
 def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:
@@ -173,91 +154,6 @@ def _baseline(text: str | None, systems: Sequence[System], found: dict[str, list
             return system
     labels = ", ".join(repr(system.label) for system in systems)
     raise ConfigError(f"--baseline {text!r} is no system of this comparison; they are {labels}")
-
-
-def _main_metric(benchmark: str, wanted: str | None, runs: Sequence[Run], scores: Sequence[Scores]) -> str:
-    if wanted is not None:
-        check_metric(benchmark, wanted, runs, scores)
-        return wanted
-    for metric in MAIN_METRICS:
-        if all(metric in s.values and not np.isnan(s.values[metric]).all() for s in scores):
-            check_metric(benchmark, metric, runs, scores)
-            return metric
-    raise DataError(
-        f"the runs have none of {', '.join(MAIN_METRICS)} on {benchmark} in common; choose another with --metric"
-    )
-
-
-def _task(
-    benchmark: str, metric: str | None, systems: Sequence[System], scores: dict[Run, Scores]
-) -> tuple[Task, list[str]]:
-    """The benchmark as all runs answered it, and the metrics to compare, the main one first."""
-    runs, of_runs = list(scores), list(scores.values())
-    check_same_task(benchmark, runs, of_runs)
-    main = _main_metric(benchmark, metric, runs, of_runs)
-    metrics = [name for name in dict.fromkeys([main, RANK_DISTANCE]) if all(name in s.values for s in of_runs)]
-    for run, of_run in scores.items():
-        for name in metrics:
-            check_means(benchmark, name, run, of_run)
-    layout = of_runs[0].layout
-    about = runs[0].about_benchmark(benchmark)
-    present = {cell.query_language for cell in layout.cells}
-    languages = tuple(x for x in about.get("languages") or sorted(present) if x in present)
-    task = Task(
-        name=benchmark,
-        candidates_kind=about.get("candidates_kind"),
-        languages=languages,
-        metric=main,
-        parts=_parts(languages, systems, about.get("language_groups") or {}),
-        layout=layout,
-        pair_means={s.label: _pair_means(languages, layout, [scores[r] for r in s.runs], main) for s in systems},
-        top10_shares={s.label: _shares(benchmark, s, languages) for s in systems},
-    )
-    return task, metrics
-
-
-def _parts(
-    languages: Sequence[str], systems: Sequence[System], groups: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[str, ...]]:
-    """All, seen and unseen languages where that is known and there are both, the benchmark's groups, each language."""
-    parts = {ALL: tuple(languages)}
-    known = [set(s.trained_languages) for s in systems if s.trained_languages is not None]
-    if known:
-        seen = tuple(x for x in languages if all(x in trained for trained in known))
-        unseen = tuple(x for x in languages if not any(x in trained for trained in known))
-        some = tuple(x for x in languages if x not in seen and x not in unseen)
-        split = {SEEN: seen, UNSEEN: unseen, SOME: some}
-        if sum(map(bool, split.values())) > 1:
-            parts |= {name: of_part for name, of_part in split.items() if of_part}
-    for name, members in groups.items():
-        own = tuple(x for x in languages if x in members)
-        if name not in (SEEN, UNSEEN) and own:
-            parts[name] = own
-    return parts | {language: (language,) for language in languages}
-
-
-def _pair_means(languages: Sequence[str], layout: Layout, runs: Sequence[Scores], metric: str) -> Floats:
-    place = {language: i for i, language in enumerate(languages)}
-    means = np.full((len(languages), len(languages)), np.nan)
-    cells = [c for c, cell in enumerate(layout.cells) if cell.setting != "multi" and cell.passage_language in place]
-    for c in cells:
-        cell = layout.cells[c]
-        values = [run.values[metric][:, c] for run in runs]
-        if not np.isnan(values).all():
-            means[place[cell.query_language], place[cell.passage_language]] = np.nanmean(values)
-    return means
-
-
-def _shares(benchmark: str, system: System, languages: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Means over the system's runs of `<benchmark>/multi/top10_share/<language>`; the pool's from its counts."""
-    shares = {}
-    counts = system.runs[0].about_benchmark(benchmark).get("candidates") or {}
-    for language in languages:
-        found = [run.metrics.get(f"{benchmark}/multi/top10_share/{language}") for run in system.runs]
-        values = [value for value in found if value is not None]
-        if len(values) == len(found) and language in counts:
-            shares[language] = (float(np.mean(values)), counts[language] / sum(counts.values()))
-    return shares
 
 
 def _unknown_languages(systems: Sequence[System]) -> list[str]:

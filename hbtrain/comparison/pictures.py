@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from hbtrain.comparison.colours import EDGE, GRID, INK, PALE, colours_of
-from hbtrain.comparison.compare import Comparison, Task
+from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.estimates import Estimate
 from hbtrain.comparison.tables import language_note, shown_language
+from hbtrain.comparison.tasks import Task
 from hbtrain.comparison.words import ALL, RANK_DISTANCE, SETTINGS, form, metric_title
 
 DPI = 160
@@ -49,7 +50,7 @@ def pictures_of(comparison: Comparison) -> list[Picture]:
                     partial(rank_distances, comparison, task),
                 )
             )
-        if all(task.top10_shares.values()):
+        if all(len(shares) > 1 for shares in task.top10_shares.values()):
             found.append(
                 Picture(
                     f"top10-share-{name}.png",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from hbtrain.comparison.foreign import evaluate_run_files, holds_run_files
 from hbtrain.config import Config, flatten, to_flat
 from hbtrain.errors import DataError
 
 if TYPE_CHECKING:
+    from hbtrain.evaluation.pool import Benchmark
     from hbtrain.tracked_runs import TrackedRun, TrackedRuns
 
 SWEEP_FILE = "space.yaml"
@@ -36,6 +39,9 @@ class Run:
     """{dotted key: value} of the training; None for a model that was evaluated only."""
     metrics: dict[str, float]
     about: dict[str, Any]
+    first_ten: dict[str, dict[str, tuple[float, float]]]
+    """{benchmark: {language: (its share in the first ten, in the pool)}} of the multi setting; means over query
+    languages, empty for evaluations that did not count."""
 
     @property
     def trained_languages(self) -> tuple[str, ...] | None:
@@ -60,9 +66,14 @@ class Run:
 class RunFinder:
     """Finds runs by what users write."""
 
-    def __init__(self, tracking_uri: str | None, downloads: Path) -> None:
-        """With the tracking server at `tracking_uri`, asked only if needed; `downloads` holds copies of its files."""
+    def __init__(self, tracking_uri: str | None, downloads: Path, benchmarks: Sequence[Benchmark] = ()) -> None:
+        """With the tracking server at `tracking_uri`, asked only if needed; `downloads` holds copies of its files.
+
+        `benchmarks` are those that run files of other systems answer.
+        """
         self._uri = tracking_uri
+        self._benchmarks = benchmarks
+        self._foreign = 0
         self._downloads = downloads
         self._server: TrackedRuns | None = None
         self.left_out: list[str] = []
@@ -81,8 +92,8 @@ class RunFinder:
         """The run that `text` means, or all finished ones of a sweep.
 
         Args:
-            text: a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep; or the id of an MLflow
-                run, or of a sweep's, or the beginning of one.
+            text: a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run
+                files; or the id of an MLflow run, or of a sweep's, or the beginning of one.
 
         Raises:
             DataError: a folder that holds nothing of this kind, or an unfinished run.
@@ -116,8 +127,14 @@ class RunFinder:
         if (path / "metrics.json").is_file() or (path / "per_query.parquet").is_file():
             trained = path.name == "results" and (path.parent / "run.json").is_file()
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
+        if holds_run_files(path):
+            self._foreign += 1
+            results = self._downloads / f"run-files-{self._foreign}"
+            evaluate_run_files(path, text, self._benchmarks, results)
+            return [_read(results, text, path.name, None, None)]
         raise DataError(
-            f"run {text!r}: the folder holds neither results of hbtrain evaluate (metrics.json) nor a run (run.json)"
+            f"run {text!r}: the folder holds neither results of hbtrain evaluate (metrics.json), nor a run (run.json), "
+            "nor run files (mono/en.trec.gz)"
         )
 
     def _in_run_folder(self, path: Path, text: str) -> Run:
@@ -149,7 +166,28 @@ def _read(results: Path, text: str, name: str, run_id: str | None, config: Path 
     if not metrics or not all(isinstance(value, int | float) for value in metrics.values()):
         raise DataError(f"run {text}: {results / 'metrics.json'} does not hold scores; evaluate again")
     about = _json(results / "about.json", text)
-    return Run(text, name, results, run_id, _config(config, text), metrics, about)
+    return Run(text, name, results, run_id, _config(config, text), metrics, about, _first_ten(results, text))
+
+
+def _first_ten(results: Path, text: str) -> dict[str, dict[str, tuple[float, float]]]:
+    path = results / "language_share.csv"
+    if not path.is_file():
+        return {}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                shares = float(row["share_in_first_ten"]), float(row["share_in_pool"])
+                found.setdefault(row["benchmark"], {}).setdefault(row["language"], []).append(shares)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"run {text}: {path} does not hold shares of languages; evaluate again") from error
+    return {
+        benchmark: {
+            language: (sum(a for a, _ in shares) / len(shares), sum(b for _, b in shares) / len(shares))
+            for language, shares in by_language.items()
+        }
+        for benchmark, by_language in found.items()
+    }
 
 
 def _config(path: Path | None, text: str) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hbtrain.comparison.compare import Comparison, Task
+from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.estimates import Estimate
 from hbtrain.comparison.paper import CANDIDATES, PaperRow, paper_rows
+from hbtrain.comparison.tasks import Task
 from hbtrain.comparison.words import ALL, RANK_DISTANCE, SEEN, SETTINGS, SOME, UNSEEN, form, metric_title, sign
 
 EMPTY = "–"
