@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from hbtrain.comparison.compare import Comparison
 
 WIDEST = 10_000
 """Characters a table may have in a pipe or a file."""
@@ -62,9 +65,7 @@ def compare(
     """
     from hbtrain.comparison.compare import compare as run
     from hbtrain.comparison.estimates import Method
-    from hbtrain.comparison.render import terminal
     from hbtrain.comparison.save import keep_comparison, save_comparison
-    from hbtrain.comparison.tables import language_tables, legend, main_tables
 
     comparison = run(
         runs,
@@ -84,21 +85,28 @@ def compare(
     if log_to is not None:
         keep_comparison(comparison, log_to, tracking_uri)
     console = Console()
-    tables = [terminal(table) for table in [*main_tables(comparison), *language_tables(comparison)]]
+    _show(console, comparison, written=output is not None)
+    if output is not None:
+        console.print(f"\nreport  {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    if log_to is not None:
+        console.print(f"MLflow  run {log_to}, artifacts comparison/", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(console: Console, comparison: Comparison, written: bool) -> None:
+    """Print the tables; in a terminal, those that fit it."""
+    from hbtrain.comparison.render import terminal
+    from hbtrain.comparison.tables import language_tables, legend, main_tables
+
     hidden = 0
-    for table in tables:
+    for table in map(terminal, [*main_tables(comparison), *language_tables(comparison)]):
         width = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
         if width > console.width and console.is_terminal:
             hidden += 1
         else:
             console.print(table, width=max(width, console.width), crop=False)
     if hidden:
-        hint = "" if output else "; --output FOLDER writes them"
+        hint = "" if written else "; --output FOLDER writes them"
         console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow", highlight=False)
     console.print(legend(comparison), style="dim", highlight=False, markup=False)
     for note in comparison.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    if output is not None:
-        console.print(f"\nreport  {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-    if log_to is not None:
-        console.print(f"MLflow  run {log_to}, artifacts comparison/", highlight=False, markup=False, soft_wrap=True)
