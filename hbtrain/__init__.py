@@ -11,15 +11,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "BatchPlan": "hbtrain.batching",
     "Benchmark": "hbtrain.evaluation.benchmark",
+    "Comparison": "hbtrain.comparison.compare",
     "Config": "hbtrain.config",
     "Encoder": "hbtrain.modeling.encoder",
     "GlobalBatch": "hbtrain.batching",
     "HbtrainError": "hbtrain.errors",
     "ParallelCorpus": "hbtrain.corpus",
+    "compare": "hbtrain.comparison.compare",
     "evaluate": "hbtrain.evaluation.evaluate",
     "load_benchmark": "hbtrain.evaluation.benchmark",
     "load_config": "hbtrain.config",
     "override": "hbtrain.config",
+    "save_comparison": "hbtrain.comparison.save",
     "train": "hbtrain.launch",
 }
 

@@ -11,6 +11,7 @@ from cyclopts import App
 from rich.console import Console
 
 import hbtrain
+from hbtrain.commands.compare import compare
 from hbtrain.commands.evaluate import evaluate
 from hbtrain.commands.lists import keys, recipes
 from hbtrain.commands.mine import mine
@@ -26,7 +27,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
-for command in (train, verify, evaluate, search, mine, recipes, keys):
+for command in (train, verify, evaluate, compare, search, mine, recipes, keys):
     app.command(command)
 
 

@@ -82,7 +82,7 @@ class Tracker:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        _be_brief()
+        be_brief()
         self.uri = tracking_uri(config)
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -104,11 +104,11 @@ class Tracker:
                     _patiently(self._client.log_batch, run_id, params=at_once)
             else:
                 _patiently(self._client.set_terminated, run_id, "RUNNING")
-        except _failures() as error:
-            raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {_first_line(error)}") from error
+        except failures() as error:
+            raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {first_line(error)}") from error
         self.run_id: str = run_id
         self.patience_s = PATIENCE_S
-        self._outbox = Outbox(self._send, _failures(), _is_refusal, outbox, without_passwords(self.uri))
+        self._outbox = Outbox(self._send, failures(), _is_refusal, outbox, without_passwords(self.uri))
         if outbox is not None:
             self._outbox.adopt(outbox, without=(run_id, "status"))
 
@@ -151,7 +151,7 @@ class Tracker:
         self._put("status", [status, int(time.time() * 1000)])
         outbox = self._outbox
         outbox.close(self.patience_s)
-        reason = without_passwords(_first_line(outbox.error))
+        reason = without_passwords(first_line(outbox.error))
         said = []
         if outbox.refused:
             said.append(f"MLflow refused {', '.join(outbox.refused)} of run {self.run_id}: {reason}")
@@ -195,7 +195,7 @@ class Tracker:
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """What MLflow raises when its server, its database or its files cannot be used."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -208,7 +208,7 @@ def _patiently(call: Callable[..., Any], *arguments: object, **named: object) ->
     for wait_s in (0.2, 0.5, 1.0, 2.0):
         try:
             return call(*arguments, **named)
-        except _failures() as error:
+        except failures() as error:
             if "database is locked" not in str(error):
                 raise
             time.sleep(wait_s)
@@ -221,7 +221,7 @@ def _is_refusal(error: Exception) -> bool:
     return getattr(error, "error_code", None) in refusals or isinstance(error, FileNotFoundError)
 
 
-def _be_brief() -> None:
+def be_brief() -> None:
     """Have MLflow report a server that is away in seconds, and only through exceptions: retrying is the outbox's."""
     from mlflow.store.db import utils
 
@@ -241,7 +241,8 @@ def _summary(letters: list[Letter]) -> str:
     return ", ".join([f"{figures} figures"] * bool(figures) + others)
 
 
-def _first_line(error: Exception | None) -> str:
+def first_line(error: Exception | None) -> str:
+    """What an error says, in one line."""
     lines = [line for line in str(error or "").strip().splitlines() if not line.startswith("(raised as a result of")]
     return lines[0] if lines else "no reason given"
 

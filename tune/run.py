@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from hbtrain.config import Config, absolute_paths, override, to_flat
+from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import ConfigError, StorageError, TrainingError
 from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.preflight import preflight
-from hbtrain.launch.run_folder import ELSEWHERE, RunFolder
+from hbtrain.launch.run_folder import RunFolder
 from hbtrain.tracking import Tracker, tracking_uri
 from tune.points import Finished
 from tune.space import Space, Trial, base_config, shown, trials_of

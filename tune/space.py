@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from hbtrain.config import Config, load_config, override, recipe_names
-from hbtrain.config.keys import check_key
+from hbtrain.config.keys import ELSEWHERE, check_key
 from hbtrain.errors import ConfigError
-from hbtrain.launch.run_folder import ELSEWHERE
 
 SPACES = Path(__file__).parent / "spaces"
 SEED = "seed"

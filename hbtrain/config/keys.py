@@ -12,6 +12,24 @@ from pydantic import BaseModel
 from hbtrain.config.schema import Config
 from hbtrain.errors import ConfigError
 
+ELSEWHERE = (
+    "tracking.",
+    "storage",
+    "resources.",
+    "evaluation.",
+    "data.cache",
+    "loss.block_rows",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.max_failures",
+    "training.step_timeout_s",
+)
+"""Keys, or their beginnings, that do not change what is trained, and so do not make another run.
+
+The number of workers is one of them: a run goes on with another number, in batches of the same size.
+"""
+
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema, leaves only, in the order of the schema."""

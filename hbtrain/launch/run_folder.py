@@ -16,25 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
+from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import StorageError
-
-ELSEWHERE = (
-    "tracking.",
-    "storage",
-    "resources.",
-    "evaluation.",
-    "data.cache",
-    "loss.block_rows",
-    "training.log_every",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "training.max_failures",
-    "training.step_timeout_s",
-)
-"""Keys, or their beginnings, that do not change what is trained, and so do not make another run.
-
-The number of workers is one of them: a run goes on with another number, in batches of the same size.
-"""
 
 
 @dataclass(frozen=True)

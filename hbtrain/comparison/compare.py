@@ -1,0 +1,172 @@
+"""Compare runs: find them, see that they can be compared, and judge every score."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hbtrain.comparison.checks import check_distinct, common_benchmarks
+from hbtrain.comparison.estimates import Estimate, Method, Score, adjusted, estimates_of
+from hbtrain.comparison.runs import Run, RunFinder
+from hbtrain.comparison.scores import ScoreReader, Scores
+from hbtrain.comparison.systems import System, in_table_order, systems_of
+from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
+from hbtrain.comparison.words import ALL, RANK_DISTANCE
+from hbtrain.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hbtrain.evaluation.pool import Benchmark
+    from hbtrain.evaluation.readers.lareqa import Candidates
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found. `save_comparison` writes it into a folder."""
+
+    systems: tuple[System, ...]
+    baseline: str
+    """Label of the system that the others are judged against."""
+    tasks: tuple[Task, ...]
+    estimates: tuple[Estimate, ...]
+    method: Method
+    notes: tuple[str, ...] = ()
+    """What a reader must know: runs left out, training languages unknown."""
+    paper: bool = False
+    """Whether the paper's figures stand beside these."""
+
+    @cached_property
+    def _by_score(self) -> dict[tuple[str, Score], Estimate]:
+        return {(e.system, e.score): e for e in self.estimates}
+
+    def get(self, system: str, benchmark: str, setting: str, metric: str, part: str = ALL) -> Estimate | None:
+        """An estimate, or None if the benchmark has no such score."""
+        return self._by_score.get((system, Score(benchmark, setting, metric, part)))
+
+
+def compare(  # noqa: PLR0913 - keywords, each a choice of its own
+    runs: Sequence[str | Path],
+    *,
+    baseline: str | None = None,
+    metric: str | None = None,
+    benchmarks: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    group_by: Sequence[str] | None = None,
+    paper: bool = False,
+    tracking_uri: str | None = None,
+    data: Sequence[str] = (),
+    candidates: Candidates = "sentence",
+    method: Method | None = None,
+) -> Comparison:
+    """Judge every score of `runs` against a baseline.
+
+    Args:
+        runs: folders that `hbtrain evaluate` wrote, folders of runs or of sweeps, ids (or beginnings of ids) of MLflow
+            runs or sweeps, folders of TREC run files.
+        baseline: a system's label, or one of `runs`; by default the first row of the table.
+        metric: the main one, by default the first of MAIN_METRICS that every run has. Rank distance always is.
+        benchmarks: only these; by default all, which every run must have.
+        names: labels for the systems, in the order in which `runs` names them.
+        group_by: dotted keys; runs with equal values are one system. By default they differ in their seed only;
+            `run` sets every run apart.
+        paper: put the figures of arXiv 2408.10536 beside these.
+        tracking_uri: of MLflow, by default `$MLFLOW_TRACKING_URI` or SQLite in the folder `runs`.
+        data: benchmarks, as NAME=PATH, that folders of run files answer; see `load_benchmarks`.
+        candidates: what they rank, as for `hbtrain evaluate`.
+        method: how differences are judged.
+
+    Raises:
+        DataError: a run that cannot be read or is not finished, or runs that cannot be compared.
+        ConfigError: a baseline, name or key that does not fit.
+        TrackingError: an unknown id, or a tracking server that does not answer.
+    """
+    method = method or Method()
+    questions = _benchmarks(data, candidates)
+    wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
+    with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
+        finder = RunFinder(tracking_uri, Path(downloads), questions)
+        found = _find(finder, [str(run) for run in runs])
+        scores = _read(found, list(dict.fromkeys(wanted)))
+    flat = list(scores)
+    systems = in_table_order(systems_of(flat, group_by, names))
+    if len(systems) < 2 and not paper:
+        raise ConfigError(
+            f"the {len(flat)} runs are one system ({systems[0].label}), so there is nothing to compare; name others, "
+            "set every run apart with --group-by run, or compare with --paper"
+        )
+    reference = _baseline(baseline, systems, found)
+    tasks, estimates = [], []
+    for benchmark in common_benchmarks(flat, list(scores.values()), benchmarks):
+        of_run = {run: scores[run][benchmark] for run in flat}
+        task, metrics = task_of(benchmark, metric, systems, of_run)
+        tasks.append(task)
+        grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
+        estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
+    notes = [*finder.left_out, *_unknown_languages(systems), *_other_search(flat, tasks)]
+    return Comparison(
+        tuple(systems), reference.label, tuple(tasks), tuple(adjusted(estimates)), method, tuple(notes), paper
+    )
+
+
+def _benchmarks(data: Sequence[str], candidates: Candidates) -> Sequence[Benchmark]:
+    if not data:
+        return ()
+    from hbtrain.evaluation.benchmark import load_benchmarks
+
+    return load_benchmarks(data, candidates=candidates)
+
+
+def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:
+    """{what the user wrote: the runs it means}."""
+    if not texts:
+        raise ConfigError("no runs are named; give folders, or ids of MLflow runs")
+    found = {}
+    for text in texts:
+        if text in found:
+            raise DataError(f"run {text} is named twice; name it once")
+        found[text] = finder.find(text)
+    check_distinct([run for group in found.values() for run in group])
+    return found
+
+
+def _read(found: dict[str, list[Run]], metrics: Sequence[str]) -> dict[Run, dict[str, Scores]]:
+    reader = ScoreReader()
+    flat = [run for group in found.values() for run in group]
+    return {
+        run: reader.read(run.results / "per_query.parquet", run.given, metrics, run.unrelated_questions) for run in flat
+    }
+
+
+def _baseline(text: str | None, systems: Sequence[System], found: dict[str, list[Run]]) -> System:
+    if text is None:
+        return systems[0]
+    for system in systems:
+        if system.label == text:
+            return system
+    for system in systems:
+        of_system = {id(run) for run in system.runs}
+        named = [run for given, runs in found.items() if given == text for run in runs]
+        named += [run for runs in found.values() for run in runs if run.run_id and run.run_id.startswith(text)]
+        if named and all(id(run) in of_system for run in named):
+            return system
+    labels = ", ".join(repr(system.label) for system in systems)
+    raise ConfigError(f"--baseline {text!r} is no system of this comparison; they are {labels}")
+
+
+def _unknown_languages(systems: Sequence[System]) -> list[str]:
+    unknown = [system.label for system in systems if system.trained_languages is None]
+    if not unknown or len(unknown) == len(systems):
+        return []
+    return [f"languages seen in training are those of the other systems; {', '.join(unknown)} does not say"]
+
+
+def _other_search(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:
+    notes = []
+    for task in tasks:
+        searches = {str(run.about_benchmark(task.name).get("search") or "exact") for run in runs}
+        if len(searches) > 1:
+            notes.append(f"on {task.name} runs were searched in different ways: {', '.join(sorted(searches))}")
+    return notes

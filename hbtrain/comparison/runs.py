@@ -1,0 +1,228 @@
+"""What can be compared: runs in folders and in MLflow, sweeps expanded to theirs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from hbtrain.comparison.foreign import evaluate_run_files, holds_run_files
+from hbtrain.config import Config, flatten, to_flat
+from hbtrain.errors import DataError
+
+if TYPE_CHECKING:
+    from hbtrain.evaluation.pool import Benchmark
+    from hbtrain.tracked_runs import TrackedRun, TrackedRuns
+
+SWEEP_FILE = "space.yaml"
+"""What the folder of a sweep, and its MLflow run, hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that is over, with what it scored."""
+
+    given: str
+    """As the user named it; for a run of a sweep, the sweep's name and its own."""
+    name: str
+    results: Path
+    """The folder of `metrics.json`, `per_query.parquet` and `about.json`."""
+    run_id: str | None
+    """In MLflow, where it is known."""
+    config: dict[str, Any] | None
+    """{dotted key: value} of the training; None for a model that was evaluated only."""
+    metrics: dict[str, float]
+    about: dict[str, Any]
+    first_ten: dict[str, dict[str, tuple[float, float]]]
+    """{benchmark: {language: (its share in the first ten, in the pool)}} of the multi setting; means over query
+    languages, empty for evaluations that did not count."""
+
+    @property
+    def trained_languages(self) -> tuple[str, ...] | None:
+        """The languages it was trained on; None where nobody knows."""
+        known = self.about.get("trained_languages")
+        if known is None and self.config is not None:
+            known = ["en"] if self.config.get("batching.mode") == "english" else self.config.get("data.languages")
+        return None if known is None else tuple(known)
+
+    @property
+    def unrelated_questions(self) -> frozenset[str]:
+        """The benchmarks in which one question id stands for another question in every language."""
+        benchmarks = self.about.get("benchmarks", {})
+        return frozenset(name for name in benchmarks if self.about_benchmark(name).get("parallel_questions") is False)
+
+    def about_benchmark(self, name: str) -> dict[str, Any]:
+        """What `about.json` says of a benchmark."""
+        found = self.about.get("benchmarks", {}).get(name, {})
+        return found if isinstance(found, dict) else {}
+
+
+class RunFinder:
+    """Finds runs by what users write."""
+
+    def __init__(self, tracking_uri: str | None, downloads: Path, benchmarks: Sequence[Benchmark] = ()) -> None:
+        """With the tracking server at `tracking_uri`, asked only if needed; `downloads` holds copies of its files.
+
+        `benchmarks` are those that run files of other systems answer.
+        """
+        self._uri = tracking_uri
+        self._benchmarks = benchmarks
+        self._foreign = 0
+        self._downloads = downloads
+        self._server: TrackedRuns | None = None
+        self.left_out: list[str] = []
+        """Runs of sweeps that are not finished, in words."""
+
+    @property
+    def server(self) -> TrackedRuns:
+        """The tracking server."""
+        if self._server is None:
+            from hbtrain.tracked_runs import TrackedRuns
+
+            self._server = TrackedRuns(self._uri)
+        return self._server
+
+    def find(self, text: str) -> list[Run]:
+        """The run that `text` means, or all finished ones of a sweep.
+
+        Args:
+            text: a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run
+                files; or the id of an MLflow run, or of a sweep's, or the beginning of one.
+
+        Raises:
+            DataError: a folder that holds nothing of this kind, or an unfinished run.
+            TrackingError: an unknown id, or a server that does not answer.
+        """
+        if not text.strip():
+            raise DataError("a run's name is empty; give a folder, or the id of an MLflow run")
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return self._in_folder(path.absolute(), text)
+        if path.exists():
+            raise DataError(f"run {text!r} is a file; name the folder that hbtrain evaluate wrote, or an MLflow run")
+        if "/" in text or text.startswith("."):
+            raise DataError(f"run {text!r}: there is no such folder")
+        run = self.server.find(text)
+        children = self.server.children(run)
+        if not children:
+            return [self._tracked(run, text)]
+        return [self._tracked(child, f"{text} {child.name}") for child in self._finished(children, run.name)]
+
+    def _in_folder(self, path: Path, text: str) -> list[Run]:
+        if (path / SWEEP_FILE).is_file():
+            folders = [folder for folder in sorted(path.iterdir()) if (folder / "run.json").is_file()]
+            done = [folder for folder in folders if _memory(folder).get("finished") is True]
+            self.left_out += [f"{folder.name} of {text} is not finished" for folder in folders if folder not in done]
+            if not done:
+                raise DataError(f"sweep {text}: none of its {len(folders)} runs is finished")
+            return [self._in_run_folder(folder, f"{text}/{folder.name}") for folder in done]
+        if (path / "run.json").is_file() or (path / "config.yaml").is_file():
+            return [self._in_run_folder(path, text)]
+        if (path / "metrics.json").is_file() or (path / "per_query.parquet").is_file():
+            trained = path.name == "results" and (path.parent / "run.json").is_file()
+            return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
+        if holds_run_files(path):
+            self._foreign += 1
+            results = self._downloads / f"run-files-{self._foreign}"
+            evaluate_run_files(path, text, self._benchmarks, results)
+            return [_read(results, text, path.name, None, None)]
+        raise DataError(
+            f"run {text!r}: the folder holds neither results of hbtrain evaluate (metrics.json), nor a run (run.json), "
+            "nor run files (mono/en.trec.gz)"
+        )
+
+    def _in_run_folder(self, path: Path, text: str) -> Run:
+        memory = _memory(path)
+        if memory.get("finished") is False or ("finished" not in memory and (path / "run.json").is_file()):
+            raise DataError(f"run {text} is not finished; the command that began it goes on with it")
+        return _read(path / "results", text, path.name, memory.get("mlflow_run_id"), path / "config.yaml")
+
+    def _finished(self, children: Sequence[TrackedRun], sweep: str) -> list[TrackedRun]:
+        done = [child for child in children if child.is_finished]
+        self.left_out += [f"{c.name} of {sweep} has the status {c.status}" for c in children if not c.is_finished]
+        if not done:
+            raise DataError(f"sweep {sweep}: none of its {len(children)} runs is finished")
+        return done
+
+    def _tracked(self, run: TrackedRun, text: str) -> Run:
+        if not run.is_finished:
+            raise DataError(f"run {text} ({run.name}) has the status {run.status}; only finished runs are compared")
+        into = self._downloads / run.run_id
+        results = self.server.fetch(run, "results", into)
+        if results is None:
+            kind = "it is a sweep without runs" if run.source.startswith("tune/") else "evaluation.benchmarks was empty"
+            raise DataError(f"run {text} ({run.name}) has no results in MLflow: {kind}, or they were deleted")
+        return _read(results, text, run.name, run.run_id, self.server.fetch(run, "config.yaml", into))
+
+
+def _read(results: Path, text: str, name: str, run_id: str | None, config: Path | None) -> Run:
+    metrics = _json(results / "metrics.json", text)
+    if not metrics or not all(isinstance(value, int | float) for value in metrics.values()):
+        raise DataError(f"run {text}: {results / 'metrics.json'} does not hold scores; evaluate again")
+    about = _json(results / "about.json", text)
+    return Run(text, name, results, run_id, _config(config, text), metrics, about, _first_ten(results, text))
+
+
+def _first_ten(results: Path, text: str) -> dict[str, dict[str, tuple[float, float]]]:
+    path = results / "language_share.csv"
+    if not path.is_file():
+        return {}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                shares = float(row["share_in_first_ten"]), float(row["share_in_pool"])
+                found.setdefault(row["benchmark"], {}).setdefault(row["language"], []).append(shares)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"run {text}: {path} does not hold shares of languages; evaluate again") from error
+    return {
+        benchmark: {
+            language: (sum(a for a, _ in shares) / len(shares), sum(b for _, b in shares) / len(shares))
+            for language, shares in by_language.items()
+        }
+        for benchmark, by_language in found.items()
+    }
+
+
+def _config(path: Path | None, text: str) -> dict[str, Any] | None:
+    """The configuration with today's defaults for keys that it is too old to have."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(
+            f"run {text}: {path} cannot be read as YAML; restore it or compare its results folder"
+        ) from error
+    if not isinstance(tree, dict):
+        raise DataError(f"run {text}: {path} holds no configuration; restore it or compare its results folder")
+    try:
+        return to_flat(Config.model_validate(tree))
+    except ValidationError:  # of another version: keys as they stand
+        return flatten(tree)
+
+
+def _memory(folder: Path) -> dict[str, Any]:
+    try:
+        memory = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return memory if isinstance(memory, dict) else {}
+
+
+def _json(path: Path, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"run {text} has no {path.name} in {path.parent}; evaluate it with hbtrain evaluate") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"run {text}: {path} cannot be read as JSON ({error}); evaluate again") from error
+    if not isinstance(found, dict):
+        raise DataError(f"run {text}: {path} must hold a mapping; evaluate again")
+    return found

@@ -1,0 +1,165 @@
+"""Systems: what a row of a comparison stands for. Runs that differ in their seed only are one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hbtrain.comparison.runs import Run
+from hbtrain.config.keys import ELSEWHERE, check_key
+from hbtrain.errors import ConfigError, DataError
+
+MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", "multilingual", "english"
+TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
+"""Samplings, in the order of tables, with what they are called there."""
+
+MOST_DIFFERENCES = 3
+"""Keys that are named in a label; where systems differ in more, they are called by their runs' names."""
+
+NO_GROUPS = "run"
+"""`--group-by run`: every run is a system."""
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """One or more runs of one training."""
+
+    label: str
+    runs: tuple[Run, ...]
+    sampling: str | None
+    """One of TITLES; None for a model whose training is not known."""
+    alpha: float | None
+    """The share of monolingual batches, where it is one number."""
+
+    @property
+    def trained_languages(self) -> tuple[str, ...] | None:
+        """The languages that all of its runs were trained on; None if a run's are not known."""
+        known = [run.trained_languages for run in self.runs]
+        if any(languages is None for languages in known):
+            return None
+        return tuple(x for x in known[0] or () if all(x in (languages or ()) for languages in known))
+
+
+def systems_of(runs: Sequence[Run], group_by: Sequence[str] | None, names: Sequence[str] | None) -> list[System]:
+    """The systems of `runs`, in the order of their first runs; within one, by seed.
+
+    Args:
+        runs: without repetitions.
+        group_by: runs with equal values of these dotted keys are one system; `run` alone sets every run apart; None
+            stands for all keys but the seed and those that do not change what is trained.
+        names: labels in place of the ones that follow from the configurations.
+
+    Raises:
+        ConfigError: an unknown key, or as many names as there are no systems.
+        DataError: two runs of one system with one seed.
+    """
+    groups: dict[str, list[Run]] = {}
+    for number, run in enumerate(runs):
+        groups.setdefault(_identity(run, number, group_by), []).append(run)
+    grouped = [tuple(sorted(group, key=lambda run: (_seed(run), run.name))) for group in groups.values()]
+    for group in grouped:
+        _check_seeds(group)
+    labels = list(names) if names else _labels(grouped)
+    if len(labels) != len(grouped):
+        found = ", ".join(f"{label} ({_count(group)})" for label, group in zip(_labels(grouped), grouped, strict=True))
+        raise ConfigError(f"--names has {len(labels)} names for {len(grouped)} systems: {found}")
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--names names {twice!r} twice; every system needs a name of its own")
+    return [
+        System(label, group, _sampling(group[0]), _alpha(group[0]))
+        for label, group in zip(labels, grouped, strict=True)
+    ]
+
+
+def in_table_order(systems: Sequence[System]) -> list[System]:
+    """By sampling, then falling alpha; what is not known comes last. Otherwise the order stays."""
+    samplings = list(TITLES)
+    return sorted(
+        systems,
+        key=lambda s: (samplings.index(s.sampling) if s.sampling else len(samplings), -(s.alpha or 0.0)),
+    )
+
+
+def _identity(run: Run, number: int, group_by: Sequence[str] | None) -> str:
+    config = run.config
+    if group_by == [NO_GROUPS] or config is None:
+        return f"run {number}"
+    if group_by is None:
+        keys = [key for key in config if key not in ("seed", "name") and not key.startswith(ELSEWHERE)]
+    else:
+        for key in group_by:
+            check_key(key, "--group-by")
+        keys = [key for key in config if any(key == given or key.startswith(f"{given}.") for given in group_by)]
+    return json.dumps([[key, config[key]] for key in sorted(keys)])
+
+
+def _check_seeds(group: tuple[Run, ...]) -> None:
+    """A training that was run twice is no second seed: it would make the spread over seeds look smaller."""
+    for i, run in enumerate(group):
+        for other in group[:i]:
+            if run.config is not None and run.config == {**(other.config or {}), "name": run.config.get("name")}:
+                raise DataError(
+                    f"runs {other.given} and {run.given} are the same training, seed and all; leave one out"
+                )
+
+
+def _seed(run: Run) -> int:
+    return int((run.config or {}).get("seed") or 0)
+
+
+def _sampling(run: Run) -> str | None:
+    if run.config is None:
+        return None
+    mode = str(run.config.get("batching.mode"))
+    if mode == HYBRID and _alpha(run) in (0.0, 1.0):
+        return MONO if _alpha(run) == 1.0 else CROSS
+    return mode if mode in TITLES else None
+
+
+def _alpha(run: Run) -> float | None:
+    config = run.config or {}
+    alpha = config.get("batching.alpha")
+    return float(alpha) if config.get("batching.mode") == HYBRID and isinstance(alpha, int | float) else None
+
+
+def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
+    """What sets the systems apart, in a few words."""
+    configs = [group[0].config for group in groups if group[0].config is not None]
+    keys = sorted({key for config in configs for key in config if not key.startswith((*ELSEWHERE, "batching.alpha"))})
+    varying = [
+        key
+        for key in keys
+        if key not in ("seed", "name", "batching.mode") and len({_shown(config.get(key)) for config in configs}) > 1
+    ]
+    labels = [_label(group[0], varying) for group in groups]
+    return [
+        label if labels.count(label) == 1 else f"{label} [{group[0].given}]"
+        for label, group in zip(labels, groups, strict=True)
+    ]
+
+
+def _label(run: Run, varying: Sequence[str]) -> str:
+    sampling = _sampling(run)
+    if run.config is None or sampling is None:
+        model = run.about.get("model")
+        return str(model).rstrip("/").rsplit("/", 1)[-1] if model else run.name
+    label = TITLES[sampling]
+    if run.config.get("batching.mode") == HYBRID:
+        alpha = _alpha(run)
+        label += " (scheduled α)" if alpha is None else f" (α = {alpha:g})"
+    if len(varying) > MOST_DIFFERENCES:
+        return f"{label}, {run.config.get('name')}"
+    return ", ".join([label, *(f"{key.rsplit('.', 1)[-1]}={_shown(run.config.get(key))}" for key in varying)])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(str(part).rsplit("/", 1)[-1] for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(group: Sequence[Run]) -> str:
+    return f"{len(group)} runs" if len(group) > 1 else "1 run"

@@ -1,0 +1,301 @@
+"""A comparison as tables, whatever they are shown in: those of the paper's forms, and the differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hbtrain.comparison.compare import Comparison
+from hbtrain.comparison.estimates import Estimate
+from hbtrain.comparison.paper import CANDIDATES, PaperRow, paper_rows
+from hbtrain.comparison.tasks import Task
+from hbtrain.comparison.words import ALL, RANK_DISTANCE, SEEN, SETTINGS, SOME, UNSEEN, form, metric_title, sign
+
+EMPTY = "–"
+MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}
+"""What stands behind a language, by whether it was trained on."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands at one place."""
+
+    text: str
+    detail: str = ""
+    """Smaller lines below."""
+    mark: str = ""
+    value: float | None = None
+    """To sort by."""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    kind: str = "system"
+    """`system`, `paper`, or `part` for a row that stands for several languages."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title above and a note below."""
+
+    key: str
+    """Short, for links and files."""
+    title: str
+    head: tuple[str, ...]
+    """Of all columns, the labels' first."""
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+def main_tables(comparison: Comparison) -> list[Table]:
+    """Tables 1 and 2, the differences from the baseline, and languages seen and unseen in training."""
+    tables = [_scores(comparison), _rank_distance(comparison), _differences(comparison), _zero_shot(comparison)]
+    return [table for table in tables if table is not None]
+
+
+def language_tables(comparison: Comparison) -> list[Table]:
+    """By query language, as tables 3 to 8: one for each benchmark and setting, then rank distance."""
+    found: list[Table] = []
+    for task in comparison.tasks:
+        for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]:
+            if metric == RANK_DISTANCE == task.metric and found:
+                continue
+            table = _by_language(comparison, task, setting, metric)
+            if table is not None:
+                found.append(table)
+    return found
+
+
+def legend(comparison: Comparison) -> str:
+    """How to read marks, intervals and spreads."""
+    method = comparison.method
+    several = max(len(system.runs) for system in comparison.systems) > 1
+    spread = "± standard deviation over seeds. " if several else ""
+    hollow = "Hollow △ ▽: so over questions, but seeds of the two overlap. " if several else ""
+    single = "" if several else "One run each: nothing is said about other seeds. "
+    return (
+        f"{spread}Below: {method.confidence:.0%} bootstrap interval over questions. "
+        f"▲ better, ▼ worse than {comparison.baseline}: paired permutation test over questions, a question in all "
+        f"languages being one unit, Holm-adjusted p ≤ {method.level:g}. {hollow}{single}Bold: best of a column."
+    )
+
+
+def language_note(task: Task) -> str:
+    """Which languages were trained on, by the marks behind them; empty where all or none were."""
+    words = {SEEN: "trained on", UNSEEN: "° not trained on", SOME: "˟ trained on by some systems only"}
+    return "; ".join(f"{words[part]}: {' '.join(task.parts[part])}" for part in task.split)
+
+
+def shown_language(task: Task, language: str) -> str:
+    """With its mark."""
+    return language + next((MARKS[part] for part in task.split if language in task.parts[part]), "")
+
+
+def shown_difference(value: float, metric: str) -> str:
+    """With its sign; never `-0.000`."""
+    text = format(value, "+" + form(metric))
+    return text.replace("-", "+", 1) if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def shown_p(p: float) -> str:
+    """`p < 0.001` or `p = 0.012`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _scores(comparison: Comparison) -> Table:
+    """In the form of Table 1."""
+    columns = [(task, setting, task.metric) for task in comparison.tasks for setting in task.settings]
+    metrics = {task.metric for task in comparison.tasks}
+    title = f"{metric_title(min(metrics))} by setting" if len(metrics) == 1 else "Scores by setting"
+    return _headline(comparison, "scores", title, columns, lambda task, setting: SETTINGS[setting])
+
+
+def _rank_distance(comparison: Comparison) -> Table | None:
+    """In the form of Table 2."""
+    columns = [(task, "multi", RANK_DISTANCE) for task in comparison.tasks if task.metric != RANK_DISTANCE]
+    columns = [
+        column for column in columns if comparison.get(comparison.baseline, column[0].name, column[1], column[2])
+    ]
+    if not columns:
+        return None
+    title = "Rank distance in the pool of all languages (lower is less language bias)"
+    return _headline(comparison, "rank-distance", title, columns, lambda task, setting: "rank distance")
+
+
+def _headline(
+    comparison: Comparison,
+    key: str,
+    title: str,
+    columns: Sequence[tuple[Task, str, str]],
+    column_title: Callable[[Task, str], str],
+) -> Table:
+    metrics = {metric for _, _, metric in columns}
+    head = []
+    for task, setting, metric in columns:
+        words = [task.name] if len(comparison.tasks) > 1 else []
+        words += [column_title(task, setting)] + ([metric_title(metric)] if len(metrics) > 1 else [])
+        head.append(" ".join(words))
+    by_column = [
+        _column([comparison.get(s.label, task.name, setting, metric) for s in comparison.systems], comparison)
+        for task, setting, metric in columns
+    ]
+    rows = [Row(s.label, cells) for s, cells in zip(comparison.systems, zip(*by_column, strict=True), strict=True)]
+    if comparison.paper:
+        rows += [row for paper in paper_rows() if (row := _paper_row(paper, columns)) is not None]
+    return Table(
+        key,
+        f"{title}: {_tasks(comparison)}",
+        ("", *head),
+        tuple(rows),
+        _paper_note(comparison) if key == "scores" else "",
+    )
+
+
+def _paper_row(paper: PaperRow, columns: Sequence[tuple[Task, str, str]]) -> Row | None:
+    scores = [(paper.scores.get(f"{task.name}/{setting}/{metric}"), metric) for task, setting, metric in columns]
+    if all(score is None for score, _ in scores):
+        return None
+    cells = [Cell(EMPTY) if score is None else Cell(format(score, form(m)), value=score) for score, m in scores]
+    return Row(paper.label, tuple(cells), "paper")
+
+
+def _paper_note(comparison: Comparison) -> str:
+    if not comparison.paper:
+        return ""
+    known = {key.partition("/")[0] for row in paper_rows() for key in row.scores}
+    notes = ["The paper's figures (arXiv 2408.10536) come from other training data: beside, not compared."]
+    for task in comparison.tasks:
+        wanted = CANDIDATES.get(task.name)
+        if task.name not in known:
+            notes.append(f"The paper has no figures for {task.name}.")
+        elif wanted and task.candidates_kind not in (None, wanted):
+            notes.append(f"On {task.name} it ranks {wanted}s, these runs {task.candidates_kind}.")
+    return " ".join(notes)
+
+
+def _differences(comparison: Comparison) -> Table | None:
+    others = [system for system in comparison.systems if system.label != comparison.baseline]
+    columns = [
+        (task, setting, metric)
+        for task in comparison.tasks
+        for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]
+        if comparison.get(comparison.baseline, task.name, setting, metric) is not None
+    ]
+    columns = list(dict.fromkeys(columns))
+    if not others:
+        return None
+    head = []
+    for task, setting, metric in columns:
+        words = [task.name] if len(comparison.tasks) > 1 else []
+        words += ["rank distance"] if metric == RANK_DISTANCE else [SETTINGS[setting], metric_title(metric)]
+        head.append(" ".join(words))
+    rows = []
+    for system in others:
+        cells = [
+            _difference(comparison.get(system.label, task.name, setting, metric), comparison)
+            for task, setting, metric in columns
+        ]
+        rows.append(Row(system.label, tuple(cells)))
+    note = (
+        f"Interval: {comparison.method.confidence:.0%}, bootstrap over questions, paired. p: Holm-adjusted over this "
+        "table. It is about other questions of this kind, for these trained models."
+    )
+    return Table("differences", f"Difference from {comparison.baseline}", ("", *head), tuple(rows), note)
+
+
+def _difference(estimate: Estimate | None, comparison: Comparison) -> Cell:
+    if estimate is None or estimate.difference is None:
+        return Cell(EMPTY)
+    d, metric = estimate.difference, estimate.score.metric
+    low, high = shown_difference(d.low, metric), shown_difference(d.high, metric)
+    mark = estimate.mark(comparison.method.level)
+    return Cell(shown_difference(d.value, metric), f"{low} to {high}\n{shown_p(d.p_holm)}", mark, d.value)
+
+
+def _zero_shot(comparison: Comparison) -> Table | None:
+    columns = [
+        (task, setting, metric, part)
+        for task in comparison.tasks
+        for setting, metric in dict.fromkeys([*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)])
+        for part in task.split
+        if comparison.get(comparison.baseline, task.name, setting, metric, part) is not None
+    ]
+    if not columns:
+        return None
+    head, by_column = [], []
+    for task, setting, metric, part in columns:
+        words = [task.name] if len(comparison.tasks) > 1 else []
+        what = "rank distance" if metric == RANK_DISTANCE else setting
+        head.append(" ".join([*words, f"{what}: {part}"]))
+        estimates = [comparison.get(s.label, task.name, setting, metric, part) for s in comparison.systems]
+        by_column.append(_column(estimates, comparison, detail=False))
+    kinds = ["system"] * len(head)
+    note = "By query language. " + " ".join(
+        f"{task.name}: {language_note(task)}." for task in comparison.tasks if task.split
+    )
+    title = "Languages seen and unseen in training"
+    return _longer_side_down("zero-shot", title, comparison, (head, by_column, kinds), note)
+
+
+def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) -> Table | None:
+    several = [ALL, *task.split, *task.groups]
+    names = [*several, *task.languages]
+    columns = {
+        name: _column(
+            [comparison.get(s.label, task.name, setting, metric, name) for s in comparison.systems], comparison, False
+        )
+        for name in names
+        if comparison.get(comparison.baseline, task.name, setting, metric, name) is not None
+    }
+    if not columns:
+        return None
+    what = "rank distance" if metric == RANK_DISTANCE else f"{SETTINGS[setting]} {metric_title(metric)}"
+    titles = [name if name in several else shown_language(task, name) for name in columns]
+    kinds = ["part" if name in several else "system" for name in columns]
+    key, title = f"{task.name}-{setting}-{metric}".replace("@", "-at-"), f"{task.name}: {what} by query language"
+    return _longer_side_down(key, title, comparison, (titles, list(columns.values()), kinds), language_note(task))
+
+
+def _longer_side_down(
+    key: str,
+    title: str,
+    comparison: Comparison,
+    columns: tuple[Sequence[str], Sequence[tuple[Cell, ...]], Sequence[str]],
+    note: str,
+) -> Table:
+    """A table whose columns, given as titles, cells and kinds, become rows where they are more than the systems."""
+    titles, by_column, kinds = columns
+    labels = [system.label for system in comparison.systems]
+    if len(labels) <= len(titles):
+        rows = [Row(t, cells, kind) for t, cells, kind in zip(titles, by_column, kinds, strict=True)]
+        return Table(key, title, ("", *labels), tuple(rows), note)
+    by_system = zip(*by_column, strict=True)
+    return Table(key, title, ("", *titles), tuple(Row(*row) for row in zip(labels, by_system, strict=True)), note)
+
+
+def _column(estimates: Sequence[Estimate | None], comparison: Comparison, detail: bool = True) -> tuple[Cell, ...]:
+    """The cells of one score for all systems, the best in bold where there is more than one."""
+    values = [e.value * sign(e.score.metric) for e in estimates if e is not None]
+    cells = []
+    for e in estimates:
+        if e is None:
+            cells.append(Cell(EMPTY))
+            continue
+        style = form(e.score.metric)
+        text = format(e.value, style) + (f" ± {format(e.spread, style)}" if detail and e.spread is not None else "")
+        below = f"{format(e.low, style)} to {format(e.high, style)}" if detail else ""
+        best = len(values) > 1 and e.value * sign(e.score.metric) == max(values)
+        cells.append(Cell(text, below, e.mark(comparison.method.level), e.value, best))
+    return tuple(cells)
+
+
+def _tasks(comparison: Comparison) -> str:
+    return ", ".join(
+        f"{task.name} ({task.candidates_kind} candidates)" if task.candidates_kind else task.name
+        for task in comparison.tasks
+    )
