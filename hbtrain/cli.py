@@ -13,6 +13,7 @@ from rich.console import Console
 import hbtrain
 from hbtrain.commands.compare import compare
 from hbtrain.commands.evaluate import evaluate
+from hbtrain.commands.evaluate_run import evaluate_run
 from hbtrain.commands.lists import keys, recipes
 from hbtrain.commands.mine import mine
 from hbtrain.commands.search import search
@@ -27,7 +28,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
-for command in (train, verify, evaluate, compare, search, mine, recipes, keys):
+for command in (train, verify, evaluate, evaluate_run, compare, search, mine, recipes, keys):
     app.command(command)
 
 

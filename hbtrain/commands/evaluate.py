@@ -31,6 +31,7 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
+    run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
     """Evaluate any sentence-transformers or Hugging Face model, on one benchmark or several.
@@ -43,7 +44,7 @@ def evaluate(
         demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
         miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file).
     output
-        Folder for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
+        Folder for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
         The folder or file of the one benchmark, in place of NAME=PATH.
     candidates
@@ -60,6 +61,8 @@ def evaluate(
         Put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
+    run_depth
+        Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
@@ -69,17 +72,21 @@ def evaluate(
     trusted = trusts(model, trust_remote_code)
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    if run_depth < 0:
+        raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
     names = _with_data(benchmark, data)
     _check_candidates(names, candidates)
     find_backbone(model)
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
     from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(model))
-    evaluations = [run(encoder, one, batch_size, trained_languages=known) for one in benchmarks]
+    runs = RunWriter(output / "runs", model, run_depth) if run_depth else None
+    evaluations = [run(encoder, one, batch_size, trained_languages=known, runs=runs) for one in benchmarks]
     save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, output)
 
