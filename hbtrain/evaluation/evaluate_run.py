@@ -81,6 +81,7 @@ def evaluate_run(
     runs: dict[RunKey, RunFile] = {}
     parts: list[Scored] = []
     notes: list[str] = []
+    cuts: set[int] = set()
     for collection in benchmark.collections():
         own = {key: asked for key in run_files if (asked := _asked(collection, *key))}
         small = not shared and len(collection.candidate_ids) <= CHECKED_DOCUMENTS
@@ -92,11 +93,18 @@ def evaluate_run(
                 notes += runs[key].notes
                 notes += [f"{run_files[key]}: no line for {missing} queries; they score 0"] if missing else []
         rows = [_rows(collection, key, asked, runs[key]) for key, asked in own.items()]
+        cuts |= {runs[key].depth for key, asked in own.items() if runs[key].depth < _candidates(collection, asked)}
         if rows:
             parts.append(scored(benchmark, collection, rows, _pool(collection, own, runs, places)))
     depths = {"/".join(key): run.depth for key, run in runs.items()}
     search = f"run files of depth {max(depths.values())}"
-    about = {"search": search, "run_depth": depths, "map": "mAP@k, where k is the run's depth", "notes": notes}
+    cut = [min(cuts), max(cuts)] if cuts else []
+    about = {
+        "search": search,
+        "run_depth": depths,
+        "map": "mAP@" + " to ".join(map(str, dict.fromkeys(cut))) if cut else "mAP",
+        "notes": notes,
+    }
     return summarise(benchmark, parts, about, trained_languages)
 
 
@@ -138,8 +146,7 @@ def _asked(collection: Collection, setting: str, query_language: str) -> list[_A
 def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile) -> Rows:
     judged = {a.name: a.relevant for a in asked}
     by_trec = cutoff_scores(judged, run.documents, list(TREC_MEASURES.values()))
-    counts = collection.candidate_counts
-    pool = max(counts.get(a.passage_language, sum(counts.values())) for a in asked)
+    pool = _candidates(collection, asked)
     scores: dict[str, Floats] = {}
     for name, measure in TREC_MEASURES.items():
         if run.depth >= min(cutoff(name), pool):
@@ -158,6 +165,12 @@ def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile
         passage_language=np.array([a.passage_language for a in asked], object),
         scores=scores,
     )
+
+
+def _candidates(collection: Collection, asked: list[_Asked]) -> int:
+    """The most that one of the queries is asked of."""
+    counts = collection.candidate_counts
+    return max(counts.get(a.passage_language, sum(counts.values())) for a in asked)
 
 
 def _ranks(documents: Sequence[str], relevant: Mapping[str, float]) -> list[int | None]:

@@ -35,13 +35,14 @@ def test_runs_as_deep_as_the_pool_score_as_the_evaluation_that_wrote_them(tmp_pa
     for x, shares in exact.first_languages.items():
         assert found.first_languages[x] == pytest.approx(shares)
     assert found.search["notes"] == []
+    assert found.search["map"] == "mAP"
 
 
 def test_a_run_of_ten_knows_what_ten_can_tell(tmp_path):
     exact = evaluated(tmp_path, 10)
     found = evaluate_run(random_benchmark(), find_run_files(tmp_path / "sample"))
     assert found.search["search"] == "run files of depth 10"
-    assert found.search["map"] == "mAP@k, where k is the run's depth"
+    assert found.search["map"] == "mAP@10"
     assert found.search["run_depth"]["multi/th"] == 10
     for name in ("recall@1", "recall@10", "mrr@10", "ndcg@10", "own_language@10", "language_bias@10"):
         key = f"sample/multi/{name}"
