@@ -21,7 +21,7 @@ def model_digest(model: SentenceTransformer) -> str:
     digest = hashlib.sha256()
     settings: list[Any] = [model.truncate_dim, getattr(model, "max_seq_length", None)]
     for name, module in model.named_children():
-        own = getattr(module, "get_config_dict", dict)()
+        own: dict[str, Any] = getattr(module, "get_config_dict", dict)()
         settings.append([name, type(module).__qualname__, own])
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(_tokenizer_state(model.tokenizer).encode())
