@@ -6,6 +6,7 @@ A killed actor is started again by Ray, elsewhere if its node is gone, and its u
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from hbtrain.retrieval.workers import Make, Start, Workers
 
 RESTARTS = 3
 """Times that an actor is started again; one that dies more often dies of its task."""
+IDLE_TIMEOUT_S = 20.0
+"""How long to wait for CPUs that the cluster has and others use."""
 TASKS_AHEAD = 2
 """Tasks given to an actor at one time, so that it need not wait for the next."""
 
@@ -40,7 +43,7 @@ def ray_session(actors: int, cpus: float) -> Iterator[Start]:
             workers.close()
 
     with _ray():
-        gpus = _check_fits(actors, cpus)
+        gpus = _gpus_of_an_actor(actors, cpus)
         yield start
 
 
@@ -157,18 +160,30 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_fits(actors: int, cpus: float) -> float:
+def _gpus_of_an_actor(actors: int, cpus: float) -> float:
     """The GPUs of an actor; ConfigError if there are not enough CPUs for all."""
     import ray
 
-    idle = ray.available_resources()
-    if actors * cpus > idle.get("CPU", 0):
+    have, needed = ray.cluster_resources(), actors * cpus
+    if needed <= have.get("CPU", 0):
+        have = _idle(needed)
+    if needed > have.get("CPU", 0):
         raise ConfigError(
-            f"{actors} actors with {cpus:g} CPU each need {actors * cpus:g} CPUs, and the cluster has "
-            f"{int(idle.get('CPU', 0))} idle; take fewer actors, or join nodes to the cluster"
+            f"{actors} actors with {cpus:g} CPU each need {needed:g} CPUs, and the cluster has "
+            f"{have.get('CPU', 0):g} for them; take fewer actors, or join nodes to the cluster"
         )
-    gpus = idle.get("GPU", 0)
+    gpus = have.get("GPU", 0)
     if gpus >= actors:
         return 1
-    # Ray counts in ten-thousandths. Whole GPUs are divided: two actors of one cannot have a part of each.
+    # Ray counts in ten-thousandths. Whole GPUs are divided: an actor cannot have a part of each of two.
     return int(10_000 / -(-actors // int(gpus))) / 10_000 if gpus >= 1 else 0
+
+
+def _idle(cpus: float) -> dict[str, float]:
+    """What is idle in the cluster, once that many CPUs are; those of actors that ended come back after a moment."""
+    import ray
+
+    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    while (idle := ray.available_resources()).get("CPU", 0) < cpus and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return dict(idle)
