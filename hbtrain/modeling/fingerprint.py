@@ -24,7 +24,7 @@ def model_digest(model: SentenceTransformer) -> str:
         own: dict[str, Any] = getattr(module, "get_config_dict", dict)()
         settings.append([name, type(module).__qualname__, own])
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    digest.update(_tokenizer_state(model.tokenizer).encode())
+    digest.update(_tokenizer_state(getattr(model, "tokenizer", None)).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().to("cpu").contiguous().reshape(-1)
@@ -35,7 +35,7 @@ def model_digest(model: SentenceTransformer) -> str:
 def _tokenizer_state(tokenizer: Any) -> str:
     fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(fast, "to_str"):
-        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+        return json.dumps(getattr(tokenizer, "get_vocab", dict)(), sort_keys=True)
     state = json.loads(fast.to_str())
     # These two change with every text that is tokenized; a transformer's limit is among the settings.
     state.pop("truncation", None)
