@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from hbtrain.connection import ray_connection
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.retrieval.workers import Make, Start, Workers
 
@@ -42,7 +42,7 @@ def ray_session(actors: int, cpus: float) -> Iterator[Start]:
         finally:
             workers.close()
 
-    with _ray():
+    with ray_connection(os.environ.get("RAY_ADDRESS") or "local", "RAY_ADDRESS"):
         gpus = _gpus_of_an_actor(actors, cpus)
         yield start
 
@@ -135,29 +135,6 @@ def _result(reference: Any) -> Any:
             f"an actor was lost {RESTARTS + 1} times: {reason}; where memory is short, lower the tokens of a batch or "
             "the number of actors; the same command goes on from the shards that are finished"
         ) from error
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local" and (Path.home() / ".ray" / "auth_token").exists():
-        # Clusters ask for this token by default; Ray shows it only if told to before it is imported.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there: {reason}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _gpus_of_an_actor(actors: int, cpus: float) -> float:
