@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,7 @@ Progress = Callable[[int, int], None]
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class StoredEncoder(Protocol):
     """What can fill a store; `hbtrain.modeling.encoder.Encoder` is one."""
 
