@@ -89,4 +89,5 @@ class SearchRanker:
         self._searches[collection.name] = search
         # A pool that is listed whole is known as deep as is asked.
         padding = ((0, 0), (0, self._depth - depth))
-        return TopLists(np.pad(search.found.places, padding, constant_values=NONE))
+        scores, places = search.found
+        return TopLists(np.pad(places, padding, constant_values=NONE), np.pad(scores, padding, constant_values=-np.inf))

@@ -21,15 +21,15 @@ from hbtrain.retrieval.encoding import (
     StoredEncoder,
     block_encoders,
     cached_embeddings,
-    check_finite,
     fill,
 )
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.merge import Found, merge
-from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.merge import merge
+from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
+from hbtrain.retrieval.top import Top
 from hbtrain.retrieval.workers import LocalWorkers, Make, Start
 
 Progress = Callable[[Side, int, int], None]
@@ -96,7 +96,7 @@ class CollectionSearch:
         store_type: the type of the embeddings searched.
     """
 
-    found: Found
+    found: Top
     search: str
     recall: float | None
     recall_queries: int
@@ -165,7 +165,7 @@ def embed_collection(
         return _embed(encoder, encoder.digest(), passages, options, store, start, progress)
 
 
-def search_store(store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions) -> tuple[Found, float | None]:
+def search_store(store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions) -> tuple[Top, float | None]:
     """The `k` best of a store for query vectors, and the recall of an index that is not exact.
 
     Raises:
@@ -217,9 +217,9 @@ def _embed(
 
 def _search(
     store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: Start
-) -> tuple[Found, float | None]:
+) -> tuple[Top, float | None]:
     if not len(q_QD):
-        return Found(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
+        return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
     parts = split(len(store.manifest.shards), options.parts)
     makes: list[Make] = [
         partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed) for part in parts
@@ -232,10 +232,10 @@ def _search(
             len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
         )
         exact = merge(workers.each("exact", q_QD[drawn], k), k)
-    return found, recall_of(Found(found.scores[drawn], found.places[drawn]), exact)
+    return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact)
 
 
-def recall_of(found: Found, exact: Found) -> float:
+def recall_of(found: Top, exact: Top) -> float:
     """The mean share of the K best that were found; a candidate as good as the K-th best is one of them."""
     good = found.scores >= exact.scores[:, -1:] - SAME_SCORE
     return float(np.mean(good)) if good.size else 1.0

@@ -22,7 +22,7 @@ import numpy as np
 from hbtrain.errors import MAKE_ROOM, ModelError, RetrievalError, StorageError, is_full
 from hbtrain.modeling.encoder import Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
-from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
 from hbtrain.retrieval.workers import Make, Workers
 
@@ -185,16 +185,6 @@ def cached_embeddings(
         remedy = MAKE_ROOM if is_full(error) else "set HBTRAIN_CACHE to another folder"
         raise StorageError(f"cannot write the cache {path.parent}: {error.strerror}; {remedy}") from error
     return vectors_ND
-
-
-def check_finite(side: Side, vectors_ND: Floats) -> None:
-    """Raise ModelError if a vector holds NaN or infinity."""
-    broken = np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))
-    if len(broken):
-        raise ModelError(
-            f"the embedding of {side} {broken[0]} holds NaN or infinity ({len(broken)} of {len(vectors_ND)} do): "
-            "training has diverged or the precision is too low; use an earlier checkpoint or fp32"
-        )
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Floats | None:

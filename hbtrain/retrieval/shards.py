@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
-from hbtrain.retrieval.merge import NONE, Found, merge
+from hbtrain.retrieval.merge import NONE, merge
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.store import EmbeddingStore
-from hbtrain.retrieval.top import top_scores
+from hbtrain.retrieval.top import Top, top_scores
 
 RESCORED_FLOATS = 16_777_216
 """Numbers of embeddings that are read at one time to be scored anew: 64 MiB."""
@@ -54,7 +54,7 @@ class ShardIndex:
         ranges = self._store.manifest.shards
         self._rows = range(ranges[files.start].start, ranges[files.stop - 1].stop)
 
-    def nearest(self, q_QD: Floats, k: int) -> Found:
+    def nearest(self, q_QD: Floats, k: int) -> Top:
         """The `k` best candidates of the shard, or all if it has fewer."""
         if self._factory == EXACT:
             return self.exact(q_QD, k)
@@ -66,16 +66,16 @@ class ShardIndex:
         _, places_QK = index.search(np.ascontiguousarray(q_QD), k)
         return self._rescored(q_QD, places_QK)
 
-    def exact(self, q_QD: Floats, k: int) -> Found:
+    def exact(self, q_QD: Floats, k: int) -> Top:
         """The same without the index: all candidates are scored."""
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        best = Found(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
+        best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
         for file in self._files:
             p_RD = torch.from_numpy(self._store.shard(file)).to(device, torch.float32)
             scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
-            best = merge([best, Found(scores, places + self._store.manifest.shards[file].start)], k)
+            best = merge([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
 
     def _blocks(self) -> Iterator[Floats]:
@@ -90,7 +90,7 @@ class ShardIndex:
         )
         return self._store.take(self._rows.start + np.sort(drawn))
 
-    def _rescored(self, q_QD: Floats, places_QK: npt.NDArray[np.int64]) -> Found:
+    def _rescored(self, q_QD: Floats, places_QK: npt.NDArray[np.int64]) -> Top:
         """What the index found, with inner products in fp32 and in the order of the rule."""
         scores_QK = np.empty(places_QK.shape, np.float32)
         found_QK = places_QK >= 0
@@ -101,7 +101,7 @@ class ShardIndex:
             p_QKD = self._store.take(np.where(found_QK[at], places_QK[at], self._rows.start))
             scores_QK[at] = np.einsum("qkd,qd->qk", p_QKD, q_QD[at])
         scores_QK[~found_QK] = -np.inf
-        return merge([Found(scores_QK, places_QK)], places_QK.shape[1])
+        return merge([Top(scores_QK, places_QK)], places_QK.shape[1])
 
 
 def split(files: int, shards: int) -> list[range]:

@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from hbtrain.retrieval.actors import ray_session
 from hbtrain.retrieval.collection import recall_of
 from hbtrain.retrieval.manifest import Manifest
-from hbtrain.retrieval.merge import Found, merge
+from hbtrain.retrieval.merge import merge
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
+from hbtrain.retrieval.top import Top
 from hbtrain.retrieval.workers import Workers
 from tests.bench.measure import in_turns, seconds, tell
 
@@ -82,12 +83,12 @@ def compare(store: EmbeddingStore, q_QD: np.ndarray, index: str, arguments: argp
         first_one_s=build_one_s,
         first_shards_s=build_several_s,
         equal=bool(np.array_equal(found.places, whole.places) and np.array_equal(found.scores, whole.scores)),
-        recall_one=recall_of(Found(*(x[:100] for x in whole)), exact),
-        recall_shards=recall_of(Found(*(x[:100] for x in found)), exact),
+        recall_one=recall_of(Top(*(x[:100] for x in whole)), exact),
+        recall_shards=recall_of(Top(*(x[:100] for x in found)), exact),
     )
 
 
-def search(workers: Workers, q_QD: np.ndarray, k: int) -> Found:
+def search(workers: Workers, q_QD: np.ndarray, k: int) -> Top:
     return merge(workers.each("nearest", q_QD, k), k)
 
 

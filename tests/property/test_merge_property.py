@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.retrieval.merge import NONE, Found, merge
+from hbtrain.retrieval.merge import NONE, merge
+from hbtrain.retrieval.top import Top
 
 SCORES = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 
@@ -20,7 +21,7 @@ def test_any_parts_in_any_order_give_the_best_of_all(scores, k, data):
         best = sorted(best, key=lambda i: -scores[i])[: max(k, 1)] if len(places) <= k else best
         padding = data.draw(st.integers(0, 2))
         row = [scores[i] for i in best] + [-np.inf] * padding
-        parts.append(Found(np.array([row], np.float32), np.array([[*best, *[NONE] * padding]], np.int64)))
+        parts.append(Top(np.array([row], np.float32), np.array([[*best, *[NONE] * padding]], np.int64)))
     found = merge(data.draw(st.permutations(parts)), k)
     expected = sorted(range(n), key=lambda i: (-scores[i], i))[:k]
     assert [place for place in found.places[0].tolist() if place != NONE] == expected
@@ -33,7 +34,7 @@ def test_merging_in_steps_is_merging_at_once(rows, k):
     start = 0
     parts = []
     for row in rows:
-        parts.append(Found(np.array([row], np.float32), np.arange(start, start + len(row))[None]))
+        parts.append(Top(np.array([row], np.float32), np.arange(start, start + len(row))[None]))
         start += len(row)
     stepwise = parts[0]
     for part in parts[1:]:

@@ -6,8 +6,10 @@ import pytest
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.readers.miracl import read_miracl
+from hbtrain.evaluation.runs import RunWriter
 from hbtrain.evaluation.search_ranker import SearchRanker
 from hbtrain.retrieval.collection import SearchOptions
+from hbtrain.retrieval.run_files import read_run
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 from tests.unit.judged_samples import miracl
 from tests.unit.retrieval_samples import Hashed
@@ -56,3 +58,14 @@ def test_what_cannot_be_searched_is_one_line(tmp_path):
         evaluate(HashEncoder(), random_benchmark(), ranker=SearchRanker(options(tmp_path)))
     with pytest.raises(ConfigError, match="lists of 0 candidates"):
         SearchRanker(options(tmp_path), depth=0)
+
+
+def test_run_files_hold_what_was_found_with_its_scores_and_no_more(tmp_path):
+    miracl(tmp_path)
+    benchmark = read_miracl(tmp_path, "miracl", None, cache=tmp_path / "texts")
+    for name, ranker in (("found", SearchRanker(options(tmp_path))), ("exact", None)):
+        runs = RunWriter(tmp_path / name, "system", 10)
+        evaluate(Hashed(), benchmark, ranker=ranker, runs=runs)
+    found, exact = (read_run(tmp_path / name / "miracl" / "mono" / "sw.trec.gz") for name in ("found", "exact"))
+    assert found.documents == exact.documents
+    assert {len(documents) for documents in found.documents.values()} == {3}

@@ -8,9 +8,10 @@ import pytest
 from hbtrain.errors import ConfigError, ModelError, StorageError
 from hbtrain.retrieval.collection import SearchOptions, recall_of, search_store
 from hbtrain.retrieval.faiss_index import check_factory
-from hbtrain.retrieval.merge import NONE, Found, merge
+from hbtrain.retrieval.merge import NONE, merge
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
+from hbtrain.retrieval.top import Top
 from tests.unit.retrieval_samples import manifest, unit
 
 ROWS, DIMENSION, PER_FILE = 1100, 16, 100
@@ -157,8 +158,8 @@ def test_half_precision_is_searched_in_fp32(tmp_path):
 
 
 def test_parts_are_merged_by_score_then_place():
-    one = Found(np.array([[3.0, 1.0, -np.inf]], np.float32), np.array([[7, 2, NONE]]))
-    two = Found(np.array([[3.0, 3.0, 1.0]], np.float32), np.array([[4, 9, 1]]))
+    one = Top(np.array([[3.0, 1.0, -np.inf]], np.float32), np.array([[7, 2, NONE]]))
+    two = Top(np.array([[3.0, 3.0, 1.0]], np.float32), np.array([[4, 9, 1]]))
     found = merge([one, two], 5)
     assert found.places.tolist() == [[4, 7, 9, 1, 2]]
     assert found.scores.tolist() == [[3, 3, 3, 1, 1]]
@@ -222,9 +223,9 @@ def test_a_shard_of_a_missing_store_is_one_line(tmp_path):
 
 
 def test_recall_counts_equals_of_the_last_as_found():
-    exact = Found(np.array([[1.0, 0.5]], np.float32), np.array([[3, 4]]))
+    exact = Top(np.array([[1.0, 0.5]], np.float32), np.array([[3, 4]]))
     for scores, expected in (([1.0, 0.5], 1.0), ([1.0, 0.4], 0.5), ([0.5, 0.5], 1.0), ([-np.inf, -np.inf], 0.0)):
-        assert recall_of(Found(np.array([scores], np.float32), np.array([[8, 9]])), exact) == expected
+        assert recall_of(Top(np.array([scores], np.float32), np.array([[8, 9]])), exact) == expected
 
 
 def test_no_queries_find_nothing(store):
