@@ -46,6 +46,12 @@ class TrainingError(HbtrainError):
     exit_code = 1
 
 
+class RetrievalError(HbtrainError):
+    """Encoding or searching stopped after it had begun. Shards that were finished are kept."""
+
+    exit_code = 1
+
+
 def is_full(error: Exception) -> bool:
     """Whether a disk or a quota is exhausted: by number, or by the words that libraries in other languages pass on."""
     numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -12,8 +12,9 @@ from hbtrain.commands.models import quiet, trusts
 from hbtrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from hbtrain.evaluation.ranking import Ranker
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
 
@@ -31,6 +32,11 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
+    index: str | None = None,
+    index_parameters: str = "",
+    depth: int = 100,
+    actors: int = 0,
+    half_precision: bool = False,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -61,6 +67,17 @@ def evaluate(
         Put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
+    index
+        Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over embeddings
+        kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
+    index_parameters
+        Of the search, such as nprobe=16 or efSearch=64.
+    depth
+        Candidates of a query that the index finds.
+    actors
+        Ray actors that encode, and then hold a part of the index each; 0: this process.
+    half_precision
+        Keep the embeddings on disk in half precision.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
@@ -76,6 +93,7 @@ def evaluate(
         raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
     names = _with_data(benchmark, data)
     _check_candidates(names, candidates)
+    rankers = _rankers(index, index_parameters, depth, actors, half_precision, batch_size)
     find_backbone(model)
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
@@ -86,9 +104,34 @@ def evaluate(
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(model))
     runs = RunWriter(output / "runs", model, run_depth) if run_depth else None
-    evaluations = [run(encoder, one, batch_size, trained_languages=known, runs=runs) for one in benchmarks]
+    evaluations = [
+        run(encoder, one, batch_size, ranker=rankers(), trained_languages=known, runs=runs) for one in benchmarks
+    ]
     save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, output)
+
+
+def _rankers(
+    index: str | None, parameters: str, depth: int, actors: int, half_precision: bool, batch_size: int
+) -> Callable[[], Ranker | None]:
+    """What makes the ranker of a benchmark; None is the exact one."""
+    if index is None:
+        if parameters or actors or half_precision:
+            flag = "--index-parameters" if parameters else "--actors" if actors else "--half-precision"
+            raise ConfigError(f"{flag} is for embeddings on disk; add --index Flat, or another index")
+        return lambda: None
+    from hbtrain.evaluation.search_ranker import SearchRanker
+    from hbtrain.retrieval.collection import SearchOptions
+    from hbtrain.retrieval.encoding import Batching
+
+    options = SearchOptions(
+        index=index,
+        parameters=parameters,
+        actors=actors,
+        dtype="float16" if half_precision else "float32",
+        batching=Batching(batch_size=batch_size),
+    )
+    return lambda: SearchRanker(options, depth)
 
 
 def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:

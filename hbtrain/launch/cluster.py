@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config
+from hbtrain.connection import ray_connection
 from hbtrain.errors import ConfigError, HbtrainError, TrainingError
 
 
@@ -19,24 +19,11 @@ def connected(config: Config) -> Iterator[dict[str, object]]:
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     address = config.resources.address or os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local" and (Path.home() / ".ray" / "auth_token").exists():
-        # Clusters ask for this token by default; Ray shows it only if told to before it is imported.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
+    with ray_connection(address, "resources.address"):
+        import ray
 
-    mine = not ray.is_initialized()
-    if mine:
-        # A cluster of this command alone starts in half the time without a dashboard.
-        alone = {"include_dashboard": False} if address == "local" else {}
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"resources.address = {address!r}: no Ray cluster answers there: {reason}") from error
-    try:
         have = ray.cluster_resources()
         _check_fits(config, have)
         yield {
@@ -45,9 +32,6 @@ def connected(config: Config) -> Iterator[dict[str, object]]:
             "hardware.accelerators": ", ".join(_accelerators(have)) or "none",
             "hardware.nodes": len([node for node in ray.nodes() if node["Alive"]]),
         }
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 def _accelerators(have: dict[str, float]) -> list[str]:

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
@@ -28,12 +28,22 @@ if TYPE_CHECKING:
 
 Side = Literal["query", "passage"]
 
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""Tokens of a batch, padding included: what caches of a CPU hold, and what keeps a large GPU busy."""
+
 _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage": ("passage", "document", "corpus")}
 """Names under which models of all makers store their prompts."""
 _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 """What sentence-transformers calls the sides, for models that treat them differently."""
 
 logger = logging.getLogger(__name__)
+
+
+class Origin(NamedTuple):
+    """Where an encoder was loaded from, as it was meant by its makers; other processes can load it again."""
+
+    name_or_path: str
+    trust_remote_code: bool
 
 
 class Encoder:
@@ -48,6 +58,7 @@ class Encoder:
         self.model = model
         self.prefixes = dict(prefixes)
         self.max_tokens = dict(max_tokens)
+        self.origin: Origin | None = None
         # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
         self._tokenizer_lock = threading.Lock()
         if hasattr(model[0], "can_flatten_inputs"):
@@ -115,7 +126,9 @@ class Encoder:
             side: next((prompt for name in names if (prompt := model.prompts.get(name))), "")
             for side, names in _PROMPT_NAMES.items()
         }
-        return cls(model, prompts, {"query": None, "passage": None})
+        encoder = cls(model, prompts, {"query": None, "passage": None})
+        encoder.origin = Origin(name_or_path, trust_remote_code)
+        return encoder
 
     @classmethod
     def _for_training(cls, model: SentenceTransformer, config: EncoderConfig) -> Encoder:
@@ -156,6 +169,12 @@ class Encoder:
         where: device = self.model.device
         return where
 
+    def digest(self) -> str:
+        """What tells this model from all others, wherever it lies: see `model_digest`. Prefixes are not part of it."""
+        from hbtrain.modeling.fingerprint import model_digest
+
+        return model_digest(self.model)
+
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit, on the CPU; what `EmbeddingModule` takes.
 
@@ -182,27 +201,46 @@ class Encoder:
         side: Side,
         batch_size: int = 128,
         progress: Callable[[int], None] | None = None,
+        batch_tokens: int | None = None,
     ) -> NDArray[np.float32]:
         """Unit vectors [N, D] of the texts, in their order, without gradient and without dropout.
 
-        Equal to `SentenceTransformer.encode` with the side's prompt. Texts are batched by length; `progress` is
-        called after every batch with the number of texts done so far.
+        Equal to `SentenceTransformer.encode` with the side's prompt. How texts are batched, and so the last bits of
+        their vectors, depends on all texts given and on nothing else.
+
+        Args:
+            texts: to be embedded.
+            side: which of the prefixes.
+            batch_size: the most texts of a batch.
+            progress: called after every batch with the number of texts done so far.
+            batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
         """
         import numpy as np
         import torch
 
+        from hbtrain.modeling.batches import ahead, windows, within_budget
         from hbtrain.modeling.embedding import embed
+        from hbtrain.modeling.features import select_rows, token_counts
 
+        budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         vectors_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
-        longest_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        done = 0
+
+        def tokenize(places_W: list[int]) -> dict[str, Tensor]:
+            return self._preprocess([texts[i] for i in places_W], side, {})
+
         with torch.no_grad(), _evaluating(self.model):
-            for start in range(0, len(texts), batch_size):
-                rows_B = longest_first[start : start + batch_size]
-                features = self._preprocess([texts[i] for i in rows_B], side, {})
-                vectors_BD = embed(self.model, _moved(features, self.device), task=_TASKS[side])
-                vectors_ND[rows_B] = vectors_BD.cpu().numpy()
-                if progress is not None:
-                    progress(start + len(rows_B))
+            for places_W, features in ahead(tokenize, windows(texts)):
+                batches = list(within_budget(token_counts(features), batch_size, budget))
+                found = []
+                for rows_B in batches:
+                    batch = _moved(select_rows(features, rows_B), self.device)
+                    found.append(embed(self.model, batch, task=_TASKS[side]))
+                    done += len(rows_B)
+                    if progress is not None:
+                        progress(done)
+                # Taken from the device once a window, so that it need not wait for the host after each batch.
+                vectors_ND[np.asarray(places_W)[torch.cat(batches).numpy()]] = torch.cat(found).cpu().numpy()
         return vectors_ND
 
     def save(self, path: Path, card: ModelCard | None = None) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.modeling.encoder import Encoder
+from hbtrain.retrieval.collection import SearchOptions, embed_collection, search_store
+from hbtrain.retrieval.encoding import StoredEncoder
 
 
 @dataclass(frozen=True)
@@ -29,26 +28,26 @@ class Hit:
 
 
 class PassageIndex:
-    """All passages of a corpus, embedded, in an exact FAISS index."""
+    """All passages of a corpus, embedded, searched exactly.
 
-    def __init__(self, encoder: Encoder, corpus: ParallelCorpus, batch_size: int = 128) -> None:
-        import faiss
+    The embeddings are kept in the cache, so that the next question to the same model and corpus is answered at once.
+    """
 
+    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus) -> None:
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        p_ND = encoder.encode([p.text for p in self._passages], "passage", batch_size=batch_size)
-        self._index = faiss.IndexFlatIP(p_ND.shape[1])
-        self._index.add(p_ND)
+        self._options = SearchOptions()
+        self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:
         return len(self._passages)
 
     def search(self, question: str, top: int = 10) -> list[Hit]:
-        """The `top` passages by cosine similarity, best first."""
+        """The `top` passages by cosine similarity, best first; of equal ones the first in the corpus."""
         q_1D = self._encoder.encode([question], "query")
-        scores, places = self._index.search(np.ascontiguousarray(q_1D), min(top, len(self)))
-        found = zip(places[0].tolist(), scores[0].tolist(), strict=True)
-        return [Hit(self._passages[place], score) for place, score in found]
+        found, _ = search_store(self._store, q_1D, min(top, len(self)), self._options)
+        pairs = zip(found.places[0].tolist(), found.scores[0].tolist(), strict=True)
+        return [Hit(self._passages[place], score) for place, score in pairs]
 
 
 def distinct_passages(corpus: ParallelCorpus) -> list[Passage]:

@@ -119,3 +119,32 @@ def test_what_cannot_be_is_one_line_and_code_2(hbtrain, model, tmp_path, argumen
     assert not (tmp_path / "out").exists()
     if "word" not in words:  # that one is cyclopts' own message
         assert len(err.strip().splitlines()) == 1, err
+
+
+def test_an_index_over_embeddings_on_disk(hbtrain, model):
+    index = ("--index", "HNSW8", "--index-parameters", "efSearch=32", "--half-precision")
+    code, out, err = hbtrain(model, "--benchmark", "miracl=mi", *index, "--output", "out")
+    assert code == 0, err
+    assert "HNSW8 efSearch=32 search" in " ".join(out.split())
+    said = about()["benchmarks"]["miracl"]
+    assert (said["search"], said["recall"], said["embeddings"]) == ("HNSW8 efSearch=32", 1.0, "float16")
+    assert "miracl/mono/ndcg@10/sw" in metrics()
+    assert "miracl/mono/map/sw" not in metrics()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--actors", "2"], "--actors is for embeddings on disk; add --index Flat"),
+        (["--index-parameters", "nprobe=3"], "--index-parameters is for"),
+        (["--index", "IVF64,Flat"], "needs training on 64 vectors"),
+        (["--index", "nonsense"], "could not parse index string"),
+        (["--index", "Flat", "--depth", "0"], "must be 1 or more"),
+        (["--index", "Flat", "--actors", "-1"], "0 or more actors"),
+    ],
+)
+def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
+    code, _, err = hbtrain(model, "--benchmark", "miracl=mi", *flags, "--output", "out")
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err

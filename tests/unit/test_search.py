@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 
 from hbtrain.corpus import ParallelCorpus
@@ -7,7 +9,18 @@ from hbtrain.retrieval.search import PassageIndex, distinct_passages
 class Letters:
     """Embeds a text as its share of each letter."""
 
-    def encode(self, texts, side, batch_size=128, progress=None):
+    dimension = 26
+    origin = None
+    prefixes = MappingProxyType({"query": "", "passage": ""})
+
+    def __init__(self):
+        self.encoded = 0
+
+    def digest(self):
+        return "letters"
+
+    def encode(self, texts, side, batch_size=128, progress=None, batch_tokens=None):
+        self.encoded += len(texts)
         vectors = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -25,3 +38,6 @@ def test_best_passages_come_first_and_each_once(cache, write_source):
     assert {hit.passage.language for hit in hits[:2]} == {"en", "de"}
     assert hits[0].score >= hits[1].score > hits[2].score
     assert len(index.search("fig", top=100)) == 6
+    again = Letters()
+    assert PassageIndex(again, corpus).search("bananas", top=3) == hits
+    assert again.encoded == 1

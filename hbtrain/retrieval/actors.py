@@ -1,0 +1,166 @@
+"""Workers that are Ray actors, the one place of retrieval that knows Ray.
+
+A killed actor is started again by Ray, elsewhere if its node is gone, and its unfinished tasks are done again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hbtrain.connection import ray_connection
+from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
+from hbtrain.retrieval.workers import Make, Start, Workers
+
+RESTARTS = 3
+"""Times that an actor is started again; one that dies more often dies of its task."""
+IDLE_TIMEOUT_S = 20.0
+"""How long to wait for CPUs that the cluster has and others use."""
+TASKS_AHEAD = 2
+"""Tasks given to an actor at one time, so that it need not wait for the next."""
+
+
+@contextmanager
+def ray_session(actors: int, cpus: float) -> Iterator[Start]:
+    """What starts up to `actors` workers at one time, each with `cpus` CPUs, and with a GPU or a share of one if there
+    are any.
+
+    Ray is used as it runs in this process, or at `RAY_ADDRESS`, or is started on this machine and ended afterwards.
+
+    Raises:
+        ConfigError: the cluster has too little for them, or does not answer.
+    """
+
+    @contextmanager
+    def start(makes: Sequence[Make]) -> Iterator[Workers]:
+        workers = RayWorkers(makes, cpus, gpus)
+        try:
+            yield workers
+        finally:
+            workers.close()
+
+    with ray_connection(os.environ.get("RAY_ADDRESS") or "local", "RAY_ADDRESS"):
+        gpus = _gpus_of_an_actor(actors, cpus)
+        yield start
+
+
+class RayWorkers:
+    """Actors of a Ray that runs."""
+
+    def __init__(self, makes: Sequence[Make], cpus: float, gpus: float) -> None:
+        import ray
+
+        # Where a placement group holds this driver, it has no room for them.
+        options = {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "max_restarts": RESTARTS,
+            "max_task_retries": RESTARTS,
+            "scheduling_strategy": "DEFAULT",
+        }
+        actor = ray.remote(**options)(_Host)
+        self._actors = [actor.remote(make) for make in makes]
+
+    def share(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """See `Workers`."""
+        import ray
+
+        numbered = enumerate(tasks)
+        running: dict[Any, tuple[int, Any]] = {}
+
+        def give(actor: Any) -> None:
+            for number, arguments in numbered:
+                running[actor.call.remote(method, *arguments)] = (number, actor)
+                return
+
+        for _ in range(TASKS_AHEAD):
+            for actor in self._actors:
+                give(actor)
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            number, actor = running.pop(done)
+            result = _result(done)
+            give(actor)
+            yield number, result
+
+    def each(self, method: str, *arguments: Any) -> list[Any]:
+        """See `Workers`."""
+        import ray
+
+        stored = [ray.put(argument) for argument in arguments]  # once for all actors
+        return [_result(call) for call in [actor.call.remote(method, *stored) for actor in self._actors]]
+
+    def processes(self) -> list[int]:
+        """Process ids of the actors, each on its own machine."""
+        return self.each("__process__")
+
+    def close(self) -> None:
+        """End the actors."""
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+
+
+class _Host:
+    """What an actor is: it makes its object at the first call, so that an error on the way is that call's."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        if method == "__process__":
+            return os.getpid()
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, method)(*arguments)
+
+
+def _result(reference: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, HbtrainError):
+            raise error.cause from None
+        raise RetrievalError(f"an actor failed: {error.cause!r}; Ray's session folder has the log") from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RetrievalError(
+            f"an actor was lost {RESTARTS + 1} times: {reason}; where memory is short, lower the tokens of a batch or "
+            "the number of actors; the same command goes on from the shards that are finished"
+        ) from error
+
+
+def _gpus_of_an_actor(actors: int, cpus: float) -> float:
+    """The GPUs of an actor; ConfigError if there are not enough CPUs for all."""
+    import ray
+
+    have, needed = ray.cluster_resources(), actors * cpus
+    if needed <= have.get("CPU", 0):
+        have = _idle(needed)
+    if needed > have.get("CPU", 0):
+        raise ConfigError(
+            f"{actors} actors with {cpus:g} CPU each need {needed:g} CPUs, and the cluster has "
+            f"{have.get('CPU', 0):g} for them; take fewer actors, or join nodes to the cluster"
+        )
+    gpus = have.get("GPU", 0)
+    if gpus >= actors:
+        return 1
+    # Ray counts in ten-thousandths. Whole GPUs are divided: an actor cannot have a part of each of two.
+    return int(10_000 / -(-actors // int(gpus))) / 10_000 if gpus >= 1 else 0
+
+
+def _idle(cpus: float) -> dict[str, float]:
+    """What is idle in the cluster, once that many CPUs are; those of actors that ended come back after a moment."""
+    import ray
+
+    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    while (idle := ray.available_resources()).get("CPU", 0) < cpus and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return dict(idle)

@@ -1,0 +1,195 @@
+"""Encoding into a store: blocks of texts go to workers, their vectors into the shards' files.
+
+A block's vectors depend on its texts alone, so the store does not depend on the number of workers, on their restarts or
+on when an encoding was interrupted.
+
+Shapes: N texts, R texts of a block, D dimensions.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from hbtrain.errors import MAKE_ROOM, ModelError, RetrievalError, StorageError, is_full
+from hbtrain.modeling.encoder import Origin, Side
+from hbtrain.retrieval.manifest import texts_digest
+from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.store import StoreWriter
+from hbtrain.retrieval.workers import Make, Workers
+
+Progress = Callable[[int, int], None]
+"""Called with the texts done so far and all of them."""
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class StoredEncoder(Protocol):
+    """What can fill a store; `hbtrain.modeling.encoder.Encoder` is one."""
+
+    prefixes: dict[Side, str]
+    origin: Origin | None
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+
+    def digest(self) -> str:
+        """What tells the model from others."""
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: Side,
+        batch_size: int = ...,
+        progress: Callable[[int], None] | None = None,
+        batch_tokens: int | None = None,
+    ) -> Floats:
+        """Unit vectors [N, D]."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a worker cuts its block into batches.
+
+    Attributes:
+        batch_size: the most texts of a batch.
+        batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
+    """
+
+    batch_size: int = 1024
+    batch_tokens: int | None = None
+
+
+class BlockEncoder:
+    """What a worker holds: the model and how it is used."""
+
+    def __init__(self, encoder: StoredEncoder, side: Side, batching: Batching) -> None:
+        self._encoder = encoder
+        self._side: Side = side
+        self._batching = batching
+
+    def encode(self, texts: list[str]) -> Floats:
+        """Vectors [R, D] of a block."""
+        import torch
+
+        batching = self._batching
+        try:
+            return self._encoder.encode(
+                texts, self._side, batch_size=batching.batch_size, batch_tokens=batching.batch_tokens
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            raise RetrievalError(
+                f"batches of {batching.batch_tokens or 'the default number of'} tokens do not fit into the GPU's "
+                "memory; lower the tokens of a batch"
+            ) from error
+
+
+def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Batching, actors: int) -> list[Make]:
+    """What makes the workers' objects: `encoder` itself if `actors` is 0, else one that each loads for itself.
+
+    Raises:
+        ModelError: actors are wanted of an encoder that was not loaded from anywhere.
+    """
+    if not actors:
+        return [partial(BlockEncoder, encoder, side, batching)]
+    if encoder.origin is None:
+        raise ModelError("actors load the model themselves, and this one was not loaded from a folder; save it first")
+    return [partial(_load, encoder.origin, digest, encoder.prefixes, side, batching)] * actors
+
+
+def _load(origin: Origin, digest: str, prefixes: dict[Side, str], side: Side, batching: Batching) -> BlockEncoder:
+    from hbtrain.modeling.encoder import Encoder
+
+    encoder = Encoder.load(origin.name_or_path, trust_remote_code=origin.trust_remote_code)
+    if encoder.digest() != digest:
+        raise ModelError(
+            f"model '{origin.name_or_path}' is another one where an actor loads it than here; it must be the same on "
+            "all nodes, and not change meanwhile"
+        )
+    encoder.prefixes = prefixes
+    return BlockEncoder(encoder, side, batching)
+
+
+def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: Progress | None = None) -> None:
+    """Encode what the store lacks.
+
+    Args:
+        writer: of a store for these texts.
+        texts: all of the store, read block by block.
+        workers: hold `BlockEncoder`s.
+        progress: told of the rows that are in the store, those of before included.
+
+    Raises:
+        HbtrainError: the model gives no usable vectors, a worker is lost for good, or the disk is full.
+    """
+    manifest = writer.manifest
+    blocks = [block for shard in writer.missing for block in manifest.blocks(shard)]
+    done = manifest.rows - sum(len(block) for block in blocks)
+    if done:
+        logger.info("%d of %d embeddings are in the store", done, manifest.rows)
+
+    def tasks() -> Iterator[tuple[Any, ...]]:
+        for block in blocks:
+            yield ([texts[row] for row in block],)
+
+    for number, vectors_RD in workers.share("encode", tasks()):
+        block = blocks[number]
+        if len(vectors_RD) != len(block):
+            raise ModelError(f"the model gave {len(vectors_RD)} embeddings for {len(block)} texts, not one each")
+        writer.write(block.start, vectors_RD)
+        done += len(block)
+        if progress is not None:
+            progress(done, manifest.rows)
+
+
+def cached_embeddings(
+    encoder: StoredEncoder, digest: str, texts: Sequence[str], side: Side, cache: Path, batching: Batching
+) -> Floats:
+    """Vectors [N, D] of few texts, such as queries, from the cache folder if this model has embedded them before.
+
+    Args:
+        encoder: embeds them otherwise.
+        digest: its digest.
+        texts: embedded together; the cache knows them as a whole.
+        side: which of the prefixes.
+        cache: hbtrain's cache folder.
+        batching: how they are batched.
+
+    Raises:
+        ModelError: a vector holds NaN or infinity.
+        StorageError: the cache cannot be written.
+    """
+    key = repr((digest, side, encoder.prefixes[side], texts_digest(texts), batching))
+    path = cache / "embeddings" / f"{side}-{sha256(key.encode()).hexdigest()[:32]}.npy"
+    kept = _read(path, (len(texts), encoder.dimension))
+    if kept is not None:
+        return kept
+    vectors_ND = BlockEncoder(encoder, side, batching).encode(list(texts))
+    check_finite(side, vectors_ND)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, vectors_ND, allow_pickle=False)
+        Path(file.name).replace(path)
+    except OSError as error:
+        remedy = MAKE_ROOM if is_full(error) else "set HBTRAIN_CACHE to another folder"
+        raise StorageError(f"cannot write the cache {path.parent}: {error.strerror}; {remedy}") from error
+    return vectors_ND
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Floats | None:
+    try:
+        vectors: Floats = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None

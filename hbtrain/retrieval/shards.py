@@ -1,0 +1,111 @@
+"""One shard of a search: a range of a store's files, searched exactly or through a FAISS index.
+
+**Exact** (`Flat`) is not FAISS, which leaves open which of equally good candidates it returns and rounds by the shape
+of its operands. `top_scores` is used, on one file of the store after another: a file's scores come from the same
+products whatever shard it is in, so any number of shards gives the same bits and the same order of ties.
+
+**Approximate**: the index names candidates, and they are scored anew in fp32 from the store. So scores of all indices
+mean the same, results of shards can be merged although their indices were trained apart, and ties keep the rule.
+
+Shapes: Q queries, N candidates, R rows of a file, D dimensions, K results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
+from hbtrain.retrieval.merge import NONE, merge
+from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.store import EmbeddingStore
+from hbtrain.retrieval.top import Top, top_scores
+
+RESCORED_FLOATS = 16_777_216
+"""Numbers of embeddings that are read at one time to be scored anew: 64 MiB."""
+
+
+class ShardIndex:
+    """What a worker holds: some files of a store, and the index over them, which is built when it is first searched."""
+
+    def __init__(self, folder: str, files: range, factory: str, parameters: str = "", seed: int = 0) -> None:
+        """Args:
+        folder: of a finished store.
+        files: neighbouring shards of the store.
+        factory: an `index_factory` string that `check_factory` has let pass.
+        parameters: of the search, such as `nprobe=16`.
+        seed: of the sample that the index is trained on.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        self._store = EmbeddingStore(Path(folder))
+        self._files = files
+        self._factory = factory
+        self._parameters = parameters
+        self._seed = seed
+        self._index: Any = None
+        self._gpu_index: Any = None
+        ranges = self._store.manifest.shards
+        self._rows = range(ranges[files.start].start, ranges[files.stop - 1].stop)
+
+    def nearest(self, q_QD: Floats, k: int) -> Top:
+        """The `k` best candidates of the shard, or all if it has fewer."""
+        if self._factory == EXACT:
+            return self.exact(q_QD, k)
+        k = min(k, len(self._rows))
+        if self._index is None:
+            self._index = build(self._factory, self._parameters, self._blocks(), self._sample())
+            self._gpu_index = on_gpu(self._index, self._parameters)
+        index = self._index if k > GPU_DEPTH else self._gpu_index
+        _, places_QK = index.search(np.ascontiguousarray(q_QD), k)
+        return self._rescored(q_QD, places_QK)
+
+    def exact(self, q_QD: Floats, k: int) -> Top:
+        """The same without the index: all candidates are scored."""
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
+        for file in self._files:
+            p_RD = torch.from_numpy(self._store.shard(file)).to(device, torch.float32)
+            scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
+            best = merge([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
+        return best
+
+    def _blocks(self) -> Iterator[Floats]:
+        for file in self._files:
+            yield self._store.shard(file).astype(np.float32)
+
+    def _sample(self) -> Floats:
+        """Rows to train on, drawn with the seed."""
+        wanted = max(1, sample_size(self._factory, self._store.manifest.dimension))
+        drawn = np.random.default_rng(self._seed).choice(
+            len(self._rows), min(wanted, len(self._rows)), replace=False, shuffle=False
+        )
+        return self._store.take(self._rows.start + np.sort(drawn))
+
+    def _rescored(self, q_QD: Floats, places_QK: npt.NDArray[np.int64]) -> Top:
+        """What the index found, with inner products in fp32 and in the order of the rule."""
+        scores_QK = np.empty(places_QK.shape, np.float32)
+        found_QK = places_QK >= 0
+        places_QK = np.where(found_QK, places_QK + self._rows.start, NONE)
+        rows = max(1, RESCORED_FLOATS // max(1, places_QK.shape[1] * q_QD.shape[1]))
+        for start in range(0, len(q_QD), rows):
+            at = slice(start, start + rows)
+            p_QKD = self._store.take(np.where(found_QK[at], places_QK[at], self._rows.start))
+            scores_QK[at] = np.einsum("qkd,qd->qk", p_QKD, q_QD[at])
+        scores_QK[~found_QK] = -np.inf
+        return merge([Top(scores_QK, places_QK)], places_QK.shape[1])
+
+
+def split(files: int, shards: int) -> list[range]:
+    """`files` in `shards` neighbouring groups that differ by one at most; no group is empty."""
+    shards = min(files, shards)
+    bounds = [files * shard // shards for shard in range(shards + 1)]
+    return [range(a, b) for a, b in pairwise(bounds)]

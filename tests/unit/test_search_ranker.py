@@ -1,0 +1,71 @@
+"""Evaluating from lists of the best gives the scores of exact ranks, as far as the lists go."""
+
+import numpy as np
+import pytest
+
+from hbtrain.errors import ConfigError, ModelError
+from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.readers.miracl import read_miracl
+from hbtrain.evaluation.runs import RunWriter
+from hbtrain.evaluation.search_ranker import SearchRanker
+from hbtrain.retrieval.collection import SearchOptions
+from hbtrain.retrieval.run_files import read_run
+from tests.unit.evaluation_samples import HashEncoder, random_benchmark
+from tests.unit.judged_samples import miracl
+from tests.unit.retrieval_samples import Hashed
+
+
+def options(tmp_path, **changes):
+    return SearchOptions(**({"rows_per_shard": 8, "block_rows": 4, "cache": tmp_path / "cache"} | changes))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_scores_with_a_cutoff_are_those_of_exact_ranks(tmp_path, shards):
+    benchmark = random_benchmark()
+    ranker = SearchRanker(options(tmp_path, shards=shards), depth=20)
+    found = evaluate(Hashed(), benchmark, ranker=ranker)
+    exact = evaluate(Hashed(), benchmark)
+    assert found.search["search"] == "exact"
+    assert found.search["recall"] is None
+    compared = [key for key in found.metrics if "/multi/" in key]
+    assert {"sample/multi/ndcg@10", "sample/multi/recall@10"} <= set(compared)
+    for key in compared:
+        assert found.metrics[key] == pytest.approx(exact.metrics[key]), key
+    assert not any(key.startswith("sample/multi/map") for key in compared)
+
+
+def test_collections_of_one_language_each_are_searched_one_by_one(tmp_path):
+    for language in ("sw", "en"):
+        miracl(tmp_path, language)
+    benchmark = read_miracl(tmp_path, "miracl", None, cache=tmp_path / "texts")
+    ranker = SearchRanker(options(tmp_path, index="HNSW8", recall_queries=1))
+    found = evaluate(Hashed(), benchmark, ranker=ranker)
+    exact = evaluate(Hashed(), benchmark)
+    assert found.metrics["miracl/mono/ndcg@10/sw"] == pytest.approx(exact.metrics["miracl/mono/ndcg@10/sw"])
+    assert found.search["search"] == "HNSW8"
+    assert len(found.search["recall_of_collections"]) == 2
+    assert found.search["recall"] == pytest.approx(np.mean(list(found.search["recall_of_collections"].values())))
+    assert set(found.search["recall_queries"].values()) == {1}
+
+
+def test_stores_lie_where_they_are_wanted(tmp_path):
+    evaluate(Hashed(), random_benchmark(), ranker=SearchRanker(options(tmp_path), 5, lambda name: tmp_path / name))
+    assert (tmp_path / "sample" / "manifest.json").is_file()
+
+
+def test_what_cannot_be_searched_is_one_line(tmp_path):
+    with pytest.raises(ModelError, match="of type HashEncoder has no digest"):
+        evaluate(HashEncoder(), random_benchmark(), ranker=SearchRanker(options(tmp_path)))
+    with pytest.raises(ConfigError, match="lists of 0 candidates"):
+        SearchRanker(options(tmp_path), depth=0)
+
+
+def test_run_files_hold_what_was_found_with_its_scores_and_no_more(tmp_path):
+    miracl(tmp_path)
+    benchmark = read_miracl(tmp_path, "miracl", None, cache=tmp_path / "texts")
+    for name, ranker in (("found", SearchRanker(options(tmp_path))), ("exact", None)):
+        runs = RunWriter(tmp_path / name, "system", 10)
+        evaluate(Hashed(), benchmark, ranker=ranker, runs=runs)
+    found, exact = (read_run(tmp_path / name / "miracl" / "mono" / "sw.trec.gz") for name in ("found", "exact"))
+    assert found.documents == exact.documents
+    assert {len(documents) for documents in found.documents.values()} == {3}
