@@ -12,11 +12,11 @@ from hbtrain.commands.models import quiet, trusts
 from hbtrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from hbtrain.evaluation.ranking import Ranker
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
+    from hbtrain.retrieval.collection import SearchOptions
 
 
 def evaluate(
@@ -93,45 +93,47 @@ def evaluate(
         raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
     names = _with_data(benchmark, data)
     _check_candidates(names, candidates)
-    rankers = _rankers(index, index_parameters, depth, actors, half_precision, batch_size)
+    if depth < 1:
+        raise ConfigError(f"--depth {depth}: must be 1 or more")
+    options = _options(index, index_parameters, actors, half_precision, batch_size)
     find_backbone(model)
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.evaluation.runs import RunWriter
+    from hbtrain.evaluation.search_ranker import rankers
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(model))
     runs = RunWriter(output / "runs", model, run_depth) if run_depth else None
+    ranker = rankers(options, depth)
     evaluations = [
-        run(encoder, one, batch_size, ranker=rankers(), trained_languages=known, runs=runs) for one in benchmarks
+        run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
     ]
     save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, output)
 
 
-def _rankers(
-    index: str | None, parameters: str, depth: int, actors: int, half_precision: bool, batch_size: int
-) -> Callable[[], Ranker | None]:
-    """What makes the ranker of a benchmark; None is the exact one."""
+def _options(
+    index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int
+) -> SearchOptions | None:
+    """How collections are searched; None is by exact ranks."""
     if index is None:
         if parameters or actors or half_precision:
             flag = "--index-parameters" if parameters else "--actors" if actors else "--half-precision"
             raise ConfigError(f"{flag} is for embeddings on disk; add --index Flat, or another index")
-        return lambda: None
-    from hbtrain.evaluation.search_ranker import SearchRanker
+        return None
     from hbtrain.retrieval.collection import SearchOptions
     from hbtrain.retrieval.encoding import Batching
 
-    options = SearchOptions(
+    return SearchOptions(
         index=index,
         parameters=parameters,
         actors=actors,
         dtype="float16" if half_precision else "float32",
         batching=Batching(batch_size=batch_size),
     )
-    return lambda: SearchRanker(options, depth)
 
 
 def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:

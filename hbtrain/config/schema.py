@@ -260,11 +260,30 @@ class EvaluationConfig(Section):
     """What a candidate of XQuAD-R, MLQA-R and their like is: a sentence, or a sentence with its paragraph."""
     in_domain: str | None = None
     """The benchmark by its name, or a domain of one as `benchmark@domain`, that MRR on the others is compared with."""
+    index: str | None = None
+    """An index of FAISS over embeddings kept on disk, such as `IVF4096,Flat`; by default all ranks are exact."""
+    index_parameters: str = ""
+    """Of the index's search, such as `nprobe=16`."""
+    depth: PositiveInt = 100
+    """Candidates of a query that the index finds."""
+    actors: NonNegativeInt = 0
+    """Ray actors that encode, and then hold a part of the index each; 0: the evaluating task itself."""
+    run_depth: NonNegativeInt = 10
+    """Candidates of a query in the run files of the trained model; 0: no run files."""
 
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _search_has_an_index(self) -> EvaluationConfig:
+        if self.index is None and (self.index_parameters or self.actors):
+            key = "index_parameters" if self.index_parameters else "actors"
+            raise ValueError(
+                f"evaluation.{key} is for embeddings on disk; set evaluation.index to Flat or another index"
+            )
+        return self
 
 
 class TrackingConfig(Section):

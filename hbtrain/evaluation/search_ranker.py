@@ -13,13 +13,20 @@ import numpy as np
 
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.collection import Collection
-from hbtrain.evaluation.ranking import Progress, TextEncoder, TopLists
+from hbtrain.evaluation.ranking import Progress, Ranker, TextEncoder, TopLists
 from hbtrain.retrieval.collection import CollectionSearch, SearchOptions, search_collection
 from hbtrain.retrieval.encoding import StoredEncoder
 from hbtrain.retrieval.merge import NONE
 
 DEPTH = 100
 """Candidates of a query's list, as recall@100 asks."""
+
+
+def rankers(options: SearchOptions | None, depth: int = DEPTH) -> Callable[[], Ranker | None]:
+    """What makes the ranker of each benchmark; without options that is None, the exact one."""
+    if options is None:
+        return lambda: None
+    return lambda: SearchRanker(options, depth)
 
 
 class SearchRanker:

@@ -53,14 +53,17 @@ def _check_fits(config: Config, have: dict[str, float]) -> None:
             )
 
 
-def run_task(config: Config, function: Any, *arguments: Any) -> Any:
-    """Run `function` as a Ray task with the resources of one worker, or more CPUs where a node has them idle."""
+def run_task(config: Config, function: Any, *arguments: Any, starts_actors: bool = False) -> Any:
+    """Run `function` as a Ray task with the resources of one worker, or more CPUs where a node has them idle.
+
+    One that `starts_actors` leaves all resources to them.
+    """
     import ray
 
     resources = config.resources
     most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-    cpus = max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
-    gpus = 1 if resources.use_gpu else 0
+    cpus = 0 if starts_actors else max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
+    gpus = 1 if resources.use_gpu and not starts_actors else 0
     # A sweep's trial has a placement group for its driver alone; this task is to be placed outside it.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, scheduling_strategy="DEFAULT")(function)
     try:

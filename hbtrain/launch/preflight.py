@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 from hbtrain.batching import BatchPlan, shard_sizes
@@ -13,6 +14,9 @@ from hbtrain.evaluation.benchmark import Benchmark, load_benchmarks
 from hbtrain.modeling.backbone import check_backbone
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
+
+ANY_DIMENSION = 1536
+"""Of embeddings, to see whether FAISS knows an index before the encoder is there; a multiple of most codes' parts."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
         if wanted.in_domain is not None:
             raise ConfigError(f"evaluation.in_domain = {wanted.in_domain!r}, but evaluation.benchmarks is empty")
         return ()
+    if wanted.index is not None:
+        from hbtrain.retrieval.faiss_index import check_factory
+
+        check_factory(wanted.index, wanted.index_parameters, ANY_DIMENSION, sys.maxsize)
     return load_benchmarks(
         wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
     )

@@ -97,7 +97,7 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
         before: Sequence[Evaluation] = ()
         if benchmarks and config.evaluation.before:
             observer.phase("evaluating before training")
-            before = run_task(config, score, to_tree(config), str(folder.initial_model))
+            before = _score(config, folder.initial_model)
             _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)
         noun = "worker" if workers == "1" else "workers"
         observer.phase(f"training {config.training.steps} steps on {workers} {noun}")
@@ -105,12 +105,18 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")
-            after = run_task(config, score, to_tree(config), str(folder.model))
+            after = _score(config, folder.model, folder.results / "runs")
             _keep_scores(after, config, folder.results, "results", tracker, step=steps)
         tracker.describe(scores_markdown(before, after))
     if config.tracking.log_model:
         tracker.artifact(folder.model, "model")
     return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain)
+
+
+def _score(config: Config, model: Path, runs: Path | None = None) -> list[Evaluation]:
+    arguments = to_tree(config), str(model), None if runs is None else str(runs)
+    evaluations: list[Evaluation] = run_task(config, score, *arguments, starts_actors=config.evaluation.actors > 0)
+    return evaluations
 
 
 def _keep_scores(

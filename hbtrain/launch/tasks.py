@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hbtrain.config import from_tree
+from hbtrain.config import Config, from_tree
 from hbtrain.evaluation.summary import Evaluation
+
+if TYPE_CHECKING:
+    from hbtrain.retrieval.collection import SearchOptions
 
 
 def build(tree: dict[str, Any], to: str) -> None:
@@ -19,10 +22,15 @@ def build(tree: dict[str, Any], to: str) -> None:
     Encoder.build(encoder, ParallelCorpus.from_config(config).every_text, config.seed).save(Path(to))
 
 
-def score(tree: dict[str, Any], model: str) -> list[Evaluation]:
-    """Evaluate the model in a folder on the configuration's benchmarks, and write the scores into its card."""
+def score(tree: dict[str, Any], model: str, runs: str | None = None) -> list[Evaluation]:
+    """Evaluate the model in a folder on the configuration's benchmarks, and write the scores into its card.
+
+    Run files go to the folder `runs`, if there is one.
+    """
     from hbtrain.evaluation.benchmark import load_benchmarks
     from hbtrain.evaluation.evaluate import evaluate
+    from hbtrain.evaluation.runs import RunWriter
+    from hbtrain.evaluation.search_ranker import rankers
     from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 
@@ -31,6 +39,29 @@ def score(tree: dict[str, Any], model: str) -> list[Evaluation]:
     encoder = Encoder.load(model, trust_remote_code=config.encoder.trust_remote_code is not None)
     wanted, known = config.evaluation, trained_languages(Path(model))
     benchmarks = load_benchmarks(wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache)
-    evaluations = [evaluate(encoder, b, wanted.batch_size, trained_languages=known) for b in benchmarks]
+    writer = RunWriter(Path(runs), config.name, wanted.run_depth) if runs is not None and wanted.run_depth else None
+    ranker = rankers(_search_options(config), wanted.depth)
+    evaluations = [
+        evaluate(encoder, b, wanted.batch_size, ranker=ranker(), trained_languages=known, runs=writer)
+        for b in benchmarks
+    ]
     add_scores(Path(model), {key: score for e in evaluations for key, score in e.macro.items()})
     return evaluations
+
+
+def _search_options(config: Config) -> SearchOptions | None:
+    """How collections are searched; None is by exact ranks."""
+    from hbtrain.retrieval.collection import SearchOptions
+    from hbtrain.retrieval.encoding import Batching
+
+    wanted = config.evaluation
+    if wanted.index is None:
+        return None
+    return SearchOptions(
+        index=wanted.index,
+        parameters=wanted.index_parameters,
+        actors=wanted.actors,
+        cpus_per_actor=config.resources.cpus_per_worker,
+        batching=Batching(batch_size=wanted.batch_size),
+        cache=None if config.data.cache is None else Path(config.data.cache),
+    )
