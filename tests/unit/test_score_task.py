@@ -3,7 +3,6 @@
 import pytest
 
 from hbtrain.config import load_config, override, to_tree
-from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.tasks import build, score
