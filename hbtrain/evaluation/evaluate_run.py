@@ -158,7 +158,8 @@ def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile
         if all(None not in own for own in ranks):
             worst = np.array([max(r for r in own if r) for own in ranks], np.float64)
             scores[WORST_RANK] = worst
-            scores[RANK_DISTANCE] = worst - np.array([min(r for r in own if r) for own in ranks])
+            best = np.array([min(r for r in own if r) for own in ranks], np.float64)
+            scores[RANK_DISTANCE] = np.where([len(own) > 1 for own in ranks], worst - best, np.nan)
     return Rows(
         setting=np.full(len(asked), key[0], object),
         query=np.array([a.query for a in asked], np.int64),

@@ -65,12 +65,15 @@ def ndcg(rankings: Rankings, k: int) -> Floats:
 
 
 def rank_distance(rankings: Rankings) -> Floats:
-    """[G] highest minus lowest rank of the relevant candidates (arXiv 2408.10536); 0 where there is only one.
+    """[G] highest minus lowest rank of the relevant candidates (arXiv 2408.10536).
+
+    NaN where there is only one: a 0 would pass for a ranking without language bias.
 
     In a pool of all languages it measures language bias: an unbiased ranking keeps the translations together.
     """
     last = rankings.start + rankings.relevant - 1
-    return np.asarray(rankings.rank[last] - rankings.rank[rankings.start], np.float64)
+    distance = (rankings.rank[last] - rankings.rank[rankings.start]).astype(np.float64)
+    return np.where(rankings.relevant > 1, distance, np.nan)
 
 
 METRICS: dict[str, Callable[[Rankings], Floats]] = {
