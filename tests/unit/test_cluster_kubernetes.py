@@ -1,0 +1,150 @@
+"""The manifests for Kubernetes against its own schema, KubeRay's fields, and each other."""
+
+import copy
+import re
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "cluster" / "kubernetes"
+KUBERAY = yaml.safe_load(Path(__file__).with_name("kuberay_schema.yaml").read_text())
+VERSION = "1.34"
+"""Of Kubernetes."""
+
+
+def manifests():
+    """Every document of every manifest."""
+    return [part for path in sorted(FOLDER.glob("*.yaml")) for part in yaml.safe_load_all(path.read_text())]
+
+
+def of_kind(*kinds):
+    return [part for part in manifests() if part["kind"] in kinds]
+
+
+def cluster_specs():
+    """The Ray clusters that the manifests describe."""
+    (cluster,), (job,) = of_kind("RayCluster"), of_kind("RayJob")
+    return cluster["spec"], job["spec"]["rayClusterSpec"]
+
+
+def ray_groups(spec):
+    return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+
+
+def pod_templates():
+    """{place: template} of all pods."""
+    found = {part["metadata"]["name"]: part["spec"]["template"] for part in of_kind("Deployment", "StatefulSet")}
+    for i, group in enumerate(ray_groups(cluster_specs()[0])):
+        found[f"ray group {i}"] = group["template"]
+    return found
+
+
+def test_all_that_is_expected_is_there():
+    kinds = {part["kind"] for part in manifests()}
+    assert kinds == {"RayCluster", "RayJob", "PersistentVolumeClaim", "Service", "Deployment", "StatefulSet"}
+
+
+@pytest.mark.parametrize("part", of_kind("RayCluster", "RayJob"), ids=lambda part: part["kind"])
+def test_ray_resources_hold_what_kuberay_knows(part):
+    jsonschema.validate(part, KUBERAY)
+    wrong = copy.deepcopy(part)
+    wrong["spec"]["worker"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, KUBERAY)
+
+
+def test_other_resources_are_kubernetes_own():
+    others = [part for part in manifests() if part["apiVersion"] != "ray.io/v1"]
+    assert others
+    for part in others:
+        kubernetes_validate.validate(part, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("place", pod_templates())
+def test_pods_of_ray_are_pods(place):
+    template = copy.deepcopy(pod_templates()[place])
+    part = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": template}
+    kubernetes_validate.validate(part, VERSION, strict=True)
+    template["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(part, VERSION, strict=True)
+
+
+def test_the_job_has_the_cluster_of_the_other_file():
+    cluster, of_job = cluster_specs()
+    assert cluster == of_job
+
+
+def test_ray_asks_for_a_token_and_scales():
+    spec = cluster_specs()[0]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["enableInTreeAutoscaling"] is True
+    for group in spec["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_ray_start_knows_the_parameters():
+    from ray.scripts.scripts import start
+
+    known = {flag.removeprefix("--") for parameter in start.params for flag in parameter.opts}
+    for group in ray_groups(cluster_specs()[0]):
+        assert group["rayStartParams"].keys() <= known
+
+
+def test_the_least_and_most_workers_of_the_job_are_those_of_the_cluster():
+    (job,) = of_kind("RayJob")
+    least, most = re.search(r"--resources.workers (\d+) (\d+)", job["spec"]["entrypoint"]).groups()
+    groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    gpus = [group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for group in groups]
+    assert int(least) == sum(gpu * group["minReplicas"] for gpu, group in zip(gpus, groups, strict=True))
+    assert int(most) == sum(gpu * group["maxReplicas"] for gpu, group in zip(gpus, groups, strict=True))
+
+
+@pytest.mark.parametrize("place", pod_templates())
+def test_mounts_and_claims_exist(place):
+    claims = {part["metadata"]["name"] for part in of_kind("PersistentVolumeClaim")}
+    owned = {
+        claim["metadata"]["name"]
+        for part in of_kind("StatefulSet")
+        if part["metadata"]["name"] == place
+        for claim in part["spec"]["volumeClaimTemplates"]
+    }
+    spec = pod_templates()[place]["spec"]
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    for container in spec["containers"]:
+        for mount in container.get("volumeMounts", []):
+            assert mount["name"] in volumes.keys() | owned
+    for volume in volumes.values():
+        assert volume["persistentVolumeClaim"]["claimName"] in claims
+
+
+def test_services_reach_pods_at_their_ports():
+    templates = {part["metadata"]["name"]: part["spec"]["template"] for part in of_kind("Deployment", "StatefulSet")}
+    services = of_kind("Service")
+    assert {service["metadata"]["name"] for service in services} == templates.keys()
+    for service in services:
+        template = templates[service["metadata"]["name"]]
+        assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+        opened = {port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+        assert {port["port"] for port in service["spec"]["ports"]} <= opened
+
+
+def test_addresses_are_those_of_services():
+    known = {
+        (part["metadata"]["name"], str(port["port"])) for part in of_kind("Service") for port in part["spec"]["ports"]
+    }
+    text = "".join(path.read_text() for path in FOLDER.glob("*.yaml"))
+    named = re.findall(r'value: "(?:http|postgresql)://(?:[^@"]*@)?([\w.-]+):(\d+)', text)
+    assert set(named) == known
+
+
+@pytest.mark.parametrize("place", pod_templates())
+def test_passwords_come_from_a_secret(place):
+    for container in pod_templates()[place]["spec"]["containers"]:
+        for variable in container.get("env", []):
+            if re.search("PASSWORD|KEY|TOKEN|SECRET", variable["name"]):
+                assert variable["valueFrom"]["secretKeyRef"]["name"] == "hbtrain-tracking"
+                assert "value" not in variable
