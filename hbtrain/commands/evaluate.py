@@ -75,7 +75,7 @@ def evaluate(
     depth
         Candidates of a query that the index finds.
     actors
-        Ray actors that encode, and then hold a part of the index each; 0: this process.
+        Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
     half_precision
         Keep the embeddings on disk in half precision.
     run_depth
@@ -107,7 +107,7 @@ def evaluate(
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(model))
     runs = RunWriter(output / "runs", model, run_depth) if run_depth else None
-    ranker = rankers(options, depth)
+    ranker = rankers(index, options, depth, run_depth)
     evaluations = [
         run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
     ]
@@ -115,20 +115,15 @@ def evaluate(
     _show(evaluations, in_domain, output)
 
 
-def _options(
-    index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int
-) -> SearchOptions | None:
-    """How collections are searched; None is by exact ranks."""
-    if index is None:
-        if parameters or actors or half_precision:
-            flag = "--index-parameters" if parameters else "--actors" if actors else "--half-precision"
-            raise ConfigError(f"{flag} is for embeddings on disk; add --index Flat, or another index")
-        return None
+def _options(index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int) -> SearchOptions:
+    if index is None and parameters:
+        raise ConfigError(f"--index-parameters {parameters}: they are of an index; add --index, IVF4096,Flat for one")
+    if index is None and half_precision and not actors:
+        raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
     from hbtrain.retrieval.collection import SearchOptions
     from hbtrain.retrieval.encoding import Batching
 
     return SearchOptions(
-        index=index,
         parameters=parameters,
         actors=actors,
         dtype="float16" if half_precision else "float32",

@@ -267,7 +267,7 @@ class EvaluationConfig(Section):
     depth: PositiveInt = 100
     """Candidates of a query that the index finds."""
     actors: NonNegativeInt = 0
-    """Ray actors that encode, and then hold a part of the index each; 0: the evaluating task itself."""
+    """Ray actors that encode, and then rank or index a part of the candidates each; 0: the evaluating task itself."""
     run_depth: NonNegativeInt = 10
     """Candidates of a query in the run files of the trained model; 0: no run files."""
 
@@ -277,12 +277,9 @@ class EvaluationConfig(Section):
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _search_has_an_index(self) -> EvaluationConfig:
-        if self.index is None and (self.index_parameters or self.actors):
-            key = "index_parameters" if self.index_parameters else "actors"
-            raise ValueError(
-                f"evaluation.{key} is for embeddings on disk; set evaluation.index to Flat or another index"
-            )
+    def _parameters_have_an_index(self) -> EvaluationConfig:
+        if self.index is None and self.index_parameters:
+            raise ValueError("evaluation.index_parameters are of evaluation.index; set it, to IVF4096,Flat for one")
         return self
 
 

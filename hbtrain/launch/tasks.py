@@ -40,7 +40,7 @@ def score(tree: dict[str, Any], model: str, runs: str | None = None) -> list[Eva
     wanted, known = config.evaluation, trained_languages(Path(model))
     benchmarks = load_benchmarks(wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache)
     writer = RunWriter(Path(runs), config.name, wanted.run_depth) if runs is not None and wanted.run_depth else None
-    ranker = rankers(_search_options(config), wanted.depth)
+    ranker = rankers(wanted.index, _search_options(config), wanted.depth, wanted.run_depth)
     evaluations = [
         evaluate(encoder, b, wanted.batch_size, ranker=ranker(), trained_languages=known, runs=writer)
         for b in benchmarks
@@ -49,16 +49,12 @@ def score(tree: dict[str, Any], model: str, runs: str | None = None) -> list[Eva
     return evaluations
 
 
-def _search_options(config: Config) -> SearchOptions | None:
-    """How collections are searched; None is by exact ranks."""
+def _search_options(config: Config) -> SearchOptions:
     from hbtrain.retrieval.collection import SearchOptions
     from hbtrain.retrieval.encoding import Batching
 
     wanted = config.evaluation
-    if wanted.index is None:
-        return None
     return SearchOptions(
-        index=wanted.index,
         parameters=wanted.index_parameters,
         actors=wanted.actors,
         cpus_per_actor=config.resources.cpus_per_worker,

@@ -16,20 +16,19 @@ import numpy as np
 from hbtrain.corpus.cache import cache_root
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.modeling.encoder import Side
-from hbtrain.retrieval.encoding import (
-    Batching,
-    StoredEncoder,
-    block_encoders,
-    cached_embeddings,
-    fill,
-)
+from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
 from hbtrain.retrieval.merge import merge
+from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.partial import joined_scores
+from hbtrain.retrieval.partial import merge as merge_counts
+from hbtrain.retrieval.rank_shard import RankShard
+from hbtrain.retrieval.ranks import Search, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
-from hbtrain.retrieval.top import Top
+from hbtrain.retrieval.top import Int64s, Top
 from hbtrain.retrieval.workers import LocalWorkers, Make, Start
 
 Progress = Callable[[Side, int, int], None]
@@ -143,14 +142,52 @@ def search_collection(
     digest = encoder.digest()
     with _started(options) as start:
         embedded = _embed(encoder, digest, passages, options, store, start, progress)
-        cache = options.cache or cache_root(None)
-        q_QD = cached_embeddings(encoder, digest, queries, "query", cache, options.batching)
-        if progress is not None:
-            progress("query", len(queries), len(queries))
+        q_QD = _embedded_queries(encoder, digest, queries, options, progress)
         found, recall = _search(embedded, q_QD, k, options, start)
     measured = 0 if recall is None else min(options.recall_queries, len(queries))
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
     return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype)
+
+
+def rank_collection(
+    encoder: StoredEncoder,
+    passages: Sequence[str],
+    queries: Sequence[str],
+    languages: Int64s,
+    relevant: Sequence[Int64s],
+    depth: int,
+    options: SearchOptions,
+) -> Search:
+    """Exact ranks of all relevant passages and the `depth` best of every pool, spread over shards; see `exact_search`.
+
+    The index of `options` is not used. The result depends neither on shards, actors and restarts nor on interruptions.
+
+    Args:
+        encoder: as for `search_collection`; the passages' embeddings are kept in the cache.
+        passages: grouped by language.
+        queries: held in memory.
+        languages: language codes [N] of the passages.
+        relevant: for each query the places of its relevant passages.
+        depth: how many of the best of every pool are listed.
+        options: how it is done.
+
+    Raises:
+        ConfigError: the cluster is too small.
+        ModelError: an embedding holds NaN or infinity.
+        StorageError: the store holds something else or cannot be written.
+        RetrievalError: actors are lost again and again.
+    """
+    digest = encoder.digest()
+    with _started(options) as start:
+        embedded = _embed(encoder, digest, passages, options, None, start, None)
+        q_QD = _embedded_queries(encoder, digest, queries, options, None)
+        pairs = Pairs.of(relevant, languages)
+        parts = split(len(embedded.manifest.shards), options.parts)
+        makes: list[Make] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
+        with start(makes) as workers:
+            scores_P = joined_scores(workers.each("relevant_scores", q_QD, pairs))
+            counted = merge_counts(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
+    return Search(ranks_of(pairs, counted), counted.top, depth)
 
 
 def embed_collection(
@@ -213,6 +250,16 @@ def _embed(
                 with start(makes) as workers:
                     fill(writer, passages, workers, told)
         return EmbeddingStore(folder, manifest)
+
+
+def _embedded_queries(
+    encoder: StoredEncoder, model: str, queries: Sequence[str], options: SearchOptions, progress: Progress | None
+) -> Floats:
+    cache = options.cache or cache_root(None)
+    q_QD = cached_embeddings(encoder, model, queries, "query", cache, options.batching)
+    if progress is not None:
+        progress("query", len(queries), len(queries))
+    return q_QD
 
 
 def _search(

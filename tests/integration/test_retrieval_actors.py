@@ -10,7 +10,9 @@ import pytest
 from hbtrain.errors import ConfigError, ModelError, RetrievalError
 from hbtrain.modeling import Encoder
 from hbtrain.retrieval.actors import ray_session
-from hbtrain.retrieval.collection import SearchOptions, embed_collection, search_collection
+from hbtrain.retrieval.collection import SearchOptions, embed_collection, rank_collection, search_collection
+from hbtrain.retrieval.encoding import cached_embeddings
+from hbtrain.retrieval.ranks import exact_search
 from hbtrain.retrieval.store import EmbeddingStore
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
@@ -133,6 +135,20 @@ def test_actors_hold_an_index_each_and_say_its_recall(cluster, encoder, here, tm
     )
     assert found.recall == 1
     np.testing.assert_array_equal(found.found.places, here[1].found.places)
+
+
+def test_exact_ranks_spread_over_actors_are_those_of_one_pass(cluster, encoder, tmp_path):
+    languages = np.repeat([0, 1, 2], len(TEXTS) // 3)
+    relevant = [np.array(places) for places in ([3, 100, 199], [90], [0, 1, 239])]
+    found = rank_collection(encoder, TEXTS, QUERIES, languages, relevant, 7, options(tmp_path, actors=2))
+    passages = embed_collection(encoder, TEXTS, options(tmp_path))
+    p_ND = np.concatenate([passages.shard(file) for file in range(len(passages.manifest.shards))])
+    queries = cached_embeddings(encoder, encoder.digest(), QUERIES, "query", tmp_path, options(tmp_path).batching)
+    wanted = exact_search(queries, p_ND, languages, relevant, 7)
+    for name in ("query", "candidate", "language", "in_language", "in_pool"):
+        np.testing.assert_array_equal(getattr(found.ranks, name), getattr(wanted.ranks, name))
+    np.testing.assert_array_equal(found.pool.places, wanted.pool.places)
+    np.testing.assert_array_equal(found.pool.scores, wanted.pool.scores)
 
 
 def test_tasks_are_shared_and_lost_ones_done_again(cluster, tmp_path):

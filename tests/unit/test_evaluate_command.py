@@ -135,8 +135,8 @@ def test_an_index_over_embeddings_on_disk(hbtrain, model):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--actors", "2"], "--actors is for embeddings on disk; add --index Flat"),
-        (["--index-parameters", "nprobe=3"], "--index-parameters is for"),
+        (["--half-precision"], "--half-precision is for embeddings on disk; add --actors"),
+        (["--index-parameters", "nprobe=3"], "--index-parameters nprobe=3: they are of an index"),
         (["--index", "IVF64,Flat"], "needs training on 64 vectors"),
         (["--index", "nonsense"], "could not parse index string"),
         (["--index", "Flat", "--depth", "0"], "must be 1 or more"),

@@ -48,5 +48,5 @@ def test_an_index_that_faiss_does_not_know_is_found_before_training(config, over
 
 
 def test_what_is_of_an_index_needs_one(config):
-    with pytest.raises(ConfigError, match="evaluation.actors is for embeddings on disk; set evaluation.index"):
-        override(config, {"evaluation.actors": 2})
+    with pytest.raises(ConfigError, match="evaluation.index_parameters are of evaluation.index; set it"):
+        override(config, {"evaluation.index_parameters": "nprobe=2"})

@@ -7,7 +7,7 @@ from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.readers.miracl import read_miracl
 from hbtrain.evaluation.runs import RunWriter
-from hbtrain.evaluation.search_ranker import SearchRanker
+from hbtrain.evaluation.search_ranker import SearchRanker, SpreadRanker, rankers
 from hbtrain.retrieval.collection import SearchOptions
 from hbtrain.retrieval.run_files import read_run
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
@@ -34,6 +34,29 @@ def test_scores_with_a_cutoff_are_those_of_exact_ranks(tmp_path, shards):
     assert not any(key.startswith("sample/multi/map") for key in compared)
 
 
+@pytest.mark.parametrize(("shards", "dtype"), [(1, "float32"), (2, "float32"), (7, "float32"), (3, "float16")])
+def test_exact_ranks_are_the_same_from_any_number_of_shards(tmp_path, shards, dtype):
+    benchmark = random_benchmark()
+    ranker = SpreadRanker(options(tmp_path, shards=shards, dtype=dtype))
+    found, exact = evaluate(Hashed(), benchmark, ranker=ranker), evaluate(Hashed(), benchmark)
+    assert found.search == {"search": "exact", "embeddings": dtype}
+    if dtype == "float32":
+        assert found.metrics == exact.metrics
+        assert found.per_query.equals(exact.per_query)
+    else:
+        assert found.metrics == pytest.approx(exact.metrics, rel=0.1)
+
+
+def test_actors_and_indices_have_rankers_of_their_own(tmp_path):
+    assert rankers(None, options(tmp_path))() is None
+    spread = rankers(None, options(tmp_path, actors=2), listed=30)()
+    assert isinstance(spread, SpreadRanker)
+    assert spread.depth == 30
+    indexed = rankers("HNSW8", options(tmp_path, actors=2), 50)()
+    assert isinstance(indexed, SearchRanker)
+    assert (indexed.about["search"], indexed.about["depth"]) == ("HNSW8", 50)
+
+
 def test_collections_of_one_language_each_are_searched_one_by_one(tmp_path):
     for language in ("sw", "en"):
         miracl(tmp_path, language)
@@ -54,6 +77,8 @@ def test_stores_lie_where_they_are_wanted(tmp_path):
 
 
 def test_what_cannot_be_searched_is_one_line(tmp_path):
+    with pytest.raises(ModelError, match="of type HashEncoder has no digest"):
+        evaluate(HashEncoder(), random_benchmark(), ranker=SpreadRanker(options(tmp_path)))
     with pytest.raises(ModelError, match="of type HashEncoder has no digest"):
         evaluate(HashEncoder(), random_benchmark(), ranker=SearchRanker(options(tmp_path)))
     with pytest.raises(ConfigError, match="lists of 0 candidates"):
