@@ -1,4 +1,4 @@
-"""MLflow: the only file that imports it. One run per training; a resumed training goes on in the same one."""
+"""MLflow, written: one run per training; a resumed training goes on in the same one. `tracked_runs` reads them."""
 
 from __future__ import annotations
 
