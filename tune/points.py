@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tune.space import SEED, Trial
@@ -35,6 +36,13 @@ class Finished:
 
     trial: Trial
     scores: Mapping[str, float]
+    folder: Path
+    """Of its run."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """{dotted key: value} of the keys that vary, less the seed."""
+        return {key: value for key, value in self.trial.values.items() if key != SEED}
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,9 @@ def points_of(finished: Sequence[Finished]) -> list[Point]:
     """The points of the space that have a finished trial, in the order of the trials."""
     points: list[Point] = []
     for one in finished:
-        values = {key: value for key, value in one.trial.values.items() if key != SEED}
-        known = next((point for point in points if point.values == values), None)
+        known = next((point for point in points if point.values == one.values), None)
         if known is None:
-            points.append(Point(values, [one.scores]))
+            points.append(Point(one.values, [one.scores]))
         else:
             known.runs.append(one.scores)
     return points

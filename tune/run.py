@@ -12,12 +12,13 @@ from rich.console import Console
 
 from hbtrain.config import Config, absolute_paths, override, to_flat
 from hbtrain.config.keys import ELSEWHERE
-from hbtrain.errors import ConfigError, StorageError, TrainingError
+from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.tracking import Tracker, tracking_uri
-from tune.points import Finished
+from tune.points import Finished, points_of
+from tune.report import save_report
 from tune.space import Space, Trial, base_config, shown, trials_of
 from tune.summary import save_summary, summary_markdown, summary_tables
 
@@ -32,6 +33,11 @@ class SweepFolder:
     def memory(self) -> RunFolder:
         """A sweep remembers as a run does: in `run.json`."""
         return RunFolder(self.path)
+
+    @property
+    def report(self) -> Path:
+        """The comparison of its points."""
+        return self.path / "report"
 
     @classmethod
     def of(cls, space: Space, base: Config) -> SweepFolder:
@@ -60,10 +66,11 @@ def run_sweep(space: Space) -> None:
     try:
         ready = [_placed(trial, folder, tracker) for trial in trials]
         failures = _train(ready, folder, console)
-        finished = _finished(ready)
+        finished = [done for trial in ready if (done := _finished(trial)) is not None]
         save_summary(finished, failures, folder.path)
         tracker.describe(summary_markdown(finished, failures))
         _keep(folder, tracker)
+        _report(finished, folder, tracker, console)
         if failures:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in failures.items())
             raise TrainingError(
@@ -121,7 +128,7 @@ def _placed(trial: Trial, folder: SweepFolder, tracker: Tracker) -> Trial:
 
 def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Mapping[str, str]:
     """Train the trials that are not finished; {label: why it failed}."""
-    pending = [trial for trial in trials if _scores(trial) is None]
+    pending = [trial for trial in trials if _finished(trial) is None]
     count = f"{len(trials)} trial{'s'[: len(trials) > 1]}"
     console.print(f"sweep {folder.path.name}: {count}, {len(trials) - len(pending)} finished before", highlight=False)
     if not pending:
@@ -131,13 +138,8 @@ def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Ma
     return train_side_by_side(pending, folder.path)
 
 
-def _finished(trials: Sequence[Trial]) -> list[Finished]:
-    found = ((trial, _scores(trial)) for trial in trials)
-    return [Finished(trial, scores) for trial, scores in found if scores is not None]
-
-
-def _scores(trial: Trial) -> dict[str, float] | None:
-    """What the finished run of this trial scored on all its benchmarks, or None if there is no such run."""
+def _finished(trial: Trial) -> Finished | None:
+    """The finished run of this trial, with its scores on all its benchmarks; None if there is no such run."""
     wanted = {parse_benchmark(text).name for text in trial.config.evaluation.benchmarks}
     for run in RunFolder.finished(trial.config):
         try:
@@ -145,7 +147,8 @@ def _scores(trial: Trial) -> dict[str, float] | None:
         except (OSError, ValueError):
             continue
         if wanted <= {key.partition("/")[0] for key in scores}:
-            return {key: score for key, score in scores.items() if key.partition("/")[0] in wanted}
+            kept = {key: score for key, score in scores.items() if key.partition("/")[0] in wanted}
+            return Finished(trial, kept, run.path)
     return None
 
 
@@ -154,11 +157,29 @@ def _keep(folder: SweepFolder, tracker: Tracker) -> None:
         tracker.artifact(file)
 
 
+def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker, console: Console) -> None:
+    """The comparison of all points, where there are several; a sweep does not fail for want of it."""
+    if len(points_of(finished)) < 2:
+        return
+    try:
+        save_report(finished, folder.report)
+    except HbtrainError as error:
+        console.print(f"no report: {error}", highlight=False, soft_wrap=True)
+    else:
+        tracker.artifact(folder.report, "report")
+
+
 def _show(console: Console, finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker) -> None:
     for table in summary_tables(finished):
         console.print()
         console.print(table)
-    console.print(f"\nsummary  {folder.path}\nMLflow   run {tracker.run_id}", highlight=False, soft_wrap=True)
+    report = folder.report / "report.html"
+    lines = [
+        f"summary  {folder.path}",
+        *([f"report   {report}"] if report.exists() else []),
+        f"MLflow   run {tracker.run_id}",
+    ]
+    console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)
 
 
 def _below(key: str, roots: Mapping[str, object]) -> bool:

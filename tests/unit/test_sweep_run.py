@@ -85,9 +85,9 @@ def test_a_run_that_lacks_a_benchmark_does_not_count(tmp_path):
     config = load_config("quickstart", {"storage": str(tmp_path)})
     trial = SimpleNamespace(config=config)
     finish(config, benchmarks=["other"])
-    assert sweeping._scores(trial) is None
+    assert sweeping._finished(trial) is None
     finish(config, benchmarks=["demo", "other"])
-    assert sweeping._scores(trial) == {"demo/mono/map": 0.5, "demo/cross/map": 0.5, "demo/multi/map": 0.5}
+    assert sweeping._finished(trial).scores == {"demo/mono/map": 0.5, "demo/cross/map": 0.5, "demo/multi/map": 0.5}
 
 
 def test_trials_are_children_with_names_of_their_own(space, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 import csv
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ def finished(flags, space="alpha-grid", drop=()):
     trials = trials_of(with_flags(load_space(space), flags))
     generator = np.random.default_rng(0)
     scores = [{f"demo/{key}": float(x) for key, x in zip(KEYS, generator.random(4), strict=True)} for _ in trials]
-    return [Finished(t, s) for t, s in zip(trials, scores, strict=True) if t.label not in drop]
+    return [Finished(t, s, Path(t.label)) for t, s in zip(trials, scores, strict=True) if t.label not in drop]
 
 
 def test_points_are_means_over_seeds_as_numpy_has_them(tmp_path):
@@ -64,7 +66,7 @@ def test_no_finished_trial_is_a_summary_of_failures(tmp_path):
 
 def test_a_benchmark_without_a_setting_lacks_its_column():
     trials = [
-        Finished(f.trial, {key: x for key, x in f.scores.items() if "cross" not in key})
+        replace(f, scores={key: x for key, x in f.scores.items() if "cross" not in key})
         for f in finished({"batching.alpha": [0, 1], "seed": 0})
     ]
     table = summary_markdown(trials, {})
@@ -83,7 +85,7 @@ def test_the_picture_is_drawn_for_any_number_of_scores_and_seeds(tmp_path):
     from matplotlib.image import imread
 
     one = finished({"batching.alpha": [1, 0], "seed": 0})
-    for number, trials in enumerate([finished({}), one, [Finished(f.trial, {"demo/mono/map": 0.5}) for f in one]]):
+    for number, trials in enumerate([finished({}), one, [replace(f, scores={"demo/mono/map": 0.5}) for f in one]]):
         path = tmp_path / f"{number}.png"
         alpha_curve("demo", points_of(trials), path)
         picture = imread(path)

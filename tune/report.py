@@ -1,0 +1,52 @@
+"""The sweep's points against each other with significance: the report that `hbtrain compare` gives of them.
+
+Points are judged against the best sampling of a single kind (monolingual or cross-lingual batches only, languages mixed
+or English only), as the question of a sweep is whether a ratio between them is better than that.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from hbtrain.comparison.compare import compare
+from hbtrain.comparison.save import save_comparison
+from hbtrain.config import Config
+from tune.points import SCORES, Finished, benchmarks_of
+
+
+def save_report(finished: Sequence[Finished], folder: Path) -> None:
+    """Write the comparison of the finished trials into `folder`.
+
+    Raises:
+        HbtrainError: there is nothing to compare, or a run's results cannot be read.
+    """
+    runs = [str(one.folder) for one in finished]
+    save_comparison(compare(runs, baseline=_baseline(finished)), folder)
+
+
+def _baseline(finished: Sequence[Finished]) -> str | None:
+    """A run of the best sampling of a single kind, by its mean over seeds; None if the sweep has no such sampling."""
+    single = [one for one in finished if is_single_kind(one.trial.config)]
+    benchmark = benchmarks_of(finished)[0]
+    key = next(
+        (key for key in (f"{benchmark}/{score.key}" for score in reversed(SCORES[:3])) if _all_have(key, finished)),
+        None,
+    )
+    if not single or key is None:
+        return None
+    of_point: dict[str, list[Finished]] = {}
+    for one in single:
+        of_point.setdefault(repr(one.values), []).append(one)
+    best = max(of_point.values(), key=lambda seeds: statistics.mean(one.scores[key] for one in seeds))
+    return str(best[0].folder)
+
+
+def is_single_kind(config: Config) -> bool:
+    """Whether all batches of a run are of one kind."""
+    return config.batching.mode != "hybrid" or config.batching.alpha in (0, 1)
+
+
+def _all_have(key: str, finished: Sequence[Finished]) -> bool:
+    return all(key in one.scores for one in finished)
