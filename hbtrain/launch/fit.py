@@ -16,6 +16,7 @@ from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
 from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.usage import Usage
 from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watchdog_be_first
 from hbtrain.tracking import Tracker
 
@@ -23,8 +24,10 @@ POLL_S = 0.5
 """How often the driver asks for news of training."""
 
 
-def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer) -> int:
+def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
+
+    What it uses is added to `usage`.
 
     Raises:
         TrainingError: training stopped for good.
@@ -62,7 +65,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer)
             failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
-    news = News(tracker, observer, training.steps)
+    news = News(tracker, observer, usage, training.steps)
     watchdog = Watchdog(mailbox, training.step_timeout_s)
     try:
         with news.delivered_from(mailbox), watchdog.watching():
@@ -93,14 +96,15 @@ def _number(resources: ResourcesConfig) -> int | tuple[int, int]:
 
 
 class News:
-    """Hands the workers' events to MLflow and the observer, on a thread of its own.
+    """Hands the workers' events to MLflow and the observer, and keeps count of usage, on a thread of its own.
 
     Attributes:
         last_step: the furthest of all events; `steps` where none came, as when all had been done before.
     """
 
-    def __init__(self, tracker: Tracker, observer: Observer, steps: int) -> None:
+    def __init__(self, tracker: Tracker, observer: Observer, usage: Usage, steps: int) -> None:
         self._tracker = tracker
+        self._usage = usage
         self._observer = observer
         self._steps = steps
         self._furthest: int | None = None
@@ -126,12 +130,21 @@ class News:
         import ray
 
         ended = False
+        self._usage.start()
+        workers = 0
         while not ended:
             ended = done.wait(POLL_S)
+            self._usage.stand(workers)
+            workers = ray.get(mailbox.workers.remote())
             for event in ray.get(mailbox.take.remote()):
                 self._furthest = max(event.step, self._furthest or 0)
+                self._usage.add(event)
                 self._tracker.event(event)
+                if event.pairs:
+                    self._tracker.metrics(self._usage.metrics(), event.step)
                 self._observer.event(event)
+        self._usage.keep()
+        self._tracker.metrics(self._usage.metrics(), self._furthest or 0)
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:

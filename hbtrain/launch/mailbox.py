@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hbtrain.launch.hang import Position
+from hbtrain.launch.hang import FINISHED, Position
 from hbtrain.training.worker import Event
 
 
@@ -43,6 +43,10 @@ class Mailbox:
     def standings(self) -> list[Position]:
         """Where the workers of the latest group stand."""
         return list(self._positions.values())
+
+    def workers(self) -> int:
+        """How many of the latest group have begun and not ended."""
+        return sum(position.marks != FINISHED for position in self._positions.values())
 
     def actor(self, rank: int) -> Any:
         """The worker that has `rank` in the latest group."""

@@ -14,11 +14,13 @@ from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.launch.cluster import connected, run_task
+from hbtrain.launch.estimate import estimate
 from hbtrain.launch.fit import fit
 from hbtrain.launch.observer import Observer, Silent
 from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.tasks import build, score
+from hbtrain.launch.usage import Usage
 from hbtrain.tracking import UNDELIVERED, Tracker
 
 
@@ -53,6 +55,9 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
     config = absolute_paths(config)
     observer.phase("checking the configuration and the sources")
     checked = preflight(config)
+    needs = estimate(config)
+    for line in [] if needs is None else needs.lines():
+        observer.phase(line)
     folder = RunFolder.open(config)
     observer.phase(f"run {folder.name}")
     tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.path / UNDELIVERED)
@@ -60,6 +65,8 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
         if RunFolder(file.parent).is_finished:
             tracker.adopt(file)
     folder.remember(mlflow_run_id=tracker.run_id)
+    if needs is not None:
+        tracker.tags(needs.tags())
     status = "FAILED"
     try:
         # Whatever Ray is given may stand in its logs and on its dashboard.
@@ -101,7 +108,8 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
             _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)
         noun = "worker" if workers == "1" else "workers"
         observer.phase(f"training {config.training.steps} steps on {workers} {noun}")
-        steps = fit(config, folder, tracker, observer)
+        usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
+        steps = fit(config, folder, tracker, observer, usage)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")

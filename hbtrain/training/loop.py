@@ -79,6 +79,8 @@ class Trainer:
                     self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
             if stopped:
+                if not self.meter.is_read:
+                    self._log(done)
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
             self.worker.at("data", done)
@@ -110,7 +112,7 @@ class Trainer:
             "train/gradient_norm": self.engine.gradient_norm,
             "train/workers": float(self.worker.group.world_size),
         }
-        self._tell(Event(step, figures))
+        self._tell(Event(step, figures, pairs=self.meter.pairs, tokens=self.meter.tokens))
 
     def _validate(self, step: int) -> bool:
         """Validate, keep the encoder if it is the best so far; True if it is time to stop."""

@@ -22,7 +22,12 @@ ASIDE = ("validation", "checkpoint")
 
 
 class Meter:
-    """Collects what each step did, and brings it together over ranks when asked."""
+    """Collects what each step did, and brings it together over ranks when asked.
+
+    Attributes:
+        pairs: of the steps that the last reading was about, all ranks together.
+        tokens: of the same, without padding.
+    """
 
     def __init__(self, group: Group, stopwatch: Stopwatch, device: torch.device) -> None:
         self._group = group
@@ -31,6 +36,12 @@ class Meter:
         self._losses: list[Tensor] = []
         self._works: list[Work] = []
         self._latest: Work | None = None
+        self.pairs = self.tokens = 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing to read since the last time."""
+        return not self._works
 
     def start(self) -> None:
         """Training begins now: what came before is not its time."""
@@ -60,13 +71,14 @@ class Meter:
         own = [trained_s, tokens, computed, _memory_gib(), *(seconds.get(phase, 0.0) for phase in PHASES)]
         ranks = self._group.all_gather(torch.tensor(own, dtype=torch.float64, device=self._device)).cpu()
         trained_s = float(ranks[:, 0].mean())
+        self.pairs, self.tokens = sum(len(work.batch) for work in self._works), int(ranks[:, 1].sum())
         figures = {"train/loss": sum(losses) / len(losses)}
         for kind in dict.fromkeys(work.batch.kind for work in self._works):
             of_kind = [loss for work, loss in zip(self._works, losses, strict=True) if work.batch.kind == kind]
             figures[f"train/loss_{kind}"] = sum(of_kind) / len(of_kind)
         figures |= {
-            "train/pairs_per_s": sum(len(work.batch) for work in self._works) / trained_s,
-            "train/tokens_per_s": float(ranks[:, 1].sum()) / trained_s,
+            "train/pairs_per_s": self.pairs / trained_s,
+            "train/tokens_per_s": self.tokens / trained_s,
             "train/padding_share": 1 - float(ranks[:, 1].sum() / ranks[:, 2].sum()),
             "system/memory_peak_gib": float(ranks[:, 3].max()),
         }

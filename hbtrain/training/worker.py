@@ -20,11 +20,15 @@ class Event:
         step: steps done by then.
         metrics: figures under the names that tracking uses, e.g. `train/loss_mono`, `validation/loss`.
         note: a sentence for people, or empty.
+        pairs: that were trained on since the last event that told of any; steps done again count again.
+        tokens: theirs, of all ranks, without padding.
     """
 
     step: int
     metrics: Mapping[str, float]
     note: str = ""
+    pairs: int = 0
+    tokens: int = 0
 
 
 class Mark(Protocol):

@@ -1,0 +1,190 @@
+"""Memory of one rank, in bytes: model states by ZeRO stage, activations, the gathered loss.
+
+What DeepSpeed 0.19.8 holds was measured (`tests/distributed/test_scale_ranks.py`) and differs from the ZeRO paper's
+table (arXiv 1910.02054) in three things: stages 1 to 3 keep a float32 copy of the trained weights even where the model
+is float32; a bucket for gradients is allocated whole, however small the model is; and ZeRO-3 keeps a weight that it has
+gathered until the step's last use of it, as long as uses lie less than `stage3_max_reuse_distance` weights apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hbtrain.planning.shape import BackboneShape
+
+FLOAT = 4
+"""Bytes of a float32 number."""
+
+AVERAGED_AT_ONCE = 500_000_000
+"""Numbers that DeepSpeed copies into one piece to average them, where there is no ZeRO."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """What a DeepSpeed configuration says of ZeRO.
+
+    Attributes:
+        stage: 0 to 3.
+        offload_optimizer: optimizer states, float32 weights and averaged gradients are in the machine's memory.
+        offload_parameters: under stage 3 a rank's part of the weights is there as well.
+        bucket: numbers in a bucket of gradients.
+        buckets: how many there are.
+        reuse_distance: numbers that stage 3 looks ahead for another use of a gathered weight.
+    """
+
+    stage: int = 0
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    bucket: int = 500_000_000
+    buckets: int = 1
+    reuse_distance: int = 1_000_000_000
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Zero:
+        """From `zero_optimization` of a DeepSpeed configuration; what is not there is DeepSpeed's default."""
+        stage = int(section.get("stage", 0))
+        on_cpu = {
+            key: (section.get(key) or {}).get("device") == "cpu" for key in ("offload_optimizer", "offload_param")
+        }
+        contiguous = section.get("contiguous_gradients", True)
+        two = stage in (1, 2) and section.get("overlap_comm")
+        return cls(
+            stage=stage,
+            offload_optimizer=on_cpu["offload_optimizer"],
+            offload_parameters=on_cpu["offload_param"],
+            bucket=_number(section.get("reduce_bucket_size"), cls.bucket),
+            buckets=0 if stage == 0 or not contiguous else 2 if two else 1,
+            reuse_distance=_number(section.get("stage3_max_reuse_distance"), cls.reuse_distance),
+        )
+
+    def keeps_gathered(self, shape: BackboneShape) -> bool:
+        """Whether stage 3 gathers each weight once a step, and holds all of them between.
+
+        From one forward pass to the next lie all parameters, from a forward pass to its backward pass twice the
+        layers at most.
+        """
+        uses_apart = max(shape.parameters, 2 * (shape.parameters - shape.embedding_parameters))
+        return self.stage == 3 and uses_apart <= self.reuse_distance
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes of one rank that do not depend on the batch.
+
+    Attributes:
+        parameters: weights as the model computes with them; under stage 3 the rank's part.
+        masters: float32 copies of the trained weights.
+        optimizer: AdamW's two moments.
+        gradients: at their most, when the backward pass ends.
+        buckets: gradients on their way to other ranks.
+        gathered: weights of other ranks that are held at one time under stage 3.
+        step: copies of gradients when activations are gone: in one piece while stage 0 averages them, in float32
+            while the optimizer steps in bf16.
+        host: all of the above that is in the machine's memory.
+    """
+
+    parameters: int
+    masters: int
+    optimizer: int
+    gradients: int
+    buckets: int
+    gathered: int
+    step: int
+    host: int
+
+    @property
+    def standing(self) -> int:
+        """What is there all the time, on the device."""
+        return self.parameters + self.masters + self.optimizer + self.buckets
+
+
+def model_states(shape: BackboneShape, trained: int, world_size: int, zero: Zero, number_bytes: int) -> States:
+    """Bytes of one rank for weights, gradients and AdamW.
+
+    Args:
+        shape: the backbone, adapters included.
+        trained: how many of its parameters are trained.
+        world_size: ranks.
+        zero: stage and what belongs to it.
+        number_bytes: of a weight: 4 in fp32, 2 in bf16.
+    """
+    held = shape.parameters
+    own_trained = -(-trained // world_size)
+    own_held = -(-held // world_size)
+    if zero.stage == 0:
+        masters = FLOAT * trained if number_bytes < FLOAT else 0
+        step = max(masters, number_bytes * min(trained, AVERAGED_AT_ONCE))
+        return States(number_bytes * held, masters, 2 * FLOAT * trained, number_bytes * trained, 0, 0, step, 0)
+    masters, optimizer = FLOAT * own_trained, 2 * FLOAT * own_trained
+    step = masters if number_bytes < FLOAT else 0
+    parameters = number_bytes * (own_held if zero.stage == 3 else held)
+    averaged = number_bytes * own_trained
+    # Stage 1 reduces when the backward pass is over, and so has every gradient by then.
+    gradients = number_bytes * trained if zero.stage == 1 else averaged
+    largest_layer = max(shape.layer_parameters, shape.embedding_parameters)
+    gathered = (held if zero.keeps_gathered(shape) else min(held, largest_layer)) if zero.stage == 3 else 0
+    host = 0
+    if zero.offload_optimizer:
+        host = masters + optimizer + averaged + step
+        masters = optimizer = step = 0
+        gradients -= averaged
+    if zero.offload_parameters:
+        host, parameters = host + parameters, 0
+    buckets = zero.buckets * zero.bucket * number_bytes
+    return States(parameters, masters, optimizer, gradients, buckets, number_bytes * gathered, step, host)
+
+
+def activation_bytes(
+    shape: BackboneShape,
+    tokens: int,
+    number_bytes: int,
+    checkpointing: bool = False,
+    dropout: bool = True,
+    score_length: int = 0,
+) -> int:
+    """Bytes that the graph of `tokens` tokens, padding included, keeps for the backward pass.
+
+    Per layer and token, for a width h and a feed-forward width f: inputs of the matrices, of attention and of the two
+    normalisations, 8h + 2f numbers, and two dropout masks of h bytes (Korthikanti et al., arXiv 2205.05198, section
+    4.1: 34h bytes at f = 4h in 16 bits). With checkpointing a layer's input, and one layer at a time (section 5).
+
+    Args:
+        shape: the backbone; a static one keeps next to nothing.
+        tokens: that have their graph at one time.
+        number_bytes: of an activation.
+        checkpointing: encoder.gradient_checkpointing.
+        dropout: whether there is any.
+        score_length: tokens of a text, where attention keeps its scores (`attention: eager`); 0 where it does not.
+    """
+    feed_forward = (4 if shape.gated else 2) * shape.intermediate
+    per_token = number_bytes * (8 * shape.hidden + feed_forward) + (2 * shape.hidden if dropout else 0)
+    per_token += shape.heads * score_length * (2 * number_bytes + (1 if dropout else 0))
+    if not checkpointing:
+        return tokens * shape.layers * per_token
+    return tokens * (shape.layers * shape.hidden * number_bytes + per_token)
+
+
+def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int) -> int:
+    """Bytes of the gathered loss on one rank, in float32, above its own embeddings.
+
+    The candidates of all ranks where there are others, their gradient, the gradient of the own queries, and the block
+    of scores, of which two exist when one follows another. Never pairs x candidates.
+
+    Args:
+        pairs: of this rank.
+        candidates: the passages of all ranks, and their hard negatives.
+        dimension: of an embedding.
+        block_rows: loss.block_rows.
+        world_size: ranks.
+    """
+    rows = min(block_rows, pairs)
+    blocks = 2 if pairs > block_rows else 1
+    gathered = candidates * dimension if world_size > 1 else 0
+    gradients = (candidates + pairs) * dimension
+    return FLOAT * (gathered + gradients + blocks * rows * candidates + rows * dimension)
+
+
+def _number(value: object, default: int) -> int:
+    return default if value in (None, "auto") else int(float(str(value)))

@@ -1,0 +1,142 @@
+"""The size of a backbone, from its configuration alone: no weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")
+"""Encoders with segment embeddings and a pooler."""
+
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class BackboneShape:
+    """Sizes that memory, communication and work follow from.
+
+    Attributes:
+        dimension: of an embedding.
+        embedding_parameters: of tokens, positions and segments.
+        layer_parameters: of one layer.
+        other_parameters: normalisation before or after the layers, pooler, dense layers after the transformer.
+        layers: how many; 0 for a static encoder.
+        hidden: width of the residual stream.
+        heads: of attention.
+        intermediate: width of the feed-forward part.
+        gated: whether that part multiplies two projections (SwiGLU).
+        linear: (inputs, outputs) of each matrix of one layer.
+    """
+
+    dimension: int
+    embedding_parameters: int
+    layer_parameters: int = 0
+    other_parameters: int = 0
+    layers: int = 0
+    hidden: int = 0
+    heads: int = 0
+    intermediate: int = 0
+    gated: bool = False
+    linear: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.embedding_parameters + self.layers * self.layer_parameters + self.other_parameters
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Those that every token is multiplied by: an embedding is looked up, which is no work worth counting."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear)
+
+    def lora_parameters(self, rank: int) -> int:
+        """Of adapters on every matrix of every layer."""
+        return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.linear)
+
+    def unfrozen_parameters(self, frozen_layers: int, frozen_embeddings: bool) -> int:
+        """What is trained where the lowest layers, or the embeddings, are left as they are."""
+        frozen = frozen_layers * self.layer_parameters + (self.embedding_parameters if frozen_embeddings else 0)
+        return self.parameters - frozen
+
+
+def static_shape(vocabulary: int, dimension: int) -> BackboneShape:
+    """A bag of token vectors."""
+    return BackboneShape(dimension, vocabulary * dimension)
+
+
+def distilbert_shape(vocabulary: int, positions: int, layers: int, hidden: int, heads: int, intermediate: int) -> (
+    BackboneShape
+):  # fmt: skip
+    """BERT's layers without pooler and segments: `encoder.backbone: transformer`."""
+    embeddings = (vocabulary + positions) * hidden
+    return _encoder(embeddings, 2 * hidden, layers, hidden, heads, intermediate)
+
+
+def transformers_shape(config: Mapping[str, Any]) -> BackboneShape | None:
+    """The shape of a Hugging Face model, from its `config.json`; None for an architecture whose formula is not here."""
+    kind = config.get("model_type")
+    try:
+        if kind == "distilbert":
+            return distilbert_shape(
+                config["vocab_size"],
+                config["max_position_embeddings"],
+                config["n_layers"],
+                config["dim"],
+                config["n_heads"],
+                config["hidden_dim"],
+            )
+        if kind in BERT_LIKE:
+            hidden = config["hidden_size"]
+            rows = config["vocab_size"] + config["max_position_embeddings"] + config["type_vocab_size"]
+            sizes = (config["num_hidden_layers"], hidden, config["num_attention_heads"], config["intermediate_size"])
+            return _encoder(rows * hidden, 2 * hidden + hidden * hidden + hidden, *sizes)
+        if kind in DECODERS:
+            return _decoder(config)
+    except KeyError:  # a configuration that leaves a size to its class's default
+        pass
+    return None
+
+
+def sentence_transformer_shape(read: Callable[[str], Any]) -> BackboneShape | None:
+    """The shape of a model from its files; None where they are not there, or its architecture is not known here.
+
+    Args:
+        read: the content of a JSON file of the model by its path in there, or None.
+    """
+    modules = read("modules.json") or [{"type": "Transformer", "path": ""}]
+    shape: BackboneShape | None = None
+    for module in modules:
+        kind = module["type"].rpartition(".")[2]
+        place = f"{module['path']}/" if module["path"] else ""
+        if kind == "Transformer":
+            shape = transformers_shape(read(f"{place}config.json") or {})
+        elif kind == "Dense" and shape is not None:
+            dense = read(f"{place}config.json") or {}
+            inputs, outputs = dense.get("in_features"), dense.get("out_features")
+            if inputs is None or outputs is None:
+                return None
+            more = inputs * outputs + (outputs if dense.get("bias", True) else 0)
+            shape = replace(shape, dimension=outputs, other_parameters=shape.other_parameters + more)
+    return shape
+
+
+def _encoder(embeddings: int, other: int, layers: int, hidden: int, heads: int, intermediate: int) -> BackboneShape:
+    linear = ((hidden, hidden),) * 4 + ((hidden, intermediate), (intermediate, hidden))
+    biases = 4 * hidden + intermediate + hidden
+    layer = sum(inputs * outputs for inputs, outputs in linear) + biases + 4 * hidden  # two normalisations
+    return BackboneShape(hidden, embeddings, layer, other, layers, hidden, heads, intermediate, False, linear)
+
+
+def _decoder(config: Mapping[str, Any]) -> BackboneShape:
+    kind, hidden, heads = config["model_type"], config["hidden_size"], config["num_attention_heads"]
+    intermediate = config["intermediate_size"]
+    width = config.get("head_dim") or hidden // heads
+    queries, keys = heads * width, (config.get("num_key_value_heads") or heads) * width
+    attention = ((hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden))
+    linear = (*attention, (hidden, intermediate), (hidden, intermediate), (intermediate, hidden))
+    layer = sum(inputs * outputs for inputs, outputs in linear) + 2 * hidden
+    layer += {"qwen2": queries + 2 * keys, "qwen3": 2 * width}.get(kind, 0)
+    embeddings = config["vocab_size"] * hidden
+    layers = config["num_hidden_layers"]
+    return BackboneShape(hidden, embeddings, layer, hidden, layers, hidden, heads, intermediate, True, linear)
