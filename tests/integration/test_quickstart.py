@@ -46,6 +46,7 @@ def test_training_works(run):
 
 
 def test_terminal_shows_progress_and_what_comes_next(output, run):
+    assert "a worker needs at most" in output
     assert "training 400 steps on 2 workers" in output
     assert "step 400/400" in output
     for word in ("loss mono", "cross", "pairs/s", "s left", "before", "after", "rank distance"):
@@ -98,6 +99,9 @@ def test_mlflow_has_the_run(run, folder):
     after = metrics(run / "results")
     assert found.data.metrics["eval/demo/multi/map"] == pytest.approx(after["demo/multi/map"])
     assert found.data.metrics["eval/demo/cross/recall_at_10"] == pytest.approx(after["demo/cross/recall@10"])
+    assert found.data.metrics["usage/pairs"] == 400 * 128
+    assert 0 < found.data.metrics["usage/tokens"] < int(found.data.tags["estimate.tokens_at_most"])
+    assert found.data.metrics["usage/worker_hours"] > 0
     history = client.get_metric_history(found.info.run_id, "eval/demo/multi/map")
     assert [point.step for point in history] == [0, 400]
     assert len(client.get_metric_history(found.info.run_id, "train/loss_cross")) == 20

@@ -43,12 +43,21 @@ def test_a_killed_driver_is_continued_by_the_same_command(tmp_path):
     with Command(tmp_path, *arguments) as command:
         command.wait_for("checkpoint of step 100 kept", 150)
         command.kill_all()
+    (folder,) = (tmp_path / "runs").glob("quickstart-*")
+    used = json.loads((folder / "run.json").read_text())["usage"]
+    assert used["pairs"] >= 90 * 256
     with Command(tmp_path, *arguments) as command:
         assert command.finish(200) == 0, command.output
         assert "goes on from the checkpoint of step" in command.output
     (run,) = mlflow_runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
+    # The first attempt's work, and the second's from its checkpoint on; steps done twice count twice.
+    metrics = run.data.metrics
+    assert 300 * 256 <= metrics["usage/pairs"] < used["pairs"] + 300 * 256
+    assert (metrics["usage/pairs"] - used["pairs"]) % 256 == 0
+    assert metrics["usage/worker_hours"] > used["worker_s"] / 3600 > 0
+    assert run.data.tags["estimate.pairs"] == str(300 * 256)
 
 
 def test_ctrl_c_is_one_line(tmp_path):

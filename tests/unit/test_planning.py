@@ -1,5 +1,7 @@
 """The formulas of hbtrain.planning against real models, autograd's saved tensors, and allocations of the loss."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -23,7 +25,7 @@ from hbtrain.planning.memory import Zero, activation_bytes, loss_bytes, model_st
 from hbtrain.planning.scale import Hardware, Workload, largest_batch, simulate
 from hbtrain.planning.shape import BackboneShape, static_shape, transformers_shape
 from hbtrain.planning.work import encoder_flops, forward_flops
-from tests.bench.simulate_scale import XLMR_BASE, XLMR_LARGE
+from tests.bench.simulate_scale import XLMR_BASE, XLMR_LARGE, tables, written
 from tests.unit.tiny_models import encoder_config, save_bert, save_decoder, save_labse
 
 SMALL = {"vocab_size": 101, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -243,3 +245,8 @@ def test_an_estimate_with_gpus_says_by_what_rate():
 
 def test_no_estimate_of_what_is_not_known():
     assert estimate(load_config("quickstart", {"encoder.backbone": "./nowhere"})) is None
+
+
+def test_the_page_holds_the_scripts_tables():
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert written(page, tables(Workload(), Hardware())) == page, "run tests/bench/simulate_scale.py --write docs/scale.md"
