@@ -90,13 +90,14 @@ class Estimate:
         parts = {
             "weights": s.parameters + s.gathered,
             "optimizer": s.masters + s.optimizer,
-            "gradients": s.gradients + s.buckets,
+            "gradients": s.gradients,
+            "their bucket": s.buckets,
             "activations": self.activations,
             "loss": self.loss,
         }
         told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
         host = f", and {_size(s.host)} offloaded" if s.host else ""
-        first = f"a worker needs at most {_size(self.memory)} ({told}){host}"
+        first = f"a worker needs at most {_size(self.memory)} beside its libraries ({told}){host}"
         second = (
             f"{_short(self.parameters)} parameters; {_short(self.pairs)} pairs, {_short(self.tokens)} tokens at most"
         )
@@ -125,6 +126,8 @@ def estimate(config: Config) -> Estimate | None:
     else:
         trained = shape.unfrozen_parameters(min(encoder.freeze_layers, shape.layers), encoder.freeze_embeddings)
     zero = Zero.of(deepspeed_config(config, workers).get("zero_optimization") or {})
+    if not config.resources.use_gpu:  # main memory is taken as it is written to, and the bucket's rest never is
+        zero = replace(zero, bucket=min(zero.bucket, trained))
     per_pair = {encoder.max_query_tokens: 1}
     sides = 2 + int(config.loss.hard_negatives > 0)
     passages = 1 + config.loss.hard_negatives

@@ -45,6 +45,7 @@ ZERO = {
 TINY = distilbert_shape(1500, 512, 2, 64, 2, 128)
 """The transformer of tests/distributed/test_scale_ranks.py, whose engines were measured."""
 
+GPUS = tuple(f"{w} GPU{'s'[: w > 1]}" for w in WORLD_SIZES)
 GB, GIB = 1e9, 2**30
 
 
@@ -87,7 +88,7 @@ def _states(backbones: dict[str, BackboneShape], work: Workload) -> str:
                 s = model_states(shape, shape.parameters, world_size, zero, work.number_bytes)
                 row.append(f"{(s.standing + s.gradients + s.gathered) / GIB:.2f}")
             rows.append(row)
-    return table(["GiB a GPU", *(f"{w} GPUs" for w in WORLD_SIZES)], rows)
+    return table(["GiB a GPU", *GPUS], rows)
 
 
 def _memory(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardware) -> str:
@@ -99,7 +100,7 @@ def _memory(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardw
             steps = [simulate(shape, w, ZERO["1"], how, hardware) for w in WORLD_SIZES]
             activations = f"{steps[0].activations / GIB:.2f}"
             rows.append([f"{name}, {way}", activations, *(f"{s.memory / GIB:.1f}" for s in steps)])
-    return table(["GiB a GPU, ZeRO 1", "of it activations", *(f"{w} GPUs" for w in WORLD_SIZES)], rows)
+    return table(["GiB a GPU, ZeRO 1", "of it activations", *GPUS], rows)
 
 
 def _communication(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardware) -> str:
@@ -111,7 +112,7 @@ def _communication(backbones: dict[str, BackboneShape], work: Workload, hardware
             rows.append([f"{name}, ZeRO {label}", *(f"{s.model_sent / GB:.2f}" for s in steps)])
         steps = [simulate(shape, w, ZERO["1"], work, hardware) for w in WORLD_SIZES]
         rows.append([f"{name}, embeddings of the loss", *(f"{s.embeddings_sent / GB:.3f}" for s in steps)])
-    return table(["GB sent by a GPU in a step", *(f"{w} GPUs" for w in WORLD_SIZES)], rows)
+    return table(["GB sent by a GPU in a step", *GPUS], rows)
 
 
 def _time(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardware) -> str:
@@ -145,7 +146,7 @@ def _loss(backbones: dict[str, BackboneShape], work: Workload) -> str:
             ours = loss_bytes(work.pairs_per_rank, batch, shape.dimension, work.block_rows, world_size)
             row.append(f"{ours / 2**20:,.0f} ({4 * batch**2 / 2**20:,.0f})")
         rows.append(row)
-    return table(["MiB (a full B x B matrix alone)", *(f"{w} GPUs" for w in WORLD_SIZES)], rows)
+    return table(["MiB (a full B x B matrix alone)", *GPUS], rows)
 
 
 def _measured() -> str:

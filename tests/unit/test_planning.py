@@ -218,6 +218,7 @@ def test_estimate_of_a_recipe():
     loss = 3 * embedding_messages(128, dimension).all_gather
     assert needs.sent == (messages + loss) // 2
     assert needs.gpu_hours == 0
+    assert needs.states.buckets == 4 * needs.parameters, "no GPU: what is not written to takes no memory"
     first, second = needs.lines()
     assert first.startswith("a worker needs at most ")
     assert "51,200 pairs" in second
@@ -239,6 +240,7 @@ def test_an_estimate_of_adapters_trains_little(tmp_path):
 def test_an_estimate_with_gpus_says_by_what_rate():
     config = load_config("quickstart", {"resources.use_gpu": True, "encoder.backbone": "transformer"})
     needs = estimate(config)
+    assert needs.states.buckets == 4 * 500_000_000
     assert needs.gpu_hours == pytest.approx(needs.flops / (0.4 * 19.5e12) / 3600)
     assert "GPU-hours at 40% of 19.5 TFLOP/s" in needs.lines()[1]
 
@@ -249,4 +251,6 @@ def test_no_estimate_of_what_is_not_known():
 
 def test_the_page_holds_the_scripts_tables():
     page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
-    assert written(page, tables(Workload(), Hardware())) == page, "run tests/bench/simulate_scale.py --write docs/scale.md"
+    assert written(page, tables(Workload(), Hardware())) == page, (
+        "run tests/bench/simulate_scale.py --write docs/scale.md"
+    )
