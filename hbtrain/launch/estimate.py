@@ -120,11 +120,7 @@ def estimate(config: Config) -> Estimate | None:
         return None
     encoder, batching, training = config.encoder, config.batching, config.training
     workers, number_bytes = config.resources.max_workers, 2 if encoder.precision == "bf16" else 4
-    if encoder.lora is not None:
-        trained = shape.lora_parameters(encoder.lora.rank)
-        shape = replace(shape, other_parameters=shape.other_parameters + trained)
-    else:
-        trained = shape.unfrozen_parameters(min(encoder.freeze_layers, shape.layers), encoder.freeze_embeddings)
+    shape, trained = _trained(shape, encoder)
     zero = Zero.of(deepspeed_config(config, workers).get("zero_optimization") or {})
     if not config.resources.use_gpu:  # main memory is taken as it is written to, and the bucket's rest never is
         zero = replace(zero, bucket=min(zero.bucket, trained))
@@ -166,6 +162,14 @@ def estimate(config: Config) -> Estimate | None:
         precision=encoder.precision,
         zero_stage=zero.stage,
     )
+
+
+def _trained(shape: BackboneShape, encoder: EncoderConfig) -> tuple[BackboneShape, int]:
+    """The shape with adapters, if there are any, and how many parameters are trained."""
+    if encoder.lora is None:
+        return shape, shape.unfrozen_parameters(min(encoder.freeze_layers, shape.layers), encoder.freeze_embeddings)
+    adapters = shape.lora_parameters(encoder.lora.rank)
+    return replace(shape, other_parameters=shape.other_parameters + adapters), adapters
 
 
 def backbone_shape(config: EncoderConfig) -> BackboneShape | None:

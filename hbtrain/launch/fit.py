@@ -27,8 +27,6 @@ POLL_S = 0.5
 def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
 
-    What it uses is added to `usage`.
-
     Raises:
         TrainingError: training stopped for good.
     """
