@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 
 import hbtrain
@@ -26,6 +26,7 @@ app = App(
     help="Train multilingual retrievers on hybrid batches, and evaluate them in three settings.",
     version=hbtrain.__version__,
     help_format="plaintext",
+    default_parameter=Parameter(negative=()),  # no --no-paper, no --empty-languages
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
 for command in (train, verify, evaluate, evaluate_run, compare, search, mine, recipes, keys):
