@@ -57,7 +57,9 @@ def test_a_sweep_and_the_same_again(tmp_path):
         assert float(rows[alpha]["multi/map mean"]) == pytest.approx(scored, abs=1e-6)
         assert f"{scored:.3f}" in parent.data.tags["mlflow.note.content"]
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"alpha-curve-demo.png", "space.yaml", "summary.csv", "summary.md"}
+    assert artifacts == {"alpha-curve-demo.png", "report", "space.yaml", "summary.csv", "summary.md"}
+    report = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report/report.html", "report/comparison.csv", "report/settings-demo.png"} <= report
 
     models = {trial: (trial / "model" / "model.safetensors").stat().st_mtime_ns for trial in trials}
     output = sweep(tmp_path)
