@@ -74,6 +74,14 @@ def encoder(tmp_path_factory):
     return Encoder.load(str(path), device="cpu")
 
 
+def title(process):
+    """What a process calls itself; nothing if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def options(cache, **changes):
     return SearchOptions(**({"rows_per_shard": 60, "block_rows": 16, "cache": cache} | changes))
 
@@ -104,7 +112,7 @@ def test_a_killed_actor_is_replaced_and_its_block_done_again(cluster, encoder, h
     def kill(side, done, total):
         """Kill an actor that encodes, after the first block."""
         if not killed:
-            victim = next(p for p in psutil.Process().children(recursive=True) if "_Host" in " ".join(p.cmdline()))
+            victim = next(p for p in psutil.Process().children(recursive=True) if "_Host" in title(p))
             victim.kill()
             killed.append(victim.pid)
 
