@@ -64,14 +64,8 @@ class Command:
 
     def train_workers(self, root=None):
         """The Ray Train worker processes below this command, or below process `root` (a node's)."""
-        found = []
-        for process in psutil.Process(root or self.process.pid).children(recursive=True):
-            try:
-                if "TrainWorker" in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        processes = psutil.Process(root or self.process.pid).children(recursive=True)
+        return [process for process in processes if "TrainWorker" in title(process)]
 
     def kill_all(self):
         """kill -9 the command and all below it."""
@@ -85,3 +79,11 @@ class Command:
             except psutil.Error:
                 continue
         self.process.wait(10)
+
+
+def title(process):
+    """What a process calls itself; nothing if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -8,7 +8,7 @@ import pytest
 
 from hbtrain.config import load_config, to_yaml
 from tests.faults.server import MlflowServer
-from tests.integration.command import Command
+from tests.integration.command import Command, title
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -44,7 +44,7 @@ def test_a_run_leaves_no_secret_behind(tmp_path):
 def session_folder(command):
     """Ray's folder of this command's cluster."""
     for process in psutil.Process(command.process.pid).children(recursive=True):
-        found = re.search(r"/tmp/ray/session_[0-9_-]+", " ".join(process.cmdline()))
+        found = re.search(r"/tmp/ray/session_[0-9_-]+", title(process))
         if found and Path(found[0]).is_dir():
             return Path(found[0])
     raise AssertionError("no Ray session below the command")

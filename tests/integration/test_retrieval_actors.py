@@ -14,6 +14,7 @@ from hbtrain.retrieval.collection import SearchOptions, embed_collection, rank_c
 from hbtrain.retrieval.encoding import cached_embeddings
 from hbtrain.retrieval.ranks import exact_search
 from hbtrain.retrieval.store import EmbeddingStore
+from tests.integration.command import title
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
 
@@ -72,14 +73,6 @@ def encoder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model"
     Encoder.build(encoder_config("transformer"), lambda: TEXTS, 0).save(path)
     return Encoder.load(str(path), device="cpu")
-
-
-def title(process):
-    """What a process calls itself; nothing if it has just ended."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def options(cache, **changes):
