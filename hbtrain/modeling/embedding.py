@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hbtrain.modeling.features import Features, is_padded, join_bags, row_count
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-    from hbtrain.modeling.features import Features
 
 
 class EmbeddingModule(nn.Module):
@@ -43,7 +43,11 @@ class EmbeddingModule(nn.Module):
         """
         # Read here, where a wrapper that spreads parameters over ranks (ZeRO-3) has gathered them.
         scale = None if self.log_scale is None else self.log_scale.float().exp()
-        return [embed(self.model, features) for features in batches], scale
+        if any(is_padded(features) for features in batches):
+            return [embed(self.model, features) for features in batches], scale
+        # Each call of an embedding bag has a gradient of the size of the vocabulary, so there is one.
+        vectors_BD = embed(self.model, join_bags(batches))
+        return list(vectors_BD.split([row_count(features) for features in batches])), scale
 
 
 def embed(model: SentenceTransformer, features: Features, **forward_kwargs: Any) -> Tensor:

@@ -6,6 +6,8 @@ static encoder's are bags: `input_ids` [all tokens] and `offsets` [B], where eac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,11 @@ Features = dict[str, Tensor]
 def row_count(features: Features) -> int:
     """B, the texts of a batch."""
     return len(features["offsets"]) if "offsets" in features else len(features["input_ids"])
+
+
+def is_padded(features: Features) -> bool:
+    """Whether a short text costs what the longest of its batch does."""
+    return "offsets" not in features
 
 
 def token_counts(features: Features) -> Tensor:
@@ -47,6 +54,16 @@ def select_rows(features: Features, rows_R: Tensor) -> Features:
 def truncate_bags(features: Features, limit: int) -> Features:
     """Bags of tokens with at most `limit` tokens each."""
     return _take(features, features["offsets"], (_ends(features) - features["offsets"]).clamp(max=limit))
+
+
+def join_bags(batches: Sequence[Features]) -> Features:
+    """Several batches of bags as one."""
+    sizes = torch.tensor([0, *(len(batch["input_ids"]) for batch in batches[:-1])])
+    starts = torch.cumsum(sizes, 0).tolist()
+    return {
+        "input_ids": torch.cat([batch["input_ids"] for batch in batches]),
+        "offsets": torch.cat([batch["offsets"] + start for batch, start in zip(batches, starts, strict=True)]),
+    }
 
 
 def _select_bags(features: Features, rows_R: Tensor) -> Features:

@@ -15,7 +15,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.modeling.features import Features, token_counts
+from hbtrain.modeling.features import Features, is_padded, token_counts
 from hbtrain.modeling.gather import Group
 from hbtrain.modeling.loss import PairIds, Sizes
 from hbtrain.training.chunks import Chunk, chunked, chunks_within, padded_tokens
@@ -26,7 +26,8 @@ AHEAD = 4
 BUCKET_ROWS = 16
 MOST_BUCKETS = 4
 """Where the whole graph is kept, each side is embedded in batches of similar length: as many of them as have so many
-rows on every rank, and no more than that."""
+rows on every rank, and no more than that. Bags of tokens stay whole: they have no padding to save, and each batch costs
+a gradient of the size of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Feed:
         if self._training.chunk_tokens is not None:
             return chunked(sides, chunks_within(sides, self._training.chunk_tokens, fewest), 1)
         count = min(self._training.chunks, fewest)
-        buckets = min(MOST_BUCKETS, max(1, fewest // BUCKET_ROWS)) if count == 1 else 1
+        padded = any(is_padded(side) for side in sides if side is not None)
+        buckets = min(MOST_BUCKETS, max(1, fewest // BUCKET_ROWS)) if count == 1 and padded else 1
         return chunked(sides, count, buckets)
 
 
