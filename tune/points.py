@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune.space import SEED, Trial
+from tune.space import SEED, Trial, short_name, shown
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,24 @@ class Point:
     runs: list[Mapping[str, float]]
     """Scores, one mapping a seed."""
 
+    @property
+    def label(self) -> str:
+        """What sets it apart, such as `alpha=0.3`."""
+        return " ".join(f"{short_name(key)}={shown(value)}" for key, value in self.values.items())
+
     def of(self, key: str) -> list[float]:
         """The score `key` of every seed."""
         return [scores[key] for scores in self.runs]
+
+    def mean(self, key: str) -> float:
+        """The mean of score `key` over seeds."""
+        return statistics.mean(self.of(key))
+
+    def shown(self, key: str, form: str) -> str:
+        """`0.537 ± 0.003`: the mean of score `key` and its standard deviation; without the second for one seed."""
+        values = self.of(key)
+        mean = format(self.mean(key), form)
+        return f"{mean} ± {format(spread(values), form)}" if len(values) > 1 else mean
 
 
 def points_of(finished: Sequence[Finished]) -> list[Point]:
@@ -69,6 +84,12 @@ def points_of(finished: Sequence[Finished]) -> list[Point]:
         else:
             known.runs.append(one.scores)
     return points
+
+
+def losses(points: Sequence[Point], benchmark: str, score: Score) -> list[float]:
+    """The mean of `score` at each point, with its sign such that less is better."""
+    means = [point.mean(f"{benchmark}/{score.key}") for point in points]
+    return [-mean for mean in means] if score.higher_is_better else means
 
 
 def benchmarks_of(finished: Sequence[Finished]) -> list[str]:

@@ -7,23 +7,43 @@ or English only), as the question of a sweep is whether a ratio between them is 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from hbtrain.comparison.compare import compare
-from hbtrain.comparison.save import save_comparison
+from hbtrain.comparison.compare import Comparison, compare
+from hbtrain.comparison.words import ALL
 from hbtrain.config import Config
-from tune.points import SCORES, Finished, benchmarks_of
+from tune.points import SCORES, Finished, benchmarks_of, points_of
 
 
-def save_report(finished: Sequence[Finished], folder: Path) -> None:
-    """Write the comparison of the finished trials into `folder`.
+@dataclass(frozen=True)
+class Judged:
+    """The points of a sweep, compared."""
+
+    comparison: Comparison
+    marks: Mapping[tuple[str, str], str]
+    """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽}, where there is a mark."""
+
+
+def judge(finished: Sequence[Finished]) -> Judged | None:
+    """The finished trials, compared; None if they are fewer than two points.
 
     Raises:
-        HbtrainError: there is nothing to compare, or a run's results cannot be read.
+        HbtrainError: a run's results cannot be read.
     """
-    runs = [str(one.folder) for one in finished]
-    save_comparison(compare(runs, baseline=_baseline(finished)), folder)
+    points = points_of(finished)
+    if len(points) < 2:
+        return None
+    comparison = compare([str(one.folder) for one in finished], baseline=_baseline(finished))
+    labels = {one.folder: point.label for point in points for one in finished if one.values == point.values}
+    level = comparison.method.level
+    of_system = {system.label: labels[system.runs[0].results.parent] for system in comparison.systems}
+    marks = {
+        (of_system[e.system], f"{e.score.benchmark}/{e.score.setting}/{e.score.metric}"): e.mark(level)
+        for e in comparison.estimates
+        if e.score.part == ALL and e.mark(level)
+    }
+    return Judged(comparison, marks)
 
 
 def _baseline(finished: Sequence[Finished]) -> str | None:

@@ -10,15 +10,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hbtrain.comparison.save import save_comparison
+from hbtrain.comparison.tables import marks_legend
 from hbtrain.config import Config, absolute_paths, override, to_flat
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.usage import metrics_of, total_usage
 from hbtrain.tracking import Tracker, tracking_uri
-from tune.points import Finished, points_of
-from tune.report import save_report
+from tune.points import Finished
+from tune.report import Judged, judge
 from tune.space import Space, Trial, base_config, shown, trials_of
 from tune.summary import save_summary, summary_markdown, summary_tables
 
@@ -67,10 +70,11 @@ def run_sweep(space: Space) -> None:
         ready = [_placed(trial, folder, tracker) for trial in trials]
         failures = _train(ready, folder, console)
         finished = [done for trial in ready if (done := _finished(trial)) is not None]
-        save_summary(finished, failures, folder.path)
-        tracker.describe(summary_markdown(finished, failures))
-        _keep(folder, tracker)
-        _report(finished, folder, tracker, console)
+        judged = _report(finished, folder, tracker, console)
+        for file in save_summary(finished, failures, folder.path, judged):
+            tracker.artifact(file)
+        tracker.describe(summary_markdown(finished, failures, judged))
+        tracker.metrics(metrics_of(total_usage(RunFolder(file.parent) for file in folder.path.glob("*/run.json"))), 0)
         if failures:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in failures.items())
             raise TrainingError(
@@ -84,7 +88,7 @@ def run_sweep(space: Space) -> None:
         undelivered = tracker.finish(status)
         if undelivered:
             console.print(undelivered, highlight=False, soft_wrap=True)
-    _show(console, finished, folder, tracker)
+    _show(console, finished, judged, folder, tracker)
 
 
 def _check(trials: Sequence[Trial], base: Config) -> None:
@@ -152,30 +156,31 @@ def _finished(trial: Trial) -> Finished | None:
     return None
 
 
-def _keep(folder: SweepFolder, tracker: Tracker) -> None:
-    for file in sorted([*folder.path.glob("summary.*"), *folder.path.glob("alpha-curve-*.png")]):
-        tracker.artifact(file)
-
-
-def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker, console: Console) -> None:
+def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker, console: Console) -> Judged | None:
     """The comparison of all points, where there are several; a sweep does not fail for want of it."""
-    if len(points_of(finished)) < 2:
-        return
     try:
-        save_report(finished, folder.report)
+        judged = judge(finished)
+        if judged is not None:
+            save_comparison(judged.comparison, folder.report)
+            tracker.artifact(folder.report, "report")
     except HbtrainError as error:
         console.print(f"no report: {error}", highlight=False, soft_wrap=True)
-    else:
-        tracker.artifact(folder.report, "report")
+        return None
+    return judged
 
 
-def _show(console: Console, finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker) -> None:
-    for table in summary_tables(finished):
+def _show(
+    console: Console, finished: Sequence[Finished], judged: Judged | None, folder: SweepFolder, tracker: Tracker
+) -> None:
+    for table in summary_tables(finished, judged):
         console.print()
         console.print(table)
+    if judged is not None:
+        console.print(marks_legend(judged.comparison), style="dim", highlight=False)
     report = folder.report / "report.html"
     lines = [
         f"summary  {folder.path}",
+        f"best     hbtrain train {folder.path / 'best.yaml'}",
         *([f"report   {report}"] if report.exists() else []),
         f"MLflow   run {tracker.run_id}",
     ]

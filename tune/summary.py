@@ -8,39 +8,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hbtrain.comparison.tables import marks_legend
 from hbtrain.errors import StorageError
+from tune.best import save_recipe
 from tune.curve import alpha_curve, is_curve
-from tune.points import SCORES, Finished, Point, benchmarks_of, points_of, scores_of, spread
+from tune.front import front_picture, has_front
+from tune.points import SCORES, Finished, Point, Score, benchmarks_of, losses, points_of, scores_of, spread
+from tune.report import Judged
 from tune.space import short_name, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def mean_and_spread(values: Sequence[float], form: str) -> str:
-    """`0.537 ± 0.003`; without the second part for a single value."""
-    mean = format(statistics.mean(values), form)
-    return f"{mean} ± {format(spread(values), form)}" if len(values) > 1 else mean
-
-
-def summary_markdown(finished: Sequence[Finished], failures: Mapping[str, str]) -> str:
-    """A table for each benchmark, the best mean of a column in bold; and what failed."""
+def summary_markdown(finished: Sequence[Finished], failures: Mapping[str, str], judged: Judged | None = None) -> str:
+    """A table for each benchmark, the best mean of a column in bold, with marks of significance; and what failed."""
     points = points_of(finished)
     parts = []
     for benchmark in benchmarks_of(finished):
-        head, rows, best = _cells(benchmark, points)
+        head, rows, best = _cells(benchmark, points, judged)
         keys = len(points[0].values)
         lines = [f"| {' | '.join(head)} |", f"|{' --- |' * keys}{' ---: |' * (len(head) - keys)}"]
         for i, row in enumerate(rows):
             marked = [f"**{cell}**" if best.get(column) == i else cell for column, cell in enumerate(row)]
             lines.append(f"| {' | '.join(marked)} |")
         parts.append(f"**{benchmark}**, mean ± standard deviation over seeds, best mean in bold\n\n" + "\n".join(lines))
+    if judged is not None:
+        parts.append(marks_legend(judged.comparison))
     if failures:
         parts.append("Failed:\n\n" + "\n".join(f"- {label}: {reason}" for label, reason in failures.items()))
     return "\n\n".join(parts)
 
 
-def summary_tables(finished: Sequence[Finished]) -> list[Table]:
+def summary_tables(finished: Sequence[Finished], judged: Judged | None = None) -> list[Table]:
     """The same tables for a terminal."""
     from rich.table import Table
     from rich.text import Text
@@ -48,7 +48,7 @@ def summary_tables(finished: Sequence[Finished]) -> list[Table]:
     points = points_of(finished)
     tables = []
     for benchmark in benchmarks_of(finished):
-        head, rows, best = _cells(benchmark, points)
+        head, rows, best = _cells(benchmark, points, judged)
         table = Table(title=f"{benchmark}: mean ± standard deviation over seeds")
         for column, title in enumerate(head):
             table.add_column(title, justify="left" if column < len(points[0].values) else "right")
@@ -58,24 +58,44 @@ def summary_tables(finished: Sequence[Finished]) -> list[Table]:
     return tables
 
 
-def save_summary(finished: Sequence[Finished], failures: Mapping[str, str], folder: Path) -> None:
-    """Write `summary.md`, `summary.csv` and, for a sweep over alpha, `alpha-curve-<benchmark>.png` into `folder`.
+def save_summary(
+    finished: Sequence[Finished],
+    failures: Mapping[str, str],
+    folder: Path,
+    judged: Judged | None = None,
+    objectives: Sequence[Score] = (),
+) -> list[Path]:
+    """Write the table (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`) and `best.yaml`.
+
+    Returns the files, those that this sweep has.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     points = points_of(finished)
+    made = [folder / "summary.md", folder / "summary.csv"]
     try:
-        (folder / "summary.md").write_text(summary_markdown(finished, failures) + "\n", encoding="utf-8")
-        _write_csv(folder / "summary.csv", benchmarks_of(finished), points)
-        if is_curve(points):
-            for benchmark in benchmarks_of(finished):
-                alpha_curve(benchmark, points, folder / f"alpha-curve-{benchmark}.png")
+        made[0].write_text(summary_markdown(finished, failures, judged) + "\n", encoding="utf-8")
+        _write_csv(made[1], benchmarks_of(finished), points)
+        for benchmark in benchmarks_of(finished):
+            for applies, draw, name in (
+                (is_curve(points), alpha_curve, "alpha-curve"),
+                (has_front(benchmark, points), front_picture, "pareto-front"),
+            ):
+                if applies:
+                    made.append(folder / f"{name}-{benchmark}.png")
+                    draw(benchmark, points, made[-1])
+        if finished:
+            made.append(folder / "best.yaml")
+            save_recipe(finished, made[-1], objectives)
     except OSError as error:
         raise StorageError(f"cannot write the summary to {folder}: {error.strerror or error}") from error
+    return made
 
 
-def _cells(benchmark: str, points: Sequence[Point]) -> tuple[list[str], list[list[str]], dict[int, int]]:
+def _cells(
+    benchmark: str, points: Sequence[Point], judged: Judged | None
+) -> tuple[list[str], list[list[str]], dict[int, int]]:
     """Titles, cells, and {column: row of its best mean} where there is more than one row."""
     scores = scores_of(benchmark, points)
     keys = list(points[0].values)
@@ -84,16 +104,21 @@ def _cells(benchmark: str, points: Sequence[Point]) -> tuple[list[str], list[lis
         [
             *map(shown, point.values.values()),
             str(len(point.runs)),
-            *(mean_and_spread(point.of(f"{benchmark}/{score.key}"), score.form) for score in scores),
+            *(_cell(point, f"{benchmark}/{score.key}", score.form, judged) for score in scores),
         ]
         for point in points
     ]
     best: dict[int, int] = {}
     for column, score in enumerate(scores, start=len(keys) + 1):
-        means = [statistics.mean(point.of(f"{benchmark}/{score.key}")) for point in points]
+        worst_last = losses(points, benchmark, score)
         if len(points) > 1:
-            best[column] = means.index(max(means) if score.higher_is_better else min(means))
+            best[column] = worst_last.index(min(worst_last))
     return head, rows, best
+
+
+def _cell(point: Point, key: str, form: str, judged: Judged | None) -> str:
+    mark = judged.marks.get((point.label, key), "") if judged is not None else ""
+    return f"{point.shown(key, form)} {mark}".rstrip()
 
 
 def _write_csv(path: Path, benchmarks: Sequence[str], points: Sequence[Point]) -> None:

@@ -74,15 +74,29 @@ def language_tables(comparison: Comparison) -> list[Table]:
 def legend(comparison: Comparison) -> str:
     """How to read marks, intervals and spreads."""
     method = comparison.method
-    several = max(len(system.runs) for system in comparison.systems) > 1
-    spread = "± standard deviation over seeds. " if several else ""
-    hollow = "Hollow △ ▽: so over questions, but seeds of the two overlap. " if several else ""
-    single = "" if several else "One run each: nothing is said about other seeds. "
+    spread = "± standard deviation over seeds. " if _several(comparison) else ""
     return (
-        f"{spread}Below: {method.confidence:.0%} bootstrap interval over questions. "
-        f"▲ better, ▼ worse than {comparison.baseline}: paired permutation test over questions, a question in all "
-        f"languages being one unit, Holm-adjusted p ≤ {method.level:g}. {hollow}{single}Bold: best of a column."
+        f"{spread}Below: {method.confidence:.0%} bootstrap interval over questions. {marks_legend(comparison)} "
+        "Bold: best of a column."
     )
+
+
+def marks_legend(comparison: Comparison) -> str:
+    """How to read marks."""
+    seeds = (
+        "Hollow △ ▽: so over questions, but seeds of the two overlap."
+        if _several(comparison)
+        else "One run each: nothing is said about other seeds."
+    )
+    return (
+        f"▲ better, ▼ worse than {comparison.baseline}: paired permutation test over questions, a question in all "
+        f"languages being one unit, Holm-adjusted p ≤ {comparison.method.level:g}. {seeds}"
+    )
+
+
+def _several(comparison: Comparison) -> bool:
+    """Whether a system has several runs."""
+    return max(len(system.runs) for system in comparison.systems) > 1
 
 
 def language_note(task: Task) -> str:

@@ -9,12 +9,13 @@ that is killed loses what happened since it last kept the totals: `KEEP_EVERY_S`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.training.worker import Event
 
 KEEP_EVERY_S = 10.0
+TOTALS = ("worker_s", "gpu_s", "pairs", "tokens")
 
 
 class Usage:
@@ -23,7 +24,7 @@ class Usage:
     def __init__(self, folder: RunFolder, gpus_per_worker: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Go on with the totals in `folder`."""
         kept = folder.recall("usage") or {}
-        self._totals = {key: float(kept.get(key, 0.0)) for key in ("worker_s", "gpu_s", "pairs", "tokens")}
+        self._totals = {key: float(kept.get(key, 0.0)) for key in TOTALS}
         self._folder = folder
         self._gpus_per_worker = gpus_per_worker
         self._clock = clock
@@ -57,12 +58,22 @@ class Usage:
 
     def metrics(self) -> dict[str, float]:
         """The totals by the names that tracking uses; GPU-hours where there are GPUs."""
-        totals = self._totals
-        metrics = {
-            "usage/worker_hours": totals["worker_s"] / 3600,
-            "usage/pairs": totals["pairs"],
-            "usage/tokens": totals["tokens"],
-        }
-        if self._gpus_per_worker or totals["gpu_s"]:
-            metrics["usage/gpu_hours"] = totals["gpu_s"] / 3600
-        return metrics
+        return metrics_of(self._totals, self._gpus_per_worker > 0)
+
+
+def metrics_of(totals: Mapping[str, float], has_gpus: bool = False) -> dict[str, float]:
+    """Totals as a run's folder keeps them, by the names that tracking uses; GPU-hours where there are any."""
+    metrics = {
+        "usage/worker_hours": totals["worker_s"] / 3600,
+        "usage/pairs": totals["pairs"],
+        "usage/tokens": totals["tokens"],
+    }
+    if has_gpus or totals["gpu_s"]:
+        metrics["usage/gpu_hours"] = totals["gpu_s"] / 3600
+    return metrics
+
+
+def total_usage(folders: Iterable[RunFolder]) -> dict[str, float]:
+    """The totals of several runs together."""
+    kept = [folder.recall("usage") or {} for folder in folders]
+    return {key: sum(float(of_run.get(key, 0.0)) for of_run in kept) for key in TOTALS}

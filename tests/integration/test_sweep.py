@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from hbtrain.config import load_config
 from tests.integration.command import ROOT, Command
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -57,7 +58,11 @@ def test_a_sweep_and_the_same_again(tmp_path):
         assert float(rows[alpha]["multi/map mean"]) == pytest.approx(scored, abs=1e-6)
         assert f"{scored:.3f}" in parent.data.tags["mlflow.note.content"]
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"alpha-curve-demo.png", "report", "space.yaml", "summary.csv", "summary.md"}
+    made = {"alpha-curve-demo.png", "best.yaml", "pareto-front-demo.png", "summary.csv", "summary.md"}
+    assert artifacts == made | {"report", "space.yaml"}
+    used = [run.data.metrics["usage/pairs"] for run in runs.values()]
+    assert parent.data.metrics["usage/pairs"] == sum(used) > 0
+    assert load_config(folder / "best.yaml").batching.alpha in (0, 1)
     report = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "report")}
     assert {"report/report.html", "report/comparison.csv", "report/settings-demo.png"} <= report
 

@@ -1,15 +1,14 @@
 """A sweep's report judges its points against the best sampling of a single kind."""
 
-import json
-
 import pytest
 
 from hbtrain.config import absolute_paths
 from hbtrain.launch.run_folder import RunFolder
 from tests.unit.comparison_samples import macro_means, rows_of, write_results
 from tune.points import Finished
-from tune.report import is_single_kind, save_report
+from tune.report import is_single_kind, judge
 from tune.space import load_space, trials_of, with_flags
+from tune.summary import summary_markdown
 
 
 def trained(tmp_path, space, qualities, flags):
@@ -29,11 +28,27 @@ def trained(tmp_path, space, qualities, flags):
 )
 def test_ratios_are_judged_against_the_better_end(tmp_path, cache, qualities, baseline):
     flags = {"batching.alpha": [0, 0.5, 1], "seed": [0, 1]}
-    save_report(trained(tmp_path, "alpha-grid", qualities, flags), tmp_path / "report")
-    found = json.loads((tmp_path / "report" / "comparison.json").read_text())
-    assert baseline in found["baseline"]
-    assert len(found["systems"]) == 3
-    assert "<html" in (tmp_path / "report" / "report.html").read_text()
+    judged = judge(trained(tmp_path, "alpha-grid", qualities, flags))
+    assert baseline in judged.comparison.baseline
+    assert len(judged.comparison.systems) == 3
+
+
+def test_marks_stand_at_the_points_that_differ(tmp_path, cache):
+    done = trained(tmp_path, "alpha-grid", {0: 0.2, 0.5: 0.6, 1: 0.0}, {"batching.alpha": [0, 0.5, 1], "seed": [0, 1]})
+    judged = judge(done)
+    key = f"{next(iter(done[0].scores)).partition('/')[0]}/multi/map"
+    assert judged.marks[("alpha=0.5", key)] == "▲"
+    assert judged.marks[("alpha=1", key)] == "▼"
+    assert not any(label == "alpha=0" for label, _ in judged.marks), "the one that others are judged against"
+    text = summary_markdown(done, {}, judged)
+    row = next(line for line in text.splitlines() if line.startswith("| 0.5 |"))
+    assert "▲" in row
+    assert "▲ better, ▼ worse than X-Y only (α = 0)" in text
+
+
+def test_one_point_is_not_judged(tmp_path, cache):
+    assert judge(trained(tmp_path, "alpha-grid", {0.5: 0.1}, {"batching.alpha": 0.5, "seed": [0, 1]})) is None
+    assert judge([]) is None
 
 
 def test_samplings_are_judged_against_the_best_that_is_not_hybrid(tmp_path, cache):
@@ -42,5 +57,4 @@ def test_samplings_are_judged_against_the_best_that_is_not_hybrid(tmp_path, cach
         tmp_path, "samplings", dict(zip(modes, (0.0, 0.3, 0.2), strict=True)), {"batching.mode": modes, "seed": 0}
     )
     assert [is_single_kind(one.trial.config) for one in done] == [True, False, True]
-    save_report(done, tmp_path / "report")
-    assert "ultilingual" in json.loads((tmp_path / "report" / "comparison.json").read_text())["baseline"]
+    assert "ultilingual" in judge(done).comparison.baseline

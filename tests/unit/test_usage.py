@@ -5,7 +5,7 @@ import pytest
 from hbtrain.launch.hang import FINISHED, Position
 from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.usage import KEEP_EVERY_S, Usage
+from hbtrain.launch.usage import KEEP_EVERY_S, Usage, metrics_of, total_usage
 from hbtrain.training.worker import Event
 
 
@@ -79,3 +79,14 @@ def test_workers_stand_from_their_beginning_to_their_end():
     assert mailbox.workers() == 2
     mailbox.join(Position("b", 2, 0), None)
     assert mailbox.workers() == 1
+
+
+def test_several_runs_are_added_up(tmp_path):
+    folders = [RunFolder(tmp_path / name) for name in ("first", "second", "never-began")]
+    for folder in folders[:2]:
+        folder.path.mkdir()
+    folders[0].remember(usage={"worker_s": 3600.0, "gpu_s": 0.0, "pairs": 10.0, "tokens": 100.0})
+    folders[1].remember(usage={"worker_s": 1800.0, "gpu_s": 0.0, "pairs": 5.0, "tokens": 40.0})
+    assert metrics_of(total_usage(folders)) == {"usage/worker_hours": 1.5, "usage/pairs": 15.0, "usage/tokens": 140.0}
+    folders[1].remember(usage={"worker_s": 0.0, "gpu_s": 7200.0, "pairs": 0.0, "tokens": 0.0})
+    assert metrics_of(total_usage(folders))["usage/gpu_hours"] == 2.0
