@@ -32,9 +32,11 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from hbtrain.launch.process_group import ClusterTorchConfig
 
     resources, training = config.resources, config.training
     folder.forget_rays_record()
@@ -51,7 +53,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
             "checkpoints": str(folder.checkpoints),
             "mailbox": mailbox,
         },
-        torch_config=TorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
+        torch_config=ClusterTorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=_number(resources),
             use_gpu=resources.use_gpu,

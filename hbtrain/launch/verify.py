@@ -58,11 +58,14 @@ def _run_workers(config: Config, folder: Path, step: int) -> None:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from hbtrain.launch.process_group import ClusterTorchConfig
+
     resources = config.resources
     gpus = {"GPU": 1.0} if resources.use_gpu else {}
     trainer = TorchTrainer(
         _gradient_on_worker,
         train_loop_config={"config": to_tree(config), "folder": str(folder), "step": step},
+        torch_config=ClusterTorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=resources.max_workers,
             use_gpu=resources.use_gpu,

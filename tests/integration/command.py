@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 class Command:
     """`hbtrain ARGUMENTS`, or another Python program, with its output in a file; ends with everything it started."""
 
-    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli"), **variables):
+    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli"), host=None, **variables):
+        """`host` is one of `Hosts`, or None for this machine itself."""
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
@@ -23,9 +24,13 @@ class Command:
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
             **variables,
         }
+        command = [sys.executable, *map(str, [*program, *arguments])]
+        if host is not None:
+            command = ["env", f"--chdir={folder}", *command]
+            command, environment["TMPDIR"] = host.command(*command), str(host.local)
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, *map(str, [*program, *arguments])],
+                command,
                 cwd=folder,
                 env=environment,
                 stdout=out,

@@ -23,11 +23,16 @@ ROOT = Path(__file__).parents[2]
 class Node:
     """`ray start`, in the foreground of a process of its own; ends with everything below it."""
 
-    def __init__(self, folder, name, *arguments, **environment):
+    def __init__(self, folder, name, *arguments, host=None, **environment):
+        """`host` is one of `Hosts`, or None for this machine itself."""
         self.log = folder / f"node-{name}.txt"
+        command = ["ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats", *map(str, arguments)]
+        if host is not None:
+            command = host.command(*command, "--node-ip-address", host.address)
+            environment = {"TMPDIR": str(host.local)} | environment
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
-                ["ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats", *map(str, arguments)],
+                command,
                 env=os.environ | QUICK | {"PYTHONPATH": str(ROOT)} | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -41,9 +46,16 @@ class Node:
             folder, "head", "--head", "--port", _free_port(), "--dashboard-port", _free_port(), "--temp-dir", folder
         )
 
-    def join(self, folder, name):
+    @classmethod
+    def head_on(cls, host, folder, *arguments, **environment):
+        """The first node of a cluster over several hosts; each has the ports to itself."""
+        temporary = ["--temp-dir", host.local / "ray"]
+        return cls(folder, host.name, "--head", *temporary, *arguments, host=host, **environment)
+
+    def join(self, folder, name, *arguments, host=None, **environment):
         """Another node of this one's cluster."""
-        return Node(folder, name, "--address", self.address, RAY_AUTH_MODE="token")
+        environment = {"RAY_AUTH_MODE": "token"} | environment
+        return Node(folder, name, "--address", self.address, *arguments, host=host, **environment)
 
     @property
     def address(self):
