@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hbtrain.errors import ConfigError
+
+
+ANSWER_WITHIN_S = 5.0
+"""A cluster that takes no connection for so long is not there."""
 
 
 @contextmanager
@@ -30,6 +36,8 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    address = _resolved(address, name)
+    _check_answers(address, name)
     # A cluster of this command alone starts in half the time without a dashboard.
     alone = {"include_dashboard": False} if address == "local" else {}
     try:
@@ -41,3 +49,42 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _resolved(address: str, name: str) -> str:
+    """The address that `auto` stands for; a cluster that was killed leaves its own behind."""
+    if address != "auto":
+        return address
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return canonicalize_bootstrap_address(address) or address
+    except ConnectionError as error:
+        raise ConfigError(f"{name} = 'auto': no Ray cluster runs on this machine; start one, or leave it out") from error
+
+
+def _check_answers(address: str, name: str) -> None:
+    """Raise ConfigError unless a server like Ray's listens at an address with a port: Ray would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?(?P<where>\[?(?P<host>.+?)\]?:(?P<port>[0-9]+))", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found["host"], int(found["port"])), ANSWER_WITHIN_S).close()
+        if os.environ.get("RAY_USE_TLS", "0") == "0":
+            _shake_hands(found["where"])
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ConfigError(
+            f"{name} = {address!r}: no Ray cluster answers there: {error}; start one, give the address of one that "
+            "runs, or leave it out for one on this machine"
+        ) from error
+
+
+def _shake_hands(where: str) -> None:
+    """Raise TimeoutError unless gRPC is spoken at `where` (host:port)."""
+    import grpc
+
+    with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(ANSWER_WITHIN_S)
+        except grpc.FutureTimeoutError:
+            raise TimeoutError(f"what listens there is not Ray, or hangs (no answer in {ANSWER_WITHIN_S:g} s)") from None

@@ -228,6 +228,9 @@ class ResourcesConfig(Section):
     use_gpu: bool = False
     address: str | None = None
     """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""
+    wait_s: Annotated[float, Field(ge=0.0)] = 0.0
+    """How long to wait for nodes where the cluster has too few for the fewest workers; an autoscaler is asked to add
+    them. 0: say so at once."""
 
     @field_validator("workers")
     @classmethod

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hbtrain.config import Config
 from hbtrain.connection import ray_connection
-from hbtrain.errors import ConfigError, HbtrainError, TrainingError
+from hbtrain.errors import HbtrainError, TrainingError
+from hbtrain.launch.capacity import await_room
 
 
 @contextmanager
-def connected(config: Config) -> Iterator[dict[str, object]]:
+def connected(config: Config, tell: Callable[[str], None] = lambda text: None) -> Iterator[dict[str, object]]:
     """Ray, connected or started; gives what is to be known of its hardware. A cluster started here ends here.
+
+    Args:
+        config: its `resources`.
+        tell: told what is waited for, where the run waits for nodes.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
@@ -24,8 +29,8 @@ def connected(config: Config) -> Iterator[dict[str, object]]:
     with ray_connection(address, "resources.address"):
         import ray
 
+        await_room(config.resources, tell)
         have = ray.cluster_resources()
-        _check_fits(config, have)
         yield {
             "hardware.cluster_cpus": int(have.get("CPU", 0)),
             "hardware.cluster_gpus": int(have.get("GPU", 0)),
@@ -38,19 +43,6 @@ def _accelerators(have: dict[str, float]) -> list[str]:
     """Models of the cluster's accelerators, as Ray names them, e.g. H200."""
     mark = "accelerator_type:"
     return sorted(name.removeprefix(mark) for name in have if name.startswith(mark))
-
-
-def _check_fits(config: Config, have: dict[str, float]) -> None:
-    resources = config.resources
-    for kind, need in (
-        ("CPU", resources.min_workers * resources.cpus_per_worker),
-        ("GPU", resources.min_workers if resources.use_gpu else 0),
-    ):
-        if need > have.get(kind, 0):
-            raise ConfigError(
-                f"resources.workers = {resources.workers} needs {need:g} {kind}s, and the cluster has "
-                f"{int(have.get(kind, 0))}; lower it, or join nodes to the cluster"
-            )
 
 
 def run_task(config: Config, function: Any, *arguments: Any, starts_actors: bool = False) -> Any:

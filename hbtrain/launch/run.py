@@ -94,7 +94,7 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
     workers = str(most) if fewest == most else f"{fewest} to {most}"
     tracker.artifact(folder.config)
     observer.phase("starting Ray")
-    with connected(config) as hardware:
+    with connected(config, observer.phase) as hardware:
         tracker.tags(
             hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.plan.fingerprint(0, 16)}
         )

@@ -41,7 +41,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
         raise StorageError(f"storage = {config.storage!r} cannot be written: {error.strerror}") from error
     try:
         observer.phase("starting Ray")
-        with connected(config):
+        with connected(config, observer.phase):
             run_task(config, build, to_tree(config), str(folder / "initial"))
             workers = config.resources.max_workers
             observer.phase(f"the gradient of step {step} on {workers} worker{'s'[: workers > 1]}")

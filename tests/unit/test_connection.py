@@ -1,0 +1,103 @@
+"""An address where no Ray cluster answers is said in one line, within seconds."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import grpc
+import psutil
+import pytest
+
+from hbtrain import connection
+from hbtrain.connection import ray_connection
+from hbtrain.errors import ConfigError
+from hbtrain.launch.process_group import INTERFACE, _choose_interface, interface_of
+
+
+@pytest.fixture
+def listening():
+    """A socket that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def refused(address):
+    with pytest.raises(ConfigError) as error, ray_connection(address, "resources.address"):
+        pass
+    assert "\n" not in str(error.value)
+    start = f"resources.address = {address!r}: no Ray cluster "
+    assert str(error.value).startswith(start)
+    return str(error.value).removeprefix(start)
+
+
+def test_nothing_listens(listening):
+    port = listening.getsockname()[1]
+    listening.close()
+    assert "Connection refused; start one" in refused(f"127.0.0.1:{port}")
+    assert "Connection refused; start one" in refused(f"ray://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("address", ["nowhere.invalid:6379", "a..b:6379"])
+def test_no_such_host(address):
+    assert "answers there: " in refused(address)
+
+
+def test_what_listens_says_nothing(listening, monkeypatch):
+    monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.3)
+    assert "is not Ray, or hangs (no answer in 0.3 s)" in refused(f"127.0.0.1:{listening.getsockname()[1]}")
+
+
+def test_what_speaks_grpc_is_let_through():
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        connection._check_answers(f"127.0.0.1:{port}", "RAY_ADDRESS")
+        connection._check_answers(f"ray://127.0.0.1:{port}", "RAY_ADDRESS")
+    finally:
+        server.stop(None)
+
+
+def test_a_command_says_so(tmp_path):
+    """Whole, as a user sees it: exit code 2, one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hbtrain.cli", "train", "quickstart", "--storage", tmp_path],
+        env=os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "HBTRAIN_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.match(r"error: resources.address = '127.0.0.1:1': no Ray cluster answers there", done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_interface_of_an_address():
+    for name, addresses in psutil.net_if_addrs().items():
+        for known in addresses:
+            if known.family == socket.AF_INET:
+                # The kernel's own answer to which interface an address is bound to.
+                assert interface_of(known.address) == name.partition(":")[0]
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("203.0.113.77") is None
+
+
+def test_what_the_node_says_of_its_interface_stays(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.delenv(INTERFACE, raising=False)
+    _choose_interface()
+    assert os.environ[INTERFACE] == "lo"
+    monkeypatch.setenv(INTERFACE, "eth7")
+    _choose_interface()
+    assert os.environ[INTERFACE] == "eth7"
+    monkeypatch.delenv(INTERFACE)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "203.0.113.77")
+    _choose_interface()
+    assert INTERFACE not in os.environ
