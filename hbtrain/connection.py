@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hbtrain.errors import ConfigError
 
-
 ANSWER_WITHIN_S = 5.0
 """A cluster that takes no connection for so long is not there."""
 
@@ -37,7 +36,7 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
         yield
         return
     address = _resolved(address, name)
-    _check_answers(address, name)
+    check_answers(address, name)
     # A cluster of this command alone starts in half the time without a dashboard.
     alone = {"include_dashboard": False} if address == "local" else {}
     try:
@@ -60,10 +59,12 @@ def _resolved(address: str, name: str) -> str:
     try:
         return canonicalize_bootstrap_address(address) or address
     except ConnectionError as error:
-        raise ConfigError(f"{name} = 'auto': no Ray cluster runs on this machine; start one, or leave it out") from error
+        raise ConfigError(
+            f"{name} = 'auto': no Ray cluster runs on this machine; start one, or leave it out"
+        ) from error
 
 
-def _check_answers(address: str, name: str) -> None:
+def check_answers(address: str, name: str) -> None:
     """Raise ConfigError unless a server like Ray's listens at an address with a port: Ray would try for minutes."""
     found = re.fullmatch(r"(?:ray://)?(?P<where>\[?(?P<host>.+?)\]?:(?P<port>[0-9]+))", address)
     if found is None:
@@ -87,4 +88,4 @@ def _shake_hands(where: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(ANSWER_WITHIN_S)
         except grpc.FutureTimeoutError:
-            raise TimeoutError(f"what listens there is not Ray, or hangs (no answer in {ANSWER_WITHIN_S:g} s)") from None
+            raise TimeoutError(f"not Ray, or hanging: no answer in {ANSWER_WITHIN_S:g} s") from None

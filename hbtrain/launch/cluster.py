@@ -11,6 +11,7 @@ from hbtrain.config import Config
 from hbtrain.connection import ray_connection
 from hbtrain.errors import HbtrainError, TrainingError
 from hbtrain.launch.capacity import await_room
+from hbtrain.launch.lifeline import loss_in_words, outliving
 
 
 @contextmanager
@@ -23,10 +24,15 @@ def connected(config: Config, tell: Callable[[str], None] = lambda text: None) -
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
+        TrainingError: the cluster went away in the meantime.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     address = config.resources.address or os.environ.get("RAY_ADDRESS") or "local"
-    with ray_connection(address, "resources.address"):
+    with (
+        outliving(address) as patience_s,
+        ray_connection(address, "resources.address"),
+        loss_in_words(address, patience_s),
+    ):
         import ray
 
         await_room(config.resources, tell)

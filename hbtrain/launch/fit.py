@@ -135,8 +135,11 @@ class News:
         while not ended:
             ended = done.wait(POLL_S)
             self._usage.stand(workers)
-            workers = ray.get(mailbox.workers.remote())
-            for event in ray.get(mailbox.take.remote()):
+            try:
+                workers, events = ray.get([mailbox.workers.remote(), mailbox.take.remote()])
+            except ray.exceptions.RayError:
+                continue  # where the cluster is gone, whoever waits for the training is told
+            for event in events:
                 self._furthest = max(event.step, self._furthest or 0)
                 self._usage.add(event)
                 self._tracker.event(event)

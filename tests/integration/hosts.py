@@ -173,7 +173,7 @@ class _Namespaces:
 
 def _network_of(pid):
     try:
-        return os.readlink(f"/proc/{pid}/ns/net")
+        return Path(f"/proc/{pid}/ns/net").readlink()
     except OSError:
         return None  # it has just ended
 

@@ -43,7 +43,8 @@ def test_too_little_of_a_kind_is_named():
 def test_enough_in_all_but_on_nodes_that_are_too_small():
     resources = ResourcesConfig(workers=2, cpus_per_worker=3)
     assert capacity.shortage(resources, [{"CPU": 2.0}] * 4) == (
-        "resources.workers = 2 needs 6 CPUs, and the cluster has 8 CPUs, but on nodes that hold 0 workers of 3 CPUs each"
+        "resources.workers = 2 needs 6 CPUs, and the cluster has 8 CPUs, but on nodes that hold 0 workers of "
+        "3 CPUs each"
     )
 
 
@@ -79,7 +80,9 @@ def cluster(monkeypatch):
 
 
 def test_without_wait_s_nothing_is_waited_for(cluster):
-    with pytest.raises(ConfigError, match="has 1 CPU; lower it, join nodes to the cluster, or wait .* wait_s"):
+    with pytest.raises(
+        ConfigError, match="has 1 CPU; lower it, join nodes to the cluster, or wait for them with resources.wait_s"
+    ):
         capacity.await_room(ResourcesConfig(workers=2), pytest.fail)
     assert (cluster.now, cluster.asked) == (0, [])
 
@@ -99,7 +102,7 @@ def test_nodes_that_come_end_the_wait(cluster):
 
 
 def test_nodes_that_do_not_come_end_it_as_well(cluster):
-    words = re.escape("needs 2 CPUs, and the cluster has 1 CPU after resources.wait_s = 60 s; join nodes to the cluster")
+    words = re.escape("and the cluster has 1 CPU after resources.wait_s = 60 s; join nodes to the cluster")
     with pytest.raises(ConfigError, match=words) as error:
         capacity.await_room(ResourcesConfig(workers=2, wait_s=60), lambda text: None)
     assert error.value.exit_code == 2

@@ -46,7 +46,7 @@ def test_no_such_host(address):
 
 def test_what_listens_says_nothing(listening, monkeypatch):
     monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.3)
-    assert "is not Ray, or hangs (no answer in 0.3 s)" in refused(f"127.0.0.1:{listening.getsockname()[1]}")
+    assert "not Ray, or hanging: no answer in 0.3 s" in refused(f"127.0.0.1:{listening.getsockname()[1]}")
 
 
 def test_what_speaks_grpc_is_let_through():
@@ -56,8 +56,8 @@ def test_what_speaks_grpc_is_let_through():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        connection._check_answers(f"127.0.0.1:{port}", "RAY_ADDRESS")
-        connection._check_answers(f"ray://127.0.0.1:{port}", "RAY_ADDRESS")
+        connection.check_answers(f"127.0.0.1:{port}", "RAY_ADDRESS")
+        connection.check_answers(f"ray://127.0.0.1:{port}", "RAY_ADDRESS")
     finally:
         server.stop(None)
 
