@@ -40,11 +40,10 @@ class Node:
             )
 
     @classmethod
-    def head(cls, folder):
+    def head(cls, folder, *arguments, port=None, **environment):
         """The first node; `folder` has a short path, for sockets lie below it."""
-        return cls(
-            folder, "head", "--head", "--port", _free_port(), "--dashboard-port", _free_port(), "--temp-dir", folder
-        )
+        ports = ["--port", port or free_port(), "--dashboard-port", free_port()]
+        return cls(folder, "head", "--head", *ports, "--temp-dir", folder, *arguments, **environment)
 
     @classmethod
     def head_on(cls, host, folder, *arguments, **environment):
@@ -91,7 +90,8 @@ class Node:
         self.process.wait(10)
 
 
-def _free_port():
+def free_port():
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
