@@ -1,0 +1,70 @@
+"""A sweep on a cluster that is too small, on one that vanishes, and on the next one."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.command import ROOT, Command
+from tests.integration.nodes import Node
+from tests.integration.test_sweep import mlflow_runs
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+SWEEP = [
+    "alpha-grid", "--batching.alpha", "0", "1", "--seed", "5", "--training.steps", "10", "--resources.workers", "1",
+    "--evaluation.before", "false", "--tracking.log_model", "false",
+]  # fmt: skip
+QUICK = {"RAY_gcs_rpc_server_reconnect_timeout_s": "12"}
+"""A head that is gone is given up after nine seconds. A call to it that has begun lasts up to a minute more."""
+
+
+@pytest.fixture
+def folder():
+    """A folder with a short path: Ray's sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="hb", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+def sweep(folder, head, *arguments):
+    more = [*arguments, "--data.cache", folder / "cache"]
+    return Command(folder, *SWEEP, *more, program=[ROOT / "tune" / "sweep.py"], RAY_ADDRESS=head.address, **QUICK)
+
+
+def last_line(output):
+    return output.strip().splitlines()[-1]
+
+
+def test_finished_trials_outlive_the_cluster(folder):
+    first, second = folder / "1", folder / "2"
+    first.mkdir(), second.mkdir()
+    with Node.head(first) as head:
+        with sweep(folder, head, "--resources.workers", "3") as command:
+            assert command.finish(200) == 2, command.output
+        assert "started" not in command.output
+        assert last_line(command.output).startswith(
+            "error: resources.workers = 3 needs 3 CPUs, and the cluster has 1 CPU; lower it, join nodes"
+        )
+        with sweep(folder, head) as command:
+            command.wait_for("alpha=0 seed=5  finished", 300)
+            command.wait_for("alpha=1 seed=5  started", 100)
+            head.kill()
+            assert command.finish(300) == 1, command.output
+    assert last_line(command.output).startswith(f"error: the Ray cluster at {head.address} was lost: ")
+    assert "Traceback" not in command.output
+    runs, _ = mlflow_runs(folder)
+    (sweep_folder,) = [path for path in (folder / "runs").glob("alpha-grid-*")]
+    parent = runs[sweep_folder.name]
+    assert parent.info.status == "FAILED"
+
+    with Node.head(second) as head, sweep(folder, head) as command:
+        assert command.finish(400) == 0, command.output
+    assert "2 trials, 1 finished before" in command.output
+    assert "alpha=0 seed=5  started" not in command.output
+    runs, _ = mlflow_runs(folder)
+    assert {name: run.info.status for name, run in runs.items()} == {
+        sweep_folder.name: "FINISHED",
+        "alpha=0 seed=5": "FINISHED",
+        "alpha=1 seed=5": "FINISHED",
+    }
+    assert runs[sweep_folder.name].info.run_id == parent.info.run_id

@@ -1,0 +1,89 @@
+"""A cluster that goes away while something waits for it ends that, in one line."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import grpc
+import pytest
+import ray
+
+from hbtrain.errors import TrainingError
+from hbtrain.launch import lifeline
+from hbtrain.launch.lifeline import LIMIT, loss_in_words, outliving
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """What answers as a head does, until it is stopped."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    context = SimpleNamespace(gcs_address=f"127.0.0.1:{port}")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(lifeline, "LOOK_EVERY_S", 0.05)
+    yield server
+    server.stop(None)
+
+
+def wait_without_end():
+    while True:
+        time.sleep(60)
+
+
+def test_a_head_that_stops_answering_ends_the_wait(head):
+    before = signal.getsignal(signal.SIGRTMIN)
+    with pytest.raises(TrainingError) as error, loss_in_words("there:6379", 0.3):
+        head.stop(None)
+        wait_without_end()
+    assert str(error.value).startswith("the Ray cluster at there:6379 was lost: its head at 127.0.0.1:")
+    assert "the same command goes on" in str(error.value)
+    assert error.value.exit_code == 1
+    assert signal.getsignal(signal.SIGRTMIN) == before
+
+
+def test_one_that_answers_does_not(head):
+    with loss_in_words("there:6379", 0.2):
+        time.sleep(1)
+
+
+def test_a_short_silence_is_forgiven(head, monkeypatch):
+    answers = iter([True, False, False, True] * 100)
+
+    def check(address, name):
+        if not next(answers):
+            raise lifeline.ConfigError("silence")
+
+    monkeypatch.setattr(lifeline, "check_answers", check)
+    with loss_in_words("there:6379", 5):
+        time.sleep(0.6)
+
+
+def test_what_ray_says_is_put_into_words(head):
+    with pytest.raises(TrainingError, match="the Ray cluster at this machine was lost: System error: it is away; when"):
+        with loss_in_words("local", 60):
+            raise ray.exceptions.RaySystemError("it is away\nand more")
+
+
+def test_what_is_no_loss_passes(head):
+    with pytest.raises(KeyboardInterrupt), loss_in_words("local", 60):
+        raise KeyboardInterrupt
+    with pytest.raises(ZeroDivisionError), loss_in_words("local", 60):
+        raise ZeroDivisionError
+
+
+def test_this_process_outlives_the_nodes(monkeypatch):
+    monkeypatch.delenv(LIMIT, raising=False)
+    with outliving("there:6379") as patience_s:
+        assert patience_s == 45
+        assert float(os.environ[LIMIT]) == 360
+    assert LIMIT not in os.environ
+    monkeypatch.setenv(LIMIT, "600")
+    with outliving("there:6379") as patience_s:
+        assert patience_s == 450
+        assert float(os.environ[LIMIT]) == 900
+    assert os.environ[LIMIT] == "600"
+    with outliving("local"):
+        assert os.environ[LIMIT] == "600"
