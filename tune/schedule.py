@@ -30,7 +30,7 @@ def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
     """
     greediest = max((trial.config for trial in trials), key=_cpus)
     _quiet()
-    with connected(greediest) as hardware:
+    with connected(greediest, _say) as hardware:
         import ray
         from ray import tune
 
@@ -57,6 +57,12 @@ def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
         return _failures(trials, results)
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console().print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _quiet() -> None:

@@ -37,7 +37,8 @@ def last_line(output):
 
 def test_finished_trials_outlive_the_cluster(folder):
     first, second = folder / "1", folder / "2"
-    first.mkdir(), second.mkdir()
+    first.mkdir()
+    second.mkdir()
     with Node.head(first) as head:
         with sweep(folder, head, "--resources.workers", "3") as command:
             assert command.finish(200) == 2, command.output
@@ -53,7 +54,7 @@ def test_finished_trials_outlive_the_cluster(folder):
     assert last_line(command.output).startswith(f"error: the Ray cluster at {head.address} was lost: ")
     assert "Traceback" not in command.output
     runs, _ = mlflow_runs(folder)
-    (sweep_folder,) = [path for path in (folder / "runs").glob("alpha-grid-*")]
+    (sweep_folder,) = (folder / "runs").glob("alpha-grid-*")
     parent = runs[sweep_folder.name]
     assert parent.info.status == "FAILED"
 

@@ -93,9 +93,11 @@ def test_an_autoscaler_adds_what_is_waited_for(folder):
         "RAY_CLOUD_INSTANCE_ID": HEAD,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
     }
-    with Node.head(folder, f"--autoscaling-config={config}", port=port, **variables) as head:
-        with run(folder, head, 300) as command:
-            assert command.finish(300) == 0, command.output
+    with (
+        Node.head(folder, f"--autoscaling-config={config}", port=port, **variables) as head,
+        run(folder, head, 300) as command,
+    ):
+        assert command.finish(300) == 0, command.output
     assert f"waiting up to 300 s {WAITS}" in command.output
     check_trained(command.output)
 

@@ -62,9 +62,9 @@ def test_a_short_silence_is_forgiven(head, monkeypatch):
 
 
 def test_what_ray_says_is_put_into_words(head):
-    with pytest.raises(TrainingError, match="the Ray cluster at this machine was lost: System error: it is away; when"):
-        with loss_in_words("local", 60):
-            raise ray.exceptions.RaySystemError("it is away\nand more")
+    words = "the Ray cluster at this machine was lost: System error: it is away; when"
+    with pytest.raises(TrainingError, match=words), loss_in_words("local", 60):
+        raise ray.exceptions.RaySystemError("it is away\nand more")
 
 
 def test_what_is_no_loss_passes(head):
