@@ -21,6 +21,8 @@ SCENARIOS = [
     workers.killed_while_saving,
     workers.driver_killed,
     machines.node_killed,
+    machines.host_loses_power,
+    machines.head_killed,
     damage.checkpoint_truncated,
     damage.checkpoint_incomplete,
     disks.storage_full,

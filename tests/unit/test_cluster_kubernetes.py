@@ -94,12 +94,14 @@ def test_ray_start_knows_the_parameters():
         assert group["rayStartParams"].keys() <= known
 
 
-def test_the_least_and_most_workers_of_the_job_are_those_of_the_cluster():
+def test_the_job_waits_for_workers_that_the_cluster_can_grow_to():
     (job,) = of_kind("RayJob")
-    least, most = re.search(r"--resources.workers (\d+) (\d+)", job["spec"]["entrypoint"]).groups()
+    entrypoint = job["spec"]["entrypoint"]
+    least, most = re.search(r"--resources.workers (\d+) (\d+)", entrypoint).groups()
     groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     gpus = [group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for group in groups]
-    assert int(least) == sum(gpu * group["minReplicas"] for gpu, group in zip(gpus, groups, strict=True))
+    there = sum(gpu * group["minReplicas"] for gpu, group in zip(gpus, groups, strict=True))
+    assert int(least) <= there or int(re.search(r"--resources.wait_s (\d+)", entrypoint)[1]) >= 600
     assert int(most) == sum(gpu * group["maxReplicas"] for gpu, group in zip(gpus, groups, strict=True))
 
 
