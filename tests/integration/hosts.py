@@ -8,6 +8,7 @@ processes that hold them end, which they do when the process that made them does
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -41,6 +42,9 @@ class Hosts:
             self._switch = _Namespaces(self.folder, "switch", ["--net"])
             _run(self._switch.enter("ip", "link", "add", "switch", "type", "bridge"))
             _run(self._switch.enter("ip", "link", "set", "switch", "up"))
+            # That there are cables is known before the first host asks for one.
+            _run(self._switch.enter("ip", "link", "add", "one", "type", "veth", "peer", "name", "other"))
+            _run(self._switch.enter("ip", "link", "delete", "one"))
         except (OSError, NoHosts) as error:
             self.close()
             raise NoHosts(f"hosts are network namespaces, which need CAP_SYS_ADMIN and iproute2: {error}") from error
@@ -135,6 +139,7 @@ class _Namespaces:
     """New namespaces, held by a process that is the first in them; what else runs in them ends with it."""
 
     def __init__(self, folder, name, flags, setup="true"):
+        self.pid = None
         ready = Path(folder) / f"{name}.ready"
         log = Path(folder) / f"{name}.log"
         script = f"set -e; {setup}; touch {shlex.quote(str(ready))}; exec sleep infinity"
@@ -163,11 +168,12 @@ class _Namespaces:
         return ["nsenter", f"--target={self.pid}", *self._spaces, "--", *map(str, command)]
 
     def end(self):
-        """Kill the first process, and with it all others."""
-        if self._unshare.poll() is None:
-            with contextlib.suppress(AttributeError, ProcessLookupError):
-                os.kill(self.pid, 9)
-            self._unshare.kill()
+        """Kill the first process, and with it all others; none is left when this returns."""
+        if self.pid is not None and self._unshare.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._unshare.wait(10)  # the first process is gone when all others are, and this one after it
+        self._unshare.kill()
         self._unshare.wait(10)
 
 
