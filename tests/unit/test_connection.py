@@ -101,3 +101,24 @@ def test_what_the_node_says_of_its_interface_stays(monkeypatch):
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "203.0.113.77")
     _choose_interface()
     assert INTERFACE not in os.environ
+
+
+def test_auto_is_the_cluster_of_this_machine_if_there_is_one(listening, monkeypatch):
+    from ray._private import services
+
+    port = listening.getsockname()[1]
+    listening.close()
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda address: f"127.0.0.1:{port}")
+    with pytest.raises(ConfigError, match=f"'127.0.0.1:{port}': no Ray cluster answers there"), connect_to_auto():
+        pass  # a cluster that was killed left its address behind
+
+    def none(address):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", none)
+    with pytest.raises(ConfigError, match="'auto': no Ray cluster runs on this machine"), connect_to_auto():
+        pass
+
+
+def connect_to_auto():
+    return ray_connection("auto", "resources.address")
