@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.integration.command import ROOT, Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 PORTS = (
     "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
@@ -72,6 +73,28 @@ def test_a_job_that_cannot_start_ends_with_its_own_code(cluster, tmp_path):
         assert command.finish(100) == 2, command.output
         assert "cannot read source /nowhere.jsonl" in command.output
         assert "Traceback" not in command.output
+
+
+def test_a_job_is_stopped_by_the_command_that_is_shown_and_goes_on_when_submitted_again(cluster, tmp_path):
+    """In a shell that knows where the token is, and nothing else of authentication."""
+    variables = {key: value for key, value in cluster.items() if key != "RAY_AUTH_MODE"}
+    variables["HBTRAIN_CACHE"] = str(tmp_path / "cache")
+    arguments = ["--storage", tmp_path / "shared", "--training.steps", "1000", "--training.checkpoint_every", "50"]
+    arguments += ["--resources.workers", "1", "--evaluation.before", "false", "--evaluation.benchmarks", "[]"]
+    with submit(tmp_path, variables, "train", "quickstart", *arguments) as command:
+        command.wait_for("checkpoint of step 50 kept", 200)
+        stop = re.search(r"stop it with +(.+)", command.output)[1]
+        environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"} | variables
+        done = subprocess.run(
+            ["bash", "-c", stop], env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert command.finish(100) == 143, command.output
+        assert "stopped" in command.output.splitlines()[-1]
+    with submit(tmp_path, variables, "train", "quickstart", *arguments) as command:
+        assert command.finish(250) == 0, command.output
+        assert "goes on from the checkpoint of step" in command.output
+        assert "step 1000/1000" in command.output
 
 
 def test_a_wrong_token_is_one_line(cluster, tmp_path):
