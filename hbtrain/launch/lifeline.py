@@ -71,7 +71,7 @@ def loss_in_words(address: str, patience_s: float) -> Iterator[None]:
     except ray.exceptions.RayTaskError:
         raise  # of what ran there
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise TrainingError(f"the Ray cluster at {where} was lost: {reason}; {again}") from error
 
 

@@ -64,7 +64,7 @@ def test_a_short_silence_is_forgiven(head, monkeypatch):
 def test_what_ray_says_is_put_into_words(head):
     words = "the Ray cluster at this machine was lost: System error: it is away; when"
     with pytest.raises(TrainingError, match=words), loss_in_words("local", 60):
-        raise ray.exceptions.RaySystemError("it is away\nand more")
+        raise ray.exceptions.RaySystemError("it is away. It may come back.\nand more")
 
 
 def test_what_is_no_loss_passes(head):
