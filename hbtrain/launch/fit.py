@@ -16,6 +16,7 @@ from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
 from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.segments import STOPPED_AT
 from hbtrain.launch.usage import Usage
 from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watchdog_be_first
 from hbtrain.tracking import Tracker
@@ -24,8 +25,12 @@ POLL_S = 0.5
 """How often the driver asks for news of training."""
 
 
-def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage) -> int:
+def fit(
+    config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage, until: int | None = None
+) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
+
+    With `until` training stops after that many steps, with a checkpoint there.
 
     Raises:
         TrainingError: training stopped for good.
@@ -50,6 +55,8 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
             "final_model": str(folder.model),
             "checkpoints": str(folder.checkpoints),
             "mailbox": mailbox,
+            "until": until,
+            "kept_step": folder.recall(STOPPED_AT),
         },
         torch_config=TorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
         scaling_config=ScalingConfig(
@@ -63,7 +70,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
             failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
-    news = News(tracker, observer, usage, training.steps)
+    news = News(tracker, observer, usage, until or training.steps)
     watchdog = Watchdog(mailbox, training.step_timeout_s)
     try:
         with news.delivered_from(mailbox), watchdog.watching():
@@ -170,10 +177,11 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         keep=Uploads(mailbox).keep,
         checkpoints=Path(settings["checkpoints"]),
         at=pulse.at,
+        kept_step=settings["kept_step"],
     )
     try:
         with pulse:
-            train_worker(from_tree(settings["config"]), worker)
+            train_worker(from_tree(settings["config"]), worker, settings["until"])
     except HbtrainError as error:
         ray.get(mailbox.fail.remote(str(error)))
         raise
