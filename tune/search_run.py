@@ -25,7 +25,6 @@ from tune.driving import (
 from tune.ledger import Ledger, known_points
 from tune.outcome import Member, SearchOutcome, Stopped
 from tune.points import Finished
-from tune.population import Population, first_alphas
 from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, quiet
 from tune.search import ALPHA, Asha, Pbt, is_minimised
 from tune.space import Space, Trial, trial_of
@@ -104,6 +103,8 @@ def _fit_search(space: Space, base: Config, folder: Path, ledger: Ledger, side_b
 
 def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Path, side_by_side: int) -> Any:
     from ray import tune
+
+    from tune.population import Population, first_alphas
 
     ends = wanted.interval_ends(base.training.steps)
     plan = {

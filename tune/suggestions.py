@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from ray.tune.search.optuna import OptunaSearch
 
@@ -38,6 +39,7 @@ class Suggestions(OptunaSearch):
         objectives = list(space.search.objectives)
         modes = ["min" if is_minimised(name) else "max" for name in objectives]
         single = len(objectives) == 1
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(
             space={key: _distribution(draw) for key, draw in space.draws.items()},
             metric=objectives[0] if single else objectives,
