@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Path, side_
 
     from tune.population import Population, first_alphas
 
+    # Held members end their processes, which have nothing to hand on: their state is in the runs' folders.
+    warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
     ends = wanted.interval_ends(base.training.steps)
     plan = {
         "base": to_tree(base),

@@ -3,11 +3,12 @@
 import pytest
 import yaml
 
+from hbtrain.batching import BatchPlan
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import load_benchmarks
 from tune.ranges import Choices, Numbers
 from tune.search import Asha, Pareto, Pbt, check_budget, check_objectives
-from tune.space import load_space, probes_of, trial_of, trials_of, with_flags
+from tune.space import base_config, load_space, probes_of, trial_of, trials_of, with_flags
 
 ASHA = {"method": "asha"}
 UNIFORM = {"batching.alpha": {"uniform": [0, 1]}}
@@ -187,3 +188,28 @@ def test_drawn_numbers_have_few_digits_and_stay_inside():
     assert Numbers(0, 1).rounded(0.123456789) == 0.1235
     assert Numbers(0.12354, 1).rounded(0.123541) == 0.12354
     assert Numbers(1e-6, 1e-3, log=True).rounded(1.23456e-5) == 1.235e-5
+
+
+def test_trials_share_their_data_order(cache):
+    """Of every stream (kind, source, language) all trials see the same batches in the same order, and where two trials
+    have a batch of the same kind in a step, it is of the same language."""
+    space = with_flags(load_space("alpha-asha"), {"batching.global_batch_size": 16})
+    base = base_config(space)
+    dealt = {}
+    for alpha in (0.2, 0.7):
+        plan = BatchPlan.from_config(trial_of(space, base, {"batching.alpha": alpha}).config)
+        batches = [plan.batch(step) for step in range(60)]
+        streams = {}
+        for batch in batches:
+            key = batch.kind, batch.source, batch.query_languages[0] if batch.kind == "mono" else ""
+            streams.setdefault(key, []).append(batch.rows.tolist())
+        dealt[alpha] = streams, [(batch.kind, batch.query_languages[0]) for batch in batches]
+    (few, kinds), (many, other_kinds) = dealt.values()
+    shared = few.keys() & many.keys()
+    assert len(shared) > 3
+    for key in shared:
+        count = min(len(few[key]), len(many[key]))
+        assert few[key][:count] == many[key][:count]
+    same = [a == b for a, b in zip(kinds, other_kinds, strict=True) if a[0] == b[0] == "mono"]
+    assert same
+    assert all(same)

@@ -246,3 +246,13 @@ def test_a_database_that_another_run_writes_to_is_asked_again(config, tmp_path, 
     tracker = Tracker(config, None, "one")
     assert len(calls) == 3
     assert stored(tracker).info.run_name == "one"
+
+
+def test_a_tag_is_deleted_once_and_again(tracker):
+    tracker.tags({"stopped_at_step": 4, "other": "stays"})
+    tracker.untag("stopped_at_step")
+    tracker.untag("stopped_at_step")
+    assert tracker.finish() == ""
+    tags = stored(tracker).data.tags
+    assert "stopped_at_step" not in tags
+    assert tags["other"] == "stays"
