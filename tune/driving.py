@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -135,6 +136,6 @@ def _alone(config: Config) -> Iterator[None]:
     from hbtrain.launch.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"hbtrain-{digest}.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -16,9 +16,9 @@ from hbtrain.launch.mailbox import Mailbox
 from hbtrain.launch.observer import Observer
 from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import STOPPED_AT
 from hbtrain.launch.usage import Usage
 from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watchdog_be_first
+from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.tracking import Tracker
 
 POLL_S = 0.5

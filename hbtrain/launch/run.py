@@ -21,7 +21,6 @@ from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import (
     CONTINUES,
-    STOPPED_AT,
     Segment,
     check_not_beyond,
     check_until,
@@ -30,6 +29,7 @@ from hbtrain.launch.segments import (
 )
 from hbtrain.launch.tasks import build, score
 from hbtrain.launch.usage import Usage
+from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.tracking import UNDELIVERED, Tracker, tracking_uri
 
 

@@ -18,10 +18,8 @@ from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
-STOPPED_AT = "stopped_at_step"
-"""What a run folder and its MLflow run call the step where training stopped before its last one."""
 CONTINUES = "continues_run"
-"""What they call the MLflow run whose checkpoint the run began with."""
+"""What a run folder and its MLflow run call the MLflow run whose checkpoint the run began with."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from hbtrain.config import Config, absolute_paths
 from hbtrain.errors import StorageError
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import CONTINUES, STOPPED_AT
+from hbtrain.launch.segments import CONTINUES
+from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
 LINKED_BYTES = 2**20

@@ -8,8 +8,9 @@ from hbtrain.config import load_config
 from hbtrain.errors import ConfigError
 from hbtrain.launch import run, train
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import CONTINUES, STOPPED_AT, check_not_beyond, finished_segment, keep_scores, last_segment
+from hbtrain.launch.segments import CONTINUES, check_not_beyond, finished_segment, keep_scores, last_segment
 from hbtrain.launch.takeover import LINKED_BYTES, take_over
+from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
 
 SCORES = {"demo/multi/map": 0.5, "demo/mono/map": 0.25}
