@@ -36,7 +36,8 @@ def mlflow_runs(folder, experiment):
 
 def test_a_population_learns_a_schedule_that_trains_from_scratch_to_the_same_weights(tmp_path):
     common = [*SMALL, "--training.steps", "8", "--data.cache", tmp_path / "cache"]
-    search = ["--search.population", "2", "--search.intervals", "2"]
+    # Two alphas far from each other: whoever takes over goes on with other kinds of batches.
+    search = ["--search.population", "2", "--search.intervals", "2", "--batching.alpha", "0.1", "0.9"]
     with Command(tmp_path, "alpha-pbt", *common, *search, program=SWEEP) as command:
         output = finish(command)
     (folder,) = (tmp_path / "runs").glob("alpha-pbt-*")
