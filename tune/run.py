@@ -22,9 +22,9 @@ from hbtrain.launch.segments import scores_in
 from hbtrain.launch.usage import metrics_of, total_usage
 from hbtrain.tracking import Tracker, tracking_uri
 from tune.outcome import SearchOutcome, save_outcome
-from tune.points import SCORES, Finished
+from tune.points import SCORES, Finished, Score
 from tune.report import Judged, judge
-from tune.search import check_budget, check_objectives
+from tune.search import check_budget, check_objectives, is_minimised
 from tune.space import Space, Trial, base_config, probes_of, shown, trials_of
 from tune.summary import save_summary, summary_markdown, summary_tables
 
@@ -85,9 +85,7 @@ def run_sweep(space: Space) -> None:
             outcome = _try_all(trials, folder, tracker, console)
         finished, failures = outcome.finished, outcome.failures
         judged = _report(finished, folder, tracker, console)
-        wanted = space.search.objectives if space.search else ()
-        objectives = [score for score in SCORES if score.key in wanted]
-        for file in save_summary(finished, failures, folder.path, judged, objectives):
+        for file in save_summary(finished, failures, folder.path, judged, _objectives(space)):
             tracker.artifact(file)
         tracker.describe(summary_markdown(finished, failures, judged))
         tracker.metrics(metrics_of(total_usage(RunFolder(file.parent) for file in folder.path.glob("*/run.json"))), 0)
@@ -209,12 +207,24 @@ def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker,
     return judged
 
 
-def _show(console: Console, outcome: SearchOutcome, judged: Judged | None, folder: SweepFolder, tracker: Tracker) -> None:
+def _objectives(space: Space) -> list[Score]:
+    """The scores that a search is for; none of a grid."""
+    known = {score.key: score for score in SCORES}
+    names = space.search.objectives if space.search else ()
+    return [known.get(name) or Score(name, name, ".3f", not is_minimised(name)) for name in names]
+
+
+def _show(
+    console: Console, outcome: SearchOutcome, judged: Judged | None, folder: SweepFolder, tracker: Tracker
+) -> None:
     for table in summary_tables(outcome.finished, judged):
         console.print()
         console.print(table)
     if judged is not None:
         console.print(marks_legend(judged.comparison), style="dim", highlight=False)
+    if outcome.stopped:
+        steps = ", ".join(f"{one.trial.label} at step {one.step}" for one in outcome.stopped)
+        console.print(f"\nstopped early: {steps}", highlight=False, soft_wrap=True)
     report = folder.report / "report.html"
     lines = [
         f"summary  {folder.path}",
