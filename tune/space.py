@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from hbtrain.config import Config, load_config, override, recipe_names
-from hbtrain.config.keys import ELSEWHERE, all_keys, check_key
 from hbtrain.errors import ConfigError
 from tune.ranges import (
     CHOICE,
@@ -23,18 +22,17 @@ from tune.ranges import (
     UNIFORM,
     Choices,
     Draw,
-    Numbers,
     kind_of,
     read_numbers,
     read_settings,
     read_values,
 )
-from tune.search import ALPHA, Pbt, Search, read_search
+from tune.search import Search, read_search
+from tune.space_checks import check_space
 
 SPACES = Path(__file__).parent / "spaces"
 SEED = "seed"
 """The key over which the summary takes means."""
-STEPS = "training.steps"
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def load_space(space: str) -> Space:
     found = Space(path.stem, _recipe(parts["recipe"], path.parent), overrides, {}, search=search)
     for key, entry in _mapping(parts.get("space"), f"`space` of {place}", "dotted keys").items():
         found = _with_entry(found, key, entry, place)
-    _check(found, place)
+    check_space(found, place)
     return found
 
 
@@ -160,7 +158,7 @@ def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
         if key in fixed:
             changed = _with_entry(changed, key, _flag_entry(changed, key, fixed.pop(key)), "flags")
     changed = replace(changed, overrides={**space.overrides, **fixed})
-    _check(changed, "flags")
+    check_space(changed, "flags")
     return changed
 
 
@@ -270,49 +268,6 @@ def _short_names(keys: list[str]) -> dict[str, str]:
     """The last part of each key, or the whole key where two end alike."""
     ends = [short_name(key) for key in keys]
     return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}
-
-
-def _check(space: Space, place: str) -> None:
-    """Raise ConfigError for a key that does not exist, or cannot be swept, or is fixed and swept at once."""
-    for key in space.overrides:
-        check_key(key, place)
-    for key in (*space.grids, *space.draws):
-        if key in space.settings:
-            if key in all_keys():
-                raise ConfigError(f"{key} is a key of the configuration; give the settings of {place} another name")
-        else:
-            check_key(key, place)
-        for dotted in sorted({name for named in space.settings.get(key, {}).values() for name in named} or {key}):
-            _check_varied(space, dotted, key, place)
-    if not space.grids and not space.draws:
-        raise ConfigError(f"`space` of {place} holds no key; name what varies")
-    if isinstance(space.search, Pbt):
-        _check_population(space, place)
-
-
-def _check_varied(space: Space, dotted: str, key: str, place: str) -> None:
-    check_key(dotted, place)
-    if dotted in space.overrides:
-        raise ConfigError(f"{dotted} is both fixed under `overrides` and varied under `space` in {place}; keep one")
-    if key != dotted and (dotted in space.grids or dotted in space.draws):
-        raise ConfigError(f"{dotted} is varied twice in {place}, by itself and by {key}; keep one")
-    if dotted == STEPS and space.search is not None:
-        raise ConfigError(f"{STEPS} is the budget of every trial of a search ({place}); fix it under `overrides`")
-    if dotted.startswith(ELSEWHERE) or dotted == "name":
-        raise ConfigError(f"{dotted} does not change what is trained ({place}); a sweep over it compares nothing")
-
-
-def _check_population(space: Space, place: str) -> None:
-    """A population's alpha changes while it trains; anything else would make another model of it."""
-    others = [key for key in space.draws if key != ALPHA]
-    if others or ALPHA not in space.draws:
-        named = f"{others[0]} cannot change while a run trains; " if others else ""
-        raise ConfigError(f"{named}search.method pbt in {place} varies {ALPHA}, and nothing else")
-    draw = space.draws[ALPHA]
-    if len(draw.probes) < 2 or not all(isinstance(value, int | float) for value in draw.probes):
-        raise ConfigError(f"{ALPHA} in {place}: pbt needs two numbers or more to choose from")
-    if isinstance(draw, Numbers) and draw.log:
-        raise ConfigError(f"{ALPHA} in {place}: pbt takes uniform or choice")
 
 
 def _mapping(value: Any, place: str, of: str) -> dict[str, Any]:

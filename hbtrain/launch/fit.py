@@ -49,15 +49,7 @@ def fit(
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={
-            "config": to_tree(config),
-            "initial_model": str(folder.initial_model),
-            "final_model": str(folder.model),
-            "checkpoints": str(folder.checkpoints),
-            "mailbox": mailbox,
-            "until": until,
-            "kept_step": folder.recall(STOPPED_AT),
-        },
+        train_loop_config=_settings(config, folder, mailbox, until),
         torch_config=TorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=_number(resources),
@@ -92,6 +84,19 @@ def fit(
     if not ray.get(mailbox.is_complete.remote()):
         raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return news.last_step
+
+
+def _settings(config: Config, folder: RunFolder, mailbox: Any, until: int | None) -> dict[str, Any]:
+    """What a worker is told."""
+    return {
+        "config": to_tree(config),
+        "initial_model": str(folder.initial_model),
+        "final_model": str(folder.model),
+        "checkpoints": str(folder.checkpoints),
+        "mailbox": mailbox,
+        "until": until,
+        "kept_step": folder.recall(STOPPED_AT),
+    }
 
 
 def _number(resources: ResourcesConfig) -> int | tuple[int, int]:
