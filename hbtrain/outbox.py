@@ -31,7 +31,7 @@ class Letter:
 
     Attributes:
         run_id: the run.
-        kind: `figures`, `tag`, `artifact` or `status`.
+        kind: `figures`, `tag`, `untag`, `artifact` or `status`.
         content: what the kind needs, as JSON has it; of `figures` one list [name, value, time in ms, step] each.
     """
 

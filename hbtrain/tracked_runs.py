@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlparse
 from hbtrain.config import Config, override, without_passwords
 from hbtrain.tracking import SQLITE, TrackingError, be_brief, failures, first_line, tracking_uri
 
+STOPPED_AT = "stopped_at_step"
+"""Tag of a run in segments (see `hbtrain.launch.segments`) that has not come to its last step."""
 PAGE = 1000
 """Runs asked for in one call."""
 
@@ -23,6 +25,7 @@ class TrackedRun:
     run_id: str
     name: str
     status: str
+    """MLflow's, or `stopped at step N` of a run that ended well, but before its last step."""
     parent_id: str | None
     source: str
     """The command that made it."""
@@ -129,10 +132,11 @@ class TrackedRuns:
 
 def _tracked(run: Any) -> TrackedRun:
     tags = run.data.tags
+    stopped_at = tags.get(STOPPED_AT) if run.info.status == "FINISHED" else None
     return TrackedRun(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
-        status=run.info.status,
+        status=run.info.status if stopped_at is None else f"stopped at step {stopped_at}",
         parent_id=tags.get("mlflow.parentRunId"),
         source=tags.get("mlflow.source.name", ""),
         parameters=dict(run.data.params),

@@ -135,6 +135,10 @@ class Tracker:
         for key, value in tags.items():
             self._put("tag", [key, str(value)])
 
+    def untag(self, key: str) -> None:
+        """Delete a tag, if it is there."""
+        self._put("untag", [key])
+
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or a folder's content, under `folder`."""
         self._put("artifact", [str(path), folder])
@@ -174,6 +178,9 @@ class Tracker:
             client.log_batch(run_id, [Metric(*figure) for figure in content])
         elif letter.kind == "tag":
             client.set_tag(run_id, *content)
+        elif letter.kind == "untag":
+            if content[0] in client.get_run(run_id).data.tags:
+                client.delete_tag(run_id, content[0])
         elif letter.kind == "status":
             client.set_terminated(run_id, *content)
         elif Path(content[0]).is_dir():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,14 +16,16 @@ from hbtrain.comparison.tables import marks_legend
 from hbtrain.config import Config, absolute_paths, override, to_flat
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
-from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.segments import scores_in
 from hbtrain.launch.usage import metrics_of, total_usage
 from hbtrain.tracking import Tracker, tracking_uri
-from tune.points import Finished
+from tune.outcome import SearchOutcome, save_outcome
+from tune.points import SCORES, Finished, Score
 from tune.report import Judged, judge
-from tune.space import Space, Trial, base_config, shown, trials_of
+from tune.search import check_budget, check_objectives, is_minimised
+from tune.space import Space, Trial, base_config, probes_of, shown, trials_of
 from tune.summary import save_summary, summary_markdown, summary_tables
 
 
@@ -42,12 +45,21 @@ class SweepFolder:
         """The comparison of its points."""
         return self.path / "report"
 
+    @property
+    def outcome(self) -> Path:
+        """What became of the trials of a search."""
+        return self.path / "outcome.json"
+
     @classmethod
     def of(cls, space: Space, base: Config) -> SweepFolder:
         """Named by what the trials have in common, so that a wider range continues the sweep."""
         common = {key: value for key, value in to_flat(base).items() if not key.startswith(ELSEWHERE)}
-        relevant = {key: value for key, value in common.items() if not _below(key, space.grids)}
-        text = json.dumps([relevant, sorted(space.grids)], sort_keys=True)
+        varied = space.varied_keys
+        relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
+        relevant.append(sorted([*space.grids, *space.draws]))
+        if space.search is not None:
+            relevant.append(space.search.model_dump(mode="json", exclude={"trials"}))
+        text = json.dumps(relevant, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return cls(Path(base.storage) / f"{space.name}-{digest}")
 
@@ -60,25 +72,28 @@ def run_sweep(space: Space) -> None:
         KeyboardInterrupt: Ctrl-C; finished trials are kept.
     """
     console = Console()
-    trials = trials_of(space)
+    trials = probes_of(space) if space.search else trials_of(space)
     base = absolute_paths(base_config(space))
-    _check(trials, base)
+    _check(space, trials, base)
     folder = SweepFolder.of(space, base)
     tracker = _begin(space, base, folder)
     status = "FAILED"
     try:
-        ready = [_placed(trial, folder, tracker) for trial in trials]
-        failures = _train(ready, folder, console)
-        finished = [done for trial in ready if (done := _finished(trial)) is not None]
+        if space.search:
+            outcome = _search(space, base, folder, tracker, console)
+        else:
+            outcome = _try_all(trials, folder, tracker, console)
+        finished, failures = outcome.finished, outcome.failures
         judged = _report(finished, folder, tracker, console)
-        for file in save_summary(finished, failures, folder.path, judged):
+        for file in save_summary(finished, failures, folder.path, judged, _objectives(space)):
             tracker.artifact(file)
         tracker.describe(summary_markdown(finished, failures, judged))
         tracker.metrics(metrics_of(total_usage(RunFolder(file.parent) for file in folder.path.glob("*/run.json"))), 0)
         if failures:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in failures.items())
+            count = len(failures) + len(finished) + len(outcome.stopped)
             raise TrainingError(
-                f"{len(failures)} of {len(trials)} trials failed ({reasons}); the same command tries them again"
+                f"{len(failures)} of {count} trials failed ({reasons}); the same command tries them again"
             )
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -88,15 +103,18 @@ def run_sweep(space: Space) -> None:
         undelivered = tracker.finish(status)
         if undelivered:
             console.print(undelivered, highlight=False, soft_wrap=True)
-    _show(console, finished, judged, folder, tracker)
+    _show(console, outcome, judged, folder, tracker)
 
 
-def _check(trials: Sequence[Trial], base: Config) -> None:
+def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
     """Say what is wrong with any trial before the first one starts."""
     if not base.evaluation.benchmarks:
         raise ConfigError("evaluation.benchmarks is empty, so trials cannot be compared; name one, such as demo")
+    check_budget(space.search, base.training.steps)
     for trial in trials:
-        preflight(absolute_paths(trial.config))
+        checked = preflight(absolute_paths(trial.config))
+    if space.search is not None:
+        check_objectives(space.search.objectives, checked.benchmarks[0])
 
 
 def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
@@ -115,19 +133,44 @@ def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
     )
     folder.memory.remember(mlflow_run_id=tracker.run_id)
     tracker.tags({f"space.{key}": " ".join(map(shown, values)) for key, values in space.grids.items()})
+    tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
+    if space.search is not None:
+        tracker.tags({f"search.{key}": value for key, value in space.search.model_dump(mode="json").items()})
     tracker.artifact(folder.path / "space.yaml")
     return tracker
 
 
-def _placed(trial: Trial, folder: SweepFolder, tracker: Tracker) -> Trial:
-    """The trial with its place in the sweep's folder and under the sweep's MLflow run."""
+def _placed(config: Config, folder: SweepFolder, tracker: Tracker) -> Config:
+    """A trial's configuration with its place in the sweep's folder and under the sweep's MLflow run."""
     place = {
         "storage": str(folder.path),
-        "tracking.uri": tracking_uri(trial.config),
+        "tracking.uri": tracking_uri(config),
         "tracking.parent_run_id": tracker.run_id,
-        "tracking.run_name": trial.label,
     }
-    return Trial(trial.label, trial.values, absolute_paths(override(trial.config, place)))
+    return absolute_paths(override(config, place))
+
+
+def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
+    """Go on with the search, which finds in the folder what is done; keep what became of its trials."""
+    assert space.search is not None
+    console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False)
+    from tune.search_run import search
+
+    outcome = search(space, _placed(base, folder, tracker), folder.path)
+    save_outcome(outcome, folder.outcome)
+    tracker.artifact(folder.outcome)
+    return outcome
+
+
+def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
+    """Train every trial that is not finished."""
+    ready = []
+    for trial in trials:
+        config = override(_placed(trial.config, folder, tracker), {"tracking.run_name": trial.label})
+        ready.append(Trial(trial.label, trial.values, config))
+    failures = _train(ready, folder, console)
+    finished = [done for trial in ready if (done := _finished(trial)) is not None]
+    return SearchOutcome(finished, failures=dict(failures))
 
 
 def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Mapping[str, str]:
@@ -144,15 +187,10 @@ def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Ma
 
 def _finished(trial: Trial) -> Finished | None:
     """The finished run of this trial, with its scores on all its benchmarks; None if there is no such run."""
-    wanted = {parse_benchmark(text).name for text in trial.config.evaluation.benchmarks}
     for run in RunFolder.finished(trial.config):
-        try:
-            scores: dict[str, float] = json.loads((run.results / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if wanted <= {key.partition("/")[0] for key in scores}:
-            kept = {key: score for key, score in scores.items() if key.partition("/")[0] in wanted}
-            return Finished(trial, kept, run.path)
+        scores = scores_in(run.results / "metrics.json", trial.config)
+        if scores is not None:
+            return Finished(trial, scores, run.path)
     return None
 
 
@@ -169,14 +207,24 @@ def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker,
     return judged
 
 
+def _objectives(space: Space) -> list[Score]:
+    """The scores that a search is for; none of a grid."""
+    known = {score.key: score for score in SCORES}
+    names = space.search.objectives if space.search else ()
+    return [known.get(name) or Score(name, name, ".3f", not is_minimised(name)) for name in names]
+
+
 def _show(
-    console: Console, finished: Sequence[Finished], judged: Judged | None, folder: SweepFolder, tracker: Tracker
+    console: Console, outcome: SearchOutcome, judged: Judged | None, folder: SweepFolder, tracker: Tracker
 ) -> None:
-    for table in summary_tables(finished, judged):
+    for table in summary_tables(outcome.finished, judged):
         console.print()
         console.print(table)
     if judged is not None:
         console.print(marks_legend(judged.comparison), style="dim", highlight=False)
+    if outcome.stopped:
+        steps = ", ".join(f"{one.trial.label} at step {one.step}" for one in outcome.stopped)
+        console.print(f"\nstopped early: {steps}", highlight=False, soft_wrap=True)
     report = folder.report / "report.html"
     lines = [
         f"summary  {folder.path}",
@@ -187,6 +235,6 @@ def _show(
     console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)
 
 
-def _below(key: str, roots: Mapping[str, object]) -> bool:
+def _below(key: str, roots: Iterable[str]) -> bool:
     """Whether `key` is one of `roots`, or a part of its value as `batching.alpha.100` is."""
     return any(key == root or key.startswith(f"{root}.") for root in roots)

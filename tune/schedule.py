@@ -29,26 +29,26 @@ def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
         KeyboardInterrupt: Ctrl-C, after the trials were stopped.
     """
     greediest = max((trial.config for trial in trials), key=_cpus)
-    _quiet()
-    with connected(greediest, _say) as hardware:
+    quiet()
+    with connected(greediest, say) as hardware:
         import ray
         from ray import tune
 
         from tune.progress import Progress
 
-        at_once = _at_once(greediest, hardware)
-        trees = [to_tree(_at_address(trial.config)) for trial in trials]
+        side_by_side = at_once(greediest, hardware)
+        trees = [to_tree(at_address(trial.config)) for trial in trials]
         tuner = tune.Tuner(
             # Trees may hold the tracking server's password; given so, they do not reach Tune's records.
             tune.with_resources(tune.with_parameters(_trainable(), trees=trees), ON_HEAD),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+            tune_config=tune.TuneConfig(max_concurrent_trials=side_by_side),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(folder),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
-                callbacks=[Progress([trial.label for trial in trials], at_once)],
+                callbacks=[Progress([trial.label for trial in trials], side_by_side)],
             ),
         )
         try:
@@ -59,16 +59,21 @@ def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
         return _failures(trials, results)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line as it is."""
     from rich.console import Console
 
     Console().print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave the terminal to `Progress` and metrics to MLflow; what Ray Tune would say of a failure is in its folder."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # A trial is a handful of small processes (driver, controller, mailbox), which a raylet finds worth a warning.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker processes have been started on node")
+    # Trials that fail end with a reason and no scores.
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
@@ -89,7 +94,7 @@ def _trainable() -> Any:
     return run_trial
 
 
-def _at_address(config: Config) -> Config:
+def at_address(config: Config) -> Config:
     """`config` with the cluster's address spelt out: `$RAY_ADDRESS` is not set where trials are driven."""
     address = config.resources.address or os.environ.get("RAY_ADDRESS")
     return config if address is None else override(config, {"resources.address": address})
@@ -109,7 +114,7 @@ def _failures(trials: Sequence[Trial], results: Any) -> dict[str, str]:
     return failures
 
 
-def _at_once(config: Config, hardware: dict[str, object]) -> int:
+def at_once(config: Config, hardware: dict[str, object]) -> int:
     """How many trials like `config` fit side by side on `hardware`; at least one."""
     resources = config.resources
     fit = [int(float(str(hardware["hardware.cluster_cpus"])) // _cpus(config))]

@@ -32,9 +32,11 @@ def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=T
     Parameters
     ----------
     space
-        A shipped space's name (alpha-grid, samplings) or a YAML file.
+        A shipped space's name (alpha-grid, alpha-asha, alpha-pareto, alpha-pbt, samplings, backbones) or a YAML file;
+        docs/sweeps.md has the form.
     flags
         --recipe NAME trains another recipe. For a key that the space varies, the values to try: --seed 0 1 2.
+        For a space that is searched, how: --search.trials 24.
         Any other key of the configuration, for all trials: --training.steps 200 (see `hbtrain keys`).
     """
     from hbtrain.config.flags import parse_flags

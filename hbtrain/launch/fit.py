@@ -18,14 +18,19 @@ from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.usage import Usage
 from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watchdog_be_first
+from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.tracking import Tracker
 
 POLL_S = 0.5
 """How often the driver asks for news of training."""
 
 
-def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage) -> int:
+def fit(
+    config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage, until: int | None = None
+) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
+
+    With `until` training stops after that many steps, with a checkpoint there.
 
     Raises:
         TrainingError: training stopped for good.
@@ -46,13 +51,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={
-            "config": to_tree(config),
-            "initial_model": str(folder.initial_model),
-            "final_model": str(folder.model),
-            "checkpoints": str(folder.checkpoints),
-            "mailbox": mailbox,
-        },
+        train_loop_config=_settings(config, folder, mailbox, until),
         torch_config=ClusterTorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=_number(resources),
@@ -65,7 +64,7 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
             failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
-    news = News(tracker, observer, usage, training.steps)
+    news = News(tracker, observer, usage, until or training.steps)
     watchdog = Watchdog(mailbox, training.step_timeout_s)
     try:
         with news.delivered_from(mailbox), watchdog.watching():
@@ -87,6 +86,19 @@ def fit(config: Config, folder: RunFolder, tracker: Tracker, observer: Observer,
     if not ray.get(mailbox.is_complete.remote()):
         raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return news.last_step
+
+
+def _settings(config: Config, folder: RunFolder, mailbox: Any, until: int | None) -> dict[str, Any]:
+    """What a worker is told."""
+    return {
+        "config": to_tree(config),
+        "initial_model": str(folder.initial_model),
+        "final_model": str(folder.model),
+        "checkpoints": str(folder.checkpoints),
+        "mailbox": mailbox,
+        "until": until,
+        "kept_step": folder.recall(STOPPED_AT),
+    }
 
 
 def _number(resources: ResourcesConfig) -> int | tuple[int, int]:
@@ -175,10 +187,11 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         keep=Uploads(mailbox).keep,
         checkpoints=Path(settings["checkpoints"]),
         at=pulse.at,
+        kept_step=settings["kept_step"],
     )
     try:
         with pulse:
-            train_worker(from_tree(settings["config"]), worker)
+            train_worker(from_tree(settings["config"]), worker, settings["until"])
     except HbtrainError as error:
         ray.get(mailbox.fail.remote(str(error)))
         raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hbtrain.config import Config, absolute_paths, override, to_tree
@@ -19,9 +19,18 @@ from hbtrain.launch.fit import fit
 from hbtrain.launch.observer import Observer, Silent
 from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.segments import (
+    CONTINUES,
+    Segment,
+    check_not_beyond,
+    check_until,
+    finished_segment,
+    keep_scores,
+)
 from hbtrain.launch.tasks import build, score
 from hbtrain.launch.usage import Usage
-from hbtrain.tracking import UNDELIVERED, Tracker
+from hbtrain.tracked_runs import STOPPED_AT
+from hbtrain.tracking import UNDELIVERED, Tracker, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Outcome:
         before: scores of the model before training, one a benchmark; empty if not asked for.
         after: scores of the trained model, one a benchmark.
         in_domain: the benchmark, or domain of one, that MRR on the others is compared with.
+        step: where training ended.
+        scores: {`<benchmark>/<setting>/<metric>`: score} of the trained model, those of `metrics.json`.
     """
 
     folder: RunFolder
@@ -43,34 +54,47 @@ class Outcome:
     before: tuple[Evaluation, ...]
     after: tuple[Evaluation, ...]
     in_domain: str | None = None
+    step: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def train(config: Config, observer: Observer | None = None) -> Outcome:
+def train(config: Config, observer: Observer | None = None, until: int | None = None) -> Outcome:
     """Train and evaluate as `config` says; goes on with the unfinished run of the same configuration, if there is one.
+
+    With `until` it is a segment of the run: training stops after that many of its steps, as if it had been cut off
+    there, and the encoder of that step is evaluated. A later call goes on from there. A segment that is done, the last
+    one included, is not done again: its scores are returned, and no evaluations.
 
     Raises:
         HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
     """
     observer = observer or Silent()
     config = absolute_paths(config)
+    if until is not None:
+        check_until(config, until)
+        done = finished_segment(config, until)
+        if done is not None:
+            return _remembered(config, done)
     observer.phase("checking the configuration and the sources")
     checked = preflight(config)
     needs = estimate(config)
     for line in [] if needs is None else needs.lines():
         observer.phase(line)
+    if until is not None:
+        check_not_beyond(RunFolder.current(config), until)
     folder = RunFolder.open(config)
     observer.phase(f"run {folder.name}")
-    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.path / UNDELIVERED)
-    for file in folder.path.parent.glob(f"*/{UNDELIVERED}"):
-        if RunFolder(file.parent).is_finished:
-            tracker.adopt(file)
-    folder.remember(mlflow_run_id=tracker.run_id)
+    tracker = _tracker(config, folder)
     if needs is not None:
         tracker.tags(needs.tags())
+    whole = until is None or until == config.training.steps
     status = "FAILED"
     try:
         # Whatever Ray is given may stand in its logs and on its dashboard.
-        outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer)
+        outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
+        if not whole:
+            tracker.tags({STOPPED_AT: outcome.step})
+            folder.remember(**{STOPPED_AT: outcome.step})
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -84,11 +108,37 @@ def train(config: Config, observer: Observer | None = None) -> Outcome:
         outages = tracker.finish(status)
         if outages:
             observer.phase(outages)
-    folder.remember(finished=True)
-    return outcome
+    metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
+    scores = keep_scores(folder, until or outcome.step, metrics)
+    if whole:
+        folder.remember(finished=True)
+    return replace(outcome, scores=scores)
 
 
-def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, observer: Observer) -> Outcome:
+def _tracker(config: Config, folder: RunFolder) -> Tracker:
+    """The run's MLflow run, a new one or the one it had; with what other runs could not deliver."""
+    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.path / UNDELIVERED)
+    for file in folder.path.parent.glob(f"*/{UNDELIVERED}"):
+        if RunFolder(file.parent).is_finished:
+            tracker.adopt(file)
+    folder.remember(mlflow_run_id=tracker.run_id)
+    continued = folder.recall(CONTINUES)
+    if continued is not None:
+        tracker.tags({CONTINUES: continued})
+    if folder.recall(STOPPED_AT) is not None:
+        tracker.untag(STOPPED_AT)
+    return tracker
+
+
+def _remembered(config: Config, done: Segment) -> Outcome:
+    """The outcome of a segment that was done before."""
+    run_id, in_domain = str(done.folder.recall("mlflow_run_id")), config.evaluation.in_domain
+    return Outcome(done.folder, run_id, tracking_uri(config), (), (), in_domain, done.step, done.scores)
+
+
+def _run(
+    config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, observer: Observer, until: int | None
+) -> Outcome:
     benchmarks = config.evaluation.benchmarks
     fewest, most = config.resources.min_workers, config.resources.max_workers
     workers = str(most) if fewest == most else f"{fewest} to {most}"
@@ -102,23 +152,24 @@ def _run(config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, 
             observer.phase(f"building the {config.encoder.backbone} encoder")
             run_task(config, build, to_tree(config), str(folder.initial_model))
         before: Sequence[Evaluation] = ()
-        if benchmarks and config.evaluation.before:
+        if benchmarks and config.evaluation.before and folder.recall(STOPPED_AT) is None:
             observer.phase("evaluating before training")
             before = _score(config, folder.initial_model)
             _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)
         noun = "worker" if workers == "1" else "workers"
-        observer.phase(f"training {config.training.steps} steps on {workers} {noun}")
+        up_to = "" if until is None else f" up to step {until}"
+        observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
-        steps = fit(config, folder, tracker, observer, usage)
+        steps = fit(config, folder, tracker, observer, usage, until)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")
             after = _score(config, folder.model, folder.results / "runs")
             _keep_scores(after, config, folder.results, "results", tracker, step=steps)
         tracker.describe(scores_markdown(before, after))
-    if config.tracking.log_model:
+    if config.tracking.log_model and (until is None or until == config.training.steps):
         tracker.artifact(folder.model, "model")
-    return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain)
+    return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain, steps)
 
 
 def _score(config: Config, model: Path, runs: Path | None = None) -> list[Evaluation]:

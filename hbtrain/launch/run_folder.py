@@ -61,6 +61,11 @@ class RunFolder:
         """What the encoder scored before training."""
         return self.path / "results-before"
 
+    @property
+    def results_steps(self) -> Path:
+        """What the encoders of earlier steps scored, where training stopped in between."""
+        return self.path / "results-steps"
+
     @classmethod
     def open(cls, config: Config) -> RunFolder:
         """The folder to work in: that of the unfinished run of this configuration, or a new one.
@@ -68,7 +73,7 @@ class RunFolder:
         Raises:
             StorageError: the storage cannot be written.
         """
-        folder = next(folder for folder in cls._numbered(config) if not folder.is_finished)
+        folder = cls.current(config)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.config.write_text(without_passwords(to_yaml(config)), encoding="utf-8")
@@ -77,6 +82,11 @@ class RunFolder:
                 f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})"
             ) from error
         return folder
+
+    @classmethod
+    def current(cls, config: Config) -> RunFolder:
+        """Where the unfinished run of this configuration is, or a new one would be; nothing is made."""
+        return next(folder for folder in cls._numbered(config) if not folder.is_finished)
 
     @classmethod
     def finished(cls, config: Config) -> list[RunFolder]:

@@ -149,7 +149,7 @@ class Checkpoints:
             time.sleep(LOOK_S)
         if is_complete(to):
             self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
-            prune(self._worker.checkpoints, self._keep, self._token, self._refused)
+            prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.kept_step)
 
     def _tell(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:

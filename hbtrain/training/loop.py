@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,13 +23,18 @@ from hbtrain.training.validation import Patience, mean_over_ranks, validation_pl
 from hbtrain.training.worker import Event, Worker
 
 
-def train_worker(config: Config, worker: Worker) -> None:
+def train_worker(config: Config, worker: Worker, until: int | None = None) -> None:
     """Train `config` on this rank, from the last whole one of `worker.checkpoints` if there is one; collective.
 
     Ends with the trained encoder in `worker.final_model` (saved by rank 0): with a validation source the one of lowest
     validation loss, else that of the last step.
+
+    Args:
+        config: the run's.
+        worker: this rank's place in it.
+        until: the step to stop at, with a checkpoint, as if the run had been cut off there; None: the last one.
     """
-    Trainer(config, worker).run()
+    Trainer(config, worker).run(until)
 
 
 class Trainer:
@@ -52,20 +59,21 @@ class Trainer:
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
         self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
-    def run(self) -> None:
-        """All steps that are left."""
+    def run(self, until: int | None = None) -> None:
+        """The steps that are left, all or up to `until`."""
         training = self.config.training
+        stop = training.steps if until is None else until
         self.worker.at("restore")
         start = self.checkpoints.restore()
         done, stopped = start, self.patience.exhausted
         self.module.train()
         self.meter.start()
         self.worker.at("data", start)
-        for work in self.stopwatch.each(self.feed.steps(start, training.steps if not stopped else start), "data"):
+        for work in self.stopwatch.each(self.feed.steps(start, stop if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1
             last = done == training.steps
-            if done % training.log_every == 0 or last:
+            if done % training.log_every == 0 or done == stop:
                 self._log(done)
             if (
                 self.validation is not None
@@ -74,7 +82,7 @@ class Trainer:
             ):
                 with self.stopwatch.phase("validation", whole=True):
                     stopped = self._validate(done)
-            if training.checkpoint_every and (done % training.checkpoint_every == 0 or last or stopped):
+            if self._is_kept(done, stop, stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
                     self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
@@ -84,9 +92,16 @@ class Trainer:
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
             self.worker.at("data", done)
-        if self.validation is None or not training.validate_every:
+        if self.validation is None or not training.validate_every or not math.isfinite(self.patience.best):
             self.meter.check(self.engine.is_finite())
             self._export(done)
+
+    def _is_kept(self, done: int, stop: int, stopped: bool) -> bool:
+        """Whether there is to be a checkpoint after `done` steps; always where training stops before its last one."""
+        every, steps = self.config.training.checkpoint_every, self.config.training.steps
+        if stop < steps and (done == stop or stopped):
+            return True
+        return every is not None and (done % every == 0 or done == steps or stopped)
 
     def _step(self, work: Work) -> None:
         loss = self.backward(work)

@@ -72,6 +72,7 @@ class Worker:
         keep: takes this rank's part of a checkpoint and sees to it that it is stored, now or soon.
         checkpoints: the folder in storage that holds the run's checkpoints; one that all ranks see.
         at: told of every phase that begins, so that a hanging worker can be told from those that wait for it.
+        kept_step: the checkpoint of this step stays, however many newer ones there are.
     """
 
     group: Group
@@ -82,3 +83,4 @@ class Worker:
     keep: Callable[[Part], None]
     checkpoints: Path
     at: Mark = unmarked
+    kept_step: int | None = None

@@ -117,7 +117,7 @@ def test_bad_input_leaves_nothing_behind(space, trained, tmp_path):
 def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():
     def at_once(cpus, gpus=0, **overrides):
         config = load_config("quickstart", {f"resources.{key}": value for key, value in overrides.items()})
-        return schedule._at_once(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
+        return schedule.at_once(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
 
     assert at_once(8, workers=2) == 4
     assert at_once(7, workers=2, cpus_per_worker=1.5) == 2

@@ -3,7 +3,8 @@ import yaml
 
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError
-from tune.space import base_config, load_space, space_names, trials_of, with_flags
+from tune.search import check_budget
+from tune.space import base_config, load_space, probes_of, space_names, trials_of, with_flags
 
 
 @pytest.fixture
@@ -20,8 +21,10 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("name", space_names())
 def test_every_space_that_ships_is_valid(name):
-    trials = trials_of(load_space(name))
-    assert len({trial.label for trial in trials}) == len(trials) >= 10
+    space = load_space(name)
+    trials = probes_of(space) if space.search else trials_of(space)
+    check_budget(space.search, base_config(space).training.steps)
+    assert len({trial.label for trial in trials}) == len(trials) >= (3 if space.search else 10)
     for trial in trials:
         assert trial.config.evaluation.benchmarks
         assert trial.config.tracking.experiment == name

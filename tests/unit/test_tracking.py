@@ -246,3 +246,25 @@ def test_a_database_that_another_run_writes_to_is_asked_again(config, tmp_path, 
     tracker = Tracker(config, None, "one")
     assert len(calls) == 3
     assert stored(tracker).info.run_name == "one"
+
+
+def test_a_tag_is_deleted_once_and_again(tracker):
+    tracker.tags({"stopped_at_step": 4, "other": "stays"})
+    tracker.untag("stopped_at_step")
+    tracker.untag("stopped_at_step")
+    assert tracker.finish() == ""
+    tags = stored(tracker).data.tags
+    assert "stopped_at_step" not in tags
+    assert tags["other"] == "stays"
+
+
+def test_a_run_that_stopped_on_its_way_does_not_count_as_finished(tracker):
+    from hbtrain.tracked_runs import TrackedRuns
+
+    tracker.tags({"stopped_at_step": 4})
+    tracker.finish()
+    found = TrackedRuns(tracker.uri).find(tracker.run_id)
+    assert (found.status, found.is_finished) == ("stopped at step 4", False)
+    tracker.untag("stopped_at_step")
+    tracker.finish()
+    assert TrackedRuns(tracker.uri).find(tracker.run_id).is_finished

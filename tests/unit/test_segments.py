@@ -1,0 +1,148 @@
+"""What a run folder knows of segments, and a run that goes on from another one's checkpoint; nothing is trained."""
+
+import json
+
+import pytest
+
+from hbtrain.config import load_config
+from hbtrain.errors import ConfigError
+from hbtrain.launch import run, train
+from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.segments import CONTINUES, check_not_beyond, finished_segment, keep_scores, last_segment
+from hbtrain.launch.takeover import LINKED_BYTES, take_over
+from hbtrain.tracked_runs import STOPPED_AT
+from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
+
+SCORES = {"demo/multi/map": 0.5, "demo/mono/map": 0.25}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return load_config("quickstart", {"storage": str(tmp_path / "runs"), "training.steps": 12})
+
+
+def evaluated(folder, scores=SCORES):
+    folder.results.mkdir(exist_ok=True)
+    file = folder.results / "metrics.json"
+    file.write_text(json.dumps(scores))
+    return file
+
+
+def checkpoint(folder, step, tmp_path, size=10, token="aaaa0000"):
+    part = tmp_path / f"part-{step}"
+    part.mkdir()
+    (part / "weights.pt").write_bytes(bytes(size))
+    to = folder.checkpoints / folder_name(step, token)
+    store(part, to, Manifest(step, 0, 1))
+    return to
+
+
+def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeypatch):
+    monkeypatch.setattr(run, "preflight", lambda _: pytest.fail("nothing is to be started"))
+    folder = RunFolder.open(config)
+    folder.remember(mlflow_run_id="abc")
+    assert finished_segment(config, 4) is None
+    assert last_segment(config) is None
+    assert keep_scores(folder, 4, evaluated(folder)) == SCORES
+    evaluated(folder, {"demo/multi/map": 0.75})
+    keep_scores(folder, 8, folder.results / "metrics.json")
+    outcome = train(config, until=4)
+    assert (outcome.folder, outcome.run_id, outcome.step, outcome.scores) == (folder, "abc", 4, SCORES)
+    assert outcome.after == ()
+    assert last_segment(config).step == 8
+    assert finished_segment(config, 12) is None, "the last step counts once the run has come to its end"
+    folder.remember(finished=True)
+    assert train(config, until=12).scores == {"demo/multi/map": 0.75}
+    assert train(config, until=4).scores == SCORES
+
+
+def test_a_segment_without_a_wanted_benchmark_does_not_count(config):
+    folder = RunFolder.open(config)
+    keep_scores(folder, 4, evaluated(folder, {"other/multi/map": 1.0}))
+    assert finished_segment(config, 4) is None
+    keep_scores(folder, 4, evaluated(folder, {**SCORES, "other/multi/map": 1.0}))
+    assert finished_segment(config, 4).scores == SCORES
+
+
+def test_a_run_without_benchmarks_has_segments_as_well(config):
+    from hbtrain.config import override
+
+    bare = override(config, {"evaluation.benchmarks": []})
+    folder = RunFolder.open(bare)
+    keep_scores(folder, 4, None)
+    keep_scores(folder, 12, None)
+    assert finished_segment(bare, 4).scores == {}
+    assert finished_segment(bare, 12) is None
+    folder.remember(finished=True)
+    assert finished_segment(bare, 12).scores == {}
+
+
+@pytest.mark.parametrize("until", [0, 13, -1])
+def test_a_step_that_training_does_not_have(config, until):
+    with pytest.raises(ConfigError, match=rf"until = {until}: .* 1 to training.steps = 12 steps"):
+        train(config, until=until)
+
+
+def test_there_is_no_way_back(config, tmp_path):
+    folder = RunFolder.open(config)
+    check_not_beyond(folder, 4)
+    checkpoint(folder, 8, tmp_path)
+    check_not_beyond(folder, 8)
+    with pytest.raises(ConfigError, match="until = 4, but the run in .* has come to step 8; stop later"):
+        train(config, until=4)
+
+
+def test_the_checkpoint_of_a_stop_outlives_newer_ones(config, tmp_path):
+    folder = RunFolder.open(config)
+    for step in (2, 4, 6, 8):
+        checkpoint(folder, step, tmp_path)
+    prune(folder.checkpoints, 1, "aaaa0000", (), kept_step=4)
+    assert [name[:13] for name in checkpoints_in(folder.checkpoints)] == ["step-00000008", "step-00000004"]
+    prune(folder.checkpoints, 1, "aaaa0000", ())
+    assert [name[:13] for name in checkpoints_in(folder.checkpoints)] == ["step-00000008"]
+
+
+def taken(config, alpha):
+    from hbtrain.config import override
+
+    return override(config, {"batching.alpha": alpha})
+
+
+def test_a_run_takes_over_a_checkpoint(config, tmp_path):
+    donor = RunFolder.open(config)
+    donor.remember(mlflow_run_id="donor-run")
+    donor.initial_model.mkdir()
+    (donor.initial_model / "README.md").write_text("card")
+    checkpoint(donor, 4, tmp_path, size=LINKED_BYTES)
+    newest = checkpoint(donor, 8, tmp_path)
+    taker = taken(config, {0: 0.5, 3: 0.5, 4: 0.7})
+    assert take_over(taker, config, 4)
+    folder = RunFolder.current(taker)
+    (name,) = checkpoints_in(folder.checkpoints)
+    assert name.startswith("step-00000004")
+    assert is_complete(folder.checkpoints / name)
+    assert folder.recall(CONTINUES) == "donor-run"
+    assert folder.recall(STOPPED_AT) == 4
+    copied = folder.checkpoints / name / "weights.pt"
+    assert copied.stat().st_ino == (donor.checkpoints / name / "weights.pt").stat().st_ino, "linked, as it is large"
+    (folder.initial_model / "README.md").write_text("changed")
+    assert (donor.initial_model / "README.md").read_text() == "card", "small files are its own"
+    prune(donor.checkpoints, 1, "aaaa0000", ())
+    assert is_complete(folder.checkpoints / name), "the donor's may go"
+    assert newest.exists()
+
+
+def test_a_take_over_is_done_once_and_only_where_it_can_be(config, tmp_path):
+    donor = RunFolder.open(config)
+    donor.initial_model.mkdir()
+    taker = taken(config, {0: 0.5, 3: 0.5, 4: 0.7})
+    assert not take_over(taker, config, 4), "the donor has no checkpoint"
+    assert not RunFolder.current(taker).path.exists()
+    checkpoint(donor, 4, tmp_path)
+    folder = RunFolder.open(taker)
+    checkpoint(folder, 6, tmp_path)
+    assert take_over(taker, config, 4), "it has come further"
+    assert len(checkpoints_in(folder.checkpoints)) == 1
+    folder.remember(finished=True)
+    assert take_over(taker, config, 4)
+    assert not RunFolder.current(taker).path.exists()

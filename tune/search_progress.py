@@ -1,0 +1,80 @@
+"""What a search says while it goes on: a line when a trial starts, at each rung, and when it ends or is stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+from rich.console import Console
+
+from tune.alpha_schedule import label_of, read_schedule
+from tune.driving import FAILURE, LABEL, SCHEDULE, STEP
+
+
+class SearchProgress(Callback):
+    """Told by Ray Tune of each trial. It must pickle, and so holds no console."""
+
+    def __init__(self, objectives: tuple[str, ...], trials: int, steps: int) -> None:
+        self._objectives = objectives
+        self._left = trials
+        self._steps = steps
+        self._began = time.monotonic()
+        self._labels: dict[str, str] = {}
+        self._started: dict[str, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's driver starts, for the first time or after it was held."""
+        label, known = _label(trial.config), self._labels.get(trial.trial_id)
+        self._started.setdefault(trial.trial_id, time.monotonic())
+        self._labels[trial.trial_id] = label
+        if known is None:
+            self._say(f"{label}  started")
+        elif known != label:
+            self._say(f"{known}  is given up; in its place another one goes on as {label}")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial was evaluated."""
+        failure = result.get(FAILURE)
+        if failure:
+            self._say(f"{self._label(trial)}  failed: {failure}")
+        elif STEP in result:
+            self._say(f"{self._label(trial)}  step {result[STEP]} of {self._steps}: {self._scores(result)}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial came to its end, or was stopped for its scores."""
+        result = trial.last_result or {}
+        if result.get(FAILURE):
+            self._end(trial, "failed")
+        elif result.get(STEP, 0) < self._steps:
+            self._end(trial, f"stopped at step {result.get(STEP, 0)}, others are better,")
+        else:
+            self._end(trial, "finished")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's driver died too often."""
+        self._end(trial, "failed, as its driver died,")
+
+    def _end(self, trial: Any, how: str) -> None:
+        seconds = time.monotonic() - self._started.get(trial.trial_id, self._began)
+        self._left -= 1
+        left = f"; {self._left} to go" if self._left > 0 else ""
+        self._say(f"{self._label(trial)}  {how} after {seconds:.0f} s{left}")
+
+    def _label(self, trial: Any) -> str:
+        return self._labels.get(trial.trial_id) or _label(trial.config)
+
+    def _scores(self, result: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {result[name]:.4g}" for name in self._objectives if name in result)
+
+    def _say(self, text: str) -> None:
+        clock = f"{time.monotonic() - self._began:5.0f} s"
+        Console().print(f"{clock}  {text}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _label(parameters: Mapping[str, Any]) -> str:
+    """Of a trial's parameters: what was drawn, or a member's schedule."""
+    return parameters[LABEL] if LABEL in parameters else label_of(read_schedule(parameters[SCHEDULE]))

@@ -1,0 +1,222 @@
+"""Searches under Ray Tune: trials side by side, and what became of each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hbtrain.config import Config, to_tree
+from hbtrain.errors import TrainingError
+from hbtrain.evaluation.benchmark import parse_benchmark
+from hbtrain.launch.cluster import connected
+from hbtrain.launch.segments import finished_segment, last_segment
+from tune.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
+from tune.driving import (
+    FAILURE,
+    LABEL,
+    RESOURCE,
+    SCHEDULE,
+    drive_member,
+    drive_search,
+    member_config,
+    shipped,
+)
+from tune.ledger import Ledger, known_points
+from tune.outcome import Member, SearchOutcome, Stopped
+from tune.points import Finished
+from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, quiet, say
+from tune.search import ALPHA, Asha, Pbt, is_minimised
+from tune.space import Space, Trial, trial_of
+
+HEAD_SHARE = 0.99
+"""What drivers of a population's members ask for of the head node, all together: its size limits their number."""
+
+
+def search(space: Space, base: Config, folder: Path) -> SearchOutcome:
+    """Search `space` with Ray Tune, which keeps its records in `folder`.
+
+    Args:
+        space: with a `search`.
+        base: what trials share, with its place: storage, tracking.
+        folder: the sweep's.
+
+    Raises:
+        ConfigError: the cluster is too small for a trial, or does not answer.
+        TrainingError: the cluster went away.
+        KeyboardInterrupt: Ctrl-C, after the trials were stopped.
+    """
+    quiet()
+    with connected(base, say) as hardware:
+        side_by_side = at_once(base, hardware)
+        base = at_address(base)
+        ledger = Ledger(folder / "points.jsonl")
+        if isinstance(space.search, Pbt):
+            results = _fit_population(space, space.search, base, folder, side_by_side)
+            return _members(space, base, results)
+        results = _fit_search(space, base, folder, ledger, side_by_side)
+        return _trials(space, base, ledger, results)
+
+
+def _fit_search(space: Space, base: Config, folder: Path, ledger: Ledger, side_by_side: int) -> Any:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    from tune.suggestions import Suggestions
+
+    wanted = space.search
+    assert wanted is not None and not isinstance(wanted, Pbt)
+    scheduler = None
+    reduction = 1.0
+    rungs = wanted.rung_steps(base.training.steps)
+    if isinstance(wanted, Asha):
+        reduction = wanted.reduction
+        # ASHA's rungs are powers of the reduction; ours may be anywhere, so it is told of powers.
+        scheduler = ASHAScheduler(
+            time_attr=RESOURCE,
+            metric=wanted.objective,
+            mode="min" if is_minimised(wanted.objective) else "max",
+            grace_period=1,
+            reduction_factor=reduction,
+            max_t=reduction ** (len(rungs) - 0.5),
+        )
+    plan = {
+        "base": to_tree(base),
+        "rungs": [(steps, reduction**rung) for rung, steps in enumerate(rungs)],
+        "objectives": _score_keys(space, base),
+    }
+    return _fit(
+        tune.with_resources(tune.with_parameters(shipped(drive_search), plan=plan), ON_HEAD),
+        folder,
+        space,
+        base,
+        tune.TuneConfig(
+            search_alg=Suggestions(space, base, ledger),
+            scheduler=scheduler,
+            num_samples=wanted.trials,
+            max_concurrent_trials=side_by_side,
+            trial_dirname_creator=_dirname,
+        ),
+        trials=wanted.trials,
+    )
+
+
+def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Path, side_by_side: int) -> Any:
+    from ray import tune
+
+    from tune.population import Population, first_alphas
+
+    # Held members end their processes, which have nothing to hand on: their state is in the runs' folders.
+    warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
+    ends = wanted.interval_ends(base.training.steps)
+    plan = {
+        "base": to_tree(base),
+        "ends": ends,
+        "objectives": _score_keys(space, base),
+        "worst": float("inf") if is_minimised(wanted.objective) else float("-inf"),
+    }
+    draw = space.draws[ALPHA]
+    first = [[[0, alpha]] for alpha in first_alphas(draw, wanted)]
+    # Tune counts held members among those that run, so what a driver asks for is what limits their number.
+    share = int(HEAD_SHARE / side_by_side * 10_000) / 10_000
+    on_head = dict.fromkeys(ON_HEAD, max(share, *ON_HEAD.values()))
+    return _fit(
+        tune.with_resources(tune.with_parameters(shipped(drive_member), plan=plan), on_head),
+        folder,
+        space,
+        base,
+        tune.TuneConfig(scheduler=Population(wanted, draw, ends), trial_dirname_creator=_dirname),
+        trials=wanted.population,
+        param_space={SCHEDULE: tune.grid_search(first)},
+    )
+
+
+def _fit(
+    trainable: Any, folder: Path, space: Space, base: Config, how: Any, trials: int, param_space: Any = None
+) -> Any:
+    """Run Tune to its end."""
+    import ray
+    from ray import tune
+    from ray.tune import TuneError
+
+    from tune.search_progress import SearchProgress
+
+    assert space.search is not None
+    tuner = tune.Tuner(
+        trainable,
+        param_space=param_space or {},
+        tune_config=how,
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            callbacks=[SearchProgress(space.search.objectives, trials, base.training.steps)],
+        ),
+    )
+    try:
+        results = tuner.fit()
+    except (ray.exceptions.RayError, TuneError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
+    if len(results) < trials or any(r.error is None and not (r.metrics or {}).get("done") for r in results):
+        raise KeyboardInterrupt
+    return results
+
+
+def _trials(space: Space, base: Config, ledger: Ledger, results: Any) -> SearchOutcome:
+    """What became of the trials, from their folders."""
+    outcome = SearchOutcome(failures=_failures(results))
+    for values in known_points(space, ledger)[: len(results)]:
+        if space.label(values) in outcome.failures:
+            continue
+        trial = trial_of(space, base, values)
+        done = finished_segment(trial.config, base.training.steps)
+        last = last_segment(trial.config) if done is None else None
+        if done is not None:
+            outcome.finished.append(Finished(trial, done.scores, done.folder.path))
+        elif last is not None:
+            outcome.stopped.append(Stopped(trial, last.step, last.scores, last.folder.path))
+    return outcome
+
+
+def _members(space: Space, base: Config, results: Any) -> SearchOutcome:
+    """The members as they ended, each with the schedule that it has learned."""
+    outcome = SearchOutcome(failures=_failures(results))
+    for result in results:
+        schedule: Schedule = read_schedule(result.config[SCHEDULE])
+        config = member_config(base, schedule)
+        done = finished_segment(config, base.training.steps)
+        if done is None:
+            continue
+        trial = Trial(label_of(schedule), {ALPHA: to_alpha(schedule)}, config)
+        outcome.finished.append(Finished(trial, done.scores, done.folder.path))
+        outcome.members.append(Member(schedule, done.scores, done.folder.path))
+    return outcome
+
+
+def _failures(results: Any) -> dict[str, str]:
+    failures: dict[str, str] = {}
+    for result in results:
+        parameters: Mapping[str, Any] = result.config or {}
+        named = SCHEDULE in parameters
+        label = label_of(read_schedule(parameters[SCHEDULE])) if named else str(parameters.get(LABEL, "a trial"))
+        failure = (result.metrics or {}).get(FAILURE)
+        if result.error is not None:
+            failures[label] = f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
+        elif failure:
+            failures[label] = failure
+    return failures
+
+
+def _score_keys(space: Space, base: Config) -> dict[str, str]:
+    """{objective: key of the score of the first benchmark}."""
+    assert space.search is not None
+    benchmark = parse_benchmark(base.evaluation.benchmarks[0]).name
+    return {name: f"{benchmark}/{name}" for name in space.search.objectives}
+
+
+def _dirname(trial: Any) -> str:
+    """Folder of a trial in Tune's records; what was drawn may hold anything."""
+    return str(trial.trial_id)
