@@ -1,0 +1,28 @@
+"""Where files are: in folders that this machine sees, or in S3-compatible storage, by URI."""
+
+from hbtrain.storage.cache import cache_root, local_copy
+from hbtrain.storage.place import Place, folders_in, is_remote, place, remove_tree, size_of, write_text
+from hbtrain.storage.remote import RemoteError, RemotePath
+from hbtrain.storage.rights import check_writable
+from hbtrain.storage.transfer import as_local, fetch, is_whole, push, pushed, put
+
+__all__ = [
+    "Place",
+    "RemoteError",
+    "RemotePath",
+    "as_local",
+    "cache_root",
+    "check_writable",
+    "fetch",
+    "folders_in",
+    "is_remote",
+    "is_whole",
+    "local_copy",
+    "place",
+    "push",
+    "pushed",
+    "put",
+    "remove_tree",
+    "size_of",
+    "write_text",
+]
