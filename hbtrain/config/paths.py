@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hbtrain.config.load import override
 from hbtrain.config.schema import Config
+from hbtrain.storage import is_remote
 
 
 def absolute_paths(config: Config) -> Config:
@@ -32,7 +33,7 @@ def absolute_paths(config: Config) -> Config:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return path if is_remote(path) else str(Path(path).expanduser().absolute())
 
 
 def _if_there(name: str) -> str:

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hbtrain.errors import StorageError
+from hbtrain.storage import is_remote, place
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -29,18 +32,25 @@ class DataConfig(Section):
     """What is trained on."""
 
     sources: tuple[str, ...] = ()
-    """Paths of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
+    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
     languages: tuple[str, ...] | None = None
     """Training languages; none given means every language of the sources."""
     validation: str | None = None
     """A source whose loss is watched during training; never trained on. `demo-heldout` is the demo's own."""
     cache: str | None = None
-    """Folder of memory-mapped corpora; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
+    """Folder of memory-mapped corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
 
     @field_validator("sources", "languages", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("cache")
+    @classmethod
+    def _is_here(cls, value: str | None) -> str | None:
+        if value is not None and is_remote(value):
+            raise ValueError("must be a folder of the machine; what is in remote storage is copied into it")
+        return value
 
     @field_validator("languages")
     @classmethod
@@ -251,7 +261,7 @@ class EvaluationConfig(Section):
     """What the trained model is evaluated on."""
 
     benchmarks: tuple[str, ...] = ()
-    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
+    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`, the folder maybe an s3:// URI; name is xquad-r, mlqa-r, lareqa, squad, miracl,
     mr-tydi, tatoeba, beir, or parallel with a file."""
     before: bool = True
     """Evaluate the model before training as well."""
@@ -287,7 +297,7 @@ class TrackingConfig(Section):
     """MLflow."""
 
     uri: str | None = None
-    """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder."""
+    """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder, where that is one."""
     experiment: str = "hbtrain"
     run_name: str | None = None
     parent_run_id: str | None = None
@@ -309,14 +319,15 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: str = "runs"
-    """Folder of runs: checkpoints, models, results."""
+    """Folder of runs (checkpoints, models, results) that every node sees; or s3://bucket/path."""
 
     @field_validator("storage")
     @classmethod
-    def _is_folder(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("must be a folder that every node sees; remote storage is used through a mount")
-        return value
+    def _is_place(cls, value: str) -> str:
+        try:
+            return str(place(value)) if "://" in value else value
+        except StorageError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _agree(self) -> Config:

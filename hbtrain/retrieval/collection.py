@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hbtrain.corpus.cache import cache_root
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.modeling.encoder import Side
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
@@ -30,6 +29,7 @@ from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
 from hbtrain.retrieval.top import Int64s, Top
 from hbtrain.retrieval.workers import LocalWorkers, Make, Start
+from hbtrain.storage import cache_root
 
 Progress = Callable[[Side, int, int], None]
 """Called with the side that is being encoded, the texts done so far and all of them."""

@@ -244,6 +244,8 @@ def test_rights(bucket):
     assert message.startswith("storage = 's3://no-such-bucket/runs' cannot be written: The specified bucket does not")
     assert "\n" not in message
     assert s3.SECRET not in message
+    with pytest.raises(DataError, match="cannot fetch s3://no-such-bucket/a: "):
+        local_copy(place("s3://no-such-bucket/a"))
 
 
 def test_storage_that_is_away(bucket, monkeypatch):
@@ -256,5 +258,3 @@ def test_storage_that_is_away(bucket, monkeypatch):
     module._filesystem.cache_clear()
     assert caught.value.filename == f"{bucket.uri}/a"
     assert "NETWORK_CONNECTION" in caught.value.strerror
-    with pytest.raises(DataError, match="cannot fetch"):
-        local_copy(place("s3://no-such-bucket/a"))
