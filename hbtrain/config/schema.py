@@ -261,8 +261,8 @@ class EvaluationConfig(Section):
     """What the trained model is evaluated on."""
 
     benchmarks: tuple[str, ...] = ()
-    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`, the folder maybe an s3:// URI; name is xquad-r, mlqa-r, lareqa, squad, miracl,
-    mr-tydi, tatoeba, beir, or parallel with a file."""
+    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
+    mr-tydi, tatoeba, beir, or parallel with a file. The folder or file may be an s3:// URI."""
     before: bool = True
     """Evaluate the model before training as well."""
     batch_size: PositiveInt = 128
