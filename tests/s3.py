@@ -1,5 +1,6 @@
 """A real S3-compatible server on this machine, and the environment that leads clients to it."""
 
+import logging
 import uuid
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ def server():
     """Start moto's server on a free port; gives its endpoint."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would print every request
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     try:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hbtrain.commands.models import quiet, trusts
+from hbtrain.commands.outputs import output_place, written
 from hbtrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.collection import SearchOptions
+    from hbtrain.storage import Place
 
 
 def evaluate(
     model: str,
     *,
     benchmark: Annotated[list[str], Parameter(consume_multiple=True)],
-    output: Path,
-    data: Path | None = None,
+    output: str,
+    data: str | None = None,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -45,12 +47,13 @@ def evaluate(
     Parameters
     ----------
     model
-        A folder or a hub name.
+        A folder, an s3:// URI or a hub name.
     benchmark
         demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
-        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file).
+        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file). PATH may be an
+        s3:// URI.
     output
-        Folder for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
+        Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
         The folder or file of the one benchmark, in place of NAME=PATH.
     candidates
@@ -96,7 +99,8 @@ def evaluate(
     if depth < 1:
         raise ConfigError(f"--depth {depth}: must be 1 or more")
     options = _options(index, index_parameters, actors, half_precision, batch_size)
-    find_backbone(model)
+    to = output_place(output)
+    here = find_backbone(model).name
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
     from hbtrain.evaluation.results import save_evaluation
@@ -105,14 +109,15 @@ def evaluate(
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
-    known = trained_languages or languages_of(Path(model))
-    runs = RunWriter(output / "runs", model, run_depth) if run_depth else None
+    known = trained_languages or languages_of(Path(here))
     ranker = rankers(index, options, depth, run_depth)
-    evaluations = [
-        run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
-    ]
-    save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
-    _show(evaluations, in_domain, output)
+    with written(to) as folder:
+        runs = RunWriter(folder / "runs", model, run_depth) if run_depth else None
+        evaluations = [
+            run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
+        ]
+        save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
+    _show(evaluations, in_domain, to)
 
 
 def _options(index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int) -> SearchOptions:
@@ -150,7 +155,7 @@ def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt
     return encoder
 
 
-def _with_data(benchmarks: list[str], data: Path | None) -> list[str]:
+def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
     if data is None:
         return benchmarks
     if len(benchmarks) > 1 or "=" in benchmarks[0]:
@@ -158,7 +163,7 @@ def _with_data(benchmarks: list[str], data: Path | None) -> list[str]:
     return [f"{benchmarks[0]}={data}"]
 
 
-def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Path) -> None:
+def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Place) -> None:
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import domain_table, evaluation_table
 

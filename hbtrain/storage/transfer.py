@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -53,8 +53,13 @@ def put(file: Path, to: Place) -> None:
         shutil.copyfileobj(read, write, BLOCK_BYTES)
 
 
-def fetch(source: RemotePath, to: Path) -> None:
+def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
     """A copy of a file, or of a folder with all in it, on this machine.
+
+    Args:
+        source: what.
+        to: the place of the copy.
+        without: names of folders in it, at any depth, that are left out.
 
     Raises:
         FileNotFoundError: there is nothing, or a push was cut off.
@@ -62,7 +67,7 @@ def fetch(source: RemotePath, to: Path) -> None:
     if source.is_file():
         _get(source, to)
         return
-    names = list(source.files())
+    names = [name for name in source.files() if not set(name.split("/")[:-1]) & set(without)]
     if not names:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or folder", str(source))
     if UNFINISHED in names:

@@ -1,0 +1,36 @@
+"""Where a command puts its results: a folder, or remote storage by URI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hbtrain.errors import StorageError
+from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed
+
+
+def output_place(text: str) -> Place:
+    """The place that `--output` means; remote storage is tried out, before work is done for nothing.
+
+    Raises:
+        StorageError: it is no place, or cannot be written.
+    """
+    to = place(text)
+    if isinstance(to, RemotePath):
+        check_writable(to, "--output")
+    return to
+
+
+@contextmanager
+def written(to: Place) -> Iterator[Path]:
+    """A folder to write into; what is in it is in `to` at the end.
+
+    Raises:
+        StorageError: remote storage does not take it.
+    """
+    try:
+        with pushed(to) as folder:
+            yield folder
+    except RemoteError as error:
+        raise StorageError(f"cannot write results to {to}: {error.strerror}") from error
