@@ -23,6 +23,7 @@ from hbtrain.training.worker import Event
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
 SQLITE = "sqlite:///"
+POSTGRES, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
 PARAMETERS_AT_ONCE = 100
 """MLflow takes no more in one call."""
 
@@ -46,7 +47,8 @@ class TrackingError(HbtrainError):
 def tracking_uri(config: Config) -> str:
     """The URI that `config` means: its own, `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder.
 
-    A relative path of SQLite is made absolute, as runs may be driven from other folders.
+    A relative path of SQLite is made absolute, as runs may be driven from other folders. PostgreSQL gets its driver: by
+    itself SQLAlchemy takes psycopg2 in one version and psycopg in the next.
 
     Raises:
         TrackingError: none is given, and the storage is remote: SQLite needs a disk.
@@ -59,6 +61,8 @@ def tracking_uri(config: Config) -> str:
                 "$MLFLOW_TRACKING_URI to a server (http://...), to postgresql://..., or to sqlite:///path/on/a/disk.db"
             )
         return f"{SQLITE}{Path(config.storage).expanduser().absolute() / 'mlflow.db'}"
+    if uri.startswith(POSTGRES):
+        return uri.replace(POSTGRES, POSTGRES_DRIVER, 1)
     path = uri.removeprefix(SQLITE)
     return f"{SQLITE}{Path(path).absolute()}" if path != uri and path else uri
 

@@ -36,10 +36,9 @@ def compare(
     Parameters
     ----------
     runs
-        Folders that `hbtrain evaluate --output` wrote, folders of runs or sweeps (each maybe an s3:// URI), ids of
-        MLflow runs or of a sweep's
-        (the beginning is enough), folders of TREC run files of other systems. Runs that differ in their seed only are
-        one row.
+        Folders that `hbtrain evaluate --output` wrote, folders of runs or sweeps, ids of MLflow runs or of a sweep's
+        (the beginning is enough), folders of TREC run files of other systems. A folder may be an s3:// URI. Runs that
+        differ in their seed only are one row.
     output
         Folder or s3:// URI for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
     baseline
