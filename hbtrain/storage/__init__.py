@@ -1,7 +1,7 @@
 """Where files are: in folders that this machine sees, or in S3-compatible storage, by URI."""
 
 from hbtrain.storage.cache import cache_root, local_copy
-from hbtrain.storage.place import Place, folders_in, is_remote, place, remove_tree, size_of, write_text
+from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, remove_tree, size_of, write_text
 from hbtrain.storage.remote import RemoteError, RemotePath
 from hbtrain.storage.rights import check_writable
 from hbtrain.storage.transfer import as_local, fetch, is_whole, push, pushed, put
@@ -14,6 +14,7 @@ __all__ = [
     "cache_root",
     "check_writable",
     "fetch",
+    "files_in",
     "folders_in",
     "is_remote",
     "is_whole",

@@ -37,6 +37,13 @@ def folders_in(folder: Place, pattern: str) -> list[str]:
     return [name for name, is_folder in folder.children().items() if is_folder and fnmatchcase(name, pattern)]
 
 
+def files_in(folder: Place, pattern: str) -> list[str]:
+    """Names of the files in a folder that match, in no order; none where there is no such folder."""
+    if isinstance(folder, Path):
+        return [path.name for path in folder.glob(pattern) if path.is_file()]
+    return [name for name, is_folder in folder.children().items() if not is_folder and fnmatchcase(name, pattern)]
+
+
 def size_of(file: Place) -> int:
     """Bytes of a file. Raises OSError where it is missing or cannot be reached."""
     return file.stat().st_size if isinstance(file, Path) else file.size()

@@ -100,7 +100,7 @@ def as_local(source: Place) -> Iterator[Path]:
 
 @contextmanager
 def pushed(to: Place, replace: bool = False) -> Iterator[Path]:
-    """A folder to write into: `to` itself, which need not be there; or one that is pushed there when the body ends.
+    """A folder to write into: `to` itself, as it is; or an empty one that is pushed there when the body ends.
 
     Nothing is pushed where the body fails. `replace`: as for `push`.
     """
@@ -109,5 +109,6 @@ def pushed(to: Place, replace: bool = False) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="hbtrain-") as temporary:
         folder = Path(temporary) / to.name
+        folder.mkdir()
         yield folder
         push(folder, to, replace)
