@@ -11,6 +11,7 @@ from rich.console import Console
 from hbtrain.commands.models import quiet, trusts
 from hbtrain.commands.outputs import output_place, written
 from hbtrain.errors import ConfigError
+from hbtrain.storage import RemotePath, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ def evaluate(
     depth: int = 100,
     actors: int = 0,
     half_precision: bool = False,
+    embeddings: str | None = None,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -81,6 +83,8 @@ def evaluate(
         Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
     half_precision
         Keep the embeddings on disk in half precision.
+    embeddings
+        An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
@@ -98,7 +102,7 @@ def evaluate(
     _check_candidates(names, candidates)
     if depth < 1:
         raise ConfigError(f"--depth {depth}: must be 1 or more")
-    options = _options(index, index_parameters, actors, half_precision, batch_size)
+    options = _options(index, index_parameters, actors, half_precision, batch_size, embeddings)
     to = output_place(output)
     here = find_backbone(model).name
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
@@ -120,19 +124,31 @@ def evaluate(
     _show(evaluations, in_domain, to)
 
 
-def _options(index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int) -> SearchOptions:
+def _options(
+    index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int, embeddings: str | None
+) -> SearchOptions:
     if index is None and parameters:
         raise ConfigError(f"--index-parameters {parameters}: they are of an index; add --index, IVF4096,Flat for one")
     if index is None and half_precision and not actors:
         raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
+    if embeddings is not None and index is None and not actors:
+        raise ConfigError(
+            f"--embeddings {embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
+        )
     from hbtrain.retrieval.collection import SearchOptions
     from hbtrain.retrieval.encoding import Batching
+
+    mirror = None
+    if embeddings is not None:
+        mirror = RemotePath.parse(embeddings)
+        check_writable(mirror, "--embeddings")
 
     return SearchOptions(
         parameters=parameters,
         actors=actors,
         dtype="float16" if half_precision else "float32",
         batching=Batching(batch_size=batch_size),
+        mirror=mirror,
     )
 
 

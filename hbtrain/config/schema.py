@@ -22,6 +22,14 @@ Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "englis
 Precision = Literal["fp32", "bf16"]
 
 
+def _checked(uri: str) -> str:
+    """The URI of a place, as it is shown everywhere."""
+    try:
+        return str(place(uri))
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+
+
 class Section(BaseModel):
     """Base of every section: immutable, and an unknown key is an error."""
 
@@ -278,8 +286,19 @@ class EvaluationConfig(Section):
     """Candidates of a query that the index finds."""
     actors: NonNegativeInt = 0
     """Ray actors that encode, and then rank or index a part of the candidates each; 0: the evaluating task itself."""
+    embeddings: str | None = None
+    """An s3:// URI below which embeddings are kept for other machines, with `index` or `actors`."""
     run_depth: NonNegativeInt = 10
     """Candidates of a query in the run files of the trained model; 0: no run files."""
+
+    @field_validator("embeddings")
+    @classmethod
+    def _is_remote(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not is_remote(value):
+            raise ValueError("must be an s3:// URI; a folder of embeddings is data.cache")
+        return _checked(value)
 
     @field_validator("benchmarks", mode="before")
     @classmethod
@@ -290,6 +309,12 @@ class EvaluationConfig(Section):
     def _parameters_have_an_index(self) -> EvaluationConfig:
         if self.index is None and self.index_parameters:
             raise ValueError("evaluation.index_parameters are of evaluation.index; set it, to IVF4096,Flat for one")
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_are_kept(self) -> EvaluationConfig:
+        if self.embeddings is not None and self.index is None and not self.actors:
+            raise ValueError("evaluation.embeddings is for those on disk; set evaluation.index or evaluation.actors")
         return self
 
 
@@ -324,10 +349,7 @@ class Config(Section):
     @field_validator("storage")
     @classmethod
     def _is_place(cls, value: str) -> str:
-        try:
-            return str(place(value)) if "://" in value else value
-        except StorageError as error:
-            raise ValueError(str(error)) from None
+        return _checked(value) if "://" in value else value
 
     @model_validator(mode="after")
     def _agree(self) -> Config:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbtrain.config import Config, from_tree
 from hbtrain.evaluation.summary import Evaluation
-from hbtrain.storage import as_local, place, pushed, put
+from hbtrain.storage import RemotePath, as_local, place, pushed, put
 
 if TYPE_CHECKING:
     from hbtrain.retrieval.collection import SearchOptions
@@ -79,4 +79,5 @@ def _search_options(config: Config) -> SearchOptions:
         cpus_per_actor=config.resources.cpus_per_worker,
         batching=Batching(batch_size=wanted.batch_size),
         cache=None if config.data.cache is None else Path(config.data.cache),
+        mirror=None if wanted.embeddings is None else RemotePath.parse(wanted.embeddings),
     )

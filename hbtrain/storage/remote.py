@@ -53,7 +53,7 @@ class RemotePath:
         """
         parts = urlsplit(uri, allow_fragments=False)
         if parts.scheme != SCHEME:
-            raise StorageError(f"{uri!r}: {parts.scheme}:// is not supported; give a folder or s3://bucket/path")
+            raise StorageError(f"{uri!r}: remote storage is s3://bucket/path, and nothing else; or give a folder")
         if "@" in parts.netloc:
             raise StorageError(
                 "a storage URI holds keys before its @; leave them out and set AWS_ACCESS_KEY_ID and "

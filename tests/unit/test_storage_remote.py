@@ -60,7 +60,7 @@ def test_paths_are_joined_before_the_options():
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("gs://b/x", "gs:// is not supported"),
+        ("gs://b/x", "remote storage is s3://bucket/path"),
         ("s3:///x", "names no bucket"),
         ("s3://b/x?color=red", "option 'color'"),
         ("s3://b/../x", "no '..'"),

@@ -84,7 +84,7 @@ def test_a_memory_that_cannot_be_read_is_not_an_empty_one(config, monkeypatch):
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
-        ("gs://b/x", "gs:// is not supported"),
+        ("gs://b/x", "remote storage is s3://bucket/path"),
         ("s3://AKIAXYZ:topsecretcanary@b/x", "leave them out"),
         ("s3://b/x?secret_key=topsecretcanary", "option 'secret_key'"),
     ],
