@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hbtrain.errors import StorageError
-from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed
+from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed, put
 
 
 def output_place(text: str) -> Place:
@@ -34,3 +35,22 @@ def written(to: Place) -> Iterator[Path]:
             yield folder
     except RemoteError as error:
         raise StorageError(f"cannot write results to {to}: {error.strerror}") from error
+
+
+@contextmanager
+def written_file(to: Place) -> Iterator[Path]:
+    """A file to write; what is in it is in `to` at the end.
+
+    Raises:
+        StorageError: remote storage does not take it.
+    """
+    if isinstance(to, Path):
+        yield to
+        return
+    with tempfile.TemporaryDirectory(prefix="hbtrain-") as temporary:
+        file = Path(temporary) / to.name
+        yield file
+        try:
+            put(file, to)
+        except RemoteError as error:
+            raise StorageError(f"cannot write {to}: {error.strerror}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hbtrain.config.load import override
 from hbtrain.config.schema import Config
-from hbtrain.storage import is_remote
+from hbtrain.storage import place
 
 
 def absolute_paths(config: Config) -> Config:
@@ -33,7 +33,8 @@ def absolute_paths(config: Config) -> Config:
 
 
 def _absolute(path: str) -> str:
-    return path if is_remote(path) else str(Path(path).expanduser().absolute())
+    at = place(path)
+    return str(at.absolute() if isinstance(at, Path) else at)
 
 
 def _if_there(name: str) -> str:

@@ -44,11 +44,6 @@ def files_in(folder: Place, pattern: str) -> list[str]:
     return [name for name, is_folder in folder.children().items() if not is_folder and fnmatchcase(name, pattern)]
 
 
-def size_of(file: Place) -> int:
-    """Bytes of a file. Raises OSError where it is missing or cannot be reached."""
-    return file.stat().st_size if isinstance(file, Path) else file.size()
-
-
 def write_text(file: Place, text: str) -> None:
     """Make a file, or replace it, such that nobody sees half of it. Raises OSError."""
     if isinstance(file, RemotePath):

@@ -22,12 +22,27 @@ SCHEME = "s3"
 OPTIONS = ("endpoint_override", "region", "scheme")
 """What may stand after the `?` of a URI."""
 
+PASSING = (
+    "INTERNAL_FAILURE",
+    "NETWORK_CONNECTION",
+    "REQUEST_TIMEOUT",
+    "SERVICE_UNAVAILABLE",
+    "SLOW_DOWN",
+    "THROTTLING",
+)
+"""Errors of S3 that pass, as the AWS SDK calls them; it has tried again for some seconds before it reports one."""
+
 _AWS = re.compile(r"AWS Error (?P<code>\S+) during \S+ operation: (?P<text>.*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
 
 
 class RemoteError(OSError):
     """The storage does not answer, or refuses; `strerror` says why in one line, `filename` is the URI."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same may succeed in a while: nobody answered, or somebody who was not up to it."""
+        return any(f"({code})" in (self.strerror or "") for code in PASSING)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hbtrain.storage.place import Place
-from hbtrain.storage.remote import RemotePath
+from hbtrain.storage.remote import RemoteError, RemotePath
 
 UNFINISHED = ".unfinished"
 BLOCK_BYTES = 16 * 2**20
@@ -45,6 +46,18 @@ def push(folder: Path, to: RemotePath, replace: bool = False) -> None:
         for _ in pool.map(lambda name: put(folder / name, to / name), names):
             pass
     (to / UNFINISHED).unlink()
+
+
+def patiently(act: Callable[[], None], for_s: float, every_s: float = 5.0) -> None:
+    """Do it; where remote storage is away, again and again for a while, and then raise what it said."""
+    deadline = time.monotonic() + for_s
+    while True:
+        try:
+            return act()
+        except RemoteError as error:
+            if not error.may_pass or time.monotonic() + every_s > deadline:
+                raise
+            time.sleep(every_s)
 
 
 def put(file: Path, to: Place) -> None:

@@ -13,13 +13,14 @@ import shutil
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import torch.distributed as dist
 
 from hbtrain.errors import StorageError, TrainingError, is_write_error
-from hbtrain.storage import Place, local_copy, pushed, remove_tree
+from hbtrain.storage import Place, RemoteError, local_copy, patiently, pushed, remove_tree
 from hbtrain.training.checkpoint_fetch import at_hand
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
@@ -40,6 +41,8 @@ from hbtrain.training.worker import Event, Part, Worker
 TAG = "state"
 OTHERS_S = 600.0
 """How long rank 0 waits for the other ranks' parts before it says nothing of a checkpoint."""
+AWAY_S = 300.0
+"""How long a part waits for remote storage that is away."""
 LOOK_S = 0.05
 LOOK_REMOTE_S = 1.0
 """How often rank 0 looks for them: a look at remote storage is paid for."""
@@ -140,23 +143,22 @@ class Checkpoints:
     def _store(self, part: Path, to: Place, manifest: Manifest) -> None:
         """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old."""
         try:
-            store(part, to, manifest)
+            patiently(lambda: store(part, to, manifest), AWAY_S)
         except OSError as error:
             remove_tree(to)  # it will not be whole, and room may be what is missing
+            remedy = "make room there, and" if isinstance(to, Path) else "see to that storage, and"
             raise StorageError(
-                f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; make room there, "
-                "and the same command goes on from the checkpoint before"
+                f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; {remedy} "
+                "the same command goes on from the checkpoint before"
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         if manifest.rank > 0:
             return
-        deadline = time.monotonic() + OTHERS_S
-        while not is_complete(to) and time.monotonic() < deadline:
-            time.sleep(LOOK_S if isinstance(to, Path) else LOOK_REMOTE_S)
-        if is_complete(to):
+        if _completed(to):
             self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
-            prune(self._worker.checkpoints, self._keep, self._token, self._refused)
+            with suppress(RemoteError):  # the next one will see to it
+                prune(self._worker.checkpoints, self._keep, self._token, self._refused)
 
     def _tell(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:
@@ -174,6 +176,17 @@ class Checkpoints:
         texts: list[str] = [""] * self._worker.group.world_size
         dist.all_gather_object(texts, text)
         return next((text for text in texts if text), "")
+
+
+def _completed(checkpoint: Place) -> bool:
+    """Wait until all parts are there; False if that takes too long."""
+    deadline = time.monotonic() + OTHERS_S
+    while time.monotonic() < deadline:
+        with suppress(RemoteError):
+            if is_complete(checkpoint):
+                return True
+        time.sleep(LOOK_S if isinstance(checkpoint, Path) else LOOK_REMOTE_S)
+    return False
 
 
 def _convert(folder: Path, to: Place) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from hbtrain.storage import Place, RemotePath, folders_in, remove_tree, size_of
+from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree
 
 PREFIX = "step-"
 CONVERTED = "universal-"
@@ -53,6 +53,7 @@ class Manifest:
 
         Raises:
             ValueError: there is none, or it cannot be read, in words.
+            RemoteError: remote storage does not answer.
         """
         try:
             values = json.loads((folder / cls.name(rank)).read_text(encoding="utf-8"))
@@ -60,6 +61,8 @@ class Manifest:
             return cls(**values)
         except FileNotFoundError:
             raise ValueError(f"the part of rank {rank} was not finished") from None
+        except RemoteError:  # nothing is known of the checkpoint, so it is not damaged
+            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{cls.name(rank)} cannot be read: {error}") from error
 
@@ -108,16 +111,24 @@ def store(part: Path, to: Place, manifest: Manifest) -> None:
 
 
 def is_complete(folder: Place) -> bool:
-    """Whether every rank has finished its part, by manifests and sizes alone."""
+    """Whether every rank has finished its part, by manifests and sizes alone.
+
+    Raises:
+        RemoteError: remote storage does not answer.
+    """
     try:
         first = Manifest.read(folder, 0)
         manifests = [first, *(Manifest.read(folder, rank) for rank in range(1, first.world_size))]
     except ValueError:
         return False
-    return not any(_wrong_size(folder, name, size) for m in manifests for name, (size, _) in m.files.items())
+    wanted = {name: size for m in manifests for name, (size, _) in m.files.items()}
+    if isinstance(folder, RemotePath):
+        found = folder.files()
+        return all(found.get(name, (None, 0))[0] == size for name, size in wanted.items())
+    return not any(_wrong_size(folder, name, size) for name, size in wanted.items())
 
 
-def damage(folder: Place, rank: int, world_size: int) -> str:
+def damage(folder: Path, rank: int, world_size: int) -> str:
     """What is wrong with a checkpoint, in words; empty if nothing is. Of `world_size` readers, each checks its share.
 
     Args:
@@ -184,15 +195,15 @@ def _copy(source: Path, target: Place) -> tuple[int, str]:
     return copied
 
 
-def _wrong_size(folder: Place, name: str, size: int) -> str:
+def _wrong_size(folder: Path, name: str, size: int) -> str:
     try:
-        found = size_of(folder / name)
+        found = (folder / name).stat().st_size
     except OSError:
         return f"{name} is missing"
     return "" if found == size else f"{name} has {found} bytes of {size}"
 
 
-def _wrong_content(folder: Place, name: str, expected: str) -> str:
+def _wrong_content(folder: Path, name: str, expected: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     try:
         with (folder / name).open("rb") as read:

@@ -15,11 +15,11 @@ from hbtrain.storage import (
     is_remote,
     is_whole,
     local_copy,
+    patiently,
     place,
     push,
     pushed,
     remove_tree,
-    size_of,
     write_text,
 )
 from tests import s3
@@ -101,7 +101,7 @@ def test_a_file_is_as_boto3_sees_it(bucket):
     assert bucket.get("a/b.txt") == "größer".encode()
     assert file.read_text() == "größer"
     assert (file.is_file(), file.parent.is_dir(), file.is_dir()) == (True, True, False)
-    assert size_of(file) == len("größer".encode())
+    assert file.size() == len("größer".encode())
     before = file.version()
     bucket.put("a/b.txt", b"other")
     assert (file.read_bytes(), file.version() == before) == (b"other", False)
@@ -257,3 +257,26 @@ def test_storage_that_is_away(bucket, monkeypatch):
     module._filesystem.cache_clear()
     assert caught.value.filename == f"{bucket.uri}/a"
     assert "NETWORK_CONNECTION" in caught.value.strerror
+
+
+@pytest.mark.parametrize(("code", "tries"), [("NETWORK_CONNECTION", 3), ("ACCESS_DENIED", 1)])
+def test_what_passes_is_waited_for(bucket, code, tries):
+    """Storage that is away twice is asked a third time; one that refuses is asked once."""
+    tried = []
+
+    def act():
+        tried.append(1)
+        if len(tried) < 3:
+            with place(bucket.uri)._telling():
+                raise OSError(f"When reading: AWS Error {code} during PutObject operation: no")
+
+    if tries == 1:
+        with pytest.raises(RemoteError, match="no .ACCESS_DENIED"):
+            patiently(act, for_s=60, every_s=0.01)
+    else:
+        patiently(act, for_s=60, every_s=0.01)
+    assert len(tried) == tries
+    tried.clear()
+    with pytest.raises(RemoteError):
+        patiently(act, for_s=0, every_s=0.01)
+    assert len(tried) == 1
