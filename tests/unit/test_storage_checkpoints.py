@@ -1,4 +1,4 @@
-"""Checkpoints in a bucket: what counts as whole, what a rank fetches, what is deleted, and what an outage must not do."""
+"""Checkpoints in a bucket: what is whole, what a rank fetches, what is deleted, and what an outage must not do."""
 
 import shutil
 
@@ -22,7 +22,7 @@ def save(runs, tmp_path, step, parts=(0, 1), token="aaaaaaaa"):
         local = tmp_path / "local"
         (local / "state").mkdir(parents=True)
         for name in [name for name, owner in FILES.items() if owner == rank]:
-            (local / name).write_bytes(name.encode() * 100 + bytes([step]))
+            (local / name).write_bytes(name.encode() * 100 + bytes([step % 256]))
         store(local, to, Manifest(step, rank, 2, best=0.5))
         shutil.rmtree(local)
     return to
