@@ -261,3 +261,24 @@ def test_a_sweep_in_a_bucket(bucket, cache, tmp_path, monkeypatch):
     kept = {key.split("/", 2)[2] for key in bucket.keys("runs/alpha-grid-")}
     assert {"space.yaml", "run.json", "summary.md", "summary.csv", "report/report.html"} <= kept
     assert any(key.endswith("/summary.md") for key in bucket.keys("runs/artifacts/"))
+
+
+def test_options_of_the_uri_lead_mlflow_as_well(bucket, tmp_path, monkeypatch):
+    """Without AWS_ENDPOINT_URL in the environment: MLflow's own client takes the artifacts to the same place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "")
+    monkeypatch.delenv("MLFLOW_S3_ENDPOINT_URL")
+    host = bucket.endpoint.removeprefix("http://")
+    storage = f"{bucket.uri}/runs?endpoint_override={host}&scheme=http"
+    config = load_config("quickstart", {"storage": storage, "tracking.uri": "sqlite:///mlflow.db"})
+    folder = RunFolder.open(config)
+    tracker = Tracker(config, None, "one", outbox=folder.undelivered)
+    tracker.artifact(folder.config)
+    assert tracker.finish() == ""
+    kept = bucket.get(f"runs/artifacts/{tracker.run_id}/artifacts/config.yaml")
+    assert kept == bucket.get(f"runs/{folder.name}/config.yaml")
+
+
+def test_a_file_uri_is_a_folder(tmp_path):
+    assert load_config("quickstart", {"storage": f"file://{tmp_path}/runs"}).storage == f"{tmp_path}/runs"
