@@ -68,7 +68,7 @@ def mine(
         raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
     trusted = trusts(model, trust_remote_code)
     find_backbone(model)
-    to = output_place(output)
+    to = output_place(output, is_file=True)
     check_output(to)
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)

@@ -11,15 +11,15 @@ from hbtrain.errors import StorageError
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed, put
 
 
-def output_place(text: str) -> Place:
-    """The place that `--output` means; remote storage is tried out, before work is done for nothing.
+def output_place(text: str, is_file: bool = False) -> Place:
+    """The place that `--output` means, a folder or a file; remote storage is tried out, before work is done for nothing.
 
     Raises:
         StorageError: it is no place, or cannot be written.
     """
     to = place(text)
     if isinstance(to, RemotePath):
-        check_writable(to, "--output")
+        check_writable(to.parent if is_file else to, "--output")
     return to
 
 

@@ -154,8 +154,8 @@ class RemotePath:
         """A stream of bytes, `rb` or `wb`; what is written appears at the end."""
         with self._telling():
             files = self._filesystem()
-            stream = files.open_input_stream(self._path) if mode == "rb" else files.open_output_stream(self._path)
-            with stream:
+            act = files.open_input_stream if mode == "rb" else files.open_output_stream
+            with act(self._path, compression=None) as stream:  # by itself it would unpack and pack what ends in .gz
                 yield stream
 
     def children(self) -> dict[str, bool]:

@@ -1,5 +1,7 @@
 """Places in S3-compatible storage, against a real server; boto3 is the second witness."""
 
+import gzip
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -140,6 +142,7 @@ def test_folders(bucket):
 
 
 names = st.text("abcXYZ09-_. äß", min_size=1, max_size=8).filter(lambda n: n.strip(".") and n != ".unfinished")
+names = st.tuples(names, st.sampled_from(["", ".gz", ".bz2", ".zst"])).map("".join)
 trees = st.dictionaries(st.lists(names, min_size=1, max_size=3).map("/".join), st.binary(max_size=200), min_size=1)
 
 
@@ -161,6 +164,17 @@ def test_what_is_pushed_and_fetched_is_the_same(bucket, tmp_path_factory, tree, 
     fetch(to, work / "back")
     assert tree_of(work / "back") == tree
     assert bucket.keys(f"{work.name}/") == sorted(f"{work.name}/{name}" for name in tree)
+
+
+def test_bytes_are_not_unpacked_or_packed(bucket, tmp_path):
+    """pyarrow looks at the names."""
+    packed = gzip.compress(b"x" * 100)
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a.gz").write_bytes(packed)
+    push(tmp_path / "from", place(bucket.uri) / "x")
+    assert bucket.get("x/a.gz") == packed
+    fetch(place(bucket.uri) / "x" / "a.gz", tmp_path / "a.gz")
+    assert (tmp_path / "a.gz").read_bytes() == packed
 
 
 def test_several_parts_of_a_large_file(bucket, tmp_path):
