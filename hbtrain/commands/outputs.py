@@ -12,7 +12,7 @@ from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, plac
 
 
 def output_place(text: str, is_file: bool = False) -> Place:
-    """The place that `--output` means, a folder or a file; remote storage is tried out, before work is done for nothing.
+    """The place that `--output` means, a folder or a file; remote storage is tried out before the work is done.
 
     Raises:
         StorageError: it is no place, or cannot be written.
