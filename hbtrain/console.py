@@ -15,6 +15,7 @@ from rich.table import Table
 
 from hbtrain.config import Config, without_passwords
 from hbtrain.launch import Outcome
+from hbtrain.storage import Place
 from hbtrain.training.deepspeed_config import zero_stage
 from hbtrain.training.verify import Agreement
 from hbtrain.training.worker import Event
@@ -156,6 +157,8 @@ def _program(name: str) -> str:
     return name if shutil.which(name) else shlex.quote(_short(Path(sys.executable).parent / name))
 
 
-def _short(path: Path) -> str:
-    """A path as seen from the current folder, where it lies below it."""
+def _short(path: Place) -> str:
+    """A path as seen from the current folder, where it lies below it; a URI as it is."""
+    if not isinstance(path, Path):
+        return str(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -7,13 +7,14 @@ process that reads the file. A letter may be delivered twice, if a process dies 
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from hbtrain.storage import Place, write_text
 
 RETRY_EVERY_S = 5.0
 CLOSING_RETRY_EVERY_S = 1.0
@@ -64,7 +65,7 @@ class Outbox:
         send: Callable[[Letter], None],
         failures: tuple[type[Exception], ...],
         is_refusal: Callable[[Exception], bool],
-        file: Path | None,
+        file: Place | None,
         server: str,
     ) -> None:
         """Send with `send`; what is undelivered goes to `file`, under the name of `server`.
@@ -102,7 +103,7 @@ class Outbox:
                 self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
                 self._thread.start()
 
-    def adopt(self, file: Path, without: tuple[str, str] | None = None) -> None:
+    def adopt(self, file: Place, without: tuple[str, str] | None = None) -> None:
         """Take over what another process left in `file`, if it is for the same server.
 
         Args:
@@ -140,9 +141,7 @@ class Outbox:
                 if len(lines) == 1:
                     self.file.unlink(missing_ok=True)
                 else:
-                    temporary = self.file.with_suffix(f".{os.getpid()}")
-                    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-                    temporary.replace(self.file)
+                    write_text(self.file, "\n".join(lines) + "\n")
             except OSError:
                 return False
         return True

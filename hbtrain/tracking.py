@@ -14,13 +14,16 @@ from typing import Any
 
 import psutil
 
+from hbtrain.artifact_stores import artifact_location, client_failures, is_database, lead_to, what_is_missing
 from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import HbtrainError
 from hbtrain.outbox import DESCRIPTION, Letter, Outbox
+from hbtrain.storage import Place, as_local, is_remote, place
 from hbtrain.training.worker import Event
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
 SQLITE = "sqlite:///"
+POSTGRES, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
 PARAMETERS_AT_ONCE = 100
 """MLflow takes no more in one call."""
 
@@ -29,6 +32,9 @@ UNDELIVERED = "mlflow-undelivered.jsonl"
 
 PATIENCE_S = 30.0
 """How long the end of a run waits for a server that is away."""
+
+EXTRAS = {"psycopg2": "postgres", "boto3": "s3"}
+"""Modules that a tracking URI may need, and the extras that bring them."""
 
 ENGINE_ATTEMPTS = 5
 """Attempts to reach a database at the start, some 3 seconds; MLflow's own 10 take two minutes."""
@@ -41,11 +47,22 @@ class TrackingError(HbtrainError):
 def tracking_uri(config: Config) -> str:
     """The URI that `config` means: its own, `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder.
 
-    A relative path of SQLite is made absolute, as runs may be driven from other folders.
+    A relative path of SQLite is made absolute, as runs may be driven from other folders. PostgreSQL gets its driver: by
+    itself SQLAlchemy takes psycopg2 in one version and psycopg in the next.
+
+    Raises:
+        TrackingError: none is given, and the storage is remote: SQLite needs a disk.
     """
     uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
+        if is_remote(config.storage):
+            raise TrackingError(
+                f"storage = {config.storage!r} cannot hold MLflow's SQLite file: set tracking.uri or "
+                "$MLFLOW_TRACKING_URI to a server (http://...), to postgresql://..., or to sqlite:///path/on/a/disk.db"
+            )
         return f"{SQLITE}{Path(config.storage).expanduser().absolute() / 'mlflow.db'}"
+    if uri.startswith(POSTGRES):
+        return uri.replace(POSTGRES, POSTGRES_DRIVER, 1)
     path = uri.removeprefix(SQLITE)
     return f"{SQLITE}{Path(path).absolute()}" if path != uri and path else uri
 
@@ -64,7 +81,7 @@ class Tracker:
         name: str,
         command: str | None = None,
         parameters: Mapping[str, object] | None = None,
-        outbox: Path | None = None,
+        outbox: Place | None = None,
     ) -> None:
         """Go on with run `run_id`, or begin one: with the whole configuration as its parameters, or those given.
 
@@ -83,6 +100,7 @@ class Tracker:
         from mlflow.entities import Param
 
         be_brief()
+        lead_to(config.storage)
         self.uri = tracking_uri(config)
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -139,11 +157,11 @@ class Tracker:
         """Delete a tag, if it is there."""
         self._put("untag", [key])
 
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, or a folder's content, under `folder`."""
+    def artifact(self, path: Place, folder: str | None = None) -> None:
+        """Store a file, or a folder's content, under `folder`; what is in remote storage is fetched to be stored."""
         self._put("artifact", [str(path), folder])
 
-    def adopt(self, outbox: Path) -> None:
+    def adopt(self, outbox: Place) -> None:
         """Deliver what the server did not take from another run that is over."""
         self._outbox.adopt(outbox)
 
@@ -183,31 +201,35 @@ class Tracker:
                 client.delete_tag(run_id, content[0])
         elif letter.kind == "status":
             client.set_terminated(run_id, *content)
-        elif Path(content[0]).is_dir():
-            client.log_artifacts(run_id, *content)
         else:
-            client.log_artifact(run_id, *content)
+            with as_local(place(content[0])) as path:
+                store = client.log_artifacts if path.is_dir() else client.log_artifact
+                store(run_id, str(path), content[1])
 
     def _experiment(self, config: Config) -> str:
-        """The experiment's id; a new one under SQLite keeps its artifacts in the storage folder."""
+        """The experiment's id; a new one in a database, without a server, keeps its artifacts in the storage."""
         name = config.tracking.experiment
         found = self._client.get_experiment_by_name(name)
+        location = None
+        if found is not None:
+            location = found.artifact_location
+        elif is_database(self.uri):
+            location = artifact_location(config.storage)
+        if location is not None and (missing := what_is_missing(location)):
+            raise TrackingError(f"experiment {name!r}: {missing}")
         if found is not None:
             return str(found.experiment_id)
-        location = None
-        if self.uri.startswith("sqlite:"):
-            location = (Path(config.storage).expanduser().absolute() / "artifacts").as_uri()
         # Without its kind, the browser takes an experiment for one of language-model applications.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its server, its database or its files cannot be used."""
+    """What MLflow raises when its server, its database or its files cannot be used, or lack their driver here."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError
+    return MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError, *client_failures()
 
 
 def _patiently(call: Callable[..., Any], *arguments: object, **named: object) -> Any:
@@ -251,6 +273,8 @@ def _summary(letters: list[Letter]) -> str:
 def first_line(error: Exception | None) -> str:
     """What an error says, in one line."""
     lines = [line for line in str(error or "").strip().splitlines() if not line.startswith("(raised as a result of")]
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"{lines[0]}: pip install 'hbtrain[{EXTRAS[error.name]}]'"
     return lines[0] if lines else "no reason given"
 
 

@@ -49,6 +49,25 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """A real S3-compatible server, for all tests of this session."""
+    from tests import s3
+
+    with s3.server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint, monkeypatch):
+    """An empty bucket on it, and the variables in this process's environment that lead there."""
+    from tests import s3
+
+    for name, value in s3.environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return s3.Bucket(s3_endpoint)
+
+
 @pytest.fixture
 def write_source(tmp_path):
     """A function that writes rows as parallel JSON lines and returns the path."""

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import StorageError
+from hbtrain.storage import Place, write_text
 from tune.space import Space
 
 
 class Ledger:
     """A file of {key: value}, one point a line."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: Place) -> None:
+        self._file = file
 
     def points(self) -> list[dict[str, Any]]:
-        """Every point once; a last line that a kill cut off is passed over."""
+        """Every point once; a line that cannot be read is passed over."""
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            lines = self._file.read_text(encoding="utf-8").splitlines()
         except OSError:
             return []
         points: list[dict[str, Any]] = []
@@ -35,22 +34,15 @@ class Ledger:
         return points
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Add a point, on the disk before this returns.
+        """Add a point, kept before this returns.
 
         Raises:
             StorageError: the file cannot be written.
         """
         try:
-            with self._path.open("a", encoding="utf-8") as out:
-                # A line that was cut off ends here, and not in front of this one.
-                out.write(("\n" if out.tell() and not self._ends_well() else "") + json.dumps(dict(point)) + "\n")
-                out.flush()
-                os.fsync(out.fileno())
+            write_text(self._file, "".join(f"{json.dumps(dict(p))}\n" for p in [*self.points(), point]))
         except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
-
-    def _ends_well(self) -> bool:
-        return self._path.read_bytes().endswith(b"\n")
+            raise StorageError(f"cannot write {self._file}: {error.strerror or error}") from error
 
 
 def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:

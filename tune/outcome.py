@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import StorageError
+from hbtrain.storage import Place, write_text
 from tune.alpha_schedule import Schedule
 from tune.points import Finished
 from tune.space import Trial
@@ -22,7 +22,7 @@ class Stopped:
     step: int
     scores: Mapping[str, float]
     """Of the encoder of that step."""
-    folder: Path
+    folder: Place
     """Of its run."""
 
 
@@ -33,7 +33,7 @@ class Member:
     schedule: Schedule
     """[(step, alpha), ...]: with it a run from scratch ends with the same weights."""
     scores: Mapping[str, float]
-    folder: Path
+    folder: Place
     """Of the run that holds its end; where it took over another one, that has the beginning."""
 
 
@@ -49,7 +49,7 @@ class SearchOutcome:
     """{label: why it failed}."""
 
 
-def save_outcome(outcome: SearchOutcome, path: Path) -> None:
+def save_outcome(outcome: SearchOutcome, path: Place) -> None:
     """Write the outcome as JSON: per trial its values, where it ended, its macro scores and its run's folder.
 
     Raises:
@@ -71,7 +71,7 @@ def save_outcome(outcome: SearchOutcome, path: Path) -> None:
         "failed": outcome.failures,
     }
     try:
-        path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise StorageError(f"cannot write the outcome to {path}: {error.strerror or error}") from error
 

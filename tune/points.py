@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from hbtrain.storage import Place
 from tune.space import SEED, Trial, short_name, shown
 
 
@@ -36,7 +36,7 @@ class Finished:
 
     trial: Trial
     scores: Mapping[str, float]
-    folder: Path
+    folder: Place
     """Of its run."""
 
     @property

@@ -35,9 +35,9 @@ def judge(finished: Sequence[Finished]) -> Judged | None:
     if len(points) < 2:
         return None
     comparison = compare([str(one.folder) for one in finished], baseline=_baseline(finished))
-    labels = {one.folder: point.label for point in points for one in finished if one.values == point.values}
+    labels = {str(one.folder): point.label for point in points for one in finished if one.values == point.values}
     level = comparison.method.level
-    of_system = {system.label: labels[system.runs[0].results.parent] for system in comparison.systems}
+    of_system = {system.label: labels[system.runs[0].given] for system in comparison.systems}
     marks = {
         (of_system[e.system], f"{e.score.benchmark}/{e.score.setting}/{e.score.metric}"): e.mark(level)
         for e in comparison.estimates

@@ -20,6 +20,7 @@ from hbtrain.launch.preflight import preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import scores_in
 from hbtrain.launch.usage import metrics_of, total_usage
+from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, pushed
 from hbtrain.tracking import Tracker, tracking_uri
 from tune.outcome import SearchOutcome, save_outcome
 from tune.points import SCORES, Finished, Score
@@ -33,7 +34,7 @@ from tune.summary import save_summary, summary_markdown, summary_tables
 class SweepFolder:
     """Where a sweep keeps its trials, its memory and its summary."""
 
-    path: Path
+    path: Place
 
     @property
     def memory(self) -> RunFolder:
@@ -41,12 +42,12 @@ class SweepFolder:
         return RunFolder(self.path)
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Place:
         """The comparison of its points."""
         return self.path / "report"
 
     @property
-    def outcome(self) -> Path:
+    def outcome(self) -> Place:
         """What became of the trials of a search."""
         return self.path / "outcome.json"
 
@@ -61,7 +62,7 @@ class SweepFolder:
             relevant.append(space.search.model_dump(mode="json", exclude={"trials"}))
         text = json.dumps(relevant, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return cls(Path(base.storage) / f"{space.name}-{digest}")
+        return cls(place(base.storage) / f"{space.name}-{digest}")
 
 
 def run_sweep(space: Space) -> None:
@@ -85,10 +86,13 @@ def run_sweep(space: Space) -> None:
             outcome = _try_all(trials, folder, tracker, console)
         finished, failures = outcome.finished, outcome.failures
         judged = _report(finished, folder, tracker, console)
-        for file in save_summary(finished, failures, folder.path, judged, _objectives(space)):
-            tracker.artifact(file)
+        with pushed(folder.path) as files:
+            kept = [file.name for file in save_summary(finished, failures, files, judged, _objectives(space))]
+        for name in kept:
+            tracker.artifact(folder.path / name)
         tracker.describe(summary_markdown(finished, failures, judged))
-        tracker.metrics(metrics_of(total_usage(RunFolder(file.parent) for file in folder.path.glob("*/run.json"))), 0)
+        runs = (RunFolder(folder.path / name) for name in folders_in(folder.path, "*"))
+        tracker.metrics(metrics_of(total_usage(runs)), 0)
         if failures:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in failures.items())
             count = len(failures) + len(finished) + len(outcome.stopped)
@@ -119,8 +123,11 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
 
 def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
     """The sweep's folder and its MLflow run: the one of the sweep that was cut off, or a new one."""
+    if isinstance(folder.path, RemotePath):
+        check_writable(folder.path, "storage")
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        if isinstance(folder.path, Path):
+            folder.path.mkdir(parents=True, exist_ok=True)
         (folder.path / "space.yaml").write_text(space.to_yaml(), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"storage = {base.storage!r} cannot be written: {error.strerror} ({folder.path})") from error
@@ -199,7 +206,8 @@ def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker,
     try:
         judged = judge(finished)
         if judged is not None:
-            save_comparison(judged.comparison, folder.report)
+            with pushed(folder.report) as files:
+                save_comparison(judged.comparison, files)
             tracker.artifact(folder.report, "report")
     except HbtrainError as error:
         console.print(f"no report: {error}", highlight=False, soft_wrap=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
 from hbtrain.launch.cluster import connected
+from hbtrain.storage import Place
 from tune.space import Trial
 
 RESTARTS = 2
@@ -20,7 +20,7 @@ ON_HEAD = {"node:__internal_head__": 0.001}
 """What a trial's driver asks for: a place on the head node and no CPU, for all CPUs are for its workers."""
 
 
-def train_side_by_side(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
+def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]:
     """Train `trials` with Ray Tune, which keeps its records in `folder`; {label: why it failed}.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config, to_tree
@@ -12,6 +11,7 @@ from hbtrain.errors import TrainingError
 from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.cluster import connected
 from hbtrain.launch.segments import finished_segment, last_segment
+from hbtrain.storage import Place
 from tune.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
 from tune.driving import (
     FAILURE,
@@ -34,7 +34,7 @@ HEAD_SHARE = 0.99
 """What drivers of a population's members ask for of the head node, all together: its size limits their number."""
 
 
-def search(space: Space, base: Config, folder: Path) -> SearchOutcome:
+def search(space: Space, base: Config, folder: Place) -> SearchOutcome:
     """Search `space` with Ray Tune, which keeps its records in `folder`.
 
     Args:
@@ -59,7 +59,7 @@ def search(space: Space, base: Config, folder: Path) -> SearchOutcome:
         return _trials(space, base, ledger, results)
 
 
-def _fit_search(space: Space, base: Config, folder: Path, ledger: Ledger, side_by_side: int) -> Any:
+def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_by_side: int) -> Any:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
@@ -102,7 +102,7 @@ def _fit_search(space: Space, base: Config, folder: Path, ledger: Ledger, side_b
     )
 
 
-def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Path, side_by_side: int) -> Any:
+def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side_by_side: int) -> Any:
     from ray import tune
 
     from tune.population import Population, first_alphas
@@ -133,7 +133,7 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Path, side_
 
 
 def _fit(
-    trainable: Any, folder: Path, space: Space, base: Config, how: Any, trials: int, param_space: Any = None
+    trainable: Any, folder: Place, space: Space, base: Config, how: Any, trials: int, param_space: Any = None
 ) -> Any:
     """Run Tune to its end."""
     import ray

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
+
+from hbtrain.commands.outputs import output_place, written
 
 if TYPE_CHECKING:
     from hbtrain.comparison.compare import Comparison
@@ -17,7 +18,7 @@ WIDEST = 10_000
 
 def compare(
     *runs: str,
-    output: Path | None = None,
+    output: str | None = None,
     baseline: str | None = None,
     metric: str | None = None,
     benchmarks: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -36,10 +37,10 @@ def compare(
     ----------
     runs
         Folders that `hbtrain evaluate --output` wrote, folders of runs or sweeps, ids of MLflow runs or of a sweep's
-        (the beginning is enough), folders of TREC run files of other systems. Runs that differ in their seed only are
-        one row.
+        (the beginning is enough), folders of TREC run files of other systems. A folder may be an s3:// URI. Runs that
+        differ in their seed only are one row.
     output
-        Folder for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
+        Folder or s3:// URI for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
     baseline
         What the others are judged against: a row's label or one of RUNS; by default the first row.
     metric
@@ -67,6 +68,7 @@ def compare(
     from hbtrain.comparison.estimates import Method
     from hbtrain.comparison.save import keep_comparison, save_comparison
 
+    to = None if output is None else output_place(output)
     comparison = run(
         runs,
         baseline=baseline,
@@ -80,14 +82,15 @@ def compare(
         candidates=candidates,
         method=Method(seed=seed),
     )
-    if output is not None:
-        save_comparison(comparison, output)
+    if to is not None:
+        with written(to) as folder:
+            save_comparison(comparison, folder)
     if log_to is not None:
         keep_comparison(comparison, log_to, tracking_uri)
     console = Console()
-    _show(console, comparison, written=output is not None)
-    if output is not None:
-        console.print(f"\nreport  {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    _show(console, comparison, written=to is not None)
+    if to is not None:
+        console.print(f"\nreport  {to / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     if log_to is not None:
         console.print(f"MLflow  run {log_to}, artifacts comparison/", highlight=False, markup=False, soft_wrap=True)
 

@@ -9,7 +9,9 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hbtrain.commands.models import quiet, trusts
+from hbtrain.commands.outputs import output_place, written
 from hbtrain.errors import ConfigError
+from hbtrain.storage import RemotePath, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,14 +19,15 @@ if TYPE_CHECKING:
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.collection import SearchOptions
+    from hbtrain.storage import Place
 
 
 def evaluate(
     model: str,
     *,
     benchmark: Annotated[list[str], Parameter(consume_multiple=True)],
-    output: Path,
-    data: Path | None = None,
+    output: str,
+    data: str | None = None,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -37,6 +40,7 @@ def evaluate(
     depth: int = 100,
     actors: int = 0,
     half_precision: bool = False,
+    embeddings: str | None = None,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -45,12 +49,13 @@ def evaluate(
     Parameters
     ----------
     model
-        A folder or a hub name.
+        A folder, an s3:// URI or a hub name.
     benchmark
         demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
-        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file).
+        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file). PATH may be an
+        s3:// URI.
     output
-        Folder for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
+        Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
         The folder or file of the one benchmark, in place of NAME=PATH.
     candidates
@@ -78,6 +83,8 @@ def evaluate(
         Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
     half_precision
         Keep the embeddings on disk in half precision.
+    embeddings
+        An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
@@ -95,8 +102,9 @@ def evaluate(
     _check_candidates(names, candidates)
     if depth < 1:
         raise ConfigError(f"--depth {depth}: must be 1 or more")
-    options = _options(index, index_parameters, actors, half_precision, batch_size)
-    find_backbone(model)
+    options = _options(index, index_parameters, actors, half_precision, batch_size, embeddings)
+    to = output_place(output)
+    here = find_backbone(model).name
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate as run
     from hbtrain.evaluation.results import save_evaluation
@@ -105,29 +113,42 @@ def evaluate(
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
-    known = trained_languages or languages_of(Path(model))
-    runs = RunWriter(output / "runs", model, run_depth) if run_depth else None
+    known = trained_languages or languages_of(Path(here))
     ranker = rankers(index, options, depth, run_depth)
-    evaluations = [
-        run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
-    ]
-    save_evaluation(evaluations, output, model, prompts=encoder.prefixes, in_domain=in_domain)
-    _show(evaluations, in_domain, output)
+    with written(to) as folder:
+        runs = RunWriter(folder / "runs", model, run_depth) if run_depth else None
+        evaluations = [
+            run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
+        ]
+        save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
+    _show(evaluations, in_domain, to)
 
 
-def _options(index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int) -> SearchOptions:
+def _options(
+    index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int, embeddings: str | None
+) -> SearchOptions:
     if index is None and parameters:
         raise ConfigError(f"--index-parameters {parameters}: they are of an index; add --index, IVF4096,Flat for one")
     if index is None and half_precision and not actors:
         raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
+    if embeddings is not None and index is None and not actors:
+        raise ConfigError(
+            f"--embeddings {embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
+        )
     from hbtrain.retrieval.collection import SearchOptions
     from hbtrain.retrieval.encoding import Batching
+
+    mirror = None
+    if embeddings is not None:
+        mirror = RemotePath.parse(embeddings)
+        check_writable(mirror, "--embeddings")
 
     return SearchOptions(
         parameters=parameters,
         actors=actors,
         dtype="float16" if half_precision else "float32",
         batching=Batching(batch_size=batch_size),
+        mirror=mirror,
     )
 
 
@@ -150,7 +171,7 @@ def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt
     return encoder
 
 
-def _with_data(benchmarks: list[str], data: Path | None) -> list[str]:
+def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
     if data is None:
         return benchmarks
     if len(benchmarks) > 1 or "=" in benchmarks[0]:
@@ -158,7 +179,7 @@ def _with_data(benchmarks: list[str], data: Path | None) -> list[str]:
     return [f"{benchmarks[0]}={data}"]
 
 
-def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Path) -> None:
+def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Place) -> None:
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import domain_table, evaluation_table
 

@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from hbtrain.commands.outputs import output_place, written
+
 
 def evaluate_run(
     runs: Path,
     *,
     benchmark: str,
-    output: Path,
+    output: str,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -29,7 +31,7 @@ def evaluate_run(
     benchmark
         As in `hbtrain evaluate`, such as xquad-r=PATH.
     output
-        Folder for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
+        Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
     candidates
         What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
     languages
@@ -45,13 +47,15 @@ def evaluate_run(
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.evaluation.tables import evaluation_table
 
+    to = output_place(output)
     files = find_run_files(runs)
     [loaded] = load_benchmarks([benchmark], languages, candidates)
     evaluation = run(loaded, files, trained_languages)
-    save_evaluation([evaluation], output, name or str(runs))
+    with written(to) as folder:
+        save_evaluation([evaluation], folder, name or str(runs))
     console = Console()
     for note in evaluation.search["notes"]:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     console.print(evaluation_table(evaluation))
     console.print(f"\nmAP and MRR know no more than the runs: {evaluation.search['search']}", soft_wrap=True)
-    console.print(f"results  {output}", highlight=False, soft_wrap=True)
+    console.print(f"results  {to}", highlight=False, soft_wrap=True)

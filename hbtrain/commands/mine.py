@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,13 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from hbtrain.commands.models import quiet, trusts
+from hbtrain.commands.outputs import output_place, written_file
 
 
 def mine(
     model: str,
     *,
     data: Annotated[list[str], Parameter(consume_multiple=True)],
-    output: Path,
+    output: str,
     negatives: int = 8,
     languages: str = "same",
     margin: float = 0.05,
@@ -68,7 +68,8 @@ def mine(
         raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
     trusted = trusts(model, trust_remote_code)
     find_backbone(model)
-    check_output(output)
+    to = output_place(output, is_file=True)
+    check_output(to)
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)
     from hbtrain.modeling.encoder import Encoder
@@ -77,7 +78,7 @@ def mine(
     console = Console()
     with _Bars(console) as bars:
         miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
-        with atomic_output(output) as stream:
+        with written_file(to) as file, atomic_output(file) as stream:
             summary = write_mined(miner, corpus, data, stream)
     table = Table(box=None, show_header=False)
     for name, figure in (
@@ -89,7 +90,7 @@ def mine(
     ):
         table.add_row(name, figure)
     console.print(table)
-    console.print(f"\nmined  {output}", highlight=False, soft_wrap=True)
+    console.print(f"\nmined  {to}", highlight=False, soft_wrap=True)
 
 
 class _Bars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from hbtrain.comparison.foreign import evaluate_run_files, holds_run_files
 from hbtrain.config import Config, flatten, to_flat
 from hbtrain.errors import DataError
+from hbtrain.storage import RemotePath, fetch, is_remote, place
 
 if TYPE_CHECKING:
     from hbtrain.evaluation.pool import Benchmark
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 SWEEP_FILE = "space.yaml"
 """What the folder of a sweep, and its MLflow run, hold."""
+NOT_COMPARED = ("ray", "tune", "initial", "model")
+"""Folders of runs and sweeps that hold no scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ class RunFinder:
 
         Args:
             text: a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run
-                files; or the id of an MLflow run, or of a sweep's, or the beginning of one.
+                files, each maybe an s3:// URI; or the id of an MLflow run, or of a sweep's, or the beginning of one.
 
         Raises:
             DataError: a folder that holds nothing of this kind, or an unfinished run.
@@ -101,6 +105,8 @@ class RunFinder:
         """
         if not text.strip():
             raise DataError("a run's name is empty; give a folder, or the id of an MLflow run")
+        if is_remote(text):
+            return self._in_folder(self._fetched(text), text)
         path = Path(text).expanduser()
         if path.is_dir():
             return self._in_folder(path.absolute(), text)
@@ -113,6 +119,17 @@ class RunFinder:
         if not children:
             return [self._tracked(run, text)]
         return [self._tracked(child, f"{text} {child.name}") for child in self._finished(children, run.name)]
+
+    def _fetched(self, uri: str) -> Path:
+        """A copy of a folder in remote storage, without what is large in those of runs."""
+        source = place(uri)
+        to = self._downloads / hashlib.sha256(uri.encode()).hexdigest()[:8] / source.name
+        try:
+            if isinstance(source, RemotePath):
+                fetch(source, to, without=NOT_COMPARED)
+        except OSError as error:
+            raise DataError(f"run {uri!r} cannot be fetched: {error.strerror}") from error
+        return to
 
     def _in_folder(self, path: Path, text: str) -> list[Run]:
         if (path / SWEEP_FILE).is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hbtrain.config.load import override
 from hbtrain.config.schema import Config
+from hbtrain.storage import place
 
 
 def absolute_paths(config: Config) -> Config:
@@ -32,7 +33,8 @@ def absolute_paths(config: Config) -> Config:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    at = place(path)
+    return str(at.absolute() if isinstance(at, Path) else at)
 
 
 def _if_there(name: str) -> str:

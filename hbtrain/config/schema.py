@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hbtrain.errors import StorageError
+from hbtrain.storage import is_remote, place
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -17,6 +20,14 @@ PositiveFloat = Annotated[float, Field(gt=0.0)]
 
 Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
 Precision = Literal["fp32", "bf16"]
+
+
+def _checked(uri: str) -> str:
+    """The URI of a place, as it is shown everywhere."""
+    try:
+        return str(place(uri))
+    except StorageError as error:
+        raise ValueError(str(error)) from None
 
 
 class Section(BaseModel):
@@ -29,18 +40,25 @@ class DataConfig(Section):
     """What is trained on."""
 
     sources: tuple[str, ...] = ()
-    """Paths of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
+    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
     languages: tuple[str, ...] | None = None
     """Training languages; none given means every language of the sources."""
     validation: str | None = None
     """A source whose loss is watched during training; never trained on. `demo-heldout` is the demo's own."""
     cache: str | None = None
-    """Folder of memory-mapped corpora; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
+    """Folder of memory-mapped corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
 
     @field_validator("sources", "languages", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("cache")
+    @classmethod
+    def _is_here(cls, value: str | None) -> str | None:
+        if value is not None and is_remote(value):
+            raise ValueError("must be a folder of the machine; what is in remote storage is copied into it")
+        return value
 
     @field_validator("languages")
     @classmethod
@@ -255,7 +273,7 @@ class EvaluationConfig(Section):
 
     benchmarks: tuple[str, ...] = ()
     """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
-    mr-tydi, tatoeba, beir, or parallel with a file."""
+    mr-tydi, tatoeba, beir, or parallel with a file. The folder or file may be an s3:// URI."""
     before: bool = True
     """Evaluate the model before training as well."""
     batch_size: PositiveInt = 128
@@ -271,8 +289,19 @@ class EvaluationConfig(Section):
     """Candidates of a query that the index finds."""
     actors: NonNegativeInt = 0
     """Ray actors that encode, and then rank or index a part of the candidates each; 0: the evaluating task itself."""
+    embeddings: str | None = None
+    """An s3:// URI below which embeddings are kept for other machines, with `index` or `actors`."""
     run_depth: NonNegativeInt = 10
     """Candidates of a query in the run files of the trained model; 0: no run files."""
+
+    @field_validator("embeddings")
+    @classmethod
+    def _is_remote(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not is_remote(value):
+            raise ValueError("must be an s3:// URI; a folder of embeddings is data.cache")
+        return _checked(value)
 
     @field_validator("benchmarks", mode="before")
     @classmethod
@@ -285,12 +314,18 @@ class EvaluationConfig(Section):
             raise ValueError("evaluation.index_parameters are of evaluation.index; set it, to IVF4096,Flat for one")
         return self
 
+    @model_validator(mode="after")
+    def _embeddings_are_kept(self) -> EvaluationConfig:
+        if self.embeddings is not None and self.index is None and not self.actors:
+            raise ValueError("evaluation.embeddings is for those on disk; set evaluation.index or evaluation.actors")
+        return self
+
 
 class TrackingConfig(Section):
     """MLflow."""
 
     uri: str | None = None
-    """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder."""
+    """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder, where that is one."""
     experiment: str = "hbtrain"
     run_name: str | None = None
     parent_run_id: str | None = None
@@ -312,14 +347,12 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: str = "runs"
-    """Folder of runs: checkpoints, models, results."""
+    """Folder of runs (checkpoints, models, results) that every node sees; or s3://bucket/path."""
 
     @field_validator("storage")
     @classmethod
-    def _is_folder(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("must be a folder that every node sees; remote storage is used through a mount")
-        return value
+    def _is_place(cls, value: str) -> str:
+        return _checked(value) if "://" in value else value
 
     @model_validator(mode="after")
     def _agree(self) -> Config:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
-
-
-def cache_root(folder: str | None) -> Path:
-    """The cache's folder: `folder`, or `$HBTRAIN_CACHE`, or `~/.cache/hbtrain`."""
-    return Path(folder or os.environ.get("HBTRAIN_CACHE") or "~/.cache/hbtrain").expanduser()
 
 
 def content_digest(path: Path, root: Path) -> str:

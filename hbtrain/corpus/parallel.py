@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from hbtrain.config import Config
-from hbtrain.corpus.cache import cache_root
 from hbtrain.corpus.source import Source
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.storage import cache_root, local_copy, place
 
 SHIPPED = {"demo": "train.jsonl", "demo-heldout": "heldout.jsonl"}
 """Sources inside the package, by the name that `data.sources` gives them."""
@@ -35,10 +35,11 @@ class ParallelCorpus:
 
     @classmethod
     def open(cls, sources: Sequence[str], cache: str | None = None) -> ParallelCorpus:
-        """Open sources by path or shipped name."""
+        """Open sources by path, URI or shipped name."""
         root = cache_root(cache)
         names = _names(sources)
-        return cls([Source.from_jsonl(source_path(s), name, root) for s, name in zip(sources, names, strict=True)])
+        paths = [source_path(source, cache) for source in sources]
+        return cls([Source.from_jsonl(path, name, root) for path, name in zip(paths, names, strict=True)])
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -51,11 +52,11 @@ class ParallelCorpus:
             yield from source.every_text()
 
 
-def source_path(source: str) -> Path:
-    """The file that `data.sources` means by a path or a shipped name."""
+def source_path(source: str, cache: str | None = None) -> Path:
+    """The file that `data.sources` means by a path or a shipped name; of a URI, the copy in the cache."""
     if source in SHIPPED:
         return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
-    return Path(source).expanduser()
+    return local_copy(place(source), cache)
 
 
 def _names(sources: Sequence[str]) -> list[str]:
@@ -63,8 +64,8 @@ def _names(sources: Sequence[str]) -> list[str]:
     if len(set(sources)) < len(sources):
         twice = next(s for s in sources if list(sources).count(s) > 1)
         raise DataError(f"source {twice} is listed twice in data.sources")
-    short = [Path(s).name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json") for s in sources]
+    places = [place(source) for source in sources]
+    short = [p.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json") for p in places]
     return [
-        name if short.count(name) == 1 else f"{Path(source).parent.name}/{name}"
-        for source, name in zip(sources, short, strict=True)
+        name if short.count(name) == 1 else f"{p.parent.name}/{name}" for p, name in zip(places, short, strict=True)
     ]

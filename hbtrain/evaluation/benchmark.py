@@ -9,7 +9,6 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from hbtrain.corpus.cache import cache_root
 from hbtrain.errors import DataError
 from hbtrain.evaluation.out_of_domain import check_in_domain
 from hbtrain.evaluation.pool import Benchmark
@@ -20,6 +19,8 @@ from hbtrain.evaluation.readers.mr_tydi import read_mr_tydi
 from hbtrain.evaluation.readers.parallel import read_parallel
 from hbtrain.evaluation.readers.squad import read_squad
 from hbtrain.evaluation.readers.tatoeba import read_tatoeba
+from hbtrain.storage import Place, cache_root, local_copy
+from hbtrain.storage import place as place_of
 
 __all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
 
@@ -41,12 +42,12 @@ class BenchmarkSpec:
     """The first part of its metrics' keys."""
     form: str
     """One of FORMS."""
-    path: Path | None
-    """A file (parallel) or a folder (the others); None for the demo."""
+    path: Place | None
+    """A file (parallel) or a folder (the others), here or in remote storage; None for the demo."""
 
 
 def parse_benchmark(text: str) -> BenchmarkSpec:
-    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS.
+    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS; either may be an s3:// URI.
 
     `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
 
@@ -65,7 +66,7 @@ def parse_benchmark(text: str) -> BenchmarkSpec:
     if not place:
         kind = "FILE" if form == "parallel" else "FOLDER"
         raise DataError(f"benchmark {text!r} needs its data: write {form}={kind}")
-    path = Path(place).expanduser()
+    path = place_of(place)
     return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
 
 
@@ -116,7 +117,7 @@ def load_benchmark(
         spec: which one.
         languages: only these, in this order.
         candidates: what a candidate of XQuAD-R, MLQA-R and their like is; others pass it over.
-        cache: folder of converted corpora; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
+        cache: folder of converted corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
 
     Raises:
         DataError: missing folder or file, a language nobody has, or data that are not of the form.
@@ -124,11 +125,12 @@ def load_benchmark(
     if spec.path is None:
         with resources.as_file(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl") as path:
             return read_parallel(path, spec.name, languages)
+    path = local_copy(spec.path, cache)
     if spec.form == "parallel":
-        if not spec.path.is_file():
+        if not path.is_file():
             raise DataError(f"benchmark {spec.name}: there is no file {spec.path}")
-        return read_parallel(spec.path, spec.name, languages)
-    if not spec.path.is_dir():
+        return read_parallel(path, spec.name, languages)
+    if not path.is_dir():
         raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
     readers: dict[str, Reader] = {
         "squad": read_squad,
@@ -138,11 +140,11 @@ def load_benchmark(
         "beir": partial(read_beir, cache=cache_root(cache)),
     }
     sentences: Reader = partial(read_lareqa, candidates=candidates)
-    return readers.get(spec.form, sentences)(spec.path, spec.name, languages)
+    return readers.get(spec.form, sentences)(path, spec.name, languages)
 
 
-def _name_of(path: Path) -> str:
-    name = path.resolve().name
+def _name_of(path: Place) -> str:
+    name = path.resolve().name if isinstance(path, Path) else path.name
     for suffix in (".gz", ".jsonl", ".json"):
         name = name.removesuffix(suffix)
     if not name:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hbtrain.config import Config, from_tree, to_tree
@@ -18,6 +17,7 @@ from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.usage import Usage
 from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watchdog_be_first
+from hbtrain.storage import local_copy, place
 from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.tracking import Tracker
 
@@ -178,22 +178,24 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
 
     group = ProcessGroup()
     pulse = Pulse(mailbox, group.rank, group.world_size)
-    worker = Worker(
-        group=group,
-        device=get_device(),
-        initial_model=Path(settings["initial_model"]),
-        final_model=Path(settings["final_model"]),
-        emit=lambda event: ray.get(mailbox.put.remote(event)),
-        keep=Uploads(mailbox).keep,
-        checkpoints=Path(settings["checkpoints"]),
-        at=pulse.at,
-        kept_step=settings["kept_step"],
-    )
+    config = from_tree(settings["config"])
     try:
         with pulse:
-            train_worker(from_tree(settings["config"]), worker, settings["until"])
+            pulse.at("loading")
+            worker = Worker(
+                group=group,
+                device=get_device(),
+                initial_model=local_copy(place(settings["initial_model"]), config.data.cache),
+                final_model=place(settings["final_model"]),
+                emit=lambda event: ray.get(mailbox.put.remote(event)),
+                keep=Uploads(mailbox).keep,
+                checkpoints=place(settings["checkpoints"]),
+                at=pulse.at,
+                kept_step=settings["kept_step"],
+            )
+            train_worker(config, worker, settings["until"])
     except HbtrainError as error:
         ray.get(mailbox.fail.remote(str(error)))
         raise
-    if worker.group.rank == 0:
+    if group.rank == 0:
         ray.get(mailbox.complete.remote())

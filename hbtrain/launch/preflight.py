@@ -12,6 +12,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import Benchmark, load_benchmarks
 from hbtrain.modeling.backbone import check_backbone
+from hbtrain.storage import RemotePath, check_writable
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
 
@@ -58,6 +59,8 @@ def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
         from hbtrain.retrieval.faiss_index import check_factory
 
         check_factory(wanted.index, wanted.index_parameters, ANY_DIMENSION, sys.maxsize)
+    if wanted.embeddings is not None:
+        check_writable(RemotePath.parse(wanted.embeddings), "evaluation.embeddings")
     return load_benchmarks(
         wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
     )

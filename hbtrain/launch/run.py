@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from hbtrain.config import Config, absolute_paths, override, to_tree
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
@@ -16,6 +15,7 @@ from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.launch.cluster import connected, run_task
 from hbtrain.launch.estimate import estimate
 from hbtrain.launch.fit import fit
+from hbtrain.launch.inputs import fetch_inputs
 from hbtrain.launch.observer import Observer, Silent
 from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
@@ -29,8 +29,9 @@ from hbtrain.launch.segments import (
 )
 from hbtrain.launch.tasks import build, score
 from hbtrain.launch.usage import Usage
+from hbtrain.storage import Place, RemoteError, is_whole, pushed
 from hbtrain.tracked_runs import STOPPED_AT
-from hbtrain.tracking import UNDELIVERED, Tracker, tracking_uri
+from hbtrain.tracking import Tracker, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,19 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
     """
     observer = observer or Silent()
     config = absolute_paths(config)
+    tracking_uri(config)  # there is one
     if until is not None:
         check_until(config, until)
         done = finished_segment(config, until)
         if done is not None:
             return _remembered(config, done)
     observer.phase("checking the configuration and the sources")
+    fetch_inputs(config, observer)
     checked = preflight(config)
     needs = estimate(config)
     for line in [] if needs is None else needs.lines():
         observer.phase(line)
-    if until is not None:
-        check_not_beyond(RunFolder.current(config), until)
+    check_not_beyond(RunFolder.current(config), until or config.training.steps)
     folder = RunFolder.open(config)
     observer.phase(f"run {folder.name}")
     tracker = _tracker(config, folder)
@@ -99,6 +101,8 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except RemoteError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
     except OSError as error:
         if not is_full(error):
             raise
@@ -117,10 +121,9 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
 
 def _tracker(config: Config, folder: RunFolder) -> Tracker:
     """The run's MLflow run, a new one or the one it had; with what other runs could not deliver."""
-    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.path / UNDELIVERED)
-    for file in folder.path.parent.glob(f"*/{UNDELIVERED}"):
-        if RunFolder(file.parent).is_finished:
-            tracker.adopt(file)
+    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.undelivered)
+    for file in folder.undelivered_beside():
+        tracker.adopt(file)
     folder.remember(mlflow_run_id=tracker.run_id)
     continued = folder.recall(CONTINUES)
     if continued is not None:
@@ -148,7 +151,7 @@ def _run(
         tracker.tags(
             hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.plan.fingerprint(0, 16)}
         )
-        if not (folder.initial_model / "modules.json").exists():
+        if not (folder.initial_model / "modules.json").exists() or not is_whole(folder.initial_model):
             observer.phase(f"building the {config.encoder.backbone} encoder")
             run_task(config, build, to_tree(config), str(folder.initial_model))
         before: Sequence[Evaluation] = ()
@@ -172,18 +175,19 @@ def _run(
     return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain, steps)
 
 
-def _score(config: Config, model: Path, runs: Path | None = None) -> list[Evaluation]:
+def _score(config: Config, model: Place, runs: Place | None = None) -> list[Evaluation]:
     arguments = to_tree(config), str(model), None if runs is None else str(runs)
     evaluations: list[Evaluation] = run_task(config, score, *arguments, starts_actors=config.evaluation.actors > 0)
     return evaluations
 
 
 def _keep_scores(
-    evaluations: Sequence[Evaluation], config: Config, to: Path, name: str, tracker: Tracker, step: int
+    evaluations: Sequence[Evaluation], config: Config, to: Place, name: str, tracker: Tracker, step: int
 ) -> None:
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
     in_domain = config.evaluation.in_domain
-    save_evaluation(evaluations, to, prompts=prompts, in_domain=in_domain)
+    with pushed(to) as files:
+        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain)
     tracker.artifact(to, name)
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)

@@ -1,5 +1,8 @@
 """The folder of a run: where its configuration, checkpoints, models and results are.
 
+It is on disk, or in remote storage; then that alone holds the run, and no machine keeps anything of it that the next
+one needs: each process copies what it reads to its own disk, and pushes what it has made before it says that it has.
+
 The folder's name follows from the configuration, so that the same command goes on with a run that was cut off; a run
 that is finished is left alone, and the same command makes a new one.
 """
@@ -8,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
@@ -18,13 +21,17 @@ from typing import Any
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import StorageError
+from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, write_text
+from hbtrain.tracking import UNDELIVERED
+
+LOOKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run."""
+    """Places of one run."""
 
-    path: Path
+    path: Place
 
     @property
     def name(self) -> str:
@@ -32,39 +39,54 @@ class RunFolder:
         return self.path.name
 
     @property
-    def config(self) -> Path:
+    def config(self) -> Place:
         """The resolved configuration, as YAML."""
         return self.path / "config.yaml"
 
     @property
-    def initial_model(self) -> Path:
+    def initial_model(self) -> Place:
         """The encoder before training."""
         return self.path / "initial"
 
     @property
-    def model(self) -> Path:
+    def model(self) -> Place:
         """The trained encoder."""
         return self.path / "model"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> Place:
         """The checkpoints of training, in what is Ray Train's folder of this run."""
         return self.path / "ray"
 
     @property
-    def results(self) -> Path:
+    def results(self) -> Place:
         """What the trained encoder scored."""
         return self.path / "results"
 
     @property
-    def results_before(self) -> Path:
+    def results_before(self) -> Place:
         """What the encoder scored before training."""
         return self.path / "results-before"
 
     @property
-    def results_steps(self) -> Path:
+    def results_steps(self) -> Place:
         """What the encoders of earlier steps scored, where training stopped in between."""
         return self.path / "results-steps"
+
+    @property
+    def undelivered(self) -> Place:
+        """What MLflow did not take."""
+        return self.path / UNDELIVERED
+
+    def undelivered_beside(self) -> list[Place]:
+        """What MLflow did not take of the finished runs in the same storage."""
+        root = self.path.parent
+        files = [root / name / UNDELIVERED for name in folders_in(root, "*")]
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+            there = [
+                file for file, found in zip(files, pool.map(lambda file: file.exists(), files), strict=True) if found
+            ]
+        return [file for file in there if RunFolder(file.parent).is_finished]
 
     @classmethod
     def open(cls, config: Config) -> RunFolder:
@@ -73,9 +95,13 @@ class RunFolder:
         Raises:
             StorageError: the storage cannot be written.
         """
+        root = cls._root(config)
+        if isinstance(root, RemotePath):
+            check_writable(root, "storage")
         folder = cls.current(config)
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            if isinstance(folder.path, Path):
+                folder.path.mkdir(parents=True, exist_ok=True)
             folder.config.write_text(without_passwords(to_yaml(config)), encoding="utf-8")
         except OSError as error:
             raise StorageError(
@@ -98,10 +124,15 @@ class RunFolder:
         """Where the first run of this configuration is, or would be; then the second, and so on."""
         relevant = {key: value for key, value in to_flat(config).items() if not key.startswith(ELSEWHERE)}
         digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
-        root = Path(config.storage).expanduser().absolute()
+        root = cls._root(config)
         base = f"{config.name}-{digest}"
         yield cls(root / base)
         yield from (cls(root / f"{base}-{number}") for number in count(2))
+
+    @staticmethod
+    def _root(config: Config) -> Place:
+        root = place(config.storage)
+        return root.absolute() if isinstance(root, Path) else root
 
     def forget_rays_record(self) -> None:
         """Delete Ray Train's own list of checkpoints.
@@ -117,9 +148,16 @@ class RunFolder:
         return self.recall("finished") is True
 
     def recall(self, key: str) -> Any:
-        """What `remember` kept under `key`, or None."""
+        """What `remember` kept under `key`, or None.
+
+        Raises:
+            StorageError: remote storage does not answer; what it holds would not be nothing.
+        """
+        file = self.path / "run.json"
         try:
-            return json.loads((self.path / "run.json").read_text(encoding="utf-8")).get(key)
+            return json.loads(file.read_text(encoding="utf-8")).get(key)
+        except RemoteError as error:
+            raise StorageError(f"cannot read {file}: {error.strerror}") from error
         except (OSError, ValueError):
             return None
 
@@ -128,8 +166,6 @@ class RunFolder:
         file = self.path / "run.json"
         try:
             known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-            temporary = file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(known | values), encoding="utf-8")
-            temporary.replace(file)
+            write_text(file, json.dumps(known | values))
         except (OSError, ValueError) as error:
             raise StorageError(f"cannot write {file}: {error}") from error

@@ -7,8 +7,6 @@ scored. A segment that is done is not trained or evaluated again.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from hbtrain.config import Config
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.storage import Place, files_in, write_text
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
 CONTINUES = "continues_run"
@@ -63,35 +62,32 @@ def finished_segment(config: Config, until: int) -> Segment | None:
 def last_segment(config: Config) -> Segment | None:
     """The run of `config` that is not finished, as far as it has been evaluated; None if it has not come anywhere."""
     folder = RunFolder.current(config)
-    for file in sorted(folder.results_steps.glob("*.json"), reverse=True):
-        scores = scores_in(file, config)
+    for name in sorted(files_in(folder.results_steps, "*.json"), reverse=True):
+        scores = scores_in(folder.results_steps / name, config)
         if scores is not None:
-            return Segment(folder, int(file.stem), scores)
+            return Segment(folder, int(name.removesuffix(".json")), scores)
     return None
 
 
-def keep_scores(folder: RunFolder, step: int, metrics: Path | None) -> dict[str, float]:
+def keep_scores(folder: RunFolder, step: int, metrics: Place | None) -> dict[str, float]:
     """Remember that the segment up to `step` is done, with the scores in the file `metrics` (None: not evaluated).
 
     Raises:
         StorageError: the folder cannot be written.
     """
     file = _scores_file(folder, step)
-    temporary = file.with_suffix(f".{os.getpid()}")
     try:
-        file.parent.mkdir(exist_ok=True)
-        if metrics is None:
-            temporary.write_text("{}", encoding="utf-8")
-        else:
-            shutil.copyfile(metrics, temporary)
-        temporary.replace(file)
-        scores: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
+        text = "{}" if metrics is None else metrics.read_text(encoding="utf-8")
+        if isinstance(file, Path):
+            file.parent.mkdir(exist_ok=True)
+        write_text(file, text)
+        scores: dict[str, float] = json.loads(text)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot keep the scores of step {step} in {file}: {error}") from error
     return scores
 
 
-def scores_in(file: Path, config: Config) -> dict[str, float] | None:
+def scores_in(file: Place, config: Config) -> dict[str, float] | None:
     """The scores in a `metrics.json` on the benchmarks of `config`; None if there is no such file or one lacks."""
     wanted = {parse_benchmark(text).name for text in config.evaluation.benchmarks}
     try:
@@ -113,5 +109,5 @@ def check_not_beyond(folder: RunFolder, until: int) -> None:
         )
 
 
-def _scores_file(folder: RunFolder, step: int) -> Path:
+def _scores_file(folder: RunFolder, step: int) -> Place:
     return folder.results_steps / f"{step:08d}.json"

@@ -14,6 +14,7 @@ from hbtrain.config import Config, absolute_paths
 from hbtrain.errors import StorageError
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import CONTINUES
+from hbtrain.storage import Place, RemotePath, as_local, is_whole, push
 from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
@@ -57,15 +58,23 @@ def _furthest(folder: RunFolder) -> int:
     return max(steps, default=0)
 
 
-def _checkpoint(folder: RunFolder, step: int) -> Path | None:
+def _checkpoint(folder: RunFolder, step: int) -> Place | None:
     names = [name for name in checkpoints_in(folder.checkpoints) if step_of(name) == step]
     return next((folder.checkpoints / name for name in names if is_complete(folder.checkpoints / name)), None)
 
 
-def _copy(source: Path, to: Path) -> None:
+def _copy(source: Place, to: Place) -> None:
     """A folder, as a whole or not at all."""
-    if to.exists():
+    if to.exists() and is_whole(to):
         return
+    if isinstance(to, RemotePath):
+        with as_local(source) as folder:
+            push(folder, to)
+    elif isinstance(source, Path):
+        _copy_here(source, to)
+
+
+def _copy_here(source: Path, to: Path) -> None:
     unfinished = to.with_name(f".{to.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import HbtrainError
@@ -35,7 +36,8 @@ class Uploads:
                 raise
             finally:
                 self._idle.set()
-            return Checkpoint.from_directory(str(part.to))
+            kept = str(part.to)
+            return Checkpoint.from_directory(kept) if isinstance(part.to, Path) else Checkpoint(kept)
 
         self._idle.wait(LONGEST_S)
         self._idle.clear()

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
+from hbtrain.errors import StorageError
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.training.worker import Event
 
@@ -54,7 +56,9 @@ class Usage:
     def keep(self) -> None:
         """Write the totals into the run's folder."""
         self._kept_at = self._clock()
-        self._folder.remember(usage=self._totals)
+        # Storage may be away for a moment; the next call keeps them.
+        with suppress(StorageError):
+            self._folder.remember(usage=self._totals)
 
     def metrics(self) -> dict[str, float]:
         """The totals by the names that tracking uses; GPU-hours where there are GPUs."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hbtrain.launch.cluster import connected, run_task
 from hbtrain.launch.observer import Observer, Silent
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.tasks import build
+from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, remove_tree
 from hbtrain.training.verify import Agreement
 
 GRADIENT = "gradient.safetensors"
@@ -33,12 +34,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
     config = absolute_paths(config)
     observer.phase("checking the configuration and the sources")
     preflight(config)
-    root = Path(config.storage)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="verify-", dir=root))
-    except OSError as error:
-        raise StorageError(f"storage = {config.storage!r} cannot be written: {error.strerror}") from error
+    folder = _scratch(config.storage)
     try:
         observer.phase("starting Ray")
         with connected(config, observer.phase):
@@ -50,10 +46,23 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
             agreement: Agreement = run_task(config, _compare, to_tree(config), str(folder), step)
             return agreement
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
-def _run_workers(config: Config, folder: Path, step: int) -> None:
+def _scratch(storage: str) -> Place:
+    """A folder in the storage, for the workers to find."""
+    root = place(storage)
+    if isinstance(root, RemotePath):
+        check_writable(root, "storage")
+        return root / f"verify-{uuid.uuid4().hex[:8]}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="verify-", dir=root))
+    except OSError as error:
+        raise StorageError(f"storage = {storage!r} cannot be written: {error.strerror}") from error
+
+
+def _run_workers(config: Config, folder: Place, step: int) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -92,11 +101,11 @@ def _gradient_on_worker(settings: dict[str, Any]) -> None:
     from hbtrain.training.verify import trained_gradient
     from hbtrain.training.worker import Worker
 
-    folder = Path(settings["folder"])
+    folder = place(settings["folder"])
     worker = Worker(
         group=ProcessGroup(),
         device=get_device(),
-        initial_model=folder / "initial",
+        initial_model=local_copy(folder / "initial"),
         final_model=folder / "model",
         emit=lambda event: None,
         keep=lambda part: None,
@@ -104,7 +113,8 @@ def _gradient_on_worker(settings: dict[str, Any]) -> None:
     )
     gradient = trained_gradient(from_tree(settings["config"]), worker, settings["step"])
     if ray.train.get_context().get_world_rank() == 0:
-        save_file(gradient, folder / GRADIENT)
+        with pushed(folder) as files:
+            save_file(gradient, files / GRADIENT)
 
 
 def _compare(tree: dict[str, Any], folder: str, step: int) -> Agreement:
@@ -115,5 +125,6 @@ def _compare(tree: dict[str, Any], folder: str, step: int) -> Agreement:
 
     config = from_tree(tree)
     device = torch.device("cuda" if config.resources.use_gpu else "cpu")
-    plain = plain_gradient(config, Path(folder) / "initial", step, device)
-    return compare(load_file(Path(folder) / GRADIENT), plain, config.encoder.precision)
+    with as_local(place(folder) / "initial") as initial, as_local(place(folder) / GRADIENT) as gradient:
+        plain = plain_gradient(config, initial, step, device)
+        return compare(load_file(gradient), plain, config.encoder.precision)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbtrain.errors import ModelError
+from hbtrain.storage import is_remote, local_copy, place
 
 if TYPE_CHECKING:
     from hbtrain.config.schema import EncoderConfig
@@ -48,9 +49,14 @@ def check_backbone(config: EncoderConfig) -> None:
 def find_backbone(name: str) -> Backbone:
     """The pretrained model that `name` means: a folder if there is one, else a name on the hub.
 
+    A folder in remote storage is copied into the cache.
+
     Raises:
+        DataError: a URI of remote storage that cannot be fetched.
         ModelError: a folder that holds no model, or a hub name that is neither cached nor reachable.
     """
+    if is_remote(name):
+        return _find_folder(name, local_copy(place(name)))
     path = Path(name).expanduser()
     if path.exists() or _looks_like_path(name):
         return _find_folder(name, path)

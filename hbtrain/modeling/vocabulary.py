@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbtrain.errors import ModelError
+from hbtrain.storage import local_copy, place
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,10 +35,14 @@ _CHUNK_TEXTS = 4096
 def load_vocabulary(path: str | Path) -> list[str]:
     """The pieces of a vocabulary file (plain or .gz, UTF-8, one piece a line), in the order of their ids.
 
+    Args:
+        path: of the file, or its URI.
+
     Raises:
+        DataError: a URI of remote storage that cannot be fetched.
         ModelError: the file is missing, broken, empty, or lacks a special token.
     """
-    path = Path(path).expanduser()
+    path = local_copy(place(str(path)))
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")

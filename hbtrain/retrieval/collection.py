@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hbtrain.corpus.cache import cache_root
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.modeling.encoder import Side
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
@@ -28,8 +27,10 @@ from hbtrain.retrieval.ranks import Search, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
+from hbtrain.retrieval.store_mirror import Mirror
 from hbtrain.retrieval.top import Int64s, Top
 from hbtrain.retrieval.workers import LocalWorkers, Make, Start
+from hbtrain.storage import RemotePath, cache_root
 
 Progress = Callable[[Side, int, int], None]
 """Called with the side that is being encoded, the texts done so far and all of them."""
@@ -55,6 +56,7 @@ class SearchOptions:
         rows_per_shard: rows of a file of the store.
         block_rows: texts that are batched together.
         cache: folder of stores that are given no folder, and of queries; None is hbtrain's cache.
+        mirror: folder in remote storage where stores are kept as well, for other machines.
     """
 
     index: str = EXACT
@@ -69,6 +71,7 @@ class SearchOptions:
     rows_per_shard: int = ROWS_PER_SHARD
     block_rows: int = BLOCK_ROWS
     cache: Path | None = None
+    mirror: RemotePath | None = None
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -235,12 +238,18 @@ def _embed(
     )
     folder = (store or (options.cache or cache_root(None)) / "embeddings" / manifest.name()).absolute()
 
+    mirror = None if options.mirror is None else Mirror(folder, options.mirror / manifest.name(), manifest)
+    if mirror is not None:
+        mirror.fetch()
+
     def told(done: int, of: int) -> None:
+        if mirror is not None:
+            mirror.push()
         if progress is not None:
             progress("passage", done, of)
 
     try:
-        return EmbeddingStore(folder, manifest)
+        found = EmbeddingStore(folder, manifest)
     except StorageError:  # not there, not whole, or another one: which, and whether it can be written, is said here
         with StoreWriter(folder, manifest) as writer:
             blocks = sum(len(manifest.blocks(shard)) for shard in writer.missing)
@@ -249,7 +258,10 @@ def _embed(
                 makes = block_encoders(encoder, model, "passage", options.batching, actors)
                 with start(makes) as workers:
                     fill(writer, passages, workers, told)
-        return EmbeddingStore(folder, manifest)
+        found = EmbeddingStore(folder, manifest)
+    if mirror is not None:
+        mirror.push()
+    return found
 
 
 def _embedded_queries(

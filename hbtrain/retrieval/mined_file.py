@@ -17,6 +17,7 @@ from hbtrain.corpus import ParallelCorpus, source_path
 from hbtrain.corpus.jsonl import read_records
 from hbtrain.errors import DataError, StorageError
 from hbtrain.retrieval.mining import Miner
+from hbtrain.storage import Place
 
 
 @dataclass
@@ -65,11 +66,13 @@ def check_sources(corpus: ParallelCorpus) -> None:
         )
 
 
-def check_output(path: Path) -> None:
-    """Raise StorageError if `path` cannot be written; its folder is made."""
+def check_output(path: Place) -> None:
+    """Raise StorageError if `path` cannot be written; its folder is made. Remote storage has been tried already."""
     try:
         if path.is_dir():
             raise StorageError(f"--output {path} is a folder; give a file's name, such as {path}/mined.jsonl.gz")
+        if not isinstance(path, Path):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -101,7 +104,7 @@ def atomic_output(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
+def _unwritable(path: Place, error: OSError) -> StorageError:
     return StorageError(f"--output {path} cannot be written: {error.strerror or error}")
 
 

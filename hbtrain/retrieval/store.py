@@ -183,12 +183,22 @@ class StoreWriter:
         _replace(_marks(self.folder, shard), json.dumps({"sha256": digest}) + "\n")
 
 
+def data_name(shard: int) -> str:
+    """File of a shard's rows."""
+    return f"shard-{shard:05d}.npy"
+
+
+def mark_name(shard: int) -> str:
+    """File of their digest; a shard that has it is whole."""
+    return f"shard-{shard:05d}.json"
+
+
 def _data(folder: Path, shard: int) -> Path:
-    return folder / f"shard-{shard:05d}.npy"
+    return folder / data_name(shard)
 
 
 def _marks(folder: Path, shard: int) -> Path:
-    return folder / f"shard-{shard:05d}.json"
+    return folder / mark_name(shard)
 
 
 def _part(folder: Path, shard: int) -> Path:

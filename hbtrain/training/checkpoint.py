@@ -13,17 +13,19 @@ import shutil
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import torch.distributed as dist
 
 from hbtrain.errors import StorageError, TrainingError, is_write_error
+from hbtrain.storage import Place, RemoteError, local_copy, patiently, pushed, remove_tree
+from hbtrain.training.checkpoint_fetch import at_hand
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
     Manifest,
     checkpoints_in,
-    damage,
     folder_name,
     is_complete,
     prune,
@@ -39,7 +41,11 @@ from hbtrain.training.worker import Event, Part, Worker
 TAG = "state"
 OTHERS_S = 600.0
 """How long rank 0 waits for the other ranks' parts before it says nothing of a checkpoint."""
+AWAY_S = 300.0
+"""How long a part waits for remote storage that is away."""
 LOOK_S = 0.05
+LOOK_REMOTE_S = 1.0
+"""How often rank 0 looks for them: a look at remote storage is paid for."""
 
 T = TypeVar("T")
 
@@ -94,12 +100,14 @@ class Checkpoints:
         """
         group = self._worker.group
         for name in self._earlier:
-            folder = self._worker.checkpoints / name
-            if reason := self._first_of_all(damage(folder, group.rank, group.world_size)):
-                self._refused[name] = reason
-                continue
-            manifest = Manifest.read(folder, 0)
-            self._load(folder, manifest)
+            checkpoint = self._worker.checkpoints / name
+            with at_hand(checkpoint, group.rank, group.world_size, self._engine.zero_stage, self._mark) as at:
+                folder, damage = at
+                if reason := self._first_of_all(damage):
+                    self._refused[name] = reason
+                    continue
+                manifest = Manifest.read(folder, 0)
+                self._load(folder, manifest)
             self._patience.best = math.inf if manifest.best is None else manifest.best
             self._patience.waited = manifest.waited
             workers = f"{group.world_size} worker{'s'[: group.world_size > 1]}"
@@ -115,8 +123,9 @@ class Checkpoints:
                 self._engine.load(folder, TAG, universal=False)
             return
         converted = self._worker.checkpoints / f"{CONVERTED}{self._token}"
+        fetched = Path(tempfile.gettempdir()) / f"{self._mark}{self._token}"  # one for the ranks of a machine
         first = self._worker.group.rank == 0
-        failure = self._from_first(to_universal(folder / TAG, converted / TAG) if first else "")
+        failure = self._from_first(_convert(folder, converted) if first else "")
         try:
             if failure:
                 raise TrainingError(
@@ -124,32 +133,32 @@ class Checkpoints:
                     f"{self._worker.group.world_size}: {failure}; go on with resources.workers {manifest.world_size}"
                 )
             with weights_only():
-                self._engine.load(converted, TAG, universal=True)
+                self._engine.load(local_copy(converted, str(fetched)), TAG, universal=True)
             dist.barrier()
         finally:
             if first:
-                shutil.rmtree(converted, ignore_errors=True)
+                remove_tree(converted)
+            remove_tree(fetched)
 
-    def _store(self, part: Path, to: Path, manifest: Manifest) -> None:
+    def _store(self, part: Path, to: Place, manifest: Manifest) -> None:
         """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old."""
         try:
-            store(part, to, manifest)
+            patiently(lambda: store(part, to, manifest), AWAY_S)
         except OSError as error:
-            shutil.rmtree(to, ignore_errors=True)  # it will not be whole, and room may be what is missing
+            remove_tree(to)  # it will not be whole, and room may be what is missing
+            remedy = "make room there, and" if isinstance(to, Path) else "see to that storage, and"
             raise StorageError(
-                f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; make room there, "
-                "and the same command goes on from the checkpoint before"
+                f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; {remedy} "
+                "the same command goes on from the checkpoint before"
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         if manifest.rank > 0:
             return
-        deadline = time.monotonic() + OTHERS_S
-        while not is_complete(to) and time.monotonic() < deadline:
-            time.sleep(LOOK_S)
-        if is_complete(to):
+        if _completed(to):
             self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
-            prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.kept_step)
+            with suppress(RemoteError):  # the next one will see to it
+                prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.kept_step)
 
     def _tell(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:
@@ -167,3 +176,23 @@ class Checkpoints:
         texts: list[str] = [""] * self._worker.group.world_size
         dist.all_gather_object(texts, text)
         return next((text for text in texts if text), "")
+
+
+def _completed(checkpoint: Place) -> bool:
+    """Wait until all parts are there; False if that takes too long."""
+    deadline = time.monotonic() + OTHERS_S
+    while time.monotonic() < deadline:
+        with suppress(RemoteError):
+            if is_complete(checkpoint):
+                return True
+        time.sleep(LOOK_S if isinstance(checkpoint, Path) else LOOK_REMOTE_S)
+    return False
+
+
+def _convert(folder: Path, to: Place) -> str:
+    """Convert a checkpoint for any number of ranks; why that failed, or empty."""
+    try:
+        with pushed(to) as converted:
+            return to_universal(folder / TAG, converted / TAG)
+    except OSError as error:
+        return f"{to}: {error.strerror or error}"

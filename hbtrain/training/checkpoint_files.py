@@ -1,4 +1,4 @@
-"""Checkpoints on disk: a folder each, every rank's part in it, and a manifest that says what a part must hold.
+"""Checkpoints in storage: a folder each, every rank's part in it, and a manifest that says what a part must hold.
 
 A part is whole when its manifest is there and every file has the size and the digest that stand in it. The manifest
 is written last, so a checkpoint that was cut off while it was written is told from a whole one.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
+
+from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree
 
 PREFIX = "step-"
 CONVERTED = "universal-"
@@ -46,11 +48,12 @@ class Manifest:
         return f"manifest-{rank:05d}.json"
 
     @classmethod
-    def read(cls, folder: Path, rank: int) -> Manifest:
+    def read(cls, folder: Place, rank: int) -> Manifest:
         """A rank's manifest in a checkpoint.
 
         Raises:
             ValueError: there is none, or it cannot be read, in words.
+            RemoteError: remote storage does not answer.
         """
         try:
             values = json.loads((folder / cls.name(rank)).read_text(encoding="utf-8"))
@@ -58,6 +61,8 @@ class Manifest:
             return cls(**values)
         except FileNotFoundError:
             raise ValueError(f"the part of rank {rank} was not finished") from None
+        except RemoteError:  # nothing is known of the checkpoint, so it is not damaged
+            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{cls.name(rank)} cannot be read: {error}") from error
 
@@ -72,13 +77,15 @@ def step_of(name: str) -> int:
     return int(name.removeprefix(PREFIX).split("-")[0])
 
 
-def checkpoints_in(storage: Path) -> list[str]:
+def checkpoints_in(storage: Place) -> list[str]:
     """Names of the checkpoints in a folder, whole or not, the furthest step first."""
-    return sorted((path.name for path in storage.glob(f"{PREFIX}????????-*") if path.is_dir()), reverse=True)
+    return sorted(folders_in(storage, f"{PREFIX}????????-*"), reverse=True)
 
 
-def store(part: Path, to: Path, manifest: Manifest) -> None:
+def store(part: Path, to: Place, manifest: Manifest) -> None:
     """Copy a rank's part into its checkpoint's folder, each file under another name until it is there; manifest last.
+
+    In remote storage a file has no other name: it appears when it is whole.
 
     Raises:
         OSError: the storage is full or cannot be written.
@@ -87,10 +94,14 @@ def store(part: Path, to: Path, manifest: Manifest) -> None:
     for source in sorted(path for path in part.rglob("*") if path.is_file()):
         name = source.relative_to(part).as_posix()
         target = to / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(target, Path):
+            target.parent.mkdir(parents=True, exist_ok=True)
         files[name] = _copy(source, target)
-    to.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
+    if isinstance(to, RemotePath):
+        (to / Manifest.name(manifest.rank)).write_text(text)
+        return
+    to.mkdir(parents=True, exist_ok=True)
     unfinished = to / f".{Manifest.name(manifest.rank)}"
     with unfinished.open("w", encoding="utf-8") as out:
         out.write(text)
@@ -99,14 +110,22 @@ def store(part: Path, to: Path, manifest: Manifest) -> None:
     unfinished.replace(to / Manifest.name(manifest.rank))
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether every rank has finished its part, by manifests and sizes alone."""
+def is_complete(folder: Place) -> bool:
+    """Whether every rank has finished its part, by manifests and sizes alone.
+
+    Raises:
+        RemoteError: remote storage does not answer.
+    """
     try:
         first = Manifest.read(folder, 0)
         manifests = [first, *(Manifest.read(folder, rank) for rank in range(1, first.world_size))]
     except ValueError:
         return False
-    return not any(_wrong_size(folder, name, size) for m in manifests for name, (size, _) in m.files.items())
+    wanted = {name: size for m in manifests for name, (size, _) in m.files.items()}
+    if isinstance(folder, RemotePath):
+        found = folder.files()
+        return all(found.get(name, (None, 0))[0] == size for name, size in wanted.items())
+    return not any(_wrong_size(folder, name, size) for name, size in wanted.items())
 
 
 def damage(folder: Path, rank: int, world_size: int) -> str:
@@ -131,7 +150,7 @@ def damage(folder: Path, rank: int, world_size: int) -> str:
     return ""
 
 
-def prune(storage: Path, keep: int, token: str, refused: Iterable[str], kept_step: int | None = None) -> None:
+def prune(storage: Place, keep: int, token: str, refused: Iterable[str], kept_step: int | None = None) -> None:
     """Delete all but the `keep` newest complete checkpoints, and the newest one of `kept_step`.
 
     Those that are not complete go as well, unless they are being written now; so do remains of conversions.
@@ -148,24 +167,34 @@ def prune(storage: Path, keep: int, token: str, refused: Iterable[str], kept_ste
     complete = [name for name in names if name not in refused and is_complete(storage / name)]
     stay = {*complete[:keep], *(name for name in names if name.endswith(token) and name not in complete)}
     stay |= set([name for name in complete if step_of(name) == kept_step][:1])
-    for path in [*(storage / name for name in names if name not in stay), *storage.glob(f"{CONVERTED}*")]:
-        shutil.rmtree(path, ignore_errors=True)
+    for name in [*(name for name in names if name not in stay), *folders_in(storage, f"{CONVERTED}*")]:
+        remove_tree(storage / name)
 
 
-def _copy(source: Path, target: Path) -> tuple[int, str]:
-    """Size and digest of what was copied."""
+def copy_with_digest(read: IO[bytes], write: IO[bytes]) -> tuple[int, str]:
+    """Size and digest of what was copied from one stream to the other."""
     digest = hashlib.blake2b(digest_size=16)
     size = 0
-    unfinished = target.with_name(f".{target.name}")
-    with source.open("rb") as read, unfinished.open("wb") as write:
-        while block := read.read(BLOCK_BYTES):
-            digest.update(block)
-            write.write(block)
-            size += len(block)
-        write.flush()
-        os.fsync(write.fileno())
-    unfinished.replace(target)
+    while block := read.read(BLOCK_BYTES):
+        digest.update(block)
+        write.write(block)
+        size += len(block)
     return size, digest.hexdigest()
+
+
+def _copy(source: Path, target: Place) -> tuple[int, str]:
+    """Size and digest of what was copied."""
+    with source.open("rb") as read:
+        if isinstance(target, RemotePath):
+            with target.open("wb") as write:
+                return copy_with_digest(read, write)
+        unfinished = target.with_name(f".{target.name}")
+        with unfinished.open("wb") as write:
+            copied = copy_with_digest(read, write)
+            write.flush()
+            os.fsync(write.fileno())
+    unfinished.replace(target)
+    return copied
 
 
 def _wrong_size(folder: Path, name: str, size: int) -> str:

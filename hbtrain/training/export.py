@@ -9,10 +9,12 @@ import torch
 import hbtrain
 from hbtrain.config import Config, override
 from hbtrain.corpus import ParallelCorpus
+from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.storage import Place, pushed
 from hbtrain.training.engine import Engine
 
 
@@ -29,7 +31,7 @@ def trainable(encoder: Encoder, config: Config) -> EmbeddingModule:
     return EmbeddingModule(encoder.model, config.loss.temperature if config.loss.learn_temperature else None)
 
 
-def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: Path | None, card: ModelCard) -> None:
+def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: Place | None, card: ModelCard) -> None:
     """Save the encoder as it is now; collective, written where `to` is given (rank 0).
 
     Args:
@@ -49,7 +51,11 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
             encoder = load_for_training(override(config, {"encoder.precision": "fp32"}), initial)
             trainable(encoder, config).load_state_dict(weights, strict=False)
     if to is not None:
-        encoder.save(to, card)
+        try:
+            with pushed(to, replace=True) as folder:
+                encoder.save(folder, card)
+        except OSError as error:
+            raise StorageError(f"cannot write the model to {to}: {error.strerror or error}") from error
 
 
 def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...], steps: int) -> ModelCard:

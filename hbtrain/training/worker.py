@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from hbtrain.modeling.gather import Group
+from hbtrain.storage import Place
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Part:
 
     step: int
     folder: Path
-    to: Path
+    to: Place
     store: Callable[[], None]
 
 
@@ -66,7 +67,7 @@ class Worker:
     Attributes:
         group: the ranks that train together.
         device: where this rank computes.
-        initial_model: folder of the encoder that training starts from.
+        initial_model: folder of the encoder that training starts from, on this machine.
         final_model: folder that rank 0 saves the trained encoder to.
         emit: takes events; called on rank 0 only, on any thread.
         keep: takes this rank's part of a checkpoint and sees to it that it is stored, now or soon.
@@ -78,9 +79,9 @@ class Worker:
     group: Group
     device: torch.device
     initial_model: Path
-    final_model: Path
+    final_model: Place
     emit: Callable[[Event], None]
     keep: Callable[[Part], None]
-    checkpoints: Path
+    checkpoints: Place
     at: Mark = unmarked
     kept_step: int | None = None

@@ -1,0 +1,56 @@
+"""Where a command puts its results: a folder, or remote storage by URI."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hbtrain.errors import StorageError
+from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed, put
+
+
+def output_place(text: str, is_file: bool = False) -> Place:
+    """The place that `--output` means, a folder or a file; remote storage is tried out before the work is done.
+
+    Raises:
+        StorageError: it is no place, or cannot be written.
+    """
+    to = place(text)
+    if isinstance(to, RemotePath):
+        check_writable(to.parent if is_file else to, "--output")
+    return to
+
+
+@contextmanager
+def written(to: Place) -> Iterator[Path]:
+    """A folder to write into; what is in it is in `to` at the end.
+
+    Raises:
+        StorageError: remote storage does not take it.
+    """
+    try:
+        with pushed(to) as folder:
+            yield folder
+    except RemoteError as error:
+        raise StorageError(f"cannot write results to {to}: {error.strerror}") from error
+
+
+@contextmanager
+def written_file(to: Place) -> Iterator[Path]:
+    """A file to write; what is in it is in `to` at the end.
+
+    Raises:
+        StorageError: remote storage does not take it.
+    """
+    if isinstance(to, Path):
+        yield to
+        return
+    with tempfile.TemporaryDirectory(prefix="hbtrain-") as temporary:
+        file = Path(temporary) / to.name
+        yield file
+        try:
+            put(file, to)
+        except RemoteError as error:
+            raise StorageError(f"cannot write {to}: {error.strerror}") from error

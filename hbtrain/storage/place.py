@@ -1,0 +1,65 @@
+"""What folders on disk and folders in remote storage have in common."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from hbtrain.storage.remote import RemotePath
+
+Place = Path | RemotePath
+"""A file or folder, here or in remote storage."""
+
+
+def is_remote(text: str) -> bool:
+    """Whether a path is a URI of remote storage; `file://` is of this machine."""
+    return "://" in text and not text.startswith("file://")
+
+
+def place(text: str) -> Place:
+    """The place that a path or a URI names. Nothing is asked of the storage.
+
+    Raises:
+        StorageError: the URI is not one of remote storage.
+    """
+    if text.startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
+    return RemotePath.parse(text) if is_remote(text) else Path(text).expanduser()
+
+
+def folders_in(folder: Place, pattern: str) -> list[str]:
+    """Names of the folders in a folder that match, in no order; none where there is no such folder."""
+    if isinstance(folder, Path):
+        return [path.name for path in folder.glob(pattern) if path.is_dir()]
+    return [name for name, is_folder in folder.children().items() if is_folder and fnmatchcase(name, pattern)]
+
+
+def files_in(folder: Place, pattern: str) -> list[str]:
+    """Names of the files in a folder that match, in no order; none where there is no such folder."""
+    if isinstance(folder, Path):
+        return [path.name for path in folder.glob(pattern) if path.is_file()]
+    return [name for name, is_folder in folder.children().items() if not is_folder and fnmatchcase(name, pattern)]
+
+
+def write_text(file: Place, text: str) -> None:
+    """Make a file, or replace it, such that nobody sees half of it. Raises OSError."""
+    if isinstance(file, RemotePath):
+        file.write_text(text)
+        return
+    temporary = file.with_suffix(f".{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def remove_tree(folder: Place) -> None:
+    """Delete a folder with all in it, as far as that can be done."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    try:
+        folder.remove_tree()
+    except OSError:
+        return
