@@ -59,7 +59,7 @@ def loss_in_words(address: str, patience_s: float) -> Iterator[None]:
     import ray
 
     line = Lifeline(patience_s)
-    where = "this machine" if address == "local" else address
+    where = "of this machine" if address == "local" else f"at {address}"
     again = "when one is there again, the same command goes on with what was kept"
     try:
         with line.held():
@@ -67,12 +67,12 @@ def loss_in_words(address: str, patience_s: float) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if line.lost is None:
             raise
-        raise TrainingError(f"the Ray cluster at {where} was lost: {line.lost}; {again}") from error
+        raise TrainingError(f"the Ray cluster {where} was lost: {line.lost}; {again}") from error
     except ray.exceptions.RayTaskError:
         raise  # of what ran there
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
-        raise TrainingError(f"the Ray cluster at {where} was lost: {reason}; {again}") from error
+        raise TrainingError(f"the Ray cluster {where} was lost: {reason}; {again}") from error
 
 
 class Lifeline:

@@ -62,7 +62,7 @@ def test_a_short_silence_is_forgiven(head, monkeypatch):
 
 
 def test_what_ray_says_is_put_into_words(head):
-    words = "the Ray cluster at this machine was lost: System error: it is away; when"
+    words = "the Ray cluster of this machine was lost: System error: it is away; when"
     with pytest.raises(TrainingError, match=words), loss_in_words("local", 60):
         raise ray.exceptions.RaySystemError("it is away. It may come back.\nand more")
 
