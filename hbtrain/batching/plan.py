@@ -14,9 +14,10 @@ import numpy as np
 
 from hbtrain.batching.alpha import alpha_at
 from hbtrain.batching.batch import GlobalBatch
-from hbtrain.batching.catalogue import Catalogue, Offer
+from hbtrain.batching.catalogue import Catalogue
 from hbtrain.batching.draws import DrawTable
 from hbtrain.batching.hashing import key_of, uniform
+from hbtrain.batching.offers import Offer
 from hbtrain.batching.stream import Stream
 from hbtrain.config import Config
 from hbtrain.config.schema import BatchingConfig
@@ -126,7 +127,6 @@ class BatchPlan:
     def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:
         if offer.pair is not None:
             return np.full(len(rows), offer.pair[0], np.int64), np.full(len(rows), offer.pair[1], np.int64)
-        table = offer.availability.cross if offer.kind == "cross" else offer.availability.same
         # One counter a pair: steps never share one, as long as batches stay below 2**32 pairs.
         counters = (np.uint64(step) << np.uint64(32)) + np.arange(len(rows), dtype=np.uint64)
-        return table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
+        return offer.table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
