@@ -93,6 +93,11 @@ class Availability:
         """Rows of these patterns."""
         return int(self.source.pattern_counts[patterns].sum())
 
+    def text_rows(self) -> tuple[Int64s, Int64s]:
+        """(int64 [L], int64 [L]): rows that have the query, and rows that have the passage, in each language."""
+        counts = self.source.pattern_counts
+        return counts @ self._query, counts @ self._passage
+
     def stream(self, key: str, patterns: Bools) -> Stream:
         """The stream of the rows of these patterns."""
         source = self.source

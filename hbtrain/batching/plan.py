@@ -74,7 +74,7 @@ class BatchPlan:
             raise ValueError(f"step {step} is negative")
         number, occurrence = self._draws.at(step)
         offer = self.catalogue.offers[number]
-        rows = self._stream(number).batch(occurrence, self.batching.global_batch_size)
+        rows = self.stream(number).batch(occurrence, self.batching.global_batch_size)
         query_codes, passage_codes = self._languages(offer, rows, step)
         source = offer.availability.source
         return GlobalBatch(
@@ -103,7 +103,12 @@ class BatchPlan:
                 digest.update(numbers.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def _stream(self, number: int) -> Stream:
+    def draws(self, start: int, stop: int) -> Int64s:
+        """int64 [stop - start]: the place in `catalogue.offers` of what each step of [start, stop) draws from."""
+        return self._draws.streams(start, stop)
+
+    def stream(self, number: int) -> Stream:
+        """The stream of `catalogue.offers[number]`."""
         if number not in self._streams:
             self._streams[number] = self.catalogue.offers[number].stream(self.seed)
         return self._streams[number]
