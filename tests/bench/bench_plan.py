@@ -1,7 +1,8 @@
 """A plan over mMARCO's shape, and what others need to shuffle the same. Prints a JSON line a side and one of ratios.
 
 mMARCO's 39,780,811 rows in 7 languages, and the paper's eight other sources beside it (arXiv 2408.10536, table 9); no
-text, ids alone. Sides, each in a process of its own:
+text, ids alone. Times are of the processor (one core), so that others' load on the machine does not count. Sides, each
+in a process of its own:
 
 - hbtrain: all ids differ.
 - hbtrain-triples: mMARCO's rows are triples, a hundred of each query, kept apart; their ids are in a file.
@@ -81,20 +82,20 @@ def ours(size: int, queries: str | None) -> dict[str, float]:
     batching = BatchingConfig(global_batch_size=size)
     BatchPlan(others(), batching).batch(3)  # what is loaded when it is first used
     before, before_file = resident()
-    start = time.perf_counter()
+    start = time.process_time()
     plan = BatchPlan([mmarco(None if queries is None else Path(queries)), *others()], batching)
     plan.batch(0)
-    ready_s = time.perf_counter() - start
+    ready_s = time.process_time() - start
     ready, _ = resident()
-    start = time.perf_counter()
+    start = time.process_time()
     steps = 2_000
     for step in range(steps):
         plan.batch(step)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     after, after_file = resident()
-    start = time.perf_counter()
+    start = time.process_time()
     plan.batch(FAR)
-    first_far_s = time.perf_counter() - start
+    first_far_s = time.process_time() - start
     far = [_seconds(plan, FAR + 1 + i) for i in range(300)]
     near = [_seconds(plan, i) for i in range(300)]
     return {
@@ -110,25 +111,25 @@ def ours(size: int, queries: str | None) -> dict[str, float]:
 
 
 def _seconds(plan: BatchPlan, step: int) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     plan.batch(step)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def numpy_side(size: int, queries: str | None) -> dict[str, float]:
     np.random.default_rng(0).permutation(10)
     before, _ = resident()
-    start = time.perf_counter()
+    start = time.process_time()
     generator = np.random.default_rng(0)
     orders = [generator.permutation(rows) for rows in (MMARCO, *(rows for rows, _ in OTHERS.values()))]
     batches = iter(range(0, MMARCO - size, size))
     orders[0][:size].copy()
-    ready_s = time.perf_counter() - start
-    start = time.perf_counter()
+    ready_s = time.process_time() - start
+    start = time.process_time()
     steps = 20_000
     for place in islice(batches, steps):
         orders[0][place : place + size].copy()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     ready, _ = resident()
     return {
         "ready_s": ready_s,
@@ -170,15 +171,15 @@ def theirs(size: int, queries: str | None) -> dict[str, float]:
 
 def _sample(make: object, size: int, steps: int) -> dict[str, float]:
     before, _ = resident()
-    start = time.perf_counter()
+    start = time.process_time()
     batches = make()  # type: ignore[operator]
     next(batches)
-    ready_s = time.perf_counter() - start
+    ready_s = time.process_time() - start
     ready, _ = resident()
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in islice(batches, steps):
         pass
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return {
         "ready_s": ready_s,
         "ready_mib": ready - before,
