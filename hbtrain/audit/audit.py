@@ -15,7 +15,7 @@ from hbtrain.batching.offers import Offer
 from hbtrain.config import Config, absolute_paths
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, ModelError
 from hbtrain.launch.estimate import Estimate, estimate
 
 PLANNED_BATCHES, PLANNED_PAIRS = 500, 500_000
@@ -112,4 +112,8 @@ def _tokens(
             progress("tokenizing batches", done, total)
 
     tell(0, len(steps))
-    return count_tokens(plan, corpus, tokenizer_of(config.encoder, corpus.every_text), config, steps, tell)
+    try:
+        tokenizer = tokenizer_of(config.encoder, corpus.every_text)
+    except ModelError as error:
+        raise ModelError(f"{error}; --without-tokens audits the rest") from error
+    return count_tokens(plan, corpus, tokenizer, config, steps, tell)

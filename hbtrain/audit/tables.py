@@ -128,7 +128,8 @@ def _needs(audit: Audit) -> Table:
         table.add_row("memory of a worker", "not known, as the backbone's sizes are not to be had here")
         return table
     at_most = size(audit.estimate.memory)
-    measured = "" if audit.measured is None else f", {size(audit.measured.memory)} by the texts that were read"
+    same = audit.measured is None or audit.measured.memory == audit.estimate.memory
+    measured = "" if same or audit.measured is None else f", {size(audit.measured.memory)} by the texts that were read"
     table.add_row("memory of a worker", f"{at_most} at most{measured}")
     if audit.estimate.sent:
         table.add_row("sent by a worker", size(audit.estimate.sent))
