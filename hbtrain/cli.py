@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 import hbtrain
+from hbtrain.commands.audit import audit
 from hbtrain.commands.compare import compare
 from hbtrain.commands.evaluate import evaluate
 from hbtrain.commands.evaluate_run import evaluate_run
@@ -29,7 +30,7 @@ app = App(
     default_parameter=Parameter(negative=()),  # no --no-paper, no --empty-languages
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
-for command in (train, verify, evaluate, evaluate_run, compare, search, mine, recipes, keys):
+for command in (train, audit, verify, evaluate, evaluate_run, compare, search, mine, recipes, keys):
     app.command(command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +12,57 @@ from hbtrain.corpus.conflicts import Int64s, cluster_order
 from hbtrain.corpus.index import SourceIndex
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 class PairTable:
     """For each availability pattern, the ordered (query, passage) languages that its rows offer."""
 
-    def __init__(self, allowed: Bools) -> None:
-        """`allowed`: bool [P, L, L], pattern p offers a query in language x with a passage in language y."""
+    def __init__(self, allowed: Bools, weights: Floats | None = None) -> None:
+        """A table of the pairs that are allowed.
+
+        Args:
+            allowed: bool [P, L, L], pattern p offers a query in language x with a passage in language y.
+            weights: how much each pair weighs where a row offers several, above 0; None: all the same.
+        """
         self.pairs_per_pattern: Int64s = allowed.sum((1, 2))
         self._first = np.concatenate([[0], np.cumsum(self.pairs_per_pattern)[:-1]])
-        _, self._query, self._passage = np.nonzero(allowed)
+        self._pattern, self._query, self._passage = np.nonzero(allowed)
+        self._languages = allowed.shape[1]
+        self._weights = None if weights is None else weights[self._query, self._passage]
+        self._cumulative = None if self._weights is None else np.cumsum(self._weights)
 
-    def draw(self, patterns: Int64s, uniforms: npt.NDArray[np.float64]) -> tuple[Int64s, Int64s]:
-        """Language codes (int64 [B], int64 [B]) of one pair for each row, uniform over those that the row offers."""
-        chosen = self._first[patterns] + (uniforms * self.pairs_per_pattern[patterns]).astype(np.int64)
+    @property
+    def weight_per_pattern(self) -> Floats:
+        """float64 [P]: the weights of a pattern's pairs together; their number where all weigh the same."""
+        if self._weights is None:
+            return self.pairs_per_pattern.astype(np.float64)
+        return np.bincount(self._pattern, self._weights, len(self.pairs_per_pattern)).astype(np.float64)
+
+    def draw(self, patterns: Int64s, uniforms: Floats) -> tuple[Int64s, Int64s]:
+        """Language codes (int64 [B], int64 [B]) of one pair for each row, by weight among those that the row offers."""
+        first, count = self._first[patterns], self.pairs_per_pattern[patterns]
+        if self._cumulative is None or self._weights is None:
+            chosen = first + (uniforms * count).astype(np.int64)
+        else:
+            last = first + count - 1
+            before = self._cumulative[first] - self._weights[first]
+            place = np.searchsorted(self._cumulative, before + uniforms * (self._cumulative[last] - before), "right")
+            chosen = np.clip(place, first, last)  # rounding may carry a sum of weights past a pattern's end
         return self._query[chosen], self._passage[chosen]
+
+    def shares(self, rows_per_pattern: Int64s) -> Floats:
+        """float64 [L, L], sums to 1: how often `draw` gives each pair when rows come by the numbers of their patterns.
+
+        Args:
+            rows_per_pattern: int64 [P]; rows that offer no pair are not counted.
+        """
+        weights = np.ones(len(self._query)) if self._weights is None else self._weights
+        offering = np.where(self.pairs_per_pattern > 0, rows_per_pattern, 0)
+        per_pair = weights / self.weight_per_pattern[self._pattern] * offering[self._pattern] / offering.sum()
+        shares = np.zeros((self._languages, self._languages))
+        np.add.at(shares, (self._query, self._passage), per_pair)
+        return shares
 
 
 class Availability:
@@ -44,21 +79,11 @@ class Availability:
         self._query = self._columns(source.query_patterns)
         self._passage = self._columns(source.passage_patterns)
 
-    @cached_property
-    def cross(self) -> PairTable:
-        """Pairs (x, y), x != y."""
+    def allowed(self, same: bool) -> Bools:
+        """bool [P, L, L]: what the rows of each pattern offer, in one language (`same`) or in two."""
         both = self._query[:, :, None] & self._passage[:, None, :]
-        return PairTable(both & ~np.eye(len(self.languages), dtype=bool))
-
-    @cached_property
-    def same(self) -> PairTable:
-        """Pairs (x, x)."""
-        both = self._query[:, :, None] & self._passage[:, None, :]
-        return PairTable(both & np.eye(len(self.languages), dtype=bool))
-
-    def mono_patterns(self, language: int) -> Bools:
-        """bool [P]: patterns whose rows have query and passage in `language`."""
-        return self.pair_patterns(language, language)
+        diagonal = np.eye(len(self.languages), dtype=bool)
+        return np.asarray(both & (diagonal if same else ~diagonal))
 
     def pair_patterns(self, query_language: int, passage_language: int) -> Bools:
         """bool [P]: patterns whose rows have the query in one and the passage in the other language."""
@@ -67,6 +92,11 @@ class Availability:
     def count(self, patterns: Bools) -> int:
         """Rows of these patterns."""
         return int(self.source.pattern_counts[patterns].sum())
+
+    def text_rows(self) -> tuple[Int64s, Int64s]:
+        """(int64 [L], int64 [L]): rows that have the query, and rows that have the passage, in each language."""
+        counts = self.source.pattern_counts
+        return counts @ self._query, counts @ self._passage
 
     def stream(self, key: str, patterns: Bools) -> Stream:
         """The stream of the rows of these patterns."""

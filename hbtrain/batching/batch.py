@@ -69,11 +69,16 @@ class GlobalBatch:
 
     def collisions(self) -> npt.NDArray[np.bool_]:
         """bool [B]: pairs whose query or passage occurs in another pair of the batch."""
-        repeated = np.zeros(len(self), bool)
-        for ids in (self.query_ids, self.passage_ids):
-            _, code, count = np.unique(ids, return_inverse=True, return_counts=True)
-            repeated |= count[code] > 1
-        return repeated
+        return colliding(self.query_ids, self.passage_ids)
+
+
+def colliding(query_ids: Int64s, passage_ids: Int64s) -> npt.NDArray[np.bool_]:
+    """bool [B]: pairs whose query or passage occurs in another pair; the ids are int64 [B]."""
+    repeated = np.zeros(len(query_ids), bool)
+    for ids in (query_ids, passage_ids):
+        _, code, count = np.unique(ids, return_inverse=True, return_counts=True)
+        repeated |= count[code] > 1
+    return repeated
 
 
 def shard_sizes(batch_size: int, world_size: int) -> list[int]:

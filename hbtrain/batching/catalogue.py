@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.batching.alpha import kinds_of
-from hbtrain.batching.availability import Availability, Bools
+from hbtrain.batching.availability import Availability
 from hbtrain.batching.batch import Kind
-from hbtrain.batching.stream import Stream
+from hbtrain.batching.offers import Offer, offers_of, weighed
+from hbtrain.batching.sampling import Sampling, weighted_sources
 from hbtrain.config.schema import BatchingConfig
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.index import SourceIndex
@@ -19,44 +20,11 @@ from hbtrain.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Offer:
-    """One source's rows for one kind of batch.
-
-    Attributes:
-        kind: `mono`, `cross` or `multi`.
-        availability: the source, seen through the training languages.
-        patterns: bool [P], availability patterns whose rows serve.
-        pair: (query, passage) language codes where the whole batch has one pair, else None.
-        rows: how many rows serve.
-        pairs: how many (row, query language, passage language) they offer: the size the source is drawn by.
-        weight: probability among the offers of its kind.
-    """
-
-    kind: Kind
-    availability: Availability
-    patterns: Bools
-    pair: tuple[int, int] | None
-    rows: int
-    pairs: int
-    weight: float = 0.0
-
-    @property
-    def label(self) -> str:
-        """Source, kind and languages, for reports: `office-help mono de`."""
-        codes = () if self.pair is None else dict.fromkeys(self.pair)
-        return " ".join([self.availability.source.name, self.kind, *(self.availability.languages[c] for c in codes)])
-
-    def stream(self, seed: int) -> Stream:
-        """The offer's stream; depends on the seed, the source's name, the kind and the languages."""
-        return self.availability.stream(f"{seed}\0{self.label}", self.patterns)
-
-
-@dataclass(frozen=True)
 class Catalogue:
     """All offers that can fill a batch, and those too small to.
 
     Attributes:
-        languages: the training languages.
+        languages: the training languages, those of weight 0 left out.
         offers: drawable, with weights that sum to 1 within a kind.
         too_small: rows exist, but fewer than a batch.
     """
@@ -73,21 +41,24 @@ class Catalogue:
         """List and check what `sources` offer.
 
         Raises:
-            ConfigError: a cross-lingual kind with fewer than two languages, an English mode without English.
+            ConfigError: a cross-lingual kind with fewer than two languages, an English mode without English, a weight
+                for a source or a language that there is not.
             DataError: a language that no source has, a source or a kind too small to fill a batch.
         """
-        training = _training_languages(sources, batching, languages)
+        sources = weighted_sources(sources, batching.source_weights)
+        sampling = Sampling.of(batching, _training_languages(sources, languages))
+        training = sampling.languages
         kinds = kinds_of(batching)
         if "cross" in kinds and len(training) < 2:
             raise ConfigError(
                 f"batching.mode = {batching.mode!r} makes cross-lingual batches, which need two languages or more; "
                 f"training languages are {', '.join(training)}: add one, or use --batching.mode monolingual"
             )
-        offers = [o for s in sources for o in _offers(Availability(s, training), kinds, batching)]
+        offers = [o for s in sources for o in offers_of(Availability(s, training), kinds, batching)]
         usable = [o for o in offers if o.rows >= batching.global_batch_size]
         too_small = tuple(o for o in offers if 0 < o.rows < batching.global_batch_size)
         _check(sources, training, kinds, usable, offers, batching)
-        weighted = tuple(o for kind in kinds for o in _weigh([o for o in usable if o.kind == kind], batching))
+        weighted = tuple(o for kind in kinds for o in weighed([o for o in usable if o.kind == kind], sampling))
         cumulative = {}
         for kind in {o.kind for o in weighted}:
             numbers = np.array([i for i, o in enumerate(weighted) if o.kind == kind], np.int64)
@@ -101,67 +72,12 @@ class Catalogue:
         return np.asarray(numbers[np.minimum(place, len(numbers) - 1)])
 
 
-def _training_languages(
-    sources: Sequence[SourceIndex], batching: BatchingConfig, languages: Sequence[str] | None
-) -> tuple[str, ...]:
+def _training_languages(sources: Sequence[SourceIndex], languages: Sequence[str] | None) -> tuple[str, ...]:
     known = sorted({language for source in sources for language in source.languages})
     for language in languages or ():
         if language not in known:
             raise DataError(f"data.languages: no source has {language!r}; they have {', '.join(known)}")
-    training = tuple(languages or known)
-    if batching.mode == "english":
-        if "en" not in training:
-            raise ConfigError(f"batching.mode = 'english' needs en among the training languages {', '.join(training)}")
-        return ("en",)
-    return training
-
-
-def _offers(availability: Availability, kinds: Sequence[str], batching: BatchingConfig) -> list[Offer]:
-    codes = range(len(availability.languages))
-    offers = []
-    # A sentence as its own passage would teach nothing but to match copies.
-    if "mono" in kinds and not availability.source.sentences:
-        offers += [_fixed_pair("mono", availability, (x, x)) for x in codes]
-    if "multi" in kinds and not availability.source.sentences:
-        offers.append(_any_pair("multi", availability))
-    if "cross" in kinds and batching.cross_languages == "pair":
-        offers.append(_any_pair("cross", availability))
-    elif "cross" in kinds:
-        offers += [_fixed_pair("cross", availability, (x, y)) for x in codes for y in codes if x != y]
-    return offers
-
-
-def _fixed_pair(kind: Kind, availability: Availability, pair: tuple[int, int]) -> Offer:
-    patterns = availability.pair_patterns(*pair)
-    rows = availability.count(patterns)
-    return Offer(kind, availability, patterns, pair, rows, rows)
-
-
-def _any_pair(kind: Kind, availability: Availability) -> Offer:
-    table = availability.cross if kind == "cross" else availability.same
-    patterns = np.asarray(table.pairs_per_pattern > 0)
-    pairs = int((availability.source.pattern_counts * table.pairs_per_pattern).sum())
-    return Offer(kind, availability, patterns, None, availability.count(patterns), pairs)
-
-
-def _weigh(offers: list[Offer], batching: BatchingConfig) -> list[Offer]:
-    """Offers of one kind with their probabilities: languages first where a batch has one, then sources by size."""
-    if offers and offers[0].kind == "mono":
-        by_language: dict[int, int] = {}
-        for offer in offers:
-            assert offer.pair is not None
-            by_language[offer.pair[0]] = by_language.get(offer.pair[0], 0) + offer.pairs
-        power = 0.0 if batching.language_temperature is None else 1.0 / batching.language_temperature
-        share = {language: pairs**power for language, pairs in by_language.items()}
-        total = sum(share.values())
-        weights = [share[o.pair[0]] / total * o.pairs / by_language[o.pair[0]] for o in offers if o.pair is not None]
-    else:
-        total = sum(o.pairs for o in offers)
-        weights = [o.pairs / total for o in offers]
-    return [
-        Offer(o.kind, o.availability, o.patterns, o.pair, o.rows, o.pairs, weight)
-        for o, weight in zip(offers, weights, strict=True)
-    ]
+    return tuple(languages or known)
 
 
 def _check(

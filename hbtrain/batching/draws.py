@@ -36,9 +36,21 @@ class DrawTable:
     def at(self, step: int) -> tuple[int, int]:
         """The stream that `step` draws from, and how many steps before it drew from the same stream."""
         block, place = divmod(step, BLOCK)
+        self._reach(block)
+        return int(self._blocks[block].streams[place]), int(self._blocks[block].occurrences[place])
+
+    def streams(self, start: int, stop: int) -> Int64s:
+        """int64 [stop - start]: the stream that each step of [start, stop) draws from."""
+        if stop <= start:
+            return np.empty(0, np.int64)
+        first, last = start // BLOCK, (stop - 1) // BLOCK
+        self._reach(last)
+        drawn = np.concatenate([block.streams for block in self._blocks[first : last + 1]])
+        return drawn[start - first * BLOCK : stop - first * BLOCK].astype(np.int64)
+
+    def _reach(self, block: int) -> None:
         while len(self._blocks) <= block:
             self._append()
-        return int(self._blocks[block].streams[place]), int(self._blocks[block].occurrences[place])
 
     def _append(self) -> None:
         first = len(self._blocks) * BLOCK

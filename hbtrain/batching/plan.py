@@ -14,9 +14,10 @@ import numpy as np
 
 from hbtrain.batching.alpha import alpha_at
 from hbtrain.batching.batch import GlobalBatch
-from hbtrain.batching.catalogue import Catalogue, Offer
+from hbtrain.batching.catalogue import Catalogue
 from hbtrain.batching.draws import DrawTable
 from hbtrain.batching.hashing import key_of, uniform
+from hbtrain.batching.offers import Offer
 from hbtrain.batching.stream import Stream
 from hbtrain.config import Config
 from hbtrain.config.schema import BatchingConfig
@@ -73,7 +74,7 @@ class BatchPlan:
             raise ValueError(f"step {step} is negative")
         number, occurrence = self._draws.at(step)
         offer = self.catalogue.offers[number]
-        rows = self._stream(number).batch(occurrence, self.batching.global_batch_size)
+        rows = self.stream(number).batch(occurrence, self.batching.global_batch_size)
         query_codes, passage_codes = self._languages(offer, rows, step)
         source = offer.availability.source
         return GlobalBatch(
@@ -102,7 +103,12 @@ class BatchPlan:
                 digest.update(numbers.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def _stream(self, number: int) -> Stream:
+    def draws(self, start: int, stop: int) -> Int64s:
+        """int64 [stop - start]: the place in `catalogue.offers` of what each step of [start, stop) draws from."""
+        return self._draws.streams(start, stop)
+
+    def stream(self, number: int) -> Stream:
+        """The stream of `catalogue.offers[number]`."""
         if number not in self._streams:
             self._streams[number] = self.catalogue.offers[number].stream(self.seed)
         return self._streams[number]
@@ -126,7 +132,6 @@ class BatchPlan:
     def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:
         if offer.pair is not None:
             return np.full(len(rows), offer.pair[0], np.int64), np.full(len(rows), offer.pair[1], np.int64)
-        table = offer.availability.cross if offer.kind == "cross" else offer.availability.same
         # One counter a pair: steps never share one, as long as batches stay below 2**32 pairs.
         counters = (np.uint64(step) << np.uint64(32)) + np.arange(len(rows), dtype=np.uint64)
-        return table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
+        return offer.table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))

@@ -17,6 +17,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+SamplingTemperature = Annotated[float, Field(ge=0.05)]
 
 Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
 Precision = Literal["fp32", "bf16"]
@@ -77,8 +79,15 @@ class BatchingConfig(Section):
     alpha: Fraction | dict[NonNegativeInt, Fraction] = 0.5
     """Probability that a batch is monolingual, or points {step: probability} joined by straight lines."""
     global_batch_size: PositiveInt = 256
-    language_temperature: PositiveFloat | None = None
+    language_temperature: SamplingTemperature | None = None
     """Languages of monolingual batches are drawn in proportion to pairs^(1/temperature); none means uniformly."""
+    pair_temperature: SamplingTemperature | None = None
+    """Pairs (x, y) of cross-lingual batches, and languages of multilingual ones, are drawn in proportion to
+    size^(1/temperature); none is 1, by size; a million is uniformly."""
+    language_weights: dict[str, Weight] = {}
+    """{language: factor} of how often a language is drawn; 1 for those not named, 0 leaves one out."""
+    source_weights: dict[str, Weight] = {}
+    """{source: factor} of how much each row of a source counts; 1 for those not named, 0 leaves one out."""
     cross_languages: Literal["pair", "batch"] = "pair"
     """Whether each pair of a cross-lingual batch draws its own (x, y), or one (x, y) serves the whole batch."""
 

@@ -109,8 +109,13 @@ class Estimate:
         return [first, second]
 
 
-def estimate(config: Config) -> Estimate | None:
+def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None:
     """Of the run on the most workers it may have; None where the backbone's sizes are not known without its weights.
+
+    Args:
+        config: of the run.
+        graph_tokens: tokens of a rank, padding included, that have their graph at one time, where they were counted;
+            by default every text is as long as may be.
 
     Raises:
         ConfigError: the DeepSpeed configuration is wrong.
@@ -147,7 +152,7 @@ def estimate(config: Config) -> Estimate | None:
         states=model_states(shape, trained, workers, zero, number_bytes),
         activations=activation_bytes(
             shape,
-            -(-pairs // chunks) * tokens_per_pair,
+            -(-pairs // chunks) * tokens_per_pair if graph_tokens is None else graph_tokens,
             number_bytes,
             encoder.gradient_checkpointing,
             dropout=encoder.transformer.dropout > 0 if encoder.backbone == "transformer" else True,

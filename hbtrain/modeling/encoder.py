@@ -273,10 +273,17 @@ class Encoder:
     def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
         import torch
 
+        from hbtrain.modeling.padding import UNPADDED, gives_rows, padded
+
+        rows = gives_rows(self.model)
+        if rows:
+            options = options | {"processing_kwargs": UNPADDED}
         with self._tokenizer_lock:
             features = self.model.preprocess(
                 list(texts), prompt=self.prefixes[side] or None, task=_TASKS[side], **options
             )
+        if rows and features:
+            features |= padded(features, self.model[0].processor)
         if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
             features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
         return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}

@@ -144,6 +144,8 @@ class _BlockedInfoNCE(torch.autograd.Function):
                 ds_RC[torch.arange(len(positives_R), device=x_bD.device), positives_R] -= 1.0
                 torch.mm(ds_RC, y32_CD, out=dx_bD[rows])
                 dy_CD.addmm_(ds_RC.T, scaled_RD)
+                del ds_RC
+            del scores_RC  # before the next block, or two would exist at one time
         if dx_bD is not None:
             # sum_ij ds_ij x_i . y_j, as long as dx does not carry the scale
             ctx.dscale = (x32_bD * dx_bD).sum().reshape(scale.shape) if ctx.needs_input_grad[2] else None

@@ -169,8 +169,8 @@ def activation_bytes(
 def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int) -> int:
     """Bytes of the gathered loss on one rank, in float32, above its own embeddings.
 
-    The candidates of all ranks where there are others, their gradient, the gradient of the own queries, and the block
-    of scores, of which two exist when one follows another. Never pairs x candidates.
+    The candidates of all ranks where there are others, their gradient, the gradient of the own queries, and one block
+    of scores. Never pairs x candidates.
 
     Args:
         pairs: of this rank.
@@ -180,10 +180,9 @@ def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, wor
         world_size: ranks.
     """
     rows = min(block_rows, pairs)
-    blocks = 2 if pairs > block_rows else 1
     gathered = candidates * dimension if world_size > 1 else 0
     gradients = (candidates + pairs) * dimension
-    return FLOAT * (gathered + gradients + blocks * rows * candidates + rows * dimension)
+    return FLOAT * (gathered + gradients + rows * candidates + rows * dimension)
 
 
 def _number(value: object, default: int) -> int:

@@ -14,10 +14,10 @@ from hbtrain.batching import BatchPlan, GlobalBatch, shard_sizes
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
-from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.features import Features, is_padded, token_counts
 from hbtrain.modeling.gather import Group
 from hbtrain.modeling.loss import PairIds, Sizes
+from hbtrain.modeling.tokens import Tokenizes
 from hbtrain.training.chunks import Chunk, chunked, chunks_within, padded_tokens
 
 AHEAD = 4
@@ -66,7 +66,7 @@ class Feed:
     """Prepares the work of one rank."""
 
     def __init__(
-        self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Encoder, config: Config, rank: int, world_size: int
+        self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Tokenizes, config: Config, rank: int, world_size: int
     ) -> None:
         self._plan = plan
         self._corpus = corpus

@@ -24,7 +24,8 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
     """
     (source,) = corpus.sources.values()
     training = config.data.languages or source.index.languages
-    languages = [language for language in training if language in source.index.languages]
+    weights = config.batching.language_weights
+    languages = [x for x in training if x in source.index.languages and weights.get(x, 1.0) > 0]
     if not languages:
         raise DataError(
             f"data.validation: source {source.name} has {', '.join(source.index.languages)}, "
@@ -32,6 +33,8 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
         )
     changes: dict[str, object] = {
         "batching.global_batch_size": min(config.batching.global_batch_size, source.index.rows),
+        "batching.language_weights": {x: weight for x, weight in weights.items() if x in languages},
+        "batching.source_weights": {},  # of other sources
         "data.languages": languages,
     }
     if len(languages) == 1:

@@ -187,6 +187,22 @@ def test_fingerprint_is_pinned():
     assert plan().fingerprint(0, 20)[:16] == "415d4edab9f4c00b"
 
 
+@pytest.mark.parametrize(
+    ("batching", "digest"),
+    [
+        ({}, "efad5fb3c14d8fa8"),
+        ({"mode": "monolingual", "language_temperature": 3.0}, "0f3873a94af8af28"),
+        ({"cross_languages": "batch"}, "9e020d2b23b96a51"),
+        ({"mode": "multilingual"}, "f4ec04d3ab9e0626"),
+        ({"mode": "english"}, "ebcf602ff94c434a"),
+        ({"mode": "cross-lingual"}, "b104355a5b030fac"),
+    ],
+)
+def test_plans_of_the_quickstart_are_pinned(cache, batching, digest):
+    config = load_config("quickstart", {f"batching.{key}": value for key, value in batching.items()})
+    assert BatchPlan.from_config(config).fingerprint(0, 50)[:16] == digest
+
+
 def test_a_huge_source_costs_nothing_to_plan():
     one = plan([complete(rows=10**9)], global_batch_size=256)
     for step in (0, 10**6):
@@ -210,6 +226,12 @@ def test_a_huge_source_costs_nothing_to_plan():
             {"global_batch_size": 51},
             "cannot fill a batch",
         ),
+        (None, None, {"language_weights": {"sw": 2}}, "language_weights: 'sw' is not among the training languages ar,"),
+        (None, ("de", "ru"), {"language_weights": {"de": 0}}, "training languages are ru"),
+        (None, ("de", "ru"), {"language_weights": {"de": 0, "ru": 0}}, "every training language has weight 0"),
+        (None, None, {"mode": "english", "language_weights": {"en": 0}}, "needs en"),
+        (None, None, {"source_weights": {"al": 2}}, "no source is called 'al'; they are all"),
+        (None, None, {"source_weights": {"all": 0}}, "every source has weight 0"),
         ([complete("english", 50, ("en",))], None, {}, "two languages or more"),
         ([complete("en", 50, ("en",)), complete("de", 50, ("de",))], None, {"alpha": 0.5}, "fill a cross batch"),
     ],

@@ -121,6 +121,16 @@ def test_patience():
     assert not Patience(None, waited=100).exhausted
 
 
+def test_weights_of_training_do_not_trip_validation(config, cache, write_source, rows):
+    """Sources of training are unknown there, and so may languages be; one of weight 0 is not validated."""
+    weights = {"language_weights": {"de": 2.0, "ru": 0.0, "zh": 3.0}, "source_weights": {"demo": 2.0}}
+    weighted = config.model_copy(update={"batching": config.batching.model_copy(update=weights)})
+    validation = ParallelCorpus.open([str(write_source(rows(100, ("de", "en", "ru"))))])
+    plan = validation_plan(weighted, validation)
+    assert plan.languages == ("de", "en")
+    assert plan.batching.language_weights == {"de": 2.0}
+
+
 def test_validation_adapts_to_its_source(config, cache, write_source, rows):
     def planned(count, languages, training=("de", "en")):
         validation = ParallelCorpus.open([str(write_source(rows(count, languages)))])

@@ -1,0 +1,182 @@
+"""Counts over all planned steps: kinds, sources, languages, ordered pairs, epochs.
+
+The draws of all steps (which source, kind and language a batch has) are counted as they are. Where each row of a batch
+draws its own pair of languages, pairs are the expected number, given those draws: a row's pair is one of those that it
+offers, by weight, so no row needs to be looked at.
+
+Shapes: S sources, L training languages, T parts of the steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hbtrain.batching import BatchPlan
+from hbtrain.batching.alpha import alpha_at
+from hbtrain.batching.availability import Availability, Floats
+from hbtrain.batching.batch import Kind
+from hbtrain.corpus.conflicts import Int64s
+from hbtrain.corpus.index import SourceIndex
+
+PARTS = 25
+"""Parts that the steps are cut into, to see how kinds change."""
+
+
+@dataclass(frozen=True)
+class StreamUse:
+    """What is drawn of one source's rows for one kind, and one language where the batch has one.
+
+    Attributes:
+        source: its name.
+        kind: `mono`, `cross` or `multi`.
+        languages: the one pair's, if the whole batch has one, else none.
+        rows: that serve.
+        batches: of all steps.
+        epochs: how many times each row is dealt out, on average.
+        largest_cluster: rows that are linked by shared queries or passages.
+        batches_per_epoch: a larger cluster than this cannot be kept apart.
+    """
+
+    source: str
+    kind: Kind
+    languages: tuple[str, ...]
+    rows: int
+    batches: int
+    epochs: float
+    largest_cluster: int
+    batches_per_epoch: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What `steps` steps of `batch_size` pairs hold.
+
+    Attributes:
+        steps: that were counted, from 0.
+        batch_size: pairs of a batch.
+        kinds: {kind: batches}.
+        expected_kinds: {kind: batches that alpha lets expect}.
+        part_starts: int64 [T + 1], the first step of each part, and the end.
+        kinds_by_part: {kind: float64 [T]}, share of a kind among the batches of each part.
+        sources: names, S.
+        source_rows: int64 [S].
+        languages: L.
+        pairs: {kind: float64 [S, L, L]}, pairs by source, query language and passage language.
+        query_rows: int64 [S, L], rows that have the query in a language.
+        passage_rows: int64 [S, L].
+        streams: every stream that can be drawn from.
+    """
+
+    steps: int
+    batch_size: int
+    kinds: dict[Kind, int]
+    expected_kinds: dict[Kind, float]
+    part_starts: Int64s
+    kinds_by_part: dict[Kind, Floats]
+    sources: tuple[str, ...]
+    source_rows: Int64s
+    languages: tuple[str, ...]
+    pairs: dict[Kind, Floats]
+    query_rows: Int64s
+    passage_rows: Int64s
+    streams: tuple[StreamUse, ...]
+
+    @property
+    def total_pairs(self) -> int:
+        """Of all steps."""
+        return self.steps * self.batch_size
+
+    @property
+    def all_pairs(self) -> Floats:
+        """float64 [S, L, L]: of all kinds."""
+        return np.asarray(np.sum(list(self.pairs.values()), axis=0))
+
+    @property
+    def language_shares(self) -> Floats:
+        """float64 [L], sums to 1: of all queries and passages."""
+        pairs = self.all_pairs.sum(axis=0)
+        return np.asarray((pairs.sum(axis=0) + pairs.sum(axis=1)) / (2 * self.total_pairs))
+
+    @property
+    def passes(self) -> Floats:
+        """float64 [S, L]: how often a query or passage of a source in a language is used, on average; NaN: has none."""
+        return self._passes(self.all_pairs, self.query_rows, self.passage_rows)
+
+    @property
+    def language_passes(self) -> Floats:
+        """float64 [L]: the same over all sources."""
+        pairs = self.all_pairs.sum(axis=0)
+        return self._passes(pairs, self.query_rows.sum(axis=0), self.passage_rows.sum(axis=0))
+
+    @property
+    def epochs(self) -> float:
+        """How often each row of the sources is used, on average."""
+        return float(self.total_pairs / self.source_rows.sum())
+
+    def _passes(self, pairs: Floats, query_rows: Int64s, passage_rows: Int64s) -> Floats:
+        texts = (query_rows + passage_rows).astype(np.float64)
+        texts[texts == 0] = np.nan
+        return np.asarray((pairs.sum(axis=-1) + pairs.sum(axis=-2)) / texts)
+
+
+def count(plan: BatchPlan, sources: list[SourceIndex], steps: int) -> Counts:
+    """Count the first `steps` steps of a plan over `sources`."""
+    offers, size, languages = plan.catalogue.offers, plan.batching.global_batch_size, plan.languages
+    draws = plan.draws(0, steps)
+    batches = np.bincount(draws, minlength=len(offers))
+    place = {source.name: i for i, source in enumerate(sources)}
+    kinds: dict[Kind, int] = {offer.kind: 0 for offer in offers}
+    pairs = {kind: np.zeros((len(sources), len(languages), len(languages))) for kind in kinds}
+    streams = []
+    for number, (offer, drawn) in enumerate(zip(offers, batches.tolist(), strict=True)):
+        name = offer.availability.source.name
+        kinds[offer.kind] += drawn
+        if drawn:
+            pairs[offer.kind][place[name]] += drawn * size * offer.pair_shares
+        codes = () if offer.pair is None else dict.fromkeys(offer.pair)
+        classes = plan.stream(number).classes
+        streams.append(
+            StreamUse(
+                source=name,
+                kind=offer.kind,
+                languages=tuple(languages[code] for code in codes),
+                rows=offer.rows,
+                batches=drawn,
+                epochs=drawn * size / offer.rows,
+                largest_cluster=max(one.size for one in classes),
+                batches_per_epoch=offer.rows // size,
+            )
+        )
+    part_starts = np.linspace(0, steps, min(PARTS, steps) + 1).astype(np.int64)
+    texts = [Availability(source, languages).text_rows() for source in sources]
+    return Counts(
+        steps=steps,
+        batch_size=size,
+        kinds=kinds,
+        expected_kinds=_expected(plan, kinds, steps),
+        part_starts=part_starts,
+        kinds_by_part={
+            kind: np.add.reduceat(np.isin(draws, _numbers(plan, kind)).astype(np.float64), part_starts[:-1])
+            / np.diff(part_starts)
+            for kind in kinds
+        },
+        sources=tuple(place),
+        source_rows=np.array([source.rows for source in sources], np.int64),
+        languages=languages,
+        pairs=pairs,
+        query_rows=np.stack([query for query, _ in texts]),
+        passage_rows=np.stack([passage for _, passage in texts]),
+        streams=tuple(streams),
+    )
+
+
+def _expected(plan: BatchPlan, kinds: dict[Kind, int], steps: int) -> dict[Kind, float]:
+    mono = float(alpha_at(plan.batching, np.arange(steps, dtype=np.int64)).sum())
+    shares: dict[Kind, float] = {"mono": mono, "cross": steps - mono, "multi": float(steps)}
+    return {kind: shares[kind] for kind in kinds}
+
+
+def _numbers(plan: BatchPlan, kind: Kind) -> list[int]:
+    return [number for number, offer in enumerate(plan.catalogue.offers) if offer.kind == kind]

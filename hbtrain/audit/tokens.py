@@ -1,0 +1,123 @@
+"""Tokens of sampled batches, as training would prepare them: real, padded, cut off, by language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hbtrain.batching import BatchPlan
+from hbtrain.config import Config
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.corpus.conflicts import Int64s
+
+if TYPE_CHECKING:
+    from hbtrain.modeling.features import Features
+    from hbtrain.modeling.tokens import Tokenizes
+    from hbtrain.training.feed import Work
+
+
+@dataclass
+class Texts:
+    """Texts of one side in one language: how many, their tokens, and how many are cut off at the limit or just at it.
+
+    Tokens count prefix and special tokens and stop at the side's limit.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    at_limit: int = 0
+
+
+@dataclass
+class Tokens:
+    """Of one rank's part of sampled batches; ranks take turns.
+
+    Attributes:
+        batches: that were looked at.
+        workers: ranks that a batch is divided among.
+        pairs: in the parts.
+        tokens: without padding; hard negatives included.
+        computed: with the padding that is computed.
+        unsorted: what would be computed if texts were not sorted by length.
+        largest_graph: tokens, padding included, that have their graph at one time, at most.
+        queries: by language.
+        passages: by language; hard negatives not included.
+    """
+
+    batches: int = 0
+    workers: int = 1
+    pairs: int = 0
+    tokens: int = 0
+    computed: int = 0
+    unsorted: int = 0
+    largest_graph: int = 0
+    queries: dict[str, Texts] = field(default_factory=dict)
+    passages: dict[str, Texts] = field(default_factory=dict)
+
+    @property
+    def tokens_per_pair(self) -> float:
+        """Without padding."""
+        return self.tokens / self.pairs
+
+    @property
+    def padding_share(self) -> float:
+        """Of the tokens that are computed."""
+        return 1.0 - self.tokens / self.computed
+
+    @property
+    def unsorted_padding_share(self) -> float:
+        """The same if texts were not sorted by length."""
+        return 1.0 - self.tokens / self.unsorted
+
+
+def count_tokens(
+    plan: BatchPlan,
+    corpus: ParallelCorpus,
+    tokenizer: Tokenizes,
+    config: Config,
+    steps: Int64s,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tokens:
+    """Prepare the work of `steps` (int64 [n]) as training does, of one rank each, and count.
+
+    Raises:
+        DataError: a text cannot be read.
+    """
+    from hbtrain.training.chunks import padded_tokens
+    from hbtrain.training.feed import Feed
+
+    workers = config.resources.max_workers
+    found = Tokens(workers=workers)
+    for i, step in enumerate(steps.tolist()):
+        rank = i % workers
+        work = Feed(plan, corpus, tokenizer, config, rank, workers).work(step)
+        found.batches += 1
+        found.pairs += work.sizes.pairs[rank]
+        found.tokens += work.tokens
+        found.computed += work.computed_tokens
+        found.unsorted += sum(side["input_ids"].numel() for side in work.sides if side is not None)
+        found.largest_graph = max(found.largest_graph, *map(padded_tokens, work.chunks))
+        _add_languages(found, work, config, rank)
+        if progress is not None:
+            progress(i + 1, len(steps))
+    return found
+
+
+def _add_languages(found: Tokens, work: Work, config: Config, rank: int) -> None:
+    shard = work.batch.shard(rank, found.workers)
+    limits = config.encoder.max_query_tokens, config.encoder.max_passage_tokens
+    places = (found.queries, shard.query_languages), (found.passages, shard.passage_languages)
+    for (by_language, languages), side, limit in zip(places, work.sides, limits, strict=False):
+        if side is not None:
+            _add(by_language, languages, side, limit)
+
+
+def _add(by_language: dict[str, Texts], languages: list[str], side: Features, limit: int) -> None:
+    from hbtrain.modeling.features import token_counts
+
+    for language, tokens in zip(languages, token_counts(side).tolist(), strict=True):
+        one = by_language.setdefault(language, Texts())
+        one.texts += 1
+        one.tokens += tokens
+        one.at_limit += tokens >= limit

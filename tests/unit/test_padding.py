@@ -1,0 +1,31 @@
+"""Features that are padded here are those of sentence-transformers."""
+
+import pytest
+import torch
+
+from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.padding import gives_rows
+from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
+
+
+@pytest.mark.parametrize("make", [save_bert, save_labse, save_decoder, None], ids=["bert", "labse", "decoder", "built"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_features_are_those_of_sentence_transformers(tmp_path, make, side):
+    config = encoder_config("transformer" if make is None else str(make(tmp_path / "model")))
+    encoder = Encoder.build(config, lambda: TEXTS, 0)
+    encoder.model[0].processor.padding_side = side
+    assert gives_rows(encoder.model)
+    for what, limit, prefix in (("query", 12, "Query: "), ("passage", 20, "Passage: ")):
+        expected = encoder.model.preprocess(TEXTS, prompt=prefix, max_length=limit)
+        found = encoder.tokenize(TEXTS, what)
+        tensors = {name: value for name, value in expected.items() if isinstance(value, torch.Tensor)}
+        assert set(found) - {"prompt_length"} == set(tensors)
+        for name, value in tensors.items():
+            assert torch.equal(found[name], value), name
+        assert found["input_ids"].dtype == torch.int64
+
+
+def test_a_static_encoder_and_a_chat_template_are_left_to_sentence_transformers(tmp_path):
+    static = Encoder.build(encoder_config("static"), lambda: TEXTS, 0)
+    assert not gives_rows(static.model)
+    assert static.tokenize([], "query") == {} or "input_ids" in static.tokenize(["a"], "query")
