@@ -67,6 +67,9 @@ class TextColumn:
     def __init__(self, path: Path) -> None:
         self._chunks = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0).chunks
 
+    def __len__(self) -> int:
+        return sum(map(len, self._chunks))
+
     def get(self, rows: npt.NDArray[Any] | list[int]) -> list[str | None]:
         """The texts of `rows` (row numbers), None where the column has none."""
         shift, mask, chunks = CHUNK.bit_length() - 1, CHUNK - 1, self._chunks

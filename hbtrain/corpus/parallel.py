@@ -35,10 +35,9 @@ class ParallelCorpus:
 
     @classmethod
     def open(cls, sources: Sequence[str], cache: str | None = None) -> ParallelCorpus:
-        """Open sources by path or shipped name."""
+        """Open sources by path or shipped name: files of parallel JSON lines, and folders of `hbtrain prepare`."""
         root = cache_root(cache)
-        names = _names(sources)
-        return cls([Source.from_jsonl(source_path(s), name, root) for s, name in zip(sources, names, strict=True)])
+        return cls([_open(source_path(s), name, root) for s, name in zip(sources, _names(sources), strict=True)])
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -52,10 +51,14 @@ class ParallelCorpus:
 
 
 def source_path(source: str) -> Path:
-    """The file that `data.sources` means by a path or a shipped name."""
+    """The file or folder that `data.sources` means by a path or a shipped name."""
     if source in SHIPPED:
         return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
     return Path(source).expanduser()
+
+
+def _open(path: Path, name: str, cache: Path) -> Source:
+    return Source.from_prepared(path, name) if path.is_dir() else Source.from_jsonl(path, name, cache)
 
 
 def _names(sources: Sequence[str]) -> list[str]:
