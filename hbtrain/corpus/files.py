@@ -59,6 +59,20 @@ def open_plain(path: str | Path) -> Iterator[BinaryIO]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+@contextmanager
+def open_unzipped(path: str | Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unzipped if it is a gzip file.
+
+    Raises:
+        DataError: it cannot be read, or is a gzip file that breaks off.
+    """
+    try:
+        with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a broken gzip file: {error}; fetch it again") from error
+
+
 def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
     """The lines of a file, unzipped, with their ends.
 
@@ -129,11 +143,8 @@ def json_document(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: the file cannot be read, or is none.
     """
-    try:
-        with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
-            raw = stream.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is a broken gzip file: {error}; fetch it again") from error
+    with open_unzipped(path) as stream:
+        raw = stream.read()
     try:
         document = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

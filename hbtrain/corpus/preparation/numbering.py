@@ -63,8 +63,39 @@ class Numbering:
 
     def patterns(self) -> PatternFile | None:
         """Which tables have each number; None: all have all."""
-        partial = [code for code, table in enumerate(self._tables) if self._lacks(code)]
-        return PatternFile(self, self._folder / "patterns", len(self._tables)) if partial else None
+        return PatternFile(self, self._folder / "patterns", len(self._tables)) if self._partial() else None
+
+    def find_complete(self, keys: Int64s) -> Int64s:
+        """int64 [n]: the number of each key's digest, -1 where some table lacks it."""
+        numbers = self.index.find(keys)
+        for code in self._partial():
+            rows = mapped(self._folder / f"rows.{code}")
+            known = numbers >= 0
+            numbers[known] = np.where(rows[numbers[known]] >= 0, numbers[known], -1)
+        return numbers
+
+    def incomplete(self) -> tuple[int, int, int, int] | None:
+        """How many numbers some tables lack, and of the first: a table that lacks it, one that has it, its item there.
+
+        None: all tables have all.
+        """
+        partial = self._partial()
+        if not partial:
+            return None
+        lacking, first = 0, None
+        for part in places(len(self)):
+            absent = np.zeros(part.stop - part.start, bool)
+            for code in partial:
+                absent |= mapped(self._folder / f"rows.{code}")[part] < 0
+            lacking += int(absent.sum())
+            if first is None and absent.any():
+                first = part.start + int(np.argmax(absent))
+        assert first is not None
+        rows = [first if (path := self.rows(x)) is None else int(mapped(path)[first]) for x in range(len(self._tables))]
+        lacks, has = (next(x for x, row in enumerate(rows) if (row < 0) is absent) for absent in (True, False))
+        numbers = self._folder / f"numbers.{has}"
+        item = next(int(i[n == first][0]) for n, i in numbered(numbers) if (n == first).any()) if numbers.exists() else first
+        return lacking, lacks, has, item
 
     def identities(self, folder: Path) -> Components | None:
         """Numbers that stand for one thing because they share a text; None: there are none."""
@@ -80,9 +111,14 @@ class Numbering:
                 )
         return components
 
-    def _lacks(self, code: int) -> bool:
-        rows = self.rows(code)
-        return rows is not None and any(bool((block < 0).any()) for block in blocks(rows))
+    def _partial(self) -> list[int]:
+        """The tables that lack some numbers."""
+        return [x for x, table in enumerate(self._tables) if self.rows(x) is not None and self._lacks(x, table)]
+
+    def _lacks(self, code: int, table: Table) -> bool:
+        if not table.shares_texts:
+            return len(table) < len(self)
+        return any(bool((block < 0).any()) for block in blocks(self._folder / f"rows.{code}"))
 
 
 class PatternFile:

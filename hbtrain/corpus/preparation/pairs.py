@@ -17,6 +17,8 @@ from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count
 from hbtrain.corpus.readers.items import PairItem
 
 BLOCK_PAIRS = 1 << 15
+Find = Callable[[Int64s], Int64s]
+"""Numbers by the digests of keys, -1 where there is none."""
 FILES = ("queries", "passages", "negatives", "negative_counts", "query_ids", "passage_ids")
 
 
@@ -60,8 +62,8 @@ class Rows:
 
 def write_rows(
     pairs: Iterable[PairItem],
-    queries: KeyIndex,
-    passages: KeyIndex,
+    queries: Find,
+    passages: Find,
     query_of_id: KeyIndex | None,
     drops: Drops,
     folder: Path,
@@ -92,16 +94,16 @@ def write_rows(
 
 def _write_block(
     pairs: Sequence[PairItem],
-    queries: KeyIndex,
-    passages: KeyIndex,
+    queries: Find,
+    passages: Find,
     query_of_id: KeyIndex | None,
     drops: Drops,
     writers: dict[str, NumberWriter],
 ) -> None:
     query_keys = _digests([pair.query for pair in pairs])
-    query, passage = queries.find(query_keys), passages.find(_digests([pair.passage for pair in pairs]))
+    query, passage = queries(query_keys), passages(_digests([pair.passage for pair in pairs]))
     counts = np.array([len(pair.negatives) for pair in pairs], np.int64)
-    negatives = passages.find(_digests([key for pair in pairs for key in pair.negatives]))
+    negatives = passages(_digests([key for pair in pairs for key in pair.negatives]))
     owner = np.repeat(np.arange(len(pairs)), counts)
     ids = _digests([pair.query if pair.query_id is None else pair.query_id for pair in pairs])
     other = np.zeros(len(pairs), bool) if query_of_id is None else query_of_id.find(ids) != query_keys

@@ -119,7 +119,7 @@ class _Preparation:
         for side in sides:
             if not tables[side]:
                 raise DataError(f"the source holds no {side} texts ({', '.join(self._reader.inputs[:3])})")
-        numberings = {side: self._number(side, list(tables[side].values())) for side in sides}
+        numberings = {side: self._number(side, tables[side]) for side in sides}
         queries, passages = numberings["query"], numberings[sides[-1]]
         rows = self._rows(queries, passages)
         if not len(rows):
@@ -173,16 +173,18 @@ class _Preparation:
                 found[side][language] = self._staging.path(name) / table
         return {side: {x: Table(paths[x]) for x in sorted(paths)} for side, paths in found.items()}
 
-    def _number(self, side: str, tables: list[Table]) -> Numbering:
+    def _number(self, side: str, tables: dict[str, Table]) -> Numbering:
         name = f"numbering-{side}"
 
         def work(folder: Path) -> dict[str, Any]:
             self._progress(f"aligning {side} languages", 0)
-            Numbering.build(tables, folder / "numbers")
+            numbering = Numbering.build(list(tables.values()), folder / "numbers")
+            if self._reader.complete and not self._skip:
+                _check_complete(numbering, side, tables)
             return {}
 
         self._staging.stage(name, work)
-        return Numbering(self._staging.path(name) / "numbers", tables)
+        return Numbering(self._staging.path(name) / "numbers", list(tables.values()))
 
     def _rows(self, queries: Numbering, passages: Numbering) -> Rows:
         def work(folder: Path) -> dict[str, Any]:
@@ -191,8 +193,8 @@ class _Preparation:
                 keys = self._query_of_id(folder / "query_of_id")
                 write_rows(
                     pairs,
-                    queries.index,
-                    passages.index,
+                    queries.find_complete if self._reader.complete else queries.index.find,
+                    passages.find_complete if self._reader.complete else passages.index.find,
                     keys,
                     drops,
                     folder / "rows",
@@ -286,6 +288,17 @@ class _Preparation:
     @staticmethod
     def _save(parts: Any, path: Path, length: int, bound: int) -> None:
         save_npy(parts, path, length, bound)
+
+
+def _check_complete(numbering: Numbering, side: str, tables: dict[str, Table]) -> None:
+    if (found := numbering.incomplete()) is None:
+        return
+    lacking, lacks, has, item = found
+    languages = list(tables)
+    raise DataError(
+        f"{tables[languages[has]].place(item)}: a {side} id that {languages[lacks]} lacks, one of {lacking:,} that are not "
+        "in every language; fetch the files again, or give --allow-missing where rows may lack languages"
+    )
 
 
 def _starts(counts: Path) -> Iterator[Any]:

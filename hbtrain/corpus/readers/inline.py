@@ -23,6 +23,7 @@ class InlineReader(ABC):
     options: dict[str, Any]
     inputs: Sequence[str]
     content_keys = True
+    complete = False
     sentences = False
 
     @abstractmethod

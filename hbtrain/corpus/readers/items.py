@@ -61,6 +61,7 @@ class Reader(Protocol):
         options: what decides the corpus beside the inputs; JSON.
         inputs: the files.
         content_keys: keys are made of texts: a key may come again, and is then the same text.
+        complete: a key that some languages of its side lack is bad.
         sentences: parallel sentences: there are queries only, and each is its own passage.
     """
 
@@ -68,6 +69,7 @@ class Reader(Protocol):
     options: dict[str, Any]
     inputs: Sequence[str]
     content_keys: bool
+    complete: bool
     sentences: bool
 
     def parts(self) -> Sequence[Part]:
