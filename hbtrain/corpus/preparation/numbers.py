@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,9 +102,12 @@ def sorted_blocks(
         pairs: (keys int64 [n], values int64 [n]), in blocks.
         length: of all pairs, or more.
         bound: every key is in [0, bound).
-        folder: for the files; it must not exist, and is gone in the end.
+        folder: for the files, if there are any; it must not exist, and is gone in the end.
     """
     buckets = min(MOST_BUCKETS, -(-length // BLOCK)) or 1
+    if buckets == 1:
+        yield from _sorted(list(pairs))
+        return
     width = min(-(-bound // buckets) or 1, 2**63 - 1)
     folder.mkdir()
     streams: list[BinaryIO] = [(folder / str(number)).open("wb") for number in range(buckets)]
@@ -121,12 +124,18 @@ def sorted_blocks(
         for stream in streams:
             stream.close()
     for number in range(buckets):
-        both = np.fromfile(folder / str(number), "<i8").reshape(-1, 2)
+        both = np.fromfile(folder / str(number), "<i8").astype(np.int64).reshape(-1, 2)
         (folder / str(number)).unlink()
-        if len(both):
-            both = both[np.argsort(both[:, 0], kind="stable")]
-            yield both[:, 0].astype(np.int64), both[:, 1].astype(np.int64)
+        yield from _sorted([(both[:, 0], both[:, 1])])
     shutil.rmtree(folder)
+
+
+def _sorted(pairs: Sequence[tuple[Int64s, Int64s]]) -> Iterator[tuple[Int64s, Int64s]]:
+    if not sum(len(keys) for keys, _ in pairs):
+        return
+    keys, values = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    order = np.argsort(keys, kind="stable")
+    yield keys[order], values[order]
 
 
 def numbered(path: Path) -> Iterator[tuple[Int64s, Int64s]]:

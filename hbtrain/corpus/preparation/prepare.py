@@ -138,7 +138,7 @@ class _Preparation:
             "sentences": self._reader.sentences,
             "negative_languages": [],
             "negatives_per_row": rows.negatives_per_row(),
-            "texts": {side: {x: len(table) for x, table in tables[side].items()} for side in sides},
+            "texts": {side: {x: table.texts for x, table in tables[side].items()} for side in sides},
             "dropped": dict(sorted(self._dropped.items())),
         }
         self._staging.stage(

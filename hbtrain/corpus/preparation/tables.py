@@ -8,7 +8,7 @@ of its file times 2**40, plus the line), `texts` (the row of its text in the col
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,13 @@ class Table:
         """Whether some items have one text."""
         return self._texts.exists()
 
+    @property
+    def texts(self) -> int:
+        """Texts that items stand for."""
+        if not self.shares_texts:
+            return len(self)
+        return sum(int((np.diff(block, prepend=before) != 0).sum()) for block, before in self._text_blocks())
+
     def rows_of(self, items: Int64s) -> Int64s:
         """int64 [n]: the column's row of each item (int64 [n])."""
         return np.asarray(mapped(self._texts)[items], np.int64) if self.shares_texts else items
@@ -121,6 +128,13 @@ class Table:
             if (self._folder / name).exists():
                 self._keep_numbers(self._folder / name, kept_path)
         kept_path.unlink()
+
+    def _text_blocks(self) -> Iterator[tuple[Int64s, int]]:
+        """Blocks of `texts`, which ascend, each with the number before it."""
+        before = -1
+        for block in blocks(self._texts):
+            yield block, before
+            before = int(block[-1])
 
     def _keep_texts(self, kept: Path) -> None:
         narrow = self._folder / "narrow"

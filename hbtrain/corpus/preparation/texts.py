@@ -48,7 +48,7 @@ def write_texts(
     for writer in (*ids, *writers.values()):
         writer.close()
     counts = {}
-    for side, language in sorted(writers):
+    for side, language in sorted(writers, key=lambda key: (key[0] != "query", key[1])):
         table = Table(folder / f"{side}.{language}")
         table.drop_repeated(None if content_keys else _repeated(drops, side))
         counts[f"{side}.{language}"] = len(table)
