@@ -64,8 +64,8 @@ class MmarcoReader:
         self._queries = chosen(_of(paths, folder, "queries"), languages, f"{folder} (queries)")
         self._passages = chosen(_of(paths, folder, "collection"), languages, f"{folder} (collections)")
         for language in sorted({*self._queries} ^ {*self._passages}):
-            lacks = "a collection" if language in self._queries else "queries"
-            raise DataError(f"{folder} has no {lacks} in {language}, but the other; add the file, or give --languages")
+            lacks = "collection" if language in self._queries else "queries"
+            raise DataError(f"{folder} has no {lacks} in {language}, but the other kind; add the file, or give --languages")
         self.complete = complete
         self.inputs: Sequence[str] = [*self._queries.values(), *self._passages.values(), self._triples]
         self.options: dict[str, Any] = {"languages": list(self._queries), "complete": complete}
