@@ -150,6 +150,27 @@ class Source:
         """(row, language, text) of every passage, language by language."""
         return self._side("passage")
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The rows as JSON lines hold them, negatives left out; ids are those of the index."""
+        for start in range(0, self.index.rows, CHUNK):
+            rows = np.arange(start, min(start + CHUNK, self.index.rows))
+            query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
+            texts = {
+                side: {
+                    language: self._texts(side, language, rows)
+                    for language in self.index.languages
+                    if self._table(side, language) is not None
+                }
+                for side in ("query", "passage")
+            }
+            for at in range(len(rows)):
+                query, passage = (
+                    {language: found for language, column in columns.items() if (found := column[at]) is not None}
+                    for columns in texts.values()
+                )
+                sides = {"text": query} if self._sentences else {"query": query, "passage": passage}
+                yield {"id": str(query_ids[at]), **sides, "passage_id": str(passage_ids[at])}
+
     def _side(self, side: str) -> Iterator[tuple[int, str, str]]:
         for language in self.index.languages:
             if self._table(side, language) is None:
