@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from hbtrain.commands.prepare_output import Common, show_check, write_corpus
 from hbtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hbtrain.corpus.readers.mapping import Columns
 
 prepare = App(name="prepare", help="Turn a raw source into a corpus that data.sources takes: one command a form.")
 
@@ -39,7 +42,7 @@ def columns(
     passage_id_column: str | None = None,
     common: Common,
 ) -> None:
-    """CSV, TSV, JSON lines, Parquet or Arrow files, by their columns. A row lacks the languages whose columns are empty.
+    """CSV, TSV, JSON lines, Parquet or Arrow files, by their columns; a row lacks languages whose columns are empty.
 
     Parameters
     ----------
@@ -240,7 +243,7 @@ def check(folder: str) -> None:
 
 def _columns(
     query: list[str], passage: list[str], negatives: list[str] | None, id_column: str | None, passage_id: str | None
-):  # type: ignore[no-untyped-def]
+) -> Columns:
     from hbtrain.corpus.readers.mapping import Columns, parse_columns
 
     return Columns(

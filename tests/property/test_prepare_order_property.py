@@ -45,7 +45,9 @@ def test_sorted_blocks_are_a_stable_sort_and_keep_keys_together(keys, bound):
     assert sum(map(len, blocks_of)) == len(set(keys.tolist()))
 
 
-@given(st.lists(st.integers(0, 2**63 - 1) | SMALL, max_size=20), st.lists(st.integers(0, 2**63 - 1) | SMALL, max_size=20))
+@given(
+    st.lists(st.integers(0, 2**63 - 1) | SMALL, max_size=20), st.lists(st.integers(0, 2**63 - 1) | SMALL, max_size=20)
+)
 @LAW
 def test_a_key_has_its_first_number(known, asked):
     with tempfile.TemporaryDirectory() as name:
@@ -80,9 +82,7 @@ def test_the_order_is_that_of_conflicts(pairs):
     query, passage = np.array(pairs, np.int64).T
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / "order.npy"
-        classes = write_order(
-            lambda: iter(in_blocks(query, passage)), len(pairs), 8, 8, Path(name) / "work", target
-        )
+        classes = write_order(lambda: iter(in_blocks(query, passage)), len(pairs), 8, 8, Path(name) / "work", target)
         cluster = clusters(query, passage)
         if len(set(cluster.tolist())) == len(pairs):
             assert classes is None

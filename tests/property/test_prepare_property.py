@@ -28,6 +28,7 @@ NAMES = {"de": "german", "en": "english", "zh": "chinese"}
 # Few texts, so that items often have equal ones.
 TEXTS = st.sampled_from(["a", "b b", "ü", "漢字。", 'with "quotes", commas', "d"])
 MULTILINGUAL = st.dictionaries(st.sampled_from(LANGUAGES), TEXTS, min_size=1)
+LONG = {"en": "english", "fi": "finnish", "sw": "swahili"}
 LAW = settings(deadline=None, max_examples=25)
 
 
@@ -64,7 +65,13 @@ def test_parallel_rows(table):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = [
-            {"id": f"{key(query)}", "query": query, "passage": passage, "passage_id": f"p{i // 2}", "negatives": negatives}
+            {
+                "id": f"{key(query)}",
+                "query": query,
+                "passage": passage,
+                "passage_id": f"p{i // 2}",
+                "negatives": negatives,
+            }
             for i, (query, passage, negatives) in enumerate(table)
         ]
         half = len(lines) // 2
@@ -157,7 +164,11 @@ def test_squad(files):
                         {
                             "context": context,
                             "qas": [
-                                {"id": q, "question": f"{q} in {language}?", "answers": [{"answer_start": 0, "text": ""}]}
+                                {
+                                    "id": q,
+                                    "question": f"{q} in {language}?",
+                                    "answers": [{"answer_start": 0, "text": ""}],
+                                }
                                 for q in ids
                             ],
                         }
@@ -187,7 +198,9 @@ def triples(draw):
     )
     languages = sorted(draw(st.sets(st.sampled_from(LANGUAGES), min_size=1)))
     orders = {x: draw(st.permutations(range(passages))) for x in languages}
-    missing = {x: draw(st.sets(st.integers(0, passages - 1), max_size=1)) if x != languages[0] else set() for x in languages}
+    missing = {
+        x: draw(st.sets(st.integers(0, passages - 1), max_size=1)) if x != languages[0] else set() for x in languages
+    }
     return queries, rows, orders, missing
 
 
@@ -258,7 +271,7 @@ def write_judged(folder, kind, language, documents, qrels):
         topics, judgements = (f"{x}.miracl-v1.0-{language}-train.tsv" for x in ("topics", "qrels"))
         files = ["docs-0.jsonl", "docs-1.jsonl.gz"]
     else:
-        own = folder / f"mrtydi-v1.1-{dict(en='english', fi='finnish', sw='swahili')[language]}"
+        own = folder / f"mrtydi-v1.1-{LONG[language]}"
         corpus, topics, judgements, files = own / "collection", "topic.train.tsv", "qrels.train.txt", ["docs.jsonl.gz"]
     own.mkdir(parents=True)
     corpus.mkdir(parents=True)
@@ -273,7 +286,9 @@ def write_judged(folder, kind, language, documents, qrels):
 
 @given(
     st.dictionaries(
-        st.sampled_from(LANGUAGES), st.lists(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), min_size=1), min_size=1
+        st.sampled_from(LANGUAGES),
+        st.lists(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), min_size=1),
+        min_size=1,
     ),
     st.integers(0, 3),
 )

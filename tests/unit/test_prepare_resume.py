@@ -1,23 +1,16 @@
 """Interrupted anywhere, the same command ends with the same bytes; nothing half-made looks whole."""
 
-import errno
-import gzip
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.corpus.preparation import prepare as module
 from hbtrain.corpus.preparation import texts
 from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.prepared import check_files
+from hbtrain.corpus.preparation.staging import Staging
+from hbtrain.corpus.prepared import check_files, read_prepared
 from hbtrain.corpus.readers.mmarco import MmarcoReader
 from hbtrain.corpus.readers.parallel import ParallelReader
 from hbtrain.errors import DataError, StorageError
@@ -31,7 +24,9 @@ def raw(folder, passages=40, languages=("english", "german")):
         order = range(passages) if language == "english" else reversed(range(passages))
         lines = "".join(f"{p}\tpassage {p} in {language}\n" for p in order)
         (folder / f"{language}_collection.tsv").write_text(lines)
-        (folder / f"{language}_queries.train.tsv").write_text("".join(f"{q}\tquery {q}\n" for q in range(passages // 4)))
+        (folder / f"{language}_queries.train.tsv").write_text(
+            "".join(f"{q}\tquery {q}\n" for q in range(passages // 4))
+        )
     triples = "".join(f"{p // 4}\t{p}\t{(p + 7) % passages}\n" for p in range(passages))
     (folder / "triples.train.ids.small.tsv").write_text(triples + "999\t1\t2\n1\t888\t2\n1\t2\t777\n")
     return folder
@@ -56,7 +51,7 @@ def every_step(monkeypatch):
             if seen["left"] < 0:
                 raise Killed
 
-    whole = module.Staging.stage
+    whole = Staging.stage
 
     def stage(self, name, work):
         def counted(folder):
@@ -66,7 +61,7 @@ def every_step(monkeypatch):
 
         return whole(self, name, counted)
 
-    monkeypatch.setattr(module.Staging, "stage", stage)
+    monkeypatch.setattr(Staging, "stage", stage)
     monkeypatch.setattr(texts, "TELL_EVERY", 8)
 
     def kill_at(number):
@@ -94,7 +89,7 @@ def test_killed_at_every_step_it_goes_on_to_the_same_bytes(tmp_path, every_step)
             kills += 1
             assert not output.exists()
             with pytest.raises(DataError, match="is not finished: run"):
-                ParallelCorpus.open([str(output)]) if output.exists() else module.read_prepared(output)
+                ParallelCorpus.open([str(output)]) if output.exists() else read_prepared(output)
         number += 1
         assert kills < 200
     assert kills > 8

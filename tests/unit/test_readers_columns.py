@@ -33,7 +33,9 @@ def test_csv_with_quotes_line_ends_and_a_mark_in_front(tmp_path):
 def test_places_are_first_lines_of_records(tmp_path):
     path = tmp_path / "wiki.csv"
     path.write_text('question,answer\n"a\nb",x\nc\n')
-    with pytest.raises(DataError, match=r"wiki.csv line 4: a row with too few or too many columns: 1, the header has 2"):
+    with pytest.raises(
+        DataError, match=r"wiki.csv line 4: a row with too few or too many columns: 1, the header has 2"
+    ):
         read(path)
 
 

@@ -49,7 +49,9 @@ def test_mmarco_texts_stand_once_and_negatives_are_ids(tmp_path):
             Row(q["5"], p["2"], (p["10"],), 5, 2),
         ],
     )
-    assert sorted(source.every_text()) == sorted([*q["1"].values(), *q["5"].values(), *(t for x in p.values() for t in x.values())])
+    assert sorted(source.every_text()) == sorted(
+        [*q["1"].values(), *q["5"].values(), *(t for x in p.values() for t in x.values())]
+    )
     rows = np.array([0, 2])
     ids = source.negative_ids(rows, ["de", "en"], 1, 5)
     assert ids.tolist() == source.index.passage_ids_of(np.array([2, 0])).tolist()
@@ -72,13 +74,38 @@ def test_mmarco_by_folders_of_languages_and_some_languages_only(tmp_path):
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
-        ("triples.train.ids.small.tsv", b"5\t2\t10", b"5\t99\t10", "small.tsv line 3: a passage that the corpus lacks (99)"),
-        ("triples.train.ids.small.tsv", b"5\t2\t10", b"8\t2\t10", "small.tsv line 3: a query that the queries lack (8)"),
-        ("triples.train.ids.small.tsv", b"1\t10\t2\n", b"1\t10\t3\n", "line 1: a negative passage that the corpus lacks (3)"),
-        ("triples.train.ids.small.tsv", b"5\t2\t10", b"5\t2", "small.tsv line 3: a triple without three columns: it has 2"),
+        (
+            "triples.train.ids.small.tsv",
+            b"5\t2\t10",
+            b"5\t99\t10",
+            "small.tsv line 3: a passage that the corpus lacks (99)",
+        ),
+        (
+            "triples.train.ids.small.tsv",
+            b"5\t2\t10",
+            b"8\t2\t10",
+            "small.tsv line 3: a query that the queries lack (8)",
+        ),
+        (
+            "triples.train.ids.small.tsv",
+            b"1\t10\t2\n",
+            b"1\t10\t3\n",
+            "line 1: a negative passage that the corpus lacks (3)",
+        ),
+        (
+            "triples.train.ids.small.tsv",
+            b"5\t2\t10",
+            b"5\t2",
+            "small.tsv line 3: a triple without three columns: it has 2",
+        ),
         ("german_queries.train.tsv", b"5\t", b"5 ", "german_queries.train.tsv line 2: a query id that en lacks"),
         ("german_queries.train.tsv", b"5\tf\xc3\xbcnf\tTab (german)\n", b"5\n", "line 2: a row with too few columns"),
-        ("german_queries.train.tsv", b"5\t", b"1\t", "german_queries.train.tsv line 2: a query id that came before (at "),
+        (
+            "german_queries.train.tsv",
+            b"5\t",
+            b"1\t",
+            "german_queries.train.tsv line 2: a query id that came before (at ",
+        ),
         ("german_queries.train.tsv", b"f\xc3\xbcnf", b"f\xfcnf", "german_queries.train.tsv line 2: not UTF-8"),
         ("german_queries.train.tsv", b"eins (german)", b"  ", "line 1: an empty text (query 1 in de)"),
         (
@@ -168,9 +195,7 @@ def test_mr_tydi_contents_are_title_and_text(tmp_path):
     source = prepared(mr_tydi_reader(str(folder), split="test"), tmp_path / "corpus")
     contents = {x: {"sw": f"{title}\n\n{text}"} for x, title, text in DOCUMENTS}
     expected = [
-        row._replace(
-            passage=contents[row.passage_id[1]], negatives=(contents["10#0"],) if row.query_id[1] == 2 else ()
-        )
+        row._replace(passage=contents[row.passage_id[1]], negatives=(contents["10#0"],) if row.query_id[1] == 2 else ())
         for row in judged_rows("sw")
     ]
     check_rows(source, expected, ("sw",))

@@ -23,7 +23,9 @@ def write(path, records):
 
 
 def test_pairs_of_pages(tmp_path):
-    files = {"en": write(tmp_path / "en.jsonl.gz", [page(("q1", "a1"), ("q2", "a2"), ("q3", "a1")), page(("q1", "b1"))])}
+    files = {
+        "en": write(tmp_path / "en.jsonl.gz", [page(("q1", "a1"), ("q2", "a2"), ("q3", "a1")), page(("q1", "b1"))])
+    }
     source = prepared(PagesReader(files, 2), tmp_path / "corpus")
     expected = [
         Row({"en": "q1"}, {"en": "a1"}, ({"en": "a2"},), "q1", "a1"),

@@ -41,7 +41,9 @@ def test_the_sentence_of_the_answer(tmp_path):
 
 def test_lareqa_breaks_are_used(tmp_path):
     text = "Mr. A. went. He came."
-    files = {"en": write(tmp_path / "en.json", [paragraph(text, ("a", 5), ("b", 15), sentence_breaks=[[0, 12], [13, 21]])])}
+    files = {
+        "en": write(tmp_path / "en.json", [paragraph(text, ("a", 5), ("b", 15), sentence_breaks=[[0, 12], [13, 21]])])
+    }
     reader = SquadReader(files, "sentence")
     assert [item.text for item in reader.parts()[0].read(Drops(False, None))][1::2] == ["Mr. A. went.", "He came."]
 

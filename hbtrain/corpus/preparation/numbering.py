@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,22 @@ from hbtrain.corpus.preparation.numbers import (
     sorted_blocks,
 )
 from hbtrain.corpus.preparation.tables import Table
+
+
+class Incomplete(NamedTuple):
+    """Numbers that some tables lack.
+
+    Attributes:
+        total: how many.
+        lacks: a table that lacks the first.
+        has: a table that has it.
+        item: its item there.
+    """
+
+    total: int
+    lacks: int
+    has: int
+    item: int
 
 
 class Numbering:
@@ -74,11 +91,8 @@ class Numbering:
             numbers[known] = np.where(rows[numbers[known]] >= 0, numbers[known], -1)
         return numbers
 
-    def incomplete(self) -> tuple[int, int, int, int] | None:
-        """How many numbers some tables lack, and of the first: a table that lacks it, one that has it, its item there.
-
-        None: all tables have all.
-        """
+    def incomplete(self) -> Incomplete | None:
+        """What some tables lack; None: all have all."""
         partial = self._partial()
         if not partial:
             return None
@@ -94,8 +108,12 @@ class Numbering:
         rows = [first if (path := self.rows(x)) is None else int(mapped(path)[first]) for x in range(len(self._tables))]
         lacks, has = (next(x for x, row in enumerate(rows) if (row < 0) is absent) for absent in (True, False))
         numbers = self._folder / f"numbers.{has}"
-        item = next(int(i[n == first][0]) for n, i in numbered(numbers) if (n == first).any()) if numbers.exists() else first
-        return lacking, lacks, has, item
+        item = (
+            next(int(i[n == first][0]) for n, i in numbered(numbers) if (n == first).any())
+            if numbers.exists()
+            else first
+        )
+        return Incomplete(lacking, lacks, has, item)
 
     def identities(self, folder: Path) -> Components | None:
         """Numbers that stand for one thing because they share a text; None: there are none."""

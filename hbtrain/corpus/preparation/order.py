@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hbtrain.corpus.conflicts import Int64s, SizeClass
 from hbtrain.corpus.preparation.components import Components
-from hbtrain.corpus.preparation.numbers import filled, mapped, places, save_npy, sorted_blocks
+from hbtrain.corpus.preparation.numbers import filled, places, save_npy, sorted_blocks
 
 RowBlocks = Callable[[], Iterator[tuple[Int64s, Int64s]]]
 """(query ids, passage ids) of all rows, in blocks; in [0, Q) and [0, P)."""
@@ -70,7 +71,7 @@ def write_order(
     return tuple(classes)
 
 
-def _cluster_starts(size: Int64s, classes: list[SizeClass], folder: Path) -> Int64s:
+def _cluster_starts(size: Int64s, classes: list[SizeClass], folder: Path) -> Any:
     """int64 [Q]: the place in the order at which the cluster of each smallest query begins."""
     starts = filled(folder / "starts", len(size), 0)
     free = {one.size: one.start for one in classes}
@@ -80,12 +81,12 @@ def _cluster_starts(size: Int64s, classes: list[SizeClass], folder: Path) -> Int
                 at = part.start + np.flatnonzero(size[part] == one)
                 starts[at] = free[one] + one * np.arange(len(at))
                 free[one] += one * len(at)
-    return mapped(folder / "starts")
+    return starts
 
 
 def _passage_starts(
     rows: RowBlocks, components: Components, first: Int64s, shape: tuple[int, int, int], folder: Path
-) -> Int64s:
+) -> Any:
     """int64 [P]: the place at which each passage's rows begin; in a cluster, passages stand in the order of ids."""
     length, queries, passages = shape
     rows_of = filled(folder / "rows", passages, 0)
@@ -102,4 +103,4 @@ def _passage_starts(
         many = np.asarray(rows_of[used], np.int64)
         starts[used] = done + np.cumsum(many) - many
         done += int(many.sum())
-    return mapped(folder / "passage_starts")
+    return starts

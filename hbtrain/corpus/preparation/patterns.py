@@ -29,9 +29,7 @@ def write_patterns(
     raw = path.with_suffix(".raw")
     with raw.open("wb") as stream:
         for queries, passages in zip(blocks(rows.queries), blocks(rows.passages), strict=True):
-            both = np.stack(
-                [_bits(sides[0], queries, len(languages[0])), _bits(sides[1], passages, len(languages[1]))]
-            )
+            both = np.stack([_bits(sides[0], queries, len(languages[0])), _bits(sides[1], passages, len(languages[1]))])
             seen, code = np.unique(both, axis=1, return_inverse=True)
             numbers = []
             for query, passage in seen.T.tolist():

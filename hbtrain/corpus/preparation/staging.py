@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
     Raises:
         StorageError: another process is at it, or the folder cannot be written.
     """
-    folder = output.with_name(f"{output.name}.preparing")
+    folder = staging_folder(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "lock"):
@@ -74,6 +74,19 @@ def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
             yield Staging(folder)
     except OSError as error:
         raise unwritable(output, error) from error
+
+
+def clear_leftovers(output: Path) -> None:
+    """Remove the staging of a corpus that has taken its place just before its process was killed."""
+    folder = staging_folder(output)
+    if folder.is_dir():
+        with suppress(OSError, StorageError), _locked(folder / "lock"):
+            shutil.rmtree(folder)
+
+
+def staging_folder(output: Path) -> Path:
+    """Where a corpus is made."""
+    return output.with_name(f"{output.name}.preparing")
 
 
 def unwritable(output: Path, error: OSError) -> StorageError:

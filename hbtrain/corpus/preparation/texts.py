@@ -45,7 +45,9 @@ def write_texts(
         if done % TELL_EVERY == 0:
             progress(done)
     progress(done)
-    for writer in (*ids, *writers.values()):
+    for number_writer in ids:
+        number_writer.close()
+    for writer in writers.values():
         writer.close()
     counts = {}
     for side, language in sorted(writers, key=lambda key: (key[0] != "query", key[1])):

@@ -77,7 +77,9 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
             drops.bad(lines.broken, "not UTF-8")
         elif len(row) != len(header):
             if row:
-                drops.bad(start, "a row with too few or too many columns", f": {len(row)}, the header has {len(header)}")
+                drops.bad(
+                    start, "a row with too few or too many columns", f": {len(row)}, the header has {len(header)}"
+                )
         else:
             yield dict(zip(header, row, strict=True)), start
 

@@ -44,9 +44,7 @@ class JudgedReader:
         self.kind = kind
         self._files = files
         self._negatives = negatives
-        self.inputs: Sequence[str] = [
-            path for one in files.values() for path in (one.topics, one.qrels, *one.corpus)
-        ]
+        self.inputs: Sequence[str] = [path for one in files.values() for path in (one.topics, one.qrels, *one.corpus)]
         self.options: dict[str, Any] = {"languages": list(files), "split": split, "negatives": negatives}
 
     def parts(self) -> Sequence[Part]:

@@ -63,6 +63,10 @@ def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
     return columns
 
 
+class _BadError(Exception):
+    """A record that gives no row: reason and detail."""
+
+
 class MappedReader(InlineReader):
     """A reader of records."""
 
@@ -77,7 +81,7 @@ class MappedReader(InlineReader):
         for record, place in self.records(drops):
             try:
                 row = self._row(record)
-            except ValueError as error:
+            except _BadError as error:
                 drops.bad(place, *error.args)
                 continue
             yield row, place
@@ -86,9 +90,9 @@ class MappedReader(InlineReader):
         columns = self.columns
         query, passage = _texts(record, columns.query), _texts(record, columns.passage)
         if not query:
-            raise ValueError("an empty text", f" (query: {_listed(columns.query)})")
+            raise _BadError("an empty text", f" (query: {_listed(columns.query)})")
         if not passage:
-            raise ValueError("an empty text", f" (passage: {_listed(columns.passage)})")
+            raise _BadError("an empty text", f" (passage: {_listed(columns.passage)})")
         negatives = [
             {language: text}
             for language, column in columns.negatives.items()
@@ -104,7 +108,7 @@ def _texts(record: Record, columns: Mapping[str, str]) -> dict[str, str]:
         parts = [value for part in column.split("+") if (value := _inside(record, part)) is not None]
         for value in parts:
             if not isinstance(value, str):
-                raise ValueError("a column that holds no text", f" ({column} holds {type(value).__name__})")
+                raise _BadError("a column that holds no text", f" ({column} holds {type(value).__name__})")
         text = " ".join(part for part in parts if part.strip())
         if text:
             found[language] = text
@@ -115,7 +119,7 @@ def _negatives(record: Record, column: str) -> list[str]:
     value = _inside(record, column)
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError("a column that holds no text", f" ({column}: a text or a list of texts is expected)")
+        raise _BadError("a column that holds no text", f" ({column}: a text or a list of texts is expected)")
     return texts
 
 
@@ -124,7 +128,7 @@ def _id(record: Record, column: str | None) -> str:
         return ""
     value = _inside(record, column)
     if not isinstance(value, str | int) or value == "":
-        raise ValueError("a row without an id", f" ({column} is {value!r})")
+        raise _BadError("a row without an id", f" ({column} is {value!r})")
     return str(value)
 
 

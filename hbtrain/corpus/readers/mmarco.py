@@ -1,9 +1,9 @@
 """mMARCO (arXiv 2108.13897): collections and queries of several languages, and MS MARCO's triples of ids.
 
-A folder holds, some levels deep, `<language>_collection.tsv`, `<language>_queries.train.tsv` (languages by their English
-names, as published, or by code) and `triples.train.ids.small.tsv`; or a folder for each language with `collection.tsv`
-and `queries.tsv` or `queries.train.tsv`. Each is plain or .gz. Lines of texts are id, tab, text; a triple is query,
-passage, and a passage that does not answer it.
+A folder holds, some levels deep, `<language>_collection.tsv`, `<language>_queries.train.tsv` (languages by their
+English names, as published, or by code) and `triples.train.ids.small.tsv`; or a folder for each language with
+`collection.tsv` and `queries.tsv` or `queries.train.tsv`. Each is plain or .gz. Lines of texts are id, tab, text; a
+triple is query, passage, and a passage that does not answer it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class MmarcoReader:
         self._passages = chosen(_of(paths, folder, "collection"), languages, f"{folder} (collections)")
         for language in sorted({*self._queries} ^ {*self._passages}):
             lacks = "collection" if language in self._queries else "queries"
-            raise DataError(f"{folder} has no {lacks} in {language}, but the other kind; add the file, or give --languages")
+            raise DataError(
+                f"{folder} has no {lacks} in {language}, but the other kind; add the file, or give --languages"
+            )
         self.complete = complete
         self.inputs: Sequence[str] = [*self._queries.values(), *self._passages.values(), self._triples]
         self.options: dict[str, Any] = {"languages": list(self._queries), "complete": complete}

@@ -45,7 +45,9 @@ class PagesReader(InlineReader):
                     others = [pairs[(at + step) % len(pairs)][1] for step in range(1, len(pairs))]
                     negatives = [text for text in dict.fromkeys(others) if text != answer][: self._page_negatives]
                     yield (
-                        ParallelRow("", {language: question}, {language: answer}, "", [{language: x} for x in negatives]),
+                        ParallelRow(
+                            "", {language: question}, {language: answer}, "", [{language: x} for x in negatives]
+                        ),
                         place,
                     )
 
@@ -62,8 +64,9 @@ def _pairs(line: bytes, place: Place, drops: Drops) -> Sequence[tuple[str, str]]
     found = []
     for number, pair in enumerate(pairs):
         texts = [pair.get(key) if isinstance(pair, dict) else None for key in ("question", "answer")]
-        if all(isinstance(text, str) and text.strip() for text in texts):
-            found.append((texts[0], texts[1]))
+        good = [text for text in texts if isinstance(text, str) and text.strip()]
+        if len(good) == 2:
+            found.append((good[0], good[1]))
         else:
             drops.bad(place, "an empty text", f" (question or answer of pair {number})")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
@@ -21,13 +20,8 @@ class ParallelReader(InlineReader):
     def __init__(self, files: Sequence[str]) -> None:
         self.inputs = list(files)
         self.options: dict[str, Any] = {}
-
-    @cached_property
-    def sentences(self) -> bool:  # type: ignore[override]
-        """Whether the first good row holds a text instead of query and passage."""
-        for row, _ in self._all(Drops.silent()):
-            return row.passage is row.query
-        return False
+        first = next(self._all(Drops.silent()), None)
+        self.sentences = first is not None and first[0].passage is first[0].query
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
         """The rows of all files."""

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from hbtrain.corpus.cache import built, content_digest, read_manifest
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
-from hbtrain.corpus.negatives import digest_number
-from hbtrain.errors import DataError
 from hbtrain.corpus.document import read_document
 from hbtrain.corpus.files import json_lines
+from hbtrain.corpus.negatives import digest_number
+from hbtrain.errors import DataError
 
 FORMAT = 1
 """Version of the folder's layout; a new one makes new folders."""
