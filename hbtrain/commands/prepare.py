@@ -40,6 +40,7 @@ def columns(
     negatives: Annotated[list[str] | None, Many] = None,
     id_column: str | None = None,
     passage_id_column: str | None = None,
+    where: Annotated[list[str] | None, Many] = None,
     common: Common,
 ) -> None:
     """CSV, TSV, JSON lines, Parquet or Arrow files, by their columns; a row lacks languages whose columns are empty.
@@ -58,10 +59,12 @@ def columns(
         Rows with one id ask one question; without it, rows with equal questions do.
     passage_id_column
         Rows with one passage id share a passage; without it, rows with equal passages do.
+    where
+        COLUMN=VALUE: only records that have it, such as label=1.
     """
     from hbtrain.corpus.readers.columns import ColumnReader
 
-    mapping = _columns(query, passage, negatives, id_column, passage_id_column)
+    mapping = _columns(query, passage, negatives, id_column, passage_id_column, where)
     write_corpus(lambda: ColumnReader(_local(files), mapping), common)
 
 
@@ -74,6 +77,7 @@ def huggingface(
     negatives: Annotated[list[str] | None, Many] = None,
     id_column: str | None = None,
     passage_id_column: str | None = None,
+    where: Annotated[list[str] | None, Many] = None,
     split: str = "train",
     config: str | None = None,
     revision: str | None = None,
@@ -95,6 +99,8 @@ def huggingface(
         Rows with one id ask one question; without it, rows with equal questions do.
     passage_id_column
         Rows with one passage id share a passage; without it, rows with equal passages do.
+    where
+        COLUMN=VALUE: only records that have it, such as label=1.
     split
         Of the dataset.
     config
@@ -104,7 +110,7 @@ def huggingface(
     """
     from hbtrain.corpus.readers.huggingface import HuggingFaceReader
 
-    mapping = _columns(query, passage, negatives, id_column, passage_id_column)
+    mapping = _columns(query, passage, negatives, id_column, passage_id_column, where)
     write_corpus(lambda: HuggingFaceReader(dataset, mapping, split, config, revision), common)
 
 
@@ -242,9 +248,14 @@ def check(folder: str) -> None:
 
 
 def _columns(
-    query: list[str], passage: list[str], negatives: list[str] | None, id_column: str | None, passage_id: str | None
+    query: list[str],
+    passage: list[str],
+    negatives: list[str] | None,
+    id_column: str | None,
+    passage_id: str | None,
+    where: list[str] | None,
 ) -> Columns:
-    from hbtrain.corpus.readers.mapping import Columns, parse_columns
+    from hbtrain.corpus.readers.mapping import Columns, parse_columns, parse_where
 
     return Columns(
         parse_columns(query, "--query"),
@@ -252,6 +263,7 @@ def _columns(
         parse_columns(negatives or [], "--negatives"),
         id_column,
         passage_id,
+        parse_where(where or []),
     )
 
 

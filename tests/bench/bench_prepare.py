@@ -35,7 +35,9 @@ def generate(folder: Path, passages: int, languages: int) -> None:
         with (folder / f"{name}_collection.tsv").open("w") as stream:
             for i in range(passages):
                 p = i * step % passages if other else i
-                stream.write(f"{p}\tpassage {p} in {name}, of some length, as passages of the web have it{' and so on' * 12}\n")
+                stream.write(
+                    f"{p}\tpassage {p} in {name}, of some length, as passages of the web have it{' and so on' * 12}\n"
+                )
         with (folder / f"{name}_queries.train.tsv").open("w") as stream:
             for q in range(passages // 10):
                 stream.write(f"{q}\twhat is said of {q} in {name}\n")
@@ -87,7 +89,10 @@ def measure(passages: int, languages: int, folder: Path) -> dict[str, float]:
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     texts = languages * (passages + passages // 10)
-    return figures | {"texts_per_cpu_s": (texts + figures["rows"]) / figures["cpu_s"], "rows_per_s": figures["rows"] / figures["s"]}
+    return figures | {
+        "texts_per_cpu_s": (texts + figures["rows"]) / figures["cpu_s"],
+        "rows_per_s": figures["rows"] / figures["s"],
+    }
 
 
 def main() -> None:
@@ -107,7 +112,11 @@ def main() -> None:
         "prepare",
         passages=arguments.passages,
         languages=arguments.languages,
-        **{f"{size}_{key}": value for size, found in (("quarter", small), ("whole", large)) for key, value in found.items()},
+        **{
+            f"{size}_{key}": value
+            for size, found in (("quarter", small), ("whole", large))
+            for key, value in found.items()
+        },
         peak_ratio=large["peak_mib"] / small["peak_mib"],
         anonymous_ratio=large["anonymous_mib"] / small["anonymous_mib"],
     )

@@ -109,7 +109,11 @@ def main() -> None:
             texts=read,
             texts_per_cpu_s=read / spent,
             peak_mib=peak_mib(),
-            **{f"{when}_{key}": x for when, m in zip(("before", "halfway", "after"), (before, halfway, after), strict=True) for key, x in m.items()},
+            **{
+                f"{when}_{key}": x
+                for when, m in zip(("before", "halfway", "after"), (before, halfway, after), strict=True)
+                for key, x in m.items()
+            },
         )
 
 

@@ -109,6 +109,18 @@ def test_finished_stages_are_not_done_again(tmp_path, every_step):
     assert "rows" in said
 
 
+def test_after_a_bad_row_skipping_goes_on_with_what_was_good(tmp_path):
+    reader = MmarcoReader(str(raw(tmp_path / "raw")))
+    with pytest.raises(DataError, match="line 41: a query that the queries lack"):
+        prepare(reader, tmp_path / "output")
+    said = []
+    prepare(reader, tmp_path / "output", True, lambda what, done: said.append(what))
+    assert not [what for what in said if what.startswith("texts")]
+    assert content(tmp_path / "output") == content(prepare(reader, tmp_path / "whole", True).folder)
+    with pytest.raises(StorageError, match="holds a corpus of other"):
+        prepare(reader, tmp_path / "output", False)
+
+
 def test_a_real_kill_and_the_same_command(tmp_path):
     raw(tmp_path / "raw", 8_000)
     arguments = ("prepare", "mmarco", "raw", "--skip-bad-rows", "--output")

@@ -11,7 +11,7 @@ import pytest
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.columns import ColumnReader
 from hbtrain.corpus.readers.huggingface import HuggingFaceReader
-from hbtrain.corpus.readers.mapping import Columns, parse_columns
+from hbtrain.corpus.readers.mapping import Columns, parse_columns, parse_where
 from hbtrain.errors import ConfigError, DataError
 from tests.prepared_samples import Row, check_rows, prepared
 
@@ -37,6 +37,15 @@ def test_places_are_first_lines_of_records(tmp_path):
         DataError, match=r"wiki.csv line 4: a row with too few or too many columns: 1, the header has 2"
     ):
         read(path)
+
+
+def test_only_records_with_a_value(tmp_path):
+    path = tmp_path / "wiki.tsv"
+    path.write_text("question\tanswer\tlabel\na\tx\t0\nb\ty\t1\n\t\t0\n")
+    columns = Columns({"en": "question"}, {"en": "answer"}, {}, where=parse_where(["label=1"]))
+    assert [row.query["en"] for row in read(path, columns)] == ["b"]
+    with pytest.raises(ConfigError, match="--where label: must be COLUMN=VALUE"):
+        parse_where(["label"])
 
 
 def test_tsv_has_no_quotes(tmp_path):

@@ -63,14 +63,14 @@ def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
         with _locked(folder / "lock"):
             state = folder / "request.json"
             text = json.dumps(request, indent=2, sort_keys=True)
-            if not state.exists() or state.read_text(encoding="utf-8") != text:
+            if not state.exists() or not _goes_on(json.loads(state.read_text(encoding="utf-8")), request):
                 for path in folder.iterdir():
                     if path.is_dir():
                         shutil.rmtree(path)
                     elif path.name != "lock":
                         path.unlink()
                 (folder / "done").mkdir()
-                write_whole(state, text)
+            write_whole(state, text)
             yield Staging(folder)
     except OSError as error:
         raise unwritable(output, error) from error
@@ -95,6 +95,11 @@ def unwritable(output: Path, error: OSError) -> StorageError:
         f"cannot write the corpus {output}: {error.strerror or error}; what was finished is kept beside it in "
         f"{output.name}.preparing: make room there, or mend what is wrong, and the same command goes on"
     )
+
+
+def _goes_on(before: dict[str, Any], request: dict[str, Any]) -> bool:
+    """Whether what was staged serves; what was finished without a bad row does when they are to be skipped, too."""
+    return before == request or (not before["skip_bad_rows"] and {**before, "skip_bad_rows": True} == request)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +98,14 @@ class Table:
 
     def place(self, item: int) -> Place:
         """Where an item stands in the source."""
-        files = json.loads((self._folder / "table.json").read_text(encoding="utf-8"))["files"]
         line = int(mapped(self._folder / "lines")[item])
-        file, unit = files[line >> FILE_SHIFT]
+        file, unit = self._files[line >> FILE_SHIFT]
         return Place(file, line & (1 << FILE_SHIFT) - 1, unit)
+
+    @cached_property
+    def _files(self) -> list[tuple[str, str]]:
+        table = json.loads((self._folder / "table.json").read_text(encoding="utf-8"))
+        return [(file, unit) for file, unit in table["files"]]
 
     def drop_repeated(self, told: Callable[[Place, Place], None] | None) -> None:
         """Leave out items whose key an earlier one has; a text of theirs that nobody shares goes, too.

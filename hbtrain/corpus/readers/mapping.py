@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
@@ -27,6 +27,7 @@ class Columns:
         negatives: of texts that do not answer it: a text, or a list of them.
         id: rows with one id ask one question; None: rows with one text do.
         passage_id: rows with one passage id share a passage; None: rows with one text do.
+        where: values, as text, that columns must have; other records are none of the source's rows.
     """
 
     query: Mapping[str, str]
@@ -34,6 +35,7 @@ class Columns:
     negatives: Mapping[str, str]
     id: str | None = None
     passage_id: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -43,7 +45,7 @@ class Columns:
         """The columns that are read, without what is inside them."""
         paths = [*self.query.values(), *self.passage.values(), *self.negatives.values(), self.id, self.passage_id]
         parts = [part for path in paths if path for part in path.split("+")]
-        return list(dict.fromkeys(part.split(".")[0] for part in parts))
+        return list(dict.fromkeys(part.split(".")[0] for part in (*parts, *self.where)))
 
 
 def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
@@ -63,6 +65,18 @@ def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
     return columns
 
 
+def parse_where(pairs: Sequence[str]) -> dict[str, str]:
+    """`COLUMN=VALUE` from the command line.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    for pair in pairs:
+        if not pair.partition("=")[1] or pair.startswith("="):
+            raise ConfigError(f"--where {pair}: must be COLUMN=VALUE, such as label=1")
+    return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
+
+
 class _BadError(Exception):
     """A record that gives no row: reason and detail."""
 
@@ -79,6 +93,8 @@ class MappedReader(InlineReader):
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
         """A row for each record; a language whose column is empty is one that the row lacks."""
         for record, place in self.records(drops):
+            if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
+                continue
             try:
                 row = self._row(record)
             except _BadError as error:
