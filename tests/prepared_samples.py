@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,12 @@ class Row(NamedTuple):
     negatives: tuple[dict[str, str], ...] = ()
     query_id: object = None
     passage_id: object = None
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for one example, in memory where there is such a place: an example makes and removes many files."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
 
 
 def prepared(reader, folder: Path, skip: bool = False) -> Source:

@@ -1,6 +1,5 @@
 """Sorting, finding, linking and ordering on disk, in blocks of a few numbers, against the same in memory."""
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from hbtrain.corpus.preparation import numbers
 from hbtrain.corpus.preparation.components import Components
 from hbtrain.corpus.preparation.keys import KeyIndex
 from hbtrain.corpus.preparation.order import write_order
+from tests.prepared_samples import scratch
 
 LAW = settings(deadline=None, max_examples=40)
 SMALL = st.integers(0, 9)
@@ -35,7 +35,7 @@ def in_blocks(*arrays, size=3):
 def test_sorted_blocks_are_a_stable_sort_and_keep_keys_together(keys, bound):
     keys = np.array(keys, np.int64)
     values = np.arange(len(keys))
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         found = list(numbers.sorted_blocks(in_blocks(keys, values), len(keys), bound, Path(name) / "sorting"))
         assert not list(Path(name).iterdir())
     order = np.argsort(keys, kind="stable")
@@ -50,7 +50,7 @@ def test_sorted_blocks_are_a_stable_sort_and_keep_keys_together(keys, bound):
 )
 @LAW
 def test_a_key_has_its_first_number(known, asked):
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         keys = np.array(known, np.int64)
         pairs = in_blocks(keys, np.arange(len(keys)) + 7)
         index = KeyIndex.build(pairs, len(keys), Path(name) / "index")
@@ -63,7 +63,7 @@ def test_a_key_has_its_first_number(known, asked):
 @LAW
 def test_components_are_those_of_the_whole_graph(extra, edges):
     nodes = 10 + extra
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         components = Components(Path(name) / "components", nodes)
         for a, b in in_blocks(*np.array(edges, np.int64).reshape(-1, 2).T) if edges else []:
             components.link(a, b)
@@ -80,7 +80,7 @@ def test_components_are_those_of_the_whole_graph(extra, edges):
 @LAW
 def test_the_order_is_that_of_conflicts(pairs):
     query, passage = np.array(pairs, np.int64).T
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         target = Path(name) / "order.npy"
         classes = write_order(lambda: iter(in_blocks(query, passage)), len(pairs), 8, 8, Path(name) / "work", target)
         cluster = clusters(query, passage)

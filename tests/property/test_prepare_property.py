@@ -3,7 +3,6 @@
 import csv
 import gzip
 import json
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +20,7 @@ from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader
 from hbtrain.corpus.readers.pages import PagesReader
 from hbtrain.corpus.readers.parallel import ParallelReader
 from hbtrain.corpus.readers.squad import SquadReader
-from tests.prepared_samples import Row, check_rows, prepared
+from tests.prepared_samples import Row, check_rows, prepared, scratch
 
 LANGUAGES = ("de", "en", "zh")
 NAMES = {"de": "german", "en": "english", "zh": "chinese"}
@@ -62,7 +61,7 @@ def with_ids(rows, query_labels, passage_labels):
 @given(st.lists(st.tuples(MULTILINGUAL, MULTILINGUAL, st.lists(MULTILINGUAL, max_size=2)), min_size=1, max_size=9))
 @LAW
 def test_parallel_rows(table):
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         folder = Path(name)
         lines = [
             {
@@ -99,7 +98,7 @@ def test_columns(table, form):
         | {"n": negatives[0] if negatives else ""}
         for query, passage, negatives in table
     ]
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         path = Path(name) / f"table.{form}"
         write_table(path, records)
         columns = Columns({x: f"q_{x}" for x in LANGUAGES}, {x: f"p_{x}" for x in LANGUAGES}, {"en": "n"})
@@ -150,7 +149,7 @@ def squad_files(draw):
 @given(squad_files())
 @LAW
 def test_squad(files):
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         folder = Path(name)
         queries, passages = {}, {}
         for language, paragraphs in files.items():
@@ -208,7 +207,7 @@ def triples(draw):
 @LAW
 def test_mmarco(world):
     queries, rows, orders, missing = world
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         folder = Path(name) / "raw"
         (folder / "google" / "collections").mkdir(parents=True)
         for language, order in orders.items():
@@ -248,7 +247,7 @@ def judged(draw):
 def test_judged(kind, world):
     if not any(grade for _, qrels in world.values() for found in qrels.values() for grade in found.values()):
         return  # no rows, which is refused
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         folder = Path(name) / "raw"
         expected = []
         for language, (documents, qrels) in world.items():
@@ -294,7 +293,7 @@ def write_judged(folder, kind, language, documents, qrels):
 )
 @LAW
 def test_pages(world, limit):
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         folder, expected = Path(name), []
         for language, pages in sorted(world.items()):
             (folder / f"{language}.jsonl").write_text(
