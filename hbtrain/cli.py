@@ -17,6 +17,7 @@ from hbtrain.commands.evaluate import evaluate
 from hbtrain.commands.evaluate_run import evaluate_run
 from hbtrain.commands.lists import keys, recipes
 from hbtrain.commands.mine import mine
+from hbtrain.commands.prepare import prepare
 from hbtrain.commands.search import search
 from hbtrain.commands.train import train
 from hbtrain.commands.verify import verify
@@ -30,7 +31,9 @@ app = App(
     default_parameter=Parameter(negative=()),  # no --no-paper, no --empty-languages
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
-for command in (train, audit, verify, evaluate, evaluate_run, compare, search, mine, recipes, keys):
+for command in (
+    train, audit, verify, evaluate, evaluate_run, compare, search, mine, prepare, recipes, keys,
+):  # fmt: skip
     app.command(command)
 
 

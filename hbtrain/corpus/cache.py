@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -67,6 +68,16 @@ def read_manifest(folder: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise StorageError(f"the corpus cache {folder} is damaged; delete that folder and run again") from error
     return dict(manifest)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
 
 
 def _write_atomically(path: Path, text: str) -> None:

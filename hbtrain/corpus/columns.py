@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pyarrow as pa
 
 CHUNK = 4096
 """Rows a record batch; a power of two, so that a row's batch is found by a shift."""
+
+
+FORGET_EVERY = 256
+"""Texts read from a column before its pages are given back; each may hold 64 KiB."""
 
 
 class ColumnWriter:
@@ -62,14 +67,27 @@ class ColumnWriter:
 
 
 class TextColumn:
-    """A memory-mapped column."""
+    """A memory-mapped column. What was read does not stay in the process's resident memory."""
 
     def __init__(self, path: Path) -> None:
-        self._chunks = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0).chunks
+        with path.open("rb") as stream:
+            self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._chunks = pa.ipc.open_file(pa.py_buffer(self._mapping)).read_all().column(0).chunks
+        self._read = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._chunks))
 
     def get(self, rows: npt.NDArray[Any] | list[int]) -> list[str | None]:
         """The texts of `rows` (row numbers), None where the column has none."""
         shift, mask, chunks = CHUNK.bit_length() - 1, CHUNK - 1, self._chunks
         numbers = rows if isinstance(rows, list) else rows.tolist()
         # Access by scalar: Arrow's own take copies or searches all chunks, some twenty times slower for a batch.
-        return [chunks[row >> shift][row & mask].as_py() for row in numbers]
+        texts = [chunks[row >> shift][row & mask].as_py() for row in numbers]
+        self._read += len(texts)
+        if self._read >= FORGET_EVERY:
+            # Each text drags the pages around it into resident memory, in the end the whole file. They stay in the
+            # system's page cache, so that reading them again costs little.
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
+        return texts

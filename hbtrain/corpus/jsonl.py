@@ -7,15 +7,14 @@ is a list of `{lang: text}`: texts like the passage that do not answer the query
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+from hbtrain.corpus.files import raw_lines
 from hbtrain.errors import DataError
 
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
@@ -50,23 +49,18 @@ def read_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     Raises:
         DataError: the file cannot be read, or a line is not an object with allowed keys.
     """
-    try:
-        with _open(path) as stream:
-            number = 0
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    place = f"{path} line {number}"
-                    yield _record(line, place), place
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
-    except OSError as error:
-        raise DataError(f"cannot read source {path}: {error.strerror or error}") from error
+    for line, place in raw_lines(path):
+        if line.strip():
+            yield _record(line, str(place)), str(place)
 
 
-def _open(path: Path) -> BinaryIO:
-    with path.open("rb") as probe:
-        zipped = probe.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+def parse_row(line: bytes, place: str) -> ParallelRow:
+    """The row that a line holds.
+
+    Raises:
+        DataError: it holds none, with the place.
+    """
+    return _row(_record(line, place), place)
 
 
 def _record(line: bytes, place: str) -> dict[str, Any]:

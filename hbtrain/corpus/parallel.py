@@ -35,11 +35,9 @@ class ParallelCorpus:
 
     @classmethod
     def open(cls, sources: Sequence[str], cache: str | None = None) -> ParallelCorpus:
-        """Open sources by path, URI or shipped name."""
+        """Open sources by path, URI or shipped name: files of parallel JSON lines, and folders of `hbtrain prepare`."""
         root = cache_root(cache)
-        names = _names(sources)
-        paths = [source_path(source, cache) for source in sources]
-        return cls([Source.from_jsonl(path, name, root) for path, name in zip(paths, names, strict=True)])
+        return cls([_open(source_path(s, cache), name, root) for s, name in zip(sources, _names(sources), strict=True)])
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -53,10 +51,14 @@ class ParallelCorpus:
 
 
 def source_path(source: str, cache: str | None = None) -> Path:
-    """The file that `data.sources` means by a path or a shipped name; of a URI, the copy in the cache."""
+    """The file or folder that `data.sources` means by a path or a shipped name; of a URI, the copy in the cache."""
     if source in SHIPPED:
         return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
     return local_copy(place(source), cache)
+
+
+def _open(path: Path, name: str, cache: Path) -> Source:
+    return Source.from_prepared(path, name) if path.is_dir() else Source.from_jsonl(path, name, cache)
 
 
 def _names(sources: Sequence[str]) -> list[str]:

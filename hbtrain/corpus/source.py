@@ -1,26 +1,32 @@
-"""A source: parallel rows on disk, texts by (row, language, side), built from JSON lines once."""
+"""A source: parallel rows on disk, texts by (row, language, side).
+
+Its folder is one that `hbtrain prepare` has made, or one in the cache that was built from JSON lines on first sight.
+Both have text columns by side and language, and numbers by row (`SourceIndex`). In a prepared one a row refers to its
+query and passage by number (`query_of_row.npy`, `passage_of_row.npy`), a number to its text (`place.*.npy`), and
+negatives are numbers of passages; where such a file is absent, a row's number is the row, and a number's place itself.
+"""
 
 from __future__ import annotations
 
-import json
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from hbtrain.corpus.build import FORMAT, build_source, load_array
 from hbtrain.corpus.cache import built, content_digest, read_manifest
-from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
-from hbtrain.corpus.conflicts import Int64s, SizeClass, cluster_order, clusters
+from hbtrain.corpus.columns import CHUNK
+from hbtrain.corpus.conflicts import Int64s, SizeClass
 from hbtrain.corpus.index import SourceIndex
-from hbtrain.corpus.jsonl import ParallelRow, read_rows
-from hbtrain.corpus.negatives import Negatives, NegativesWriter, digest_number
+from hbtrain.corpus.jsonl import read_rows
+from hbtrain.corpus.negatives import Negatives
+from hbtrain.corpus.prepared import read_prepared
+from hbtrain.corpus.references import NegativeReferences
+from hbtrain.corpus.texts import TextTable
 from hbtrain.errors import DataError
 
 Side = Literal["query", "passage"]
-FORMAT = 2
-"""Version of the folder's layout; a new one makes new folders."""
 
 
 class Source:
@@ -31,13 +37,19 @@ class Source:
         index: what the batch plan needs of it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        manifest: dict[str, Any] = read_manifest(folder)
+    def __init__(self, folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+        """`manifest`: of the folder."""
         self.name = name
         self._folder = folder
         self._sentences: bool = manifest["sentences"]
-        self._columns: dict[str, TextColumn] = {}
-        self._negatives = Negatives(folder, manifest["negative_languages"])
+        self._tables: dict[str, TextTable | None] = {}
+        self._negatives: Negatives | NegativeReferences = (
+            NegativeReferences(folder, manifest["negatives_per_row"], lambda x: self._table("passage", x))
+            if "negatives_per_row" in manifest
+            else Negatives(folder, manifest["negative_languages"])
+        )
+        self._numbers = {side: load_array(folder, f"{side}_of_row") for side in ("query", "passage")}
+        distinct = manifest.get("distinct", {})
         classes = manifest["classes"]
         self.index = SourceIndex(
             name=name,
@@ -46,10 +58,10 @@ class Source:
             query_patterns=np.array(manifest["query_patterns"], bool),
             passage_patterns=np.array(manifest["passage_patterns"], bool),
             pattern_counts=np.array(manifest["pattern_counts"], np.int64),
-            pattern_of_row=_array(folder, "pattern_of_row"),
-            query_ids=_array(folder, "query_ids"),
-            passage_ids=_array(folder, "passage_ids"),
-            order=_array(folder, "order"),
+            pattern_of_row=load_array(folder, "pattern_of_row"),
+            query_ids=None if distinct.get("query") else self._ids("query"),
+            passage_ids=None if distinct.get("passage") else self._ids("passage"),
+            order=load_array(folder, "order"),
             classes=None if classes is None else tuple(SizeClass(*c) for c in classes),
             sentences=manifest["sentences"],
         )
@@ -63,7 +75,17 @@ class Source:
             StorageError: the cache cannot be written.
         """
         folder = cache / "sources" / f"{content_digest(path, cache)}-v{FORMAT}"
-        return cls(built(folder, lambda temporary: _build(read_rows(path), temporary, str(path))), name)
+        built(folder, lambda temporary: build_source(read_rows(path), temporary, str(path)))
+        return cls(folder, name, read_manifest(folder))
+
+    @classmethod
+    def from_prepared(cls, folder: Path, name: str) -> Source:
+        """Open a corpus of `hbtrain prepare`.
+
+        Raises:
+            DataError: it is none, is not finished, or lacks a file.
+        """
+        return cls(folder, name, read_prepared(folder))
 
     def texts(self, side: Side, rows: Int64s, languages: Sequence[str]) -> list[str]:
         """The text of each (row, language); the two have one length.
@@ -75,7 +97,7 @@ class Source:
         wanted = np.asarray(languages)
         for language in dict.fromkeys(languages):
             places = np.flatnonzero(wanted == language)
-            for place, text in zip(places.tolist(), self._column(side, language).get(rows[places]), strict=True):
+            for place, text in zip(places.tolist(), self._texts(side, language, rows[places]), strict=True):
                 found[place] = text
         for row, language, text in zip(rows, languages, found, strict=True):
             if text is None:
@@ -110,10 +132,15 @@ class Source:
         return self._negatives.ids(rows, languages, limit, turn)
 
     def every_text(self) -> Iterator[str]:
-        """All texts, both sides, all languages, negatives left out; in the order of columns and rows."""
+        """All texts, both sides, all languages, negatives of JSON lines left out; in the order of columns and rows.
+
+        A text that several rows of a prepared corpus share comes once.
+        """
         for side in ("query",) if self._sentences else ("query", "passage"):
-            for _, _, text in self._side(side):
-                yield text
+            for language in self.index.languages:
+                table = self._table(side, language)
+                if table is not None:
+                    yield from table.every_text()
 
     def queries(self) -> Iterator[tuple[int, str, str]]:
         """(row, language, text) of every query, language by language."""
@@ -123,102 +150,53 @@ class Source:
         """(row, language, text) of every passage, language by language."""
         return self._side("passage")
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The rows as JSON lines hold them, negatives left out; ids are those of the index."""
+        for start in range(0, self.index.rows, CHUNK):
+            rows = np.arange(start, min(start + CHUNK, self.index.rows))
+            query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
+            texts = {
+                side: {
+                    language: self._texts(side, language, rows)
+                    for language in self.index.languages
+                    if self._table(side, language) is not None
+                }
+                for side in ("query", "passage")
+            }
+            for at in range(len(rows)):
+                query, passage = (
+                    {language: found for language, column in columns.items() if (found := column[at]) is not None}
+                    for columns in texts.values()
+                )
+                sides = {"text": query} if self._sentences else {"query": query, "passage": passage}
+                yield {"id": str(query_ids[at]), **sides, "passage_id": str(passage_ids[at])}
+
     def _side(self, side: str) -> Iterator[tuple[int, str, str]]:
         for language in self.index.languages:
-            if not self._path(side, language).exists():
+            if self._table(side, language) is None:
                 continue
-            column = self._column(side, language)
             for start in range(0, self.index.rows, CHUNK):
-                rows = range(start, min(start + CHUNK, self.index.rows))
-                for row, text in zip(rows, column.get(list(rows)), strict=True):
+                rows = np.arange(start, min(start + CHUNK, self.index.rows))
+                for row, text in zip(rows.tolist(), self._texts(side, language, rows), strict=True):
                     if text is not None:
                         yield row, language, text
 
-    def _path(self, side: str, language: str) -> Path:
-        return self._folder / f"{'query' if self._sentences else side}.{language}.arrow"
+    def _texts(self, side: str, language: str, rows: Int64s) -> list[str | None]:
+        table = self._table(side, language)
+        if table is None:
+            raise DataError(f"source {self.name} has no {side} in {language}")
+        numbers = self._numbers["query" if self._sentences else side]
+        return table.get(rows if numbers is None else numbers[rows])
 
-    def _column(self, side: str, language: str) -> TextColumn:
-        path = self._path(side, language)
-        column = self._columns.get(path.name)
-        if column is None:
-            if not path.exists():
-                raise DataError(f"source {self.name} has no {side} in {language}")
-            column = self._columns[path.name] = TextColumn(path)
-        return column
+    def _table(self, side: str, language: str) -> TextTable | None:
+        """The texts of a side in a language; None where the source has none."""
+        name = "query" if self._sentences else side
+        key = f"{name}.{language}"
+        if key not in self._tables:
+            there = (self._folder / f"{key}.arrow").exists()
+            self._tables[key] = TextTable(self._folder, name, language) if there else None
+        return self._tables[key]
 
-
-def _array(folder: Path, name: str) -> Any:
-    path = folder / f"{name}.npy"
-    return np.load(path, mmap_mode="r") if path.exists() else None
-
-
-def _build(rows: Iterator[ParallelRow], folder: Path, place: str) -> None:
-    """Stream `rows` into `folder`: texts go to disk, a few numbers a row stay in memory until the end."""
-    writer, negatives = ColumnWriter(folder), NegativesWriter(folder)
-    languages: dict[str, int] = {}
-    patterns: dict[tuple[int, int], int] = {}
-    query_ids, passage_ids, pattern_of_row = array("q"), array("q"), array("I")
-    sentences: bool | None = None
-    for row in rows:
-        form = row.passage is row.query
-        sentences = form if sentences is None else sentences
-        if form != sentences:
-            raise DataError(
-                f"{place}: row {row.id!r} differs from those before it: text, or query and passage, not both"
-            )
-        values = {f"query.{language}": text for language, text in row.query.items()}
-        if not sentences:
-            values |= {f"passage.{language}": text for language, text in row.passage.items()}
-        writer.append(values)
-        negatives.append(len(query_ids), row.negatives)
-        key = (_bits(row.query, languages), _bits(row.passage, languages))
-        pattern_of_row.append(patterns.setdefault(key, len(patterns)))
-        query_ids.append(digest_number(row.id))
-        passage_ids.append(digest_number(row.passage_id))
-    writer.close()
-    if not query_ids:
-        raise DataError(f"source {place} holds no rows")
-    manifest: dict[str, Any] = {"rows": len(query_ids), "sentences": sentences}
-    manifest |= _save_patterns(folder, languages, patterns, pattern_of_row)
-    manifest |= _save_conflicts(folder, np.array(query_ids, np.int64), np.array(passage_ids, np.int64))
-    saved_ids = _array(folder, "passage_ids")
-    manifest["negative_languages"] = negatives.close(
-        sorted(folder.glob("query.*.arrow" if sentences else "passage.*.arrow")),
-        lambda numbers: numbers if saved_ids is None else saved_ids[numbers],
-        len(query_ids),
-    )
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def _bits(texts: dict[str, str], languages: dict[str, int]) -> int:
-    bits = 0
-    for language in texts:
-        bits |= 1 << languages.setdefault(language, len(languages))
-    return bits
-
-
-def _save_patterns(
-    folder: Path, languages: dict[str, int], patterns: dict[tuple[int, int], int], pattern_of_row: array[int]
-) -> dict[str, Any]:
-    names = sorted(languages)
-    codes = np.array(pattern_of_row, np.uint32)
-    if len(patterns) > 1:
-        np.save(folder / "pattern_of_row.npy", codes.astype(np.uint16) if len(patterns) < 2**16 else codes)
-    return {
-        "languages": names,
-        "query_patterns": [[bool(query >> languages[name] & 1) for name in names] for query, _ in patterns],
-        "passage_patterns": [[bool(passage >> languages[name] & 1) for name in names] for _, passage in patterns],
-        "pattern_counts": np.bincount(codes, minlength=len(patterns)).tolist(),
-    }
-
-
-def _save_conflicts(folder: Path, query_ids: Int64s, passage_ids: Int64s) -> dict[str, Any]:
-    for name, ids in (("query_ids", query_ids), ("passage_ids", passage_ids)):
-        if len(np.unique(ids)) < len(ids):
-            np.save(folder / f"{name}.npy", ids)
-    cluster = clusters(query_ids, passage_ids)
-    if len(np.unique(cluster)) == len(cluster):
-        return {"classes": None}
-    order, classes = cluster_order(np.arange(len(cluster), dtype=np.int64), cluster, passage_ids)
-    np.save(folder / "order.npy", order)
-    return {"classes": [(c.size, c.clusters, c.start) for c in classes]}
+    def _ids(self, side: str) -> Any:
+        ids = load_array(self._folder, f"{side}_ids")
+        return self._numbers[side] if ids is None else ids

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from hbtrain.corpus import ParallelCorpus, source_path
+from hbtrain.corpus import ParallelCorpus, Source, source_path
 from hbtrain.corpus.jsonl import read_records
 from hbtrain.errors import DataError, StorageError
 from hbtrain.retrieval.mining import Miner
@@ -44,10 +44,10 @@ def write_mined(miner: Miner, corpus: ParallelCorpus, sources: Sequence[str], st
     summary = MiningSummary()
     for source, name in zip(corpus.sources.values(), sources, strict=True):
         prefix = f"{source.name}/" if len(sources) > 1 else ""
-        for read, mined in zip_longest(read_records(source_path(name)), miner.rows(source)):
+        for read, mined in zip_longest(_records(source, source_path(name)), miner.rows(source)):
             if read is None or mined is None:
                 raise DataError(f"source {name} changed while it was mined; run again")
-            record = _with_negatives(read[0], mined.negatives, prefix)
+            record = _with_negatives(read, mined.negatives, prefix)
             stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             summary.rows += 1
             summary.negatives += len(mined.negatives)
@@ -106,6 +106,10 @@ def atomic_output(path: Path) -> Iterator[BinaryIO]:
 
 def _unwritable(path: Place, error: OSError) -> StorageError:
     return StorageError(f"--output {path} cannot be written: {error.strerror or error}")
+
+
+def _records(source: Source, path: Path) -> Iterator[dict[str, Any]]:
+    return source.records() if path.is_dir() else (record for record, _ in read_records(path))
 
 
 def _with_negatives(record: dict[str, Any], negatives: list[dict[str, str]], prefix: str) -> dict[str, Any]:

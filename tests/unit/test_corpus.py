@@ -128,7 +128,7 @@ def test_garbage_and_absence(cache, tmp_path):
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="broken gzip"):
         open_one(tmp_path / "cut.jsonl.gz")
-    with pytest.raises(DataError, match="not a file"):
+    with pytest.raises(DataError, match="is a folder without manifest.json"):
         open_one(tmp_path)
 
 

@@ -20,13 +20,13 @@ import numpy.typing as npt
 
 from hbtrain.corpus.cache import built, content_digest, read_manifest
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
+from hbtrain.corpus.document import read_document
+from hbtrain.corpus.files import json_lines
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.errors import DataError
-from hbtrain.evaluation.readers.files import json_lines
 
 FORMAT = 1
 """Version of the folder's layout; a new one makes new folders."""
-ID_KEYS = ("docid", "_id", "id")
 
 
 class StoredTexts(Sequence[str]):
@@ -100,7 +100,7 @@ def _convert(files: Sequence[Path], folder: Path) -> None:
     writer, numbers = ColumnWriter(folder), array("q")
     for path in files:
         for record, place in json_lines(path):
-            identifier, text = _document(record, place)
+            identifier, text = read_document(record, place)
             writer.append({"id": identifier, "text": text})
             numbers.append(digest_number(identifier))
     writer.close()
@@ -118,14 +118,3 @@ def _convert(files: Sequence[Path], folder: Path) -> None:
     np.save(folder / "digests.npy", digests[rows])
     np.save(folder / "rows.npy", rows)
     (folder / "manifest.json").write_text(json.dumps({"rows": len(numbers)}), encoding="utf-8")
-
-
-def _document(record: dict[str, Any], place: str) -> tuple[str, str]:
-    """Id and text."""
-    identifier = next((record[key] for key in ID_KEYS if key in record), None)
-    if not isinstance(identifier, str | int) or isinstance(identifier, bool) or identifier == "":
-        raise DataError(f"{place}: a document needs an id under {', '.join(ID_KEYS)}, not {identifier!r}")
-    title, text = record.get("title") or "", record.get("contents", record.get("text"))
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise DataError(f"{place}: document {identifier} needs its text under text (or contents), and title as text")
-    return str(identifier), f"{title} {text}".strip()

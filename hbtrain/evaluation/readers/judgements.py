@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hbtrain.corpus.files import numbered_lines
 from hbtrain.errors import DataError
 from hbtrain.evaluation.collection import Collection
 from hbtrain.evaluation.readers.documents import Documents
-from hbtrain.evaluation.readers.files import numbered_lines
 
 SHOWN = 3
 """Ids that a message names."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from hbtrain.corpus.readers.mr_tydi import CODES
 from hbtrain.errors import DataError
 from hbtrain.evaluation.collection import Collection
 from hbtrain.evaluation.pool import Benchmark, choose_languages
@@ -18,19 +19,6 @@ from hbtrain.evaluation.readers.documents import open_documents
 from hbtrain.evaluation.readers.files import found_below, one_of
 from hbtrain.evaluation.readers.judgements import judged_collection, read_qrels, read_topics
 
-CODES = {
-    "arabic": "ar",
-    "bengali": "bn",
-    "english": "en",
-    "finnish": "fi",
-    "indonesian": "id",
-    "japanese": "ja",
-    "korean": "ko",
-    "russian": "ru",
-    "swahili": "sw",
-    "telugu": "te",
-    "thai": "th",
-}
 _FOLDER = re.compile(r"mrtydi-v[\d.]+-(" + "|".join(CODES) + ")")
 
 

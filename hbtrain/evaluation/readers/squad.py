@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hbtrain.corpus.files import json_document
 from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.errors import DataError
 from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble, choose_languages
-from hbtrain.evaluation.readers.files import json_document
 
 
 class Question(NamedTuple):

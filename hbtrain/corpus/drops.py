@@ -1,0 +1,55 @@
+"""What cannot be used of a source: the first is an error, or each is listed, counted and passed over."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from hbtrain.corpus.files import Place
+from hbtrain.errors import DataError
+
+FLAG = "--skip-bad-rows"
+
+
+class Drops:
+    """Bad rows of a part.
+
+    Attributes:
+        counts: dropped rows by reason.
+    """
+
+    def __init__(self, skip: bool, path: Path | None) -> None:
+        """`skip`: list them in `path` (nowhere, if None) instead of raising."""
+        self.counts: Counter[str] = Counter()
+        self._skip = skip
+        self._stream: TextIO | None = path.open("w", encoding="utf-8") if path is not None else None
+
+    @classmethod
+    def silent(cls) -> Drops:
+        """Passes over what an earlier reading has told of."""
+        return cls(True, None)
+
+    def bad(self, place: Place, reason: str, detail: str = "") -> None:
+        """A row that cannot be used; `reason` is one of few, by which rows are counted, `detail` this row's own.
+
+        Raises:
+            DataError: unless bad rows are skipped.
+        """
+        if not self._skip:
+            raise DataError(f"{place}: {reason}{detail}; mend it, or pass over such rows with {FLAG}")
+        self.counts[reason] += 1
+        if self._stream is not None:
+            record = {"file": place.file, place.unit: place.number, "reason": f"{reason}{detail}"}
+            self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def __enter__(self) -> Drops:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()

@@ -1,0 +1,226 @@
+"""Input files, plain or gzip, here or remote: lines with their places, JSON lines, a whole JSON document.
+
+A path is a local one or a URL that pyarrow or fsspec knows: `s3://`, `gs://`, `hf://`, `https://`, `file://`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from hbtrain.errors import ConfigError, DataError
+
+ARROW_SCHEMES = ("s3", "gs", "gcs")
+"""Read by pyarrow itself; fsspec would need a package for each."""
+DEPTH = 4
+"""Levels of a folder in which files are looked for."""
+
+
+class Place(NamedTuple):
+    """Where something stands in an input, for messages: `en.tsv line 7`."""
+
+    file: str
+    number: int
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.unit} {self.number}"
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is a URL."""
+    return "://" in str(path)
+
+
+@contextmanager
+def open_plain(path: str | Path) -> Iterator[BinaryIO]:
+    """The bytes of a file as they are.
+
+    Raises:
+        DataError: it cannot be read.
+        ConfigError: a URL of a kind that is not known here.
+    """
+    try:
+        if is_remote(path):
+            filesystem, inside = remote(str(path))
+            with filesystem.open(inside, "rb") as stream:
+                yield stream
+        else:
+            with Path(path).open("rb") as stream:
+                yield stream
+    except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def open_unzipped(path: str | Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unzipped if it is a gzip file.
+
+    Raises:
+        DataError: it cannot be read, or is a gzip file that breaks off.
+    """
+    try:
+        with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a broken gzip file: {error}; fetch it again") from error
+
+
+def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
+    """The lines of a file, unzipped, with their ends.
+
+    Raises:
+        DataError: the file cannot be read, or is a gzip file that breaks off.
+    """
+    number = 0
+    try:
+        with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
+            for number, line in enumerate(stream, 1):
+                yield line, Place(str(path), number)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
+
+
+def decoded(line: bytes, place: Place) -> str:
+    """A line as text without its end; a byte-order mark in front is dropped.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8 at byte {error.start}") from error
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not blank, without their ends, each with its place for messages.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
+    for line, place in raw_lines(path):
+        text = decoded(line, place)
+        if text.strip():
+            yield text, str(place)
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of a JSON-lines file, each with its place for messages.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not an object.
+    """
+    for line, place in numbered_lines(path):
+        yield json_object(line, place), place
+
+
+def json_object(line: str, place: object) -> dict[str, Any]:
+    """The object that a line holds.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{place} must be an object, not {type(record).__name__}")
+    return record
+
+
+def json_document(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        DataError: the file cannot be read, or is none.
+    """
+    with open_unzipped(path) as stream:
+        raw = stream.read()
+    try:
+        document = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; fetch it again") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is not an object at the top, but {type(document).__name__}")
+    return cast(dict[str, Any], document)
+
+
+def list_files(folder: str) -> list[str]:
+    """The files of a folder and some levels below it, sorted; each path begins with `folder`.
+
+    Raises:
+        DataError: it is not a folder, or cannot be read.
+    """
+    try:
+        if is_remote(folder):
+            filesystem, inside = remote(folder)
+            inside = inside.rstrip("/")
+            found = [str(x)[len(inside) :] for x in filesystem.find(inside, maxdepth=DEPTH)]
+            paths = [folder.rstrip("/") + x for x in found]
+        else:
+            root = Path(folder)
+            deep = (path for level in range(DEPTH) for path in root.glob("*/" * level + "*"))
+            paths = [str(path) for path in deep if path.is_file()]
+            if not root.is_dir():
+                raise DataError(f"{folder} is not a folder")
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror or error}") from error
+    if not paths:
+        raise DataError(f"{folder} holds no files")
+    return sorted(paths)
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file as it is stored.
+
+    Raises:
+        DataError: it is not there.
+    """
+    try:
+        if is_remote(path):
+            filesystem, inside = remote(path)
+            return int(filesystem.size(inside))
+        return Path(path).stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def remote(url: str) -> tuple[Any, str]:
+    """A file system with fsspec's methods, and the path of `url` in it.
+
+    Raises:
+        ConfigError: nobody here knows that kind of URL.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        if scheme in ARROW_SCHEMES:
+            from fsspec.implementations.arrow import ArrowFSWrapper
+            from pyarrow.fs import FileSystem
+
+            filesystem, inside = FileSystem.from_uri(url)
+            return ArrowFSWrapper(filesystem), inside
+        from fsspec.core import url_to_fs
+
+        return cast(tuple[Any, str], url_to_fs(url))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{url}: {scheme}:// cannot be read here: {error}") from error
+
+
+@contextmanager
+def _unzipped(plain: BinaryIO, path: str) -> Iterator[BinaryIO]:
+    zipped = plain.read(2) == b"\x1f\x8b" or path.endswith(".gz")
+    plain.seek(0)
+    if zipped:
+        with gzip.GzipFile(fileobj=plain, mode="rb") as stream:
+            yield cast(BinaryIO, stream)
+    else:
+        yield plain

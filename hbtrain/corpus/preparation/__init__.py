@@ -1,0 +1,1 @@
+"""From a reader's texts and pairs to a prepared corpus, in memory that does not grow with the rows."""

@@ -1,0 +1,71 @@
+"""What belongs together: nodes linked by pairs, which come in blocks. Kept on disk: one number a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hbtrain.corpus.conflicts import Int64s
+from hbtrain.corpus.preparation.numbers import NumberWriter, mapped, places
+
+
+class Components:
+    """Nodes 0 to n - 1 and what they are linked with; a component is known by its smallest node."""
+
+    def __init__(self, path: Path, nodes: int) -> None:
+        """`path`: a file for the numbers; it is made."""
+        self._path = path
+        self.nodes = nodes
+        self.linked = False
+        writer = NumberWriter(path)
+        for part in places(nodes):
+            writer.extend(np.arange(part.start, part.stop, dtype=np.int64))
+        writer.close()
+
+    def link(self, a: Int64s, b: Int64s) -> None:
+        """Link node a[i] with node b[i], for all i (int64 [n], int64 [n])."""
+        parent = mapped(self._path, "r+")
+        left, right = _roots(parent, a), _roots(parent, b)
+        apart = left != right
+        if not apart.any():
+            return
+        self.linked = True
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        nodes, code = np.unique(np.concatenate([left[apart], right[apart]]), return_inverse=True)
+        first, second = np.split(code, 2)
+        graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(len(nodes), len(nodes)))
+        parts, label = connected_components(graph, directed=False)
+        smallest = np.full(parts, np.iinfo(np.int64).max)
+        np.minimum.at(smallest, label, nodes)
+        parent[nodes] = smallest[label]  # never upwards, so that no circle arises
+
+    def link_equal(self, sorted_pairs: Iterable[tuple[Int64s, Int64s]]) -> None:
+        """Link nodes that have one key: (keys, nodes) as `sorted_blocks` gives them."""
+        for keys, nodes in sorted_pairs:
+            first = np.flatnonzero(np.diff(keys, prepend=-1))
+            run = np.repeat(first, np.diff(first, append=len(keys)))
+            self.link(nodes[run], nodes)
+
+    def of(self, nodes: Int64s) -> Int64s:
+        """int64 [n]: the smallest node of each one's component."""
+        return _roots(mapped(self._path, "r+"), nodes)
+
+    def blocks(self) -> Iterator[Int64s]:
+        """The same of all nodes, in blocks."""
+        for part in places(self.nodes):
+            yield self.of(np.arange(part.start, part.stop, dtype=np.int64))
+
+
+def _roots(parent: Int64s, nodes: Int64s) -> Int64s:
+    roots = np.asarray(parent[nodes], np.int64)
+    while True:
+        above = np.asarray(parent[roots], np.int64)
+        if np.array_equal(above, roots):
+            break
+        roots = above
+    parent[nodes] = roots  # shorter ways for those who ask next
+    return roots

@@ -1,0 +1,79 @@
+"""`prepare`: a raw source becomes a corpus on disk; interrupted at any point, the same call goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hbtrain.corpus.files import file_size, is_remote
+from hbtrain.corpus.preparation.stages import Preparation
+from hbtrain.corpus.preparation.staging import clear_leftovers, staging_of, unwritable
+from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared
+from hbtrain.corpus.readers.items import Reader
+from hbtrain.errors import StorageError
+
+Progress = Callable[[str, int], None]
+"""Called with what is being done and how much of it is."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus that is whole.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it holds.
+        fresh: whether this call has written it; else it was there.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress: Progress | None = None) -> Prepared:
+    """Make the corpus of `reader` in the folder `output`; where it is already, nothing is done.
+
+    Args:
+        reader: the raw source.
+        output: a folder that is not there, is empty, or holds this very corpus.
+        skip_bad_rows: list them in `drops.jsonl` instead of raising at the first.
+        progress: told of what is done.
+
+    Raises:
+        DataError: a bad row or a broken file, with its place; a source without rows.
+        StorageError: the folder holds something else, is being written by another process, or cannot be written.
+    """
+    output = output.expanduser()
+    request = {
+        "reader": reader.kind,
+        "options": reader.options,
+        "skip_bad_rows": skip_bad_rows,
+        "inputs": [{"path": path, "bytes": file_size(path)} for path in reader.inputs],
+    }
+    if there := _there(output, request):
+        clear_leftovers(output)
+        return Prepared(output, there, fresh=False)
+    changed = [None if is_remote(path) else Path(path).stat().st_mtime_ns for path in reader.inputs]
+    with staging_of(output, request | {"format": FORMAT, "changed": changed}) as staging:
+        corpus = Preparation(reader, staging, skip_bad_rows, progress or (lambda what, done: None)).run(request)
+        manifest = read_prepared(corpus)
+        staging.finish(corpus, output)
+    return Prepared(output, manifest, fresh=True)
+
+
+def _there(output: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the corpus that is there already; None if nothing is."""
+    try:
+        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+            return None
+    except OSError as error:
+        raise unwritable(output, error) from error
+    if not (output / MANIFEST).is_file():
+        raise StorageError(f"{output} is there and holds no prepared corpus; give another --output")
+    manifest = read_prepared(output)
+    if {key: manifest.get(key) for key in request} != request:
+        raise StorageError(f"{output} holds a corpus of other inputs or options; give another --output, or delete it")
+    return manifest

@@ -1,0 +1,73 @@
+"""The manifest of a prepared corpus: what is in it, where it came from, and the checksum of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hbtrain.corpus.cache import write_whole
+from hbtrain.errors import DataError, StorageError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""Version of the folder's layout."""
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write the manifest of the files that `folder` holds."""
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in sorted(folder.iterdir())}
+    text = json.dumps({"prepared": FORMAT} | content | {"files": files}, indent=1, ensure_ascii=False)
+    write_whole(folder / MANIFEST, text + "\n")
+
+
+def read_prepared(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared corpus, whose files are there in their size.
+
+    Raises:
+        DataError: it is none, is not finished, is of another version, or lacks a file.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if folder.with_name(f"{folder.name}.preparing").is_dir():
+            raise DataError(f"source {folder} is not finished: run its `hbtrain prepare` again, it goes on")
+        raise DataError(f"source {folder} is a folder without {MANIFEST}, so no corpus of `hbtrain prepare`")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"source {folder}: {MANIFEST} is damaged; prepare the corpus again") from error
+    if manifest.get("prepared") != FORMAT:
+        raise DataError(f"source {folder} is of format {manifest.get('prepared')}, this version reads {FORMAT}")
+    for name, told in files.items():
+        there = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if there != told["bytes"]:
+            raise DataError(
+                f"source {folder}: {name} has {there if there is not None else 'no'} bytes, the manifest says "
+                f"{told['bytes']}; copy the corpus again, or prepare it again"
+            )
+    return manifest
+
+
+def check_files(folder: Path) -> int:
+    """Read every file of a prepared corpus and hold it against its checksum; returns their number.
+
+    Raises:
+        DataError: see `read_prepared`, and where a checksum differs.
+        StorageError: a file cannot be read.
+    """
+    files = read_prepared(folder)["files"]
+    for name, told in files.items():
+        try:
+            found = _digest(folder / name)
+        except OSError as error:
+            raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
+        if found != told["sha256"]:
+            raise DataError(f"source {folder}: {name} is not what was written; copy or prepare the corpus again")
+    return len(files)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Readers of raw sources for `hbtrain prepare`, one file a form."""

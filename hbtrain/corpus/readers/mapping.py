@@ -1,0 +1,165 @@
+"""Rows made of a record's columns: which column is the query in which language, and so on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hbtrain.corpus.drops import Drops
+from hbtrain.corpus.files import Place
+from hbtrain.corpus.jsonl import LANGUAGE, ParallelRow
+from hbtrain.corpus.readers.inline import InlineReader
+from hbtrain.errors import ConfigError
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns by language. A column is a name, or a path into it: `answers.text.0`; several with a blank between:
+    `title+text`. A name on a list is taken of each of its elements.
+
+    Attributes:
+        query: of the question.
+        passage: of its passage; texts that stand there in several rows are one passage.
+        negatives: of texts that do not answer it: a text, or a list of them.
+        id: rows with one id ask one question; None: rows with one text do.
+        passage_id: rows with one passage id share a passage; None: rows with one text do.
+        where: values, as text, that columns must have; other records are none of the source's rows.
+    """
+
+    query: Mapping[str, str]
+    passage: Mapping[str, str]
+    negatives: Mapping[str, str]
+    id: str | None = None
+    passage_id: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def names(self) -> list[str]:
+        """The columns that are read, without what is inside them."""
+        paths = [*self.query.values(), *self.passage.values(), *self.negatives.values(), self.id, self.passage_id]
+        parts = [part for path in paths if path for part in path.split("+")]
+        return list(dict.fromkeys(part.split(".")[0] for part in (*parts, *self.where)))
+
+
+def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
+    """`LANGUAGE=COLUMN` from the command line.
+
+    Raises:
+        ConfigError: one is not of that form, or a language comes twice.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        language, equals, column = pair.partition("=")
+        if not equals or not column or not LANGUAGE.fullmatch(language):
+            raise ConfigError(f"{flag} {pair}: must be LANGUAGE=COLUMN, such as en=question")
+        if language in columns:
+            raise ConfigError(f"{flag} {pair}: {language} has the column {columns[language]} already")
+        columns[language] = column
+    return columns
+
+
+def parse_where(pairs: Sequence[str]) -> dict[str, str]:
+    """`COLUMN=VALUE` from the command line.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    for pair in pairs:
+        if not pair.partition("=")[1] or pair.startswith("="):
+            raise ConfigError(f"--where {pair}: must be COLUMN=VALUE, such as label=1")
+    return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
+
+
+class _BadError(Exception):
+    """A record that gives no row: reason and detail."""
+
+
+class MappedReader(InlineReader):
+    """A reader of records."""
+
+    columns: Columns
+
+    @abstractmethod
+    def records(self, drops: Drops) -> Iterator[tuple[Record, Place]]:
+        """The records with their places; each has the columns asked for."""
+
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+        """A row for each record; a language whose column is empty is one that the row lacks."""
+        for record, place in self.records(drops):
+            if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
+                continue
+            try:
+                row = self._row(record)
+            except _BadError as error:
+                drops.bad(place, *error.args)
+                continue
+            yield row, place
+
+    def _row(self, record: Record) -> ParallelRow:
+        columns = self.columns
+        query, passage = _texts(record, columns.query), _texts(record, columns.passage)
+        if not query:
+            raise _BadError("an empty text", f" (query: {_listed(columns.query)})")
+        if not passage:
+            raise _BadError("an empty text", f" (passage: {_listed(columns.passage)})")
+        negatives = [
+            {language: text}
+            for language, column in columns.negatives.items()
+            for text in _negatives(record, column)
+            if text.strip()
+        ]
+        return ParallelRow(_id(record, columns.id), query, passage, _id(record, columns.passage_id), negatives)
+
+
+def _texts(record: Record, columns: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for language, column in columns.items():
+        parts = [value for part in column.split("+") if (value := _inside(record, part)) is not None]
+        for value in parts:
+            if not isinstance(value, str):
+                raise _BadError("a column that holds no text", f" ({column} holds {type(value).__name__})")
+        text = " ".join(part for part in parts if part.strip())
+        if text:
+            found[language] = text
+    return found
+
+
+def _negatives(record: Record, column: str) -> list[str]:
+    value = _inside(record, column)
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise _BadError("a column that holds no text", f" ({column}: a text or a list of texts is expected)")
+    return texts
+
+
+def _id(record: Record, column: str | None) -> str:
+    if column is None:
+        return ""
+    value = _inside(record, column)
+    if not isinstance(value, str | int) or value == "":
+        raise _BadError("a row without an id", f" ({column} is {value!r})")
+    return str(value)
+
+
+def _inside(value: Any, path: str) -> Any:
+    """What a path leads to; None where it leads nowhere."""
+    for name in path.split("."):
+        if isinstance(value, list):
+            if name.isdigit():
+                value = value[int(name)] if int(name) < len(value) else None
+            else:
+                value = [element.get(name) if isinstance(element, Mapping) else None for element in value]
+        else:
+            value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(columns.values())
