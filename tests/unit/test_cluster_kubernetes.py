@@ -139,7 +139,7 @@ def test_addresses_are_those_of_services():
         (part["metadata"]["name"], str(port["port"])) for part in of_kind("Service") for port in part["spec"]["ports"]
     }
     text = "".join(path.read_text() for path in FOLDER.glob("*.yaml"))
-    named = re.findall(r'value: "(?:http|postgresql)://(?:[^@"]*@)?([\w.-]+):(\d+)', text)
+    named = re.findall(r'value: "(?:http|postgresql\+psycopg2)://(?:[^@"]*@)?([\w.-]+):(\d+)', text)
     assert set(named) == known
 
 
