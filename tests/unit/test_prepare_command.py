@@ -16,7 +16,9 @@ from hbtrain.corpus import ParallelCorpus, source_path
 from hbtrain.corpus.files import file_size, list_files, numbered_lines
 from hbtrain.errors import ConfigError, DataError
 from tests.unit.judged_samples import miracl
-from tests.unit.test_readers_ids import mmarco
+from tests.unit.test_readers_ids import PASSAGES, mmarco
+
+LONG = {"de": "german", "en": "english"}
 
 
 @pytest.fixture
@@ -212,3 +214,26 @@ def test_help_is_there_at_once():
     program = "import sys; from hbtrain import cli; print({'pyarrow', 'numpy', 'datasets'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True).stdout
     assert out.strip() == "set()"
+
+
+def test_training_is_fed_from_a_prepared_corpus(hbtrain, tmp_path):
+    """Queries, passages and hard negatives of a batch, and who is whom among its candidates."""
+    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.training.feed import Feed
+
+    mmarco(tmp_path / "raw")
+    assert hbtrain("prepare", "mmarco", "raw", "--output", "corpus")[0] == 0
+    changes = {"data.sources": ["corpus"], "data.validation": None, "batching.global_batch_size": 3}
+    config = load_config("quickstart", {**changes, "loss.hard_negatives": 1, "resources.workers": 1})
+    corpus = ParallelCorpus.from_config(config)
+    encoder = Encoder.build(config.encoder, corpus.every_text, 0)
+    work = Feed(BatchPlan.over(corpus, config), corpus, encoder, config, 0, 1).work(0)
+    assert work.sizes.negatives == [3]
+    rows = work.batch.rows.tolist()
+    candidates = [["10", "10", "2"][row] for row in rows] + [["2", "30", "10"][row] for row in rows]
+    found = dict(zip(candidates, work.ids.candidate_C.tolist(), strict=True))
+    assert [found[x] for x in candidates] == work.ids.candidate_C.tolist()
+    assert len(set(found.values())) == 3
+    texts = [f"{PASSAGES[x]} ({LONG[y]})" for x, y in zip(candidates[3:], work.batch.passage_languages, strict=True)]
+    expected = encoder.tokenize(texts, "passage")
+    assert work.sides[2]["input_ids"].tolist() == expected["input_ids"].tolist()

@@ -13,7 +13,7 @@ import numpy as np
 
 from hbtrain.corpus.conflicts import Int64s
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 """Numbers handled at one time."""
 MOST_BUCKETS = 256
 """Files that sorting keeps open."""

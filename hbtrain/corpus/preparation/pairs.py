@@ -16,7 +16,7 @@ from hbtrain.corpus.preparation.keys import KeyIndex
 from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count
 from hbtrain.corpus.readers.items import PairItem
 
-BLOCK_PAIRS = 1 << 16
+BLOCK_PAIRS = 1 << 15
 Find = Callable[[Int64s], Int64s]
 """Numbers by the digests of keys, -1 where there is none."""
 FILES = ("queries", "passages", "negatives", "negative_counts", "query_ids", "passage_ids")

@@ -29,6 +29,8 @@ from hbtrain.corpus.preparation.texts import write_texts
 from hbtrain.corpus.readers.items import Part, Reader
 from hbtrain.errors import DataError
 
+SHOWN = 3
+"""Inputs that a message names."""
 Tables = dict[str, Table]
 """By language, in the order of the alphabet."""
 
@@ -52,7 +54,7 @@ class Preparation:
         passage_tables = tables["query" if self._reader.sentences else "passage"]
         rows = self._rows(queries, passages)
         if not len(rows):
-            raise DataError(f"the source holds no rows ({', '.join(self._reader.inputs[:3])})")
+            raise DataError(f"the source holds no rows ({self._inputs})")
         distinct = self._staging.stage("ids", lambda folder: self._ids(folder, rows, queries, passages))
         order = self._staging.stage("order", lambda folder: self._order(folder, rows, queries, passages))
         patterns = self._staging.stage(
@@ -96,8 +98,12 @@ class Preparation:
                 found[side][language] = self._staging.path(name) / table
         for side in ("query",) if self._reader.sentences else ("query", "passage"):
             if not found[side]:
-                raise DataError(f"the source holds no {side} texts ({', '.join(self._reader.inputs[:3])})")
+                raise DataError(f"the source holds no {side} texts ({self._inputs})")
         return {side: {x: Table(paths[x]) for x in sorted(paths)} for side, paths in found.items()}
+
+    @property
+    def _inputs(self) -> str:
+        return ", ".join(self._reader.inputs[:SHOWN]) or self._reader.kind
 
     def _part(self, part: Part, folder: Path) -> dict[str, Any]:
         with Drops(self._skip, folder / DROPS) as drops:
