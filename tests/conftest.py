@@ -54,6 +54,27 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def hbtrain(monkeypatch, capsys, tmp_path, cache):
+    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
+    from hbtrain import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint():
     """A real S3-compatible server, for all tests of this session."""

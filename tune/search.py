@@ -26,16 +26,8 @@ class _Search(BaseModel):
     """Of what is drawn; the trials' own seed is the recipe's."""
 
 
-class Asha(_Search):
-    """A sampler (TPE) proposes values; at each rung only the best part of the trials goes on (arXiv 1810.05934)."""
-
-    method: Literal["asha"]
-    trials: PositiveInt = 12
+class _ByOneScore(_Search):
     objective: str = "multi/map"
-    rungs: PositiveInt | tuple[PositiveInt, ...] = 3
-    """How many, the whole training included, each `reduction` times as long as the one before; or their steps."""
-    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
-    """One in how many trials goes on at a rung."""
 
     @field_validator("objective")
     @classmethod
@@ -46,6 +38,17 @@ class Asha(_Search):
     def objectives(self) -> tuple[str, ...]:
         """The one objective."""
         return (self.objective,)
+
+
+class Asha(_ByOneScore):
+    """A sampler (TPE) proposes values; at each rung only the best part of the trials goes on (arXiv 1810.05934)."""
+
+    method: Literal["asha"]
+    trials: PositiveInt = 12
+    rungs: PositiveInt | tuple[PositiveInt, ...] = 3
+    """How many, the whole training included, each `reduction` times as long as the one before; or their steps."""
+    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
+    """One in how many trials goes on at a rung."""
 
     @property
     def summary(self) -> str:
@@ -99,13 +102,12 @@ class Pareto(_Search):
         return (steps,)
 
 
-class Pbt(_Search):
+class Pbt(_ByOneScore):
     """A population trains side by side; between segments the worst take over the best and try another alpha
     (arXiv 1711.09846)."""
 
     method: Literal["pbt"]
     population: Annotated[int, Field(ge=2)] = 4
-    objective: str = "multi/map"
     intervals: Annotated[int, Field(ge=2)] = 4
     """Segments of equal length that training is made of."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
@@ -114,16 +116,6 @@ class Pbt(_Search):
     """How often a new alpha is drawn from the whole range rather than moved by `factor`."""
     factor: Annotated[float, Field(gt=1)] = 1.2
     """What alpha is multiplied or divided by."""
-
-    @field_validator("objective")
-    @classmethod
-    def _exists(cls, value: str) -> str:
-        return _metric(value)
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """The one objective."""
-        return (self.objective,)
 
     @property
     def summary(self) -> str:

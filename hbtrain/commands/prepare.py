@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from hbtrain.commands.prepare_mapping import Many, Mapping
 from hbtrain.commands.prepare_output import Common, show_check, write_corpus
 from hbtrain.errors import ConfigError
 
-if TYPE_CHECKING:
-    from hbtrain.corpus.readers.mapping import Columns
-
 prepare = App(name="prepare", help="Turn a raw source into a corpus that data.sources takes: one command a form.")
-
-Many = Parameter(consume_multiple=True, negative=())
 
 
 @prepare.command
@@ -35,12 +31,7 @@ def parallel(files: Annotated[list[str], Many], *, common: Common) -> None:
 def columns(
     files: Annotated[list[str], Many],
     *,
-    query: Annotated[list[str], Many],
-    passage: Annotated[list[str], Many],
-    negatives: Annotated[list[str] | None, Many] = None,
-    id_column: str | None = None,
-    passage_id_column: str | None = None,
-    where: Annotated[list[str] | None, Many] = None,
+    mapping: Mapping,
     common: Common,
 ) -> None:
     """CSV, TSV, JSON lines, Parquet or Arrow files, by their columns; a row lacks languages whose columns are empty.
@@ -49,35 +40,18 @@ def columns(
     ----------
     files
         Ending in .csv, .tsv, .jsonl (also with .gz), .parquet or .arrow.
-    query
-        LANGUAGE=COLUMN of the question. A column may be a path such as answers.text.0, or a sum such as title+text.
-    passage
-        LANGUAGE=COLUMN of its passage.
-    negatives
-        LANGUAGE=COLUMN of a text, or a list of texts, that do not answer the question.
-    id_column
-        Rows with one id ask one question; without it, rows with equal questions do.
-    passage_id_column
-        Rows with one passage id share a passage; without it, rows with equal passages do.
-    where
-        COLUMN=VALUE: only records that have it, such as label=1.
     """
     from hbtrain.corpus.readers.columns import ColumnReader
 
-    mapping = _columns(query, passage, negatives, id_column, passage_id_column, where)
-    write_corpus(lambda: ColumnReader(_local(files), mapping), common)
+    columns = mapping.parsed()
+    write_corpus(lambda: ColumnReader(_local(files), columns), common)
 
 
 @prepare.command
 def huggingface(
     dataset: str,
     *,
-    query: Annotated[list[str], Many],
-    passage: Annotated[list[str], Many],
-    negatives: Annotated[list[str] | None, Many] = None,
-    id_column: str | None = None,
-    passage_id_column: str | None = None,
-    where: Annotated[list[str] | None, Many] = None,
+    mapping: Mapping,
     split: str = "train",
     config: str | None = None,
     revision: str | None = None,
@@ -89,18 +63,6 @@ def huggingface(
     ----------
     dataset
         A folder (save_to_disk, or data files), or a name on the hub.
-    query
-        LANGUAGE=COLUMN of the question. A column may be a path such as answers.text.0, or a sum such as title+text.
-    passage
-        LANGUAGE=COLUMN of its passage.
-    negatives
-        LANGUAGE=COLUMN of a text, or a list of texts, that do not answer the question.
-    id_column
-        Rows with one id ask one question; without it, rows with equal questions do.
-    passage_id_column
-        Rows with one passage id share a passage; without it, rows with equal passages do.
-    where
-        COLUMN=VALUE: only records that have it, such as label=1.
     split
         Of the dataset.
     config
@@ -110,8 +72,8 @@ def huggingface(
     """
     from hbtrain.corpus.readers.huggingface import HuggingFaceReader
 
-    mapping = _columns(query, passage, negatives, id_column, passage_id_column, where)
-    write_corpus(lambda: HuggingFaceReader(dataset, mapping, split, config, revision), common)
+    columns = mapping.parsed()
+    write_corpus(lambda: HuggingFaceReader(dataset, columns, split, config, revision), common)
 
 
 @prepare.command
@@ -245,26 +207,6 @@ def check(folder: str) -> None:
         The corpus.
     """
     show_check(folder)
-
-
-def _columns(
-    query: list[str],
-    passage: list[str],
-    negatives: list[str] | None,
-    id_column: str | None,
-    passage_id: str | None,
-    where: list[str] | None,
-) -> Columns:
-    from hbtrain.corpus.readers.mapping import Columns, parse_columns, parse_where
-
-    return Columns(
-        parse_columns(query, "--query"),
-        parse_columns(passage, "--passage"),
-        parse_columns(negatives or [], "--negatives"),
-        id_column,
-        passage_id,
-        parse_where(where or []),
-    )
 
 
 def _local(paths: list[str]) -> list[str]:

@@ -1,29 +1,8 @@
 """`hbtrain audit` as people call it."""
 
 import json
-import sys
 
 import pytest
-
-from hbtrain import cli
-
-
-@pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path, cache):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
 
 
 def test_tables_and_picture(hbtrain, tmp_path):

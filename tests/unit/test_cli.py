@@ -7,26 +7,12 @@ import time
 
 import pytest
 
-from hbtrain import cli
-
 
 @pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path, cache):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
+def hbtrain(hbtrain, monkeypatch):
+    """The command line, where nothing may start a worker."""
     monkeypatch.setattr("hbtrain.launch.run.connected", lambda *_: pytest.fail("a worker would have been started"))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+    return hbtrain
 
 
 def write(path, text):

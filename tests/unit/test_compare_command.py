@@ -3,13 +3,11 @@
 import csv
 import json
 import re
-import sys
 from html.parser import HTMLParser
 
 import pytest
 from matplotlib.image import imread
 
-from hbtrain import cli
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
 from hbtrain.comparison.paper import paper_rows
@@ -22,25 +20,6 @@ from hbtrain.tracking import Tracker, TrackingError
 from tests.unit.comparison_samples import rows_of, write_results, write_run
 
 QUICK = Method(flips=199, resamples=100)
-
-
-@pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
 
 
 @pytest.fixture

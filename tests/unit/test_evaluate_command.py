@@ -1,9 +1,8 @@
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from hbtrain import cli
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
 from tests.unit.evaluation_samples import paragraph, write_lareqa
@@ -25,26 +24,13 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HBTRAIN_CACHE", str(tmp_path / "cache"))
+def hbtrain(hbtrain, monkeypatch, tmp_path):
+    """`hbtrain evaluate` in a folder with three benchmarks, on a narrow terminal."""
     monkeypatch.setenv("COLUMNS", "80")
     write_lareqa(tmp_path / "xq", PARAGRAPHS)
     miracl(tmp_path / "mi")
     beir(tmp_path / "be")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", "evaluate", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+    return partial(hbtrain, "evaluate")
 
 
 def about():

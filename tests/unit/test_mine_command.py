@@ -2,33 +2,13 @@
 
 import gzip
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from hbtrain import cli
 from hbtrain.corpus import ParallelCorpus, source_path
 from hbtrain.modeling.encoder import Encoder
 from tests.unit.tiny_models import encoder_config
-
-
-@pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path, cache):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import fsspec
 import numpy as np
 import pytest
 
-from hbtrain import cli
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus, source_path
@@ -19,25 +18,6 @@ from tests.unit.judged_samples import miracl
 from tests.unit.test_readers_ids import PASSAGES, mmarco
 
 LONG = {"de": "german", "en": "english"}
-
-
-@pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path, cache):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
 
 
 def test_a_corpus_is_shown_checked_and_not_made_again(hbtrain, tmp_path):

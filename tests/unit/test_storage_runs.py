@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from hbtrain import cli
 from hbtrain.config import absolute_paths, load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, StorageError
@@ -29,25 +27,6 @@ from tune.space import load_space, with_flags
 @pytest.fixture
 def config(bucket, cache):
     return load_config("quickstart", {"storage": f"{bucket.uri}/runs", "tracking.uri": "sqlite:///mlflow.db"})
-
-
-@pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path):
-    """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
 
 
 def test_the_memory_of_a_run_is_in_the_bucket(config, bucket):
