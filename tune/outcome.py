@@ -11,7 +11,7 @@ from hbtrain.errors import StorageError
 from hbtrain.storage import Place, write_text
 from tune.alpha_schedule import Schedule
 from tune.points import Finished
-from tune.space import Trial
+from tune.trials import Trial
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbtrain.storage import Place
-from tune.space import SEED, Trial, short_name, shown
+from tune.space import SEED, short_name, shown
+from tune.trials import Trial
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from tune.outcome import SearchOutcome, save_outcome
 from tune.points import SCORES, Finished, Score
 from tune.report import Judged, judge
 from tune.search import check_budget, check_objectives, is_minimised
-from tune.space import Space, Trial, base_config, probes_of, shown, trials_of
+from tune.space import Space, shown
 from tune.summary import save_summary, summary_markdown, summary_tables
+from tune.trials import Trial, base_config, probes_of, trials_of
 
 
 @dataclass(frozen=True)

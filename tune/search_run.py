@@ -28,7 +28,8 @@ from tune.outcome import Member, SearchOutcome, Stopped
 from tune.points import Finished
 from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, quiet, say
 from tune.search import ALPHA, Asha, Pbt, is_minimised
-from tune.space import Space, Trial, trial_of
+from tune.space import Space
+from tune.trials import Trial, trial_of
 
 HEAD_SHARE = 0.99
 """What drivers of a population's members ask for of the head node, all together: its size limits their number."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hbtrain.config.keys import ELSEWHERE, all_keys, check_key
 from hbtrain.errors import ConfigError
 from tune.ranges import Numbers
 from tune.search import ALPHA, Pbt
-
-if TYPE_CHECKING:
-    from tune.space import Space
+from tune.space import Space
 
 STEPS = "training.steps"
 

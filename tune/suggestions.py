@@ -15,7 +15,8 @@ from tune.driving import FAILURE, KEYS, LABEL, STEP, VALUES
 from tune.ledger import Ledger, known_points
 from tune.ranges import Choices, Draw
 from tune.search import is_minimised
-from tune.space import Space, trial_of
+from tune.space import Space
+from tune.trials import trial_of
 
 RESUMED_SEED = 7919
 """Added to the seed for each point that is known: the sampler does not begin again with the numbers it had."""

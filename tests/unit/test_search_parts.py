@@ -12,8 +12,9 @@ from tune import search_run
 from tune.ledger import Ledger, known_points
 from tune.outcome import save_outcome
 from tune.population import first_alphas
-from tune.space import base_config, load_space, trial_of, with_flags
+from tune.space_file import load_space, with_flags
 from tune.suggestions import Suggestions
+from tune.trials import base_config, trial_of
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import load_benchmarks
 from tune.ranges import Choices, Numbers
 from tune.search import Asha, Pareto, Pbt, check_budget, check_objectives
-from tune.space import base_config, load_space, probes_of, trial_of, trials_of, with_flags
+from tune.space_file import load_space, with_flags
+from tune.trials import base_config, probes_of, trial_of, trials_of
 
 ASHA = {"method": "asha"}
 UNIFORM = {"batching.alpha": {"uniform": [0, 1]}}

@@ -4,7 +4,8 @@ import yaml
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError
 from tune.search import check_budget
-from tune.space import base_config, load_space, probes_of, space_names, trials_of, with_flags
+from tune.space_file import load_space, space_names, with_flags
+from tune.trials import base_config, probes_of, trials_of
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 
 from tune.curve import alpha_curve, is_curve
 from tune.points import Finished, points_of
-from tune.space import load_space, trials_of, with_flags
+from tune.space_file import load_space, with_flags
 from tune.summary import save_summary, summary_markdown, summary_tables
+from tune.trials import trials_of
 
 KEYS = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")
 
