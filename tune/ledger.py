@@ -18,11 +18,17 @@ class Ledger:
         self._file = file
 
     def points(self) -> list[dict[str, Any]]:
-        """Every point once; a line that cannot be read is passed over."""
+        """Every point once; a line that cannot be read is passed over.
+
+        Raises:
+            StorageError: the file is there, or may be, and cannot be read.
+        """
         try:
             lines = self._file.read_text(encoding="utf-8").splitlines()
-        except OSError:
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StorageError(f"cannot read {self._file}: {error.strerror or error}") from error
         points: list[dict[str, Any]] = []
         for line in lines:
             try:
