@@ -161,7 +161,7 @@ def _placed(config: Config, folder: SweepFolder, tracker: Tracker) -> Config:
 def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
     """Go on with the search, which finds in the folder what is done; keep what became of its trials."""
     assert space.search is not None
-    console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False)
+    console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False, soft_wrap=True)
     from tune.search_run import search
 
     outcome = search(space, _placed(base, folder, tracker), folder.path)
