@@ -18,6 +18,9 @@ TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multili
 MOST_DIFFERENCES = 3
 """Keys that are named in a label; where systems differ in more, they are called by their runs' names."""
 
+MOST_CHANGES = 4
+"""Of a schedule of alpha, that are shown in a label."""
+
 NO_GROUPS = "run"
 """`--group-by run`: every run is a system."""
 
@@ -125,6 +128,21 @@ def _alpha(run: Run) -> float | None:
     return float(alpha) if config.get("batching.mode") == HYBRID and isinstance(alpha, int | float) else None
 
 
+def _schedule(run: Run) -> str:
+    """Where a schedule of alpha begins and what follows, `0.3 → 0.5`; of a long one the beginning and the end."""
+    config = run.config or {}
+    given = config.get("batching.alpha")
+    prefix = "batching.alpha."
+    points = (
+        given
+        if isinstance(given, dict)
+        else {k.removeprefix(prefix): config[k] for k in config if k.startswith(prefix)}
+    )
+    values = [f"{points[step]:g}" for step in sorted(points, key=int)]
+    changes = [value for i, value in enumerate(values) if values[i - 1 : i] != [value]]
+    return " → ".join(changes if len(changes) <= MOST_CHANGES else [*changes[: MOST_CHANGES - 1], "…", changes[-1]])
+
+
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
     """What sets the systems apart, in a few words."""
     configs = [group[0].config for group in groups if group[0].config is not None]
@@ -149,7 +167,7 @@ def _label(run: Run, varying: Sequence[str]) -> str:
     label = TITLES[sampling]
     if run.config.get("batching.mode") == HYBRID:
         alpha = _alpha(run)
-        label += " (scheduled α)" if alpha is None else f" (α = {alpha:g})"
+        label += f" (α {_schedule(run)})" if alpha is None else f" (α = {alpha:g})"
     if len(varying) > MOST_DIFFERENCES:
         return f"{label}, {run.config.get('name')}"
     return ", ".join([label, *(f"{key.rsplit('.', 1)[-1]}={_shown(run.config.get(key))}" for key in varying)])

@@ -177,6 +177,14 @@ def test_the_baseline_by_label_or_run(nine):
         compare(nine, baseline="best")
 
 
+def test_schedules_of_alpha_are_told_apart_by_their_values(tmp_path):
+    rows = rows_of(0.1)
+    schedules = [{0: 0.3, 9: 0.3, 10: 0.5}, {0: 1.0, 5: 0.9, 6: 0.8, 7: 0.7, 8: 0.6, 9: 0.5}]
+    runs = [write_run(tmp_path / f"run-{i}", alpha, 0, rows=rows) for i, alpha in enumerate(schedules)]
+    found = {system.label for system in compare(runs, method=QUICK).systems}
+    assert found == {"hybrid (α 0.3 → 0.5)", "hybrid (α 1 → 0.9 → 0.8 → … → 0.5)"}
+
+
 def test_other_keys_that_differ_stand_in_the_label(tmp_path):
     runs = [write_run(tmp_path / f"t{t}", 0.5, 0, **{"loss.temperature": t}) for t in (0.01, 0.05)]
     assert [s.label for s in compare(runs, method=QUICK).systems] == [
