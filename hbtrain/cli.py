@@ -45,7 +45,7 @@ def main(program: App = app) -> None:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        message = "interrupted; a training goes on by the same command, from its last checkpoint"
+        message = "interrupted; the same command goes on, a training from its last checkpoint"
         Console(stderr=True).print(message, style="yellow", soft_wrap=True)
         sys.exit(130)
 

@@ -65,7 +65,7 @@ def test_ctrl_c_is_one_line(tmp_path):
         command.wait_for("step 50: checkpoint", 150)
         command.process.send_signal(signal.SIGINT)
         assert command.finish(60) == 130, command.output
-        assert "interrupted; a training goes on by the same command, from its last checkpoint" in command.output
+        assert "interrupted; the same command goes on, a training from its last checkpoint" in command.output
         assert "Traceback" not in command.output
     (run,) = mlflow_runs(tmp_path)
     assert run.info.status == "KILLED"
