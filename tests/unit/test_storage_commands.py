@@ -9,7 +9,6 @@ from hbtrain.corpus import source_path
 from hbtrain.errors import DataError
 from hbtrain.modeling.vocabulary import SPECIAL_TOKENS, load_vocabulary
 from hbtrain.storage import place, push
-from tests.unit.test_mine_command import hbtrain, model
 
 __all__ = ["hbtrain", "model"]  # fixtures
 
