@@ -19,7 +19,7 @@ from tests.distributed.test_engine_ranks import run, worker
 
 __all__ = ["run"]  # a fixture
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def start_all(storages, tree, folder):

@@ -152,7 +152,7 @@ def measured(tmp_path_factory):
     return {case: [rank[i] for rank in ranks] for i, case in enumerate(CASES)}
 
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("case", CASES)

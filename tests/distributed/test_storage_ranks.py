@@ -15,7 +15,7 @@ from tests.distributed.test_resume_ranks import TOLERANCE, check, largest_differ
 
 __all__ = ["run"]  # a fixture
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 STAGES = (0, 1, 3)
 

@@ -11,7 +11,7 @@ def node_killed(folder):
     with Node.head(folder) as head, head.join(folder, "second") as second:
         arguments = [*NO_SCORES, "--resources.address", head.address]
         with HurtRun(folder, *arguments, **QUICK) as run:
-            run.wait_for("checkpoint of step 100 kept", 250)
+            run.wait_for("checkpoint of step 100 kept", 500)
             second.kill()
             with head.join(folder, "third"):
                 seen = Seen.of(run, 300)
@@ -34,7 +34,7 @@ def host_loses_power(folder):
         with Node.head_on(first, folder) as head, head.join(folder, "second", host=second):
             address = {"RAY_ADDRESS": f"{first.address}:6379"}
             with HurtRun(folder, *NO_SCORES, host=first, **address, **QUICK) as run:
-                run.wait_for("checkpoint of step 100 kept", 300)
+                run.wait_for("checkpoint of step 100 kept", 500)
                 second.lose_power()
                 with head.join(folder, "third", host=third):
                     seen = Seen.of(run, 300)
@@ -55,7 +55,7 @@ def head_killed(folder):
     limit = {"RAY_gcs_rpc_server_reconnect_timeout_s": "12"}
     one_worker = [*NO_SCORES, "--resources.workers", "1"]
     with Node.head(folder / "1") as head, HurtRun(folder, *one_worker, RAY_ADDRESS=head.address, **limit) as run:
-        run.wait_for("checkpoint of step 100 kept", 300)
+        run.wait_for("checkpoint of step 100 kept", 500)
         head.kill()
         lost = Seen.of(run, 300)
     with Node.head(folder / "2") as head, HurtRun(folder, *one_worker, RAY_ADDRESS=head.address) as run:

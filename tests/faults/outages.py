@@ -28,7 +28,7 @@ def database_locked(folder):
         run.wait_for(KEPT, 200)
         with sqlite3.connect(run.folder / "runs" / "mlflow.db", isolation_level=None, timeout=30) as other:
             other.execute("BEGIN EXCLUSIVE")
-            run.wait_for("step 300: checkpoint", 200)
+            run.wait_for("step 300: checkpoint", 500)
             other.execute("ROLLBACK")
         other.close()
         seen = Seen.of(run)
@@ -43,7 +43,7 @@ def server_comes_back(folder):
         with HurtRun(folder, *NO_SCORES, "--tracking.uri", server.uri) as run:
             run.wait_for(KEPT, 200)
             server.kill()
-            run.wait_for("checkpoint of step 150 kept", 200)
+            run.wait_for("checkpoint of step 150 kept", 500)
             server.start()
             seen = Seen.of(run, uri=server.uri)
         checks = survived(seen) | every(run.folder, server.uri) | {"said at the end": "MLflow was away" in seen.output}
@@ -57,12 +57,12 @@ def server_stays_away(folder):
         with HurtRun(folder, *arguments) as run:
             run.wait_for(KEPT, 200)
             server.kill()
-            code = run.finish(200)
+            code = run.finish(600)
             first = run.output
         server.start()
         server.wait()
         with HurtRun(folder, *arguments) as run:
-            run.wait_for("checkpoint of step 50 kept", 200)
+            run.wait_for("checkpoint of step 50 kept", 500)
             second, done = mlflow_runs(folder, server.uri)
         seen = Seen(code, first, [], [done.info.status])
         from mlflow import MlflowClient

@@ -41,16 +41,16 @@ def test_finished_trials_outlive_the_cluster(folder):
     second.mkdir()
     with Node.head(first) as head:
         with sweep(folder, head, "--resources.workers", "3") as command:
-            assert command.finish(200) == 2, command.output
+            assert command.finish(500) == 2, command.output
         assert "started" not in command.output
         assert last_line(command.output).startswith(
             "error: resources.workers = 3 needs 3 CPUs, and the cluster has 1 CPU; lower it, join nodes"
         )
         with sweep(folder, head) as command:
-            command.wait_for("alpha=0 seed=5  finished", 300)
-            command.wait_for("alpha=1 seed=5  started", 100)
+            command.wait_for("alpha=0 seed=5  finished", 500)
+            command.wait_for("alpha=1 seed=5  started", 500)
             head.kill()
-            assert command.finish(300) == 1, command.output
+            assert command.finish(600) == 1, command.output
     assert last_line(command.output).startswith(f"error: the Ray cluster at {head.address} was lost: ")
     assert "Traceback" not in command.output
     runs, _ = mlflow_runs(folder)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.command import ROOT, Command
 
-pytestmark = [pytest.mark.gpu, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.gpu, pytest.mark.ray, pytest.mark.timeout(900)]
 
 ON_GPU = ["--resources.workers", "1", "--resources.use_gpu", "true", "--encoder.backbone", "transformer"]
 

@@ -102,6 +102,6 @@ def check_evaluate(folder, bucket, model, variables):
     with Command(
         folder, "evaluate", model, "--benchmark", "demo", "--output", f"{bucket.uri}/scores", **variables
     ) as c:
-        assert c.finish(250) == 0, c.output
+        assert c.finish(600) == 0, c.output
     assert json.loads(bucket.get("scores/metrics.json"))["demo/multi/map"] > 0.2
     assert bucket.get("scores/runs/demo/mono/de.trec.gz")
