@@ -9,8 +9,9 @@ from hbtrain.corpus import source_path
 from hbtrain.errors import DataError
 from hbtrain.modeling.vocabulary import SPECIAL_TOKENS, load_vocabulary
 from hbtrain.storage import place, push
+from tests.unit.test_mine_command import model
 
-__all__ = ["hbtrain", "model"]  # fixtures
+__all__ = ["model"]  # a fixture
 
 
 def test_mining_in_a_bucket(hbtrain, model, bucket, cache, tmp_path):
