@@ -15,7 +15,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/hbtrain train quickstart
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -91,7 +91,8 @@ def test_what_the_node_says_of_its_interface_stays(monkeypatch):
     import ray
 
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
-    monkeypatch.delenv(INTERFACE, raising=False)
+    monkeypatch.setenv(INTERFACE, "")  # what is here before comes back in the end
+    monkeypatch.delenv(INTERFACE)
     _choose_interface()
     assert os.environ[INTERFACE] == "lo"
     monkeypatch.setenv(INTERFACE, "eth7")
