@@ -23,7 +23,7 @@ _HOMES = {
     "load_config": "hbtrain.config",
     "override": "hbtrain.config",
     "save_comparison": "hbtrain.comparison.save",
-    "train": "hbtrain.launch",
+    "train": "hbtrain.launch.run",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are strings

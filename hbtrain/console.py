@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from hbtrain.config import Config, without_passwords
-from hbtrain.launch import Outcome
+from hbtrain.launch.run import Outcome
 from hbtrain.storage import Place
 from hbtrain.training.deepspeed_config import zero_stage
 from hbtrain.training.verify import Agreement

@@ -117,7 +117,7 @@ def _report_member(interval: int, steps: int, scores: Mapping[str, float], failu
 
 def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[str, float]:
     """Scores by the names of objectives, after `steps` steps."""
-    from hbtrain.launch import train
+    from hbtrain.launch.run import train
 
     with _alone(config):
         scores = train(config, until=steps).scores

@@ -83,7 +83,7 @@ def _trainable() -> Any:
     def run_trial(parameters: dict[str, Any], trees: list[dict[str, Any]]) -> dict[str, str]:
         from hbtrain.config import from_tree
         from hbtrain.errors import HbtrainError
-        from hbtrain.launch import train
+        from hbtrain.launch.run import train
 
         try:
             train(from_tree(trees[parameters["trial"]]))

@@ -24,7 +24,7 @@ def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen
 
     config = load_config(recipe, parse_flags(overrides))
     from hbtrain.console import RunDisplay, show_outcome
-    from hbtrain.launch import train as run
+    from hbtrain.launch.run import train as run
 
     console = Console()
     with RunDisplay(console, config.training.steps) as display:

@@ -34,7 +34,7 @@ def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphe
     if not 0 <= step < config.training.steps:
         raise ConfigError(f"--step {step}: the run has the steps 0 to {config.training.steps - 1}")
     from hbtrain.console import RunDisplay, show_agreement
-    from hbtrain.launch import verify as run
+    from hbtrain.launch.verify import verify as run
 
     console = Console()
     with RunDisplay(console, 1) as display:

@@ -1,6 +1,4 @@
-"""Runs: from a configuration to a trained, evaluated and tracked model. The only package that drives Ray."""
+"""Runs: from a configuration to a trained, evaluated and tracked model. The only package that drives Ray.
 
-from hbtrain.launch.run import Outcome, train
-from hbtrain.launch.verify import verify
-
-__all__ = ["Outcome", "train", "verify"]
+Actors and tasks import their one module of it, so that the small ones start without torch.
+"""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:  # events travel through processes that need no torch
+    import torch
 
-from hbtrain.modeling.gather import Group
-from hbtrain.storage import Place
+    from hbtrain.modeling.gather import Group
+    from hbtrain.storage import Place
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import pytest
 
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError
-from hbtrain.launch import run, train
+from hbtrain.launch import run
+from hbtrain.launch.run import train
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import CONTINUES, check_not_beyond, finished_segment, keep_scores, last_segment
 from hbtrain.launch.takeover import LINKED_BYTES, take_over
