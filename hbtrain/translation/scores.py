@@ -1,0 +1,114 @@
+"""What can be measured of a translation beside its source. Nothing here knows what is good enough: `gates` does."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from hbtrain.translation.identifier import Identifier
+from hbtrain.translation.languages import Language
+from hbtrain.translation.scripts import UNSPACED, letters_by_script
+from hbtrain.translation.units import is_plain, repeated_share, units, words
+
+RUN = 4
+"""Words of a run that counts as repeated."""
+RUN_OF_IDEOGRAMS = 6
+"""Pairs of neighbours, in Chinese and Japanese."""
+RUN_OF_LETTERS = 12
+"""Pairs of neighbours, in alphabets without spaces."""
+SMOOTHING = 15
+"""Characters added to both lengths: a heading of ten letters may well double."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one translation. Scores are rounded, so that they are the same after a file.
+
+    Attributes:
+        characters: of the translation, without blanks around it.
+        copied: share of the source's plain words (no names, numbers, code) that stand in the translation, too.
+        copyable: how many plain words the source has.
+        length: characters over those expected of this pair of languages; 1 is as expected.
+        script: share of the letters that are in a script of the target, words of the source left out.
+        letters: how many letters these are.
+        language: probability of the target's language, of the same words; None if it was not asked for.
+        repeated: share of runs of units that came before in the translation, less that of the source.
+        squeezed: how much smaller zlib makes the translation, over how much smaller it makes the source.
+    """
+
+    characters: int
+    copied: float
+    copyable: int
+    length: float
+    script: float
+    letters: int
+    language: float | None
+    repeated: float
+    squeezed: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """By name."""
+        return asdict(self)
+
+
+def score(
+    text: str, translation: str, source: Language, target: Language, identifier: Identifier | None = None
+) -> Scores:
+    """Measure a translation.
+
+    Args:
+        text: in `source`.
+        translation: of it into `target`.
+        source: the language translated from.
+        target: the language that the translation should be in.
+        identifier: tells languages apart; without it only scripts are looked at.
+    """
+    text, translation = text.strip(), translation.strip()
+    copied, copyable = _copied(text, translation)
+    own = _own_words(text, translation)
+    counts = letters_by_script(own)
+    letters = sum(counts.values())
+    right = sum(counts[script] for script in target.scripts)
+    if "HIRAGANA" in target.scripts and not counts["HIRAGANA"] + counts["KATAKANA"]:
+        right = 0  # Chinese; Japanese has kana in every sentence
+    repeated = repeated_share(translation, _run(target)) - repeated_share(text, _run(source))
+    expected = len(text) * target.density / source.density
+    return Scores(
+        characters=len(translation),
+        copied=round(copied, 4),
+        copyable=copyable,
+        length=round((len(translation) + SMOOTHING) / (expected + SMOOTHING), 4),
+        script=round(right / letters, 4) if letters else 1.0,
+        letters=letters,
+        language=None if identifier is None else identifier.probability(own, target.code),
+        repeated=round(max(0.0, repeated), 4),
+        squeezed=round(_squeeze(translation) / _squeeze(text), 4),
+    )
+
+
+def _run(language: Language) -> int:
+    if UNSPACED.isdisjoint(language.scripts):
+        return RUN
+    return RUN_OF_IDEOGRAMS if "CJK" in language.scripts else RUN_OF_LETTERS
+
+
+def _copied(text: str, translation: str) -> tuple[float, int]:
+    plain = Counter(unit for word in words(text) if is_plain(word) for unit in units(word))
+    number = sum(plain.values())
+    found = (plain & Counter(units(translation))).total()
+    return (found / number if number else 0.0), number
+
+
+def _own_words(text: str, translation: str) -> str:
+    """The translation without the words that it shares with the source: names, numbers, code."""
+    shared = set(words(text.lower()))
+    return " ".join(word for word in words(translation) if word.lower() not in shared)
+
+
+def _squeeze(text: str) -> float:
+    """Characters over compressed bytes, such that short texts are near 1."""
+    # A byte a character: UTF-8's three for a letter of Hindi would be squeezed however varied the text.
+    raw = bytes(ord(character) & 255 for character in text)
+    # What zlib adds to any text would make short ones look incompressible.
+    return (len(raw) + 64) / (len(zlib.compress(raw, 6)) + 64)
