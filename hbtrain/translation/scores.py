@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hbtrain.translation.identifier import Identifier
 from hbtrain.translation.languages import Language
 from hbtrain.translation.scripts import UNSPACED, letters_by_script
-from hbtrain.translation.units import is_plain, repeated_share, units, words
+from hbtrain.translation.units import is_plain, runs, units, words
 
 RUN = 4
 """Words of a run that counts as repeated."""
@@ -29,22 +29,26 @@ class Scores:
         characters: of the translation, without blanks around it.
         copied: share of the source's plain words (no names, numbers, code) that stand in the translation, too.
         copyable: how many plain words the source has.
+        words: how many words of any kind the source has, numbers left out.
         length: characters over those expected of this pair of languages; 1 is as expected.
         script: share of the letters that are in a script of the target, words of the source left out.
         letters: how many letters these are.
         language: probability of the target's language, of the same words; None if it was not asked for.
-        repeated: share of runs of units that came before in the translation, less that of the source.
+        repeated: share of runs of words that came before in the translation, less that of the source.
+        looped: how often its most frequent run of words is there, less the same of the source.
         squeezed: how much smaller zlib makes the translation, over how much smaller it makes the source.
     """
 
     characters: int
     copied: float
     copyable: int
+    words: int
     length: float
     script: float
     letters: int
     language: float | None
     repeated: float
+    looped: int
     squeezed: float
 
     def as_dict(self) -> dict[str, float | None]:
@@ -66,25 +70,36 @@ def score(
     """
     text, translation = text.strip(), translation.strip()
     copied, copyable = _copied(text, translation)
-    own = _own_words(text, translation)
+    own = " ".join(_beside(translation, text))
     counts = letters_by_script(own)
     letters = sum(counts.values())
     right = sum(counts[script] for script in target.scripts)
     if "HIRAGANA" in target.scripts and not counts["HIRAGANA"] + counts["KATAKANA"]:
         right = 0  # Chinese; Japanese has kana in every sentence
-    repeated = repeated_share(translation, _run(target)) - repeated_share(text, _run(source))
-    expected = len(text) * target.density / source.density
+    repeated, looped = (there - before for there, before in zip(_again(translation, target), _again(text, source)))
+    translatable = sum(map(len, _beside(text, translation)))
+    # What stands in both, names and numbers and code, is as long as it was; so is what surrounds it.
+    expected = len(text) - translatable * (1 - target.density / source.density)
     return Scores(
         characters=len(translation),
         copied=round(copied, 4),
         copyable=copyable,
+        words=sum(any(x.isalpha() for x in word) for word in words(text)),
         length=round((len(translation) + SMOOTHING) / (expected + SMOOTHING), 4),
         script=round(right / letters, 4) if letters else 1.0,
         letters=letters,
         language=None if identifier is None else identifier.probability(own, target.code),
         repeated=round(max(0.0, repeated), 4),
+        looped=max(0, int(looped)),
         squeezed=round(_squeeze(translation) / _squeeze(text), 4),
     )
+
+
+def _again(text: str, language: Language) -> tuple[float, int]:
+    """The share of runs that came before in a text, and how often its most frequent run is there."""
+    counts = runs(text, _run(language))
+    total = counts.total()
+    return ((total - len(counts)) / total, max(counts.values())) if total else (0.0, 0)
 
 
 def _run(language: Language) -> int:
@@ -100,10 +115,10 @@ def _copied(text: str, translation: str) -> tuple[float, int]:
     return (found / number if number else 0.0), number
 
 
-def _own_words(text: str, translation: str) -> str:
-    """The translation without the words that it shares with the source: names, numbers, code."""
-    shared = set(words(text.lower()))
-    return " ".join(word for word in words(translation) if word.lower() not in shared)
+def _beside(text: str, other: str) -> list[str]:
+    """The words of a text that another does not have."""
+    shared = set(words(other.lower()))
+    return [word for word in words(text) if word.lower() not in shared]
 
 
 def _squeeze(text: str) -> float:

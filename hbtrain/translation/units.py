@@ -53,9 +53,7 @@ def units(text: str) -> list[str]:
     return found
 
 
-def repeated_share(text: str, length: int) -> float:
-    """The share of a text's runs of `length` units that have come before in it; 0 where it has fewer units."""
+def runs(text: str, length: int) -> Counter[tuple[str, ...]]:
+    """How often each run of `length` units is in a text."""
     everything = units(text)
-    runs = Counter(tuple(everything[i : i + length]) for i in range(len(everything) - length + 1))
-    total = sum(runs.values())
-    return (total - len(runs)) / total if total else 0.0
+    return Counter(tuple(everything[i : i + length]) for i in range(len(everything) - length + 1))
