@@ -33,7 +33,7 @@ class Limits:
     script: float = 0.6
     language: float = 0.03
     repeated: float = 0.35
-    looped: int = 7
+    looped: int = 8
     squeezed: float = 1.6
 
     def __post_init__(self) -> None:
