@@ -1,0 +1,125 @@
+"""The texts to translate: each distinct one of a source once, by number, on disk.
+
+In memory there are some 170 bytes a distinct text while they are numbered.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hbtrain.corpus.cache import write_whole
+from hbtrain.corpus.columns import ColumnWriter, TextColumn
+from hbtrain.corpus.conflicts import Int64s
+from hbtrain.corpus.negatives import digest_number
+from hbtrain.errors import DataError
+from hbtrain.translation.rows import Record, sides
+
+SUMMARY = "texts.json"
+TELL_EVERY = 10_000
+NO_TEXT = -1
+"""Stands for a side that has nothing to translate."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Numbered texts in a folder.
+
+    Attributes:
+        folder: where they are.
+        rows: of the source.
+        number: of the distinct texts.
+        wanted: by language, how many of them some row lacks in that language.
+    """
+
+    folder: Path
+    rows: int
+    number: int
+    wanted: dict[str, int]
+
+    @classmethod
+    def there(cls, folder: Path) -> Texts | None:
+        """Those that were written as a whole; None if none were."""
+        path = folder / SUMMARY
+        return cls(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def numbers(self, language: str) -> Int64s:
+        """int64 [wanted]: the numbers of the texts to translate into a language, ascending."""
+        return np.asarray(np.load(self.folder / f"wanted.{language}.npy", mmap_mode="r"))
+
+    def texts(self) -> TextColumn:
+        """Texts by number."""
+        return TextColumn(self.folder / "text.arrow")
+
+    def first_rows(self) -> tuple[TextColumn, TextColumn]:
+        """By number: the id of the first row that has a text, and its side there."""
+        return TextColumn(self.folder / "row.arrow"), TextColumn(self.folder / "side.arrow")
+
+    def numbers_of_sides(self) -> Iterator[int]:
+        """The number of each side of each row, in the order of `sides`; NO_TEXT where nothing is to translate."""
+        with (self.folder / "sides.bin").open("rb") as stream:
+            while raw := stream.read(1 << 20):
+                yield from np.frombuffer(raw, "<i8").tolist()
+
+
+def collect_texts(
+    records: Iterable[Record], source: str, targets: Sequence[str], folder: Path, tell: Callable[[int], None]
+) -> Texts:
+    """Number the texts in the language `source` that rows lack in one of `targets`, and write them into `folder`.
+
+    Raises:
+        DataError: there are no rows, or no such texts.
+    """
+    numbers: dict[int, int] = {}
+    lacking = array("Q")
+    writer = ColumnWriter(folder)
+    rows, languages = 0, set()
+    with (folder / "sides.bin").open("wb") as stream:
+        for record in records:
+            rows += 1
+            of_sides = []
+            for side, texts in sides(record):
+                languages.update(texts)
+                wanted = sum(1 << i for i, target in enumerate(targets) if target not in texts)
+                if source not in texts or not wanted:
+                    of_sides.append(NO_TEXT)
+                    continue
+                number = numbers.setdefault(digest_number(texts[source]), len(numbers))
+                if number == len(lacking):
+                    lacking.append(0)
+                    writer.append({"text": texts[source], "row": str(record["id"]), "side": side})
+                lacking[number] |= wanted
+                of_sides.append(number)
+            stream.write(np.array(of_sides, "<i8").tobytes())
+            if rows % TELL_EVERY == 0:
+                tell(rows)
+    writer.close()
+    tell(rows)
+    _check(rows, len(lacking), source, targets, languages)
+    return _saved(folder, rows, targets, np.frombuffer(lacking, np.uint64))
+
+
+def _check(rows: int, number: int, source: str, targets: Sequence[str], languages: set[str]) -> None:
+    if not rows:
+        raise DataError("the source holds no rows")
+    if source not in languages:
+        raise DataError(f"--from {source}: the source has no texts in {source}; it has {', '.join(sorted(languages))}")
+    if not number:
+        raise DataError(f"nothing to translate: every text in {source} is there in {', '.join(targets)} already")
+
+
+def _saved(folder: Path, rows: int, targets: Sequence[str], lacking: Any) -> Texts:
+    wanted = {}
+    for i, target in enumerate(targets):
+        numbers = np.flatnonzero(lacking >> np.uint64(i) & np.uint64(1))
+        np.save(folder / f"wanted.{target}.npy", numbers.astype(np.int64))
+        wanted[target] = len(numbers)
+    summary = {"rows": rows, "number": len(lacking), "wanted": wanted}
+    write_whole(folder / SUMMARY, json.dumps(summary))
+    return Texts(folder, **summary)

@@ -1,0 +1,127 @@
+"""Where a translation is under way: a folder beside the output, for one process at a time; and what is there at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hbtrain.corpus.cache import write_whole
+from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.translation.blocks import FOLDER
+
+REQUEST = "request.json"
+
+
+class Outputs:
+    """The files of a translation, by the name of the one that holds the rows.
+
+    Attributes:
+        rows: parallel JSON lines, `<name>.jsonl` or `<name>.jsonl.gz`.
+        rejects: what the gates rejected, in the same form.
+        manifest: written last.
+        work: what is under way.
+    """
+
+    def __init__(self, rows: Path) -> None:
+        name, ending = _split(rows)
+        self.rows = rows
+        self.rejects = rows.with_name(f"{name}.rejects{ending}")
+        self.manifest = rows.with_name(f"{name}.manifest.json")
+        self.work = rows.with_name(f"{rows.name}.translating")
+
+    def there(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest of the same translation, if it is there already; None if nothing is.
+
+        Raises:
+            StorageError: something else is there.
+        """
+        if not self.manifest.exists():
+            if self.rows.exists() and not self.work.exists():
+                raise StorageError(f"{self.rows} is there, and not from hbtrain translate; give another --output")
+            return None
+        try:
+            manifest: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self.manifest} cannot be read; delete it, or give another --output") from error
+        if (changed := differing(manifest, request)) is not None:
+            raise StorageError(
+                f"{self.rows} is a translation with {changed}; give another --output, or delete it and {self.manifest}"
+            )
+        if not self.rows.exists():
+            raise StorageError(f"{self.manifest} is there and {self.rows} is not; delete the manifest")
+        return manifest
+
+
+@contextmanager
+def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
+    """The folder of what is under way, locked; it stays until `shutil.rmtree`.
+
+    Args:
+        outputs: of the translation.
+        request: all that decides what is in the blocks.
+
+    Raises:
+        StorageError: another process is at it, what is under way there is another translation, or it cannot be
+            written.
+    """
+    folder = outputs.work
+    try:
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            _take(lock.fileno(), folder)
+            state = folder / REQUEST
+            if state.exists():
+                before = json.loads(state.read_text(encoding="utf-8"))
+                if (changed := differing(before, request)) is not None:
+                    raise StorageError(
+                        f"{folder} holds an unfinished translation with {changed}; give the command as it was, "
+                        "another --output, or delete that folder"
+                    )
+            else:
+                write_whole(state, json.dumps(request, indent=1, ensure_ascii=False))
+            yield folder
+    except OSError as error:
+        remedy = MAKE_ROOM if is_full(error) else "mend that, and the same command goes on"
+        raise StorageError(f"cannot write {outputs.rows}: {error.strerror or error}; {remedy}") from error
+
+
+def finish(outputs: Outputs, manifest: dict[str, Any]) -> None:
+    """Write the manifest and clear away what was under way."""
+    write_whole(outputs.manifest, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    shutil.rmtree(outputs.work, ignore_errors=True)
+
+
+def differing(before: dict[str, Any], request: dict[str, Any]) -> str | None:
+    """In words, the first thing that differs between two requests; None if nothing does."""
+    for name, value in request.items():
+        if before.get(name) != value:
+            return f"{name} = {_short(before.get(name))}, not {_short(value)}"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = os.fstat(descriptor).st_ino == (folder / "lock").stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    if not held:  # by another, or finished by another between our opening it and locking it
+        raise StorageError(f"{folder} is being written by another process; wait for it, or give another --output")
+
+
+def _split(rows: Path) -> tuple[str, str]:
+    for ending in (".jsonl.gz", ".jsonl"):
+        if rows.name.endswith(ending) and rows.name != ending:
+            return rows.name.removesuffix(ending), ending
+    raise StorageError(f"--output {rows}: must end in .jsonl or .jsonl.gz")
