@@ -20,6 +20,7 @@ from hbtrain.commands.mine import mine
 from hbtrain.commands.prepare import prepare
 from hbtrain.commands.search import search
 from hbtrain.commands.train import train
+from hbtrain.commands.translate import translate
 from hbtrain.commands.verify import verify
 from hbtrain.errors import HbtrainError
 
@@ -32,7 +33,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, mine, prepare, recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, mine, prepare, translate, recipes, keys,
 ):  # fmt: skip
     app.command(command)
 

@@ -52,6 +52,12 @@ class RetrievalError(HbtrainError):
     exit_code = 1
 
 
+class TranslationError(HbtrainError):
+    """Translating stopped after it had begun. Blocks that were finished are kept."""
+
+    exit_code = 1
+
+
 def is_full(error: Exception) -> bool:
     """Whether a disk or a quota is exhausted: by number, or by the words that libraries in other languages pass on."""
     numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

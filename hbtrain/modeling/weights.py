@@ -13,12 +13,16 @@ _PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 _SAFE = ("*.safetensors", "*.safetensors.index.json")
 
 
-def check_weights(name: str, is_sentence_transformer: bool) -> None:
+CONVERT = "with sentence_transformers: SentenceTransformer('{name}').save('FOLDER')"
+
+
+def check_weights(name: str, is_sentence_transformer: bool, convert: str = CONVERT) -> None:
     """Raise ModelError if a part of the model has its weights in a pickle and not in safetensors.
 
     Args:
         name: a folder, or a name on the hub.
         is_sentence_transformer: whether a `modules.json` says what its parts are.
+        convert: how to make safetensors of it.
     """
     files = list(_files(name))
     folders = _module_folders(name, files) if is_sentence_transformer else [PurePosixPath(".")]
@@ -28,8 +32,8 @@ def check_weights(name: str, is_sentence_transformer: bool) -> None:
         if pickles and not any(file.match(pattern) for file in here for pattern in _SAFE):
             raise ModelError(
                 f"model '{name}' has weights in {pickles[0]}, a pickle, which can run code when it is opened; "
-                "hbtrain reads safetensors only: convert it where you trust it, with sentence_transformers: "
-                f"SentenceTransformer('{name}').save('FOLDER'), and give that folder"
+                "hbtrain reads safetensors only: convert it where you trust it, "
+                f"{convert.format(name=name)}, and give that folder"
             )
 
 

@@ -15,9 +15,7 @@ from hbtrain.translation.summary import Counts
 from hbtrain.translation.texts import NO_TEXT, Texts
 
 
-def judge(
-    texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, rejects: BinaryIO
-) -> dict[str, Counts]:
+def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, rejects: BinaryIO) -> dict[str, Counts]:
     """Write what passes the gates as columns `<language>.arrow` into `folder`, by the texts' numbers; the rest as
     JSON lines into `rejects`, by number and language.
     """
@@ -47,9 +45,7 @@ def judge(
     return counts
 
 
-def assemble(
-    records: Iterable[Record], texts: Texts, targets: Sequence[str], folder: Path, stream: BinaryIO
-) -> None:
+def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], folder: Path, stream: BinaryIO) -> None:
     """Write the rows with the translations that `judge` has put into `folder`; texts that were there stay."""
     columns = {x: TextColumn(folder / f"{x}.arrow") for x in targets if (folder / f"{x}.arrow").exists()}
     numbers = texts.numbers_of_sides()

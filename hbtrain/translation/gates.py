@@ -41,7 +41,9 @@ class Limits:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"limit {name} = {getattr(self, name)}: must be from 0 to 1")
         if not 0 <= self.shortest < self.longest:
-            raise ConfigError(f"limits shortest = {self.shortest}, longest = {self.longest}: 0 or more, and in this order")
+            raise ConfigError(
+                f"limits shortest = {self.shortest}, longest = {self.longest}: 0 or more, and in this order"
+            )
         if self.squeezed < 1:
             raise ConfigError(f"limit squeezed = {self.squeezed}: must be 1 or more")
 
@@ -68,9 +70,7 @@ def _copy(scores: Scores, limits: Limits) -> bool:
 
 
 def _repetition(scores: Scores, limits: Limits) -> bool:
-    return (
-        scores.repeated > limits.repeated or scores.looped > limits.looped or scores.squeezed > limits.squeezed
-    )
+    return scores.repeated > limits.repeated or scores.looped > limits.looped or scores.squeezed > limits.squeezed
 
 
 def _language(scores: Scores, limits: Limits) -> bool:

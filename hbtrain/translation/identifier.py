@@ -1,4 +1,4 @@
-"""Telling languages apart by their letters: py3langid, a naive Bayes model over byte n-grams (Lui and Baldwin, 2012)."""
+"""Telling languages apart: py3langid, a naive Bayes model over byte n-grams (Lui and Baldwin, 2012)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ class RowSource:
             if path.is_dir():
                 read_prepared(path)
             elif not path.exists():
-                raise DataError(f"source {name} does not exist; give parallel JSON lines, or a folder of hbtrain prepare")
+                raise DataError(
+                    f"source {name} does not exist; give parallel JSON lines, or a folder of hbtrain prepare"
+                )
             with (path / MANIFEST if path.is_dir() else path).open("rb") as stream:
                 return cls(name, path, hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as error:

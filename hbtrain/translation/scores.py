@@ -17,6 +17,8 @@ RUN_OF_IDEOGRAMS = 6
 """Pairs of neighbours, in Chinese and Japanese."""
 RUN_OF_LETTERS = 12
 """Pairs of neighbours, in alphabets without spaces."""
+KANA = 20
+"""Letters of Japanese that have kana among them."""
 SMOOTHING = 15
 """Characters added to both lengths: a heading of ten letters may well double."""
 
@@ -74,9 +76,10 @@ def score(
     counts = letters_by_script(own)
     letters = sum(counts.values())
     right = sum(counts[script] for script in target.scripts)
-    if "HIRAGANA" in target.scripts and not counts["HIRAGANA"] + counts["KATAKANA"]:
-        right = 0  # Chinese; Japanese has kana in every sentence
-    repeated, looped = (there - before for there, before in zip(_again(translation, target), _again(text, source)))
+    if "HIRAGANA" in target.scripts and letters >= KANA and not counts["HIRAGANA"] + counts["KATAKANA"]:
+        right = 0  # Chinese
+    both = _again(translation, target), _again(text, source)
+    repeated, looped = (there - before for there, before in zip(*both, strict=True))
     translatable = sum(map(len, _beside(text, translation)))
     # What stands in both, names and numbers and code, is as long as it was; so is what surrounds it.
     expected = len(text) - translatable * (1 - target.density / source.density)

@@ -79,7 +79,8 @@ def collect_texts(
     numbers: dict[int, int] = {}
     lacking = array("Q")
     writer = ColumnWriter(folder)
-    rows, languages = 0, set()
+    rows = 0
+    languages: set[str] = set()
     with (folder / "sides.bin").open("wb") as stream:
         for record in records:
             rows += 1
@@ -120,6 +121,6 @@ def _saved(folder: Path, rows: int, targets: Sequence[str], lacking: Any) -> Tex
         numbers = np.flatnonzero(lacking >> np.uint64(i) & np.uint64(1))
         np.save(folder / f"wanted.{target}.npy", numbers.astype(np.int64))
         wanted[target] = len(numbers)
-    summary = {"rows": rows, "number": len(lacking), "wanted": wanted}
-    write_whole(folder / SUMMARY, json.dumps(summary))
-    return Texts(folder, **summary)
+    texts = Texts(folder, rows, len(lacking), wanted)
+    write_whole(folder / SUMMARY, json.dumps({"rows": rows, "number": texts.number, "wanted": wanted}))
+    return texts

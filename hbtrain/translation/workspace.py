@@ -1,4 +1,4 @@
-"""Where a translation is under way: a folder beside the output, for one process at a time; and what is there at the end."""
+"""Where a translation is under way, a folder beside the output for one process at a time; and its files in the end."""
 
 from __future__ import annotations
 

@@ -1,0 +1,229 @@
+"""Blocks through Ray Data: read on any node, translated by actors that hold the model, measured on any node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from hbtrain.connection import ray_connection
+from hbtrain.errors import ConfigError, HbtrainError, StorageError, TranslationError
+from hbtrain.launch.lifeline import loss_in_words, outliving
+from hbtrain.modeling.translation_model import TranslationModel
+from hbtrain.modeling.translator import Generation
+from hbtrain.translation.blocks import Block, Result
+from hbtrain.translation.identifier import Identifier
+from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.scores import Scores, score
+from hbtrain.translation.texts import Texts
+
+RESTARTS = 3
+"""Times that an actor is started again, and a block given again; one that dies more often dies of its block."""
+LITTLE_CPU = 0.01
+"""Of reading and measuring: where the actors have all CPUs, these are to run beside them."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actors.
+
+    Attributes:
+        actors: how many; 0 is one for each GPU of the cluster, or one if it has none.
+        cpus_per_actor: CPUs of each.
+        use_gpu: a GPU for each; by default if the cluster has any.
+        address: of the cluster; by default $RAY_ADDRESS, or one on this machine.
+    """
+
+    actors: int = 0
+    cpus_per_actor: float = 1.0
+    use_gpu: bool | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.actors < 0:
+            raise ConfigError(f"--actors {self.actors}: must be 0 (one for each GPU) or more")
+        if self.cpus_per_actor <= 0:
+            raise ConfigError(f"--cpus-per-actor {self.cpus_per_actor:g}: must be more than 0")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done with each block.
+
+    Attributes:
+        model: that translates.
+        source: ISO 639-1 code of the language of the texts.
+        targets: those that blocks are to be translated into.
+        generation: how translations are sought.
+        identify: whether the language of translations is identified.
+    """
+
+    model: TranslationModel
+    source: str
+    targets: tuple[str, ...]
+    generation: Generation
+    identify: bool
+
+
+def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> Iterator[tuple[Block, list[Result]]]:
+    """The results of blocks, as they are done, in no order.
+
+    Args:
+        work: what is to be done with each.
+        pool: the actors that do it.
+        texts: that the blocks are of; in a folder that every node sees.
+        todo: the blocks.
+
+    Raises:
+        ConfigError: the cluster has too little for the actors, or does not answer.
+        TranslationError: translating stopped.
+    """
+    address = pool.address or os.environ.get("RAY_ADDRESS") or "local"
+    with outliving(address) as patience_s, ray_connection(address, "--address"), loss_in_words(address, patience_s):
+        actors, gpus = _actors(pool)
+        with _errors_in_words():
+            for row in _rows(work, pool.cpus_per_actor, texts, todo, actors, gpus):
+                block = Block(row["language"], row["number"], row["start"], row["stop"])
+                yield block, [_result(*own) for own in zip(row["translations"], row["scores"], strict=True)]
+
+
+def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: int, gpus: float) -> Iterator[Row]:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    items = [{"language": b.language, "number": b.number, "start": b.start, "stop": b.stop} for b in todo]
+    blocks = (
+        ray.data.from_items(items, override_num_blocks=len(items))
+        .map(_Read(texts), num_cpus=LITTLE_CPU)
+        .map(
+            _Translate,
+            fn_constructor_args=(work,),
+            compute=ActorPoolStrategy(size=min(actors, len(items))),
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
+        .map(_Measure(work.source, work.identify), num_cpus=LITTLE_CPU)
+    )
+    yield from blocks.iter_rows()
+
+
+class _Read:
+    """Puts the texts of a block into its row."""
+
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
+
+    def __call__(self, row: Row) -> Row:
+        block = Block(row["language"], row["number"], row["start"], row["stop"])
+        try:
+            return row | {"texts": block.texts(self._texts)}
+        except OSError as error:
+            raise StorageError(
+                f"a node of the cluster cannot read {self._texts.folder}: {error.strerror}; "
+                "--output must be in a folder that every node sees"
+            ) from error
+
+
+class _Translate:
+    """An actor: it loads the model at its first block, so that an error on the way is that block's."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._translator: Any = None
+
+    def __call__(self, row: Row) -> Row:
+        from hbtrain.modeling.translator import Translator
+
+        work = self._work
+        if self._translator is None:
+            self._translator = Translator(work.model, work.source, work.targets, work.generation)
+        return row | {"translations": self._translator.translate(list(row["texts"]), row["language"])}
+
+
+class _Measure:
+    """Puts the scores of each translation into its row; None where there is no translation."""
+
+    def __init__(self, source: str, identify: bool) -> None:
+        self._source = source
+        self._identify = identify
+
+    def __call__(self, row: Row) -> Row:
+        identifier = _identifier() if self._identify else None
+        scores = [
+            None
+            if translation is None
+            else score(text, translation, LANGUAGES[self._source], LANGUAGES[row["language"]], identifier).as_dict()
+            for text, translation in zip(row["texts"], row["translations"], strict=True)
+        ]
+        return {key: value for key, value in row.items() if key != "texts"} | {"scores": scores}
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Identifier:
+    """One for all blocks that a process measures."""
+    return Identifier()
+
+
+def _result(translation: str | None, scores: dict[str, Any] | None) -> Result:
+    return Result(translation, None if scores is None else Scores(**scores))
+
+
+def _actors(pool: Pool) -> tuple[int, float]:
+    """How many actors, and the GPUs of each; ConfigError if the cluster has too little for them."""
+    import ray
+
+    have = ray.cluster_resources()
+    gpus = int(have.get("GPU", 0))
+    use_gpu = gpus > 0 if pool.use_gpu is None else pool.use_gpu
+    actors = pool.actors or (gpus if use_gpu else 1)
+    if (use_gpu and actors > gpus) or actors == 0:
+        raise ConfigError(
+            f"--actors {actors or 1} with a GPU each, and the cluster has {gpus}; take fewer, or leave out --use-gpu"
+        )
+    if actors * pool.cpus_per_actor > have.get("CPU", 0):
+        raise ConfigError(
+            f"{actors} actors with {pool.cpus_per_actor:g} CPU each need {actors * pool.cpus_per_actor:g}, and the "
+            f"cluster has {have.get('CPU', 0):g}; lower --actors or --cpus-per-actor, or join nodes to the cluster"
+        )
+    return actors, 1.0 if use_gpu else 0.0
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """What Ray Data says when something goes wrong in a task becomes one line."""
+    import ray
+
+    try:
+        yield
+    except HbtrainError:
+        raise
+    except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
+        known = _known(error)
+        if known is not None:
+            raise known from None
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        raise TranslationError(
+            f"translating stopped: {reason}; where memory is short, lower --batch-tokens or --actors (the first under "
+            "another --output); the same command goes on from the blocks that are finished"
+        ) from error
+
+
+def _known(error: BaseException | None) -> HbtrainError | None:
+    """The error of hbtrain that an error of Ray stands for, if it does."""
+    while error is not None:
+        cause = getattr(error, "cause", None)
+        for candidate in (error, cause):
+            if isinstance(candidate, HbtrainError):
+                return candidate
+        error = cause if isinstance(cause, BaseException) else error.__cause__
+    return None
