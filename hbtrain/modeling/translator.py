@@ -119,6 +119,7 @@ class Translator:
         import torch
 
         ids_BT: Tensor = padded["input_ids"].to(self._device)
+        told = self._prompting.generation(target)
         try:
             with torch.inference_mode():
                 out = self._model.generate(
@@ -128,13 +129,16 @@ class Translator:
                     do_sample=False,
                     max_length=None,
                     max_new_tokens=self._most_new(ids_BT.shape[1]),
-                    **self._prompting.generation(target),
+                    **told,
                 )
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(
                 f"the GPU's memory is too small for a batch of {self._generation.batch_tokens} tokens with "
                 f"{self._generation.beams} beams; lower --batch-tokens or --beams, under another --output"
             ) from error
+        if (first := told.get("forced_bos_token_id")) is not None:
+            # Not every tokenizer knows it to be a special token, which decoding leaves out.
+            out = out.masked_fill(out == first, self._tokenizer.pad_token_id)
         decoded: list[str] = self._tokenizer.batch_decode(out, skip_special_tokens=True)
         return decoded
 
