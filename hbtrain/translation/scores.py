@@ -20,7 +20,7 @@ RUN_OF_LETTERS = 12
 KANA = 20
 """Letters of Japanese that have kana among them."""
 SMOOTHING = 15
-"""Characters added to both lengths: a heading of ten letters may well double."""
+"""Characters of English by which both lengths are increased: a heading of ten letters may well double."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,13 @@ def score(
         right = 0  # Chinese
     both = _again(translation, target), _again(text, source)
     repeated, looped = (there - before for there, before in zip(*both, strict=True))
-    translatable = sum(map(len, _beside(text, translation)))
-    # What stands in both, names and numbers and code, is as long as it was; so is what surrounds it.
-    expected = len(text) - translatable * (1 - target.density / source.density)
+    smoothing = SMOOTHING * target.density
     return Scores(
         characters=len(translation),
         copied=round(copied, 4),
         copyable=copyable,
         words=sum(any(x.isalpha() for x in word) for word in words(text)),
-        length=round((len(translation) + SMOOTHING) / (expected + SMOOTHING), 4),
+        length=round((len(translation) + smoothing) / (_expected(text, translation, source, target) + smoothing), 4),
         script=round(right / letters, 4) if letters else 1.0,
         letters=letters,
         language=None if identifier is None else identifier.probability(own, target.code),
@@ -109,6 +107,13 @@ def _run(language: Language) -> int:
     if UNSPACED.isdisjoint(language.scripts):
         return RUN
     return RUN_OF_IDEOGRAMS if "CJK" in language.scripts else RUN_OF_LETTERS
+
+
+def _expected(text: str, translation: str, source: Language, target: Language) -> float:
+    """Characters that the translation should have; names, numbers and code in both are as long as they were."""
+    shared = set(words(translation.lower()))
+    same = sum(len(word) + 1 for word in words(text) if word.lower() in shared)
+    return min(same, len(text)) + max(0, len(text) - same) * target.density / source.density
 
 
 def _copied(text: str, translation: str) -> tuple[float, int]:

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
 TEXTS = ["the cat sleeps in the garden", "where is the station", "a small house by the sea", "we read many books"]
-LETTERS = "abcdefghijklmnopqrstuvwxyzäöüßABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!>-'"
+LETTERS = "abcdefghijklmnopqrstuvwxyzäöüßçşABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!>-'"
 SIZE = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
 SIZE |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 64, "dropout": 0.0}
 
@@ -50,8 +50,8 @@ def save_trained_nllb(folder: Path, parallel, steps=160) -> Path:
     inputs = tokenizer([source for source, _, _ in pairs], padding=True, return_tensors="pt")
     targets = []
     for _, text, language in pairs:
-        tokenizer.set_tgt_lang_special_tokens(language)
-        targets.append({"input_ids": tokenizer(text)["input_ids"]})
+        tokenizer.tgt_lang = language
+        targets.append({"input_ids": tokenizer(text_target=text)["input_ids"]})
     labels = tokenizer.pad(targets, return_tensors="pt")["input_ids"]
     labels[labels == tokenizer.pad_token_id] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
