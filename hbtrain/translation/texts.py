@@ -91,7 +91,7 @@ def collect_texts(
                 if source not in texts or not wanted:
                     of_sides.append(NO_TEXT)
                     continue
-                number = numbers.setdefault(digest_number(texts[source]), len(numbers))
+                number = numbers.setdefault(_digest(texts[source], record), len(numbers))
                 if number == len(lacking):
                     lacking.append(0)
                     writer.append({"text": texts[source], "row": str(record["id"]), "side": side})
@@ -104,6 +104,13 @@ def collect_texts(
     tell(rows)
     _check(rows, len(lacking), source, targets, languages)
     return _saved(folder, rows, targets, np.frombuffer(lacking, np.uint64))
+
+
+def _digest(text: str, record: Record) -> int:
+    try:
+        return digest_number(text)
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
+        raise DataError(f"row {record['id']} has a text that is not Unicode: {error.reason}") from error
 
 
 def _check(rows: int, number: int, source: str, targets: Sequence[str], languages: set[str]) -> None:

@@ -39,7 +39,7 @@ def nllb_tokenizer(languages):
     return NllbTokenizer(vocab=vocabulary, merges=[], extra_special_tokens=list(languages), src_lang=languages[0])
 
 
-def save_trained_nllb(folder: Path, parallel, steps=160) -> Path:
+def save_trained_nllb(folder: Path, parallel, steps=300) -> Path:
     """One that has learned `parallel`, [{NLLB's code: text}], by heart, from its first language to the others."""
     languages = list(parallel[0])
     size = SIZE | {"d_model": 64, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "activation_dropout": 0.0}
@@ -55,11 +55,13 @@ def save_trained_nllb(folder: Path, parallel, steps=160) -> Path:
     labels = tokenizer.pad(targets, return_tensors="pt")["input_ids"]
     labels[labels == tokenizer.pad_token_id] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
         model(**inputs, labels=labels).loss.backward()
         optimizer.step()
+        decay.step()
     return _saved(model, nllb_tokenizer(languages), folder)
 
 

@@ -1,0 +1,271 @@
+"""A whole translation with a book in place of the model: gates, resuming, what is there already, bad input."""
+
+import json
+import sys
+
+import pytest
+
+from hbtrain import cli
+from hbtrain.corpus import ParallelCorpus, source_path
+from hbtrain.errors import TranslationError
+from hbtrain.launch import translate as module
+from hbtrain.launch.translation_pipeline import _known
+from tests.unit.tiny_translators import save_marian, save_nllb
+from tests.unit.translation_samples import Book, read_lines
+
+ROWS = [json.loads(line) for line in source_path("demo").read_text(encoding="utf-8").splitlines()][:60]
+TARGETS = ["de", "ru", "zh"]
+
+
+def of_languages(row, languages):
+    own = {side: {x: row[side][x] for x in languages} for side in ("query", "passage")}
+    return row | own
+
+
+ENGLISH = [of_languages(row, ["en"]) for row in ROWS]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    languages = ("eng_Latn", "deu_Latn", "rus_Cyrl", "zho_Hans")
+    return save_nllb(tmp_path_factory.mktemp("models") / "nllb", languages)
+
+
+@pytest.fixture
+def hbtrain(monkeypatch, capsys, tmp_path, cache, write_source, model):
+    """Runs `hbtrain translate` on the English rows with a book; (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    write_source(ENGLISH, "en.jsonl")
+
+    def run(*arguments, book=None, source="en.jsonl", to=TARGETS, output="out.jsonl", start="en"):
+        monkeypatch.setattr(module, "translated", book or Book(ROWS))
+        command = ["translate", source, "--model", model, "--from", start, "--to", *to, "--output", output]
+        for name, value in zip(arguments[::2], arguments[1::2], strict=True):
+            if name in command:
+                command[command.index(name) + 1] = value
+            else:
+                command += [name, value]
+        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, command)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def test_rows_get_the_languages_and_a_table_says_how_many(hbtrain, tmp_path):
+    code, out, err = hbtrain()
+    assert code == 0, err
+    assert read_lines(tmp_path / "out.jsonl") == [of_languages(row, ["en", *TARGETS]) for row in ROWS]
+    assert read_lines(tmp_path / "out.rejects.jsonl") == []
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text())
+    assert (manifest["rows"], manifest["texts"]) == (60, len({r[s]["en"] for r in ROWS for s in ("query", "passage")}))
+    assert manifest["languages"]["ru"] == {"texts": manifest["texts"], "kept": manifest["texts"], "rejected": {}}
+    assert manifest["model"]["family"] == "NLLB"
+    assert sorted(path.name for path in tmp_path.glob("out.*")) == [
+        "out.jsonl",
+        "out.manifest.json",
+        "out.rejects.jsonl",
+    ]
+    assert f"de {manifest['texts']} {manifest['texts']} 100.0%" in " ".join(out.split())
+    corpus = ParallelCorpus.open([str(tmp_path / "out.jsonl")])
+    assert corpus.languages == ("de", "en", "ru", "zh")
+
+
+def test_what_a_gate_rejects_is_kept_apart_with_its_reason(hbtrain, tmp_path):
+    passages = [row["passage"]["en"] for row in ROWS]
+
+    def spoil(text, translation, language):
+        if text not in passages or language == "zh":
+            return translation
+        faults = [text, translation[: len(translation) // 5], f"{translation} " + f"{translation[:9]} " * 30, "", None]
+        faults += [
+            "Это просто какой-то другой язык, совсем не тот." if language == "de" else "Noch eine andere Sprache."
+        ]
+        place = passages.index(text)
+        return faults[place] if place < len(faults) else translation
+
+    code, out, err = hbtrain("--block-texts", "7", book=Book(ROWS, spoil=spoil), output="out.jsonl.gz")
+    assert code == 0, err
+    rejects = read_lines(tmp_path / "out.rejects.jsonl.gz")
+    reasons = ["copy", "length", "repetition", "empty", "too long", "script"]
+    assert [(r["id"], r["side"], r["language"], r["reason"]) for r in rejects] == [
+        (row["id"], "passage", language, reason)
+        for row, reason in zip(ROWS, reasons, strict=False)
+        for language in ("de", "ru")
+    ]
+    assert all(reject["text"] == row["passage"]["en"] for reject, row in zip(rejects[::2], ROWS, strict=False))
+    assert rejects[0]["scores"]["copied"] == 1
+    assert rejects[8]["scores"] is None
+    rows = read_lines(tmp_path / "out.jsonl.gz")
+    assert [sorted(row["passage"]) for row in rows[:7]] == [["en", "zh"]] * 6 + [["de", "en", "ru", "zh"]]
+    assert all(sorted(row["query"]) == ["de", "en", "ru", "zh"] for row in rows)
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text())
+    assert manifest["languages"]["de"]["rejected"] == dict.fromkeys(sorted(reasons), 1)
+    assert manifest["languages"]["zh"]["rejected"] == {}
+    assert " ".join(
+        ["language texts kept share", *("empty", "copy", "repetition", "script", "length", "too long")]
+    ) in (" ".join(out.split()))
+
+
+@pytest.mark.parametrize("stops", [[0], [1], [5, 2], [14]])
+def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(hbtrain, tmp_path, stops):
+    assert hbtrain("--block-texts", "25", output="whole/out.jsonl.gz")[0] == 0
+    asked = []
+    for stop in stops:
+        book = Book(ROWS, stop_after=stop)
+        assert hbtrain("--block-texts", "25", book=book, output="parts/out.jsonl.gz")[0] == 130
+        assert not list((tmp_path / "parts").glob("*.jsonl*.gz"))
+        assert (
+            len(list((tmp_path / "parts" / "out.jsonl.gz.translating" / "blocks").iterdir())) == stop + len(asked) // 25
+        )
+        asked += book.asked
+    book = Book(ROWS)
+    assert hbtrain("--block-texts", "25", book=book, output="parts/out.jsonl.gz")[0] == 0
+    assert len(asked + book.asked) == len(set(asked + book.asked))
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {path.name for path in (tmp_path / "parts").iterdir()}
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_what_is_there_already_is_not_done_again_and_nothing_is_overwritten(hbtrain, tmp_path):
+    assert hbtrain()[0] == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    book = Book(ROWS)
+    code, out, _ = hbtrain(book=book)
+    assert (code, "was there" in out, book.asked) == (0, True, [])
+    for arguments, words in [
+        (("--beams", "2"), "is a translation with generation = "),
+        (("--limit", "copied=0.5"), "is a translation with limits = "),
+    ]:
+        code, _, err = hbtrain(*arguments)
+        assert code == 2
+        assert words in err
+        assert "give another --output" in err
+    code, _, err = hbtrain(to=["de"])
+    assert (code, "with to = " in err) == (2, True)
+    (tmp_path / "other.jsonl").write_text("{}")
+    code, _, err = hbtrain(output="other.jsonl")
+    assert (code, "not from hbtrain translate" in err) == (2, True)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_an_unfinished_translation_is_kept_for_its_own_command(hbtrain, tmp_path, write_source):
+    assert hbtrain("--block-texts", "25", book=Book(ROWS, stop_after=2))[0] == 130
+    for arguments, words in [
+        (("--block-texts", "30"), "holds an unfinished translation with block_texts = 25, not 30"),
+        (("--block-texts", "25", "--beams", "1"), "unfinished translation with generation"),
+        (("--block-texts", "25", "--limit", "language=0"), "unfinished translation with identify = true, not false"),
+    ]:
+        code, _, err = hbtrain(*arguments)
+        assert (code, words in err) == (2, True), err
+    # Other limits judge what was translated already.
+    assert hbtrain("--block-texts", "25", "--limit", "copied=0.9")[0] == 0
+    assert hbtrain("--block-texts", "25", book=Book(ROWS, stop_after=2), output="new.jsonl")[0] == 130
+    write_source(ENGLISH[1:], "en.jsonl")
+    code, _, err = hbtrain("--block-texts", "25", output="new.jsonl")
+    assert (code, "unfinished translation with source = " in err) == (2, True)
+
+
+def test_two_processes_do_not_write_one_output(hbtrain, tmp_path):
+    from hbtrain.translation.workspace import Outputs, workspace
+
+    with workspace(Outputs(tmp_path / "out.jsonl"), {}):
+        code, _, err = hbtrain()
+        assert (code, "is being written by another process" in err) == (2, True)
+
+
+def test_languages_that_rows_have_stay_and_are_not_translated(hbtrain, tmp_path, write_source):
+    rows = [of_languages(row, ["en", "de"] if i % 2 else ["en"]) for i, row in enumerate(ROWS)]
+    rows[1]["query"]["de"] = "von Hand übersetzt"
+    write_source(rows, "some.jsonl")
+    book = Book(ROWS)
+    assert hbtrain(source="some.jsonl", to=["de"], book=book)[0] == 0
+    found = read_lines(tmp_path / "out.jsonl")
+    assert found[1]["query"] == rows[1]["query"]
+    assert [of_languages(row, ["en", "de"]) for row in ROWS[2:]] == found[2:]
+    texts = {text for _, text in book.asked}
+    assert texts == {row[side]["en"] for row in ROWS[::2] for side in ("query", "passage")}
+
+
+def test_a_prepared_corpus_is_a_source(hbtrain, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["hbtrain", "prepare", "parallel", "en.jsonl", "--output", "corpus"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert hbtrain(source="corpus")[0] == 0
+    found = read_lines(tmp_path / "out.jsonl")
+    assert [row["passage"] for row in found] == [of_languages(row, ["en", *TARGETS])["passage"] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"to": ["en"]}, "--to en is the language of --from"),
+        ({"to": ["fr"]}, "has no token fra_Latn, so it does not translate fr (French); it has de, en, ru, zh"),
+        ({"to": ["xx"]}, "--to xx: no language known here"),
+        ({"start": "ru", "to": ["de"]}, "--from ru: the source has no texts in ru; it has en"),
+        ({"source": "none.jsonl"}, "none.jsonl does not exist"),
+        ({"source": "empty.jsonl"}, "empty.jsonl: the source holds no rows"),
+        ({"source": "broken.jsonl"}, "broken.jsonl line 2 is not JSON"),
+        ({"source": "surrogate.jsonl"}, "surrogate.jsonl: row 1 has a text that is not Unicode"),
+        ({"source": "whole.jsonl", "to": ["de"]}, "nothing to translate: every text in en is there in de already"),
+        ({"output": "out.txt"}, "--output out.txt: must end in .jsonl or .jsonl.gz"),
+        ({"output": "s3://bucket/out.jsonl"}, "--output s3://bucket/out.jsonl: must be on a file system"),
+        ({"output": "en.jsonl"}, "not from hbtrain translate"),
+        ({"output": "en.jsonl/out.jsonl"}, "--output: cannot make"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(hbtrain, tmp_path, write_source, changes, message):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "broken.jsonl").write_text(json.dumps(ENGLISH[0]) + "\n{\n")
+    (tmp_path / "surrogate.jsonl").write_text('{"id": 1, "text": {"en": "a \\ud800 b"}}\n')
+    write_source([of_languages(row, ["en", "de"]) for row in ROWS], "whole.jsonl")
+    before = {path.name for path in tmp_path.iterdir()}
+    code, _, err = hbtrain(**changes)
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert message in line.replace(str(tmp_path) + "/", "")
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == before - {"cache"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--model", "./nowhere", "--model './nowhere' does not exist"),
+        ("--beams", "0", "--beams 0: must be 1 or more"),
+        ("--precision", "int8", "--precision int8: must be one of auto, fp32, bf16, fp16"),
+        ("--block-texts", "0", "--block-texts 0: must be 1 or more"),
+        ("--actors", "-1", "--actors -1: must be 0"),
+        ("--cpus-per-actor", "0", "--cpus-per-actor 0: must be more than 0"),
+        ("--limit", "copied=2", "limit copied = 2.0: must be from 0 to 1"),
+        ("--limit", "copies=0.5", "--limit copies=0.5: must be NAME=NUMBER with one of copied, shortest"),
+        ("--limit", "looped=few", "--limit looped=few: 'few' is no int"),
+    ],
+)
+def test_bad_options_are_one_line(hbtrain, option, value, message):
+    code, _, err = hbtrain(option, value)
+    assert code == 2
+    assert f"error: {message}" in err
+
+
+def test_a_marian_model_of_another_pair_is_refused(hbtrain, tmp_path):
+    code, _, err = hbtrain("--model", str(save_marian(tmp_path / "marian", target_lang="fr")), to=["de"])
+    assert (code, "translates to fr, not to de" in err) == (2, True)
+
+
+def test_an_error_of_ours_is_found_inside_rays():
+    import ray
+
+    inner = TranslationError("no room")
+    outer = ray.exceptions.RayTaskError("f", "trace", inner)
+    assert _known(outer) is inner
+    wrapped = RuntimeError("x")
+    wrapped.__cause__ = outer
+    assert _known(wrapped) is inner
+    assert _known(RuntimeError("y")) is None
