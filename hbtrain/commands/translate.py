@@ -32,7 +32,7 @@ def translate(
     block_texts: int = 1024,
     actors: int = 0,
     cpus_per_actor: float = 1.0,
-    use_gpu: bool | None = None,
+    use_gpu: Annotated[bool | None, Parameter(negative="--no-use-gpu")] = None,
     address: str | None = None,
     limit: Annotated[list[str] | None, Many] = None,
 ) -> None:

@@ -1,8 +1,10 @@
-"""Blocks through Ray Data: read on any node, translated by actors that hold the model, measured on any node."""
+"""Blocks through Ray Data: translated by a pool of actors that hold the model, measured on any node."""
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +22,10 @@ from hbtrain.translation.languages import LANGUAGES
 from hbtrain.translation.scores import Scores, score
 from hbtrain.translation.texts import Texts
 
-RESTARTS = 3
-"""Times that an actor is started again, and a block given again; one that dies more often dies of its block."""
+RETRIES = 3
+"""Times that a block is given again whose actor died; one that dies more often dies of its block."""
 LITTLE_CPU = 0.01
-"""Of reading and measuring: where the actors have all CPUs, these are to run beside them."""
+"""Of measuring: where the actors have all CPUs, it is to run beside them."""
 
 Row = dict[str, Any]
 
@@ -94,51 +96,38 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
 
 def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: int, gpus: float) -> Iterator[Row]:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.util.annotations import RayDeprecationWarning
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
     items = [{"language": b.language, "number": b.number, "start": b.start, "stop": b.stop} for b in todo]
-    blocks = (
-        ray.data.from_items(items, override_num_blocks=len(items))
-        .map(_Read(texts), num_cpus=LITTLE_CPU)
-        .map(
+    actors = min(actors, len(items))
+    with warnings.catch_warnings():
+        # Of max_task_retries, for which there is no other way yet; by default a block that kills is tried for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        translations = ray.data.from_items(items, override_num_blocks=len(items)).map(
             _Translate,
-            fn_constructor_args=(work,),
-            compute=ActorPoolStrategy(size=min(actors, len(items))),
+            fn_constructor_args=(work, texts),
+            compute=ActorPoolStrategy(size=actors),
             num_cpus=cpus,
             num_gpus=gpus,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+            max_task_retries=RETRIES,
         )
-        .map(_Measure(work.source, work.identify), num_cpus=LITTLE_CPU)
+    measured = translations.map(
+        _Measure(work.source, work.identify), compute=TaskPoolStrategy(size=actors), num_cpus=LITTLE_CPU
     )
-    yield from blocks.iter_rows()
-
-
-class _Read:
-    """Puts the texts of a block into its row."""
-
-    def __init__(self, texts: Texts) -> None:
-        self._texts = texts
-
-    def __call__(self, row: Row) -> Row:
-        block = Block(row["language"], row["number"], row["start"], row["stop"])
-        try:
-            return row | {"texts": block.texts(self._texts)}
-        except OSError as error:
-            raise StorageError(
-                f"a node of the cluster cannot read {self._texts.folder}: {error.strerror}; "
-                "--output must be in a folder that every node sees"
-            ) from error
+    yield from measured.iter_rows()
 
 
 class _Translate:
     """An actor: it loads the model at its first block, so that an error on the way is that block's."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, texts: Texts) -> None:
         self._work = work
+        self._texts = texts
         self._translator: Any = None
 
     def __call__(self, row: Row) -> Row:
@@ -147,7 +136,17 @@ class _Translate:
         work = self._work
         if self._translator is None:
             self._translator = Translator(work.model, work.source, work.targets, work.generation)
-        return row | {"translations": self._translator.translate(list(row["texts"]), row["language"])}
+        texts = self._read(Block(row["language"], row["number"], row["start"], row["stop"]))
+        return row | {"texts": texts, "translations": self._translator.translate(texts, row["language"])}
+
+    def _read(self, block: Block) -> list[str]:
+        try:
+            return block.texts(self._texts)
+        except OSError as error:
+            raise StorageError(
+                f"a node of the cluster cannot read {self._texts.folder}: {error.strerror}; "
+                "--output must be in a folder that every node sees"
+            ) from error
 
 
 class _Measure:

@@ -7,7 +7,7 @@ import pytest
 from hbtrain.errors import ConfigError
 from hbtrain.launch import translate as module
 from hbtrain.launch.translate import Translation
-from hbtrain.launch.translation_pipeline import Pool, _actors, _Measure, _Read, _result, _Translate
+from hbtrain.launch.translation_pipeline import Pool, _actors, _Measure, _result, _Translate
 from hbtrain.modeling.translator import Generation
 from tests.integration.command import Command
 from tests.unit.tiny_translators import save_nllb
@@ -23,9 +23,9 @@ OPEN += ["squeezed=1e9"]
 
 def in_this_process(work, pool, texts, todo):
     """The pipeline without Ray."""
-    read, translate, measure = _Read(texts), _Translate(work), _Measure(work.source, work.identify)
+    translate, measure = _Translate(work, texts), _Measure(work.source, work.identify)
     for block in todo:
-        row = measure(translate(read(vars(block))))
+        row = measure(translate(vars(block)))
         yield block, [_result(*own) for own in zip(row["translations"], row["scores"], strict=True)]
 
 
@@ -39,7 +39,7 @@ def files(folder):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_killed_it_goes_on_with_other_actors_and_ends_with_the_same_bytes(tmp_path, write_source, monkeypatch):
     save_nllb(tmp_path / "model")
     source = write_source(ROWS)
@@ -51,7 +51,7 @@ def test_killed_it_goes_on_with_other_actors_and_ends_with_the_same_bytes(tmp_pa
     module.translate(wanted)
     blocks = killed.with_name("out.jsonl.gz.translating") / "blocks"
     with Command(tmp_path, *arguments(tmp_path, killed)) as command:
-        command.wait_until(lambda output: blocks.is_dir() and len(list(blocks.glob("*.jsonl"))) >= 3, 120, "blocks")
+        command.wait_until(lambda output: blocks.is_dir() and len(list(blocks.glob("*.jsonl"))) >= 3, 280, "blocks")
         command.process.send_signal(signal.SIGKILL)
         assert command.finish(10) == -signal.SIGKILL
     kept = {path.name: path.stat().st_mtime_ns for path in blocks.glob("*.jsonl")}
@@ -65,7 +65,7 @@ def test_killed_it_goes_on_with_other_actors_and_ends_with_the_same_bytes(tmp_pa
             return command.process.poll() is not None
 
         with pytest.raises(AssertionError, match="ended without"):
-            command.wait_until(remember, 120)
+            command.wait_until(remember, 280)
         assert command.finish(1) == 0, command.output
     assert kept.items() <= seen.items()
     assert files(killed.parent) == files(whole.parent)
@@ -75,13 +75,13 @@ def test_killed_it_goes_on_with_other_actors_and_ends_with_the_same_bytes(tmp_pa
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_what_an_actor_finds_wrong_is_one_line(tmp_path, write_source):
     folder = save_nllb(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"no weights")
     write_source(ROWS)
     with Command(tmp_path, *arguments(tmp_path, tmp_path / "out.jsonl")) as command:
-        assert command.finish(150) == 2, command.output
+        assert command.finish(280) == 2, command.output
         (error,) = [line for line in command.output.splitlines() if "error" in line.lower()]
         assert error.startswith(f"error: --model {folder} cannot be loaded: ")
         assert "Traceback" not in command.output
