@@ -25,13 +25,18 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 settings.register_profile("hbtrain", deadline=None)
 settings.load_profile("hbtrain")
 
+HANG_S = 1800
+"""A test of several processes that takes longer hangs; on an idle machine the longest take two minutes."""
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs the data folder beside the checkout, or a GPU, where there is none."""
+    """Give processes of ranks and clusters time; skip what needs the data folder or a GPU where there is none."""
     skip_shared = pytest.mark.skip(reason=f"needs the data folder {SHARED}")
     for item in items:
+        if item.get_closest_marker("ray") or "distributed" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(HANG_S))
         if "shared" in item.keywords and not SHARED.is_dir():
             item.add_marker(skip_shared)
         if "gpu" in item.keywords:

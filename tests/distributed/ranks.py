@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def run_ranks(function, world_size, *arguments, timeout_s=300, connect=True):
+def run_ranks(function, world_size, *arguments, timeout_s=900, connect=True):
     """[function(*arguments) of rank 0, of rank 1, ...]; `function` must be importable. An error on a rank is raised.
 
     With `connect` the ranks have a process group; without, the environment variables to make one.

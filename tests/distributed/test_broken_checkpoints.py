@@ -19,8 +19,6 @@ from tests.distributed.test_engine_ranks import run, worker
 
 __all__ = ["run"]  # a fixture
 
-pytestmark = pytest.mark.timeout(600)
-
 
 def start_all(storages, tree, folder):
     """{name: notes, or the error} of a training that finds each of these storages."""

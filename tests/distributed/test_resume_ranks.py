@@ -19,8 +19,6 @@ from tests.distributed.test_engine_ranks import SMALL, run, worker
 
 __all__ = ["run"]  # a fixture
 
-pytestmark = pytest.mark.timeout(900)
-
 STAGES = (0, 1, 2, 3)
 DROPOUT = {"encoder.transformer": {**SMALL["encoder.transformer"], "dropout": 0.1}}
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
@@ -80,7 +78,7 @@ def train_all(jobs, folder):
 
 def train_on(world_size, jobs, folder):
     """`train_all` on ranks; what rank 0 returns."""
-    return run_ranks(train_all, world_size, jobs, folder, timeout_s=400)[0]
+    return run_ranks(train_all, world_size, jobs, folder)[0]
 
 
 def cut_off(storage, to):

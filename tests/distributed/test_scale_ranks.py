@@ -148,11 +148,8 @@ def measured(tmp_path_factory):
             "training.deepspeed": {"zero_optimization": {**zero, **more}},
         }
         trees.append(to_tree(configure(folder, "transformer", **overrides)))
-    ranks = run_ranks(measure, 2, trees, str(folder), timeout_s=220)
+    ranks = run_ranks(measure, 2, trees, str(folder))
     return {case: [rank[i] for rank in ranks] for i, case in enumerate(CASES)}
-
-
-pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -13,8 +13,6 @@ from tests.distributed.test_engine_ranks import run, worker
 
 __all__ = ["run"]  # a fixture
 
-pytestmark = pytest.mark.timeout(600)
-
 STEPS = 6
 TOLERANCE = 1e-6
 
@@ -74,7 +72,6 @@ def made(run, tmp_path_factory):
             "donor-on": (to_tree(donor), folder, storage / "donor", [4, STEPS], 2),
             "scratch": (to_tree(taker), folder, storage / "scratch", [None]),
         },
-        timeout_s=250,
     )[0]
     for name in at_step(storage / "donor", 2):
         shutil.copytree(storage / "donor" / name, storage / "taker" / name)

@@ -15,8 +15,6 @@ from tests.distributed.test_resume_ranks import TOLERANCE, check, largest_differ
 
 __all__ = ["run"]  # a fixture
 
-pytestmark = pytest.mark.timeout(600)
-
 STAGES = (0, 1, 3)
 
 
@@ -67,7 +65,7 @@ def whole(trees, store, tmp_path_factory):
     jobs |= {f"bucket-{stage}": (tree, f"{store.uri}/whole-{stage}") for stage, tree in made.items()}
     for stage in STAGES:  # as the run's folder would be
         (here / str(stage)).mkdir()
-    return run_ranks(train_all, 2, jobs, folder, timeout_s=200)[0], here
+    return run_ranks(train_all, 2, jobs, folder)[0], here
 
 
 def copied(store, of, to, leave_out=()):
@@ -94,9 +92,9 @@ def resumed(trees, whole, store):
     made, folder = trees
     jobs = {f"two-{s}": (made[s], copied(store, f"whole-{s}", f"two-{s}", [6])) for s in STAGES}
     jobs["damaged"] = made[1], damaged(store, "whole-1", "damaged")
-    results = run_ranks(train_all, 2, jobs, folder, timeout_s=200)[0]
+    results = run_ranks(train_all, 2, jobs, folder)[0]
     jobs = {f"one-{s}": (made[s], copied(store, f"whole-{s}", f"one-{s}", [6])) for s in STAGES}
-    return results | run_ranks(train_all, 1, jobs, folder, timeout_s=200)[0]
+    return results | run_ranks(train_all, 1, jobs, folder)[0]
 
 
 @pytest.mark.parametrize("stage", STAGES)

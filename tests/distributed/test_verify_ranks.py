@@ -22,7 +22,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_every_layout_has_the_gradient_of_one_process(folder, workers):
     found = agreements(folder, workers, LAYOUTS)

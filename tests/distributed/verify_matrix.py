@@ -97,7 +97,7 @@ def on_rank(trees, folder):
 def agreements(folder, workers, layouts, **overrides):
     """[Agreement] of the layouts on so many workers."""
     configs = [config(folder, workers, *layout, **overrides) for layout in layouts]
-    gradients = run_ranks(on_rank, workers, [to_tree(c) for c in configs], str(folder), timeout_s=250)[0]
+    gradients = run_ranks(on_rank, workers, [to_tree(c) for c in configs], str(folder))[0]
     found, plain = [], {}
     for settings, (_, _, precision, lora), got in zip(configs, layouts, gradients, strict=True):
         if (precision, lora) not in plain:

@@ -7,7 +7,7 @@ from tests.faults.row import Row, line_with, survived
 def damaged(folder, what, hurt):
     """The newest checkpoint is hurt between a killed command and the same command again."""
     with HurtRun(folder, *NO_SCORES) as run:
-        run.wait_for("checkpoint of step 100 kept", 500)
+        run.wait_for("checkpoint of step 100 kept")
         run.kill_all()
     checkpoints = sorted((folder / "runs").glob("quickstart-*/*/step-*"))
     newest = max(int(path.name.split("-")[1]) for path in checkpoints)

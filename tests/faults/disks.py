@@ -34,7 +34,7 @@ def storage_full(folder):
     with small_disk(folder / "disk", SMALL) as resize:
         arguments = [*NO_SCORES, "--storage", folder / "disk" / "runs"]
         with HurtRun(folder, *arguments) as run:
-            code, first = run.finish(600), run.output
+            code, first = run.finish(), run.output
         kept = sorted(path.name for path in (folder / "disk" / "runs").glob("quickstart-*/*/step-*"))
         resize(LARGE)
         uri = f"sqlite:///{folder / 'disk' / 'runs' / 'mlflow.db'}"

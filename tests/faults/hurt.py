@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +38,6 @@ class HurtRun(Command):
         """The process of a rank; that of the latest worker group."""
         return int((self.faults / f"rank-{rank}").read_text())
 
-    def wait_for_count(self, words, count, timeout_s):
-        """Wait until the output holds `words` `count` times."""
-        deadline = time.monotonic() + timeout_s
-        while self.output.count(words) < count:
-            assert self.process.poll() is None, f"ended without {count} times {words!r}:\n{self.output}"
-            assert time.monotonic() < deadline, f"not {count} times {words!r} in {timeout_s} s:\n{self.output}"
-            time.sleep(0.1)
-
 
 @dataclass
 class Seen:
@@ -65,9 +56,9 @@ class Seen:
     mlflow: list
 
     @classmethod
-    def of(cls, run, timeout_s=200, uri=None):
+    def of(cls, run, uri=None):
         """Wait for the end of `run`."""
-        code = run.finish(timeout_s)
+        code = run.finish()
         resumed = [int(x) for x in re.findall(r"goes on from the checkpoint of step (\d+)", run.output)]
         return cls(code, run.output, resumed, [r.info.status for r in mlflow_runs(run.folder, uri)])
 

@@ -11,10 +11,10 @@ def node_killed(folder):
     with Node.head(folder) as head, head.join(folder, "second") as second:
         arguments = [*NO_SCORES, "--resources.address", head.address]
         with HurtRun(folder, *arguments, **QUICK) as run:
-            run.wait_for("checkpoint of step 100 kept", 500)
+            run.wait_for("checkpoint of step 100 kept")
             second.kill()
             with head.join(folder, "third"):
-                seen = Seen.of(run, 300)
+                seen = Seen.of(run)
     checks = survived(seen) | {"went on from a checkpoint": bool(seen.resumed) and seen.resumed[-1] >= 100}
     done = "two Ray nodes of 1 CPU; kill -9 of all of the second after step 100; a third one joins"
     return Row("node killed", done, seen, line_with("goes on from the checkpoint", seen.output), checks)
@@ -34,10 +34,10 @@ def host_loses_power(folder):
         with Node.head_on(first, folder) as head, head.join(folder, "second", host=second):
             address = {"RAY_ADDRESS": f"{first.address}:6379"}
             with HurtRun(folder, *NO_SCORES, host=first, **address, **QUICK) as run:
-                run.wait_for("checkpoint of step 100 kept", 500)
+                run.wait_for("checkpoint of step 100 kept")
                 second.lose_power()
                 with head.join(folder, "third", host=third):
-                    seen = Seen.of(run, 300)
+                    seen = Seen.of(run)
     checks = survived(seen) | {"went on from a checkpoint": bool(seen.resumed) and seen.resumed[-1] >= 100}
     done = (
         "two hosts (network namespaces) with 1 CPU each; after step 100 the second's link goes down and all on it is "
@@ -55,11 +55,11 @@ def head_killed(folder):
     limit = {"RAY_gcs_rpc_server_reconnect_timeout_s": "12"}
     one_worker = [*NO_SCORES, "--resources.workers", "1"]
     with Node.head(folder / "1") as head, HurtRun(folder, *one_worker, RAY_ADDRESS=head.address, **limit) as run:
-        run.wait_for("checkpoint of step 100 kept", 500)
+        run.wait_for("checkpoint of step 100 kept")
         head.kill()
-        lost = Seen.of(run, 300)
+        lost = Seen.of(run)
     with Node.head(folder / "2") as head, HurtRun(folder, *one_worker, RAY_ADDRESS=head.address) as run:
-        seen = Seen.of(run, 300)
+        seen = Seen.of(run)
     said = line_with("was lost", lost.output)
     checks = survived(seen) | {
         "went on from a checkpoint": bool(seen.resumed) and seen.resumed[-1] >= 100,

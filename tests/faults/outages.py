@@ -25,10 +25,10 @@ def every(folder, uri=None, steps=300):
 def database_locked(folder):
     """Another connection holds the SQLite database while training goes on."""
     with HurtRun(folder, *NO_SCORES) as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         with sqlite3.connect(run.folder / "runs" / "mlflow.db", isolation_level=None, timeout=30) as other:
             other.execute("BEGIN EXCLUSIVE")
-            run.wait_for("step 300: checkpoint", 500)
+            run.wait_for("step 300: checkpoint")
             other.execute("ROLLBACK")
         other.close()
         seen = Seen.of(run)
@@ -41,9 +41,9 @@ def server_comes_back(folder):
     """The server is killed during the run and started again."""
     with MlflowServer(folder / "server") as server:
         with HurtRun(folder, *NO_SCORES, "--tracking.uri", server.uri) as run:
-            run.wait_for(KEPT, 200)
+            run.wait_for(KEPT)
             server.kill()
-            run.wait_for("checkpoint of step 150 kept", 500)
+            run.wait_for("checkpoint of step 150 kept")
             server.start()
             seen = Seen.of(run, uri=server.uri)
         checks = survived(seen) | every(run.folder, server.uri) | {"said at the end": "MLflow was away" in seen.output}
@@ -55,14 +55,14 @@ def server_stays_away(folder):
     with MlflowServer(folder / "server") as server:
         arguments = [*NO_SCORES, "--tracking.uri", server.uri]
         with HurtRun(folder, *arguments) as run:
-            run.wait_for(KEPT, 200)
+            run.wait_for(KEPT)
             server.kill()
-            code = run.finish(600)
+            code = run.finish()
             first = run.output
         server.start()
         server.wait()
         with HurtRun(folder, *arguments) as run:
-            run.wait_for("checkpoint of step 50 kept", 500)
+            run.wait_for("checkpoint of step 50 kept")
             second, done = mlflow_runs(folder, server.uri)
         seen = Seen(code, first, [], [done.info.status])
         from mlflow import MlflowClient

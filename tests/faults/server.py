@@ -41,7 +41,7 @@ class MlflowServer:
                 [sys.executable, "-m", "mlflow", "server", *place, *address], stdout=log, stderr=log
             )
 
-    def wait(self, timeout_s=120):
+    def wait(self, timeout_s=300):
         """Until it answers."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from tests.faults import numbers, outages
 from tests.faults.hurt import NO_SCORES, HurtRun, Seen
 from tests.faults.row import line_with, survived
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 
 def failed(row):
@@ -19,11 +19,11 @@ def failed(row):
 
 def test_a_stopped_worker_is_named_and_a_killed_rank_0_replaced(tmp_path):
     with HurtRun(tmp_path, *NO_SCORES, "--training.step_timeout_s", "15") as run:
-        run.wait_for("checkpoint of step 50 kept", 150)
+        run.wait_for("checkpoint of step 50 kept")
         stopped = run.pid(1)
         os.kill(stopped, signal.SIGSTOP)
-        run.wait_for("goes on from the checkpoint", 500)
-        run.wait_for_count("checkpoint of step 150 kept", 1, 120)
+        run.wait_for("goes on from the checkpoint")
+        run.wait_for("checkpoint of step 150 kept")
         os.kill(run.pid(0), signal.SIGKILL)
         seen = Seen.of(run)
     said = line_with(" hangs since ", seen.output)

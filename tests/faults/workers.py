@@ -17,7 +17,7 @@ def went_on(seen, at_least=100):
 def worker_killed(folder, rank=1):
     """kill -9 of a worker."""
     with HurtRun(folder, *NO_SCORES) as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         os.kill(run.pid(rank), signal.SIGKILL)
         seen = Seen.of(run)
     checks = survived(seen) | went_on(seen)
@@ -32,7 +32,7 @@ def rank_0_killed(folder):
 def killed_while_saving(folder, rank=1):
     """kill -9 while a checkpoint is being written."""
     with HurtRun(folder, *NO_SCORES) as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         run.ask("kill", rank, "checkpoint", delay_s=0.02)
         seen = Seen.of(run)
     checks = survived(seen) | went_on(seen)
@@ -43,7 +43,7 @@ def killed_while_saving(folder, rank=1):
 def driver_killed(folder):
     """kill -9 of the command and all that it started; then the same command again."""
     with HurtRun(folder, *NO_SCORES) as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         run.kill_all()
     with HurtRun(folder, *NO_SCORES) as run:
         seen = Seen.of(run)
@@ -57,7 +57,7 @@ def driver_killed(folder):
 def worker_stopped(folder, rank=1):
     """A worker's process is stopped as a whole."""
     with HurtRun(folder, *NO_SCORES, *STEP_TIMEOUT) as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         pid = run.pid(rank)
         os.kill(pid, signal.SIGSTOP)
         seen = Seen.of(run)
@@ -69,7 +69,7 @@ def worker_stopped(folder, rank=1):
 def worker_waits_for_ever(folder, rank=0, phase="encode"):
     """The training thread of one rank waits for ever, its process answers."""
     with HurtRun(folder, *NO_SCORES, *STEP_TIMEOUT) as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         pid = run.pid(rank)
         run.ask("hang", rank, phase)
         seen = Seen.of(run)
@@ -82,7 +82,7 @@ def worker_waits_for_ever(folder, rank=0, phase="encode"):
 def worker_stopped_once_too_often(folder, rank=1):
     """The same, with no restarts left."""
     with HurtRun(folder, *NO_SCORES, *STEP_TIMEOUT, "--training.max_failures", "0") as run:
-        run.wait_for(KEPT, 200)
+        run.wait_for(KEPT)
         pid = run.pid(rank)
         os.kill(pid, signal.SIGSTOP)
         seen = Seen.of(run)

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 900
+"""For anything that a test waits for: only a hang takes as long, however busy the machine is."""
 
 
 class Command:
@@ -48,11 +50,11 @@ class Command:
     def output(self):
         return self.log.read_text()
 
-    def wait_for(self, words, timeout_s):
+    def wait_for(self, words, timeout_s=PATIENCE_S):
         """Wait until the output holds `words`; AssertionError if it ends or takes too long."""
         self.wait_until(lambda output: words in output, timeout_s, repr(words))
 
-    def wait_until(self, holds, timeout_s, what="that"):
+    def wait_until(self, holds, timeout_s=PATIENCE_S, what="that"):
         """Wait until `holds` of the output; AssertionError if the command ends or it takes too long."""
         deadline = time.monotonic() + timeout_s
         while not holds(self.output):
@@ -60,7 +62,7 @@ class Command:
             assert time.monotonic() < deadline, f"no {what} in {timeout_s} s:\n{self.output}"
             time.sleep(0.1)
 
-    def finish(self, timeout_s):
+    def finish(self, timeout_s=PATIENCE_S):
         """Wait for the end; the exit code."""
         try:
             return self.process.wait(timeout_s)

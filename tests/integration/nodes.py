@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.integration.command import PATIENCE_S
+
 QUICK = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
@@ -62,13 +64,13 @@ class Node:
         return re.search(r"ray start --address='([^']+)'", self.log.read_text())[1]
 
     def __enter__(self):
-        self.wait_for("Ray runtime started", 90)
+        self.wait_for("Ray runtime started")
         return self
 
     def __exit__(self, *_):
         self.kill()
 
-    def wait_for(self, words, timeout_s):
+    def wait_for(self, words, timeout_s=PATIENCE_S):
         """Wait until the node's output holds `words`."""
         deadline = time.monotonic() + timeout_s
         while words not in self.log.read_text():

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.command import ROOT, Command
 
-pytestmark = [pytest.mark.gpu, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.gpu, pytest.mark.ray]
 
 ON_GPU = ["--resources.workers", "1", "--resources.use_gpu", "true", "--encoder.backbone", "transformer"]
 
@@ -25,12 +25,12 @@ def test_the_gradient_on_a_gpu_is_right(tmp_path, precision, stage):
     layout = ["--encoder.precision", precision, "--training.deepspeed.zero_optimization.stage", stage]
     layout += ["--training.chunks", "3", "--data.cache", tmp_path / "cache"]
     with Command(tmp_path, "verify", "quickstart", *ON_GPU, *layout) as command:
-        assert command.finish(500) == 0, command.output
+        assert command.finish() == 0, command.output
 
 
 def test_a_run_on_a_gpu_learns(tmp_path):
     with Command(tmp_path, "train", "quickstart", *ON_GPU, "--data.cache", tmp_path / "cache") as command:
-        assert command.finish(500) == 0, command.output
+        assert command.finish() == 0, command.output
     (folder,) = (tmp_path / "runs").glob("quickstart-*")
     before, after = (
         json.loads((folder / results / "metrics.json").read_text()) for results in ("results-before", "results")

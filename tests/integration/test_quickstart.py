@@ -10,7 +10,7 @@ import yaml
 from hbtrain.config import load_config
 from tests.integration.command import Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 def output(folder):
     """What `hbtrain train quickstart` prints."""
     with Command(folder, "train", "quickstart", "--data.cache", folder / "cache") as command:
-        assert command.finish(280) == 0, command.output
+        assert command.finish() == 0, command.output
         return command.output
 
 
@@ -118,7 +118,7 @@ def test_mlflow_has_the_run(run, folder):
 
 def test_evaluate_gives_the_same_scores(run, folder):
     with Command(folder, "evaluate", run / "model", "--benchmark", "demo", "--output", "scores") as command:
-        assert command.finish(600) == 0, command.output
+        assert command.finish() == 0, command.output
         assert "demo" in command.output
     again, after = metrics(folder / "scores"), metrics(run / "results")
     assert again.keys() == after.keys()
@@ -128,7 +128,7 @@ def test_evaluate_gives_the_same_scores(run, folder):
 def test_search_answers_across_languages(run, folder):
     question = "¿Dónde se encuentra Machu Picchu?"
     with Command(folder, "search", run / "model", question, "--top", "6") as command:
-        assert command.finish(600) == 0, command.output
+        assert command.finish() == 0, command.output
         output = command.output
     assert question in output
     assert len({x for x in ("ar", "de", "en", "es", "ru", "zh") if f" {x} " in output}) >= 3, output

@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.command import Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 SLOW = [
     "--training.steps", "300", "--training.checkpoint_every", "50", "--training.log_every", "10",
@@ -24,11 +24,11 @@ def mlflow_runs(folder):
 
 def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     with Command(tmp_path, "train", "quickstart", *SLOW, "--data.cache", tmp_path / "cache") as command:
-        command.wait_for("checkpoint of step 100 kept", 400)
+        command.wait_for("checkpoint of step 100 kept")
         workers = command.train_workers()
         assert len(workers) == 2
         workers[-1].kill()
-        assert command.finish(500) == 0, command.output
+        assert command.finish() == 0, command.output
         output = command.output
     assert "goes on from the checkpoint of step" in output
     assert "step 300/300" in output
@@ -41,13 +41,13 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
 def test_a_killed_driver_is_continued_by_the_same_command(tmp_path):
     arguments = ["train", "quickstart", *SLOW, "--resources.workers", "1", "--data.cache", tmp_path / "cache"]
     with Command(tmp_path, *arguments) as command:
-        command.wait_for("checkpoint of step 100 kept", 400)
+        command.wait_for("checkpoint of step 100 kept")
         command.kill_all()
     (folder,) = (tmp_path / "runs").glob("quickstart-*")
     used = json.loads((folder / "run.json").read_text())["usage"]
     assert used["pairs"] >= 90 * 256
     with Command(tmp_path, *arguments) as command:
-        assert command.finish(500) == 0, command.output
+        assert command.finish() == 0, command.output
         assert "goes on from the checkpoint of step" in command.output
     (run,) = mlflow_runs(tmp_path)
     assert run.info.status == "FINISHED"
@@ -62,9 +62,9 @@ def test_a_killed_driver_is_continued_by_the_same_command(tmp_path):
 
 def test_ctrl_c_is_one_line(tmp_path):
     with Command(tmp_path, "train", "quickstart", *SLOW, "--data.cache", tmp_path / "cache") as command:
-        command.wait_for("step 50: checkpoint", 400)
+        command.wait_for("step 50: checkpoint")
         command.process.send_signal(signal.SIGINT)
-        assert command.finish(600) == 130, command.output
+        assert command.finish() == 130, command.output
         assert "interrupted; the same command goes on, a training from its last checkpoint" in command.output
         assert "Traceback" not in command.output
     (run,) = mlflow_runs(tmp_path)
@@ -75,5 +75,5 @@ def test_three_workers_with_uneven_shards(tmp_path):
     arguments = ["--resources.workers", "3", "--resources.cpus_per_worker", "0.5", "--training.steps", "12"]
     arguments += ["--batching.global_batch_size", "100", "--training.deepspeed.zero_optimization.stage", "2"]
     with Command(tmp_path, "train", "quickstart", *arguments, "--data.cache", tmp_path / "cache") as command:
-        assert command.finish(600) == 0, command.output
+        assert command.finish() == 0, command.output
         assert "on 3 workers" in command.output

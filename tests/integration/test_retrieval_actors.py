@@ -18,7 +18,7 @@ from tests.integration.command import title
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 TEXTS = texts_of(240)
 QUERIES = TEXTS[100:103]

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from tests.integration.command import ROOT, Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.ray
 
 SMALL = [
     "--resources.workers", "1", "--encoder.static.dimension", "16", "--encoder.static.vocabulary_size", "500",
@@ -17,8 +17,8 @@ SMALL = [
 SWEEP = [ROOT / "tune" / "sweep.py"]
 
 
-def finish(command, timeout_s=1200):
-    assert command.finish(timeout_s) == 0, command.output
+def finish(command):
+    assert command.finish() == 0, command.output
     assert "Traceback" not in command.output
     assert "worker processes have been started" not in command.output
     return command.output
@@ -82,8 +82,8 @@ def test_a_search_that_is_killed_goes_on(tmp_path):
         "--search.reduction", "3", "--data.cache", tmp_path / "cache", "--resources.cpus_per_worker", "2",
     ]  # fmt: skip
     with Command(tmp_path, *arguments, program=SWEEP) as command:
-        command.wait_until(lambda output: output.count("started") >= 2, 900, "a second trial")
-        command.wait_for("finished after", 900)
+        command.wait_until(lambda output: output.count("started") >= 2, what="a second trial")
+        command.wait_for("finished after")
         command.kill_all()
     (folder,) = (tmp_path / "runs").glob("alpha-asha-*")
     begun = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]

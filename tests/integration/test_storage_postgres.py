@@ -17,7 +17,7 @@ from tests import postgres
 from tests.unit.comparison_samples import write_run
 
 WHY_NOT = postgres.why_not()
-pytestmark = [pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from tests import s3
 from tests.integration.command import Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1000)]
+pytestmark = pytest.mark.ray
 
 SLOW = [
     "--training.steps", "120", "--training.checkpoint_every", "20", "--training.log_every", "10",
@@ -48,14 +48,14 @@ def machine(bucket):
 
 def test_a_killed_run_is_continued_from_the_bucket_alone(tmp_path, bucket, arguments):
     with machine(bucket) as (_, variables), Command(tmp_path, *arguments, **variables) as command:
-        command.wait_for("checkpoint of step 60 kept", 400)
+        command.wait_for("checkpoint of step 60 kept")
         assert f"fetching {bucket.uri}/data/facts.jsonl (" in command.output
         command.kill_all()
     (run,) = {key.split("/")[1] for key in bucket.keys("runs/quickstart-")}
     newest = max(key for key in bucket.keys(f"runs/{run}/ray/step-") if key.endswith("optim_states.pt"))
     turn_a_bit(bucket, newest)
     with machine(bucket) as (folder, variables), Command(tmp_path, *arguments, **variables) as command:
-        assert command.finish(400) == 0, command.output
+        assert command.finish() == 0, command.output
         text = " ".join(command.output.split())
         check_secrets(folder, bucket)
     assert "is damaged (state/" in text
@@ -102,6 +102,6 @@ def check_evaluate(folder, bucket, model, variables):
     with Command(
         folder, "evaluate", model, "--benchmark", "demo", "--output", f"{bucket.uri}/scores", **variables
     ) as c:
-        assert c.finish(600) == 0, c.output
+        assert c.finish() == 0, c.output
     assert json.loads(bucket.get("scores/metrics.json"))["demo/multi/map"] > 0.2
     assert bucket.get("scores/runs/demo/mono/de.trec.gz")

@@ -17,7 +17,7 @@ SCRIPT = ROOT / "tests" / "integration" / "encode_slowly.py"
 def test_a_killed_encoding_goes_on_where_it_stopped(tmp_path):
     store = tmp_path / "store"
     with Command(tmp_path, store, "0.2", program=[SCRIPT]) as encoding:
-        encoding.wait_for("25 of 60.", 500)
+        encoding.wait_for("25 of 60.")
         with pytest.raises(StorageError, match="being written by another process"):
             embed_collection(Hashed(), TEXTS, OPTIONS, store)
         encoding.process.send_signal(signal.SIGKILL)
