@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbtrain.commands.bars import Bars
 from hbtrain.commands.models import quiet, trusts
 from hbtrain.commands.outputs import output_place, written_file
 
@@ -76,7 +76,7 @@ def mine(
 
     quiet()
     console = Console()
-    with _Bars(console) as bars:
+    with Bars(console) as bars:
         miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
         with written_file(to) as file, atomic_output(file) as stream:
             summary = write_mined(miner, corpus, data, stream)
@@ -91,25 +91,3 @@ def mine(
         table.add_row(name, figure)
     console.print(table)
     console.print(f"\nmined  {to}", highlight=False, soft_wrap=True)
-
-
-class _Bars:
-    """A bar for each thing that mining tells of."""
-
-    def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=console)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """Move the bar of `what`."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done)

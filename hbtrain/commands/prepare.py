@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App
 
+from hbtrain.commands.prepare_judged import TRAINING, Judged
 from hbtrain.commands.prepare_mapping import Many, Mapping
 from hbtrain.commands.prepare_output import Common, show_check, write_corpus
 from hbtrain.errors import ConfigError
@@ -127,57 +128,31 @@ def mmarco(
 
 
 @prepare.command
-def mr_tydi(
-    folder: str,
-    *,
-    languages: Annotated[list[str] | None, Many] = None,
-    split: str = "train",
-    negatives: bool = True,
-    common: Common,
-) -> None:
+def mr_tydi(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     """Mr. TyDi: mrtydi-v1.1-<language> with topic.<split>.tsv, qrels.<split>.txt and collection/docs.jsonl.
 
     Parameters
     ----------
     folder
         Holds a folder for each language, or is one.
-    languages
-        Codes; by default all that are there.
-    split
-        train, dev or test.
-    negatives
-        Keep passages that are judged not to be relevant as negatives.
     """
     from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader
 
-    write_corpus(lambda: mr_tydi_reader(_local([folder])[0], languages, split, negatives), common)
+    write_corpus(lambda: mr_tydi_reader(_local([folder])[0], judged.languages, judged.split, judged.negatives), common)
 
 
 @prepare.command
-def miracl(
-    folder: str,
-    *,
-    languages: Annotated[list[str] | None, Many] = None,
-    split: str = "train",
-    negatives: bool = True,
-    common: Common,
-) -> None:
+def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     """MIRACL: topics, judgements and corpora as published.
 
     Parameters
     ----------
     folder
         Holds the files, up to three folders deep.
-    languages
-        Codes; by default all that have topics of the split.
-    split
-        train, dev or another.
-    negatives
-        Keep passages that are judged not to be relevant as negatives.
     """
     from hbtrain.corpus.readers.miracl import miracl_reader
 
-    write_corpus(lambda: miracl_reader(_local([folder])[0], languages, split, negatives), common)
+    write_corpus(lambda: miracl_reader(_local([folder])[0], judged.languages, judged.split, judged.negatives), common)
 
 
 @prepare.command

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbtrain.commands.bars import Bars
 from hbtrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def translate(
         pool=Pool(actors, cpus_per_actor, use_gpu, address),
     )
     console = Console()
-    with _Bars(console) as bars:
+    with Bars(console) as bars:
         translated = run(wanted, bars.tell)
     _show(console, translated)
 
@@ -143,25 +143,3 @@ def _show(console: Console, translated: Translated) -> None:
     what = "translated" if translated.fresh else "was there, from the same source, model and settings:"
     console.print(f"\n{what}  {outputs.rows}", highlight=False, soft_wrap=True)
     console.print(f"rejects     {outputs.rejects}", highlight=False, soft_wrap=True)
-
-
-class _Bars:
-    """A bar for each thing that is done."""
-
-    def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=console)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def tell(self, what: str, done: int, of: int) -> None:
-        """Show that `what` has come to `done` of `of` (0: not known)."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=of or None)
-        self._progress.update(self._tasks[what], completed=done, total=of or None)

@@ -1,11 +1,9 @@
 """A whole translation with a book in place of the model: gates, resuming, what is there already, bad input."""
 
 import json
-import sys
 
 import pytest
 
-from hbtrain import cli
 from hbtrain.corpus import ParallelCorpus, source_path
 from hbtrain.errors import TranslationError
 from hbtrain.launch import translate as module
@@ -32,10 +30,8 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def hbtrain(monkeypatch, capsys, tmp_path, cache, write_source, model):
+def translate(hbtrain, monkeypatch, write_source, model):
     """Runs `hbtrain translate` on the English rows with a book; (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
     write_source(ENGLISH, "en.jsonl")
 
     def run(*arguments, book=None, source="en.jsonl", to=TARGETS, output="out.jsonl", start="en"):
@@ -46,20 +42,13 @@ def hbtrain(monkeypatch, capsys, tmp_path, cache, write_source, model):
                 command[command.index(name) + 1] = value
             else:
                 command += [name, value]
-        monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, command)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
+        return hbtrain(*command)
 
     return run
 
 
-def test_rows_get_the_languages_and_a_table_says_how_many(hbtrain, tmp_path):
-    code, out, err = hbtrain()
+def test_rows_get_the_languages_and_a_table_says_how_many(translate, tmp_path):
+    code, out, err = translate()
     assert code == 0, err
     assert read_lines(tmp_path / "out.jsonl") == [of_languages(row, ["en", *TARGETS]) for row in ROWS]
     assert read_lines(tmp_path / "out.rejects.jsonl") == []
@@ -77,7 +66,7 @@ def test_rows_get_the_languages_and_a_table_says_how_many(hbtrain, tmp_path):
     assert corpus.languages == ("de", "en", "ru", "zh")
 
 
-def test_what_a_gate_rejects_is_kept_apart_with_its_reason(hbtrain, tmp_path):
+def test_what_a_gate_rejects_is_kept_apart_with_its_reason(translate, tmp_path):
     passages = [row["passage"]["en"] for row in ROWS]
 
     def spoil(text, translation, language):
@@ -90,7 +79,7 @@ def test_what_a_gate_rejects_is_kept_apart_with_its_reason(hbtrain, tmp_path):
         place = passages.index(text)
         return faults[place] if place < len(faults) else translation
 
-    code, out, err = hbtrain("--block-texts", "7", book=Book(ROWS, spoil=spoil), output="out.jsonl.gz")
+    code, out, err = translate("--block-texts", "7", book=Book(ROWS, spoil=spoil), output="out.jsonl.gz")
     assert code == 0, err
     rejects = read_lines(tmp_path / "out.rejects.jsonl.gz")
     reasons = ["copy", "length", "repetition", "empty", "too long", "script"]
@@ -114,19 +103,19 @@ def test_what_a_gate_rejects_is_kept_apart_with_its_reason(hbtrain, tmp_path):
 
 
 @pytest.mark.parametrize("stops", [[0], [1], [5, 2], [14]])
-def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(hbtrain, tmp_path, stops):
-    assert hbtrain("--block-texts", "25", output="whole/out.jsonl.gz")[0] == 0
+def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(translate, tmp_path, stops):
+    assert translate("--block-texts", "25", output="whole/out.jsonl.gz")[0] == 0
     asked = []
     for stop in stops:
         book = Book(ROWS, stop_after=stop)
-        assert hbtrain("--block-texts", "25", book=book, output="parts/out.jsonl.gz")[0] == 130
+        assert translate("--block-texts", "25", book=book, output="parts/out.jsonl.gz")[0] == 130
         assert not list((tmp_path / "parts").glob("*.jsonl*.gz"))
         assert (
             len(list((tmp_path / "parts" / "out.jsonl.gz.translating" / "blocks").iterdir())) == stop + len(asked) // 25
         )
         asked += book.asked
     book = Book(ROWS)
-    assert hbtrain("--block-texts", "25", book=book, output="parts/out.jsonl.gz")[0] == 0
+    assert translate("--block-texts", "25", book=book, output="parts/out.jsonl.gz")[0] == 0
     assert len(asked + book.asked) == len(set(asked + book.asked))
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {path.name for path in (tmp_path / "parts").iterdir()}
@@ -134,59 +123,59 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(hbtrain, tmp_path, 
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
-def test_what_is_there_already_is_not_done_again_and_nothing_is_overwritten(hbtrain, tmp_path):
-    assert hbtrain()[0] == 0
+def test_what_is_there_already_is_not_done_again_and_nothing_is_overwritten(translate, tmp_path):
+    assert translate()[0] == 0
     before = (tmp_path / "out.jsonl").read_bytes()
     book = Book(ROWS)
-    code, out, _ = hbtrain(book=book)
+    code, out, _ = translate(book=book)
     assert (code, "was there" in out, book.asked) == (0, True, [])
     for arguments, words in [
         (("--beams", "2"), "is a translation with generation = "),
         (("--limit", "copied=0.5"), "is a translation with limits = "),
     ]:
-        code, _, err = hbtrain(*arguments)
+        code, _, err = translate(*arguments)
         assert code == 2
         assert words in err
         assert "give another --output" in err
-    code, _, err = hbtrain(to=["de"])
+    code, _, err = translate(to=["de"])
     assert (code, "with to = " in err) == (2, True)
     (tmp_path / "other.jsonl").write_text("{}")
-    code, _, err = hbtrain(output="other.jsonl")
+    code, _, err = translate(output="other.jsonl")
     assert (code, "not from hbtrain translate" in err) == (2, True)
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
-def test_an_unfinished_translation_is_kept_for_its_own_command(hbtrain, tmp_path, write_source):
-    assert hbtrain("--block-texts", "25", book=Book(ROWS, stop_after=2))[0] == 130
+def test_an_unfinished_translation_is_kept_for_its_own_command(translate, tmp_path, write_source):
+    assert translate("--block-texts", "25", book=Book(ROWS, stop_after=2))[0] == 130
     for arguments, words in [
         (("--block-texts", "30"), "holds an unfinished translation with block_texts = 25, not 30"),
         (("--block-texts", "25", "--beams", "1"), "unfinished translation with generation"),
         (("--block-texts", "25", "--limit", "language=0"), "unfinished translation with identify = true, not false"),
     ]:
-        code, _, err = hbtrain(*arguments)
+        code, _, err = translate(*arguments)
         assert (code, words in err) == (2, True), err
     # Other limits judge what was translated already.
-    assert hbtrain("--block-texts", "25", "--limit", "copied=0.9")[0] == 0
-    assert hbtrain("--block-texts", "25", book=Book(ROWS, stop_after=2), output="new.jsonl")[0] == 130
+    assert translate("--block-texts", "25", "--limit", "copied=0.9")[0] == 0
+    assert translate("--block-texts", "25", book=Book(ROWS, stop_after=2), output="new.jsonl")[0] == 130
     write_source(ENGLISH[1:], "en.jsonl")
-    code, _, err = hbtrain("--block-texts", "25", output="new.jsonl")
+    code, _, err = translate("--block-texts", "25", output="new.jsonl")
     assert (code, "unfinished translation with source = " in err) == (2, True)
 
 
-def test_two_processes_do_not_write_one_output(hbtrain, tmp_path):
+def test_two_processes_do_not_write_one_output(translate, tmp_path):
     from hbtrain.translation.workspace import Outputs, workspace
 
     with workspace(Outputs(tmp_path / "out.jsonl"), {}):
-        code, _, err = hbtrain()
+        code, _, err = translate()
         assert (code, "is being written by another process" in err) == (2, True)
 
 
-def test_languages_that_rows_have_stay_and_are_not_translated(hbtrain, tmp_path, write_source):
+def test_languages_that_rows_have_stay_and_are_not_translated(translate, tmp_path, write_source):
     rows = [of_languages(row, ["en", "de"] if i % 2 else ["en"]) for i, row in enumerate(ROWS)]
     rows[1]["query"]["de"] = "von Hand übersetzt"
     write_source(rows, "some.jsonl")
     book = Book(ROWS)
-    assert hbtrain(source="some.jsonl", to=["de"], book=book)[0] == 0
+    assert translate(source="some.jsonl", to=["de"], book=book)[0] == 0
     found = read_lines(tmp_path / "out.jsonl")
     assert found[1]["query"] == rows[1]["query"]
     assert [of_languages(row, ["en", "de"]) for row in ROWS[2:]] == found[2:]
@@ -194,11 +183,9 @@ def test_languages_that_rows_have_stay_and_are_not_translated(hbtrain, tmp_path,
     assert texts == {row[side]["en"] for row in ROWS[::2] for side in ("query", "passage")}
 
 
-def test_a_prepared_corpus_is_a_source(hbtrain, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["hbtrain", "prepare", "parallel", "en.jsonl", "--output", "corpus"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
-    assert hbtrain(source="corpus")[0] == 0
+def test_a_prepared_corpus_is_a_source(translate, hbtrain, tmp_path):
+    assert hbtrain("prepare", "parallel", "en.jsonl", "--output", "corpus")[0] == 0
+    assert translate(source="corpus")[0] == 0
     found = read_lines(tmp_path / "out.jsonl")
     assert [row["passage"] for row in found] == [of_languages(row, ["en", *TARGETS])["passage"] for row in ROWS]
 
@@ -221,13 +208,13 @@ def test_a_prepared_corpus_is_a_source(hbtrain, tmp_path, monkeypatch):
         ({"output": "en.jsonl/out.jsonl"}, "--output: cannot make"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(hbtrain, tmp_path, write_source, changes, message):
+def test_bad_input_is_one_line_and_leaves_nothing(translate, tmp_path, write_source, changes, message):
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "broken.jsonl").write_text(json.dumps(ENGLISH[0]) + "\n{\n")
     (tmp_path / "surrogate.jsonl").write_text('{"id": 1, "text": {"en": "a \\ud800 b"}}\n')
     write_source([of_languages(row, ["en", "de"]) for row in ROWS], "whole.jsonl")
     before = {path.name for path in tmp_path.iterdir()}
-    code, _, err = hbtrain(**changes)
+    code, _, err = translate(**changes)
     assert code == 2
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert message in line.replace(str(tmp_path) + "/", "")
@@ -248,14 +235,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(hbtrain, tmp_path, write_sourc
         ("--limit", "looped=few", "--limit looped=few: 'few' is no int"),
     ],
 )
-def test_bad_options_are_one_line(hbtrain, option, value, message):
-    code, _, err = hbtrain(option, value)
+def test_bad_options_are_one_line(translate, option, value, message):
+    code, _, err = translate(option, value)
     assert code == 2
     assert f"error: {message}" in err
 
 
-def test_a_marian_model_of_another_pair_is_refused(hbtrain, tmp_path):
-    code, _, err = hbtrain("--model", str(save_marian(tmp_path / "marian", target_lang="fr")), to=["de"])
+def test_a_marian_model_of_another_pair_is_refused(translate, tmp_path):
+    code, _, err = translate("--model", str(save_marian(tmp_path / "marian", target_lang="fr")), to=["de"])
     assert (code, "translates to fr, not to de" in err) == (2, True)
 
 
