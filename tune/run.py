@@ -22,13 +22,13 @@ from hbtrain.launch.segments import scores_in
 from hbtrain.launch.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, pushed
 from hbtrain.tracking import Tracker, tracking_uri
-from tune.outcome import SearchOutcome, save_outcome
-from tune.points import SCORES, Finished, Score
-from tune.report import Judged, judge
-from tune.search import check_budget, check_objectives, is_minimised
-from tune.space import Space, shown
-from tune.summary import save_summary, summary_markdown, summary_tables
-from tune.trials import Trial, base_config, probes_of, trials_of
+from tune.findings.points import SCORES, Finished, Score
+from tune.findings.report import Judged, judge
+from tune.findings.summary import save_summary, summary_markdown, summary_tables
+from tune.search.outcome import SearchOutcome, save_outcome
+from tune.space.search import check_budget, check_objectives, is_minimised
+from tune.space.space import Space, shown
+from tune.space.trials import Trial, base_config, probes_of, trials_of
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, c
     """Go on with the search, which finds in the folder what is done; keep what became of its trials."""
     assert space.search is not None
     console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False, soft_wrap=True)
-    from tune.search_run import search
+    from tune.search.run import search
 
     outcome = search(space, _placed(base, folder, tracker), folder.path)
     save_outcome(outcome, folder.outcome)

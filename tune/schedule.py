@@ -11,7 +11,7 @@ from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
 from hbtrain.launch.cluster import connected
 from hbtrain.storage import Place
-from tune.trials import Trial
+from tune.space.trials import Trial
 
 RESTARTS = 2
 """How often a trial is started again after the process that drives it died. Workers' deaths are Ray Train's affair."""

@@ -40,7 +40,7 @@ def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=T
         Any other key of the configuration, for all trials: --training.steps 200 (see `hbtrain keys`).
     """
     from hbtrain.config.flags import parse_flags
-    from tune.space_file import load_space, with_flags
+    from tune.space.file import load_space, with_flags
 
     chosen = with_flags(load_space(space), parse_flags(flags))
     from tune.run import run_sweep

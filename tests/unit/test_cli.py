@@ -127,7 +127,7 @@ def test_verify_ends_with_1_where_the_gradient_is_wrong(hbtrain, monkeypatch):
     from hbtrain.training.verify import Agreement
 
     for cosine, want in ((1.0, 0), (0.39, 1)):
-        monkeypatch.setattr("hbtrain.launch.verify", lambda *_, c=cosine: Agreement(1.0, c, 0.1, 1e-5))
+        monkeypatch.setattr("hbtrain.launch.verify.verify", lambda *_, c=cosine: Agreement(1.0, c, 0.1, 1e-5))
         code, out, _ = hbtrain("verify", "quickstart", "--step", "3", "--training.chunks", "2")
         assert code == want
         assert ("wrong" in out) == bool(want)

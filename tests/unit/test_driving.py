@@ -7,7 +7,7 @@ import pytest
 
 from hbtrain.config import load_config, to_tree
 from hbtrain.errors import DataError
-from tune.driving import drive_member, drive_search
+from tune.search.driving import drive_member, drive_search
 
 OBJECTIVES = {"multi/map": "demo/multi/map"}
 
@@ -30,7 +30,7 @@ def trained(monkeypatch, tmp_path):
             with checkpoint.as_directory() as folder:
                 seen.pointers.append(json.loads((tmp_path / folder / "pointer.json").read_text()))
 
-    monkeypatch.setattr("hbtrain.launch.train", train)
+    monkeypatch.setattr("hbtrain.launch.run.train", train)
     monkeypatch.setattr("hbtrain.launch.takeover.take_over", lambda *_, **how: seen.taken.append(how))
     monkeypatch.setattr("ray.tune.report", report)
     monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
@@ -62,7 +62,7 @@ def test_a_trial_that_fails_says_why(trained):
 
 
 def test_an_objective_that_was_not_evaluated(trained, monkeypatch):
-    monkeypatch.setattr("hbtrain.launch.train", lambda config, until: SimpleNamespace(scores={"other/multi/map": 1.0}))
+    monkeypatch.setattr("hbtrain.launch.run.train", lambda config, until: SimpleNamespace(scores={"other/multi/map": 1.0}))
     assert "the objective demo/multi/map was not evaluated; there are other/multi/map" in search(trained)["failure"]
 
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.experiment import Trial
 
-from tune.alpha_schedule import alpha_of, read_schedule
-from tune.driving import INTERVAL, SCHEDULE
-from tune.population import Population, first_alphas, perturbed
-from tune.ranges import Choices, Numbers
-from tune.search import Pbt
+from tune.search.alpha_schedule import alpha_of, read_schedule
+from tune.search.driving import INTERVAL, SCHEDULE
+from tune.search.population import Population, first_alphas, perturbed
+from tune.space.ranges import Choices, Numbers
+from tune.space.search import Pbt
 
 ENDS = (3, 6, 9, 12)
 WHOLE = Numbers(0, 1)

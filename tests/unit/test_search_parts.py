@@ -8,13 +8,13 @@ import pytest
 from hbtrain.config import override
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import keep_scores
-from tune import search_run
-from tune.ledger import Ledger, known_points
-from tune.outcome import save_outcome
-from tune.population import first_alphas
-from tune.space_file import load_space, with_flags
-from tune.suggestions import Suggestions
-from tune.trials import base_config, trial_of
+from tune.search import run
+from tune.search.ledger import Ledger, known_points
+from tune.search.outcome import save_outcome
+from tune.search.population import first_alphas
+from tune.search.suggestions import Suggestions
+from tune.space.file import load_space, with_flags
+from tune.space.trials import base_config, trial_of
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
         result({"label": "alpha=0.3"}, error=RuntimeError("x\nkilled")),
         result({"label": "alpha=0.4"}, failure="no disk"),
     ]
-    outcome = search_run._trials(space, base, ledger, results)
+    outcome = run._trials(space, base, ledger, results)
     assert [(one.trial.values, one.scores) for one in outcome.finished] == [({"batching.alpha": 0.1}, scores)]
     assert [(one.trial.label, one.step) for one in outcome.stopped] == [("alpha=0.2", 4)]
     assert outcome.failures == {"alpha=0.3": "killed (traceback in /tune/x)", "alpha=0.4": "no disk"}
@@ -138,11 +138,11 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
 def test_members_have_their_schedules(base):
     space = with_flags(load_space("alpha-pbt"), {"training.steps": 12})
     changed = ((0, 0.25), (3, 0.5))
-    folder = RunFolder.open(search_run.member_config(base, changed))
+    folder = RunFolder.open(run.member_config(base, changed))
     folder.results.mkdir()
     (folder.results / "metrics.json").write_text('{"demo/multi/map": 0.5}')
     folder.remember(finished=True)
-    outcome = search_run._members(
+    outcome = run._members(
         space, base, [result({"schedule": [[0, 0.25], [3, 0.5]]}), result({"schedule": [[0, 0.1]]}, failure="no disk")]
     )
     (member,) = outcome.members

@@ -21,7 +21,7 @@ from tests.unit.comparison_samples import rows_of, write_results, write_run
 from tests.unit.tiny_models import save_bert
 from tune import run as sweeping
 from tune import schedule
-from tune.space_file import load_space, with_flags
+from tune.space.file import load_space, with_flags
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hbtrain.launch.takeover import take_over
 from hbtrain.storage import place, remote
 from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, store
-from tune.ledger import Ledger
-from tune.outcome import SearchOutcome, save_outcome
+from tune.search.ledger import Ledger
+from tune.search.outcome import SearchOutcome, save_outcome
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from scipy.stats import rankdata
 
 from hbtrain.config import load_config, override
 from tests.unit.test_sweep_summary import KEYS, finished
-from tune.best import best_point, recipe_of, save_recipe
-from tune.front import front_picture, has_front, pareto_front
-from tune.points import SCORES, Point, points_of
+from tune.findings.best import best_point, recipe_of, save_recipe
+from tune.findings.front import front_picture, has_front, pareto_front
+from tune.findings.points import SCORES, Point, points_of
 
 tables = st.integers(1, 7).flatmap(
     lambda points: st.lists(st.lists(st.integers(0, 4), min_size=4, max_size=4), min_size=points, max_size=points)

@@ -5,11 +5,11 @@ import pytest
 from hbtrain.config import absolute_paths
 from hbtrain.launch.run_folder import RunFolder
 from tests.unit.comparison_samples import macro_means, rows_of, write_results
-from tune.points import Finished
-from tune.report import is_single_kind, judge
-from tune.space_file import load_space, with_flags
-from tune.summary import summary_markdown
-from tune.trials import trials_of
+from tune.findings.points import Finished
+from tune.findings.report import is_single_kind, judge
+from tune.findings.summary import summary_markdown
+from tune.space.file import load_space, with_flags
+from tune.space.trials import trials_of
 
 
 def trained(tmp_path, space, qualities, flags):

@@ -10,7 +10,7 @@ from hbtrain.errors import ConfigError, TrainingError
 from hbtrain.launch.run_folder import RunFolder
 from tune import run as sweeping
 from tune import schedule
-from tune.space_file import load_space, with_flags
+from tune.space.file import load_space, with_flags
 
 
 @pytest.fixture

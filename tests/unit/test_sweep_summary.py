@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tune.curve import alpha_curve, is_curve
-from tune.points import Finished, points_of
-from tune.space_file import load_space, with_flags
-from tune.summary import save_summary, summary_markdown, summary_tables
-from tune.trials import trials_of
+from tune.findings.curve import alpha_curve, is_curve
+from tune.findings.points import Finished, points_of
+from tune.findings.summary import save_summary, summary_markdown, summary_tables
+from tune.space.file import load_space, with_flags
+from tune.space.trials import trials_of
 
 KEYS = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")
 

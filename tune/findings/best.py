@@ -11,7 +11,7 @@ import yaml
 from scipy.stats import rankdata
 
 from hbtrain.config import Config
-from tune.points import Finished, Point, Score, benchmarks_of, losses, points_of, scores_of
+from tune.findings.points import Finished, Point, Score, benchmarks_of, losses, points_of, scores_of
 
 PLACE = {"tracking": ("uri", "parent_run_id", "run_name"), "resources": ("address",)}
 """Keys of a trial that say where the sweep ran and not what is trained."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tune.ranges import GRID, SETTINGS, Draw
-from tune.search import Search
+from tune.space.ranges import GRID, SETTINGS, Draw
+from tune.space.search import Search
 
 SEED = "seed"
 """The key over which the summary takes means."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tune.points import Point, Score, scores_of, spread
+from tune.findings.points import Point, Score, scores_of, spread
 
 ALPHA = "batching.alpha"
 COLOURS = {

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tune.alpha_schedule
+import tune.search.alpha_schedule
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
-from tune.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
+from tune.search.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
 
 STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
 """Of what is reported: steps done; the rung as ASHA counts it; a population's interval; what went wrong."""
@@ -34,7 +34,7 @@ def shipped(drive: Callable[..., Any]) -> Callable[..., Any]:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cloudpickle.register_pickle_by_value(tune.alpha_schedule)
+    cloudpickle.register_pickle_by_value(tune.search.alpha_schedule)
     return drive
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 
-from tune.alpha_schedule import extended, read_schedule
-from tune.driving import INTERVAL, SCHEDULE
-from tune.ranges import Draw, Numbers
-from tune.search import Pbt, is_minimised
+from tune.search.alpha_schedule import extended, read_schedule
+from tune.search.driving import INTERVAL, SCHEDULE
+from tune.space.ranges import Draw, Numbers
+from tune.space.search import Pbt, is_minimised
 
 ATTEMPTS = 20
 """To find an alpha that no other member goes on with from the same state."""

@@ -12,8 +12,10 @@ from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.cluster import connected
 from hbtrain.launch.segments import finished_segment, last_segment
 from hbtrain.storage import Place
-from tune.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
-from tune.driving import (
+from tune.findings.points import Finished
+from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, quiet, say
+from tune.search.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
+from tune.search.driving import (
     FAILURE,
     LABEL,
     RESOURCE,
@@ -23,13 +25,11 @@ from tune.driving import (
     member_config,
     shipped,
 )
-from tune.ledger import Ledger, known_points
-from tune.outcome import Member, SearchOutcome, Stopped
-from tune.points import Finished
-from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, quiet, say
-from tune.search import ALPHA, Asha, Pbt, is_minimised
-from tune.space import Space
-from tune.trials import Trial, trial_of
+from tune.search.ledger import Ledger, known_points
+from tune.search.outcome import Member, SearchOutcome, Stopped
+from tune.space.search import ALPHA, Asha, Pbt, is_minimised
+from tune.space.space import Space
+from tune.space.trials import Trial, trial_of
 
 HEAD_SHARE = 0.99
 """What drivers of a population's members ask for of the head node, all together: its size limits their number."""
@@ -64,7 +64,7 @@ def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    from tune.suggestions import Suggestions
+    from tune.search.suggestions import Suggestions
 
     wanted = space.search
     assert wanted is not None and not isinstance(wanted, Pbt)
@@ -106,7 +106,7 @@ def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_
 def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side_by_side: int) -> Any:
     from ray import tune
 
-    from tune.population import Population, first_alphas
+    from tune.search.population import Population, first_alphas
 
     # Held members end their processes, which have nothing to hand on: their state is in the runs' folders.
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
@@ -141,7 +141,7 @@ def _fit(
     from ray import tune
     from ray.tune import TuneError
 
-    from tune.search_progress import SearchProgress
+    from tune.search.progress import SearchProgress
 
     assert space.search is not None
     tuner = tune.Tuner(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from hbtrain.comparison.tables import marks_legend
 from hbtrain.errors import StorageError
-from tune.best import save_recipe
-from tune.curve import alpha_curve, is_curve
-from tune.front import front_picture, has_front
-from tune.points import SCORES, Finished, Point, Score, benchmarks_of, losses, points_of, scores_of, spread
-from tune.report import Judged
-from tune.space import short_name, shown
+from tune.findings.best import save_recipe
+from tune.findings.curve import alpha_curve, is_curve
+from tune.findings.front import front_picture, has_front
+from tune.findings.points import SCORES, Finished, Point, Score, benchmarks_of, losses, points_of, scores_of, spread
+from tune.findings.report import Judged
+from tune.space.space import short_name, shown
 
 if TYPE_CHECKING:
     from rich.table import Table

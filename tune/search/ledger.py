@@ -8,7 +8,7 @@ from typing import Any
 
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, write_text
-from tune.space import Space
+from tune.space.space import Space
 
 
 class Ledger:

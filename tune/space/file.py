@@ -12,7 +12,8 @@ import yaml
 
 from hbtrain.config import recipe_names
 from hbtrain.errors import ConfigError
-from tune.ranges import (
+from tune.space.checks import check_space
+from tune.space.ranges import (
     CHOICE,
     GRID,
     KINDS,
@@ -25,11 +26,10 @@ from tune.ranges import (
     read_settings,
     read_values,
 )
-from tune.search import read_search
-from tune.space import Space
-from tune.space_checks import check_space
+from tune.space.search import read_search
+from tune.space.space import Space
 
-SPACES = Path(__file__).parent / "spaces"
+SPACES = Path(__file__).parents[1] / "spaces"
 
 
 def space_names() -> list[str]:

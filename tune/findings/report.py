@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hbtrain.comparison.compare import Comparison, compare
 from hbtrain.comparison.words import ALL
 from hbtrain.config import Config
-from tune.points import SCORES, Finished, benchmarks_of, points_of
+from tune.findings.points import SCORES, Finished, benchmarks_of, points_of
 
 
 @dataclass(frozen=True)

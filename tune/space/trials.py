@@ -9,7 +9,7 @@ from typing import Any
 
 from hbtrain.config import Config, load_config, override
 from hbtrain.errors import ConfigError
-from tune.space import SEED, Space
+from tune.space.space import SEED, Space
 
 
 @dataclass(frozen=True)

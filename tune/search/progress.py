@@ -9,8 +9,8 @@ from typing import Any
 from ray.tune import Callback
 from rich.console import Console
 
-from tune.alpha_schedule import label_of, read_schedule
-from tune.driving import FAILURE, LABEL, SCHEDULE, STEP
+from tune.search.alpha_schedule import label_of, read_schedule
+from tune.search.driving import FAILURE, LABEL, SCHEDULE, STEP
 
 
 class SearchProgress(Callback):

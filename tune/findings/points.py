@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbtrain.storage import Place
-from tune.space import SEED, short_name, shown
-from tune.trials import Trial
+from tune.space.space import SEED, short_name, shown
+from tune.space.trials import Trial
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hbtrain.config.keys import ELSEWHERE, all_keys, check_key
 from hbtrain.errors import ConfigError
-from tune.ranges import Numbers
-from tune.search import ALPHA, Pbt
-from tune.space import Space
+from tune.space.ranges import Numbers
+from tune.space.search import ALPHA, Pbt
+from tune.space.space import Space
 
 STEPS = "training.steps"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hbtrain.comparison.colours import EDGE, GRID, INK, PALE, SAMPLING
-from tune.points import Point, Score, losses, scores_of
+from tune.findings.points import Point, Score, losses, scores_of
 
 PANEL_INCHES = (4.6, 3.9)
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"

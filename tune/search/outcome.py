@@ -9,9 +9,9 @@ from typing import Any
 
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, write_text
-from tune.alpha_schedule import Schedule
-from tune.points import Finished
-from tune.trials import Trial
+from tune.findings.points import Finished
+from tune.search.alpha_schedule import Schedule
+from tune.space.trials import Trial
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Searches: trials that Ray Tune stops, draws or changes while they train."""
