@@ -8,7 +8,7 @@ from hbtrain.training.worker import Event
 
 
 class Observer(Protocol):
-    """Told by `launch.train` of what goes on; called on the thread that trains or on one of its own, never on both."""
+    """Told by `hbtrain.train` of what goes on; called on the thread that trains or on one of its own, never on both."""
 
     def phase(self, text: str) -> None:
         """A new phase begins, e.g. `training 600 steps on 2 workers`."""

@@ -62,7 +62,8 @@ def test_a_trial_that_fails_says_why(trained):
 
 
 def test_an_objective_that_was_not_evaluated(trained, monkeypatch):
-    monkeypatch.setattr("hbtrain.launch.run.train", lambda config, until: SimpleNamespace(scores={"other/multi/map": 1.0}))
+    scores = {"other/multi/map": 1.0}
+    monkeypatch.setattr("hbtrain.launch.run.train", lambda config, until: SimpleNamespace(scores=scores))
     assert "the objective demo/multi/map was not evaluated; there are other/multi/map" in search(trained)["failure"]
 
 
