@@ -50,7 +50,7 @@ def server():
                 os.chown(path, account["user"], account["group"])
         data = f"{folder}/data"
         initdb = ["initdb", "--pgdata", data, "--username", USER, "--pwfile", str(words), "--auth", "scram-sha-256"]
-        subprocess.run([*initdb, "--no-sync"], cwd=folder, check=True, capture_output=True, timeout=100, **account)
+        subprocess.run([*initdb, "--no-sync"], cwd=folder, check=True, capture_output=True, timeout=300, **account)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -68,7 +68,7 @@ def server():
 def _make_database(running, port, log):
     import psycopg2
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             link = psycopg2.connect(host="127.0.0.1", port=port, user=USER, password=PASSWORD, dbname="postgres")

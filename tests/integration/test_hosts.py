@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.command import ROOT, Command, title
+from tests.integration.command import PATIENCE_S, ROOT, Command, title
 from tests.integration.hosts import Hosts, NoHosts
 from tests.integration.nodes import Node
 from tests.integration.test_elastic import histories, resumed
@@ -84,7 +84,7 @@ def check_spread_evaluation(folder, one, other, variables):
     program = [ROOT / "tests" / "integration" / "evaluate_spread.py"]
     most = [0, 0]
     with Command(folder, run / "model", folder / "store", program=program, host=one, **variables) as command:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while command.process.poll() is None and time.monotonic() < deadline:
             most = list(map(max, most, counts("_Host", one, other)))
             time.sleep(0.1)

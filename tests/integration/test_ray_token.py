@@ -41,7 +41,7 @@ def test_a_cluster_that_hbtrain_starts_asks_for_the_token():
                 env=environment | {"RAY_AUTH_MODE": mode},
                 capture_output=True,
                 text=True,
-                timeout=90,
+                timeout=300,
                 check=False,
             )
         cluster.stdin.close()

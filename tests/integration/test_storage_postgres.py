@@ -115,7 +115,7 @@ def test_a_missing_driver_is_named(uri, tmp_path):
         "from hbtrain.config import load_config\nfrom hbtrain.tracking import Tracker\n"
         f"Tracker(load_config('quickstart', {{'tracking.uri': {uri()!r}, 'storage': {str(tmp_path)!r}}}), None, 'x')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("hbtrain.tracking.TrackingError: tracking.uri = postgresql+psycopg2://")
     assert "pip install 'hbtrain[postgres]'" in last

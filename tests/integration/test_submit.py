@@ -86,7 +86,7 @@ def test_a_job_is_stopped_by_the_command_that_is_shown_and_goes_on_when_submitte
         stop = re.search(r"stop it with +(.+)", command.output)[1]
         environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"} | variables
         done = subprocess.run(
-            ["bash", "-c", stop], env=environment, capture_output=True, text=True, timeout=100, check=False
+            ["bash", "-c", stop], env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
         assert command.finish() == 143, command.output

@@ -69,7 +69,7 @@ def test_a_command_says_so(tmp_path):
         env=os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "HBTRAIN_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 2

@@ -127,7 +127,7 @@ def test_a_real_kill_and_the_same_command(tmp_path):
     with Command(tmp_path, *arguments, "whole") as command:
         assert command.finish(120) == 0, command.output
     with Command(tmp_path, *arguments, "killed") as command:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not list(tmp_path.glob("killed.preparing/texts-2")):
             assert time.monotonic() < deadline
             assert command.process.poll() is None, command.output
