@@ -1,0 +1,46 @@
+"""Every space that ships, at a small size: those that no other test runs, to their end."""
+
+import csv
+
+import pytest
+
+from tests.integration.command import ROOT, Command
+from tune.space.file import SPACES
+
+SMALL = [
+    "--training.steps", "4", "--resources.workers", "1", "--encoder.static.dimension", "16",
+    "--encoder.static.vocabulary_size", "500",
+]  # fmt: skip
+RUN_HERE = {
+    "alpha-pareto": ["--search.trials", "2"],
+    "backbones": ["--backbone", "static", "transformer", "--batching.mode", "hybrid", "--seed", "0"],
+    "samplings": ["--batching.mode", "multilingual", "english", "--seed", "0"],
+}
+RUN_ELSEWHERE = {
+    "alpha-grid": "test_sweep.py",
+    "alpha-asha": "test_search_sweeps.py",
+    "alpha-pbt": "test_search_sweeps.py",
+}
+
+
+def test_no_space_is_forgotten():
+    assert {path.stem for path in SPACES.glob("*.yaml")} == RUN_HERE.keys() | RUN_ELSEWHERE.keys()
+    for space, file in RUN_ELSEWHERE.items():
+        assert f'"{space}"' in (ROOT / "tests" / "integration" / file).read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("space", RUN_HERE)
+def test_two_trials_and_their_summary(space, tmp_path):
+    arguments = [space, *RUN_HERE[space], *SMALL, "--data.cache", tmp_path / "cache"]
+    with Command(tmp_path, *arguments, program=[ROOT / "tune" / "sweep.py"]) as command:
+        assert command.finish() == 0, command.output
+    assert "Traceback" not in command.output
+    (folder,) = (tmp_path / "runs").glob(f"{space}-*")
+    assert len(list(folder.glob("quickstart-*/results/metrics.json"))) == 2
+    with (folder / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2
+    assert all(0 < float(row["multi/map mean"]) < 1 for row in rows)
+    made = {"best.yaml", "pareto-front-demo.png", "space.yaml", "summary.md"}
+    assert made <= {path.name for path in folder.iterdir()}
