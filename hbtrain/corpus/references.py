@@ -53,8 +53,8 @@ class NegativeReferences:
         numbers, _ = self._chosen(rows, languages, limit, turn)
         return numbers if self._identity is None else np.asarray(self._identity[numbers], np.int64)
 
-    def _available(self, rows: Int64s, languages: Sequence[str]) -> tuple[Int64s, Int64s]:
-        """(passage number int64 [N], which of the B rows it is for int64 [N]), row after row."""
+    def of_rows(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        """(passage number int64 [N], which of the B rows it is for int64 [N]), row after row, in all languages."""
         if self._numbers is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self._starts is None:
@@ -65,7 +65,11 @@ class NegativeReferences:
             count = self._starts[rows + 1].astype(np.int64) - first
         owners = np.repeat(np.arange(len(rows), dtype=np.int64), count)
         nth = np.arange(len(owners), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
-        numbers = np.asarray(self._numbers[first[owners] + nth], np.int64)
+        return np.asarray(self._numbers[first[owners] + nth], np.int64), owners
+
+    def _available(self, rows: Int64s, languages: Sequence[str]) -> tuple[Int64s, Int64s]:
+        """`of_rows`, but for those whose passage lacks the row's language."""
+        numbers, owners = self.of_rows(rows)
         there = np.zeros(len(numbers), bool)
         asked = np.asarray(languages)[owners]
         for language in dict.fromkeys(languages):

@@ -151,7 +151,10 @@ class Source:
         return self._side("passage")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The rows as JSON lines hold them, negatives left out; ids are those of the index."""
+        """The rows as JSON lines hold them; ids are those of the index.
+
+        Negatives are those of a prepared corpus: JSON lines hold their own.
+        """
         for start in range(0, self.index.rows, CHUNK):
             rows = np.arange(start, min(start + CHUNK, self.index.rows))
             query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
@@ -163,13 +166,22 @@ class Source:
                 }
                 for side in ("query", "passage")
             }
+            negatives = self._negatives_of(rows)
             for at in range(len(rows)):
-                query, passage = (
-                    {language: found for language, column in columns.items() if (found := column[at]) is not None}
-                    for columns in texts.values()
-                )
+                query, passage = (_of_place(columns, at) for columns in texts.values())
                 sides = {"text": query} if self._sentences else {"query": query, "passage": passage}
-                yield {"id": str(query_ids[at]), **sides, "passage_id": str(passage_ids[at])}
+                own = {"negatives": negatives[at]} if negatives[at] else {}
+                yield {"id": str(query_ids[at]), **sides, "passage_id": str(passage_ids[at]), **own}
+
+    def _negatives_of(self, rows: Int64s) -> list[list[dict[str, str]]]:
+        """Of each row the texts of its negatives by language."""
+        found: list[list[dict[str, str]]] = [[] for _ in rows]
+        if isinstance(self._negatives, NegativeReferences):
+            numbers, owners = self._negatives.of_rows(rows)
+            columns = {x: table.get(numbers) for x in self.index.languages if (table := self._table("passage", x))}
+            for place, owner in enumerate(owners.tolist()):
+                found[owner].append(_of_place(columns, place))
+        return found
 
     def _side(self, side: str) -> Iterator[tuple[int, str, str]]:
         for language in self.index.languages:
@@ -200,3 +212,8 @@ class Source:
     def _ids(self, side: str) -> Any:
         ids = load_array(self._folder, f"{side}_ids")
         return self._numbers[side] if ids is None else ids
+
+
+def _of_place(columns: Mapping[str, Sequence[str | None]], place: int) -> dict[str, str]:
+    """The texts that stand in one place of the columns of languages."""
+    return {language: text for language, column in columns.items() if (text := column[place]) is not None}

@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows in a file of parallel JSON lines, or in a corpus of `hbtrain prepare` (there without negatives).
+    """Rows in a file of parallel JSON lines, or in a corpus of `hbtrain prepare`.
 
     Attributes:
         name: as the user gave it.

@@ -187,6 +187,7 @@ def test_mined_negatives_come_back_as_ids(hbtrain, tmp_path):
     assert len(list(source.every_text())) == 5 * 4 + 1
     assert [record["query"] for record in source.records()] == [row["query"] for row in rows]
     assert [record["passage"] for record in source.records()] == [row["passage"] for row in rows]
+    assert [record["negatives"] for record in source.records()] == [row["negatives"] for row in rows]
 
 
 def test_help_is_there_at_once():
