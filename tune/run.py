@@ -13,14 +13,15 @@ from rich.console import Console
 
 from hbtrain.comparison.save import save_comparison
 from hbtrain.comparison.tables import marks_legend
-from hbtrain.config import Config, absolute_paths, override, to_flat
+from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.launch.alone import alone_in
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import scores_in
+from hbtrain.launch.segments import measured_by, scores_in
 from hbtrain.launch.usage import metrics_of, total_usage
-from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, pushed
+from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed
 from hbtrain.tracking import Tracker, tracking_uri
 from tune.findings.points import SCORES, Finished, Score
 from tune.findings.report import Judged, judge
@@ -54,11 +55,12 @@ class SweepFolder:
 
     @classmethod
     def of(cls, space: Space, base: Config) -> SweepFolder:
-        """Named by what the trials have in common, so that a wider range continues the sweep."""
+        """Named by what the trials have in common, scoring included, so that a wider range continues the sweep."""
         common = {key: value for key, value in to_flat(base).items() if not key.startswith(ELSEWHERE)}
         varied = space.varied_keys
         relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
         relevant.append(sorted([*space.grids, *space.draws]))
+        relevant.append({"benchmarks": base.evaluation.benchmarks, **measured_by(base)})
         if space.search is not None:
             relevant.append(space.search.model_dump(mode="json", exclude={"trials"}))
         text = json.dumps(relevant, sort_keys=True)
@@ -76,8 +78,16 @@ def run_sweep(space: Space) -> None:
     console = Console()
     trials = probes_of(space) if space.search else trials_of(space)
     base = absolute_paths(base_config(space))
+    tracking_uri(base)  # there is one
     _check(space, trials, base)
     folder = SweepFolder.of(space, base)
+    _make(space, base, folder)
+    with alone_in(folder.path):
+        _run_in(folder, space, trials, base, console)
+
+
+def _run_in(folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Config, console: Console) -> None:
+    """The sweep in its folder, which no other process is at work in."""
     tracker = _begin(space, base, folder)
     status = "FAILED"
     try:
@@ -104,6 +114,8 @@ def run_sweep(space: Space) -> None:
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except RemoteError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
     finally:
         undelivered = tracker.finish(status)
         if undelivered:
@@ -122,16 +134,20 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
         check_objectives(space.search.objectives, checked.benchmarks[0])
 
 
-def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
-    """The sweep's folder and its MLflow run: the one of the sweep that was cut off, or a new one."""
+def _make(space: Space, base: Config, folder: SweepFolder) -> None:
+    """Make the sweep's folder, with the space in it; StorageError if it cannot be written."""
     if isinstance(folder.path, RemotePath):
         check_writable(folder.path, "storage")
     try:
         if isinstance(folder.path, Path):
             folder.path.mkdir(parents=True, exist_ok=True)
-        (folder.path / "space.yaml").write_text(space.to_yaml(), encoding="utf-8")
+        (folder.path / "space.yaml").write_text(without_passwords(space.to_yaml()), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"storage = {base.storage!r} cannot be written: {error.strerror} ({folder.path})") from error
+
+
+def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
+    """The sweep's MLflow run: the one of the sweep that was cut off, or a new one."""
     tracker = Tracker(
         base,
         folder.memory.recall("mlflow_run_id"),
@@ -176,9 +192,11 @@ def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, con
     for trial in trials:
         config = override(_placed(trial.config, folder, tracker), {"tracking.run_name": trial.label})
         ready.append(Trial(trial.label, trial.values, config))
-    failures = _train(ready, folder, console)
+    failures = dict(_train(ready, folder, console))
     finished = [done for trial in ready if (done := _finished(trial)) is not None]
-    return SearchOutcome(finished, failures=dict(failures))
+    for label in {trial.label for trial in ready} - {one.trial.label for one in finished} - failures.keys():
+        failures[label] = "it ended without scores on all benchmarks"
+    return SearchOutcome(finished, failures=failures)
 
 
 def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Mapping[str, str]:
@@ -196,7 +214,7 @@ def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Ma
 def _finished(trial: Trial) -> Finished | None:
     """The finished run of this trial, with its scores on all its benchmarks; None if there is no such run."""
     for run in RunFolder.finished(trial.config):
-        scores = scores_in(run.results / "metrics.json", trial.config)
+        scores = scores_in(run, run.results / "metrics.json", trial.config)
         if scores is not None:
             return Finished(trial, scores, run.path)
     return None

@@ -28,15 +28,16 @@ def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]
         TrainingError: the cluster went away.
         KeyboardInterrupt: Ctrl-C, after the trials were stopped.
     """
-    greediest = max((trial.config for trial in trials), key=_cpus)
+    like = trials[0].config  # all ask for the same
     quiet()
-    with connected(greediest, say) as hardware:
+    with connected(like, say) as hardware:
         import ray
         from ray import tune
+        from ray.tune import TuneError
 
         from tune.progress import Progress
 
-        side_by_side = at_once(greediest, hardware)
+        side_by_side = at_once(like, hardware)
         trees = [to_tree(at_address(trial.config)) for trial in trials]
         tuner = tune.Tuner(
             # Trees may hold the tracking server's password; given so, they do not reach Tune's records.
@@ -53,7 +54,7 @@ def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]
         )
         try:
             results = tuner.fit()
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, TuneError) as error:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
         return _failures(trials, results)

@@ -103,10 +103,15 @@ def _check_seeds(group: tuple[Run, ...]) -> None:
     """A training that was run twice is no second seed: it would make the spread over seeds look smaller."""
     for i, run in enumerate(group):
         for other in group[:i]:
-            if run.config is not None and run.config == {**(other.config or {}), "name": run.config.get("name")}:
+            if run.config is not None and _trained(run) == _trained(other):
                 raise DataError(
                     f"runs {other.given} and {run.given} are the same training, seed and all; leave one out"
                 )
+
+
+def _trained(run: Run) -> dict[str, object]:
+    """The keys that decide what was trained; its name, place, workers and evaluation do not."""
+    return {k: v for k, v in (run.config or {}).items() if k != "name" and not k.startswith(ELSEWHERE)}
 
 
 def _seed(run: Run) -> int:

@@ -12,8 +12,9 @@ from hbtrain.evaluation.ranking import Side
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
+from hbtrain.launch.alone import alone_in
 from hbtrain.launch.cluster import connected, run_task
-from hbtrain.launch.estimate import estimate
+from hbtrain.launch.estimate import Estimate, estimate
 from hbtrain.launch.fit import fit
 from hbtrain.launch.inputs import fetch_inputs
 from hbtrain.launch.observer import Observer, Silent
@@ -85,6 +86,14 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
         observer.phase(line)
     check_not_beyond(RunFolder.current(config), until or config.training.steps)
     folder = RunFolder.open(config)
+    with alone_in(folder.path):
+        return _train_in(folder, config, checked, needs, observer, until)
+
+
+def _train_in(
+    folder: RunFolder, config: Config, checked: Checked, needs: Estimate | None, observer: Observer, until: int | None
+) -> Outcome:
+    """`train` in its folder, which no other process is at work in."""
     observer.phase(f"run {folder.name}")
     tracker = _tracker(config, folder)
     if needs is not None:
@@ -113,7 +122,7 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
         if outages:
             observer.phase(outages)
     metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
-    scores = keep_scores(folder, until or outcome.step, metrics)
+    scores = keep_scores(folder, until or outcome.step, metrics, config)
     if whole:
         folder.remember(finished=True)
     return replace(outcome, scores=scores)

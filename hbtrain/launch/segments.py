@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hbtrain.config import Config
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.evaluation.benchmark import parse_benchmark
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.storage import Place, files_in, write_text
+from hbtrain.storage import Place, RemoteError, files_in, write_text
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
 CONTINUES = "continues_run"
@@ -53,7 +54,8 @@ def finished_segment(config: Config, until: int) -> Segment | None:
     whole = until == config.training.steps
     for folder in folders if whole else [*folders, RunFolder.current(config)]:
         evaluated = whole and config.evaluation.benchmarks
-        scores = scores_in(folder.results / "metrics.json" if evaluated else _scores_file(folder, until), config)
+        file = folder.results / "metrics.json" if evaluated else _scores_file(folder, until)
+        scores = scores_in(folder, file, config)
         if scores is not None:
             return Segment(folder, until, scores)
     return None
@@ -63,14 +65,16 @@ def last_segment(config: Config) -> Segment | None:
     """The run of `config` that is not finished, as far as it has been evaluated; None if it has not come anywhere."""
     folder = RunFolder.current(config)
     for name in sorted(files_in(folder.results_steps, "*.json"), reverse=True):
-        scores = scores_in(folder.results_steps / name, config)
+        scores = scores_in(folder, folder.results_steps / name, config)
         if scores is not None:
             return Segment(folder, int(name.removesuffix(".json")), scores)
     return None
 
 
-def keep_scores(folder: RunFolder, step: int, metrics: Place | None) -> dict[str, float]:
+def keep_scores(folder: RunFolder, step: int, metrics: Place | None, config: Config) -> dict[str, float]:
     """Remember that the segment up to `step` is done, with the scores in the file `metrics` (None: not evaluated).
+
+    And how `config` has them measured.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -81,17 +85,35 @@ def keep_scores(folder: RunFolder, step: int, metrics: Place | None) -> dict[str
         if isinstance(file, Path):
             file.parent.mkdir(exist_ok=True)
         write_text(file, text)
+        folder.remember(measured=measured_by(config))
         scores: dict[str, float] = json.loads(text)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot keep the scores of step {step} in {file}: {error}") from error
     return scores
 
 
-def scores_in(file: Place, config: Config) -> dict[str, float] | None:
-    """The scores in a `metrics.json` on the benchmarks of `config`; None if there is no such file or one lacks."""
+def measured_by(config: Config) -> dict[str, Any]:
+    """All keys that decide what a model's scores are, besides the benchmarks."""
+    evaluation = config.evaluation
+    found: dict[str, Any] = {"candidates": evaluation.candidates, "index": evaluation.index}
+    if evaluation.index is not None:
+        found |= {"index_parameters": evaluation.index_parameters, "depth": evaluation.depth}
+    return found
+
+
+def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float] | None:
+    """The scores in a file of `folder` on the benchmarks of `config`; None if one lacks, or was measured otherwise.
+
+    Raises:
+        StorageError: remote storage does not answer; what it holds would not be nothing.
+    """
     wanted = {parse_benchmark(text).name for text in config.evaluation.benchmarks}
+    if wanted and folder.recall("measured") != measured_by(config):
+        return None
     try:
         scores: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
+    except RemoteError as error:
+        raise StorageError(f"cannot read {file}: {error.strerror}") from error
     except (OSError, ValueError):
         return None
     if not wanted <= {key.partition("/")[0] for key in scores}:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.experiment import Trial
 
-from tune.search.alpha_schedule import alpha_of, read_schedule
+from tune.search.alpha_schedule import read_schedule
 from tune.search.driving import INTERVAL, SCHEDULE
 from tune.search.population import Population, first_alphas, perturbed
 from tune.space.ranges import Choices, Numbers
@@ -155,9 +155,8 @@ def test_a_perturbed_alpha_is_in_the_range_and_mostly_another(draw):
     random.seed(0)
     for alpha in (0.2, 0.5, 0.8):
         found = [perturbed(alpha, draw, SEARCH) for _ in range(200)]
-        assert all(draw.contains(value) for value in found)
+        assert all(draw.recalled(value) is not None for value in found)
         assert sum(value != alpha for value in found) > 100
-    assert alpha_of(((0, 0.2), (5, 0.4)), 4) == 0.2
 
 
 def test_members_begin_all_over_the_range():

@@ -7,7 +7,7 @@ import pytest
 
 from hbtrain.config import override
 from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import keep_scores
+from hbtrain.launch.segments import keep_scores, measured_by
 from tune.search import run
 from tune.search.ledger import Ledger, known_points
 from tune.search.outcome import save_outcome
@@ -45,6 +45,15 @@ def test_points_outside_a_narrower_space_are_passed_over(space, tmp_path):
     assert known_points(space, ledger) == [{"batching.alpha": 0.1}, {"batching.alpha": 0.6}]
     narrow = with_flags(space, {"batching.alpha": {"uniform": [0.5, 1]}})
     assert known_points(narrow, ledger) == [{"batching.alpha": 0.6}]
+
+
+def test_choices_of_any_kind_are_recalled_as_they_were_drawn(space, tmp_path):
+    ledger = Ledger(tmp_path / "points.jsonl")
+    schedule = {0: 1.0, 4: 0.5}
+    chosen = with_flags(space, {"batching.alpha": {"choice": [schedule, 0.5]}})
+    for value in (schedule, 0.5, {0: 0.25}):
+        ledger.add({"batching.alpha": value})
+    assert known_points(chosen, ledger) == [{"batching.alpha": schedule}, {"batching.alpha": 0.5}]
 
 
 def proposals(space, base, ledger, count):
@@ -111,7 +120,7 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
         folder.results.mkdir()
         (folder.results / "metrics.json").write_text(json.dumps(scores))
         if steps:
-            keep_scores(folder, steps, folder.results / "metrics.json")
+            keep_scores(folder, steps, folder.results / "metrics.json", base)
         folder.remember(finished=steps == 12)
     results = [
         result({"label": "alpha=0.1"}, step=12),
@@ -141,11 +150,11 @@ def test_members_have_their_schedules(base):
     folder = RunFolder.open(run.member_config(base, changed))
     folder.results.mkdir()
     (folder.results / "metrics.json").write_text('{"demo/multi/map": 0.5}')
-    folder.remember(finished=True)
-    outcome = run._members(
-        space, base, [result({"schedule": [[0, 0.25], [3, 0.5]]}), result({"schedule": [[0, 0.1]]}, failure="no disk")]
-    )
-    (member,) = outcome.members
+    folder.remember(finished=True, measured=measured_by(base))
+    same = result({"schedule": [[0, 0.25], [3, 0.5]]})
+    outcome = run._members(space, base, [same, same, result({"schedule": [[0, 0.1]]}, failure="no disk")])
+    member, another = outcome.members
+    assert member == another, "and one run of the two"
     assert (member.schedule, member.folder) == (changed, folder.path)
     (finished,) = outcome.finished
     assert finished.trial.config.batching.alpha == {0: 0.25, 2: 0.25, 3: 0.5}

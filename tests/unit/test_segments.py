@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from hbtrain.config import load_config
-from hbtrain.errors import ConfigError
+from hbtrain.config import load_config, override
+from hbtrain.errors import ConfigError, StorageError
 from hbtrain.launch import run
+from hbtrain.launch.alone import alone_in
 from hbtrain.launch.run import train
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import CONTINUES, check_not_beyond, finished_segment, keep_scores, last_segment
@@ -44,9 +45,9 @@ def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeyp
     folder.remember(mlflow_run_id="abc")
     assert finished_segment(config, 4) is None
     assert last_segment(config) is None
-    assert keep_scores(folder, 4, evaluated(folder)) == SCORES
+    assert keep_scores(folder, 4, evaluated(folder), config) == SCORES
     evaluated(folder, {"demo/multi/map": 0.75})
-    keep_scores(folder, 8, folder.results / "metrics.json")
+    keep_scores(folder, 8, folder.results / "metrics.json", config)
     outcome = train(config, until=4)
     assert (outcome.folder, outcome.run_id, outcome.step, outcome.scores) == (folder, "abc", 4, SCORES)
     assert outcome.after == ()
@@ -59,19 +60,35 @@ def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeyp
 
 def test_a_segment_without_a_wanted_benchmark_does_not_count(config):
     folder = RunFolder.open(config)
-    keep_scores(folder, 4, evaluated(folder, {"other/multi/map": 1.0}))
+    keep_scores(folder, 4, evaluated(folder, {"other/multi/map": 1.0}), config)
     assert finished_segment(config, 4) is None
-    keep_scores(folder, 4, evaluated(folder, {**SCORES, "other/multi/map": 1.0}))
+    keep_scores(folder, 4, evaluated(folder, {**SCORES, "other/multi/map": 1.0}), config)
     assert finished_segment(config, 4).scores == SCORES
 
 
-def test_a_run_without_benchmarks_has_segments_as_well(config):
-    from hbtrain.config import override
+def test_scores_that_were_measured_otherwise_do_not_count(config):
+    folder = RunFolder.open(config)
+    keep_scores(folder, 4, evaluated(folder), config)
+    assert finished_segment(override(config, {"evaluation.depth": 7}), 4).scores == SCORES, "no index, no depth"
+    for other in ({"evaluation.candidates": "sentence+context"}, {"evaluation.index": "Flat"}):
+        assert finished_segment(override(config, other), 4) is None
+        assert last_segment(override(config, other)) is None
 
+
+def test_one_process_at_a_time_is_in_a_run(config):
+    folder = RunFolder.open(config)
+    busy = pytest.raises(StorageError, match="another process is at work in .*quickstart-.*: wait for its end")
+    with alone_in(folder.path), busy:
+        train(config)
+    with alone_in(folder.path):
+        pass
+
+
+def test_a_run_without_benchmarks_has_segments_as_well(config):
     bare = override(config, {"evaluation.benchmarks": []})
     folder = RunFolder.open(bare)
-    keep_scores(folder, 4, None)
-    keep_scores(folder, 12, None)
+    keep_scores(folder, 4, None, bare)
+    keep_scores(folder, 12, None, bare)
     assert finished_segment(bare, 4).scores == {}
     assert finished_segment(bare, 12) is None
     folder.remember(finished=True)

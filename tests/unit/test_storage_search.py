@@ -66,7 +66,7 @@ def test_a_run_goes_on_from_another_ones_checkpoint_in_the_bucket(config, bucket
 def test_segments_and_the_outcome_are_kept_in_the_bucket(config, bucket):
     folder = RunFolder.open(config)
     bucket.put(f"runs/{folder.name}/results/metrics.json", b'{"demo/multi/map": 0.5}')
-    assert keep_scores(folder, 4, folder.results / "metrics.json") == {"demo/multi/map": 0.5}
+    assert keep_scores(folder, 4, folder.results / "metrics.json", config) == {"demo/multi/map": 0.5}
     assert (last_segment(config).step, last_segment(config).scores) == (4, {"demo/multi/map": 0.5})
     save_outcome(SearchOutcome(failures={"alpha=1": "no"}), place(f"{bucket.uri}/sweep/outcome.json"))
     assert b'"alpha=1": "no"' in bucket.get("sweep/outcome.json")

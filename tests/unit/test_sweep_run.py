@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from hbtrain.config import load_config
-from hbtrain.errors import ConfigError, TrainingError
+from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.launch.alone import alone_in
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.segments import measured_by
 from tune import run as sweeping
 from tune import schedule
 from tune.space.file import load_space, with_flags
@@ -34,7 +36,7 @@ def finish(config, benchmarks=("demo",)):
     folder.results.mkdir()
     scores = {f"{name}/{key}": 0.5 for name in benchmarks for key in ("mono/map", "cross/map", "multi/map")}
     (folder.results / "metrics.json").write_text(json.dumps(scores))
-    folder.remember(finished=True)
+    folder.remember(finished=True, measured=measured_by(config))
 
 
 @pytest.fixture
@@ -92,7 +94,14 @@ def test_a_run_that_lacks_a_benchmark_does_not_count(tmp_path):
 
 def test_trials_are_children_with_names_of_their_own(space, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(schedule, "train_side_by_side", lambda trials, folder: seen.extend(trials) or {})
+
+    def train(trials, folder):
+        seen.extend(trials)
+        for trial in trials:
+            finish(trial.config)
+        return {}
+
+    monkeypatch.setattr(schedule, "train_side_by_side", train)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs/mlflow.db")
     sweeping.run_sweep(space)
     (parent,) = parent_runs(tmp_path)
@@ -112,6 +121,46 @@ def test_bad_input_leaves_nothing_behind(space, trained, tmp_path):
             sweeping.run_sweep(with_flags(space, flags))
     assert not (tmp_path / "runs").exists()
     assert trained.labels == []
+
+
+def test_no_place_to_write_and_no_tracking_server(space, trained, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"storage = '.*file/runs' cannot be written: Not a directory"):
+        sweeping.run_sweep(with_flags(space, {"storage": "file/runs"}))
+    with pytest.raises(HbtrainError, match=r"storage = 's3://bucket/runs'.*tracking"):
+        sweeping.run_sweep(with_flags(space, {"storage": "s3://bucket/runs"}))
+    with pytest.raises(HbtrainError, match=r"http://127.0.0.1:1\b"):
+        sweeping.run_sweep(with_flags(space, {"tracking.uri": "http://127.0.0.1:1"}))
+    assert trained.labels == []
+
+
+def test_scores_measured_otherwise_make_another_sweep(space, trained, tmp_path):
+    sweeping.run_sweep(space)
+    sweeping.run_sweep(with_flags(space, {"evaluation.index": "Flat"}))
+    assert len(trained.labels) == 2
+    assert len(parent_runs(tmp_path)) == 2
+
+
+def test_a_trial_that_ends_without_scores_has_failed(space, trained, monkeypatch):
+    monkeypatch.setattr(schedule, "train_side_by_side", lambda trials, folder: {})
+    with pytest.raises(TrainingError, match="2 of 2 trials failed .*it ended without scores on all benchmarks"):
+        sweeping.run_sweep(space)
+
+
+def test_passwords_stay_out_of_what_a_sweep_keeps(space, trained, tmp_path):
+    hidden = {"tracking.uri": f"sqlite:///{tmp_path}/runs/mlflow.db?password=hunter2"}
+    sweeping.run_sweep(with_flags(space, hidden))
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert [path.name for path in kept if path.suffix in (".yaml", ".json", ".md", ".csv", ".html")] == []
+    (space_file,) = (tmp_path / "runs").glob("alpha-grid-*/space.yaml")
+    assert "password=***" in space_file.read_text()
+
+
+def test_two_processes_are_not_in_one_sweep(space, trained, tmp_path):
+    sweeping.run_sweep(space)
+    (folder,) = (tmp_path / "runs").glob("alpha-grid-*")
+    with alone_in(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
+        sweeping.run_sweep(space)
 
 
 def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():

@@ -28,11 +28,6 @@ def extended(schedule: Schedule, step: int, alpha: float) -> Schedule:
     return schedule if schedule[-1][1] == alpha else (*schedule, (step, alpha))
 
 
-def alpha_of(schedule: Schedule, step: int) -> float:
-    """Alpha of a step."""
-    return [alpha for start, alpha in schedule if start <= step][-1]
-
-
 def to_alpha(schedule: Schedule) -> float | dict[int, float]:
     """The schedule as a value of `batching.alpha`: a number where it never changes, else points {step: alpha}."""
     if len(schedule) == 1:

@@ -53,8 +53,10 @@ class Ledger:
 
 def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
     """The points of the ledger that the space holds, as it is now."""
-    return [
-        point
-        for point in ledger.points()
-        if point.keys() == space.draws.keys() and all(draw.contains(point[key]) for key, draw in space.draws.items())
-    ]
+    points = []
+    for kept in ledger.points():
+        if kept.keys() == space.draws.keys():
+            point = {key: draw.recalled(kept[key]) for key, draw in space.draws.items()}
+            if None not in point.values():
+                points.append(point)
+    return points

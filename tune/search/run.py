@@ -192,7 +192,8 @@ def _members(space: Space, base: Config, results: Any) -> SearchOutcome:
         if done is None:
             continue
         trial = Trial(label_of(schedule), {ALPHA: to_alpha(schedule)}, config)
-        outcome.finished.append(Finished(trial, done.scores, done.folder.path))
+        if done.folder.path not in [one.folder for one in outcome.finished]:  # two members may have one schedule
+            outcome.finished.append(Finished(trial, done.scores, done.folder.path))
         outcome.members.append(Member(schedule, done.scores, done.folder.path))
     return outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,9 @@ class Numbers:
     high: float
     log: bool = False
 
-    def contains(self, value: object) -> bool:
-        """Whether `value` can be drawn."""
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+    def recalled(self, value: object) -> float | None:
+        """A value that came from JSON as it was drawn; None if it cannot be drawn."""
+        return float(value) if _is_number(value) and self.low <= value <= self.high else None  # type: ignore[arg-type, operator]
 
     def rounded(self, value: float) -> float:
         """A drawn value as it is trained: to a few digits, and within the interval."""
@@ -48,9 +49,9 @@ class Choices:
 
     values: tuple[Any, ...]
 
-    def contains(self, value: object) -> bool:
-        """Whether `value` can be drawn."""
-        return value in self.values
+    def recalled(self, value: object) -> Any:
+        """A value that came from JSON as it was drawn; None if it cannot be drawn."""
+        return next((own for own in self.values if json.loads(json.dumps(own)) == value), None)
 
     @property
     def probes(self) -> tuple[Any, ...]:
