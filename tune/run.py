@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from hbtrain.comparison.save import save_comparison
-from hbtrain.comparison.tables import marks_legend
 from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
@@ -97,11 +96,12 @@ def _run_in(folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Co
             outcome = _try_all(trials, folder, tracker, console)
         finished, failures = outcome.finished, outcome.failures
         judged = _report(finished, folder, tracker, console)
+        objectives = _objectives(space)
         with pushed(folder.path) as files:
-            kept = [file.name for file in save_summary(finished, failures, files, judged, _objectives(space))]
+            kept = [file.name for file in save_summary(finished, failures, files, judged, objectives)]
         for name in kept:
             tracker.artifact(folder.path / name)
-        tracker.describe(summary_markdown(finished, failures, judged))
+        tracker.describe(summary_markdown(finished, failures, judged, objectives))
         runs = (RunFolder(folder.path / name) for name in folders_in(folder.path, "*"))
         tracker.metrics(metrics_of(total_usage(runs)), 0)
         if failures:
@@ -120,7 +120,7 @@ def _run_in(folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Co
         undelivered = tracker.finish(status)
         if undelivered:
             console.print(undelivered, highlight=False, soft_wrap=True)
-    _show(console, outcome, judged, folder, tracker)
+    _show(console, outcome, judged, objectives, folder, tracker)
 
 
 def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
@@ -242,13 +242,18 @@ def _objectives(space: Space) -> list[Score]:
 
 
 def _show(
-    console: Console, outcome: SearchOutcome, judged: Judged | None, folder: SweepFolder, tracker: Tracker
+    console: Console,
+    outcome: SearchOutcome,
+    judged: Judged | None,
+    objectives: Sequence[Score],
+    folder: SweepFolder,
+    tracker: Tracker,
 ) -> None:
-    for table in summary_tables(outcome.finished, judged):
+    for table in summary_tables(outcome.finished, judged, objectives):
         console.print()
         console.print(table)
-    if judged is not None:
-        console.print(marks_legend(judged.comparison), style="dim", highlight=False)
+    if judged is not None and judged.legend:
+        console.print(judged.legend, style="dim", highlight=False)
     if outcome.stopped:
         steps = ", ".join(f"{one.trial.label} at step {one.step}" for one in outcome.stopped)
         console.print(f"\nstopped early: {steps}", highlight=False, soft_wrap=True)

@@ -81,16 +81,16 @@ def legend(comparison: Comparison) -> str:
     )
 
 
-def marks_legend(comparison: Comparison) -> str:
-    """How to read marks."""
+def marks_legend(comparison: Comparison, than: str | None = None) -> str:
+    """How to read marks; `than`: what systems are compared with, by default the comparison's baseline."""
     seeds = (
         "Hollow △ ▽: so over questions, but seeds of the two overlap."
         if _several(comparison)
         else "One run each: nothing is said about other seeds."
     )
     return (
-        f"▲ better, ▼ worse than {comparison.baseline}: paired permutation test over questions, a question in all "
-        f"languages being one unit, Holm-adjusted p ≤ {comparison.method.level:g}. {seeds}"
+        f"▲ better, ▼ worse than {than or comparison.baseline}: paired permutation test over questions, a question in "
+        f"all languages being one unit, Holm-adjusted p ≤ {comparison.method.level:g}. {seeds}"
     )
 
 

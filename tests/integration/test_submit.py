@@ -67,6 +67,26 @@ def test_a_training_ends_with_0_and_finds_the_tracking_server(cluster, tmp_path)
     assert not (tmp_path / "shared" / "mlflow.db").exists()
 
 
+def test_a_sweep_and_an_evaluation_end_with_0_and_a_failed_sweep_with_1(cluster, tmp_path):
+    variables = cluster | {"HBTRAIN_CACHE": str(tmp_path / "cache")}
+    shared = tmp_path / "shared"
+    arguments = ["--storage", shared, "--training.steps", "4", "--resources.workers", "1", "--seed", "0"]
+    with submit(tmp_path, variables, "sweep", "alpha-grid", *arguments, "--batching.alpha", "0", "1") as command:
+        assert command.finish() == 0, command.output
+        assert "alpha-grid" in command.output
+    models = list(shared.glob("alpha-grid-*/quickstart-*/model"))
+    assert len(models) == 2
+    found = tmp_path / "found"
+    with submit(tmp_path, variables, "evaluate", models[0], "--benchmark", "demo", "--output", found) as command:
+        assert command.finish() == 0, command.output
+    trained = json.loads((models[0].parent / "results" / "metrics.json").read_text())
+    assert json.loads((found / "metrics.json").read_text()) == pytest.approx(trained, abs=1e-6)
+    hot = ["--training.weight_decay", "1e30", "--training.schedule", "constant", "--batching.alpha", "0.5"]
+    with submit(tmp_path, variables, "sweep", "alpha-grid", *arguments, *hot) as command:
+        assert command.finish() == 1, command.output
+        assert "1 of 1 trials failed (alpha=0.5 seed=0: " in command.output
+
+
 def test_a_job_that_cannot_start_ends_with_its_own_code(cluster, tmp_path):
     missing = ["--storage", tmp_path, "--data.sources", "/nowhere.jsonl"]
     with submit(tmp_path, cluster, "train", "quickstart", *missing) as command:
@@ -83,6 +103,9 @@ def test_a_job_is_stopped_by_the_command_that_is_shown_and_goes_on_when_submitte
     arguments += ["--resources.workers", "1", "--evaluation.before", "false", "--evaluation.benchmarks", "[]"]
     with submit(tmp_path, variables, "train", "quickstart", *arguments) as command:
         command.wait_for("checkpoint of step 50 kept")
+        with submit(tmp_path, variables, "train", "quickstart", *arguments) as twice:
+            assert twice.finish() == 2, twice.output
+            assert "is this command already, and running" in twice.output
         stop = re.search(r"stop it with +(.+)", command.output)[1]
         environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"} | variables
         done = subprocess.run(
@@ -117,6 +140,10 @@ def test_a_wrong_token_is_one_line(cluster, tmp_path):
         (["--env", "NOT_SET_HERE", "train", "quickstart", "--storage", "/x"], "--env NOT_SET_HERE: it is not set"),
         (["--env", "A=http://u:p@host", "train", "quickstart", "--storage", "/x"], "A holds a password"),
         (["train"], "train what?"),
+        (
+            ["train", "quickstart", "--storage", "/x", "--tracking.uri", "postgresql://me:hunter2@db/x"],
+            "postgresql://me:***@db/x holds a password",
+        ),
     ],
 )
 def test_mistakes_are_found_before_a_job_is_sent(arguments, message):

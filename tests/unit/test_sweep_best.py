@@ -11,8 +11,9 @@ from scipy.stats import rankdata
 from hbtrain.config import load_config, override
 from tests.unit.test_sweep_summary import KEYS, finished
 from tune.findings.best import best_point, recipe_of, save_recipe
-from tune.findings.front import front_picture, has_front, pareto_front
-from tune.findings.points import SCORES, Point, points_of
+from tune.findings.front import front_picture, front_scores, pareto_front
+from tune.findings.points import SCORES, Finished, Point, Score, points_of
+from tune.findings.summary import save_summary, summary_markdown
 
 tables = st.integers(1, 7).flatmap(
     lambda points: st.lists(st.lists(st.integers(0, 4), min_size=4, max_size=4), min_size=points, max_size=points)
@@ -85,9 +86,25 @@ def test_the_front_is_drawn(tmp_path: Path, flags):
     from matplotlib.image import imread
 
     points = points_of(finished(flags))
-    assert has_front("demo", points)
-    assert not has_front("demo", points[:1])
-    front_picture("demo", points, tmp_path / "front.png")
+    assert front_scores("demo", points) == list(SCORES)
+    assert front_scores("demo", points[:1]) == []
+    front_picture("demo", points, tmp_path / "front.png", front_scores("demo", points))
     picture = imread(tmp_path / "front.png")
     assert min(picture.shape[:2]) > 400
     assert picture[..., :3].std() > 0.01, "something is drawn"
+
+
+def test_what_is_searched_for_is_what_is_shown(tmp_path: Path):
+    """Scores that a summary does not show by itself stand in the table first, and make up the front."""
+    objectives = [Score("mono/ndcg@10", "mono/ndcg@10", ".3f"), Score("cross/map", "mAP cross-lingual", ".3f")]
+    trials = [
+        Finished(one.trial, {**one.scores, "demo/mono/ndcg@10": 0.1 * i}, one.folder)
+        for i, one in enumerate(finished({"batching.alpha": [0, 1], "seed": 0}))
+    ]
+    assert front_scores("demo", points_of(trials), objectives) == objectives
+    head = summary_markdown(trials, {}, None, objectives).splitlines()[2]
+    assert head.startswith("| alpha | seeds | mono/ndcg@10 | mAP cross-lingual | mAP monolingual |")
+    assert head.count("cross-lingual") == 1
+    made = {path.name for path in save_summary(trials, {}, tmp_path, None, objectives)}
+    assert "pareto-front-demo.png" in made
+    assert "mono/ndcg@10 mean" in (tmp_path / "summary.csv").read_text().splitlines()[0]

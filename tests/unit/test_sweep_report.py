@@ -59,3 +59,28 @@ def test_samplings_are_judged_against_the_best_that_is_not_hybrid(tmp_path, cach
     )
     assert [is_single_kind(one.trial.config) for one in done] == [True, False, True]
     assert "ultilingual" in judge(done).comparison.baseline
+
+
+def test_a_search_without_a_single_kind_is_compared_and_not_marked(tmp_path, cache):
+    done = trained(tmp_path, "alpha-grid", {0.25: 0.0, 0.5: 0.9}, {"batching.alpha": [0.25, 0.5], "seed": 0})
+    judged = judge(done)
+    assert len(judged.comparison.systems) == 2
+    assert (judged.marks, judged.legend) == ({}, "")
+    assert "▲" not in summary_markdown(done, {}, judged)
+
+
+def test_each_backbone_is_judged_against_its_own_sampling(tmp_path, cache):
+    """Hybrid batches help the one that is worse throughout; against the other's best they would not show."""
+    flags = {"backbone": ["static", "transformer"], "batching.mode": ["monolingual", "hybrid"], "seed": 0}
+    done = []
+    for trial in trials_of(with_flags(load_space("backbones"), {"storage": str(tmp_path), **flags})):
+        backbone, mode = trial.config.encoder.backbone, trial.config.batching.mode
+        folder = RunFolder.open(absolute_paths(trial.config))
+        rows = rows_of(0.6 * (backbone == "static") + 0.3 * (mode == "hybrid"), seed=0)
+        write_results(folder.results, rows)
+        folder.remember(finished=True)
+        done.append(Finished(trial, macro_means(rows), folder.path))
+    judged = judge(done)
+    marked = {label for (label, key), mark in judged.marks.items() if mark == "▲"}
+    assert marked == {f"backbone={backbone} mode=hybrid" for backbone in ("static", "transformer")}
+    assert "the best sampling of a single kind beside it" in judged.legend

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hbtrain.comparison.colours import EDGE, GRID, INK, PALE, SAMPLING
-from tune.findings.points import Point, Score, losses, scores_of
+from tune.findings.points import SCORES, Point, Score, losses, scores_of
 
 PANEL_INCHES = (4.6, 3.9)
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
@@ -25,12 +25,16 @@ def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[Score
     ]  # fmt: skip
 
 
-def has_front(benchmark: str, points: Sequence[Point]) -> bool:
-    """Whether there are scores to weigh against each other, at several points."""
-    return len(points) > 1 and len(scores_of(benchmark, points)) > 1
+def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[Score] = ()) -> list[Score]:
+    """The scores that are weighed against each other: the objectives of a search for several, else all that are shown.
+
+    None where there are not two scores or two points.
+    """
+    scores = scores_of(benchmark, points, objectives if len(objectives) > 1 else SCORES)
+    return scores if len(points) > 1 and len(scores) > 1 else []
 
 
-def front_picture(benchmark: str, points: Sequence[Point], path: Path) -> None:
+def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[Score]) -> None:
     """A PNG with a panel for the first score against each of the others; means over seeds, better is up and right.
 
     Raises:
@@ -40,7 +44,7 @@ def front_picture(benchmark: str, points: Sequence[Point], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    across, *others = scores_of(benchmark, points)
+    across, *others = scores
     on_front = pareto_front(points, benchmark, [across, *others])
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1, wspace=0.04)
     figure = Figure(figsize=(PANEL_INCHES[0] * len(others), PANEL_INCHES[1] + 0.8), layout=layout)

@@ -98,9 +98,15 @@ def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
     return list(dict.fromkeys(key.partition("/")[0] for one in finished for key in one.scores))
 
 
-def scores_of(benchmark: str, points: Sequence[Point]) -> list[Score]:
-    """The scores that all points have on `benchmark`."""
-    return [score for score in SCORES if all(f"{benchmark}/{score.key}" in run for p in points for run in p.runs)]
+def with_objectives(objectives: Sequence[Score]) -> list[Score]:
+    """What a summary shows: what was searched for, then the other scores."""
+    keys = {score.key for score in objectives}
+    return [*objectives, *(score for score in SCORES if score.key not in keys)]
+
+
+def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[Score] = SCORES) -> list[Score]:
+    """Those of the wanted scores that all points have on `benchmark`."""
+    return [score for score in wanted if all(f"{benchmark}/{score.key}" in run for p in points for run in p.runs)]
 
 
 def spread(values: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hbtrain.comparison.compare import Comparison, compare
+from hbtrain.comparison.tables import marks_legend
 from hbtrain.comparison.words import ALL
 from hbtrain.config import Config
 from tune.findings.points import SCORES, Finished, benchmarks_of, points_of
@@ -23,27 +24,57 @@ class Judged:
     comparison: Comparison
     marks: Mapping[tuple[str, str], str]
     """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽}, where there is a mark."""
+    legend: str
+    """How to read the marks; empty where nothing was judged, as no sampling is of a single kind."""
 
 
 def judge(finished: Sequence[Finished]) -> Judged | None:
     """The finished trials, compared; None if they are fewer than two points.
 
+    Marks are among points that differ in their batches only: a backbone's are judged against its own best sampling.
+
     Raises:
         HbtrainError: a run's results cannot be read.
     """
-    points = points_of(finished)
-    if len(points) < 2:
+    if len(points_of(finished)) < 2:
         return None
-    comparison = compare([str(one.folder) for one in finished], baseline=_baseline(finished))
-    labels = {str(one.folder): point.label for point in points for one in finished if one.values == point.values}
+    whole = _compared(finished)
+    groups = _groups(finished)
+    marks: dict[tuple[str, str], str] = {}
+    legend = ""
+    for group in groups.values():
+        if len(points_of(group)) > 1 and _baseline(group) is not None:
+            comparison = whole if len(groups) == 1 else _compared(group)
+            marks |= _marks(comparison, group)
+            than = None if len(groups) == 1 else "the best sampling of a single kind beside it"
+            legend = marks_legend(comparison, than)
+    return Judged(whole, marks, legend)
+
+
+def _groups(finished: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """The trials by what they vary besides their batches and the seed."""
+    groups: dict[str, list[Finished]] = {}
+    for one in finished:
+        others = {key: value for key, value in one.values.items() if not key.startswith("batching.")}
+        groups.setdefault(repr(others), []).append(one)
+    return groups
+
+
+def _compared(finished: Sequence[Finished]) -> Comparison:
+    return compare([str(one.folder) for one in finished], baseline=_baseline(finished))
+
+
+def _marks(comparison: Comparison, finished: Sequence[Finished]) -> dict[tuple[str, str], str]:
+    labels = {
+        str(one.folder): point.label for point in points_of(finished) for one in finished if one.values == point.values
+    }
     level = comparison.method.level
     of_system = {system.label: labels[system.runs[0].given] for system in comparison.systems}
-    marks = {
+    return {
         (of_system[e.system], f"{e.score.benchmark}/{e.score.setting}/{e.score.metric}"): e.mark(level)
         for e in comparison.estimates
         if e.score.part == ALL and e.mark(level)
     }
-    return Judged(comparison, marks)
 
 
 def _baseline(finished: Sequence[Finished]) -> str | None:
