@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 
 from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.storage.locks import locked
 from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"
@@ -73,8 +72,7 @@ def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
     folder = outputs.work
     try:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            _take(lock.fileno(), folder)
+        with locked(folder):
             state = folder / REQUEST
             if state.exists():
                 before = json.loads(state.read_text(encoding="utf-8"))
@@ -108,16 +106,6 @@ def differing(before: dict[str, Any], request: dict[str, Any]) -> str | None:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 90 else f"{text[:87]}..."
-
-
-def _take(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.fstat(descriptor).st_ino == (folder / "lock").stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
-        held = False
-    if not held:  # by another, or finished by another between our opening it and locking it
-        raise StorageError(f"{folder} is being written by another process; wait for it, or give another --output")
 
 
 def _split(rows: Path) -> tuple[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +11,7 @@ from typing import Any
 
 from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import StorageError
+from hbtrain.storage.locks import locked
 
 
 class Staging:
@@ -60,7 +59,7 @@ def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
     folder = staging_folder(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
+        with locked(folder):
             state = folder / "request.json"
             text = json.dumps(request, indent=2, sort_keys=True)
             if not state.exists() or not _goes_on(json.loads(state.read_text(encoding="utf-8")), request):
@@ -80,7 +79,7 @@ def clear_leftovers(output: Path) -> None:
     """Remove the staging of a corpus that has taken its place just before its process was killed."""
     folder = staging_folder(output)
     if folder.is_dir():
-        with suppress(OSError, StorageError), _locked(folder / "lock"):
+        with suppress(OSError, StorageError), locked(folder):
             shutil.rmtree(folder)
 
 
@@ -100,18 +99,3 @@ def unwritable(output: Path, error: OSError) -> StorageError:
 def _goes_on(before: dict[str, Any], request: dict[str, Any]) -> bool:
     """Whether what was staged serves; what was finished without a bad row does when they are to be skipped, too."""
     return before == request or (not before["skip_bad_rows"] and {**before, "skip_bad_rows": True} == request)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = path.exists() and os.fstat(stream.fileno()).st_ino == path.stat().st_ino
-        except BlockingIOError:
-            mine = False
-        if not mine:  # held by another, or finished by another between our opening it and locking it
-            raise StorageError(
-                f"{path.parent} is being written by another process; wait for it, or give another --output"
-            )
-        yield
