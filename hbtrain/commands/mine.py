@@ -60,8 +60,9 @@ def mine(
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.errors import ConfigError
     from hbtrain.modeling.backbone import find_backbone
-    from hbtrain.retrieval.mined_file import atomic_output, check_output, check_sources, write_mined
+    from hbtrain.retrieval.mined_file import check_output, check_sources, write_mined
     from hbtrain.retrieval.mining import Miner, MiningOptions
+    from hbtrain.storage.atomic import atomic_output
 
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
     if batch_size < 1:
@@ -78,7 +79,7 @@ def mine(
     console = Console()
     with Bars(console) as bars:
         miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
-        with written_file(to) as file, atomic_output(file) as stream:
+        with written_file(to) as file, atomic_output(file, f"--output {to}") as stream:
             summary = write_mined(miner, corpus, data, stream)
     table = Table(box=None, show_header=False)
     for name, figure in (

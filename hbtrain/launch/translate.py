@@ -13,7 +13,6 @@ from hbtrain.errors import ConfigError, DataError, StorageError
 from hbtrain.launch.translation_pipeline import Pool, Work, translated
 from hbtrain.modeling.translation_model import TranslationModel, find_translation_model
 from hbtrain.modeling.translator import Generation
-from hbtrain.retrieval.mined_file import atomic_output
 from hbtrain.translation.assemble import assemble, judge
 from hbtrain.translation.blocks import Block, blocks_of, write_block
 from hbtrain.translation.gates import Limits
@@ -125,7 +124,8 @@ def _texts(wanted: Translation, source: RowSource, folder: Path, tell: Tell) -> 
             lambda rows: tell("reading rows", rows, 0),
         )
     except DataError as error:
-        shutil.rmtree(folder)  # of a source that cannot be translated nothing is to stay
+        # Of a source that cannot be translated nothing is to stay; some file systems keep the open lock.
+        shutil.rmtree(folder, ignore_errors=True)
         raise DataError(f"{wanted.source}: {error}") from error
 
 
@@ -154,11 +154,18 @@ def _write(
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
     tell("judging translations", 0, 0)
-    with atomic_output(outputs.rejects) as stream:
+    with outputs.unfinished(outputs.rejects) as stream:
         counts = judge(texts, blocks, wanted.limits, kept, stream)
     tell("writing rows", 0, 0)
-    with atomic_output(outputs.rows) as stream:
-        assemble(source.records(), texts, wanted.to_languages, kept, stream)
+    with outputs.unfinished(outputs.rows) as stream:
+        try:
+            assemble(source.records(), texts, wanted.to_languages, kept, stream)
+        except DataError as error:  # there was none when the texts were collected
+            raise DataError(
+                f"source {wanted.source} changed while it was translated: {error}; make it what it was, and the same "
+                f"command goes on, or delete {outputs.work} and run again"
+            ) from error
+    outputs.place()
     return {
         "rows": texts.rows,
         "texts": texts.number,

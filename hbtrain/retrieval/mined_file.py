@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from hbtrain.corpus import ParallelCorpus, Source, source_path
 from hbtrain.corpus.jsonl import read_records
 from hbtrain.errors import DataError, StorageError
 from hbtrain.retrieval.mining import Miner
 from hbtrain.storage import Place
+from hbtrain.storage.atomic import unwritable
 
 
 @dataclass
@@ -77,35 +75,7 @@ def check_output(path: Place) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-@contextmanager
-def atomic_output(path: Path) -> Iterator[BinaryIO]:
-    """A stream to `path`, compressed if it ends in .gz; the file appears when the block ends well, and only then.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as plain:
-            if path.suffix == ".gz":
-                # No name and no time in the header: the same negatives give the same bytes.
-                with gzip.GzipFile("", "wb", compresslevel=6, fileobj=plain, mtime=0) as zipped:
-                    yield cast(BinaryIO, zipped)
-            else:
-                yield plain
-        temporary.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _unwritable(path: Place, error: OSError) -> StorageError:
-    return StorageError(f"--output {path} cannot be written: {error.strerror or error}")
+        raise unwritable(f"--output {path}", error) from error
 
 
 def _records(source: Source, path: Path) -> Iterator[dict[str, Any]]:

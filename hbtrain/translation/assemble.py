@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
+from hbtrain.errors import DataError
 from hbtrain.translation.blocks import Block, Result, read_block
 from hbtrain.translation.gates import TOO_LONG, Limits, reason_to_reject
 from hbtrain.translation.rows import Record, sides
@@ -46,11 +48,18 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
 
 
 def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], folder: Path, stream: BinaryIO) -> None:
-    """Write the rows with the translations that `judge` has put into `folder`; texts that were there stay."""
+    """Write the rows with the translations that `judge` has put into `folder`; texts that were there stay.
+
+    Raises:
+        DataError: the records are not those that the texts were collected from.
+    """
     columns = {x: TextColumn(folder / f"{x}.arrow") for x in targets if (folder / f"{x}.arrow").exists()}
     numbers = texts.numbers_of_sides()
     for some in _chunks(records):
-        places = [(own, next(numbers)) for record in some for _, own in sides(record)]
+        own_sides = [own for record in some for _, own in sides(record)]
+        places = list(zip(own_sides, islice(numbers, len(own_sides)), strict=False))
+        if len(places) < len(own_sides):
+            raise DataError("there are more texts than were collected")
         asked = sorted({number for _, number in places if number != NO_TEXT})
         found: Mapping[str, dict[int, str | None]] = {
             language: dict(zip(asked, column.get(asked), strict=True)) for language, column in columns.items()
@@ -62,6 +71,8 @@ def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], fo
                     own[language] = translation
         for record in some:
             stream.write(_line(record))
+    if next(numbers, None) is not None:
+        raise DataError("there are fewer texts than were collected")
 
 
 def _reason(result: Result, limits: Limits) -> str | None:

@@ -46,8 +46,7 @@ class RowSource:
                 raise DataError(
                     f"source {name} does not exist; give parallel JSON lines, or a folder of hbtrain prepare"
                 )
-            with (path / MANIFEST if path.is_dir() else path).open("rb") as stream:
-                return cls(name, path, hashlib.file_digest(stream, "sha256").hexdigest())
+            return cls(name, path, _digest(path))
         except OSError as error:
             raise DataError(f"cannot read source {name}: {error.strerror or error}") from error
 
@@ -55,8 +54,18 @@ class RowSource:
         """The rows in their order.
 
         Raises:
-            DataError: a broken file, with the line.
+            DataError: a broken file, with the line; after the last row, that the source is not what it was when it
+                was opened.
         """
+        try:
+            yield from self._records()
+            same = _digest(self.path) == self.digest
+        except OSError as error:
+            raise DataError(f"cannot read source {self.name}: {error.strerror or error}") from error
+        if not same:
+            raise DataError("the source changed while it was read")
+
+    def _records(self) -> Iterator[Record]:
         if self.path.is_dir():
             yield from Source.from_prepared(self.path, self.path.name).records()
             return
@@ -71,6 +80,11 @@ def sides(record: Record) -> Iterator[tuple[str, dict[str, str]]]:
             yield side, record[side]
     for negative in record.get("negatives", ()):
         yield "negative", negative
+
+
+def _digest(path: Path) -> str:
+    with (path / MANIFEST if path.is_dir() else path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _record(row: ParallelRow) -> Record:

@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.storage.atomic import gzip_by_name
 from hbtrain.storage.locks import locked
 from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"
+PLACING = "placing"
+"""A file that is there once outputs begin to appear."""
 
 
 class Outputs:
@@ -24,7 +27,7 @@ class Outputs:
         rows: parallel JSON lines, `<name>.jsonl` or `<name>.jsonl.gz`.
         rejects: what the gates rejected, in the same form.
         manifest: written last.
-        work: what is under way.
+        work: what is under way, the rows and the rejects too until they are whole.
     """
 
     def __init__(self, rows: Path) -> None:
@@ -41,19 +44,53 @@ class Outputs:
             StorageError: something else is there.
         """
         if not self.manifest.exists():
-            if self.rows.exists() and not self.work.exists():
-                raise StorageError(f"{self.rows} is there, and not from hbtrain translate; give another --output")
+            self._check_free()
             return None
-        try:
-            manifest: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{self.manifest} cannot be read; delete it, or give another --output") from error
+        manifest = self._manifest()
         if (changed := differing(manifest, request)) is not None:
             raise StorageError(
                 f"{self.rows} is a translation with {changed}; give another --output, or delete it and {self.manifest}"
             )
-        if not self.rows.exists():
-            raise StorageError(f"{self.manifest} is there and {self.rows} is not; delete the manifest")
+        for path in (self.rows, self.rejects):
+            if not path.exists():
+                raise StorageError(f"{self.manifest} is there and {path} is not; delete the manifest")
+        return manifest
+
+    @contextmanager
+    def unfinished(self, path: Path) -> Iterator[BinaryIO]:
+        """A stream to what `place` will make `path`, the rows or the rejects; compressed if that ends in .gz."""
+        with self._unfinished(path).open("wb") as plain, gzip_by_name(plain, path) as stream:
+            yield stream
+
+    def place(self) -> None:
+        """Let the rows and the rejects appear.
+
+        Raises:
+            StorageError: something else has come to be there.
+        """
+        self._check_free()
+        (self.work / PLACING).touch()
+        for path in (self.rejects, self.rows):
+            self._unfinished(path).replace(path)
+
+    def _unfinished(self, path: Path) -> Path:
+        return self.work / path.name
+
+    def _check_free(self) -> None:
+        """Files without a manifest are ours only where we were interrupted on their way to their places."""
+        if (self.work / PLACING).exists():
+            return
+        for path in (self.rows, self.rejects, self.manifest):
+            if path.exists():
+                raise StorageError(f"{path} is there, and not from hbtrain translate; give another --output")
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self.manifest} cannot be read; delete it, or give another --output") from error
+        if not isinstance(manifest, dict) or "translated" not in manifest:
+            raise StorageError(f"{self.manifest} is there, and not from hbtrain translate; give another --output")
         return manifest
 
 

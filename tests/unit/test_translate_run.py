@@ -1,6 +1,9 @@
 """A whole translation with a book in place of the model: gates, resuming, what is there already, bad input."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +146,116 @@ def test_what_is_there_already_is_not_done_again_and_nothing_is_overwritten(tran
     code, _, err = translate(output="other.jsonl")
     assert (code, "not from hbtrain translate" in err) == (2, True)
     assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("out.rejects.jsonl", "mine"),
+        ("out.manifest.json", "mine"),
+        ("out.manifest.json", "[]"),
+        ("out.manifest.json", '{"experiment": 7}'),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "interrupted", "meanwhile"])
+def test_no_file_of_somebody_else_is_overwritten(translate, tmp_path, name, content, when):
+    book = Book(ROWS)
+    if when == "interrupted":
+        assert translate(book=Book(ROWS, stop_after=1))[0] == 130
+
+    def meanwhile(text, translation, language):
+        (tmp_path / name).write_text(content)
+        return translation
+
+    if when == "meanwhile":
+        book = Book(ROWS, spoil=meanwhile)
+    else:
+        (tmp_path / name).write_text(content)
+    code, _, err = translate(book=book)
+    assert code == 2
+    assert f"error: {tmp_path / name} " in err
+    assert "give another --output" in err
+    assert (tmp_path / name).read_text() == content
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_interrupted_on_its_way_to_its_place_an_output_is_known_again(translate, tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def interrupted(path, target):
+        replace(path, target)
+        if path.name == "out.rejects.jsonl":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    assert translate()[0] == 130
+    assert sorted(path.name for path in tmp_path.glob("out.*")) == ["out.jsonl.translating", "out.rejects.jsonl"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = translate()
+    assert code == 0, err
+    assert read_lines(tmp_path / "out.jsonl") == [of_languages(row, ["en", *TARGETS]) for row in ROWS]
+
+
+def test_killed_while_rows_are_written_nothing_half_made_is_beside_the_output(translate, tmp_path, monkeypatch):
+    seen = []
+
+    def look(*arguments):
+        seen.extend(sorted(path.name for path in tmp_path.iterdir()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "assemble", look)
+    assert translate()[0] == 130
+    assert [name for name in seen if "out" in name] == ["out.jsonl.translating"]
+
+
+@pytest.mark.parametrize("lines", [ENGLISH[1:], [*ENGLISH, ENGLISH[0] | {"id": "new"}], ENGLISH[::-1], None])
+def test_a_source_that_changes_meanwhile_is_one_line_and_no_output_appears(translate, tmp_path, write_source, lines):
+    def meanwhile(text, translation, language):
+        if lines is None:
+            (tmp_path / "en.jsonl").unlink(missing_ok=True)
+        else:
+            write_source(lines, "en.jsonl")
+        return translation
+
+    code, _, err = translate("--block-texts", "25", book=Book(ROWS, spoil=meanwhile))
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if "error" in line.lower()]
+    assert line.startswith("error: source en.jsonl changed while it was translated: ")
+    assert [path.name for path in tmp_path.glob("out.*")] == ["out.jsonl.translating"]
+    write_source(ENGLISH, "en.jsonl")
+    book = Book(ROWS)
+    assert translate("--block-texts", "25", book=book)[0] == 0
+    assert book.asked == []
+    assert read_lines(tmp_path / "out.jsonl") == [of_languages(row, ["en", *TARGETS]) for row in ROWS]
+
+
+def test_a_source_that_changes_while_it_is_read_leaves_nothing(translate, tmp_path, write_source, monkeypatch):
+    whole = module.RowSource._records
+
+    def meanwhile(source):
+        yield from whole(source)
+        write_source(ENGLISH[1:], "en.jsonl")
+
+    monkeypatch.setattr(module.RowSource, "_records", meanwhile)
+    code, _, err = translate()
+    assert (code, "error: en.jsonl: the source changed while it was read" in err) == (2, True), err
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_a_file_system_that_keeps_the_open_lock_hides_no_error(translate, tmp_path, monkeypatch):
+    rmdir = os.rmdir
+
+    def kept(path, *, dir_fd=None):
+        if str(path).endswith(".translating"):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        rmdir(path, dir_fd=dir_fd)
+
+    (tmp_path / "empty.jsonl").write_text("\n")
+    monkeypatch.setattr(os, "rmdir", kept)
+    code, _, err = translate(source="empty.jsonl")
+    assert (code, "error: empty.jsonl: the source holds no rows" in err) == (2, True), err
+    assert translate()[0] == 0
 
 
 def test_an_unfinished_translation_is_kept_for_its_own_command(translate, tmp_path, write_source):

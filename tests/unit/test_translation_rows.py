@@ -147,3 +147,12 @@ def test_a_missing_source_is_one_line(tmp_path):
         RowSource.open(str(tmp_path / "none.jsonl"))
     with pytest.raises(DataError, match="no corpus of `hbtrain prepare`"):
         RowSource.open(str(tmp_path))
+
+
+@pytest.mark.parametrize(("change", "words"), [(lambda rows: rows[1:], "fewer"), (lambda rows: rows * 2, "more")])
+def test_rows_that_are_not_those_of_the_texts_are_no_traceback(tmp_path, change, words):
+    rows = [{"id": str(i), "text": {"en": f"text {i}"}} for i in range(3)]
+    (tmp_path / "kept").mkdir()
+    texts = collect_texts(rows, "en", TARGETS, tmp_path, lambda done: None)
+    with pytest.raises(DataError, match=f"there are {words} texts than were collected"):
+        assemble(change(rows), texts, TARGETS, tmp_path / "kept", io.BytesIO())
