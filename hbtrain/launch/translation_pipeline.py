@@ -1,4 +1,4 @@
-"""Blocks through Ray Data: translated by a pool of actors that hold the model, measured on any node."""
+"""Blocks through Ray Data: translated and measured by a pool of actors that hold the model."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from hbtrain.connection import ray_connection
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TranslationError
 from hbtrain.launch.lifeline import loss_in_words, outliving
 from hbtrain.modeling.translation_model import TranslationModel
-from hbtrain.modeling.translator import Generation
-from hbtrain.translation.blocks import Block, Result
+from hbtrain.modeling.translator import Generation, Output, Translator
+from hbtrain.translation.blocks import Block, Result, dump, load
 from hbtrain.translation.identifier import Identifier
 from hbtrain.translation.languages import LANGUAGES
-from hbtrain.translation.scores import Scores, score
+from hbtrain.translation.scores import score
 from hbtrain.translation.texts import Texts
 
 RETRIES = 3
 """Times that a block is given again whose actor died; one that dies more often dies of its block."""
-LITTLE_CPU = 0.01
-"""Of measuring: where the actors have all CPUs, it is to run beside them."""
 
 Row = dict[str, Any]
 
@@ -91,12 +88,12 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
         with _errors_in_words():
             for row in _rows(work, pool.cpus_per_actor, texts, todo, actors, gpus):
                 block = Block(row["language"], row["number"], row["start"], row["stop"])
-                yield block, [_result(*own) for own in zip(row["translations"], row["scores"], strict=True)]
+                yield block, load(row["results"])
 
 
 def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: int, gpus: float) -> Iterator[Row]:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.data import ActorPoolStrategy, DataContext
     from ray.util.annotations import RayDeprecationWarning
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -116,28 +113,41 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
             num_gpus=gpus,
             max_task_retries=RETRIES,
         )
-    measured = translations.map(
-        _Measure(work.source, work.identify), compute=TaskPoolStrategy(size=actors), num_cpus=LITTLE_CPU
-    )
-    yield from measured.iter_rows()
+    yield from translations.iter_rows()
 
 
 class _Translate:
-    """An actor: it loads the model at its first block, so that an error on the way is that block's."""
+    """An actor: it loads the model at its first block, so that an error on the way is that block's.
+
+    It measures what it has translated, too: a second operation would need CPUs beside those that actors hold.
+    """
 
     def __init__(self, work: Work, texts: Texts) -> None:
         self._work = work
         self._texts = texts
-        self._translator: Any = None
+        self._translator: Translator | None = None
+        self._identifier: Identifier | None = None
 
     def __call__(self, row: Row) -> Row:
-        from hbtrain.modeling.translator import Translator
+        """A block with its results, as JSON lines: Arrow keeps any text, and no column of it is empty at times."""
+        texts = self._read(Block(row["language"], row["number"], row["start"], row["stop"]))
+        translator = self._loaded()
+        outputs = translator.translate(texts, row["language"])
+        results = [self._result(text, output, row["language"]) for text, output in zip(texts, outputs, strict=True)]
+        return row | {"results": dump(results)}
 
+    def _loaded(self) -> Translator:
         work = self._work
         if self._translator is None:
             self._translator = Translator(work.model, work.source, work.targets, work.generation)
-        texts = self._read(Block(row["language"], row["number"], row["start"], row["stop"]))
-        return row | {"texts": texts, "translations": self._translator.translate(texts, row["language"])}
+            self._identifier = Identifier() if work.identify else None
+        return self._translator
+
+    def _result(self, text: str, output: Output | None, target: str) -> Result:
+        if output is None:
+            return Result(None, None)
+        languages = LANGUAGES[self._work.source], LANGUAGES[target]
+        return Result(output.text, score(text, output.text, *languages, self._identifier), output.finished)
 
     def _read(self, block: Block) -> list[str]:
         try:
@@ -147,34 +157,6 @@ class _Translate:
                 f"a node of the cluster cannot read {self._texts.folder}: {error.strerror}; "
                 "--output must be in a folder that every node sees"
             ) from error
-
-
-class _Measure:
-    """Puts the scores of each translation into its row; None where there is no translation."""
-
-    def __init__(self, source: str, identify: bool) -> None:
-        self._source = source
-        self._identify = identify
-
-    def __call__(self, row: Row) -> Row:
-        identifier = _identifier() if self._identify else None
-        scores = [
-            None
-            if translation is None
-            else score(text, translation, LANGUAGES[self._source], LANGUAGES[row["language"]], identifier).as_dict()
-            for text, translation in zip(row["texts"], row["translations"], strict=True)
-        ]
-        return {key: value for key, value in row.items() if key != "texts"} | {"scores": scores}
-
-
-@lru_cache(maxsize=1)
-def _identifier() -> Identifier:
-    """One for all blocks that a process measures."""
-    return Identifier()
-
-
-def _result(translation: str | None, scores: dict[str, Any] | None) -> Result:
-    return Result(translation, None if scores is None else Scores(**scores))
 
 
 def _actors(pool: Pool) -> tuple[int, float]:

@@ -5,9 +5,9 @@ Shapes: W pieces of a window, B pieces of a batch, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.batches import within_budget
@@ -55,6 +55,13 @@ class Generation:
             raise ConfigError(f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)}")
 
 
+class Output(NamedTuple):
+    """What a model makes of a text; `finished`, if it came to an end before the limit on its tokens."""
+
+    text: str
+    finished: bool
+
+
 class Translator:
     """A model with its weights, on one device."""
 
@@ -81,8 +88,11 @@ class Translator:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise ModelError(f"--model {model.name} cannot be loaded: {reason}") from error
         self._model = loaded.to(self._device).eval()
+        # One, or several, that end a text; where generation is told of none, the tokenizer's.
+        ends = loaded.generation_config.eos_token_id
+        self._ends = torch.tensor(self._tokenizer.eos_token_id if ends is None else ends, device=self._device)
 
-    def translate(self, texts: Sequence[str], target: str) -> list[str | None]:
+    def translate(self, texts: Sequence[str], target: str) -> list[Output | None]:
         """The translations of texts, in their order; None for one that has a sentence longer than the model reads.
 
         Args:
@@ -96,10 +106,11 @@ class Translator:
         return [None if own is None else self._whole(own, translated, language) for own in pieces]
 
     @staticmethod
-    def _whole(pieces: list[Piece], translated: Any, language: Language) -> str:
-        return join(pieces, [next(translated) for _ in pieces], language)
+    def _whole(pieces: list[Piece], translated: Iterator[Output], language: Language) -> Output:
+        outputs = [next(translated) for _ in pieces]
+        return Output(join(pieces, [own.text for own in outputs], language), all(own.finished for own in outputs))
 
-    def _translated(self, pieces: Sequence[str], target: Language) -> list[str]:
+    def _translated(self, pieces: Sequence[str], target: Language) -> list[Output]:
         """Translations of pieces, longest batches first."""
         import torch
 
@@ -107,15 +118,15 @@ class Translator:
             return []
         ids = self._tokenizer([self._prompting.text(piece, target) for piece in pieces])["input_ids"]
         tokens_W = torch.tensor([len(own) for own in ids])
-        found = [""] * len(pieces)
+        found = [Output("", True)] * len(pieces)
         for batch_B in within_budget(tokens_W, len(pieces), self._generation.batch_tokens):
             places = batch_B.tolist()
             padded = self._tokenizer.pad({"input_ids": [ids[place] for place in places]}, return_tensors="pt")
-            for place, text in zip(places, self._generated(padded, target), strict=True):
-                found[place] = text
+            for place, output in zip(places, self._generated(padded, target), strict=True):
+                found[place] = output
         return found
 
-    def _generated(self, padded: Any, target: Language) -> list[str]:
+    def _generated(self, padded: Any, target: Language) -> list[Output]:
         import torch
 
         ids_BT: Tensor = padded["input_ids"].to(self._device)
@@ -129,6 +140,7 @@ class Translator:
                     do_sample=False,
                     max_length=None,
                     max_new_tokens=self._most_new(ids_BT.shape[1]),
+                    forced_eos_token_id=None,  # Marian's configurations put an end to what has none
                     **told,
                 )
         except torch.cuda.OutOfMemoryError as error:
@@ -136,11 +148,13 @@ class Translator:
                 f"the GPU's memory is too small for a batch of {self._generation.batch_tokens} tokens with "
                 f"{self._generation.beams} beams; lower --batch-tokens or --beams, under another --output"
             ) from error
+        # The first token is what the decoder starts with, which in some families is the one that ends.
+        finished_B = torch.isin(out[:, 1:], self._ends).any(1).tolist()
         if (first := told.get("forced_bos_token_id")) is not None:
             # Not every tokenizer knows it to be a special token, which decoding leaves out.
             out = out.masked_fill(out == first, self._tokenizer.pad_token_id)
         decoded: list[str] = self._tokenizer.batch_decode(out, skip_special_tokens=True)
-        return decoded
+        return list(map(Output, decoded, finished_B))
 
     def _fits(self, piece: str, target: Language) -> bool:
         prompted = self._prompting.text(piece, target)

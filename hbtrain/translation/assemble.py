@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
 from hbtrain.errors import DataError
 from hbtrain.translation.blocks import Block, Result, read_block
-from hbtrain.translation.gates import TOO_LONG, Limits, reason_to_reject
+from hbtrain.translation.gates import TOO_LONG, UNFINISHED, Limits, reason_to_reject
 from hbtrain.translation.rows import Record, sides
 from hbtrain.translation.summary import Counts
 from hbtrain.translation.texts import NO_TEXT, Texts
@@ -76,7 +76,9 @@ def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], fo
 
 
 def _reason(result: Result, limits: Limits) -> str | None:
-    return TOO_LONG if result.scores is None else reason_to_reject(result.scores, limits)
+    if result.scores is None:
+        return TOO_LONG
+    return reason_to_reject(result.scores, limits) if result.finished else UNFINISHED
 
 
 def _reject(language: str, text: str | None, result: Result, reason: str | None) -> Record:

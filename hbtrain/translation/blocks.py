@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ FOLDER = "blocks"
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a text: its translation and what was measured of it; neither, if the model cannot read it."""
+    """What became of a text.
+
+    Attributes:
+        translation: None if the model cannot read the text.
+        scores: what was measured of it; None where there is none.
+        finished: whether the model ended it, not the limit on its length.
+    """
 
     translation: str | None
     scores: Scores | None
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,7 @@ def blocks_of(texts: Texts, size: int) -> list[Block]:
 
 def write_block(block: Block, folder: Path, results: Sequence[Result]) -> None:
     """Keep a finished block; it is there as a whole or not at all."""
-    lines = []
-    for result in results:
-        scores = None if result.scores is None else result.scores.as_dict()
-        lines.append(json.dumps({"translation": result.translation, "scores": scores}, ensure_ascii=False) + "\n")
-    write_whole(block.path(folder), "".join(lines))
+    write_whole(block.path(folder), dump(results))
 
 
 def read_block(block: Block, folder: Path) -> Iterator[Result]:
@@ -70,9 +73,7 @@ def read_block(block: Block, folder: Path) -> Iterator[Result]:
     """
     path = block.path(folder)
     try:
-        # Not splitlines: a translation may hold U+2028.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        results = [_result(json.loads(line)) for line in lines]
+        results = load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StorageError(f"{path} is damaged; delete it, and the same command goes on: {error}") from error
     if len(results) != block.stop - block.start:
@@ -80,6 +81,21 @@ def read_block(block: Block, folder: Path) -> Iterator[Result]:
     yield from results
 
 
+def dump(results: Sequence[Result]) -> str:
+    """Results as JSON lines."""
+    return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
+
+
+def load(lines: str) -> list[Result]:
+    """The results of `dump`.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is damaged.
+    """
+    # Not splitlines: a translation may hold U+2028.
+    return [_result(json.loads(line)) for line in lines.split("\n")[:-1]]
+
+
 def _result(record: dict[str, Any]) -> Result:
     scores = record["scores"]
-    return Result(record["translation"], None if scores is None else Scores(**scores))
+    return Result(record["translation"], None if scores is None else Scores(**scores), record["finished"])

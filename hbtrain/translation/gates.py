@@ -17,7 +17,8 @@ class Limits:
     """Where the gates close.
 
     Attributes:
-        copied: the most of the source's plain words that may stand in the translation, from `MIN_COPYABLE` of them on.
+        copied: the most of the source's plain words that may stand in the translation, from `MIN_COPYABLE` of them on;
+            of fewer see there.
         shortest: the least characters, over those expected of the pair of languages.
         longest: the most characters, over those expected.
         script: the least share of letters in the target's scripts, from `MIN_LETTERS` letters on.
@@ -49,7 +50,8 @@ class Limits:
 
 
 MIN_COPYABLE = 4
-"""Plain words of the source; where it has two or three, only a translation that holds all of them is a copy."""
+"""Plain words of the source; where it has two or three, only a translation that holds all of them is a copy, and where
+it has one or none, no translation is for their sake: such a word is often the same in both languages."""
 MIN_WORDS = 5
 """Words of the source, of any kind; where all that the translation says is among them, it is a copy."""
 MIN_LETTERS = 5
@@ -90,7 +92,10 @@ GATES: dict[str, Gate] = {
 TOO_LONG = "too long"
 """The reason of a source that the model cannot read, even in pieces: it has no translation and no scores."""
 
-REASONS = (*GATES, TOO_LONG)
+UNFINISHED = "unfinished"
+"""The reason of a translation that the limit on its length cut off, whatever else is wrong with it."""
+
+REASONS = (*GATES, UNFINISHED, TOO_LONG)
 
 
 def reason_to_reject(scores: Scores, limits: Limits) -> str | None:

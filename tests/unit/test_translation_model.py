@@ -6,7 +6,7 @@ import pytest
 
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.translation_model import find_translation_model, load_tokenizer, prompting_for
-from hbtrain.modeling.translator import Generation, Translator
+from hbtrain.modeling.translator import Generation, Output, Translator
 from hbtrain.translation.languages import LANGUAGES
 from tests.unit.tiny_models import save_bert
 from tests.unit.tiny_translators import (
@@ -32,6 +32,10 @@ def trained(tmp_path_factory):
     return save_trained_nllb(tmp_path_factory.mktemp("models") / "nllb", BY_HEART)
 
 
+def whole(texts):
+    return [Output(text, True) for text in texts]
+
+
 def translator(folder, targets, **changes):
     generation = Generation(**({"beams": 1, "max_tokens": 60} | changes))
     return Translator(find_translation_model(str(folder), "en", targets), "en", targets, generation)
@@ -40,7 +44,7 @@ def translator(folder, targets, **changes):
 @pytest.mark.parametrize(("target", "code"), [("de", "deu_Latn"), ("tr", "tur_Latn")])
 def test_a_model_translates_into_the_language_that_is_asked_for(trained, target, code):
     own = translator(trained, ["de", "tr"])
-    assert own.translate(ENGLISH, target) == [row[code] for row in BY_HEART]
+    assert own.translate(ENGLISH, target) == whole(row[code] for row in BY_HEART)
     assert own.translate([], target) == []
 
 
@@ -48,14 +52,34 @@ def test_a_model_translates_into_the_language_that_is_asked_for(trained, target,
 def test_translations_do_not_depend_on_batches(trained, changes):
     own = translator(trained, ["de"], **changes)
     several = [ENGLISH[i] for i in (2, 0, 0, 1, 2)]
-    assert own.translate(several, "de") == [BY_HEART[i]["deu_Latn"] for i in (2, 0, 0, 1, 2)]
+    assert own.translate(several, "de") == whole(BY_HEART[i]["deu_Latn"] for i in (2, 0, 0, 1, 2))
 
 
 def test_lines_are_translated_one_by_one_and_what_is_too_long_is_not(trained):
     found = translator(trained, ["de"], max_tokens=32).translate(
         [f"{ENGLISH[1]}\n\n{ENGLISH[2]}", " ".join(ENGLISH), ENGLISH[0]], "de"
     )
-    assert found == ["wo ist der Bahnhof\n\nwir lesen viele Bücher", None, "die Katze schläft im Garten"]
+    first, last = whole(["wo ist der Bahnhof\n\nwir lesen viele Bücher", "die Katze schläft im Garten"])
+    assert found == [first, None, last]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_the_limit_cuts_off_is_unfinished(trained, monkeypatch, beams):
+    own = translator(trained, ["de"], beams=beams)
+    # Tokens are letters, "▁" for each blank, the language and the end.
+    tokens = [len(row["deu_Latn"].replace(" ", "▁")) + 3 for row in BY_HEART]
+    monkeypatch.setattr(own, "_most_new", lambda longest: sorted(tokens)[1])
+    found = own.translate([*ENGLISH, f"{ENGLISH[1]}\n{ENGLISH[0]}"], "de")
+    assert [output.finished for output in found] == [False, True, True, False]
+    assert found[1:3] == whole(row["deu_Latn"] for row in BY_HEART[1:])
+    assert BY_HEART[0]["deu_Latn"].startswith(found[0].text)
+
+
+def test_an_end_that_is_forced_is_none(tmp_path):
+    """Marian's configurations ask for one at the limit; weights that know nothing never come to an end."""
+    folder = save_marian(tmp_path / "marian")
+    assert json.loads((folder / "generation_config.json").read_text())["forced_eos_token_id"] == 0
+    assert [output.finished for output in translator(folder, ["de"]).translate(TEXTS, "de")] == [False] * len(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +104,7 @@ def test_every_family_is_told_the_languages_in_its_own_way(tmp_path, save, famil
     assert tokenizer.convert_ids_to_tokens(list(told.values())) == ([first] if first else [])
     found = translator(model.name, ["de"]).translate(TEXTS, "de")
     assert len(found) == len(TEXTS)
-    assert all(text is not None and not any(mark in text for mark in ("__", ">>", "_Latn", "<2")) for text in found)
+    assert all(own is not None and not any(mark in own.text for mark in ("__", ">>", "_Latn", "<2")) for own in found)
 
 
 @pytest.mark.parametrize(

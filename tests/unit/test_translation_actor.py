@@ -1,0 +1,69 @@
+"""What an actor makes of a block, without Ray: measured translations, through Arrow and back."""
+
+import pyarrow as pa
+import pytest
+
+from hbtrain.launch.translation_pipeline import Work, _Translate
+from hbtrain.modeling.translation_model import find_translation_model
+from hbtrain.modeling.translator import Generation, Output, Translator
+from hbtrain.translation.blocks import Block, Result, blocks_of, load
+from hbtrain.translation.identifier import Identifier
+from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.scores import score
+from hbtrain.translation.texts import collect_texts
+from tests.unit.tiny_translators import TEXTS, save_nllb
+
+OUTPUTS = [Output("die Katze\u2028schläft \U0001f408 \0", True), None, Output("", True), Output("ein Haus " * 9, False)]
+
+
+def through_arrow(row):
+    return pa.Table.from_pylist([row]).to_pylist()[0]
+
+
+@pytest.fixture
+def actor(tmp_path):
+    """Makes an actor, and gives it with the blocks of TEXTS."""
+    folder = str(save_nllb(tmp_path / "model"))
+    texts = collect_texts(
+        [{"id": str(i), "text": {"en": text}} for i, text in enumerate(TEXTS)],
+        "en",
+        ["de"],
+        tmp_path,
+        lambda rows: None,
+    )
+
+    def make(identify=False, **generation):
+        model = find_translation_model(folder, "en", ["de"])
+        return _Translate(Work(model, "en", ("de",), Generation(beams=1, **generation), identify), texts)
+
+    return make, blocks_of(texts, 2)
+
+
+@pytest.mark.parametrize("identify", [False, True])
+def test_translations_are_measured_and_survive_arrow(actor, monkeypatch, identify):
+    make, blocks = actor
+    said = dict(zip(TEXTS, OUTPUTS, strict=True))
+    monkeypatch.setattr(Translator, "translate", lambda self, texts, target: [said[text] for text in texts])
+    own, identifier = make(identify), Identifier() if identify else None
+    rows = [through_arrow(own(through_arrow(vars(block)))) for block in blocks]
+    assert [Block(*(row[name] for name in ("language", "number", "start", "stop"))) for row in rows] == blocks
+    assert [result for row in rows for result in load(row["results"])] == [
+        Result(None, None)
+        if output is None
+        else Result(
+            output.text, score(text, output.text, LANGUAGES["en"], LANGUAGES["de"], identifier), output.finished
+        )
+        for text, output in said.items()
+    ]
+
+
+def test_a_block_of_texts_that_are_all_too_long_survives_arrow(actor):
+    make, blocks = actor
+    own = make(max_tokens=4)
+    for block in blocks:
+        assert load(through_arrow(own(through_arrow(vars(block))))["results"]) == [Result(None, None)] * 2
+
+
+def test_weights_that_know_no_end_leave_all_unfinished(actor):
+    make, (block, _) = actor
+    assert [result.finished for result in load(make()(vars(block))["results"])] == [False, False]
