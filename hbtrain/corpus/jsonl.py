@@ -40,7 +40,7 @@ def read_rows(path: Path) -> Iterator[ParallelRow]:
         DataError: with file and line number, at the first line that is not such a row.
     """
     for record, place in read_records(path):
-        yield _row(record, place)
+        yield checked_row(record, place)
 
 
 def read_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -60,7 +60,7 @@ def parse_row(line: bytes, place: str) -> ParallelRow:
     Raises:
         DataError: it holds none, with the place.
     """
-    return _row(_record(line, place), place)
+    return checked_row(_record(line, place), place)
 
 
 def _record(line: bytes, place: str) -> dict[str, Any]:
@@ -80,7 +80,12 @@ def _record(line: bytes, place: str) -> dict[str, Any]:
     return record
 
 
-def _row(record: dict[str, Any], place: str) -> ParallelRow:
+def checked_row(record: dict[str, Any], place: str) -> ParallelRow:
+    """The row that an object of `read_records` is.
+
+    Raises:
+        DataError: it is none, with the place.
+    """
     sentence = "text" in record
     query = _texts(record, "text" if sentence else "query", place)
     passage = query if sentence else _texts(record, "passage", place)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.corpus import Source, source_path
-from hbtrain.corpus.jsonl import ParallelRow, read_rows
+from hbtrain.corpus.jsonl import ParallelRow, checked_row, read_records
 from hbtrain.corpus.prepared import MANIFEST, read_prepared
 from hbtrain.errors import DataError
 
@@ -69,8 +69,9 @@ class RowSource:
         if self.path.is_dir():
             yield from Source.from_prepared(self.path, self.path.name).records()
             return
-        for row in read_rows(self.path):
-            yield _record(row)
+        for record, place in read_records(self.path):
+            row = _record(checked_row(record, place))
+            yield row | {"source": record["source"]} if "source" in record else row
 
 
 def sides(record: Record) -> Iterator[tuple[str, dict[str, str]]]:

@@ -74,7 +74,7 @@ def collect_texts(
     """Number the texts in the language `source` that rows lack in one of `targets`, and write them into `folder`.
 
     Raises:
-        DataError: there are no rows, or no such texts.
+        DataError: there are no rows, or no such texts, or a row that is not Unicode.
     """
     numbers: dict[int, int] = {}
     lacking = array("Q")
@@ -84,6 +84,7 @@ def collect_texts(
     with (folder / "sides.bin").open("wb") as stream:
         for record in records:
             rows += 1
+            _check_unicode(record, rows)
             of_sides = []
             for side, texts in sides(record):
                 languages.update(texts)
@@ -91,7 +92,7 @@ def collect_texts(
                 if source not in texts or not wanted:
                     of_sides.append(NO_TEXT)
                     continue
-                number = numbers.setdefault(_digest(texts[source], record), len(numbers))
+                number = numbers.setdefault(digest_number(texts[source]), len(numbers))
                 if number == len(lacking):
                     lacking.append(0)
                     writer.append({"text": texts[source], "row": str(record["id"]), "side": side})
@@ -106,11 +107,14 @@ def collect_texts(
     return _saved(folder, rows, targets, np.frombuffer(lacking, np.uint64))
 
 
-def _digest(text: str, record: Record) -> int:
-    try:
-        return digest_number(text)
-    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise DataError(f"row {record['id']} has a text that is not Unicode: {error.reason}") from error
+def _check_unicode(record: Record, number: int) -> None:
+    """Raise DataError for half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, in whatever key."""
+    for key, value in record.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            name = json.dumps(record["id"])  # escaped: it may be the culprit
+            raise DataError(f"row {number}, id {name}: {key} is not Unicode: {error.reason}") from error
 
 
 def _check(rows: int, number: int, source: str, targets: Sequence[str], languages: set[str]) -> None:

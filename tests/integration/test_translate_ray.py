@@ -21,9 +21,9 @@ ROWS = [
     {"id": f"r{i}", "query": {"en": f"where is house {i}?"}, "passage": {"en": f"house {i // 2} is in street {i % 7}."}}
     for i in range(150)
 ]
-# By heart, so that the model knows how a translation ends.
+# By heart, so that the model tells languages apart and knows how a translation ends.
 KNOWN = [
-    {"eng_Latn": row[side]["en"], "deu_Latn": f"{side} {i} ist da.", "tur_Latn": f"{side} {i} burada."}
+    {"eng_Latn": row[side]["en"], "deu_Latn": f"da ist {i} {side}", "tur_Latn": f"{side}, burada {i}."}
     for i, row in enumerate(ROWS[::25])
     for side in ("query", "passage")
 ]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hbtrain.errors import DataError, StorageError
 from hbtrain.translation.assemble import assemble, judge
 from hbtrain.translation.blocks import Block, Result, blocks_of, read_block, write_block
+from hbtrain.translation.gates import REASONS
 from hbtrain.translation.languages import LANGUAGES
 from hbtrain.translation.rows import RowSource
 from hbtrain.translation.scores import score
@@ -29,6 +30,7 @@ def run(rows, folder, size, targets=TARGETS):
     folder.mkdir(exist_ok=True)
     (folder / "blocks").mkdir()
     (folder / "kept").mkdir()
+    rows = list(rows)
     texts = collect_texts(json.loads(json.dumps(rows)), "en", targets, folder, lambda done: None)
     assert Texts.there(folder) == texts
     blocks = blocks_of(texts, size)
@@ -132,11 +134,15 @@ def test_a_source_keeps_what_its_rows_have(write_source, cache):
     rows = [
         {"id": "1", "query": {"en": "a"}, "passage": {"en": "b"}, "passage_id": "p", "domain": "d"},
         {"id": "2", "query": {"en": "a"}, "passage": {"en": "b"}, "negatives": [{"en": "c"}, {"de": "d"}]},
+        {"id": "3", "text": {"en": "a"}, "source": "wiki"},
+        {"id": "4", "text": {"en": "a"}, "source": {"page": 7, "by": None}},
     ]
     path = write_source(rows)
     source = RowSource.open(str(path))
     assert list(source.records()) == rows
     assert read_lines(path) == rows
+    found, _, _, _ = run(source.records(), path.parent / "run", 3)
+    assert [row.get("source") for row in found] == [row.get("source") for row in rows]
     sentences = write_source([{"id": "1", "text": {"en": "a"}}], "sentences.jsonl")
     assert list(RowSource.open(str(sentences)).records()) == [{"id": "1", "text": {"en": "a"}}]
     assert RowSource.open(str(sentences)).digest != source.digest
@@ -156,3 +162,46 @@ def test_rows_that_are_not_those_of_the_texts_are_no_traceback(tmp_path, change,
     texts = collect_texts(rows, "en", TARGETS, tmp_path, lambda done: None)
     with pytest.raises(DataError, match=f"there are {words} texts than were collected"):
         assemble(change(rows), texts, TARGETS, tmp_path / "kept", io.BytesIO())
+
+
+HALF = "a \ud800 b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"id": HALF}, "id"),
+        ({"passage_id": HALF}, "passage_id"),
+        ({"domain": HALF}, "domain"),
+        ({"source": [HALF]}, "source"),
+        ({"query": {"en": HALF}}, "query"),
+        ({"passage": {"en": "a", "tr": HALF}}, "passage"),  # not translated, and yet written
+        ({"negatives": [{"en": "a"}, {"fr": HALF}]}, "negatives"),
+    ],
+)
+def test_half_of_a_surrogate_pair_anywhere_is_one_line_with_the_row(tmp_path, changes, key):
+    rows = [{"id": f"r{i}", "query": {"en": "a"}, "passage": {"en": "b"}} for i in range(3)]
+    rows[1] |= changes
+    with pytest.raises(DataError) as caught:
+        collect_texts(rows, "en", TARGETS, tmp_path, lambda done: None)
+    name = "a \\ud800 b" if key == "id" else "r1"
+    assert str(caught.value) == f'row 2, id "{name}": {key} is not Unicode: surrogates not allowed'
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_what_is_unfinished_is_rejected_whatever_the_limits(tmp_path, scored):
+    """And what is too long for the model is that, finished or not."""
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "kept").mkdir()
+    texts = collect_texts([{"id": "1", "text": {"en": "a house"}}], "en", ["de"], tmp_path, lambda done: None)
+    (block,) = blocks_of(texts, 1)
+    scores = score("a house", "ein Haus", LANGUAGES["en"], LANGUAGES["de"]) if scored else None
+    write_block(block, tmp_path, [Result("ein Haus" if scored else None, scores, finished=False)])
+    rejects = io.BytesIO()
+    counts = judge(texts, [block], ANYTHING, tmp_path / "kept", rejects)
+    reason = "unfinished" if scored else "too long"
+    assert counts["de"].as_dict() == {"texts": 1, "kept": 0, "rejected": {reason: 1}}
+    (reject,) = map(json.loads, rejects.getvalue().splitlines())
+    assert (reject["reason"], reject["translation"]) == (reason, "ein Haus" if scored else None)
+    assert reason in REASONS
