@@ -85,6 +85,20 @@ def test_names_numbers_code_and_what_the_source_repeats_are_no_fault(text, trans
     assert reason(text, translation, target) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "translation", "why"),
+    [
+        ("router", "router", None),  # one plain word is often the same in both languages
+        ("old router", "old router", "copy"),
+        ("old router", "alter router", None),
+        ("the old router", "old router the", "copy"),
+        ("the old red router", "der old red router", "copy"),
+    ],
+)
+def test_few_plain_words_are_a_copy_where_all_of_several_are_there(text, translation, why):
+    assert reason(text, translation, "de", Limits(language=0)) == why
+
+
 def test_japanese_has_kana_and_chinese_has_none():
     japanese = "海岸の古い灯台は漁師たちが建てたもので、三度の豊漁の夏に稼いだお金で支払われました。"
     assert reason(ENGLISH[:110], japanese, "ja") is None
