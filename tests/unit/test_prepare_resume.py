@@ -1,5 +1,6 @@
 """Interrupted anywhere, the same command ends with the same bytes; nothing half-made looks whole."""
 
+import errno
 import json
 import os
 import time
@@ -194,6 +195,24 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
     prepare(reader, tmp_path / "output", True)
     whole = prepare(reader, tmp_path / "whole", True)
     assert content(tmp_path / "output") == content(whole.folder)
+
+
+def test_a_staging_folder_that_does_not_go(tmp_path, monkeypatch):
+    """As on NFS, where the file of an open lock that is deleted stays under another name until it is closed."""
+    whole = os.rmdir
+
+    def rmdir(path, **others):
+        if str(path).endswith(".preparing"):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        whole(path, **others)
+
+    reader = MmarcoReader(str(raw(tmp_path / "raw")))
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    assert prepare(reader, tmp_path / "output", True).fresh
+    assert check_files(tmp_path / "output")
+    monkeypatch.undo()
+    assert not prepare(reader, tmp_path / "output", True).fresh
+    assert not (tmp_path / "output.preparing").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

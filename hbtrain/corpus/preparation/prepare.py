@@ -47,6 +47,8 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
         StorageError: the folder holds something else, is being written by another process, or cannot be written.
     """
     output = output.expanduser()
+    if not output.name:
+        output = output.absolute()  # `.` cannot be replaced by that name
     request = {
         "reader": reader.kind,
         "options": reader.options,

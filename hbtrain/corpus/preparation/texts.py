@@ -27,7 +27,7 @@ def write_texts(
     Blank texts and repeated keys are bad rows.
 
     Raises:
-        DataError: a bad row, where `drops` says so, a code that is no language's, or more languages than a corpus holds.
+        DataError: a bad row, where `drops` says so, a code that is no language's, or too many languages.
     """
     writers: dict[tuple[str, str], TableWriter] = {}
     ids = (NumberWriter(folder / "ids"), NumberWriter(folder / "id_keys"))
