@@ -100,6 +100,15 @@ def decoded(line: bytes, place: Place) -> str:
         raise DataError(f"{place} is not UTF-8 at byte {error.start}") from error
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON may hold halves of surrogate pairs, such as "\\ud800"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def numbered_lines(path: str | Path) -> Iterator[tuple[str, str]]:
     """The lines of a file that are not blank, without their ends, each with its place for messages.
 

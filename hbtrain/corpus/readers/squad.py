@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
+from hbtrain.corpus.drops import NOT_UNICODE, Drops
+from hbtrain.corpus.files import Place, is_unicode
 from hbtrain.corpus.json_stream import array_elements
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem
 from hbtrain.corpus.readers.sentences import sentence_starts
@@ -76,6 +76,9 @@ class SquadReader:
                 if not good:
                     drops.bad(place, "a paragraph without context and qas")
                     continue
+                if not is_unicode(context):
+                    drops.bad(place, NOT_UNICODE, " (its context)")
+                    continue
                 starts = _starts(paragraph, context) if self._passage == "sentence" else []
                 for record in records:
                     found = self._question(record, context, starts, place, drops)
@@ -90,6 +93,9 @@ class SquadReader:
             drops.bad(place, _BAD, ": no id")
             return None
         key, text, answers = str(record["id"]), record.get("question"), record.get("answers")
+        if not is_unicode(key) or (isinstance(text, str) and not is_unicode(text)):
+            drops.bad(place, NOT_UNICODE, f" (question {key!r})")
+            return None
         if not isinstance(text, str) or not text.strip():
             drops.bad(place, "an empty text", f" (question {key})")
             return None
