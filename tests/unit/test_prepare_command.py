@@ -12,7 +12,7 @@ import pytest
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.corpus.files import file_size, list_files, numbered_lines
+from hbtrain.corpus.files import file_state, list_files, numbered_lines
 from hbtrain.errors import ConfigError, DataError
 from tests.unit.judged_samples import miracl
 from tests.unit.test_readers_ids import PASSAGES, mmarco
@@ -156,10 +156,10 @@ def test_urls_of_files(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\ntwo\n")
     assert [text for text, _ in numbered_lines(f"file://{path}")] == ["one", "two"]
-    assert file_size(f"file://{path}") == 9
+    assert file_state(f"file://{path}")["bytes"] == 9
     assert list_files(f"file://{tmp_path}/") == [f"file://{tmp_path}/a.txt"]
     with pytest.raises(DataError, match="cannot read"):
-        file_size(f"file://{tmp_path}/b.txt")
+        file_state(f"file://{tmp_path}/b.txt")
     with pytest.raises(ConfigError, match="cannot be read here"):
         list_files("nonsense://x/y")
 

@@ -173,6 +173,30 @@ def test_changed_inputs_and_options_begin_anew(tmp_path, every_step):
         prepare(MmarcoReader(str(folder), ["en"]), tmp_path / "output", True)
 
 
+def test_a_finished_corpus_knows_its_inputs(tmp_path):
+    folder = raw(tmp_path / "raw")
+    prepare(MmarcoReader(str(folder)), tmp_path / "output", True)
+    assert not prepare(MmarcoReader(str(folder)), tmp_path / "output", True).fresh
+    path = folder / "german_collection.tsv"
+    changed = path.stat().st_mtime_ns + 1
+    path.write_text(path.read_text().replace("in german", "IN GERMAN"))  # as long as before
+    os.utime(path, ns=(changed, changed))
+    with pytest.raises(StorageError, match="holds a corpus of other inputs or options"):
+        prepare(MmarcoReader(str(folder)), tmp_path / "output", True)
+
+
+def test_remote_inputs_that_changed(tmp_path, bucket):
+    lines = [json.dumps({"id": i, "query": {"en": f"q{i}"}, "passage": {"en": "p"}}) + "\n" for i in (1, 2)]
+    bucket.put("a.jsonl", lines[0].encode())
+    reader = ParallelReader([f"{bucket.uri}/a.jsonl"])
+    prepare(reader, tmp_path / "output")
+    assert not prepare(reader, tmp_path / "output").fresh
+    time.sleep(1.1)  # S3 tells whole seconds
+    bucket.put("a.jsonl", lines[1].encode())
+    with pytest.raises(StorageError, match="holds a corpus of other inputs or options"):
+        prepare(reader, tmp_path / "output")
+
+
 @pytest.mark.parametrize("there", ["file", "folder"])
 def test_what_is_there_is_left_alone(tmp_path, there):
     reader = MmarcoReader(str(raw(tmp_path / "raw")))

@@ -6,12 +6,13 @@ CSV has quotes as in RFC 4180, and a text may hold line ends; TSV has neither. B
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place, decoded, is_remote, json_object, open_plain, raw_lines
+from hbtrain.corpus.files import Place, decoded, is_remote, json_object, named, open_plain, raw_lines
 from hbtrain.corpus.readers.mapping import Columns, MappedReader, Record
 from hbtrain.errors import ConfigError, DataError
 
@@ -40,7 +41,7 @@ Reading = Callable[[str, list[str], Drops], Iterator[tuple[Record, Place]]]
 
 
 def _reading(file: str) -> Reading:
-    name = file.removesuffix(".gz")
+    name = named(file).removesuffix(".gz")
     for ending, reading in (
         (".csv", _csv),
         (".tsv", _csv),
@@ -58,7 +59,7 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
     lines = _Lines(file)
     rows = (
         csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if file.removesuffix(".gz").endswith(".tsv")
+        if named(file).removesuffix(".gz").endswith(".tsv")
         else csv.reader(lines, strict=True)
     )
     header = next(rows, [])
@@ -121,6 +122,7 @@ def _parquet(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record
 
     try:
         with open_plain(file) as stream:
+            _check_seekable(stream, file)
             table = pq.ParquetFile(stream if is_remote(file) else file)
             _check_names(file, names, table.schema_arrow.names)
             number = 0
@@ -137,6 +139,7 @@ def _arrow(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, 
 
     try:
         with open_plain(file) as stream:
+            _check_seekable(stream, file)
             magic = stream.read(6)
             stream.seek(0)
             table = pa.ipc.open_file(stream) if magic == b"ARROW1" else pa.ipc.open_stream(stream)
@@ -151,6 +154,16 @@ def _arrow(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, 
                     yield record, Place(file, number, "row")
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Arrow file: {error}; fetch it again") from error
+
+
+def _check_seekable(stream: BinaryIO, file: str) -> None:
+    try:
+        stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+    except ValueError as error:
+        raise DataError(
+            f"{file} comes without its length, and such a file is not read from the front; fetch it first"
+        ) from error
 
 
 def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hbtrain.corpus.files import is_remote, list_files
+from hbtrain.corpus.files import is_remote, list_files, named
 from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError, DataError
@@ -17,12 +17,13 @@ def files_by_language(inputs: Sequence[str], endings: Sequence[str]) -> dict[str
         ConfigError: neither of the two.
         DataError: the folder holds no such files, two of one language, or more languages than a corpus holds.
     """
-    if len(inputs) == 1 and "=" not in inputs[0]:
-        folder = inputs[0].rstrip("/")
-        named = [(path.removeprefix(f"{folder}/"), path) for path in list_files(folder)]
+    if len(inputs) == 1 and ("=" not in inputs[0] or "/" in inputs[0].partition("=")[0]):
+        folder = inputs[0]
+        start = named(folder).rstrip("/") + "/"
+        names = [(named(path).removeprefix(start), path) for path in list_files(folder)]
         found = one_each(
             (name.removesuffix(ending), path)
-            for name, path in named
+            for name, path in names
             for ending in (x for plain in endings for x in (plain, f"{plain}.gz"))
             if name.endswith(ending) and LANGUAGE.fullmatch(name.removesuffix(ending))
         )
@@ -35,7 +36,7 @@ def files_by_language(inputs: Sequence[str], endings: Sequence[str]) -> dict[str
         language, equals, file = given.partition("=")
         if not equals or not file or not LANGUAGE.fullmatch(language):
             raise ConfigError(f"{given}: must be LANGUAGE=FILE, such as en=train-en{endings[0]}, or one folder")
-        pairs.append((language, file))
+        pairs.append((language, local(file)))
     check_languages(len(pairs), "the command line")
     return one_each(pairs)
 
