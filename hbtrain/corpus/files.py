@@ -211,6 +211,9 @@ def file_state(path: str) -> dict[str, int | str | None]:
         DataError: it is not there.
     """
     try:
+        if path.startswith("s3://"):
+            at = RemotePath.parse(path)
+            return {"bytes": at.size(), "changed": at.version()}
         if is_remote(path):
             filesystem, inside = remote(path)
             with _told(path):

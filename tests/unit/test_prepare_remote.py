@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hbtrain.corpus.files import file_state, list_files, numbered_lines
+from hbtrain.errors import DataError
 from tests.unit.judged_samples import json_lines, miracl
 from tests.unit.test_readers_ids import mmarco
 
@@ -86,7 +87,12 @@ def test_paths_in_a_bucket(bucket, options):
     assert paths == [f"{bucket.uri}/x/b/c.txt{options}"]
     assert list(numbered_lines(paths[0])) == [("one", f"{paths[0]} line 1")]
     before = file_state(paths[0])
-    assert before["bytes"] == 4
+    assert before == {
+        "bytes": 4,
+        "changed": bucket.client.head_object(Bucket=bucket.name, Key="x/b/c.txt")["ETag"][1:-1],
+    }
+    with pytest.raises(DataError, match=r"cannot read s3://.*nothing"):
+        file_state(f"{bucket.uri}/nothing{options}")
 
 
 @pytest.mark.parametrize(
