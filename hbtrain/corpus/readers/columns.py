@@ -62,7 +62,7 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
         if named(file).removesuffix(".gz").endswith(".tsv")
         else csv.reader(lines, strict=True)
     )
-    header = next(rows, [])
+    header = _header(file, rows, lines)
     _check_names(file, names, header)
     while True:
         start = Place(file, lines.read + 1)
@@ -70,7 +70,7 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
         try:
             row = next(rows, None)
         except csv.Error as error:
-            drops.bad(start, "no row of a table", f": {error}")
+            drops.bad(start, "no row of a table", f": {error}{_span(start, lines)}")
             continue
         if row is None:
             return
@@ -78,11 +78,26 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
             drops.bad(lines.broken, "not UTF-8")
         elif len(row) != len(header):
             if row:
-                drops.bad(
-                    start, "a row with too few or too many columns", f": {len(row)}, the header has {len(header)}"
-                )
+                detail = f": {len(row)}, the header has {len(header)}{_span(start, lines)}"
+                drops.bad(start, "a row with too few or too many columns", detail)
         else:
             yield dict(zip(header, row, strict=True)), start
+
+
+def _header(file: str, rows: Iterator[list[str]], lines: _Lines) -> list[str]:
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        raise DataError(f"{file} line 1: no line of column names: {error}{_span(Place(file, 1), lines)}") from error
+    if lines.broken is not None:
+        raise DataError(f"{lines.broken} is not UTF-8; column names are expected")
+    return header
+
+
+def _span(start: Place, lines: _Lines) -> str:
+    """How far a record goes that has several lines: an unclosed quotation mark takes all that follow with it."""
+    number = lines.read - start.number + 1
+    return f"; it spans {number:,} lines, to line {lines.read}: is a quotation mark not closed?" if number > 1 else ""
 
 
 class _Lines:
