@@ -134,6 +134,17 @@ def test_the_folder_one_stands_in(hbtrain, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "rows.jsonl"]
 
 
+@pytest.mark.parametrize("given", ["en=~/en.json", "~"])
+def test_the_home_folder(hbtrain, monkeypatch, tmp_path, given):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    question = {"id": "1", "question": "q", "answers": [{"answer_start": 0}]}
+    squad = {"data": [{"paragraphs": [{"context": "p", "qas": [question]}]}]}
+    (tmp_path / "home" / "en.json").write_text(json.dumps(squad))
+    code, _, err = hbtrain("prepare", "squad", given, "--output", "corpus")
+    assert code == 0, err
+
+
 @pytest.mark.parametrize("scheme", ["memory", "file"])
 def test_remote_inputs(hbtrain, tmp_path, scheme):
     mmarco(tmp_path / "raw")

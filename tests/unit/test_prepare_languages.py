@@ -6,6 +6,9 @@ from string import ascii_lowercase
 
 import pytest
 
+from hbtrain.batching import BatchPlan
+from hbtrain.config import load_config
+from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.preparation.prepare import prepare
 from hbtrain.corpus.readers.inputs import chosen, files_by_language
 from hbtrain.corpus.readers.mapping import parse_columns
@@ -57,3 +60,37 @@ def test_64_languages_are_refused_before_work_starts(refused):
     assert len(refused(63)) == 63
     with pytest.raises(DataError, match="has 64 languages, and a corpus holds 63 at most; prepare several"):
         refused(64)
+
+
+@pytest.fixture
+def german_negatives(tmp_path):
+    """Rows in English and French, with negatives in German as well."""
+    rows = [
+        {
+            "id": i,
+            "query": {"en": f"q{i}", "fr": f"d{i}"},
+            "passage": {"en": f"p{i}", "fr": f"r{i}"},
+            "negatives": [{"en": f"n{i}", "de": f"g{i}"}],
+        }
+        for i in range(8)
+    ]
+    folder = prepare(source(tmp_path / "a.jsonl", rows), tmp_path / "corpus").folder
+    return rows, folder
+
+
+def test_a_language_of_negatives_alone_is_none_of_the_rows(german_negatives):
+    rows, folder = german_negatives
+    (found,) = ParallelCorpus.open([str(folder)]).sources.values()
+    assert found.index.languages == ("en", "fr")
+    check_rows(
+        found, [Row(r["query"], r["passage"], tuple(r["negatives"]), r["id"], r["id"]) for r in rows], ("en", "fr")
+    )
+    assert [record["negatives"] for record in found.records()] == [row["negatives"] for row in rows]
+
+
+def test_hybrid_batches_over_such_a_corpus(german_negatives, monkeypatch, tmp_path):
+    monkeypatch.setenv("HBTRAIN_CACHE", str(tmp_path / "cache"))
+    changes = {"data.sources": [str(german_negatives[1])], "data.validation": None, "batching.global_batch_size": 2}
+    config = load_config("quickstart", changes)
+    plan = BatchPlan.over(ParallelCorpus.from_config(config), config)
+    assert {x for step in range(8) for x in plan.batch(step).query_languages} == {"en", "fr"}

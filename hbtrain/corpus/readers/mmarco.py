@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import decoded, list_files, named, raw_lines
+from hbtrain.corpus.files import list_files, named, raw_lines
 from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide
+from hbtrain.corpus.readers.text_lines import text_lines
 from hbtrain.errors import DataError
 
 CODES = {
@@ -112,14 +113,5 @@ def _of(paths: Sequence[str], folder: str, kind: str) -> dict[str, str]:
 
 
 def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
-    for line, place in raw_lines(file):
-        try:
-            key, tab, text = decoded(line, place).partition("\t")
-        except DataError:
-            drops.bad(place, "not UTF-8")
-            continue
-        if not tab or not key.strip():
-            if line.strip():
-                drops.bad(place, "a row with too few columns", ": id, tab, text is expected")
-            continue
-        yield TextItem(side, language, key.strip(), text, place)
+    for key, text, place in text_lines(file, drops):
+        yield TextItem(side, language, key, text, place)
