@@ -53,7 +53,7 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
         "reader": reader.kind,
         "options": reader.options,
         "skip_bad_rows": skip_bad_rows,
-        "inputs": [{"path": path} | file_state(path) for path in reader.inputs],
+        "inputs": [{"path": path, **file_state(path)} for path in reader.inputs],
     }
     if there := _there(output, request):
         clear_leftovers(output)
