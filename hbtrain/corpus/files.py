@@ -22,6 +22,8 @@ ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
 CHANGED = ("ETag", "etag", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
 """What remote places call that which changes with a file's content, the surest first."""
+BUFFER_BYTES = 1 << 16
+"""Read at one time."""
 DEPTH = 4
 """Levels of a folder in which files are looked for."""
 
@@ -252,7 +254,7 @@ def remote(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _unzipped(plain: BinaryIO, path: str) -> Iterator[BinaryIO]:
-    buffered = io.BufferedReader(_Reading(plain, path))
+    buffered = io.BufferedReader(_Reading(plain, path), BUFFER_BYTES)
     if buffered.peek(2)[:2] == b"\x1f\x8b" or named(path).endswith(".gz"):
         with gzip.GzipFile(fileobj=buffered, mode="rb") as stream:
             yield cast(BinaryIO, stream)
