@@ -64,7 +64,7 @@ def _languages(audit: Audit) -> dict[str, Any]:
             "query_rows": queries,
             "passage_rows": passages,
             "share": float(counts.language_shares[i]),
-            "uses": float(counts.language_passes[i]),
+            "uses": _number(counts.language_passes[i]),
         }
         if tokens is not None:
             for name, side in (("queries", tokens.queries), ("passages", tokens.passages)):
@@ -89,8 +89,12 @@ def _memory(estimate: Estimate | None) -> dict[str, int] | None:
 
 
 def _by_language(values: Floats, languages: tuple[str, ...]) -> dict[str, float | None]:
-    """Not a number, where a source lacks a language, is null."""
-    return {x: None if np.isnan(value) else float(value) for x, value in zip(languages, values, strict=True)}
+    return {x: _number(value) for x, value in zip(languages, values, strict=True)}
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    """Not a number, where a language has no texts, is null: JSON has no word for it."""
+    return None if np.isnan(value) else float(value)
 
 
 def _without_source(stream: dict[str, Any]) -> dict[str, Any]:

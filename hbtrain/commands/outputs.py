@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hbtrain.errors import StorageError
+from hbtrain.errors import ConfigError, StorageError
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed, put
 
 
@@ -20,6 +20,19 @@ def output_place(text: str, is_file: bool = False) -> Place:
     to = place(text)
     if isinstance(to, RemotePath):
         check_writable(to.parent if is_file else to, "--output")
+    return to
+
+
+def local_output(text: str) -> Path:
+    """The folder or file that `--output` means where it cannot be in remote storage.
+
+    Raises:
+        ConfigError: it is there.
+        StorageError: it is no place.
+    """
+    to = place(text)
+    if not isinstance(to, Path):
+        raise ConfigError(f"--output {text}: must be on a file system that every node sees; copy it there afterwards")
     return to
 
 

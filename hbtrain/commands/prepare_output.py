@@ -27,7 +27,7 @@ class Output:
         skip_bad_rows: Pass over bad rows; each is counted and listed in drops.jsonl.
     """
 
-    output: Path
+    output: str
     skip_bad_rows: bool = False
 
 
@@ -36,12 +36,14 @@ Common = Annotated[Output, Parameter(name="*")]
 
 def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
     """Prepare the corpus of a reader, with progress, and say what is in it."""
+    from hbtrain.commands.outputs import local_output
     from hbtrain.corpus.preparation.prepare import prepare
 
+    output = local_output(common.output)
     console = Console()
     reader = open_reader()
     with _Steps(console) as steps:
-        prepared = prepare(reader, common.output, common.skip_bad_rows, steps.tell)
+        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell)
     _show(console, prepared)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -75,6 +74,7 @@ def translate(
         Quality gates with other limits, such as copied=0.5 longest=3; language=0 leaves the identifier out.
     """
     from hbtrain.commands.models import quiet
+    from hbtrain.commands.outputs import local_output
     from hbtrain.launch.translate import Translation
     from hbtrain.launch.translate import translate as run
     from hbtrain.launch.translation_pipeline import Pool
@@ -86,7 +86,7 @@ def translate(
         model=model,
         from_language=from_language,
         to_languages=tuple(to_languages),
-        output=_file(output),
+        output=local_output(output),
         block_texts=block_texts,
         generation=Generation(beams, batch_tokens, max_tokens, precision),
         limits=_limits(limit or []),
@@ -96,15 +96,6 @@ def translate(
     with Bars(console) as bars:
         translated = run(wanted, bars.tell)
     _show(console, translated)
-
-
-def _file(output: str) -> Path:
-    from hbtrain.storage import place
-
-    to = place(output)
-    if not isinstance(to, Path):
-        raise ConfigError(f"--output {output}: must be on a file system that every node sees; copy it there afterwards")
-    return to
 
 
 def _limits(given: list[str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hbtrain.corpus.files import is_unicode
 from hbtrain.errors import DataError
 
 ID_KEYS = ("docid", "_id", "id")
@@ -25,4 +26,6 @@ def read_document(record: dict[str, Any], place: str) -> tuple[str, str]:
     title, text = record.get("title") or "", record.get("contents", record.get("text"))
     if not isinstance(text, str) or not isinstance(title, str):
         raise DataError(f"{place}: document {identifier} needs its text under text (or contents), and title as text")
+    if not all(map(is_unicode, (str(identifier), title, text))):
+        raise DataError(f"{place}: document {identifier!r} is not Unicode: it holds half a surrogate pair")
     return str(identifier), f"{title} {text}".strip()

@@ -12,6 +12,7 @@ from hbtrain.corpus.files import Place
 from hbtrain.errors import DataError
 
 FLAG = "--skip-bad-rows"
+NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
 
 
 class Drops:

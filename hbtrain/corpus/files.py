@@ -1,11 +1,13 @@
 """Input files, plain or gzip, here or remote: lines with their places, JSON lines, a whole JSON document.
 
-A path is a local one or a URL that pyarrow or fsspec knows: `s3://`, `gs://`, `hf://`, `https://`, `file://`.
+A path is a local one or a URL that pyarrow or fsspec knows: `s3://`, `gs://`, `hf://`, `https://`, `file://`. What
+follows the `?` of a URL is how to get there, and no part of a name.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -14,9 +16,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.storage import RemotePath
 
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
+CHANGED = ("ETag", "etag", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
+"""What remote places call that which changes with a file's content, the surest first."""
+BUFFER_BYTES = 1 << 16
+"""Read at one time."""
 DEPTH = 4
 """Levels of a folder in which files are looked for."""
 
@@ -37,6 +44,11 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def named(path: str) -> str:
+    """A path as its name is looked at: a URL without its query."""
+    return path.partition("?")[0] if is_remote(path) else path
+
+
 @contextmanager
 def open_plain(path: str | Path) -> Iterator[BinaryIO]:
     """The bytes of a file as they are.
@@ -48,7 +60,9 @@ def open_plain(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if is_remote(path):
             filesystem, inside = remote(str(path))
-            with filesystem.open(inside, "rb") as stream:
+            with _told(path):
+                opened = filesystem.open(inside, "rb")
+            with opened as stream:
                 yield stream
         else:
             with Path(path).open("rb") as stream:
@@ -98,6 +112,15 @@ def decoded(line: bytes, place: Place) -> str:
         return line.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{place} is not UTF-8 at byte {error.start}") from error
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON may hold halves of surrogate pairs, such as "\\ud800"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[str, str]]:
@@ -155,7 +178,7 @@ def json_document(path: str | Path) -> dict[str, Any]:
 
 
 def list_files(folder: str) -> list[str]:
-    """The files of a folder and some levels below it, sorted; each path begins with `folder`.
+    """The files of a folder and some levels below it, sorted; each path begins with `folder`, a query comes last.
 
     Raises:
         DataError: it is not a folder, or cannot be read.
@@ -164,8 +187,10 @@ def list_files(folder: str) -> list[str]:
         if is_remote(folder):
             filesystem, inside = remote(folder)
             inside = inside.rstrip("/")
-            found = [str(x)[len(inside) :] for x in filesystem.find(inside, maxdepth=DEPTH)]
-            paths = [folder.rstrip("/") + x for x in found]
+            with _told(folder):
+                found = [str(x)[len(inside) :] for x in filesystem.find(inside, maxdepth=DEPTH)]
+            query = folder.removeprefix(named(folder))
+            paths = [f"{named(folder).rstrip('/')}{x}{query}" for x in found]
         else:
             root = Path(folder)
             deep = (path for level in range(DEPTH) for path in root.glob("*/" * level + "*"))
@@ -179,17 +204,26 @@ def list_files(folder: str) -> list[str]:
     return sorted(paths)
 
 
-def file_size(path: str) -> int:
-    """Bytes of a file as it is stored.
+def file_state(path: str) -> dict[str, int | str | None]:
+    """What tells a file from what it was before: `bytes` as it is stored, and what changes with its content as
+    `changed`: nanoseconds of its last change, or what a remote place says of it (an ETag or a time); None: it says
+    nothing.
 
     Raises:
         DataError: it is not there.
     """
     try:
+        if path.startswith("s3://"):
+            at = RemotePath.parse(path)
+            return {"bytes": at.size(), "changed": at.version()}
         if is_remote(path):
             filesystem, inside = remote(path)
-            return int(filesystem.size(inside))
-        return Path(path).stat().st_size
+            with _told(path):
+                info = filesystem.info(inside)
+            changed = next((str(info[key]) for key in CHANGED if info.get(key)), None)
+            return {"bytes": info.get("size"), "changed": changed}
+        stat = Path(path).stat()
+        return {"bytes": stat.st_size, "changed": stat.st_mtime_ns}
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -199,8 +233,11 @@ def remote(url: str) -> tuple[Any, str]:
 
     Raises:
         ConfigError: nobody here knows that kind of URL.
+        StorageError: an S3 URI with keys, or with an option that is not known.
     """
     scheme = url.partition("://")[0]
+    if scheme == "s3":
+        RemotePath.parse(url)
     try:
         if scheme in ARROW_SCHEMES:
             from fsspec.implementations.arrow import ArrowFSWrapper
@@ -217,10 +254,41 @@ def remote(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _unzipped(plain: BinaryIO, path: str) -> Iterator[BinaryIO]:
-    zipped = plain.read(2) == b"\x1f\x8b" or path.endswith(".gz")
-    plain.seek(0)
-    if zipped:
-        with gzip.GzipFile(fileobj=plain, mode="rb") as stream:
+    buffered = io.BufferedReader(_Reading(plain, path), BUFFER_BYTES)
+    if buffered.peek(2)[:2] == b"\x1f\x8b" or named(path).endswith(".gz"):
+        with gzip.GzipFile(fileobj=buffered, mode="rb") as stream:
             yield cast(BinaryIO, stream)
     else:
-        yield plain
+        yield buffered
+
+
+class _Reading(io.RawIOBase):
+    """A stream of which nothing is asked but to be read on: some remote ones can do no more."""
+
+    def __init__(self, stream: BinaryIO, path: str) -> None:
+        self._stream = stream
+        self._path = path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, but for the end of the stream."""
+        done = 0
+        with _told(self._path):
+            while done < len(buffer) and (part := self._stream.read(len(buffer) - done)):
+                buffer[done : done + len(part)] = part
+                done += len(part)
+        return done
+
+
+@contextmanager
+def _told(path: str | Path) -> Iterator[None]:
+    """The libraries behind URLs raise what they like; here it is OSError, or said in one line."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"cannot read {path}: {reason}") from error

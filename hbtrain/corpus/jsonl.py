@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.files import raw_lines
+from hbtrain.corpus.files import is_unicode, raw_lines
 from hbtrain.errors import DataError
 
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
@@ -94,6 +94,8 @@ def checked_row(record: dict[str, Any], place: str) -> ParallelRow:
     domain = record.get("domain")
     if not isinstance(domain, str | None):
         raise DataError(f"{place}: domain must be a text, not {domain!r}")
+    if domain is not None and not is_unicode(domain):
+        raise DataError(f"{place}: domain is not Unicode: {domain!r} holds half a surrogate pair")
     return ParallelRow(row_id, query, passage, passage_id, _negatives(record, place), domain)
 
 
@@ -101,6 +103,8 @@ def _identifier(record: dict[str, Any], key: str, place: str) -> str:
     value = record.get(key)
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise DataError(f"{place}: {key} must be a text or a number that names the item, not {value!r}")
+    if not is_unicode(str(value)):
+        raise DataError(f"{place}: {key} is not Unicode: {value!r} holds half a surrogate pair")
     return str(value)
 
 
@@ -125,4 +129,6 @@ def _checked(texts: Any, key: str, place: str) -> dict[str, str]:
             raise DataError(f"{place}: {language!r} in {key} is not a language code such as en, zh or pt-BR")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{place}: {key} in {language} is empty or not a text")
+        if not is_unicode(text):
+            raise DataError(f"{place}: {key} in {language} is not Unicode: it holds half a surrogate pair")
     return texts

@@ -30,7 +30,8 @@ def read_prepared(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        if folder.with_name(f"{folder.name}.preparing").is_dir():
+        whole = folder.absolute()  # `.` has no name
+        if (whole.parent / f"{whole.name}.preparing").is_dir():
             raise DataError(f"source {folder} is not finished: run its `hbtrain prepare` again, it goes on")
         raise DataError(f"source {folder} is a folder without {MANIFEST}, so no corpus of `hbtrain prepare`")
     try:

@@ -49,6 +49,9 @@ class Source:
             else Negatives(folder, manifest["negative_languages"])
         )
         self._numbers = {side: load_array(folder, f"{side}_of_row") for side in ("query", "passage")}
+        # Negatives of a prepared corpus may have languages that no row has.
+        texts = manifest.get("texts", {})
+        self._passage_languages = sorted(texts.get("passage", texts.get("query", ())))
         distinct = manifest.get("distinct", {})
         classes = manifest["classes"]
         self.index = SourceIndex(
@@ -178,7 +181,7 @@ class Source:
         found: list[list[dict[str, str]]] = [[] for _ in rows]
         if isinstance(self._negatives, NegativeReferences):
             numbers, owners = self._negatives.of_rows(rows)
-            columns = {x: table.get(numbers) for x in self.index.languages if (table := self._table("passage", x))}
+            columns = {x: table.get(numbers) for x in self._passage_languages if (table := self._table("passage", x))}
             for place, owner in enumerate(owners.tolist()):
                 found[owner].append(_of_place(columns, place))
         return found

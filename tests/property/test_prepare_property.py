@@ -5,6 +5,7 @@ import gzip
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.corpus.preparation import numbers, pairs
+from hbtrain.corpus.readers import huggingface
 from hbtrain.corpus.readers.columns import ColumnReader
+from hbtrain.corpus.readers.huggingface import HuggingFaceReader
 from hbtrain.corpus.readers.mapping import Columns
 from hbtrain.corpus.readers.miracl import miracl_reader
 from hbtrain.corpus.readers.mmarco import MmarcoReader
@@ -34,10 +37,14 @@ LAW = settings(deadline=None, max_examples=25)
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
     """Blocks of a few numbers, so that a corpus has many."""
-    before = numbers.BLOCK, pairs.BLOCK_PAIRS
-    numbers.BLOCK, pairs.BLOCK_PAIRS = 3, 2
+    before = numbers.BLOCK, pairs.BLOCK_PAIRS, huggingface.BATCH_ROWS
+    numbers.BLOCK, pairs.BLOCK_PAIRS, huggingface.BATCH_ROWS = 3, 2, 2
+    progress_bar = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
     yield
-    numbers.BLOCK, pairs.BLOCK_PAIRS = before
+    numbers.BLOCK, pairs.BLOCK_PAIRS, huggingface.BATCH_ROWS = before
+    if progress_bar:
+        datasets.enable_progress_bars()
 
 
 def key(texts):
@@ -105,6 +112,33 @@ def test_columns(table, form):
         source = prepared(ColumnReader([str(path)], columns), Path(name) / "corpus")
         expected = with_ids(
             [Row(query, passage, ({"en": n[0]},) if n else ()) for query, passage, n in table],
+            [[key(query)] for query, _, _ in table],
+            [[key(passage)] for _, passage, _ in table],
+        )
+        check_rows(source, expected)
+
+
+@given(
+    st.lists(st.tuples(MULTILINGUAL, MULTILINGUAL, st.lists(TEXTS, max_size=2)), min_size=1, max_size=8),
+    st.booleans(),
+)
+@LAW
+def test_huggingface(table, split):
+    records = [
+        {f"q_{x}": query.get(x) for x in LANGUAGES}
+        | {"passage": {x: passage.get(x) for x in LANGUAGES}, "n": negatives, "other": number}
+        for number, (query, passage, negatives) in enumerate(table)
+    ]
+    with scratch() as name:
+        data = datasets.Dataset.from_list(records)
+        saved = datasets.DatasetDict({"train": data, "test": data.select([0])}) if split else data
+        saved.save_to_disk(str(Path(name) / "data"))
+        columns = Columns(
+            {x: f"q_{x}" for x in LANGUAGES}, {x: f"passage.{x}" for x in LANGUAGES}, {"en": "n", "zh": "n"}
+        )
+        source = prepared(HuggingFaceReader(str(Path(name) / "data"), columns), Path(name) / "corpus")
+        expected = with_ids(
+            [Row(q, p, tuple({x: text} for x in ("en", "zh") for text in n)) for q, p, n in table],
             [[key(query)] for query, _, _ in table],
             [[key(passage)] for _, passage, _ in table],
         )

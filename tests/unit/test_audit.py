@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,16 @@ def test_json_is_whole_and_the_picture_is_one(config, tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
     with pytest.raises(StorageError, match="nowhere"):
         draw(found, tmp_path / "nowhere" / "a.png")
+
+
+def test_json_has_a_null_where_no_source_has_a_language(config):
+    found = audit(config(), tokens=False)
+    counts = found.counts
+    rows = {name: getattr(counts, name) * [1, 1, 0] for name in ("query_rows", "passage_rows")}
+    lacking = replace(found, counts=replace(counts, **rows))
+    told = json.loads(json.dumps(record(lacking), allow_nan=False))
+    assert told["languages"][counts.languages[2]]["uses"] is None
+    assert told["languages"][counts.languages[1]]["uses"] > 0
 
 
 def test_bad_questions(config):

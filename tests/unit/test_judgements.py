@@ -20,6 +20,8 @@ def test_qrels_of_four_and_of_three_columns(tmp_path):
         ("1\tQ0\ta\tyes\n", "line 1 is not a judgement"),
         ("1\ta\t1\nx\ty\tz\n", "line 2 is not a judgement"),
         ("1 a\n", "line 1 is not a judgement"),
+        ("1 Q0 a ²\n", "line 1 is not a judgement"),
+        ("1 Q0 a --1\n", "line 1 is not a judgement"),
         ("", "holds no judgements"),
         ("query-id\tcorpus-id\tscore\n", "holds no judgements"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.corpus.files import file_size, list_files, numbered_lines
+from hbtrain.corpus.files import file_state, list_files, numbered_lines
 from hbtrain.errors import ConfigError, DataError
 from tests.unit.judged_samples import miracl
 from tests.unit.test_readers_ids import PASSAGES, mmarco
@@ -92,6 +92,11 @@ def test_every_form_has_a_command(hbtrain, tmp_path, form):
         (["columns", "a.txt", "--query", "en=q", "--passage", "en=p"], ["a.txt: must end in .csv"]),
         (["columns", "a.csv", "--query", "q", "--passage", "en=p"], ["--query q", "LANGUAGE=COLUMN"]),
         (["parallel", "rows.jsonl", "--output", "empty.json"], ["empty.json", "no prepared corpus"]),
+        (["parallel", "rows.jsonl", "--output", "s3://bucket/x"], ["--output s3://bucket/x: must be on a file system"]),
+        (["parallel", "rows.jsonl", "--output", "gs://bucket/x"], ["gs://bucket/x", "or give a folder"]),
+        (["parallel", "rows.jsonl", "--output", "."], ["is there and holds no prepared corpus"]),
+        (["check", "."], ["is a folder without manifest.json"]),
+        (["check", "/"], ["is a folder without manifest.json"]),
         (["parallel", "rows.jsonl", "--output", "/proc/hbtrain/corpus"], ["cannot write the corpus /proc/hbtrain"]),
     ],
 )
@@ -101,7 +106,7 @@ def test_prepare_refuses(hbtrain, tmp_path, arguments, words):
     row = '{"id": 1, "query": {"en": "q"}, "passage": {"en": "p"}}\n'
     (tmp_path / "rows.jsonl").write_text(row)
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(row.encode() * 999)[:-20])
-    if "--output" not in arguments:
+    if "--output" not in arguments and arguments[0] != "check":
         arguments = [*arguments, "--output", "corpus"]
     code, _, err = hbtrain("prepare", *arguments)
     assert code == 2, err
@@ -114,6 +119,30 @@ def test_prepare_refuses(hbtrain, tmp_path, arguments, words):
         code, _, err = hbtrain("train", "quickstart", "--data.sources", "corpus")
         assert code == 2
         assert "corpus" in err
+
+
+def test_the_folder_one_stands_in(hbtrain, tmp_path, monkeypatch):
+    row = '{"id": 1, "query": {"en": "q"}, "passage": {"en": "p"}}\n'
+    (tmp_path / "rows.jsonl").write_text(row)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, _, err = hbtrain("prepare", "parallel", "../rows.jsonl", "--output", ".")
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path / "here")  # another folder of that name by now
+    assert hbtrain("prepare", "check", ".")[0] == 0
+    assert ParallelCorpus.open(["."]).sources
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "rows.jsonl"]
+
+
+@pytest.mark.parametrize("given", ["en=~/en.json", "~"])
+def test_the_home_folder(hbtrain, monkeypatch, tmp_path, given):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    question = {"id": "1", "question": "q", "answers": [{"answer_start": 0}]}
+    squad = {"data": [{"paragraphs": [{"context": "p", "qas": [question]}]}]}
+    (tmp_path / "home" / "en.json").write_text(json.dumps(squad))
+    code, _, err = hbtrain("prepare", "squad", given, "--output", "corpus")
+    assert code == 0, err
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file"])
@@ -138,10 +167,10 @@ def test_urls_of_files(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\ntwo\n")
     assert [text for text, _ in numbered_lines(f"file://{path}")] == ["one", "two"]
-    assert file_size(f"file://{path}") == 9
+    assert file_state(f"file://{path}")["bytes"] == 9
     assert list_files(f"file://{tmp_path}/") == [f"file://{tmp_path}/a.txt"]
     with pytest.raises(DataError, match="cannot read"):
-        file_size(f"file://{tmp_path}/b.txt")
+        file_state(f"file://{tmp_path}/b.txt")
     with pytest.raises(ConfigError, match="cannot be read here"):
         list_files("nonsense://x/y")
 

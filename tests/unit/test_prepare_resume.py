@@ -1,5 +1,6 @@
 """Interrupted anywhere, the same command ends with the same bytes; nothing half-made looks whole."""
 
+import errno
 import json
 import os
 import time
@@ -172,6 +173,29 @@ def test_changed_inputs_and_options_begin_anew(tmp_path, every_step):
         prepare(MmarcoReader(str(folder), ["en"]), tmp_path / "output", True)
 
 
+def test_a_finished_corpus_knows_its_inputs(tmp_path):
+    folder = raw(tmp_path / "raw")
+    prepare(MmarcoReader(str(folder)), tmp_path / "output", True)
+    assert not prepare(MmarcoReader(str(folder)), tmp_path / "output", True).fresh
+    path = folder / "german_collection.tsv"
+    changed = path.stat().st_mtime_ns + 1
+    path.write_text(path.read_text().replace("in german", "IN GERMAN"))  # as long as before
+    os.utime(path, ns=(changed, changed))
+    with pytest.raises(StorageError, match="holds a corpus of other inputs or options"):
+        prepare(MmarcoReader(str(folder)), tmp_path / "output", True)
+
+
+def test_remote_inputs_that_changed(tmp_path, bucket):
+    lines = [json.dumps({"id": i, "query": {"en": f"q{i}"}, "passage": {"en": "p"}}) + "\n" for i in (1, 2)]
+    bucket.put("a.jsonl", lines[0].encode())
+    reader = ParallelReader([f"{bucket.uri}/a.jsonl"])
+    prepare(reader, tmp_path / "output")
+    assert not prepare(reader, tmp_path / "output").fresh
+    bucket.put("a.jsonl", lines[1].encode())
+    with pytest.raises(StorageError, match="holds a corpus of other inputs or options"):
+        prepare(reader, tmp_path / "output")
+
+
 @pytest.mark.parametrize("there", ["file", "folder"])
 def test_what_is_there_is_left_alone(tmp_path, there):
     reader = MmarcoReader(str(raw(tmp_path / "raw")))
@@ -194,6 +218,24 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
     prepare(reader, tmp_path / "output", True)
     whole = prepare(reader, tmp_path / "whole", True)
     assert content(tmp_path / "output") == content(whole.folder)
+
+
+def test_a_staging_folder_that_does_not_go(tmp_path, monkeypatch):
+    """As on NFS, where the file of an open lock that is deleted stays under another name until it is closed."""
+    whole = os.rmdir
+
+    def rmdir(path, **others):
+        if str(path).endswith(".preparing"):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        whole(path, **others)
+
+    reader = MmarcoReader(str(raw(tmp_path / "raw")))
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    assert prepare(reader, tmp_path / "output", True).fresh
+    assert check_files(tmp_path / "output")
+    monkeypatch.undo()
+    assert not prepare(reader, tmp_path / "output", True).fresh
+    assert not (tmp_path / "output.preparing").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

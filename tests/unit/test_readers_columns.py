@@ -115,6 +115,10 @@ def test_a_folder_of_data_files_as_datasets_reads_it(tmp_path, monkeypatch):
         ("a.csv", b"", "has no column 'question'; it has none"),
         ("a.csv", b"question,answer,answer\n", "two columns 'answer'"),
         ("a.csv", b"question,answer\nq,\n", "line 2: an empty text (passage: answer)"),
+        ("a.csv", b'"question"x,answer\nq,a\n', "line 1: no line of column names: ',' expected"),
+        ("a.csv", b"question,answer\rq,a\r", "line 1: no line of column names: new-line character"),
+        ("a.csv", b'"question,answer\nq,a\nq,a\n', "it spans 3 lines, to line 3: is a quotation mark not closed?"),
+        ("a.csv", b"question,answer,\xff\nq,a\n", "line 1 is not UTF-8"),
         ("a.csv", b"question,answer\n\xff,a\n", "line 2: not UTF-8"),
         ("a.csv", b'question,answer\n"q"x,a\n', "line 2: no row of a table"),
         ("a.tsv", b"question\tanswer\nq\n", "line 2: a row with too few or too many columns: 1"),
@@ -143,6 +147,29 @@ def test_bad_rows_are_passed_over(tmp_path):
     assert [row.query["en"] for row in rows] == ["q1", "q5"]
     assert drops.counts == {"not UTF-8": 1, "a row with too few or too many columns": 1, "an empty text": 1}
     assert (tmp_path / "drops").read_text().splitlines()[0] == f'{{"file": "{path}", "line": 3, "reason": "not UTF-8"}}'
+
+
+def test_a_quote_that_is_not_closed_says_what_it_takes_with_it(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('question,answer\nq1,a1\nq2,"a2\n' + "q,a\n" * 2000)
+    with Drops(True, tmp_path / "drops") as drops:
+        assert len([row for row, _ in ColumnReader([str(path)], QA).rows(drops)]) == 1
+    assert drops.counts == {"no row of a table": 1}
+    assert "it spans 2,001 lines, to line 2003" in (tmp_path / "drops").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("train.csv", 'question,answer\n"a"b,c\n"x'), ("train.jsonl", '{"question": "q", \n'), ("train.parquet", "PAR1")],
+)
+def test_a_broken_file_of_a_dataset_is_one_line(tmp_path, monkeypatch, name, content):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text(content)
+    with pytest.raises(DataError, match="data: cannot load split 'train': ") as error:
+        HuggingFaceReader(str(tmp_path / "data"), QA)
+    assert "\n" not in str(error.value)
+    assert "An error occurred while generating" not in str(error.value)
 
 
 @pytest.mark.parametrize("pair", ["question", "en=", "English!=q", "=q"])

@@ -210,6 +210,8 @@ def test_mr_tydi_contents_are_title_and_text(tmp_path):
         (b"2\tQ0\t10#0\t0", b"2\tQ0\t99#9\t0", "line 3: a negative passage that the corpus lacks (sw:99#9)"),
         (b"1\tQ0\t10#1", b"9\tQ0\t10#1", "line 1: a query that the queries lack (sw:9)"),
         (b"1\tQ0\t10#1\t1", b"1\t10#1\t1", "line 1: not a judgement"),
+        (b"1\tQ0\t10#1\t1", b"1\tQ0\t10#1\t--1", "line 1: not a judgement"),
+        (b"1\tQ0\t10#1\t1", "1\tQ0\t10#1\t²".encode(), "line 1: not a judgement"),
         (b"1\tQ0\t10#0\t1", b"1\tQ0\t10#1\t0", "line 2: a judgement that contradicts an earlier one"),
     ],
 )

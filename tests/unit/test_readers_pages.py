@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.readers import pages
 from hbtrain.corpus.readers.pages import PagesReader
 from hbtrain.corpus.readers.parallel import ParallelReader
 from hbtrain.errors import ConfigError, DataError
@@ -37,6 +39,23 @@ def test_pairs_of_pages(tmp_path):
     assert sorted(source.every_text()) == ["a1", "a2", "b1", "q1", "q2", "q3"], "each text stands once"
     with pytest.raises(ConfigError, match="--page-negatives -1"):
         PagesReader(files, -1)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(0, 0), (2, 2 * 3 * 400)])
+def test_a_long_page_is_not_read_once_for_each_of_its_pairs(tmp_path, monkeypatch, limit, most):
+    class Counted(list):
+        looks = 0
+
+        def __getitem__(self, at):
+            Counted.looks += 1
+            return super().__getitem__(at)
+
+    whole = pages._pairs
+    monkeypatch.setattr(pages, "_pairs", lambda *given: Counted(whole(*given)))
+    files = {"en": write(tmp_path / "en.jsonl", [page(*((f"q{i}", f"a{i}") for i in range(400)))])}
+    rows = [row for row, _ in PagesReader(files, limit).rows(Drops(False, None))]
+    assert [len(row.negatives) for row in rows] == [limit] * 400
+    assert Counted.looks <= most
 
 
 @pytest.mark.parametrize(

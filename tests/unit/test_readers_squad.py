@@ -48,6 +48,33 @@ def test_lareqa_breaks_are_used(tmp_path):
     assert [item.text for item in reader.parts()[0].read(Drops(False, None))][1::2] == ["Mr. A. went.", "He came."]
 
 
+def test_a_blank_sentence_ties_nothing_to_the_paragraph_before(tmp_path):
+    blank = paragraph("  x.", ("b", 0), ("c", 1), ("d", 3), sentence_breaks=[[0, 2], [2, 4]])
+    path = write(tmp_path / "en.json", [paragraph("One.", ("a", 0)), blank])
+    reader = SquadReader({"en": path}, "sentence")
+    with pytest.raises(DataError, match=r"paragraph 2: an empty text \(the sentence .* question b begins\)"):
+        prepare(reader, tmp_path / "corpus")
+    source = prepared(reader, tmp_path / "corpus", skip=True)
+    check_rows(source, [Row({"en": "a?"}, {"en": "One."}, (), 1, 1), Row({"en": "d?"}, {"en": "x."}, (), 2, 2)])
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [[[0, 3], ["4", 7]], [[0, 3], [None, 7]], [[0, 3], [4.5, 7]], [[0, 3], [9, 12]], [0, 4], "0 4", [[0], [4]]],
+)
+def test_breaks_that_are_none(tmp_path, breaks):
+    good, bad = paragraph("One. Two", ("a", 0)), paragraph("one two", ("b", 0), sentence_breaks=breaks)
+    path = write(tmp_path / "en.json", [good, bad])
+    with pytest.raises(DataError, match=r"en.json paragraph 2: a paragraph whose sentence_breaks are not") as error:
+        prepare(SquadReader({"en": path}, "sentence"), tmp_path / "corpus")
+    assert "\n" not in str(error.value)
+    check_rows(
+        prepared(SquadReader({"en": path}, "sentence"), tmp_path / "corpus", skip=True),
+        [Row({"en": "a?"}, {"en": "One."}, (), 1, 1)],
+    )
+    assert prepare(SquadReader({"en": path}), tmp_path / "paragraphs").manifest["rows"] == 2
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [

@@ -43,11 +43,14 @@ def write_patterns(
     if len(known) > 1:
         save_npy(blocks(raw), path, len(rows), len(known))
     raw.unlink()
-    names = sorted({*languages[0], *languages[1]})
+    query_sets = [_languages(bits, languages[0]) for bits, _ in known]
+    passage_sets = [_languages(bits, languages[1]) for _, bits in known]
+    # A language that only negatives have is none of the rows'.
+    names = sorted(set().union(*query_sets, *passage_sets))
     return {
         "languages": names,
-        "query_patterns": [_row(bits, languages[0], names) for bits, _ in known],
-        "passage_patterns": [_row(bits, languages[1], names) for _, bits in known],
+        "query_patterns": [[name in own for name in names] for own in query_sets],
+        "passage_patterns": [[name in own for name in names] for own in passage_sets],
         "pattern_counts": counts,
     }
 
@@ -56,5 +59,5 @@ def _bits(side: PatternFile | None, numbers: Int64s, languages: int) -> Int64s:
     return np.full(len(numbers), (1 << languages) - 1, np.int64) if side is None else side.of(numbers)
 
 
-def _row(bits: int, languages: list[str], names: list[str]) -> list[bool]:
-    return [name in languages and bool(bits >> languages.index(name) & 1) for name in names]
+def _languages(bits: int, languages: list[str]) -> set[str]:
+    return {language for place, language in enumerate(languages) if bits >> place & 1}

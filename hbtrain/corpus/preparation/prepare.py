@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.files import file_size, is_remote
+from hbtrain.corpus.files import file_state
 from hbtrain.corpus.preparation.stages import Preparation
 from hbtrain.corpus.preparation.staging import clear_leftovers, staging_of, unwritable
 from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared
@@ -47,17 +47,18 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
         StorageError: the folder holds something else, is being written by another process, or cannot be written.
     """
     output = output.expanduser()
+    if not output.name:
+        output = output.absolute()  # `.` cannot be replaced by that name
     request = {
         "reader": reader.kind,
         "options": reader.options,
         "skip_bad_rows": skip_bad_rows,
-        "inputs": [{"path": path, "bytes": file_size(path)} for path in reader.inputs],
+        "inputs": [{"path": path, **file_state(path)} for path in reader.inputs],
     }
     if there := _there(output, request):
         clear_leftovers(output)
         return Prepared(output, there, fresh=False)
-    changed = [None if is_remote(path) else Path(path).stat().st_mtime_ns for path in reader.inputs]
-    with staging_of(output, request | {"format": FORMAT, "changed": changed}) as staging:
+    with staging_of(output, request | {"format": FORMAT}) as staging:
         corpus = Preparation(reader, staging, skip_bad_rows, progress or (lambda what, done: None)).run(request)
         manifest = read_prepared(corpus)
         staging.finish(corpus, output)

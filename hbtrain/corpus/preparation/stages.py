@@ -26,7 +26,7 @@ from hbtrain.corpus.preparation.patterns import write_patterns
 from hbtrain.corpus.preparation.staging import Staging
 from hbtrain.corpus.preparation.tables import Table
 from hbtrain.corpus.preparation.texts import write_texts
-from hbtrain.corpus.readers.items import Part, Reader
+from hbtrain.corpus.readers.items import Part, Reader, check_languages
 from hbtrain.errors import DataError
 
 SHOWN = 3
@@ -99,6 +99,7 @@ class Preparation:
         for side in ("query",) if self._reader.sentences else ("query", "passage"):
             if not found[side]:
                 raise DataError(f"the source holds no {side} texts ({self._inputs})")
+            check_languages(len(found[side]), f"the source ({self._inputs})")
         return {side: {x: Table(paths[x]) for x in sorted(paths)} for side, paths in found.items()}
 
     @property

@@ -46,7 +46,7 @@ class Staging:
         if output.exists():
             output.rmdir()  # empty, as was checked in the beginning
         corpus.rename(output)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # on NFS the lock, which is open, keeps the folder from going
 
 
 @contextmanager
@@ -85,7 +85,8 @@ def clear_leftovers(output: Path) -> None:
 
 def staging_folder(output: Path) -> Path:
     """Where a corpus is made."""
-    return output.with_name(f"{output.name}.preparing")
+    whole = output.absolute()  # `.` has no name
+    return whole.parent / f"{whole.name}.preparing"
 
 
 def unwritable(output: Path, error: OSError) -> StorageError:

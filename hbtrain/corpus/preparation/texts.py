@@ -12,7 +12,7 @@ from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.corpus.preparation.numbers import NumberWriter
 from hbtrain.corpus.preparation.tables import Table, TableWriter
-from hbtrain.corpus.readers.items import IdItem, Part, TextItem
+from hbtrain.corpus.readers.items import IdItem, Part, TextItem, check_languages
 from hbtrain.errors import DataError
 
 TELL_EVERY = 4096
@@ -27,7 +27,7 @@ def write_texts(
     Blank texts and repeated keys are bad rows.
 
     Raises:
-        DataError: a bad row, where `drops` says so, or a code that is no language's.
+        DataError: a bad row, where `drops` says so, a code that is no language's, or too many languages.
     """
     writers: dict[tuple[str, str], TableWriter] = {}
     ids = (NumberWriter(folder / "ids"), NumberWriter(folder / "id_keys"))
@@ -63,6 +63,7 @@ def _writer(writers: dict[tuple[str, str], TableWriter], item: TextItem, folder:
     if writer is None:
         if not LANGUAGE.fullmatch(item.language):
             raise DataError(f"{item.place}: {item.language!r} is not a language code such as en, zh or pt-BR")
+        check_languages(1 + sum(side == item.side for side, _ in writers), f"{item.place}: the source up to here")
         path = folder / f"{item.side}.{item.language}"
         shutil.rmtree(path, ignore_errors=True)
         writer = writers[key] = TableWriter(path)

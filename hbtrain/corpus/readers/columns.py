@@ -6,12 +6,13 @@ CSV has quotes as in RFC 4180, and a text may hold line ends; TSV has neither. B
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place, decoded, is_remote, json_object, open_plain, raw_lines
+from hbtrain.corpus.files import Place, decoded, is_remote, json_object, named, open_plain, raw_lines
 from hbtrain.corpus.readers.mapping import Columns, MappedReader, Record
 from hbtrain.errors import ConfigError, DataError
 
@@ -40,7 +41,7 @@ Reading = Callable[[str, list[str], Drops], Iterator[tuple[Record, Place]]]
 
 
 def _reading(file: str) -> Reading:
-    name = file.removesuffix(".gz")
+    name = named(file).removesuffix(".gz")
     for ending, reading in (
         (".csv", _csv),
         (".tsv", _csv),
@@ -58,10 +59,10 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
     lines = _Lines(file)
     rows = (
         csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if file.removesuffix(".gz").endswith(".tsv")
+        if named(file).removesuffix(".gz").endswith(".tsv")
         else csv.reader(lines, strict=True)
     )
-    header = next(rows, [])
+    header = _header(file, rows, lines)
     _check_names(file, names, header)
     while True:
         start = Place(file, lines.read + 1)
@@ -69,7 +70,7 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
         try:
             row = next(rows, None)
         except csv.Error as error:
-            drops.bad(start, "no row of a table", f": {error}")
+            drops.bad(start, "no row of a table", f": {error}{_span(start, lines)}")
             continue
         if row is None:
             return
@@ -77,11 +78,26 @@ def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Pl
             drops.bad(lines.broken, "not UTF-8")
         elif len(row) != len(header):
             if row:
-                drops.bad(
-                    start, "a row with too few or too many columns", f": {len(row)}, the header has {len(header)}"
-                )
+                detail = f": {len(row)}, the header has {len(header)}{_span(start, lines)}"
+                drops.bad(start, "a row with too few or too many columns", detail)
         else:
             yield dict(zip(header, row, strict=True)), start
+
+
+def _header(file: str, rows: Iterator[list[str]], lines: _Lines) -> list[str]:
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        raise DataError(f"{file} line 1: no line of column names: {error}{_span(Place(file, 1), lines)}") from error
+    if lines.broken is not None:
+        raise DataError(f"{lines.broken} is not UTF-8; column names are expected")
+    return header
+
+
+def _span(start: Place, lines: _Lines) -> str:
+    """How far a record goes that has several lines: an unclosed quotation mark takes all that follow with it."""
+    number = lines.read - start.number + 1
+    return f"; it spans {number:,} lines, to line {lines.read}: is a quotation mark not closed?" if number > 1 else ""
 
 
 class _Lines:
@@ -121,6 +137,7 @@ def _parquet(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record
 
     try:
         with open_plain(file) as stream:
+            _check_seekable(stream, file)
             table = pq.ParquetFile(stream if is_remote(file) else file)
             _check_names(file, names, table.schema_arrow.names)
             number = 0
@@ -137,6 +154,7 @@ def _arrow(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, 
 
     try:
         with open_plain(file) as stream:
+            _check_seekable(stream, file)
             magic = stream.read(6)
             stream.seek(0)
             table = pa.ipc.open_file(stream) if magic == b"ARROW1" else pa.ipc.open_stream(stream)
@@ -151,6 +169,16 @@ def _arrow(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, 
                     yield record, Place(file, number, "row")
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Arrow file: {error}; fetch it again") from error
+
+
+def _check_seekable(stream: BinaryIO, file: str) -> None:
+    try:
+        stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+    except ValueError as error:
+        raise DataError(
+            f"{file} comes without its length, and such a file is not read from the front; fetch it first"
+        ) from error
 
 
 def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:

@@ -72,8 +72,7 @@ def _load(name: str, split: str, config: str | None, revision: str | None) -> An
                 return found[split]
             return found
         return datasets.load_dataset(str(folder) if folder.exists() else name, config, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
-        raise DataError(
-            f"dataset {name}: cannot load split {split!r}: {reason[0] if reason else type(error).__name__}"
-        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetBuildError) else None
+        reason = str(told or error).strip().splitlines() or [type(told or error).__name__]
+        raise DataError(f"dataset {name}: cannot load split {split!r}: {reason[0]}") from error

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
+from hbtrain.corpus.drops import NOT_UNICODE, Drops
+from hbtrain.corpus.files import Place, is_unicode
 from hbtrain.corpus.jsonl import ParallelRow
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide
 
@@ -36,7 +36,7 @@ class InlineReader(ABC):
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """One for each row."""
-        for row, place in self.rows(Drops.silent()):
+        for row, place in self._good_rows(Drops.silent()):
             yield PairItem(
                 _key(row.query),
                 _key(row.passage),
@@ -46,8 +46,17 @@ class InlineReader(ABC):
                 row.passage_id or None,
             )
 
-    def _texts(self, drops: Drops) -> Iterator[TextItem | IdItem]:
+    def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+        """The rows that can be written."""
         for row, place in self.rows(drops):
+            texts = [text for one in (row.query, row.passage, *row.negatives) for text in one.values()]
+            if all(map(is_unicode, (row.id, row.passage_id, *texts))):
+                yield row, place
+            else:
+                drops.bad(place, NOT_UNICODE)
+
+    def _texts(self, drops: Drops) -> Iterator[TextItem | IdItem]:
+        for row, place in self._good_rows(drops):
             if row.id:
                 yield IdItem(row.id, _key(row.query))
             yield from _items("query", row.query, place)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hbtrain.corpus.files import is_remote, list_files
+from hbtrain.corpus.files import is_remote, list_files, named
 from hbtrain.corpus.jsonl import LANGUAGE
+from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError, DataError
 
 
@@ -14,26 +15,29 @@ def files_by_language(inputs: Sequence[str], endings: Sequence[str]) -> dict[str
 
     Raises:
         ConfigError: neither of the two.
-        DataError: the folder holds no such files, or two of one language.
+        DataError: the folder holds no such files, two of one language, or more languages than a corpus holds.
     """
-    if len(inputs) == 1 and "=" not in inputs[0]:
-        folder = inputs[0].rstrip("/")
-        named = [(path.removeprefix(f"{folder}/"), path) for path in list_files(folder)]
+    if len(inputs) == 1 and ("=" not in inputs[0] or "/" in inputs[0].partition("=")[0]):
+        folder = inputs[0]
+        start = named(folder).rstrip("/") + "/"
+        names = [(named(path).removeprefix(start), path) for path in list_files(folder)]
         found = one_each(
             (name.removesuffix(ending), path)
-            for name, path in named
+            for name, path in names
             for ending in (x for plain in endings for x in (plain, f"{plain}.gz"))
             if name.endswith(ending) and LANGUAGE.fullmatch(name.removesuffix(ending))
         )
         if not found:
             raise DataError(f"{folder} holds no languages: files such as en{endings[0]} or en{endings[0]}.gz")
+        check_languages(len(found), folder)
         return found
     pairs = []
     for given in inputs:
         language, equals, file = given.partition("=")
         if not equals or not file or not LANGUAGE.fullmatch(language):
             raise ConfigError(f"{given}: must be LANGUAGE=FILE, such as en=train-en{endings[0]}, or one folder")
-        pairs.append((language, file))
+        pairs.append((language, local(file)))
+    check_languages(len(pairs), "the command line")
     return one_each(pairs)
 
 
@@ -55,12 +59,14 @@ def chosen(found: dict[str, str], languages: Sequence[str] | None, where: str) -
     """Only these languages, if any are given.
 
     Raises:
-        DataError: one is not there.
+        DataError: one is not there, or they are more than a corpus holds.
     """
     for language in languages or ():
         if language not in found:
             raise DataError(f"{where} has no {language}; it has {', '.join(found)}")
-    return {x: file for x, file in found.items() if languages is None or x in languages}
+    wanted = {x: file for x, file in found.items() if languages is None or x in languages}
+    check_languages(len(wanted), where)
+    return wanted
 
 
 def local(path: str) -> str:

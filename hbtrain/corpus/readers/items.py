@@ -11,8 +11,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.files import Place
+from hbtrain.errors import DataError
 
 TextSide = Literal["query", "passage"]
+MOST_LANGUAGES = 63
+"""Of a side of a corpus: which of them an item has are bits of one number of 64, and one is its sign."""
 
 
 class TextItem(NamedTuple):
@@ -77,3 +80,16 @@ class Reader(Protocol):
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """The rows."""
+
+
+def check_languages(number: int, where: str) -> None:
+    """Refuse more languages than a corpus can hold.
+
+    Raises:
+        DataError: `number` is more than `MOST_LANGUAGES`.
+    """
+    if number > MOST_LANGUAGES:
+        raise DataError(
+            f"{where} has {number} languages, and a corpus holds {MOST_LANGUAGES} at most; prepare several corpora "
+            "with fewer languages each, and name them all in data.sources"
+        )

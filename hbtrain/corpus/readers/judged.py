@@ -6,6 +6,7 @@ judged passages are kept. Judgements are held in memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,10 @@ from hbtrain.corpus.document import read_document
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.files import Place, decoded, json_object, raw_lines
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem
+from hbtrain.corpus.readers.text_lines import text_lines
 from hbtrain.errors import DataError
+
+_GRADE = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,8 @@ class JudgedReader:
 
 
 def _topics(language: str, file: str, drops: Drops) -> Iterator[TextItem]:
-    for line, place in raw_lines(file):
-        try:
-            key, tab, text = decoded(line, place).partition("\t")
-        except DataError:
-            drops.bad(place, "not UTF-8")
-            continue
-        if tab and key.strip():
-            yield TextItem("query", language, f"{language}:{key.strip()}", text.strip(), place)
-        elif line.strip():
-            drops.bad(place, "a row with too few columns", ": id, tab, question is expected")
+    for key, text, place in text_lines(file, drops):
+        yield TextItem("query", language, f"{language}:{key}", text.strip(), place)
 
 
 def _read_qrels(file: str, drops: Drops) -> dict[str, _Judgements]:
@@ -109,7 +105,7 @@ def _read_qrels(file: str, drops: Drops) -> dict[str, _Judgements]:
             continue
         if not columns:
             continue
-        if len(columns) != 4 or not columns[3].lstrip("-").isdigit():
+        if len(columns) != 4 or not _GRADE.fullmatch(columns[3]):
             drops.bad(place, "not a judgement", ": question, 0, passage, grade is expected")
             continue
         query, passage, grade = columns[0], columns[2], int(columns[3])

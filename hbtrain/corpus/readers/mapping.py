@@ -11,6 +11,7 @@ from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.files import Place
 from hbtrain.corpus.jsonl import LANGUAGE, ParallelRow
 from hbtrain.corpus.readers.inline import InlineReader
+from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError
 
 Record = Mapping[str, Any]
@@ -53,6 +54,7 @@ def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
 
     Raises:
         ConfigError: one is not of that form, or a language comes twice.
+        DataError: there are more languages than a corpus holds.
     """
     columns: dict[str, str] = {}
     for pair in pairs:
@@ -62,6 +64,7 @@ def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
         if language in columns:
             raise ConfigError(f"{flag} {pair}: {language} has the column {columns[language]} already")
         columns[language] = column
+    check_languages(len(columns), flag)
     return columns
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hbtrain.corpus.files import list_files
+from hbtrain.corpus.files import list_files, named
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.judged import JudgedFiles, JudgedReader
 from hbtrain.errors import DataError
@@ -32,7 +32,7 @@ def miracl_reader(
     qrels = _of("qrels", split, paths)
     corpora: dict[str, list[tuple[int, str]]] = {}
     for path in paths:
-        if match := _CORPUS.fullmatch(path):
+        if match := _CORPUS.fullmatch(named(path)):
             corpora.setdefault(match["language"], []).append((int(match["number"]), path))
     files = {}
     for language in topics:
@@ -49,4 +49,4 @@ def miracl_reader(
 
 def _of(kind: str, split: str, paths: Sequence[str]) -> dict[str, str]:
     name = re.compile(rf".*{kind}\.miracl-v1\.0-([a-z]{{2,3}})-{re.escape(split)}\.tsv(\.gz)?")
-    return one_each((match[1], path) for path in paths if (match := name.fullmatch(path)))
+    return one_each((match[1], path) for path in paths if (match := name.fullmatch(named(path))))

@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import decoded, list_files, raw_lines
+from hbtrain.corpus.files import list_files, named, raw_lines
 from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide
+from hbtrain.corpus.readers.text_lines import text_lines
 from hbtrain.errors import DataError
 
 CODES = {
@@ -54,7 +55,7 @@ class MmarcoReader:
             DataError: a file is missing, or there are two of one kind and language.
         """
         paths = list_files(folder)
-        triples = [path for path in paths if _TRIPLES.fullmatch(path)]
+        triples = [path for path in paths if _TRIPLES.fullmatch(named(path))]
         if len(triples) != 1:
             raise DataError(
                 f"{folder} holds {'no' if not triples else len(triples)} triples.train.ids.small.tsv (plain or .gz); "
@@ -99,7 +100,7 @@ class MmarcoReader:
 def _of(paths: Sequence[str], folder: str, kind: str) -> dict[str, str]:
     found = []
     for path in paths:
-        match = _TEXTS.fullmatch(path.removeprefix(folder.rstrip("/") + "/"))
+        match = _TEXTS.fullmatch(named(path).removeprefix(named(folder).rstrip("/") + "/"))
         if match and match["kind"].startswith(kind):
             language = CODES.get(match["language"].lower(), match["language"])
             if LANGUAGE.fullmatch(language):
@@ -112,14 +113,5 @@ def _of(paths: Sequence[str], folder: str, kind: str) -> dict[str, str]:
 
 
 def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
-    for line, place in raw_lines(file):
-        try:
-            key, tab, text = decoded(line, place).partition("\t")
-        except DataError:
-            drops.bad(place, "not UTF-8")
-            continue
-        if not tab or not key.strip():
-            if line.strip():
-                drops.bad(place, "a row with too few columns", ": id, tab, text is expected")
-            continue
-        yield TextItem(side, language, key.strip(), text, place)
+    for key, text, place in text_lines(file, drops):
+        yield TextItem(side, language, key, text, place)

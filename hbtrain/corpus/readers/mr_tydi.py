@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hbtrain.corpus.files import is_remote, list_files
+from hbtrain.corpus.files import is_remote, list_files, named
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.judged import JudgedFiles, JudgedReader
 from hbtrain.errors import DataError
@@ -61,4 +61,4 @@ def mr_tydi_reader(
 
 def _of(name: str, paths: Sequence[str]) -> dict[str, str]:
     pattern = re.compile(rf".*mrtydi-v[\d.]+-({_LANGUAGES})/{name}(\.gz)?")
-    return one_each((CODES[match[1]], path) for path in paths if (match := pattern.fullmatch(path)))
+    return one_each((CODES[match[1]], path) for path in paths if (match := pattern.fullmatch(named(path))))

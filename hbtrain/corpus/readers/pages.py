@@ -42,14 +42,20 @@ class PagesReader(InlineReader):
                     continue
                 pairs = _pairs(line, place, drops)
                 for at, (question, answer) in enumerate(pairs):
-                    others = [pairs[(at + step) % len(pairs)][1] for step in range(1, len(pairs))]
-                    negatives = [text for text in dict.fromkeys(others) if text != answer][: self._page_negatives]
-                    yield (
-                        ParallelRow(
-                            "", {language: question}, {language: answer}, "", [{language: x} for x in negatives]
-                        ),
-                        place,
-                    )
+                    negatives = [{language: x} for x in _others(pairs, at, self._page_negatives)]
+                    yield ParallelRow("", {language: question}, {language: answer}, "", negatives), place
+
+
+def _others(pairs: Sequence[tuple[str, str]], at: int, limit: int) -> Sequence[str]:
+    """Up to `limit` answers that differ from each other and from that of pair `at`, of the pairs after it, around."""
+    found: dict[str, None] = {}
+    for step in range(1, len(pairs)):
+        if len(found) == limit:
+            break
+        answer = pairs[(at + step) % len(pairs)][1]
+        if answer != pairs[at][1]:
+            found[answer] = None
+    return list(found)
 
 
 def _pairs(line: bytes, place: Place, drops: Drops) -> Sequence[tuple[str, str]]:

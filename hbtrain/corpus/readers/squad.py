@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
+from hbtrain.corpus.drops import NOT_UNICODE, Drops
+from hbtrain.corpus.files import Place, is_unicode
 from hbtrain.corpus.json_stream import array_elements
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem
 from hbtrain.corpus.readers.sentences import sentence_starts
@@ -76,7 +76,15 @@ class SquadReader:
                 if not good:
                     drops.bad(place, "a paragraph without context and qas")
                     continue
+                if not is_unicode(context):
+                    drops.bad(place, NOT_UNICODE, " (its context)")
+                    continue
                 starts = _starts(paragraph, context) if self._passage == "sentence" else []
+                if starts is None:
+                    drops.bad(
+                        place, "a paragraph whose sentence_breaks are not pairs of places in it, one after the other"
+                    )
+                    continue
                 for record in records:
                     found = self._question(record, context, starts, place, drops)
                     if found is not None:
@@ -86,13 +94,11 @@ class SquadReader:
         self, record: Any, context: str, starts: Sequence[int], place: Place, drops: Drops
     ) -> tuple[str, str, str] | None:
         """(id, question, passage) of a record; None if it is left out."""
-        if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
-            drops.bad(place, _BAD, ": no id")
+        bad = _problem(record)
+        if bad is not None:
+            drops.bad(place, *bad)
             return None
-        key, text, answers = str(record["id"]), record.get("question"), record.get("answers")
-        if not isinstance(text, str) or not text.strip():
-            drops.bad(place, "an empty text", f" (question {key})")
-            return None
+        key, text, answers = str(record["id"]), record["question"], record.get("answers")
         if record.get("is_impossible") is True or answers == []:
             return None
         if self._passage == "paragraph":
@@ -103,12 +109,32 @@ class SquadReader:
             return None
         at = bisect.bisect_right(starts, start) - 1
         end = starts[at + 1] if at + 1 < len(starts) else len(context)
-        return key, text, context[starts[at] : end].strip()
+        sentence = context[starts[at] : end].strip()
+        if not sentence:
+            drops.bad(place, "an empty text", f" (the sentence in which the answer of question {key} begins)")
+            return None
+        return key, text, sentence
 
 
-def _starts(paragraph: Mapping[str, Any], context: str) -> list[int]:
-    """Where the sentences of a paragraph begin: LAReQA's breaks, or those found by their ends."""
+def _problem(record: Any) -> tuple[str, str] | None:
+    """What keeps a record from being a question: reason and detail."""
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
+        return _BAD, ": no id"
+    key, text = str(record["id"]), record.get("question")
+    if not is_unicode(key) or (isinstance(text, str) and not is_unicode(text)):
+        return NOT_UNICODE, f" (question {key!r})"
+    if not isinstance(text, str) or not text.strip():
+        return "an empty text", f" (question {key})"
+    return None
+
+
+def _starts(paragraph: Mapping[str, Any], context: str) -> list[int] | None:
+    """Where the sentences of a paragraph begin: LAReQA's breaks, or those found by their ends; None: bad breaks."""
     breaks = paragraph.get("sentence_breaks")
-    if isinstance(breaks, list) and breaks and all(isinstance(b, list) and len(b) == 2 for b in breaks):
-        return [0, *(int(b[0]) for b in breaks[1:])]
-    return sentence_starts(context)
+    if not breaks:
+        return sentence_starts(context)
+    if not isinstance(breaks, list) or not all(isinstance(b, list) and len(b) == 2 for b in breaks):
+        return None
+    starts = [0, *(b[0] for b in breaks[1:])]
+    numbers = all(type(start) is int for start in starts)
+    return starts if numbers and starts == sorted(starts) and starts[-1] <= len(context) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,4 +122,4 @@ def _check_known(unknown: list[str], what: str, who: str, where: str) -> None:
 
 
 def _is_number(text: str) -> bool:
-    return text.lstrip("-").isdigit()
+    return re.fullmatch(r"-?[0-9]+", text) is not None
