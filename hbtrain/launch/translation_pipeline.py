@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbtrain.connection import ray_connection
-from hbtrain.errors import ConfigError, HbtrainError, StorageError, TranslationError
+from hbtrain.errors import ConfigError, HbtrainError, ModelError, StorageError, TranslationError
 from hbtrain.launch.lifeline import loss_in_words, outliving
 from hbtrain.modeling.translation_model import TranslationModel
 from hbtrain.modeling.translator import Generation, Output, Translator
@@ -23,6 +23,9 @@ from hbtrain.translation.texts import Texts
 
 RETRIES = 3
 """Times that a block is given again whose actor died; one that dies more often dies of its block."""
+
+ERRORS: dict[str, type[HbtrainError]] = {kind.__name__: kind for kind in (ModelError, StorageError)}
+"""What an actor finds wrong that the user can mend."""
 
 Row = dict[str, Any]
 
@@ -82,11 +85,15 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
         ConfigError: the cluster has too little for the actors, or does not answer.
         TranslationError: translating stopped.
     """
+    # Ray's core calls it an error that actors of Ray Data have arguments.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = pool.address or os.environ.get("RAY_ADDRESS") or "local"
     with outliving(address) as patience_s, ray_connection(address, "--address"), loss_in_words(address, patience_s):
         actors, gpus = _actors(pool)
         with _errors_in_words():
             for row in _rows(work, pool.cpus_per_actor, texts, todo, actors, gpus):
+                if row["error"]:
+                    raise ERRORS[row["error"]](row["results"])
                 block = Block(row["language"], row["number"], row["start"], row["stop"])
                 yield block, load(row["results"])
 
@@ -96,7 +103,7 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
     from ray.data import ActorPoolStrategy, DataContext
     from ray.util.annotations import RayDeprecationWarning
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
@@ -129,12 +136,21 @@ class _Translate:
         self._identifier: Identifier | None = None
 
     def __call__(self, row: Row) -> Row:
-        """A block with its results, as JSON lines: Arrow keeps any text, and no column of it is empty at times."""
+        """A block with its results, as JSON lines: Arrow keeps any text, and no column of it is empty at times.
+
+        What the user can mend comes back as a value, an error's name and words: Ray Data would print its traceback.
+        """
+        try:
+            return row | {"error": "", "results": self._results(row)}
+        except tuple(ERRORS.values()) as error:
+            return row | {"error": type(error).__name__, "results": str(error)}
+
+    def _results(self, row: Row) -> str:
         texts = self._read(Block(row["language"], row["number"], row["start"], row["stop"]))
         translator = self._loaded()
         outputs = translator.translate(texts, row["language"])
         results = [self._result(text, output, row["language"]) for text, output in zip(texts, outputs, strict=True)]
-        return row | {"results": dump(results)}
+        return dump(results)
 
     def _loaded(self) -> Translator:
         work = self._work
@@ -186,25 +202,9 @@ def _errors_in_words() -> Iterator[None]:
 
     try:
         yield
-    except HbtrainError:
-        raise
     except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
-        known = _known(error)
-        if known is not None:
-            raise known from None
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
         raise TranslationError(
             f"translating stopped: {reason}; where memory is short, lower --batch-tokens or --actors (the first under "
             "another --output); the same command goes on from the blocks that are finished"
         ) from error
-
-
-def _known(error: BaseException | None) -> HbtrainError | None:
-    """The error of hbtrain that an error of Ray stands for, if it does."""
-    while error is not None:
-        cause = getattr(error, "cause", None)
-        for candidate in (error, cause):
-            if isinstance(candidate, HbtrainError):
-                return candidate
-        error = cause if isinstance(cause, BaseException) else error.__cause__
-    return None

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.errors import TranslationError
 from hbtrain.launch import translate as module
-from hbtrain.launch.translation_pipeline import _known
 from tests.unit.tiny_translators import save_marian, save_nllb
 from tests.unit.translation_samples import Book, read_lines
 
@@ -357,15 +355,3 @@ def test_bad_options_are_one_line(translate, option, value, message):
 def test_a_marian_model_of_another_pair_is_refused(translate, tmp_path):
     code, _, err = translate("--model", str(save_marian(tmp_path / "marian", target_lang="fr")), to=["de"])
     assert (code, "translates to fr, not to de" in err) == (2, True)
-
-
-def test_an_error_of_ours_is_found_inside_rays():
-    import ray
-
-    inner = TranslationError("no room")
-    outer = ray.exceptions.RayTaskError("f", "trace", inner)
-    assert _known(outer) is inner
-    wrapped = RuntimeError("x")
-    wrapped.__cause__ = outer
-    assert _known(wrapped) is inner
-    assert _known(RuntimeError("y")) is None

@@ -67,3 +67,14 @@ def test_a_block_of_texts_that_are_all_too_long_survives_arrow(actor):
 def test_weights_that_know_no_end_leave_all_unfinished(actor):
     make, (block, _) = actor
     assert [result.finished for result in load(make()(vars(block))["results"])] == [False, False]
+
+
+def test_what_the_user_can_mend_comes_back_as_a_value(actor, tmp_path):
+    make, (block, _) = actor
+    own = make()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no weights")
+    row = through_arrow(own(through_arrow(vars(block))))
+    assert row["error"] == "ModelError"
+    assert row["results"].startswith(f"--model {tmp_path / 'model'} cannot be loaded: ")
+    (tmp_path / "text.arrow").unlink()
+    assert through_arrow(make()(vars(block)))["error"] == "StorageError"
