@@ -11,7 +11,9 @@ from hbtrain.translation.identifier import Identifier
 from hbtrain.translation.languages import LANGUAGES
 from hbtrain.translation.scores import score
 
-ANYTHING = Limits(copied=1, shortest=0, longest=1e9, script=0, language=0, repeated=1, looped=10**9, squeezed=1e9)
+ANYTHING = Limits(
+    copied=1.0, shortest=0.0, longest=1e9, script=0.0, language=0.0, repeated=1.0, looped=10**9, squeezed=1e9
+)
 """All gates open, but for translations that are empty."""
 
 
