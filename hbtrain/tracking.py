@@ -115,7 +115,7 @@ class Tracker:
                 if "USER" in os.environ:
                     tags["mlflow.user"] = os.environ["USER"]
                 run_id = _patiently(self._client.create_run, experiment, tags=tags).info.run_id
-                given = to_flat(config) if parameters is None else parameters
+                given = _parameters(config) if parameters is None else parameters
                 params = [Param(key, _shown(value)) for key, value in given.items()]
                 for start in range(0, len(params), PARAMETERS_AT_ONCE):
                     at_once = params[start : start + PARAMETERS_AT_ONCE]
@@ -276,6 +276,11 @@ def first_line(error: Exception | None) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"{lines[0]}: pip install 'hbtrain[{EXTRAS[error.name]}]'"
     return lines[0] if lines else "no reason given"
+
+
+def _parameters(config: Config) -> dict[str, Any]:
+    """All keys but the run's name, which MLflow has, and which would be an axis of its own in parallel coordinates."""
+    return {key: value for key, value in to_flat(config).items() if key != "tracking.run_name"}
 
 
 def _shown(value: object) -> str:
