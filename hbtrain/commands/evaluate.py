@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from hbtrain.commands.evaluate_index import EXACT, Index
 from hbtrain.commands.models import quiet, trusts
 from hbtrain.commands.outputs import output_place, written
 from hbtrain.errors import ConfigError
-from hbtrain.storage import RemotePath, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.collection import SearchOptions
     from hbtrain.storage import Place
 
 
@@ -35,12 +34,7 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
-    index: str | None = None,
-    index_parameters: str = "",
-    depth: int = 100,
-    actors: int = 0,
-    half_precision: bool = False,
-    embeddings: str | None = None,
+    searched: Index = EXACT,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -72,19 +66,6 @@ def evaluate(
         Put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
-    index
-        Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over embeddings
-        kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
-    index_parameters
-        Of the search, such as nprobe=16 or efSearch=64.
-    depth
-        Candidates of a query that the index finds.
-    actors
-        Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
-    half_precision
-        Keep the embeddings on disk in half precision.
-    embeddings
-        An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
@@ -100,9 +81,7 @@ def evaluate(
         raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
     names = _with_data(benchmark, data)
     _check_candidates(names, candidates)
-    if depth < 1:
-        raise ConfigError(f"--depth {depth}: must be 1 or more")
-    options = _options(index, index_parameters, actors, half_precision, batch_size, embeddings)
+    options = searched.search(batch_size)
     to = output_place(output)
     here = find_backbone(model).name
     benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
@@ -114,7 +93,7 @@ def evaluate(
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(here))
-    ranker = rankers(index, options, depth, run_depth)
+    ranker = rankers(searched.index, options, searched.depth, run_depth)
     with written(to) as folder:
         runs = RunWriter(folder / "runs", model, run_depth) if run_depth else None
         evaluations = [
@@ -122,34 +101,6 @@ def evaluate(
         ]
         save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, to)
-
-
-def _options(
-    index: str | None, parameters: str, actors: int, half_precision: bool, batch_size: int, embeddings: str | None
-) -> SearchOptions:
-    if index is None and parameters:
-        raise ConfigError(f"--index-parameters {parameters}: they are of an index; add --index, IVF4096,Flat for one")
-    if index is None and half_precision and not actors:
-        raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
-    if embeddings is not None and index is None and not actors:
-        raise ConfigError(
-            f"--embeddings {embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
-        )
-    from hbtrain.retrieval.collection import SearchOptions
-    from hbtrain.retrieval.encoding import Batching
-
-    mirror = None
-    if embeddings is not None:
-        mirror = RemotePath.parse(embeddings)
-        check_writable(mirror, "--embeddings")
-
-    return SearchOptions(
-        parameters=parameters,
-        actors=actors,
-        dtype="float16" if half_precision else "float32",
-        batching=Batching(batch_size=batch_size),
-        mirror=mirror,
-    )
 
 
 def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:
