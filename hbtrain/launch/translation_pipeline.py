@@ -90,12 +90,16 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
     address = pool.address or os.environ.get("RAY_ADDRESS") or "local"
     with outliving(address) as patience_s, ray_connection(address, "--address"), loss_in_words(address, patience_s):
         actors, gpus = _actors(pool)
+        failure: HbtrainError | None = None
         with _errors_in_words():
             for row in _rows(work, pool.cpus_per_actor, texts, todo, actors, gpus):
                 if row["error"]:
-                    raise ERRORS[row["error"]](row["results"])
+                    failure = failure or ERRORS[row["error"]](row["results"])
+                    continue  # what others have finished is kept, and no actor is killed at its work
                 block = Block(row["language"], row["number"], row["start"], row["stop"])
                 yield block, load(row["results"])
+        if failure is not None:
+            raise failure
 
 
 def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: int, gpus: float) -> Iterator[Row]:
@@ -134,16 +138,20 @@ class _Translate:
         self._texts = texts
         self._translator: Translator | None = None
         self._identifier: Identifier | None = None
+        self._failure: Row | None = None
 
     def __call__(self, row: Row) -> Row:
         """A block with its results, as JSON lines: Arrow keeps any text, and no column of it is empty at times.
 
-        What the user can mend comes back as a value, an error's name and words: Ray Data would print its traceback.
+        What the user can mend comes back as a value, an error's name and words: Ray Data would print its traceback. An
+        actor that has found something wrong gives all other blocks back at once.
         """
-        try:
-            return row | {"error": "", "results": self._results(row)}
-        except tuple(ERRORS.values()) as error:
-            return row | {"error": type(error).__name__, "results": str(error)}
+        if self._failure is None:
+            try:
+                return row | {"error": "", "results": self._results(row)}
+            except tuple(ERRORS.values()) as error:
+                self._failure = {"error": type(error).__name__, "results": str(error)}
+        return row | self._failure
 
     def _results(self, row: Row) -> str:
         texts = self._read(Block(row["language"], row["number"], row["start"], row["stop"]))

@@ -76,5 +76,6 @@ def test_what_the_user_can_mend_comes_back_as_a_value(actor, tmp_path):
     row = through_arrow(own(through_arrow(vars(block))))
     assert row["error"] == "ModelError"
     assert row["results"].startswith(f"--model {tmp_path / 'model'} cannot be loaded: ")
+    assert own(vars(block)) == row, "and so all other blocks"
     (tmp_path / "text.arrow").unlink()
     assert through_arrow(make()(vars(block)))["error"] == "StorageError"
