@@ -15,7 +15,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/hbtrain train quickstart
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
