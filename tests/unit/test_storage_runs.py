@@ -12,6 +12,7 @@ from hbtrain.errors import ConfigError, StorageError
 from hbtrain.evaluation.benchmark import load_benchmarks
 from hbtrain.launch.kept import with_last_checkpoint
 from hbtrain.launch.run_folder import RunFolder
+from hbtrain.launch.segments import measured_by
 from hbtrain.modeling.backbone import find_backbone
 from hbtrain.storage import RemotePath, place, push, remote
 from hbtrain.tracking import Tracker, TrackingError, tracking_uri
@@ -227,7 +228,7 @@ def test_a_sweep_in_a_bucket(bucket, cache, tmp_path, monkeypatch):
             run = RunFolder.open(trial.config)
             write_results(tmp_path / trial.label, rows_of(0.1, name="demo"))
             push(tmp_path / trial.label, run.results)
-            run.remember(finished=True)
+            run.remember(finished=True, measured=measured_by(trial.config))
         return {}
 
     monkeypatch.chdir(tmp_path)
