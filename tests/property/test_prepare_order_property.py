@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.corpus.conflicts import cluster_order, clusters
-from hbtrain.corpus.preparation import numbers
+from hbtrain.corpus.preparation import number_array, numbers, sorting
 from hbtrain.corpus.preparation.components import Components
 from hbtrain.corpus.preparation.keys import KeyIndex
+from hbtrain.corpus.preparation.number_array import NumberArray
 from hbtrain.corpus.preparation.order import write_order
 from tests.prepared_samples import scratch
 
@@ -20,10 +21,12 @@ SMALL = st.integers(0, 9)
 
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
-    before = numbers.BLOCK
-    numbers.BLOCK = 4
-    yield
-    numbers.BLOCK = before
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (numbers, sorting):
+            patch.setattr(module, "BLOCK", 4)
+        patch.setattr(sorting, "MOST_BUCKETS", 3)
+        patch.setattr(number_array, "WINDOW", 3)
+        yield
 
 
 def in_blocks(*arrays, size=3):
@@ -36,13 +39,47 @@ def test_sorted_blocks_are_a_stable_sort_and_keep_keys_together(keys, bound):
     keys = np.array(keys, np.int64)
     values = np.arange(len(keys))
     with scratch() as name:
-        found = list(numbers.sorted_blocks(in_blocks(keys, values), len(keys), bound, Path(name) / "sorting"))
+        found = list(sorting.sorted_blocks(in_blocks(keys, values), len(keys), bound, Path(name) / "sorting"))
         assert not list(Path(name).iterdir())
     order = np.argsort(keys, kind="stable")
     assert [int(x) for _, block in found for x in block] == order.tolist()
     assert [int(x) for block, _ in found for x in block] == keys[order].tolist()
     blocks_of = [set(block.tolist()) for block, _ in found]
     assert sum(map(len, blocks_of)) == len(set(keys.tolist()))
+
+
+@given(st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 10**6), max_size=60))
+@LAW
+def test_what_is_sorted_does_not_grow_with_its_length(keys):
+    """Files that got much are dealt out again, so that a block is large only where keys are equal."""
+    keys = np.array(keys, np.int64)
+    with scratch() as name:
+        pairs = in_blocks(keys, np.arange(len(keys)))
+        found = list(sorting.sorted_blocks(pairs, len(keys), 2**63, Path(name) / "sorting"))
+    assert sum(len(block) for block, _ in found) == len(keys)
+    for block, _ in found:
+        assert len(block) <= 2 * sorting.BLOCK or len(set(block.tolist())) == 1
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=20), st.data())
+@LAW
+def test_arrayare_read_and_written_at_any_place(content, data):
+    at = np.array(data.draw(st.lists(st.integers(0, len(content) - 1), max_size=30)), np.int64)
+    new = np.arange(len(at)) + 100
+    expected = np.array(content, np.int64)
+    with scratch() as name:
+        array = NumberArray.filled(Path(name) / "numbers", len(content), 0)
+        array.put(np.arange(len(content)), expected)
+        assert array.get(at).tolist() == expected[at].tolist()
+        for place, number in zip(at.tolist(), new.tolist(), strict=True):
+            expected[place] = number
+        array.put(at, new)
+        np.add.at(expected, at, 1)
+        array.count_up(at)
+        assert [x for block in array.blocks() for x in block.tolist()] == expected.tolist()
+        array.put(at, -1)
+        expected[at] = -1
+        assert array.get(np.arange(len(content))).tolist() == expected.tolist()
 
 
 @given(

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.preparation.numbers import NumberWriter, mapped, places
+from hbtrain.corpus.preparation.number_array import NumberArray
+from hbtrain.corpus.preparation.numbers import NumberWriter, places
 
 
 class Components:
@@ -16,7 +17,7 @@ class Components:
 
     def __init__(self, path: Path, nodes: int) -> None:
         """`path`: a file for the numbers; it is made."""
-        self._path = path
+        self._parent = NumberArray(path)
         self.nodes = nodes
         self.linked = False
         writer = NumberWriter(path)
@@ -26,8 +27,7 @@ class Components:
 
     def link(self, a: Int64s, b: Int64s) -> None:
         """Link node a[i] with node b[i], for all i (int64 [n], int64 [n])."""
-        parent = mapped(self._path, "r+")
-        left, right = _roots(parent, a), _roots(parent, b)
+        left, right = self.of(a), self.of(b)
         apart = left != right
         if not apart.any():
             return
@@ -41,7 +41,7 @@ class Components:
         parts, label = connected_components(graph, directed=False)
         smallest = np.full(parts, np.iinfo(np.int64).max)
         np.minimum.at(smallest, label, nodes)
-        parent[nodes] = smallest[label]  # never upwards, so that no circle arises
+        self._parent.put(nodes, smallest[label])  # never upwards, so that no circle arises
 
     def link_equal(self, sorted_pairs: Iterable[tuple[Int64s, Int64s]]) -> None:
         """Link nodes that have one key: (keys, nodes) as `sorted_blocks` gives them."""
@@ -52,20 +52,16 @@ class Components:
 
     def of(self, nodes: Int64s) -> Int64s:
         """int64 [n]: the smallest node of each one's component."""
-        return _roots(mapped(self._path, "r+"), nodes)
+        roots = self._parent.get(nodes)
+        while True:
+            above = self._parent.get(roots)
+            if np.array_equal(above, roots):
+                break
+            roots = above
+        self._parent.put(nodes, roots)  # shorter ways for those who ask next
+        return roots
 
     def blocks(self) -> Iterator[Int64s]:
         """The same of all nodes, in blocks."""
         for part in places(self.nodes):
             yield self.of(np.arange(part.start, part.stop, dtype=np.int64))
-
-
-def _roots(parent: Int64s, nodes: Int64s) -> Int64s:
-    roots = np.asarray(parent[nodes], np.int64)
-    while True:
-        above = np.asarray(parent[roots], np.int64)
-        if np.array_equal(above, roots):
-            break
-        roots = above
-    parent[nodes] = roots  # shorter ways for those who ask next
-    return roots

@@ -14,7 +14,8 @@ from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.preparation.components import Components
 from hbtrain.corpus.preparation.keys import KEYS
 from hbtrain.corpus.preparation.numbering import Numbering
-from hbtrain.corpus.preparation.numbers import blocks, count, sorted_blocks
+from hbtrain.corpus.preparation.numbers import blocks, count
+from hbtrain.corpus.preparation.sorting import sorted_blocks
 
 
 def identities(numbering: Numbering, numbers: Path, ids: Path, folder: Path) -> Components | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count, sorted_blocks
+from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count
+from hbtrain.corpus.preparation.sorting import sorted_blocks
 
 KEYS = 2**63
 """Digests are below this."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,16 +12,9 @@ import numpy as np
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.preparation.components import Components
 from hbtrain.corpus.preparation.keys import KeyIndex
-from hbtrain.corpus.preparation.numbers import (
-    NumberWriter,
-    blocks,
-    count,
-    filled,
-    mapped,
-    numbered,
-    places,
-    sorted_blocks,
-)
+from hbtrain.corpus.preparation.number_array import NumberArray
+from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count, numbered
+from hbtrain.corpus.preparation.sorting import sorted_blocks
 from hbtrain.corpus.preparation.tables import Table
 
 
@@ -80,33 +74,31 @@ class Numbering:
 
     def patterns(self) -> PatternFile | None:
         """Which tables have each number; None: all have all."""
-        return PatternFile(self, self._folder / "patterns", len(self._tables)) if self._partial() else None
+        return PatternFile(self, self._folder / "patterns", len(self._tables)) if self._partial else None
 
     def find_complete(self, keys: Int64s) -> Int64s:
         """int64 [n]: the number of each key's digest, -1 where some table lacks it."""
         numbers = self.index.find(keys)
-        for code in self._partial():
-            rows = mapped(self._folder / f"rows.{code}")
+        for code in self._partial:
+            rows = NumberArray(self._folder / f"rows.{code}")
             known = numbers >= 0
-            numbers[known] = np.where(rows[numbers[known]] >= 0, numbers[known], -1)
+            numbers[known] = np.where(rows.get(numbers[known]) >= 0, numbers[known], -1)
         return numbers
 
     def incomplete(self) -> Incomplete | None:
         """What some tables lack; None: all have all."""
-        partial = self._partial()
-        if not partial:
+        if not self._partial:
             return None
-        lacking, first = 0, None
-        for part in places(len(self)):
-            absent = np.zeros(part.stop - part.start, bool)
-            for code in partial:
-                absent |= mapped(self._folder / f"rows.{code}")[part] < 0
-            lacking += int(absent.sum())
+        lacking, done, first = 0, 0, None
+        for rows in zip(*(blocks(self._folder / f"rows.{code}") for code in self._partial), strict=True):
+            absent = np.any([block < 0 for block in rows], axis=0)
             if first is None and absent.any():
-                first = part.start + int(np.argmax(absent))
+                first = done + int(np.argmax(absent))
+            lacking += int(absent.sum())
+            done += len(absent)
         assert first is not None
-        rows = [first if (path := self.rows(x)) is None else int(mapped(path)[first]) for x in range(len(self._tables))]
-        lacks, has = (next(x for x, row in enumerate(rows) if (row < 0) is absent) for absent in (True, False))
+        lacked = [self._is_lacked(code, first) for code in range(len(self._tables))]
+        lacks, has = lacked.index(True), lacked.index(False)
         numbers = self._folder / f"numbers.{has}"
         item = (
             next(int(i[n == first][0]) for n, i in numbered(numbers) if (n == first).any())
@@ -129,9 +121,14 @@ class Numbering:
                 )
         return components
 
+    @cached_property
     def _partial(self) -> list[int]:
         """The tables that lack some numbers."""
         return [x for x, table in enumerate(self._tables) if self.rows(x) is not None and self._lacks(x, table)]
+
+    def _is_lacked(self, code: int, number: int) -> bool:
+        rows = self.rows(code)
+        return rows is not None and int(NumberArray(rows).get(np.array([number]))[0]) < 0
 
     def _lacks(self, code: int, table: Table) -> bool:
         if not table.shares_texts:
@@ -143,17 +140,18 @@ class PatternFile:
     """For each number, the tables that have it, as bits."""
 
     def __init__(self, numbering: Numbering, path: Path, tables: int) -> None:
-        self._path = path
-        bits = filled(path, len(numbering), 0)
-        for code in range(tables):
-            rows = numbering.rows(code)
-            for part in places(len(numbering)):
-                there = np.ones(part.stop - part.start, bool) if rows is None else mapped(rows)[part] >= 0
-                bits[part] |= there.astype(np.int64) << code
+        files = {code: rows for code in range(tables) if (rows := numbering.rows(code)) is not None}
+        always = (1 << tables) - 1 - sum(1 << code for code in files)
+        writer = NumberWriter(path)
+        for parts in zip(*map(blocks, files.values()), strict=True):
+            there = [(rows >= 0).astype(np.int64) << code for code, rows in zip(files, parts, strict=True)]
+            writer.extend(always | np.bitwise_or.reduce(there))
+        writer.close()
+        self._bits = NumberArray(path)
 
     def of(self, numbers: Int64s) -> Int64s:
         """int64 [n]: the bits of each number."""
-        return np.asarray(mapped(self._path)[numbers], np.int64)
+        return self._bits.get(numbers)
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -186,10 +184,10 @@ def _extend(index: KeyIndex, length: int, table: Table, folder: Path, code: int)
 
 
 def _scatter(table: Table, numbers: Path | None, length: int, path: Path) -> None:
-    rows = filled(path, length, -1)
-    for _, items in numbered(table.keys):
-        at = items if numbers is None else np.asarray(mapped(numbers)[items], np.int64)
-        rows[at] = table.rows_of(items)
+    rows = NumberArray.filled(path, length, -1)
+    at = (items for _, items in numbered(table.keys)) if numbers is None else blocks(numbers)
+    for numbers_here, rows_here in zip(at, table.rows(), strict=True):
+        rows.put(numbers_here, rows_here)
 
 
 def _present(rows: Path) -> Iterator[tuple[Int64s, Int64s]]:

@@ -1,6 +1,6 @@
 """The order that keeps conflicting rows apart, as `hbtrain.corpus.conflicts` lays it out, for any number of rows.
 
-Kept on disk, mapped: some numbers for each query and passage. Rows only pass through.
+Kept on disk: some numbers for each query and passage. Rows only pass through.
 
 Shapes: R rows, Q queries, P passages.
 """
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hbtrain.corpus.conflicts import Int64s, SizeClass
 from hbtrain.corpus.preparation.components import Components
-from hbtrain.corpus.preparation.numbers import filled, places, save_npy, sorted_blocks
+from hbtrain.corpus.preparation.number_array import NumberArray
+from hbtrain.corpus.preparation.numbers import NumberWriter, save_npy
+from hbtrain.corpus.preparation.sorting import sorted_blocks
 
 RowBlocks = Callable[[], Iterator[tuple[Int64s, Int64s]]]
 """(query ids, passage ids) of all rows, in blocks; in [0, Q) and [0, P)."""
@@ -43,12 +44,12 @@ def write_order(
     for query, passage in rows():
         components.link(query, queries + passage)
     # The smallest node of a component is a query, since queries come first.
-    size = filled(folder / "sizes", queries, 0)
+    size = NumberArray.filled(folder / "sizes", queries, 0)
     for query, _ in rows():
-        np.add.at(size, components.of(query), 1)
+        size.count_up(components.of(query))
     found: Counter[int] = Counter()
-    for part in places(queries):
-        sizes, counts = np.unique(size[part], return_counts=True)
+    for block in size.blocks():
+        sizes, counts = np.unique(block, return_counts=True)
         found.update(dict(zip(sizes.tolist(), counts.tolist(), strict=True)))
     found.pop(0, None)
     if set(found) == {1}:
@@ -63,7 +64,7 @@ def write_order(
     def keyed() -> Iterator[tuple[Int64s, Int64s]]:
         done = 0
         for query, passage in rows():
-            yield np.asarray(first_of_passage[passage], np.int64), np.arange(done, done + len(query), dtype=np.int64)
+            yield first_of_passage.get(passage), np.arange(done, done + len(query), dtype=np.int64)
             done += len(query)
 
     ordered = sorted_blocks(keyed(), length, length, folder / "sorting")
@@ -71,36 +72,41 @@ def write_order(
     return tuple(classes)
 
 
-def _cluster_starts(size: Int64s, classes: list[SizeClass], folder: Path) -> Any:
+def _cluster_starts(size: NumberArray, classes: list[SizeClass], folder: Path) -> NumberArray:
     """int64 [Q]: the place in the order at which the cluster of each smallest query begins."""
-    starts = filled(folder / "starts", len(size), 0)
+    path = folder / "starts"
+    writer = NumberWriter(path)
     free = {one.size: one.start for one in classes}
-    for part in places(len(size)):
-        for one in np.unique(size[part]).tolist():
-            if one:
-                at = part.start + np.flatnonzero(size[part] == one)
-                starts[at] = free[one] + one * np.arange(len(at))
-                free[one] += one * len(at)
-    return starts
+    for sizes in size.blocks():
+        starts = np.zeros(len(sizes), np.int64)
+        for one in np.unique(sizes[sizes > 0]).tolist():
+            at = np.flatnonzero(sizes == one)
+            starts[at] = free[one] + one * np.arange(len(at))
+            free[one] += one * len(at)
+        writer.extend(starts)
+    writer.close()
+    return NumberArray(path)
 
 
 def _passage_starts(
-    rows: RowBlocks, components: Components, first: Int64s, shape: tuple[int, int, int], folder: Path
-) -> Any:
+    rows: RowBlocks, components: Components, first: NumberArray, shape: tuple[int, int, int], folder: Path
+) -> NumberArray:
     """int64 [P]: the place at which each passage's rows begin; in a cluster, passages stand in the order of ids."""
     length, queries, passages = shape
-    rows_of = filled(folder / "rows", passages, 0)
+    rows_of = NumberArray.filled(folder / "rows", passages, 0)
     for _, passage in rows():
-        np.add.at(rows_of, passage, 1)
+        rows_of.count_up(passage)
 
     def keyed() -> Iterator[tuple[Int64s, Int64s]]:
-        for part in places(passages):
-            used = part.start + np.flatnonzero(rows_of[part])
-            yield np.asarray(first[components.of(queries + used)], np.int64), used
+        done = 0
+        for many in rows_of.blocks():
+            used = done + np.flatnonzero(many)
+            yield first.get(components.of(queries + used)), used
+            done += len(many)
 
-    starts, done = filled(folder / "passage_starts", passages, 0), 0
+    starts, done = NumberArray.filled(folder / "passage_starts", passages, 0), 0
     for _, used in sorted_blocks(keyed(), passages, length, folder / "passages"):
-        many = np.asarray(rows_of[used], np.int64)
-        starts[used] = done + np.cumsum(many) - many
+        many = rows_of.get(used)
+        starts.put(used, done + np.cumsum(many) - many)
         done += int(many.sum())
     return starts

@@ -19,15 +19,9 @@ from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.files import Place
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.corpus.preparation.keys import KEYS
-from hbtrain.corpus.preparation.numbers import (
-    NumberWriter,
-    blocks,
-    count,
-    filled,
-    mapped,
-    numbered,
-    sorted_blocks,
-)
+from hbtrain.corpus.preparation.number_array import NumberArray
+from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count, numbered
+from hbtrain.corpus.preparation.sorting import sorted_blocks
 from hbtrain.corpus.readers.items import TextItem
 
 COLUMN = "text"
@@ -92,13 +86,13 @@ class Table:
             return len(self)
         return sum(int((np.diff(block, prepend=before) != 0).sum()) for block, before in self._text_blocks())
 
-    def rows_of(self, items: Int64s) -> Int64s:
-        """int64 [n]: the column's row of each item (int64 [n])."""
-        return np.asarray(mapped(self._texts)[items], np.int64) if self.shares_texts else items
+    def rows(self) -> Iterator[Int64s]:
+        """The column's row of each item, in blocks."""
+        return blocks(self._texts) if self.shares_texts else (items for _, items in numbered(self.keys))
 
     def place(self, item: int) -> Place:
         """Where an item stands in the source."""
-        line = int(mapped(self._folder / "lines")[item])
+        line = int(NumberArray(self._folder / "lines").get(np.array([item]))[0])
         file, unit = self._files[line >> FILE_SHIFT]
         return Place(file, line & (1 << FILE_SHIFT) - 1, unit)
 
@@ -118,15 +112,15 @@ class Table:
             again = np.diff(keys, prepend=-1) == 0
             if not again.any():
                 continue
-            kept = filled(kept_path, len(self), 1) if kept is None else kept
-            kept[items[again]] = 0
+            if kept is None:
+                kept = NumberArray.filled(kept_path, len(self), 1)
+            kept.put(items[again], 0)
             if told is not None:
                 first = np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))
                 for place in np.flatnonzero(again).tolist():
                     told(self.place(int(items[place])), self.place(int(items[first[place]])))
         if kept is None:
             return
-        del kept
         if not self.shares_texts:
             self._keep_texts(kept_path)
         for name in ("keys", "lines", "texts"):
