@@ -52,13 +52,11 @@ class Components:
 
     def of(self, nodes: Int64s) -> Int64s:
         """int64 [n]: the smallest node of each one's component."""
-        roots = self._parent.get(nodes)
-        while True:
-            above = self._parent.get(roots)
-            if np.array_equal(above, roots):
-                break
+        parents = roots = self._parent.get(nodes)
+        while not np.array_equal(above := self._parent.get(roots), roots):
             roots = above
-        self._parent.put(nodes, roots)  # shorter ways for those who ask next
+        if roots is not parents:
+            self._parent.put(nodes, roots)  # shorter ways for those who ask next
         return roots
 
     def blocks(self) -> Iterator[Int64s]:

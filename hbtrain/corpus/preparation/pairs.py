@@ -101,9 +101,11 @@ def _write_block(
     writers: dict[str, NumberWriter],
 ) -> None:
     query_keys = _digests([pair.query for pair in pairs])
-    query, passage = queries(query_keys), passages(_digests([pair.passage for pair in pairs]))
+    query = queries(query_keys)
+    # All at once, since each search goes through all keys.
+    both = passages(_digests([pair.passage for pair in pairs] + [key for pair in pairs for key in pair.negatives]))
+    passage, negatives = both[: len(pairs)], both[len(pairs) :]
     counts = np.array([len(pair.negatives) for pair in pairs], np.int64)
-    negatives = passages(_digests([key for pair in pairs for key in pair.negatives]))
     owner = np.repeat(np.arange(len(pairs)), counts)
     ids = _digests([pair.query if pair.query_id is None else pair.query_id for pair in pairs])
     other = np.zeros(len(pairs), bool) if query_of_id is None else query_of_id.find(ids) != query_keys
