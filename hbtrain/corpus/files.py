@@ -20,6 +20,9 @@ from hbtrain.storage import RemotePath
 
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
+GCS_LIMIT = "retry_limit_seconds"
+"""Option of a `gs://` URL."""
+GIVE_UP_S = 30
 CHANGED = ("ETag", "etag", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
 """What remote places call that which changes with a file's content, the surest first."""
 BUFFER_BYTES = 1 << 16
@@ -70,7 +73,7 @@ def open_plain(path: str | Path) -> Iterator[BinaryIO]:
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {path}: {_reason(error)}") from error
 
 
 @contextmanager
@@ -185,12 +188,8 @@ def list_files(folder: str) -> list[str]:
     """
     try:
         if is_remote(folder):
-            filesystem, inside = remote(folder)
-            inside = inside.rstrip("/")
-            with _told(folder):
-                found = [str(x)[len(inside) :] for x in filesystem.find(inside, maxdepth=DEPTH)]
             query = folder.removeprefix(named(folder))
-            paths = [f"{named(folder).rstrip('/')}{x}{query}" for x in found]
+            paths = [f"{named(folder).rstrip('/')}/{x}{query}" for x in _remote_names(folder)]
         else:
             root = Path(folder)
             deep = (path for level in range(DEPTH) for path in root.glob("*/" * level + "*"))
@@ -198,7 +197,7 @@ def list_files(folder: str) -> list[str]:
             if not root.is_dir():
                 raise DataError(f"{folder} is not a folder")
     except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {folder}: {_reason(error)}") from error
     if not paths:
         raise DataError(f"{folder} holds no files")
     return sorted(paths)
@@ -225,7 +224,7 @@ def file_state(path: str) -> dict[str, int | str | None]:
         stat = Path(path).stat()
         return {"bytes": stat.st_size, "changed": stat.st_mtime_ns}
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {path}: {_reason(error)}") from error
 
 
 def remote(url: str) -> tuple[Any, str]:
@@ -243,13 +242,37 @@ def remote(url: str) -> tuple[Any, str]:
             from fsspec.implementations.arrow import ArrowFSWrapper
             from pyarrow.fs import FileSystem
 
-            filesystem, inside = FileSystem.from_uri(url)
+            filesystem, inside = FileSystem.from_uri(_patient(url))
             return ArrowFSWrapper(filesystem), inside
         from fsspec.core import url_to_fs
 
         return cast(tuple[Any, str], url_to_fs(url))
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{url}: {scheme}:// cannot be read here: {error}") from error
+
+
+def _remote_names(folder: str) -> list[str]:
+    """The files of a folder and some levels below it, by their paths in it."""
+    filesystem, inside = remote(folder)
+    inside = inside.rstrip("/")
+    with _told(folder):
+        if named(folder).partition("://")[0] in ARROW_SCHEMES:
+            from pyarrow.fs import FileSelector, FileType
+
+            # In one go: what Google's storage lists level by level lacks folders that are nothing but part of a name.
+            listed = filesystem.fs.get_file_info(FileSelector(inside, recursive=True))
+            found = [info.path for info in listed if info.type == FileType.File]
+        else:
+            found = filesystem.find(inside, maxdepth=DEPTH)
+    names = [str(path)[len(inside) + 1 :] for path in found]
+    return [name for name in names if name.count("/") < DEPTH]
+
+
+def _patient(url: str) -> str:
+    """With a limit to how often Google's storage is asked again: its own is a quarter of an hour."""
+    if url.startswith("s3://") or GCS_LIMIT in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{GCS_LIMIT}={GIVE_UP_S}"
 
 
 @contextmanager
@@ -290,5 +313,9 @@ def _told(path: str | Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot read {path}: {reason}") from error
+        raise DataError(f"cannot read {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

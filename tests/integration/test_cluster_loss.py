@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hbtrain.config import load_config
+from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 from tests.integration.command import ROOT, Command
 from tests.integration.nodes import Node
 from tests.integration.test_sweep import mlflow_runs
@@ -12,7 +14,9 @@ from tests.integration.test_sweep import mlflow_runs
 pytestmark = pytest.mark.ray
 
 SWEEP = [
-    "alpha-grid", "--batching.alpha", "0", "1", "--seed", "5", "--training.steps", "10", "--resources.workers", "1",
+    "alpha-grid", "--batching.alpha", "0", "1", "--seed", "5", "--resources.workers", "1",
+    "--training.steps", "200", "--training.checkpoint_every", "20", "--training.log_every", "10",
+    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512",
     "--evaluation.before", "false", "--tracking.log_model", "false",
 ]  # fmt: skip
 QUICK = {"RAY_gcs_rpc_server_reconnect_timeout_s": "12"}
@@ -31,11 +35,21 @@ def sweep(folder, head, *arguments):
     return Command(folder, *SWEEP, *more, program=[ROOT / "tune" / "sweep.py"], RAY_ADDRESS=head.address, **QUICK)
 
 
+def has_checkpoint(folder, alpha):
+    """Whether the trial of `alpha` has one that is whole."""
+    return any(
+        is_complete(config.parent / "ray" / name)
+        for config in folder.glob("runs/alpha-grid-*/quickstart-*/config.yaml")
+        if load_config(config).batching.alpha == alpha
+        for name in checkpoints_in(config.parent / "ray")
+    )
+
+
 def last_line(output):
     return output.strip().splitlines()[-1]
 
 
-def test_finished_trials_outlive_the_cluster(folder):
+def test_what_was_trained_outlives_the_cluster(folder):
     first, second = folder / "1", folder / "2"
     first.mkdir()
     second.mkdir()
@@ -49,6 +63,7 @@ def test_finished_trials_outlive_the_cluster(folder):
         with sweep(folder, head) as command:
             command.wait_for("alpha=0 seed=5  finished")
             command.wait_for("alpha=1 seed=5  started")
+            command.wait_until(lambda _: has_checkpoint(folder, alpha=1), what="a checkpoint of the second trial")
             head.kill()
             assert command.finish() == 1, command.output
     assert last_line(command.output).startswith(f"error: the Ray cluster at {head.address} was lost: ")
@@ -62,10 +77,14 @@ def test_finished_trials_outlive_the_cluster(folder):
         assert command.finish() == 0, command.output
     assert "2 trials, 1 finished before" in command.output
     assert "alpha=0 seed=5  started" not in command.output
-    runs, _ = mlflow_runs(folder)
+    runs, client = mlflow_runs(folder)
     assert {name: run.info.status for name, run in runs.items()} == {
         sweep_folder.name: "FINISHED",
         "alpha=0 seed=5": "FINISHED",
         "alpha=1 seed=5": "FINISHED",
     }
     assert runs[sweep_folder.name].info.run_id == parent.info.run_id
+    losses = client.get_metric_history(runs["alpha=1 seed=5"].info.run_id, "train/loss")
+    steps = [loss.step for loss in losses]
+    assert set(steps) == set(range(10, 201, 10))
+    assert (steps.count(10), steps.count(20)) == (1, 1), "what lies before the checkpoint is not trained again"
