@@ -29,7 +29,7 @@ def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]
         KeyboardInterrupt: Ctrl-C, after the trials were stopped.
     """
     like = trials[0].config  # all ask for the same
-    quiet()
+    set_up_tune()
     with connected(like, say) as hardware:
         import ray
         from ray import tune
@@ -67,8 +67,10 @@ def say(text: str) -> None:
     Console().print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def quiet() -> None:
+def set_up_tune() -> None:
     """Leave the terminal to `Progress` and metrics to MLflow; what Ray Tune would say of a failure is in its folder."""
+    # What the cluster has is asked for once: of one that is gone, Ray's core would wait for minutes, uninterruptibly.
+    os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # A trial is a handful of small processes (driver, controller, mailbox), which a raylet finds worth a warning.

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 
 import grpc
@@ -42,6 +45,35 @@ def test_a_head_that_stops_answering_ends_the_wait(head):
     assert "the same command goes on" in str(error.value)
     assert error.value.exit_code == 1
     assert signal.getsignal(signal.SIGRTMIN) == before
+
+
+def test_an_interrupt_that_is_lost_is_repeated(head, monkeypatch):
+    monkeypatch.setattr(lifeline, "AGAIN_S", 0.1)
+    with pytest.raises(TrainingError), loss_in_words("there:6379", 0.1):
+        head.stop(None)
+        with suppress(KeyboardInterrupt):
+            wait_without_end()
+        wait_without_end()
+
+
+STUCK = """
+import signal, time
+from types import SimpleNamespace
+import ray
+from hbtrain.launch import lifeline
+ray.get_runtime_context = lambda: SimpleNamespace(gcs_address="127.0.0.1:1")
+lifeline.LOOK_EVERY_S, lifeline.AGAIN_S, lifeline.STUCK_S = 0.05, 0.1, 0.5
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})  # as in a call that does not look at signals
+with lifeline.loss_in_words("there:6379", 0.1):
+    time.sleep(10_000)
+"""
+
+
+def test_a_call_that_never_ends_does_not_keep_the_process():
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the Ray cluster at there:6379 was lost: its head at 127.0.0.1:1 has not")
+    assert done.stderr.count("\n") == 1
 
 
 def test_one_that_answers_does_not(head):

@@ -13,7 +13,7 @@ from hbtrain.launch.cluster import connected
 from hbtrain.launch.segments import finished_segment, last_segment
 from hbtrain.storage import Place
 from tune.findings.points import Finished
-from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, quiet, say
+from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, say, set_up_tune
 from tune.search.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
 from tune.search.driving import (
     FAILURE,
@@ -48,7 +48,7 @@ def search(space: Space, base: Config, folder: Place) -> SearchOutcome:
         TrainingError: the cluster went away.
         KeyboardInterrupt: Ctrl-C, after the trials were stopped.
     """
-    quiet()
+    set_up_tune()
     with connected(base, say) as hardware:
         side_by_side = at_once(base, hardware)
         base = at_address(base)
