@@ -12,7 +12,8 @@ import pytest
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.corpus.files import file_state, list_files, numbered_lines
+from hbtrain.corpus.files import numbered_lines
+from hbtrain.corpus.locations import file_state, list_files
 from hbtrain.errors import ConfigError, DataError
 from tests.unit.judged_samples import miracl
 from tests.unit.test_readers_ids import PASSAGES, mmarco

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hbtrain.corpus.files import file_state, list_files, numbered_lines
+from hbtrain.corpus.files import numbered_lines
+from hbtrain.corpus.locations import file_state, list_files
 from hbtrain.errors import DataError
 from tests.unit.judged_samples import json_lines, miracl
 from tests.unit.test_readers_ids import mmarco

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.files import file_state
+from hbtrain.corpus.locations import file_state
 from hbtrain.corpus.preparation.stages import Preparation
 from hbtrain.corpus.preparation.staging import clear_leftovers, staging_of, unwritable
 from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared

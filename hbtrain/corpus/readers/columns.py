@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place, decoded, is_remote, json_object, named, open_plain, raw_lines
+from hbtrain.corpus.files import Place, decoded, json_object, open_plain, raw_lines
+from hbtrain.corpus.locations import is_remote, named
 from hbtrain.corpus.readers.mapping import Columns, MappedReader, Record
 from hbtrain.errors import ConfigError, DataError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hbtrain.corpus.files import is_remote, list_files, named
 from hbtrain.corpus.jsonl import LANGUAGE
+from hbtrain.corpus.locations import is_remote, list_files, named
 from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hbtrain.corpus.files import list_files, named
+from hbtrain.corpus.locations import list_files, named
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.judged import JudgedFiles, JudgedReader
 from hbtrain.errors import DataError

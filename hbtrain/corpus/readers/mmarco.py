@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import list_files, named, raw_lines
+from hbtrain.corpus.files import raw_lines
 from hbtrain.corpus.jsonl import LANGUAGE
+from hbtrain.corpus.locations import list_files, named
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide
 from hbtrain.corpus.readers.text_lines import text_lines

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hbtrain.corpus.files import is_remote, list_files, named
+from hbtrain.corpus.locations import is_remote, list_files, named
 from hbtrain.corpus.readers.inputs import chosen, one_each
 from hbtrain.corpus.readers.judged import JudgedFiles, JudgedReader
 from hbtrain.errors import DataError
