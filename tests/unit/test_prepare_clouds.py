@@ -5,9 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import requests
 
 from tests.unit.test_prepare_remote import same_corpus
 from tests.unit.test_readers_ids import mmarco
+from tests.web import serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,13 +118,8 @@ def hub(tmp_path):
     """The stand-in, whose folder `raw/` is mMARCO's; gives its address."""
     mmarco(tmp_path / "raw")
     Hub.files = {str(x.relative_to(tmp_path)): x.read_bytes() for x in (tmp_path / "raw").rglob("*.tsv")}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Hub) as address:
+        yield address
 
 
 def test_a_folder_on_the_hub(hbtrain, tmp_path, hub):

@@ -2,8 +2,7 @@
 
 import gzip
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +13,7 @@ from hbtrain.corpus.locations import file_state, list_files
 from hbtrain.errors import DataError
 from tests.unit.judged_samples import json_lines, miracl
 from tests.unit.test_readers_ids import mmarco
+from tests.web import serving
 
 MAPPING = ("--query", "en=question", "--passage", "en=answer")
 
@@ -153,13 +153,8 @@ class Site(BaseHTTPRequestHandler):
 @pytest.fixture
 def site():
     """A web server; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Site) as address:
+        yield address
 
 
 @pytest.mark.parametrize("kind", ["sized", "unsized"])
