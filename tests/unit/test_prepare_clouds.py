@@ -70,9 +70,10 @@ def test_a_folder_in_googles_storage(hbtrain, tmp_path, google):
     assert "gs://anonymous@bucket/nix" in err.strip().splitlines()[-1]
 
 
-def test_without_credentials_it_is_said_soon(hbtrain, google, monkeypatch):
+def test_without_credentials_it_is_said_soon(hbtrain, google, tmp_path, monkeypatch):
     """Google's library would try for a quarter of an hour."""
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a user's own would be
     monkeypatch.setenv("GCE_METADATA_ROOT", "127.0.0.1:1")  # of a machine at Google, which has credentials
     options = f"?scheme=http&endpoint_override={google}&retry_limit_seconds=1"
     code, _, err = hbtrain("prepare", "mmarco", f"gs://bucket/raw{options}", "--output", "none")
