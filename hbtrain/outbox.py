@@ -132,10 +132,10 @@ class Outbox:
         self.save()
 
     def save(self) -> bool:
-        """Have the file hold what is pending; False if it cannot be written."""
-        if self.file is None:
-            return False
+        """Have the file hold what is pending; False if some of it is kept nowhere."""
         with self._changed:
+            if self.file is None:
+                return not self.pending
             lines = [self._server, *(json.dumps(asdict(letter)) for letter in self.pending)]
             try:
                 if len(lines) == 1:

@@ -165,6 +165,10 @@ class Tracker:
         """Deliver what the server did not take from another run that is over."""
         self._outbox.adopt(outbox)
 
+    def keep(self) -> bool:
+        """Keep what is not delivered where the run's next process finds it; False if some of it is kept nowhere."""
+        return self._outbox.save()
+
     def finish(self, status: str = "FINISHED") -> str:
         """End the run: FINISHED, FAILED or KILLED. Returns what there is to say of outages, in words; mostly nothing.
 

@@ -11,7 +11,7 @@ from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
 from hbtrain.errors import MAKE_ROOM, HbtrainError, TrainingError, is_full
 from hbtrain.launch.kept import with_last_checkpoint
-from hbtrain.launch.mailbox import Mailbox
+from hbtrain.launch.mailbox import Mailbox, await_settled
 from hbtrain.launch.observer import Observer
 from hbtrain.launch.pulse import Pulse
 from hbtrain.launch.run_folder import RunFolder
@@ -143,7 +143,7 @@ class News:
 
         ended = False
         self._usage.start()
-        workers = 0
+        workers = unsettled = 0
         while not ended:
             ended = done.wait(POLL_S)
             self._usage.stand(workers)
@@ -158,6 +158,10 @@ class News:
                 if event.pairs:
                     self._tracker.metrics(self._usage.metrics(), event.step)
                 self._observer.event(event)
+            unsettled += len(events)
+            if unsettled and self._tracker.keep():
+                mailbox.settle.remote(unsettled)
+                unsettled = 0
         self._usage.keep()
         self._tracker.metrics(self._usage.metrics(), self._furthest or 0)
 
@@ -192,6 +196,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 checkpoints=place(settings["checkpoints"]),
                 at=pulse.at,
                 kept_step=settings["kept_step"],
+                settle=lambda: await_settled(mailbox),
             )
             train_worker(config, worker, settings["until"])
     except HbtrainError as error:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from hbtrain.launch.hang import FINISHED, Position
 from hbtrain.training.worker import Event
+
+PATIENCE_S = 60.0
+"""How long a checkpoint is held up by news that the driver can neither deliver nor keep."""
+LOOK_S = 0.1
 
 
 class Mailbox:
@@ -13,6 +18,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._left = self._settled = 0
         self._failure: str | None = None
         self._complete = False
         self._group = ""
@@ -22,11 +28,24 @@ class Mailbox:
     def put(self, event: Event) -> None:
         """Leave an event."""
         self._events.append(event)
+        self._left += 1
 
     def take(self) -> list[Event]:
         """The events left since the last call."""
         events, self._events = self._events, []
         return events
+
+    def settle(self, count: int) -> None:
+        """So many more of the events taken will outlive the driver: they are delivered, or kept in storage."""
+        self._settled += count
+
+    def left(self) -> int:
+        """How many events have been left so far."""
+        return self._left
+
+    def settled(self) -> int:
+        """How many of them are settled."""
+        return self._settled
 
     def join(self, position: Position, actor: Any) -> None:
         """A worker begins; the first one of a group takes the place of the group before."""
@@ -67,3 +86,13 @@ class Mailbox:
     def is_complete(self) -> bool:
         """Whether it did; an interrupted one did not."""
         return self._complete
+
+
+def await_settled(mailbox: Any) -> None:
+    """Return when the events left so far are settled, or waiting longer is no use."""
+    import ray
+
+    deadline = time.monotonic() + PATIENCE_S
+    left = ray.get(mailbox.left.remote())
+    while ray.get(mailbox.settled.remote()) < left and time.monotonic() < deadline:
+        time.sleep(LOOK_S)

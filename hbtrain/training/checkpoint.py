@@ -141,7 +141,12 @@ class Checkpoints:
             remove_tree(fetched)
 
     def _store(self, part: Path, to: Place, manifest: Manifest) -> None:
-        """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old."""
+        """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old.
+
+        What was told of the steps before is settled first: who goes on from here never tells of them again.
+        """
+        if manifest.rank == 0:
+            self._worker.settle()
         try:
             patiently(lambda: store(part, to, manifest), AWAY_S)
         except OSError as error:

@@ -44,6 +44,10 @@ def unmarked(phase: str, step: int | None = None) -> None:
     """A Mark for whoever does not care."""
 
 
+def at_once() -> None:
+    """Settles events nowhere: for whoever does not keep them."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One rank's part of a checkpoint, on this machine's disk.
@@ -75,6 +79,7 @@ class Worker:
         checkpoints: the folder in storage that holds the run's checkpoints; one that all ranks see.
         at: told of every phase that begins, so that a hanging worker can be told from those that wait for it.
         kept_step: the checkpoint of this step stays, however many newer ones there are.
+        settle: returns when the events emitted so far will outlive all processes; called on rank 0 only, on any thread.
     """
 
     group: Group
@@ -86,3 +91,4 @@ class Worker:
     checkpoints: Place
     at: Mark = unmarked
     kept_step: int | None = None
+    settle: Callable[[], None] = at_once

@@ -18,14 +18,22 @@ TOLERANCE = 1e-6
 
 
 def train_in_segments(tree, folder, storage, ends, kept_step=None):
-    """(weights after the last of `ends`, [events of each segment])."""
-    told = []
+    """(weights after the last of `ends`, [events of each segment], {step: its figures, and its checkpoint was whole}).
+
+    The last is what there was when the events before a checkpoint were to be settled.
+    """
+    told, settled = [], {}
     for until in ends:
         events = []
-        trainer = Trainer(from_tree(tree), replace(worker(folder, events, storage), kept_step=kept_step))
+
+        def settle(events=events):
+            step = max((event.step for event in events), default=0)
+            settled[step] = ([event.metrics for event in events if event.step == step], bool(at_step(storage, step)))
+
+        trainer = Trainer(from_tree(tree), replace(worker(folder, events, storage), kept_step=kept_step, settle=settle))
         trainer.run(until)
         told.append([(event.step, event.note) for event in events])
-    return {name: weight.float().numpy() for name, weight in trainer.engine.trained_weights().items()}, told
+    return {name: weight.float().numpy() for name, weight in trainer.engine.trained_weights().items()}, told, settled
 
 
 def train_all(jobs):
@@ -81,12 +89,21 @@ def made(run, tmp_path_factory):
 
 def test_segments_end_where_the_whole_run_does(made):
     runs, _ = made
-    weights, told = runs["parts"]
+    weights, told, _ = runs["parts"]
     assert difference(weights, runs["whole"][0]) < TOLERANCE
     assert (2, "checkpoint of step 2 kept") in told[0]
     assert (2, "goes on from the checkpoint of step 2 on 2 workers") in told[1]
     assert told[2] == [(5, "goes on from the checkpoint of step 5 on 2 workers")], "nothing is left to do"
     assert difference(weights, runs["scratch"][0]) > 100 * TOLERANCE, "other batches lead elsewhere"
+
+
+def test_figures_are_settled_before_their_checkpoint_is_whole(made):
+    runs, _ = made
+    settled = runs["parts"][2]
+    assert list(settled) == [2, 5]
+    for (figures,), was_whole in settled.values():
+        assert "train/loss" in figures
+        assert not was_whole
 
 
 def test_validation_and_patience_do_not_notice_the_stops(made):
@@ -103,7 +120,7 @@ def test_the_step_that_another_run_may_go_on_from_is_kept(made):
 
 def test_a_run_that_takes_over_a_checkpoint_ends_where_its_schedule_from_scratch_does(made):
     runs, _ = made
-    weights, told = runs["taker"]
+    weights, told, _ = runs["taker"]
     assert told[0][0] == (2, "goes on from the checkpoint of step 2 on 2 workers")
     assert difference(weights, runs["scratch"][0]) < TOLERANCE
     assert difference(weights, runs["donor-on"][0]) > 100 * TOLERANCE

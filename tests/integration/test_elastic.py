@@ -93,7 +93,8 @@ def check_steps(steps, restarts):
 
 def test_the_same_command_with_another_number_of_workers(folder):
     arguments = ["train", "quickstart", *SLOW, "--data.cache", folder / "cache", "--resources.cpus_per_worker", "0.5"]
-    with Command(folder, *arguments, "--resources.workers", "2") as command:
+    slowly = ("-m", "tests.integration.slow_tracking")
+    with Command(folder, *arguments, "--resources.workers", "2", program=slowly) as command:
         command.wait_for("checkpoint of step 100 kept")
         command.kill_all()
     with Command(folder, *arguments, "--resources.workers", "1") as command:

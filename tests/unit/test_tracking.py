@@ -113,6 +113,37 @@ def test_what_is_undelivered_is_delivered_by_the_run_that_goes_on(config, tmp_pa
     assert not file.exists()
 
 
+def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    first = Tracker(config, None, "one", outbox=tmp_path / "undelivered.jsonl")
+    answered = threading.Event()
+    with monkeypatch.context() as patch:
+        deliver = first._client.log_batch
+        patch.setattr(first._client, "log_batch", lambda *letter: (answered.wait(60), deliver(*letter)))
+        first.event(Event(10, {"train/loss_mono": 1.5}))
+        first.event(Event(20, {"train/loss_mono": 1.4}))
+        assert first.keep()
+        # Nothing more is heard of the first one.
+        second = Tracker(config, first.run_id, "one", outbox=tmp_path / "undelivered.jsonl")
+        assert second.finish() == ""
+        answered.set()
+    await_delivery(first)
+    history = second._client.get_metric_history(first.run_id, "train/loss_mono")
+    assert [(point.step, point.value) for point in history] == [(10, 1.5), (20, 1.4)], "twice does no harm"
+
+
+def test_what_can_be_kept_nowhere_is_not_kept(tracker, away, tmp_path):
+    assert tracker.keep(), "there is nothing to keep"
+    away(OSError("server gone"))
+    tracker.event(Event(10, {"train/loss_mono": 1.5}))
+    assert not tracker.keep(), "without a file"
+    tracker._outbox.file = tmp_path / "undelivered.jsonl"
+    assert tracker.keep()
+    (tmp_path / "file").touch()
+    tracker._outbox.file = tmp_path / "file" / "undelivered.jsonl"
+    assert not tracker.keep()
+
+
 def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     first = Tracker(config, None, "one", outbox=tmp_path / "first.jsonl")

@@ -1,0 +1,20 @@
+"""`hbtrain` with a tracking server that takes its time: what a killed driver has not delivered is much."""
+
+import time
+
+from hbtrain.cli import main
+from hbtrain.tracking import Tracker
+
+DELIVERY_S = 2.0
+
+deliver = Tracker._send
+
+
+def deliver_slowly(self, letter):
+    time.sleep(DELIVERY_S)
+    deliver(self, letter)
+
+
+if __name__ == "__main__":
+    Tracker._send = deliver_slowly
+    main()
