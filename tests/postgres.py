@@ -3,12 +3,13 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 USER, PASSWORD = "tracker", "hunter2canary"
 OTHERS = ("postgres", "nobody")
@@ -51,9 +52,7 @@ def server():
         data = f"{folder}/data"
         initdb = ["initdb", "--pgdata", data, "--username", USER, "--pwfile", str(words), "--auth", "scram-sha-256"]
         subprocess.run([*initdb, "--no-sync"], cwd=folder, check=True, capture_output=True, timeout=300, **account)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         with (Path(folder) / "log").open("w") as log:
             command = ["postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
             running = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, **account)

@@ -1,13 +1,14 @@
 """Runs a function on gloo ranks, each a process of its own, and brings back what it returns."""
 
 import os
-import socket
 import time
 import traceback
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from tests.ports import free_port
 
 
 def run_ranks(function, world_size, *arguments, timeout_s=900, connect=True):
@@ -17,9 +18,7 @@ def run_ranks(function, world_size, *arguments, timeout_s=900, connect=True):
     """
     context = mp.get_context("spawn")
     answers = context.SimpleQueue()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     processes = [
         context.Process(target=_rank, args=(rank, world_size, port, connect, function, arguments, answers), daemon=True)
         for rank in range(world_size)

@@ -1,6 +1,5 @@
 """An MLflow server that can be killed and started again at the same place."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import free_port
+
 
 class MlflowServer:
     """`mlflow server` on a port of this machine, with its database and artifacts in a folder."""
@@ -17,9 +18,7 @@ class MlflowServer:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.folder.mkdir(exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process = None
 

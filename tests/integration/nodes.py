@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from tests.integration.command import PATIENCE_S
+from tests.ports import free_port
 
 QUICK = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -90,10 +90,3 @@ class Node:
             except psutil.Error:
                 continue
         self.process.wait(10)
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.command import ROOT, Command
+from tests.ports import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -22,14 +22,6 @@ PORTS = (
 )  # fmt: skip
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The variables by which `cluster/submit` finds the cluster."""
@@ -37,7 +29,7 @@ def cluster(tmp_path_factory):
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    ports = {name: free_port() for name in PORTS}
     flags = [f"--{name}={port}" for name, port in ports.items()]
     # Ray's sockets lie in its folder, and their paths must be short.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:

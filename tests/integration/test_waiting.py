@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.command import Command
-from tests.integration.nodes import Node, free_port
+from tests.integration.nodes import Node
+from tests.ports import free_port
 
 pytestmark = pytest.mark.ray
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.ports import free_port
 from tests.unit.test_prepare_remote import same_corpus
 from tests.unit.test_readers_ids import mmarco
 from tests.web import serving
@@ -30,8 +31,7 @@ create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="buc
 def google(tmp_path):
     """An emulator with a bucket that holds the folder `raw/` of mMARCO; gives its address."""
     mmarco(tmp_path / "raw")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with subprocess.Popen([sys.executable, "-c", EMULATOR, str(port)], stderr=subprocess.DEVNULL) as emulator:
         try:
             wait_for(port, emulator)
