@@ -72,7 +72,7 @@ class Command:
     def train_workers(self, root=None):
         """The Ray Train worker processes below this command, or below process `root` (a node's)."""
         processes = psutil.Process(root or self.process.pid).children(recursive=True)
-        return [process for process in processes if "TrainWorker" in title(process)]
+        return called("TrainWorker", processes)
 
     def kill_all(self):
         """kill -9 the command and all below it."""
@@ -86,6 +86,20 @@ class Command:
             except psutil.Error:
                 continue
         self.process.wait(10)
+
+
+def called(words, processes):
+    """Those that call themselves so. What one of them has just forked bears its name until it runs another program."""
+    found = {process.pid: process for process in processes if words in title(process)}
+    return [process for process in found.values() if parent(process) not in found]
+
+
+def parent(process):
+    """The pid of the process that started this one; None if it has just ended."""
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
 
 
 def title(process):

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.command import PATIENCE_S, ROOT, Command, title
+from tests.integration.command import PATIENCE_S, ROOT, Command, called
 from tests.integration.hosts import Hosts, NoHosts
 from tests.integration.nodes import Node
 from tests.integration.test_elastic import histories, resumed
@@ -42,7 +42,7 @@ def hosts():
 
 def counts(words, *hosts):
     """How many processes of each host call themselves so."""
-    return [sum(words in title(process) for process in host.processes()) for host in hosts]
+    return [len(called(words, host.processes())) for host in hosts]
 
 
 def test_a_host_loses_power_and_another_takes_its_place(hosts):

@@ -14,7 +14,7 @@ from hbtrain.retrieval.collection import SearchOptions, embed_collection, rank_c
 from hbtrain.retrieval.encoding import cached_embeddings
 from hbtrain.retrieval.ranks import exact_search
 from hbtrain.retrieval.store import EmbeddingStore
-from tests.integration.command import title
+from tests.integration.command import called
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
 
@@ -105,7 +105,7 @@ def test_a_killed_actor_is_replaced_and_its_block_done_again(cluster, encoder, h
     def kill(side, done, total):
         """Kill an actor that encodes, after the first block."""
         if not killed:
-            victim = next(p for p in psutil.Process().children(recursive=True) if "_Host" in title(p))
+            victim = called("_Host", psutil.Process().children(recursive=True))[0]
             victim.kill()
             killed.append(victim.pid)
 
