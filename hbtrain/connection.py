@@ -11,6 +11,12 @@ from pathlib import Path
 
 from hbtrain.errors import ConfigError
 
+GIVEN_DEVICES = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
+"""The runtime environment of every task, actor and worker: it sees the GPUs that Ray gave it, and no others.
+
+Left to itself, Ray 2.60 hides no GPU from a process that asked for none, and libraries take what they see: DeepSpeed
+would compute on the GPU of a worker that is to use the CPU, and several actors would share the first one.
+"""
 ANSWER_WITHIN_S = 5.0
 """A cluster that takes no connection for so long is not there."""
 

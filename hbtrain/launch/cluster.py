@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hbtrain.config import Config
-from hbtrain.connection import ray_connection
+from hbtrain.connection import GIVEN_DEVICES, ray_connection
 from hbtrain.errors import HbtrainError, TrainingError
 from hbtrain.launch.capacity import await_room
 from hbtrain.launch.lifeline import loss_in_words, outliving
@@ -63,7 +63,8 @@ def run_task(config: Config, function: Any, *arguments: Any, starts_actors: bool
     cpus = 0 if starts_actors else max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
     gpus = 1 if resources.use_gpu and not starts_actors else 0
     # A sweep's trial has a placement group for its driver alone; this task is to be placed outside it.
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, scheduling_strategy="DEFAULT")(function)
+    options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 2, "scheduling_strategy": "DEFAULT"}
+    task = ray.remote(**options, runtime_env=GIVEN_DEVICES)(function)
     try:
         return ray.get(task.remote(*arguments))
     except ray.exceptions.RayTaskError as error:

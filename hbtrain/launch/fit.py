@@ -36,12 +36,11 @@ def fit(
         TrainingError: training stopped for good.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import FailureConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from hbtrain.launch.process_group import ClusterTorchConfig
+    from hbtrain.launch.process_group import torch_trainer
 
     resources, training = config.resources, config.training
     folder.forget_rays_record()
@@ -49,20 +48,15 @@ def fit(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Beside this process: any other node may go, and its workers are replaced.
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
-    trainer = TorchTrainer(
+    trainer = torch_trainer(
         _train_on_worker,
-        train_loop_config=_settings(config, folder, mailbox, until),
-        torch_config=ClusterTorchConfig(timeout_s=collective_timeout_s(training.step_timeout_s)),
-        scaling_config=ScalingConfig(
-            num_workers=_number(resources),
-            use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
-        ),
-        run_config=RunConfig(
-            name=folder.checkpoints.name,
-            storage_path=str(folder.path),
-            failure_config=FailureConfig(max_failures=training.max_failures),
-        ),
+        _settings(config, folder, mailbox, until),
+        resources,
+        _number(resources),
+        collective_timeout_s(training.step_timeout_s),
+        name=folder.checkpoints.name,
+        storage_path=str(folder.path),
+        failure_config=FailureConfig(max_failures=training.max_failures),
     )
     news = News(tracker, observer, usage, until or training.steps)
     watchdog = Watchdog(mailbox, training.step_timeout_s)

@@ -1,4 +1,4 @@
-"""The process group of a run's workers: over the network by which their nodes know each other.
+"""Ray Train's trainer for a run's workers: each with its own device, joined over the network of their nodes.
 
 Gloo connects by the address that a machine's own name stands for. In the files of many systems that is 127.0.1.1, and
 on a machine in several networks it may be one that the others do not reach. Import this where Ray is needed anyway.
@@ -7,12 +7,50 @@ on a machine in several networks it may be one that the others do not reach. Imp
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psutil
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 from ray.train.torch.config import TorchConfig, _TorchBackend
 
+from hbtrain.config.schema import ResourcesConfig
+from hbtrain.connection import GIVEN_DEVICES
+
 INTERFACE = "GLOO_SOCKET_IFNAME"
+
+
+def torch_trainer(
+    loop: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    resources: ResourcesConfig,
+    workers: int | tuple[int, int],
+    timeout_s: int | None = None,
+    **run: Any,
+) -> TorchTrainer:
+    """What runs `loop(settings)` on workers of a size that `resources` says.
+
+    Args:
+        loop: imported by the workers.
+        settings: what it is told.
+        resources: the CPUs of a worker, and whether it has a GPU.
+        workers: how many; a pair, the fewest and the most, makes the run elastic.
+        timeout_s: of a collective call; Ray Train's own by default.
+        run: what `ray.train.RunConfig` takes.
+    """
+    gpus = {"GPU": 1.0} if resources.use_gpu else {}
+    return TorchTrainer(
+        loop,
+        train_loop_config=settings,
+        torch_config=ClusterTorchConfig() if timeout_s is None else ClusterTorchConfig(timeout_s=timeout_s),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **gpus},
+        ),
+        run_config=RunConfig(worker_runtime_env=GIVEN_DEVICES, **run),
+    )
 
 
 class ClusterTorchConfig(TorchConfig):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hbtrain.connection import ray_connection
+from hbtrain.connection import GIVEN_DEVICES, ray_connection
 from hbtrain.errors import ConfigError, HbtrainError, ModelError, StorageError, TranslationError
 from hbtrain.launch.lifeline import loss_in_words, outliving
 from hbtrain.modeling.translation_model import TranslationModel
@@ -122,6 +122,7 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
             compute=ActorPoolStrategy(size=actors),
             num_cpus=cpus,
             num_gpus=gpus,
+            runtime_env=GIVEN_DEVICES,
             max_task_retries=RETRIES,
         )
     yield from translations.iter_rows()

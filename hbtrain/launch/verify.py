@@ -63,24 +63,14 @@ def _scratch(storage: str) -> Place:
 
 
 def _run_workers(config: Config, folder: Place, step: int) -> None:
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    from hbtrain.launch.process_group import ClusterTorchConfig
+    from hbtrain.launch.process_group import torch_trainer
 
-    resources = config.resources
-    gpus = {"GPU": 1.0} if resources.use_gpu else {}
-    trainer = TorchTrainer(
-        _gradient_on_worker,
-        train_loop_config={"config": to_tree(config), "folder": str(folder), "step": step},
-        torch_config=ClusterTorchConfig(),
-        scaling_config=ScalingConfig(
-            num_workers=resources.max_workers,
-            use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_worker, **gpus},
-        ),
-        run_config=RunConfig(name="ray", storage_path=str(folder)),
+    settings = {"config": to_tree(config), "folder": str(folder), "step": step}
+    workers = config.resources.max_workers
+    trainer = torch_trainer(
+        _gradient_on_worker, settings, config.resources, workers, name="ray", storage_path=str(folder)
     )
     try:
         trainer.fit()
