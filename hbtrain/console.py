@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,6 +24,25 @@ from hbtrain.training.worker import Event
 
 LINE_EVERY_S = 5.0
 """Seconds between progress lines where the output is no terminal."""
+
+
+class RunConsole(Console):
+    """A terminal, or a file, that may be lost while a run goes on: `hbtrain train ... | head`, or a full disk.
+
+    From then on it is silent, and the run goes on: what it makes is in storage and in MLflow.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See `rich.console.Console.print`."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Rich's own ends the process."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what else is written there
 
 
 class RunDisplay:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 
 def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -23,10 +22,10 @@ def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen
     from hbtrain.config.flags import parse_flags
 
     config = load_config(recipe, parse_flags(overrides))
-    from hbtrain.console import RunDisplay, show_outcome
+    from hbtrain.console import RunConsole, RunDisplay, show_outcome
     from hbtrain.launch.run import train as run
 
-    console = Console()
+    console = RunConsole()
     with RunDisplay(console, config.training.steps) as display:
         outcome = run(config, display)
     show_outcome(console, outcome)

@@ -20,6 +20,7 @@ from hbtrain.launch.watchdog import Watchdog, collective_timeout_s, let_the_watc
 from hbtrain.storage import local_copy, place
 from hbtrain.tracked_runs import STOPPED_AT
 from hbtrain.tracking import Tracker
+from hbtrain.training.worker import Event
 
 POLL_S = 0.5
 """How often the driver asks for news of training."""
@@ -104,6 +105,9 @@ def _number(resources: ResourcesConfig) -> int | tuple[int, int]:
 class News:
     """Hands the workers' events to MLflow and the observer, and keeps count of usage, on a thread of its own.
 
+    Something unexpected on that thread does not end it: later events are delivered all the same, so that no figures are
+    lost and no checkpoint waits for them, and the first such error is raised when training has ended.
+
     Attributes:
         last_step: the furthest of all events; `steps` where none came, as when all had been done before.
     """
@@ -114,6 +118,8 @@ class News:
         self._observer = observer
         self._steps = steps
         self._furthest: int | None = None
+        self._error: Exception | None = None
+        self._unsettled = 0
 
     @property
     def last_step(self) -> int:
@@ -131,13 +137,15 @@ class News:
         finally:
             done.set()
             thread.join()
+        if self._error is not None:
+            raise self._error
 
     def _deliver(self, mailbox: Any, done: threading.Event) -> None:
         import ray
 
         ended = False
         self._usage.start()
-        workers = unsettled = 0
+        workers = 0
         while not ended:
             ended = done.wait(POLL_S)
             self._usage.stand(workers)
@@ -145,19 +153,27 @@ class News:
                 workers, events = ray.get([mailbox.workers.remote(), mailbox.take.remote()])
             except ray.exceptions.RayError:
                 continue  # where the cluster is gone, whoever waits for the training is told
-            for event in events:
-                self._furthest = max(event.step, self._furthest or 0)
-                self._usage.add(event)
-                self._tracker.event(event)
-                if event.pairs:
-                    self._tracker.metrics(self._usage.metrics(), event.step)
-                self._observer.event(event)
-            unsettled += len(events)
-            if unsettled and self._tracker.keep():
-                mailbox.settle.remote(unsettled)
-                unsettled = 0
+            try:
+                self._take(events, mailbox)
+            except Exception as error:
+                self._error = self._error or error
         self._usage.keep()
         self._tracker.metrics(self._usage.metrics(), self._furthest or 0)
+
+    def _take(self, events: list[Event], mailbox: Any) -> None:
+        """Deliver events, have them settled, and only then show them."""
+        self._unsettled += len(events)
+        for event in events:
+            self._furthest = max(event.step, self._furthest or 0)
+            self._usage.add(event)
+            self._tracker.event(event)
+            if event.pairs:
+                self._tracker.metrics(self._usage.metrics(), event.step)
+        if self._unsettled and self._tracker.keep():
+            mailbox.settle.remote(self._unsettled)
+            self._unsettled = 0
+        for event in events:
+            self._observer.event(event)
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from hbtrain.launch.cluster import connected, run_task
 from hbtrain.launch.estimate import Estimate, estimate
 from hbtrain.launch.fit import fit
 from hbtrain.launch.inputs import fetch_inputs
-from hbtrain.launch.observer import Observer, Silent
+from hbtrain.launch.observer import Harmless, Observer, Silent
 from hbtrain.launch.preflight import Checked, preflight
 from hbtrain.launch.run_folder import RunFolder
 from hbtrain.launch.segments import (
@@ -70,7 +70,7 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
     Raises:
         HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
     """
-    observer = observer or Silent()
+    observer = Harmless(observer or Silent())
     config = absolute_paths(config)
     tracking_uri(config)  # there is one
     if until is not None:

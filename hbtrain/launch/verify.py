@@ -10,7 +10,7 @@ from typing import Any
 from hbtrain.config import Config, absolute_paths, from_tree, to_tree
 from hbtrain.errors import StorageError, TrainingError
 from hbtrain.launch.cluster import connected, run_task
-from hbtrain.launch.observer import Observer, Silent
+from hbtrain.launch.observer import Harmless, Observer, Silent
 from hbtrain.launch.preflight import preflight
 from hbtrain.launch.tasks import build
 from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, remove_tree
@@ -30,7 +30,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
     Raises:
         HbtrainError: what is wrong with the input, or why no gradient could be had.
     """
-    observer = observer or Silent()
+    observer = Harmless(observer or Silent())
     config = absolute_paths(config)
     observer.phase("checking the configuration and the sources")
     preflight(config)
