@@ -71,7 +71,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def hbtrain(monkeypatch, capsys, tmp_path, cache):
     """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    from hbtrain import cli
+    from hbtrain.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
@@ -80,7 +80,7 @@ def hbtrain(monkeypatch, capsys, tmp_path, cache):
         monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as end:
             code = end.code or 0
         out = capsys.readouterr()

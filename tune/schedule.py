@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from hbtrain.cluster.session import connected
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
-from hbtrain.launch.cluster import connected
 from hbtrain.storage import Place
 from tune.space.trials import Trial
 
@@ -86,7 +86,7 @@ def _trainable() -> Any:
     def run_trial(parameters: dict[str, Any], trees: list[dict[str, Any]]) -> dict[str, str]:
         from hbtrain.config import from_tree
         from hbtrain.errors import HbtrainError
-        from hbtrain.launch.run import train
+        from hbtrain.runs.run import train
 
         try:
             train(from_tree(trees[parameters["trial"]]))

@@ -11,7 +11,7 @@ if not __package__:  # a script's own folder is what Python searches; the packag
 
 from cyclopts import App, Parameter
 
-from hbtrain.cli import main
+from hbtrain.cli.main import main
 
 app = App(
     name="sweep.py",
@@ -39,7 +39,7 @@ def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=T
         For a space that is searched, how: --search.trials 24.
         Any other key of the configuration, for all trials: --training.steps 200 (see `hbtrain keys`).
     """
-    from hbtrain.config.flags import parse_flags
+    from hbtrain.config.load import parse_flags
     from tune.space.file import load_space, with_flags
 
     chosen = with_flags(load_space(space), parse_flags(flags))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hbtrain.connection import GIVEN_DEVICES, ray_connection
+from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.retrieval.workers import Make, Start, Workers
 

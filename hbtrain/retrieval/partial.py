@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hbtrain.errors import ModelError
-from hbtrain.retrieval.counting import Counter
-from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.counting import Counter, Pairs
 from hbtrain.retrieval.scores import (
     TILE_CANDIDATES,
     TILE_QUERIES,

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
+from hbtrain.cluster.session import run_task
 from hbtrain.config import load_config
 from hbtrain.errors import StorageError
-from hbtrain.launch.cluster import run_task
-from hbtrain.launch.translation_pipeline import Pool, Work, translated
 from hbtrain.retrieval.actors import RayWorkers
 from hbtrain.translation.blocks import Block
+from hbtrain.translation.ray_pipeline import Pool, Work, translated
 
 pytestmark = pytest.mark.ray
 
@@ -90,7 +90,7 @@ def test_an_actor_that_a_task_without_gpus_starts(cluster):
 
 
 def test_a_worker_of_a_training(cluster, tmp_path):
-    from hbtrain.launch.process_group import torch_trainer
+    from hbtrain.runs.torch_trainer import torch_trainer
 
     resources = load_config("quickstart", {"resources.workers": 2, "resources.use_gpu": False}).resources
     torch_trainer(write_seen, {"folder": tmp_path}, resources, 2, name="ray", storage_path=str(tmp_path)).fit()

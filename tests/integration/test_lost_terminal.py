@@ -13,7 +13,7 @@ pytestmark = pytest.mark.ray
 
 STEPS, BATCH = 40, 64
 RUN = [
-    "-m", "hbtrain.cli", "train", "quickstart", "--training.steps", STEPS, "--training.log_every", 5,
+    "-m", "hbtrain.cli.main", "train", "quickstart", "--training.steps", STEPS, "--training.log_every", 5,
     "--training.checkpoint_every", 10, "--batching.global_batch_size", BATCH, "--resources.workers", 1,
     "--encoder.static.dimension", 32, "--evaluation.before", "false",
 ]  # fmt: skip

@@ -31,4 +31,4 @@ def test_the_wheel_is_whole(tmp_path):
     assert Path(where).is_relative_to(tmp_path / "site")
     assert what == "demo ('ar', 'de', 'en', 'es', 'ru', 'zh')"
     entry = next((tmp_path / "site").glob("*.dist-info/entry_points.txt")).read_text()
-    assert "hbtrain = hbtrain.cli:main" in entry
+    assert "hbtrain = hbtrain.cli.main:main" in entry

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.retrieval import counting, partial, scores
-from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.partial import Blocks, join, joined_scores, merge, partial_counts, relevant_scores
 from hbtrain.retrieval.ranks import exact_search, ranks_of
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hbtrain.cli import app
+from hbtrain.cli.main import app
 from hbtrain.config import load_config
-from hbtrain.config.flags import parse_flags
+from hbtrain.config.load import parse_flags
 from tune.space.file import load_space, with_flags
 from tune.space.trials import trials_of
 

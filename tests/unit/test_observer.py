@@ -6,10 +6,9 @@ import logging
 
 import pytest
 
-from hbtrain.console import RunConsole, RunDisplay
-from hbtrain.launch.fit import News
-from hbtrain.launch.observer import Harmless
-from hbtrain.training.worker import Event
+from hbtrain.cli.display import RunConsole, RunDisplay
+from hbtrain.events import Event, Harmless
+from hbtrain.runs.ray_train import News
 
 EVENT = Event(3, {"train/loss_mono": 1.5}, pairs=10, tokens=100)
 
@@ -120,7 +119,7 @@ class Shown:
 def delivered(monkeypatch):
     """Runs `News` over batches of events; returns what happened, in order."""
     monkeypatch.setattr("ray.get", lambda references: references)
-    monkeypatch.setattr("hbtrain.launch.fit.POLL_S", 0.01)
+    monkeypatch.setattr("hbtrain.runs.ray_train.POLL_S", 0.01)
 
     def run(batches, fails_at=None, body=lambda: None):
         mailbox = Server(batches)

@@ -5,7 +5,7 @@ import yaml
 
 from hbtrain.batching import BatchPlan
 from hbtrain.errors import ConfigError
-from hbtrain.evaluation.benchmark import load_benchmarks
+from hbtrain.evaluation.benchmarks import load_benchmarks
 from tune.space.file import load_space, with_flags
 from tune.space.ranges import Choices, Numbers
 from tune.space.search import Asha, Pareto, Pbt, check_budget, check_objectives

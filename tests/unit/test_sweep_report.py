@@ -3,7 +3,7 @@
 import pytest
 
 from hbtrain.config import absolute_paths
-from hbtrain.launch.run_folder import RunFolder
+from hbtrain.runs.run_folder import RunFolder
 from tests.unit.comparison_samples import macro_means, rows_of, write_results
 from tune.findings.points import Finished
 from tune.findings.report import is_single_kind, judge

@@ -7,9 +7,9 @@ import pytest
 
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
-from hbtrain.launch.alone import alone_in
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import measured_by
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import measured_by
+from hbtrain.storage.atomic import alone_in
 from tune import run as sweeping
 from tune import schedule
 from tune.space.file import load_space, with_flags

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hbtrain.comparison.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
 from tune.findings.points import SCORES, Point, Score, losses, scores_of
 
 PANEL_INCHES = (4.6, 3.9)

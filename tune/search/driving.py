@@ -90,7 +90,7 @@ def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
 
 
 def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> dict[str, float]:
-    from hbtrain.launch.takeover import take_over
+    from hbtrain.runs.segments import take_over
 
     base = from_tree(plan["base"])
     config = member_config(base, schedule)
@@ -117,7 +117,7 @@ def _report_member(interval: int, steps: int, scores: Mapping[str, float], failu
 
 def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[str, float]:
     """Scores by the names of objectives, after `steps` steps."""
-    from hbtrain.launch.run import train
+    from hbtrain.runs.run import train
 
     with _alone(config):
         scores = train(config, until=steps).scores
@@ -133,7 +133,7 @@ def _alone(config: Config) -> Iterator[None]:
 
     All trials are driven on one machine.
     """
-    from hbtrain.launch.run_folder import RunFolder
+    from hbtrain.runs.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock").open("w") as lock:

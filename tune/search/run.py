@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from hbtrain.cluster.session import connected
 from hbtrain.config import Config, to_tree
 from hbtrain.errors import TrainingError
-from hbtrain.evaluation.benchmark import parse_benchmark
-from hbtrain.launch.cluster import connected
-from hbtrain.launch.segments import finished_segment, last_segment
+from hbtrain.evaluation.benchmarks import parse_benchmark
+from hbtrain.runs.segments import finished_segment, last_segment
 from hbtrain.storage import Place
 from tune.findings.points import Finished
 from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, say, set_up_tune
