@@ -1,4 +1,4 @@
-"""Whoever wants to follow a run: the command line's progress display, a test, a notebook."""
+"""What a training tells, and whoever wants to follow it: the command line's display, tracking, a test, a notebook."""
 
 from __future__ import annotations
 

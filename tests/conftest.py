@@ -80,7 +80,7 @@ def hbtrain(monkeypatch, capsys, tmp_path, cache):
         monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
         code = 0
         try:
-            main.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         out = capsys.readouterr()

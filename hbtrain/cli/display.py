@@ -9,18 +9,18 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hbtrain.config import Config, without_passwords
-from hbtrain.events import Event
-from hbtrain.runs.run import Outcome
-from hbtrain.storage import Place
-from hbtrain.training.deepspeed_config import zero_stage
-from hbtrain.training.verify import Agreement
+if TYPE_CHECKING:
+    from hbtrain.config import Config
+    from hbtrain.events import Event
+    from hbtrain.runs.run import Outcome
+    from hbtrain.storage import Place
+    from hbtrain.training.verify import Agreement
 
 LINE_EVERY_S = 5.0
 """Seconds between progress lines where the output is no terminal."""
@@ -129,6 +129,7 @@ def describe(figures: dict[str, float]) -> str:
 
 def show_outcome(console: Console, outcome: Outcome) -> None:
     """The scores before and after, the model's path, and what to try next."""
+    from hbtrain.config import without_passwords
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import before_after_table, domain_table, evaluation_table
 
@@ -154,6 +155,8 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
 
 def show_agreement(console: Console, config: Config, agreement: Agreement) -> None:
     """What was compared, how the gradients agree, and the verdict."""
+    from hbtrain.training.deepspeed_config import zero_stage
+
     table = Table(box=None, show_header=False)
     zero = zero_stage(config)
     budget = config.training.chunk_tokens

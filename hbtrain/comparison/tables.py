@@ -10,9 +10,19 @@ from importlib import resources
 
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.estimates import Estimate
-from hbtrain.comparison.systems import TITLES
 from hbtrain.comparison.tasks import Task
-from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SEEN, SETTINGS, SOME, UNSEEN, form, metric_title, sign
+from hbtrain.reporting.metric_names import (
+    ALL,
+    RANK_DISTANCE,
+    SEEN,
+    SETTINGS,
+    SOME,
+    TITLES,
+    UNSEEN,
+    form,
+    metric_title,
+    sign,
+)
 from hbtrain.reporting.table import Cell, Row, Table
 
 EMPTY = "–"

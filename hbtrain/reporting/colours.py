@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from hbtrain.comparison.systems import CROSS, ENGLISH, HYBRID, MONO, MULTI, System
+from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MONO, MULTI
 
 INK, PALE, GRID, EDGE = "#222222", "#5f5f5f", "#e6e6e6", "#bbbbbb"
 
@@ -16,7 +17,16 @@ LIGHTEST = 0.55
 """How far the lightest of several systems of one sampling goes towards white."""
 
 
-def colours_of(systems: Sequence[System]) -> dict[str, str]:
+class Sampled(Protocol):
+    """What has a label and, if it is known, the sampling that it was trained with."""
+
+    @property
+    def label(self) -> str: ...  # noqa: D102
+    @property
+    def sampling(self) -> str | None: ...  # noqa: D102
+
+
+def colours_of(systems: Sequence[Sampled]) -> dict[str, str]:
     """{label: colour}: by sampling; several systems of one, such as hybrids by alpha, from dark to light."""
     colours = {}
     unknown = 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 SETTINGS = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multilingual"}
 """Settings in the order of tables, with their titles."""
 
+MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", "multilingual", "english"
+TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
+"""Samplings, in the order of tables, with what they are called there."""
+
 RANK_DISTANCE = "rank_distance"
 METRICS = {
     "map": "mAP",

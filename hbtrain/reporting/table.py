@@ -1,4 +1,4 @@
-"""TODO"""
+"""A table of scores before it is drawn: as text, Markdown or HTML."""
 
 from __future__ import annotations
 

@@ -19,8 +19,7 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.partial import joined_scores
-from hbtrain.retrieval.partial import merge as merge_counts
+from hbtrain.retrieval.partial import joined_scores, merge_partials
 from hbtrain.retrieval.ranks import Search, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
@@ -186,7 +185,7 @@ def rank_collection(
         makes: list[Make] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
         with start(makes) as workers:
             scores_P = joined_scores(workers.each("relevant_scores", q_QD, pairs))
-            counted = merge_counts(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
+            counted = merge_partials(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
     return Search(ranks_of(pairs, counted), counted.top, depth)
 
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
-from hbtrain.retrieval.partial import Blocks, Partial, merge, partial_counts, relevant_scores
+from hbtrain.retrieval.partial import Blocks, Partial, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.store import EmbeddingStore
 from hbtrain.retrieval.top import NONE, Int64s, Top, merge, top_scores
@@ -148,7 +148,7 @@ class RankShard:
         for first, p_RD in self._vectors():
             codes = self._languages[first : first + len(p_RD)]
             parts.append(partial_counts(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
-        return merge(parts, depth)
+        return merge_partials(parts, depth)
 
     def _vectors(self) -> Iterator[tuple[int, Floats]]:
         """Each file's place in the pool, and its vectors."""

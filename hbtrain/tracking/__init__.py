@@ -1,1 +1,1 @@
-"""TODO"""
+"""MLflow, written and read; the only package that imports it."""

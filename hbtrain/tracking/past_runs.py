@@ -1,4 +1,4 @@
-"""MLflow runs that are over, read back; and files added to them. With `tracking/tracker.py` the only file that imports it."""
+"""MLflow runs that are over, read back; and files added to them."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Madlad:
 
     def text(self, text: str, target: Language) -> str:
         """The text behind the target's token."""
-        return f"{_token(target)} {text}"
+        return f"{_madlad_token(target)} {text}"
 
     def generation(self, target: Language) -> dict[str, Any]:
         """Nothing."""

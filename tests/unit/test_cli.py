@@ -115,9 +115,8 @@ def test_lists(hbtrain):
 def test_help_answers_at_once():
     """Without the heavy libraries; the time itself is not asserted, a machine may be busy."""
     started = time.perf_counter()
-    code = (
-        "import sys, hbtrain.cli.main as c; sys.argv = ['hbtrain', '--help']\ntry: c.main()\nexcept SystemExit: pass\n"
-    )
+    code = "import sys, hbtrain.cli.main as c; sys.argv = ['hbtrain', '--help']\n"
+    code += "try: c.main()\nexcept SystemExit: pass\n"
     code += "print(sorted({'torch', 'ray', 'mlflow', 'transformers', 'scipy', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -60,11 +60,11 @@ STUCK = """
 import signal, time
 from types import SimpleNamespace
 import ray
-from hbtrain.runs import lifeline
+from hbtrain.cluster import lost_cluster
 ray.get_runtime_context = lambda: SimpleNamespace(gcs_address="127.0.0.1:1")
-lifeline.LOOK_EVERY_S, lifeline.AGAIN_S, lifeline.STUCK_S = 0.05, 0.1, 0.5
+lost_cluster.LOOK_EVERY_S, lost_cluster.AGAIN_S, lost_cluster.STUCK_S = 0.05, 0.1, 0.5
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})  # as in a call that does not look at signals
-with lifeline.loss_in_words("there:6379", 0.1):
+with lost_cluster.loss_in_words("there:6379", 0.1):
     time.sleep(10_000)
 """
 
