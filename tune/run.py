@@ -19,8 +19,8 @@ from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
-from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed
-from hbtrain.storage.atomic import alone_in
+from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed, write_text
+from hbtrain.storage.files import alone_in
 from hbtrain.tracking.tracker import Tracker, tracking_uri
 from tune.findings.points import SCORES, Finished, Score
 from tune.findings.report import Judged, judge
@@ -39,7 +39,7 @@ class SweepFolder:
 
     @property
     def memory(self) -> RunFolder:
-        """A sweep remembers as a run does: in `run.json`."""
+        """A sweep keeps its state as a run does, in `run.json`."""
         return RunFolder(self.path)
 
     @property
@@ -141,7 +141,7 @@ def _make(space: Space, base: Config, folder: SweepFolder) -> None:
     try:
         if isinstance(folder.path, Path):
             folder.path.mkdir(parents=True, exist_ok=True)
-        (folder.path / "space.yaml").write_text(without_passwords(space.to_yaml()), encoding="utf-8")
+        write_text(folder.path / "space.yaml", without_passwords(space.to_yaml()))
     except OSError as error:
         raise StorageError(f"storage = {base.storage!r} cannot be written: {error.strerror} ({folder.path})") from error
 
@@ -150,12 +150,12 @@ def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
     """The sweep's MLflow run: the one of the sweep that was cut off, or a new one."""
     tracker = Tracker(
         base,
-        folder.memory.recall("mlflow_run_id"),
+        folder.memory.state.mlflow_run_id,
         folder.path.name,
         command=f"tune/sweep.py {space.name}",
         parameters={"space": space.name, "recipe": space.recipe},
     )
-    folder.memory.remember(mlflow_run_id=tracker.run_id)
+    folder.memory.update(mlflow_run_id=tracker.run_id)
     tracker.tags({f"space.{key}": " ".join(map(shown, values)) for key, values in space.grids.items()})
     tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
     if space.search is not None:

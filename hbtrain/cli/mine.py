@@ -60,7 +60,7 @@ def mine(
     from hbtrain.errors import ConfigError
     from hbtrain.modeling.backbone import find_backbone
     from hbtrain.retrieval.mining import Miner, MiningOptions, check_output, check_sources, write_mined
-    from hbtrain.storage.atomic import atomic_output
+    from hbtrain.storage.files import atomic_output
 
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
     if batch_size < 1:

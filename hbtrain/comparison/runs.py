@@ -227,11 +227,18 @@ def _config(path: Path | None, text: str) -> dict[str, Any] | None:
 
 
 def _memory(folder: Path) -> dict[str, Any]:
+    """The state of a run (see `hbtrain.runs.run_folder.RunState`) by its names in the file; empty without a file."""
+    file = folder / "run.json"
     try:
-        memory = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        memory = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return memory if isinstance(memory, dict) else {}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file} is damaged ({reason}): put a copy of it back, or leave the run out") from error
+    if not isinstance(memory, dict):
+        raise DataError(f"{file} is damaged (no object): put a copy of it back, or leave the run out")
+    return memory
 
 
 def _json(path: Path, text: str) -> dict[str, Any]:

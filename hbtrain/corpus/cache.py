@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
+from hbtrain.storage import write_text
+from hbtrain.storage.files import file_digest, whole
 
 
 def content_digest(path: Path, root: Path) -> str:
@@ -29,11 +28,14 @@ def content_digest(path: Path, root: Path) -> str:
         memo = root / "digests" / hashlib.sha256(seen.encode()).hexdigest()
         if memo.is_file() and len(digest := memo.read_text()) == 64:
             return digest
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_digest(path)
     except OSError as error:
         raise DataError(f"cannot read source {path}: {error.strerror}") from error
-    _write_atomically(memo, digest)
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memo, digest)
+    except OSError as error:
+        raise _unwritable(memo.parent, error) from error
     return digest
 
 
@@ -43,17 +45,12 @@ def built(folder: Path, build: Callable[[Path], None]) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise _unwritable(folder.parent, error) from error
-    try:
-        build(temporary)
-        temporary.rename(folder)
+        with whole(folder) as unfinished:
+            unfinished.mkdir()
+            build(unfinished)
     except OSError as error:
         if not (folder / "manifest.json").is_file():  # else another process was faster, with the same content
             raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -68,26 +65,6 @@ def read_manifest(folder: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise StorageError(f"the corpus cache {folder} is damaged; delete that folder and run again") from error
     return dict(manifest)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
-            stream.write(text)
-        Path(stream.name).replace(path)
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> StorageError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import DataError, StorageError
+from hbtrain.storage import write_text
+from hbtrain.storage.files import file_digest
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -17,9 +17,11 @@ FORMAT = 1
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest of the files that `folder` holds."""
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(folder.iterdir())
+    }
     text = json.dumps({"prepared": FORMAT} | content | {"files": files}, indent=1, ensure_ascii=False)
-    write_whole(folder / MANIFEST, text + "\n")
+    write_text(folder / MANIFEST, text + "\n")
 
 
 def read_prepared(folder: Path) -> dict[str, Any]:
@@ -61,14 +63,9 @@ def check_files(folder: Path) -> int:
     files = read_prepared(folder)["files"]
     for name, told in files.items():
         try:
-            found = _digest(folder / name)
+            found = file_digest(folder / name)
         except OSError as error:
             raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
         if found != told["sha256"]:
             raise DataError(f"source {folder}: {name} is not what was written; copy or prepare the corpus again")
     return len(files)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

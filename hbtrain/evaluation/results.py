@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from hbtrain.evaluation.plots import heat_map
 from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
 from hbtrain.retrieval.ranks import TIE_RULE
+from hbtrain.storage.files import whole
 
 
 def save_evaluation(
@@ -140,8 +140,5 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside `path`, then put it in its place in one move."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        temporary = Path(folder) / path.name
-        write(temporary)
-        temporary.replace(path)
+    with whole(path) as unfinished:
+        write(unfinished)

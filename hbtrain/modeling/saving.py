@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.storage.files import whole
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,27 +25,16 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
         raise StorageError(f"{path} exists and holds no model; choose another folder, or empty that one")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise StorageError(f"cannot write a model to {path}: {error.strerror}") from error
-    try:
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()
-        write(new)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        with whole(path, replaces_folder=True) as unfinished:
+            unfinished.mkdir()
+            write(unfinished)
     except Exception as error:
         if not (isinstance(error, OSError) or is_full(error)):  # safetensors and tokenizers have errors of their own
             raise
-        if (temporary / "old").exists() and not path.exists():
-            (temporary / "old").rename(path)
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageError(
             f"cannot write a model to {path}: {reason}" + (f"; {MAKE_ROOM}" if is_full(error) else "")
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _may_be_replaced(path: Path) -> bool:

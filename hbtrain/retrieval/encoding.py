@@ -8,8 +8,8 @@ Shapes: N texts, R texts of a block, D dimensions.
 
 from __future__ import annotations
 
+import io
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
 from hbtrain.retrieval.workers import Make, Workers
+from hbtrain.storage.files import whole_stream
 
 Progress = Callable[[int, int], None]
 """Called with the texts done so far and all of them."""
@@ -176,11 +177,11 @@ def cached_embeddings(
         return kept
     vectors_ND = BlockEncoder(encoder, side, batching).encode(list(texts))
     check_finite(side, vectors_ND)
+    np.save(content := io.BytesIO(), vectors_ND, allow_pickle=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.save(file, vectors_ND, allow_pickle=False)
-        Path(file.name).replace(path)
+        with whole_stream(path) as file:
+            file.write(content.getbuffer())
     except OSError as error:
         remedy = MAKE_ROOM if is_full(error) else "set HBTRAIN_CACHE to another folder"
         raise StorageError(f"cannot write the cache {path.parent}: {error.strerror}; {remedy}") from error

@@ -46,7 +46,7 @@ from hbtrain.retrieval.identities import PassagePool
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.top import top_scores
 from hbtrain.storage import Place
-from hbtrain.storage.atomic import unwritable
+from hbtrain.storage.files import unwritable
 
 CandidateLanguages = Literal["same", "other", "both"]
 MarginKind = Literal["absolute", "relative"]

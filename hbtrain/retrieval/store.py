@@ -12,10 +12,9 @@ A shard is pushed as soon as it is finished here, its digest last; so an encodin
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,9 +26,23 @@ from hbtrain.errors import MAKE_ROOM, ModelError, StorageError, is_full
 from hbtrain.retrieval.manifest import MANIFEST, Manifest
 from hbtrain.retrieval.scores import Floats
 from hbtrain.storage import RemoteError, RemotePath, put, write_text
+from hbtrain.storage.files import (
+    PARTIAL,
+    copy_with_digest,
+    file_digest,
+    lock_file,
+    put_in_place,
+    remove_leftovers,
+    whole_stream,
+)
 
 Int64s = npt.NDArray[np.int64]
 Stored = npt.NDArray[Any]
+
+LOCK = ".lock"
+"""File that a writer holds locked."""
+LEFTOVERS = (".part", PARTIAL)
+"""Endings of what a writer that was killed may leave."""
 
 
 class EmbeddingStore:
@@ -97,17 +110,20 @@ class StoreWriter:
         self.folder = folder
         self.manifest = manifest
         self._open: dict[int, tuple[np.memmap[Any, Any], int]] = {}
+        busy = f"the embedding store {folder} is being written by another process; wait for it"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / ".lock").open("w")
-            self._take_lock()
-            if (folder / MANIFEST).exists():
-                Manifest.read(folder).check_same(manifest, folder)
-            else:
-                _refuse_strangers(folder)
-                _replace(folder / MANIFEST, manifest.to_json())
-            for leftover in folder.glob("*.part"):
-                leftover.unlink()
+            with ExitStack() as stack:
+                stack.enter_context(lock_file(folder / LOCK, busy))
+                if (folder / MANIFEST).exists():
+                    Manifest.read(folder).check_same(manifest, folder)
+                else:
+                    _refuse_strangers(folder)
+                    write_text(folder / MANIFEST, manifest.to_json())
+                for leftover in folder.glob("*.part"):
+                    leftover.unlink()
+                remove_leftovers(folder)
+                self._lock = stack.pop_all()
         except OSError as error:
             raise _unwritable(folder, error) from error
         self.missing = [s for s in range(len(manifest.shards)) if not _is_whole(folder, manifest, s)]
@@ -148,14 +164,6 @@ class StoreWriter:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
 
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"the embedding store {self.folder} is being written by another process; wait for it"
-            ) from error
-
     def _check(self, start: int, vectors: Stored) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise ModelError(
@@ -181,11 +189,9 @@ class StoreWriter:
 
     def _finish(self, shard: int) -> None:
         path = _part(self.folder, shard)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        path.replace(_data(self.folder, shard))
-        _replace(_marks(self.folder, shard), json.dumps({"sha256": digest}) + "\n")
+        digest = file_digest(path)
+        put_in_place(path, _data(self.folder, shard))
+        write_text(_marks(self.folder, shard), json.dumps({"sha256": digest}) + "\n")
 
 
 def data_name(shard: int) -> str:
@@ -224,28 +230,25 @@ def _mapped(folder: Path, manifest: Manifest, shard: int) -> Stored:
 def _is_whole(folder: Path, manifest: Manifest, shard: int) -> bool:
     """Whether the shard is there with the digest that its writer found."""
     try:
-        digest = json.loads(_marks(folder, shard).read_text())["sha256"]
+        told = _told_digest(_marks(folder, shard).read_text())
         _mapped(folder, manifest, shard)
-        with _data(folder, shard).open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == digest)
-    except (OSError, StorageError, ValueError, KeyError, TypeError):
+        return file_digest(_data(folder, shard)) == told
+    except (OSError, StorageError, ValueError):
         return False
 
 
+def _told_digest(mark: str) -> str | None:
+    """The digest that a shard's mark tells; None if the mark is damaged."""
+    try:
+        return str(json.loads(mark)["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _refuse_strangers(folder: Path) -> None:
-    others = [path.name for path in folder.iterdir() if path.name != ".lock" and not path.name.endswith(".part")]
+    others = [path.name for path in folder.iterdir() if path.name != LOCK and path.suffix not in LEFTOVERS]
     if others:
         raise StorageError(f"{folder} holds {min(others)!r} and is no embedding store; give an empty or a new folder")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _damaged(folder: Path, shard: int) -> StorageError:
@@ -258,9 +261,6 @@ def _damaged(folder: Path, shard: int) -> StorageError:
 def _unwritable(folder: Path, error: OSError) -> StorageError:
     room = f"; {MAKE_ROOM}" if is_full(error) else "; give another folder"
     return StorageError(f"cannot write the embedding store {folder}: {error.strerror or error}{room}")
-
-
-BLOCK_BYTES = 16 * 2**20
 
 
 class Mirror:
@@ -318,22 +318,14 @@ class Mirror:
 
     def _fetch(self, shard: int) -> None:
         mark = (self._there / mark_name(shard)).read_text()
-        part = self._here / f"{data_name(shard)}.part"
-        digest = hashlib.sha256()
-        with (self._there / data_name(shard)).open() as read, part.open("wb") as write:
-            while block := read.read(BLOCK_BYTES):
-                digest.update(block)
-                write.write(block)
-        try:
-            whole = json.loads(mark)["sha256"] == digest.hexdigest()
-        except (ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            part.unlink()
+        data = self._here / data_name(shard)
+        with (self._there / data_name(shard)).open() as read, whole_stream(data) as write:
+            _, digest = copy_with_digest(read, write)
+        if _told_digest(mark) == digest:
+            write_text(self._here / mark_name(shard), mark)
+        else:
+            data.unlink()
             self._pushed.discard(shard)
-            return
-        part.replace(self._here / data_name(shard))
-        write_text(self._here / mark_name(shard), mark)
 
 
 def _unusable(there: RemotePath, error: OSError) -> StorageError:

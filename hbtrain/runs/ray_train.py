@@ -15,7 +15,6 @@ from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.usage import Usage
 from hbtrain.runs.hang_detection import Watchdog, collective_timeout_s, let_the_watchdog_be_first
 from hbtrain.storage import local_copy, place
-from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.events import Event
 from hbtrain.storage import Place, RemoteError
@@ -92,7 +91,7 @@ def _settings(config: Config, folder: RunFolder, mailbox: Any, until: int | None
         "checkpoints": str(folder.checkpoints),
         "mailbox": mailbox,
         "until": until,
-        "kept_step": folder.recall(STOPPED_AT),
+        "kept_step": folder.state.stopped_at,
     }
 
 

@@ -12,7 +12,7 @@ from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
-from hbtrain.storage.atomic import alone_in
+from hbtrain.storage.files import alone_in
 from hbtrain.cluster.session import connected, run_task
 from hbtrain.planning.estimate import Estimate, estimate
 from hbtrain.runs.ray_train import fit
@@ -21,7 +21,6 @@ from hbtrain.events import Harmless, Observer, Silent
 from hbtrain.runs.preflight import Checked, preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import (
-    CONTINUES,
     Segment,
     check_not_beyond,
     check_until,
@@ -33,6 +32,9 @@ from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, RemoteError, is_whole, pushed
 from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker, tracking_uri
+
+CONTINUES = "continues_run"
+"""Tag of an MLflow run: the one from whose checkpoint the run began."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _train_in(
         outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
         if not whole:
             tracker.tags({STOPPED_AT: outcome.step})
-            folder.remember(**{STOPPED_AT: outcome.step})
+            folder.update(stopped_at=outcome.step)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -124,27 +126,27 @@ def _train_in(
     metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
     scores = keep_scores(folder, until or outcome.step, metrics, config)
     if whole:
-        folder.remember(finished=True)
+        folder.update(finished=True)
     return replace(outcome, scores=scores)
 
 
 def _tracker(config: Config, folder: RunFolder) -> Tracker:
     """The run's MLflow run, a new one or the one it had; with what other runs could not deliver."""
-    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.undelivered)
+    state = folder.state
+    tracker = Tracker(config, state.mlflow_run_id, folder.name, outbox=folder.undelivered)
     for file in folder.undelivered_beside():
         tracker.adopt(file)
-    folder.remember(mlflow_run_id=tracker.run_id)
-    continued = folder.recall(CONTINUES)
-    if continued is not None:
-        tracker.tags({CONTINUES: continued})
-    if folder.recall(STOPPED_AT) is not None:
+    folder.update(mlflow_run_id=tracker.run_id)
+    if state.continues is not None:
+        tracker.tags({CONTINUES: state.continues})
+    if state.stopped_at is not None:
         tracker.untag(STOPPED_AT)
     return tracker
 
 
 def _remembered(config: Config, done: Segment) -> Outcome:
     """The outcome of a segment that was done before."""
-    run_id, in_domain = str(done.folder.recall("mlflow_run_id")), config.evaluation.in_domain
+    run_id, in_domain = str(done.folder.state.mlflow_run_id), config.evaluation.in_domain
     return Outcome(done.folder, run_id, tracking_uri(config), (), (), in_domain, done.step, done.scores)
 
 
@@ -164,7 +166,7 @@ def _run(
             observer.phase(f"building the {config.encoder.backbone} encoder")
             run_task(config, build, to_tree(config), str(folder.initial_model))
         before: Sequence[Evaluation] = ()
-        if benchmarks and config.evaluation.before and folder.recall(STOPPED_AT) is None:
+        if benchmarks and config.evaluation.before and folder.state.stopped_at is None:
             observer.phase("evaluating before training")
             before = _score(config, folder.initial_model)
             _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)

@@ -18,6 +18,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import StorageError
@@ -25,6 +27,56 @@ from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, fold
 from hbtrain.tracking.tracker import UNDELIVERED
 
 LOOKS_AT_ONCE = 8
+
+
+class UsageTotals(BaseModel):
+    """What a run has used, over all its attempts.
+
+    Attributes:
+        worker_s: seconds of all workers together.
+        gpu_s: seconds of all their GPUs together.
+        pairs: trained on, repeated steps included.
+        tokens: of these pairs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    worker_s: float = 0.0
+    gpu_s: float = 0.0
+    pairs: float = 0.0
+    tokens: float = 0.0
+
+    def __add__(self, other: UsageTotals) -> UsageTotals:
+        return UsageTotals(
+            worker_s=self.worker_s + other.worker_s,
+            gpu_s=self.gpu_s + other.gpu_s,
+            pairs=self.pairs + other.pairs,
+            tokens=self.tokens + other.tokens,
+        )
+
+
+class RunState(BaseModel):
+    """What is known of a run, or of a sweep, beyond the life of its processes: the content of its `run.json`.
+
+    The aliases are the names in the file. Names in it that are not known here, as of a later version, stay there.
+
+    Attributes:
+        mlflow_run_id: its run in MLflow.
+        usage: what it has used so far.
+        finished: it came to its end: trained, evaluated, and told MLflow.
+        stopped_at: the step where training was stopped last, to go on later.
+        measured: how its scores were measured (see `hbtrain.runs.segments.measured_by`).
+        continues: the MLflow run from whose checkpoint it began.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True, validate_by_alias=True)
+
+    mlflow_run_id: str | None = None
+    usage: UsageTotals = UsageTotals()
+    finished: bool = False
+    stopped_at: int | None = Field(default=None, alias="stopped_at_step")
+    measured: dict[str, Any] | None = None
+    continues: str | None = Field(default=None, alias="continues_run")
 
 
 @dataclass(frozen=True)
@@ -86,7 +138,7 @@ class RunFolder:
             there = [
                 file for file, found in zip(files, pool.map(lambda file: file.exists(), files), strict=True) if found
             ]
-        return [file for file in there if RunFolder(file.parent).is_finished]
+        return [file for file in there if RunFolder(file.parent)._is_known_to_be_finished]
 
     @classmethod
     def open(cls, config: Config) -> RunFolder:
@@ -102,7 +154,7 @@ class RunFolder:
         try:
             if isinstance(folder.path, Path):
                 folder.path.mkdir(parents=True, exist_ok=True)
-            folder.config.write_text(without_passwords(to_yaml(config)), encoding="utf-8")
+            write_text(folder.config, without_passwords(to_yaml(config)))
         except OSError as error:
             raise StorageError(
                 f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})"
@@ -144,28 +196,58 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end."""
-        return self.recall("finished") is True
+        """Whether the run came to its end. Raises StorageError: see `state`."""
+        return self.state.finished
 
-    def recall(self, key: str) -> Any:
-        """What `remember` kept under `key`, or None.
+    @property
+    def _is_known_to_be_finished(self) -> bool:
+        try:
+            return self.is_finished
+        except StorageError:
+            return False
+
+    @property
+    def _state_file(self) -> Place:
+        return self.path / "run.json"
+
+    @property
+    def state(self) -> RunState:
+        """What is known of the run; of one that has not begun, nothing.
 
         Raises:
-            StorageError: remote storage does not answer; what it holds would not be nothing.
+            StorageError: the file cannot be read or is damaged; what it held is not known to be nothing.
         """
-        file = self.path / "run.json"
+        file = self._state_file
         try:
-            return json.loads(file.read_text(encoding="utf-8")).get(key)
-        except RemoteError as error:
-            raise StorageError(f"cannot read {file}: {error.strerror}") from error
-        except (OSError, ValueError):
-            return None
+            return RunState.model_validate_json(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return RunState()
+        except OSError as error:
+            raise StorageError(f"cannot read {file}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise StorageError(
+                f"{file} is damaged ({_reason(error)}), so what it knew of the run is lost: put a copy of it back, or "
+                "delete it, and the run counts as unfinished and goes on from its last checkpoint as a new MLflow run"
+            ) from error
 
-    def remember(self, **values: Any) -> None:
-        """Keep values beyond the life of this process."""
-        file = self.path / "run.json"
+    def update(self, **fields: Any) -> None:
+        """Set fields of the state, and keep it beyond the life of this process. One process at a time may do so.
+
+        Raises:
+            StorageError: the state cannot be read, or not be written.
+        """
+        if unknown := fields.keys() - RunState.model_fields.keys():
+            raise TypeError(f"a run's state has no {', '.join(sorted(unknown))}")
+        state = RunState.model_validate(self.state.model_dump(exclude_unset=True) | fields)
         try:
-            known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-            write_text(file, json.dumps(known | values))
-        except (OSError, ValueError) as error:
-            raise StorageError(f"cannot write {file}: {error}") from error
+            write_text(self._state_file, state.model_dump_json(by_alias=True, exclude_unset=True))
+        except OSError as error:
+            raise StorageError(f"cannot write {self._state_file}: {error.strerror or error}") from error
+
+
+def _reason(error: ValueError) -> str:
+    """In a few words what is wrong with a state, without the value itself."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join([".".join(map(str, first["loc"])), first["msg"]] if first["loc"] else [first["msg"]])
+    return "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

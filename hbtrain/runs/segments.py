@@ -25,11 +25,7 @@ import shutil
 from hbtrain.config import Config, absolute_paths
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, RemotePath, as_local, is_whole, push
-from hbtrain.tracking.past_runs import STOPPED_AT
-
-
-CONTINUES = "continues_run"
-"""What a run folder and its MLflow run call the MLflow run whose checkpoint the run began with."""
+from hbtrain.storage.files import whole
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def keep_scores(folder: RunFolder, step: int, metrics: Place | None, config: Con
         if isinstance(file, Path):
             file.parent.mkdir(exist_ok=True)
         write_text(file, text)
-        folder.remember(measured=measured_by(config))
+        folder.update(measured=measured_by(config))
         scores: dict[str, float] = json.loads(text)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot keep the scores of step {step} in {file}: {error}") from error
@@ -118,7 +114,7 @@ def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float
         StorageError: remote storage does not answer; what it holds would not be nothing.
     """
     wanted = {parse_benchmark(text).name for text in config.evaluation.benchmarks}
-    if wanted and folder.recall("measured") != measured_by(config):
+    if wanted and folder.state.measured != measured_by(config):
         return None
     try:
         scores: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
@@ -174,7 +170,7 @@ def take_over(config: Config, donor: Config, step: int) -> bool:
                 raise StorageError(
                     f"cannot copy {checkpoint} to {folder.checkpoints}: {error.strerror or error}"
                 ) from error
-            folder.remember(**{CONTINUES: source.recall("mlflow_run_id"), STOPPED_AT: step})
+            folder.update(continues=source.state.mlflow_run_id, stopped_at=step)
             return True
     return False
 
@@ -202,11 +198,9 @@ def _copy(source: Place, to: Place) -> None:
 
 
 def _copy_here(source: Path, to: Path) -> None:
-    unfinished = to.with_name(f".{to.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
     to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, unfinished, copy_function=_link_or_copy)
-    unfinished.replace(to)
+    with whole(to) as unfinished:
+        shutil.copytree(source, unfinished, copy_function=_link_or_copy)
 
 
 def _link_or_copy(source: str, to: str) -> str:

@@ -9,15 +9,14 @@ that is killed loses what happened since it last kept the totals: `KEEP_EVERY_S`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from hbtrain.errors import StorageError
-from hbtrain.runs.run_folder import RunFolder
 from hbtrain.events import Event
+from hbtrain.runs.run_folder import RunFolder, UsageTotals
 
 KEEP_EVERY_S = 10.0
-TOTALS = ("worker_s", "gpu_s", "pairs", "tokens")
 
 
 class Usage:
@@ -25,8 +24,7 @@ class Usage:
 
     def __init__(self, folder: RunFolder, gpus_per_worker: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Go on with the totals in `folder`."""
-        kept = folder.recall("usage") or {}
-        self._totals = {key: float(kept.get(key, 0.0)) for key in TOTALS}
+        self._totals = folder.state.usage + UsageTotals()
         self._folder = folder
         self._gpus_per_worker = gpus_per_worker
         self._clock = clock
@@ -41,16 +39,14 @@ class Usage:
         now = self._clock()
         worker_s = workers * (now - self._seen_at)
         self._seen_at = now
-        self._totals["worker_s"] += worker_s
-        self._totals["gpu_s"] += worker_s * self._gpus_per_worker
+        self._totals += UsageTotals(worker_s=worker_s, gpu_s=worker_s * self._gpus_per_worker)
         if now - self._kept_at >= KEEP_EVERY_S:
             self.keep()
 
     def add(self, event: Event) -> None:
         """The work that an event reports."""
         if event.pairs:
-            self._totals["pairs"] += event.pairs
-            self._totals["tokens"] += event.tokens
+            self._totals += UsageTotals(pairs=event.pairs, tokens=event.tokens)
             self.keep()
 
     def keep(self) -> None:
@@ -58,26 +54,25 @@ class Usage:
         self._kept_at = self._clock()
         # Storage may be away for a moment; the next call keeps them.
         with suppress(StorageError):
-            self._folder.remember(usage=self._totals)
+            self._folder.update(usage=self._totals)
 
     def metrics(self) -> dict[str, float]:
         """The totals by the names that tracking uses; GPU-hours where there are GPUs."""
         return metrics_of(self._totals, self._gpus_per_worker > 0)
 
 
-def metrics_of(totals: Mapping[str, float], has_gpus: bool = False) -> dict[str, float]:
+def metrics_of(totals: UsageTotals, has_gpus: bool = False) -> dict[str, float]:
     """Totals as a run's folder keeps them, by the names that tracking uses; GPU-hours where there are any."""
     metrics = {
-        "usage/worker_hours": totals["worker_s"] / 3600,
-        "usage/pairs": totals["pairs"],
-        "usage/tokens": totals["tokens"],
+        "usage/worker_hours": totals.worker_s / 3600,
+        "usage/pairs": totals.pairs,
+        "usage/tokens": totals.tokens,
     }
-    if has_gpus or totals["gpu_s"]:
-        metrics["usage/gpu_hours"] = totals["gpu_s"] / 3600
+    if has_gpus or totals.gpu_s:
+        metrics["usage/gpu_hours"] = totals.gpu_s / 3600
     return metrics
 
 
-def total_usage(folders: Iterable[RunFolder]) -> dict[str, float]:
-    """The totals of several runs together."""
-    kept = [folder.recall("usage") or {} for folder in folders]
-    return {key: sum(float(of_run.get(key, 0.0)) for of_run in kept) for key in TOTALS}
+def total_usage(folders: Iterable[RunFolder]) -> UsageTotals:
+    """The totals of several runs together. Raises StorageError: the state of one cannot be read."""
+    return sum((folder.state.usage for folder in folders), UsageTotals())

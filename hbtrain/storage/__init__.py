@@ -1,6 +1,7 @@
 """Where files are: in folders that this machine sees, or in S3-compatible storage, by URI."""
 
-from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, remove_tree, write_text
+from hbtrain.storage.files import write_text
+from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, remove_tree
 from hbtrain.storage.remote import RemoteError, RemotePath
 from hbtrain.storage.transfer import (
     as_local,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -42,16 +41,6 @@ def files_in(folder: Place, pattern: str) -> list[str]:
     if isinstance(folder, Path):
         return [path.name for path in folder.glob(pattern) if path.is_file()]
     return [name for name, is_folder in folder.children().items() if not is_folder and fnmatchcase(name, pattern)]
-
-
-def write_text(file: Place, text: str) -> None:
-    """Make a file, or replace it, such that nobody sees half of it. Raises OSError."""
-    if isinstance(file, RemotePath):
-        file.write_text(text)
-        return
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 def remove_tree(folder: Place) -> None:

@@ -7,7 +7,6 @@ never taken for a whole folder.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hbtrain.errors import DataError, StorageError
+from hbtrain.storage.files import BLOCK_BYTES, lock_file, whole
 from hbtrain.storage.place import Place
 from hbtrain.storage.remote import RemoteError, RemotePath
 
 UNFINISHED = ".unfinished"
-BLOCK_BYTES = 16 * 2**20
 AT_ONCE = 8
 """Files that are on their way at one time."""
 
@@ -193,12 +192,12 @@ def local_copy(source: Place, cache: str | None = None, tell: Callable[[str], No
         if copy.exists():
             return copy
         root.mkdir(parents=True, exist_ok=True)
-        with (root / f"{digest}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock_file(root / f"{digest}.lock"):
             if not copy.exists():
                 if tell is not None:
                     tell(f"fetching {source} ({size / 2**20:,.1f} MiB)")
-                _fetch_whole(source, copy)
+                with whole(copy.parent) as folder:
+                    fetch(source, folder / copy.name)
     except (FileNotFoundError, RemoteError) as error:
         raise DataError(f"cannot fetch {source}: {error.strerror}") from error
     except OSError as error:
@@ -212,13 +211,3 @@ def _version(source: RemotePath) -> tuple[int, str]:
         return source.size(), source.version()
     files = source.files()
     return sum(size for size, _ in files.values()), json.dumps(sorted(files.items()))
-
-
-def _fetch_whole(source: RemotePath, copy: Path) -> None:
-    """Fetch beside the place of the copy, and move it there when it is whole."""
-    temporary = Path(tempfile.mkdtemp(prefix=".fetching-", dir=copy.parents[1]))
-    try:
-        fetch(source, temporary / copy.name)
-        temporary.rename(copy.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

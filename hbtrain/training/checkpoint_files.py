@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO
 
-from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree
+from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree, write_text
+from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
 
 PREFIX = "step-"
 CONVERTED = "universal-"
 """Folders that a checkpoint is converted into for another number of ranks; they live as long as that takes."""
-BLOCK_BYTES = 16 * 2**20
+BLAKE2B = partial(hashlib.blake2b, digest_size=16)
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,9 @@ def store(part: Path, to: Place, manifest: Manifest) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
         files[name] = _copy(source, target)
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
-    if isinstance(to, RemotePath):
-        (to / Manifest.name(manifest.rank)).write_text(text)
-        return
-    to.mkdir(parents=True, exist_ok=True)
-    unfinished = to / f".{Manifest.name(manifest.rank)}"
-    with unfinished.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    unfinished.replace(to / Manifest.name(manifest.rank))
+    if isinstance(to, Path):
+        to.mkdir(parents=True, exist_ok=True)
+    write_text(to / Manifest.name(manifest.rank), text)
 
 
 def is_complete(folder: Place) -> bool:
@@ -178,30 +171,11 @@ def prune(storage: Place, keep: int, token: str, refused: Iterable[str], kept_st
         remove_tree(storage / name)
 
 
-def copy_with_digest(read: IO[bytes], write: IO[bytes]) -> tuple[int, str]:
-    """Size and digest of what was copied from one stream to the other."""
-    digest = hashlib.blake2b(digest_size=16)
-    size = 0
-    while block := read.read(BLOCK_BYTES):
-        digest.update(block)
-        write.write(block)
-        size += len(block)
-    return size, digest.hexdigest()
-
-
 def _copy(source: Path, target: Place) -> tuple[int, str]:
     """Size and digest of what was copied."""
-    with source.open("rb") as read:
-        if isinstance(target, RemotePath):
-            with target.open("wb") as write:
-                return copy_with_digest(read, write)
-        unfinished = target.with_name(f".{target.name}")
-        with unfinished.open("wb") as write:
-            copied = copy_with_digest(read, write)
-            write.flush()
-            os.fsync(write.fileno())
-    unfinished.replace(target)
-    return copied
+    opened = target.open("wb") if isinstance(target, RemotePath) else whole_stream(target)
+    with source.open("rb") as read, opened as write:
+        return copy_with_digest(read, write, BLAKE2B)
 
 
 def _wrong_size(folder: Path, name: str, size: int) -> str:
@@ -213,14 +187,11 @@ def _wrong_size(folder: Path, name: str, size: int) -> str:
 
 
 def _wrong_content(folder: Path, name: str, expected: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
     try:
-        with (folder / name).open("rb") as read:
-            while block := read.read(BLOCK_BYTES):
-                digest.update(block)
+        found = file_digest(folder / name, BLAKE2B)
     except OSError as error:
         return f"{name} cannot be read: {error.strerror}"
-    return "" if digest.hexdigest() == expected else f"{name} holds other bytes than were written"
+    return "" if found == expected else f"{name} holds other bytes than were written"
 
 
 @contextmanager
@@ -273,7 +244,7 @@ def _fetch_file(checkpoint: RemotePath, to: Path, name: str, size: int, digest: 
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (checkpoint / name).open() as read, target.open("wb") as write:
-            found_size, found_digest = copy_with_digest(read, write)
+            found_size, found_digest = copy_with_digest(read, write, BLAKE2B)
     except FileNotFoundError:
         return f"{name} is missing"
     if found_size != size:

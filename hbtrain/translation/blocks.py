@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import StorageError
+from hbtrain.storage import write_text
 from hbtrain.translation.scores import Scores
 from hbtrain.translation.texts import Texts
 
@@ -62,7 +62,7 @@ def blocks_of(texts: Texts, size: int) -> list[Block]:
 
 def write_block(block: Block, folder: Path, results: Sequence[Result]) -> None:
     """Keep a finished block; it is there as a whole or not at all."""
-    write_whole(block.path(folder), dump(results))
+    write_text(block.path(folder), dump(results))
 
 
 def read_block(block: Block, folder: Path) -> Iterator[Result]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import check_weights, find_backbone
+from hbtrain.storage.files import file_digest
 from hbtrain.translation.languages import LANGUAGES
 from hbtrain.translation.prompting import Prompting, prompting_of
 
@@ -94,8 +95,7 @@ def folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix != ".md" and not path.name.startswith("."):
-            with path.open("rb") as stream:
-                digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+            digest.update(f"{path.name}\0{file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

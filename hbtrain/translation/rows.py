@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from hbtrain.corpus import Source, source_path
 from hbtrain.corpus.jsonl import ParallelRow, checked_row, read_records
 from hbtrain.corpus.prepared import MANIFEST, read_prepared
 from hbtrain.errors import DataError
+from hbtrain.storage.files import file_digest
 
 Record = dict[str, Any]
 """A line of parallel JSON lines."""
@@ -84,8 +84,7 @@ def sides(record: Record) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _digest(path: Path) -> str:
-    with (path / MANIFEST if path.is_dir() else path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_digest(path / MANIFEST if path.is_dir() else path)
 
 
 def _record(row: ParallelRow) -> Record:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from hbtrain.corpus.cache import write_whole
 from hbtrain.corpus.columns import ColumnWriter, TextColumn
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.errors import DataError
+from hbtrain.storage import write_text
 from hbtrain.translation.rows import Record, sides
 
 SUMMARY = "texts.json"
@@ -133,5 +133,5 @@ def _saved(folder: Path, rows: int, targets: Sequence[str], lacking: Any) -> Tex
         np.save(folder / f"wanted.{target}.npy", numbers.astype(np.int64))
         wanted[target] = len(numbers)
     texts = Texts(folder, rows, len(lacking), wanted)
-    write_whole(folder / SUMMARY, json.dumps({"rows": rows, "number": texts.number, "wanted": wanted}))
+    write_text(folder / SUMMARY, json.dumps({"rows": rows, "number": texts.number, "wanted": wanted}))
     return texts

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
-from hbtrain.storage.atomic import gzip_by_name, locked
+from hbtrain.storage import write_text
+from hbtrain.storage.files import gzip_by_name, locked, put_in_place
 from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"
@@ -70,7 +70,7 @@ class Outputs:
         self._check_free()
         (self.work / PLACING).touch()
         for path in (self.rejects, self.rows):
-            self._unfinished(path).replace(path)
+            put_in_place(self._unfinished(path), path)
 
     def _unfinished(self, path: Path) -> Path:
         return self.work / path.name
@@ -118,7 +118,7 @@ def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
                         "another --output, or delete that folder"
                     )
             else:
-                write_whole(state, json.dumps(request, indent=1, ensure_ascii=False))
+                write_text(state, json.dumps(request, indent=1, ensure_ascii=False))
             yield folder
     except OSError as error:
         remedy = MAKE_ROOM if is_full(error) else "mend that, and the same command goes on"
@@ -127,7 +127,7 @@ def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
 
 def finish(outputs: Outputs, manifest: dict[str, Any]) -> None:
     """Write the manifest and clear away what was under way."""
-    write_whole(outputs.manifest, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_text(outputs.manifest, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     shutil.rmtree(outputs.work, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from hbtrain.errors import StorageError
-from hbtrain.storage.atomic import atomic_output
+from hbtrain.storage.files import atomic_output
 
 WHAT = "--output there"
 MANY = bytes(range(256)) * 400

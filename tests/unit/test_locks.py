@@ -1,14 +1,27 @@
-"""A folder's lock: one holder at a time, also where the folder is cleared away and made again meanwhile."""
+"""A lock: one holder at a time, also where the folder is cleared away and made again meanwhile."""
 
+import errno
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
+import filelock
 import pytest
 
 from hbtrain.errors import StorageError
-from hbtrain.storage import atomic
-from hbtrain.storage.atomic import locked
+from hbtrain.storage.files import LOCK, alone_in, lock_file, locked
 
 BUSY = "is being written by another process"
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hbtrain.storage.files import lock_file
+with lock_file(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_one_at_a_time_and_free_again_after_an_error(tmp_path):
@@ -20,11 +33,17 @@ def test_one_at_a_time_and_free_again_after_an_error(tmp_path):
         pass
 
 
+@pytest.fixture
+def native():
+    """The module of filelock that calls flock."""
+    return sys.modules[filelock.UnixFileLock.__module__]
+
+
 @pytest.mark.parametrize("made_again", [False, True])
-def test_a_lock_that_its_holder_removed_before_it_is_ours_is_none(tmp_path, monkeypatch, made_again):
+def test_a_lock_that_its_holder_removed_before_it_is_ours_is_none(tmp_path, monkeypatch, native, made_again):
     folder = tmp_path / "work"
     folder.mkdir()
-    flock = atomic.fcntl.flock
+    flock = native.fcntl.flock
 
     def finished_meanwhile(*arguments):
         shutil.rmtree(folder)
@@ -33,6 +52,78 @@ def test_a_lock_that_its_holder_removed_before_it_is_ours_is_none(tmp_path, monk
             (folder / "lock").touch()
         flock(*arguments)
 
-    monkeypatch.setattr(atomic.fcntl, "flock", finished_meanwhile)
+    monkeypatch.setattr(native.fcntl, "flock", finished_meanwhile)
     with pytest.raises(StorageError, match=BUSY), locked(folder):
+        pass
+
+
+def test_a_lock_whose_file_was_replaced_is_none(tmp_path, monkeypatch, native):
+    """As on NFS, where the file that its holder deleted lives on under another name."""
+    flock = native.fcntl.flock
+
+    def replaced_meanwhile(*arguments):
+        (tmp_path / LOCK).rename(tmp_path / ".nfs0001")
+        (tmp_path / LOCK).touch()
+        flock(*arguments)
+
+    monkeypatch.setattr(native.fcntl, "flock", replaced_meanwhile)
+    with pytest.raises(StorageError, match=BUSY), locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("end", ["waits", "killed"])
+def test_other_processes_are_kept_out_until_the_holder_ends(tmp_path, end):
+    file = tmp_path / "a.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StorageError, match=r"^busy$"), lock_file(file, "busy"):
+            pass
+        if end == "killed":
+            holder.send_signal(signal.SIGKILL)
+        else:
+            holder.stdin.close()
+        with lock_file(file):  # waits
+            pass
+
+
+def test_a_lock_goes_with_the_process_that_took_it(tmp_path):
+    with locked(tmp_path):
+        child = os.fork()
+        if not child:
+            signal.pause()
+    try:
+        with locked(tmp_path):  # though the child lives
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_without_locks_a_run_goes_on_and_an_output_is_refused(tmp_path, monkeypatch, native, number):
+    def no_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".a.0.partial").touch()
+    monkeypatch.setattr(native.fcntl, "flock", no_locks)
+    with alone_in(tmp_path):
+        assert (tmp_path / ".a.0.partial").exists(), "another process may be writing it"
+    with pytest.raises(OSError, match=os.strerror(number)), locked(tmp_path):
+        pass
+
+
+def test_who_is_alone_clears_what_killed_writers_left(tmp_path):
+    (tmp_path / ".run.json.0f.partial").touch()
+    (tmp_path / ".model.0f.partial").mkdir()
+    (tmp_path / ".model.0f.partial" / "weights").touch()
+    (tmp_path / "mine.partial").touch()
+    with alone_in(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "mine.partial"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(StorageError, match=rf"{tmp_path}/lock cannot be written: Is a directory"), alone_in(tmp_path):
         pass

@@ -121,7 +121,7 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
         (folder.results / "metrics.json").write_text(json.dumps(scores))
         if steps:
             keep_scores(folder, steps, folder.results / "metrics.json", base)
-        folder.remember(finished=steps == 12)
+        folder.update(finished=steps == 12)
     results = [
         result({"label": "alpha=0.1"}, step=12),
         result({"label": "alpha=0.2"}, step=4),
@@ -150,7 +150,7 @@ def test_members_have_their_schedules(base):
     folder = RunFolder.open(run.member_config(base, changed))
     folder.results.mkdir()
     (folder.results / "metrics.json").write_text('{"demo/multi/map": 0.5}')
-    folder.remember(finished=True, measured=measured_by(base))
+    folder.update(finished=True, measured=measured_by(base))
     same = result({"schedule": [[0, 0.25], [3, 0.5]]})
     outcome = run._members(space, base, [same, same, result({"schedule": [[0, 0.1]]}, failure="no disk")])
     member, another = outcome.members

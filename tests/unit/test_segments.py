@@ -10,7 +10,6 @@ from hbtrain.runs import run
 from hbtrain.runs.run import train
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import (
-    CONTINUES,
     LINKED_BYTES,
     check_not_beyond,
     finished_segment,
@@ -18,8 +17,7 @@ from hbtrain.runs.segments import (
     last_segment,
     take_over,
 )
-from hbtrain.storage.atomic import alone_in
-from hbtrain.tracking.past_runs import STOPPED_AT
+from hbtrain.storage.files import alone_in
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
 
 SCORES = {"demo/multi/map": 0.5, "demo/mono/map": 0.25}
@@ -49,7 +47,7 @@ def checkpoint(folder, step, tmp_path, size=10, token="aaaa0000"):
 def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeypatch):
     monkeypatch.setattr(run, "preflight", lambda _: pytest.fail("nothing is to be started"))
     folder = RunFolder.open(config)
-    folder.remember(mlflow_run_id="abc")
+    folder.update(mlflow_run_id="abc")
     assert finished_segment(config, 4) is None
     assert last_segment(config) is None
     assert keep_scores(folder, 4, evaluated(folder), config) == SCORES
@@ -60,7 +58,7 @@ def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeyp
     assert outcome.after == ()
     assert last_segment(config).step == 8
     assert finished_segment(config, 12) is None, "the last step counts once the run has come to its end"
-    folder.remember(finished=True)
+    folder.update(finished=True)
     assert train(config, until=12).scores == {"demo/multi/map": 0.75}
     assert train(config, until=4).scores == SCORES
 
@@ -98,7 +96,7 @@ def test_a_run_without_benchmarks_has_segments_as_well(config):
     keep_scores(folder, 12, None, bare)
     assert finished_segment(bare, 4).scores == {}
     assert finished_segment(bare, 12) is None
-    folder.remember(finished=True)
+    folder.update(finished=True)
     assert finished_segment(bare, 12).scores == {}
 
 
@@ -135,7 +133,7 @@ def taken(config, alpha):
 
 def test_a_run_takes_over_a_checkpoint(config, tmp_path):
     donor = RunFolder.open(config)
-    donor.remember(mlflow_run_id="donor-run")
+    donor.update(mlflow_run_id="donor-run")
     donor.initial_model.mkdir()
     (donor.initial_model / "README.md").write_text("card")
     checkpoint(donor, 4, tmp_path, size=LINKED_BYTES)
@@ -146,8 +144,8 @@ def test_a_run_takes_over_a_checkpoint(config, tmp_path):
     (name,) = checkpoints_in(folder.checkpoints)
     assert name.startswith("step-00000004")
     assert is_complete(folder.checkpoints / name)
-    assert folder.recall(CONTINUES) == "donor-run"
-    assert folder.recall(STOPPED_AT) == 4
+    assert folder.state.continues == "donor-run"
+    assert folder.state.stopped_at == 4
     copied = folder.checkpoints / name / "weights.pt"
     assert copied.stat().st_ino == (donor.checkpoints / name / "weights.pt").stat().st_ino, "linked, as it is large"
     (folder.initial_model / "README.md").write_text("changed")
@@ -168,6 +166,6 @@ def test_a_take_over_is_done_once_and_only_where_it_can_be(config, tmp_path):
     checkpoint(folder, 6, tmp_path)
     assert take_over(taker, config, 4), "it has come further"
     assert len(checkpoints_in(folder.checkpoints)) == 1
-    folder.remember(finished=True)
+    folder.update(finished=True)
     assert take_over(taker, config, 4)
     assert not RunFolder.current(taker).path.exists()

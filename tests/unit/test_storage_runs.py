@@ -33,13 +33,13 @@ def config(bucket, cache):
 def test_the_memory_of_a_run_is_in_the_bucket(config, bucket):
     first = RunFolder.open(config)
     assert json.loads(json.dumps(str(first.path))).startswith(f"{bucket.uri}/runs/quickstart-")
-    first.remember(mlflow_run_id="abc")
-    first.remember(usage={"pairs": 1})
+    first.update(mlflow_run_id="abc")
+    first.update(usage={"pairs": 1})
     again = RunFolder.open(config)
-    assert (again.path, again.recall("mlflow_run_id"), again.recall("none")) == (first.path, "abc", None)
+    assert (again.path, again.state.mlflow_run_id, again.state.continues) == (first.path, "abc", None)
     assert json.loads(bucket.get(f"runs/{first.name}/run.json")) == {"mlflow_run_id": "abc", "usage": {"pairs": 1}}
     assert bucket.keys() == [f"runs/{first.name}/config.yaml", f"runs/{first.name}/run.json"]
-    again.remember(finished=True)
+    again.update(finished=True)
     assert RunFolder.open(config).name == f"{first.name}-2"
     assert RunFolder.finished(config) == [first]
     record = f"runs/{first.name}/ray/checkpoint_manager_snapshot.json"
@@ -51,12 +51,12 @@ def test_the_memory_of_a_run_is_in_the_bucket(config, bucket):
 
 def test_a_memory_that_cannot_be_read_is_not_an_empty_one(config, monkeypatch):
     folder = RunFolder.open(config)
-    folder.remember(finished=True)
+    folder.update(finished=True)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     remote._filesystem.cache_clear()
     try:
         with pytest.raises(StorageError, match=r"cannot read s3://.*/run.json: .*NETWORK_CONNECTION"):
-            folder.recall("finished")
+            assert folder.state
     finally:
         remote._filesystem.cache_clear()
 
@@ -171,7 +171,7 @@ def test_letters_to_mlflow_wait_in_the_bucket(config, bucket, monkeypatch, tmp_p
         said = tracker.finish()
     assert f"kept in {folder.undelivered}" in said
     assert b'"artifact"' in bucket.get(f"runs/{folder.name}/mlflow-undelivered.jsonl")
-    folder.remember(finished=True)
+    folder.update(finished=True)
     after = RunFolder.open(config)
     assert after.undelivered_beside() == [folder.undelivered]
     second = Tracker(config, None, "two", outbox=after.undelivered)
@@ -228,7 +228,7 @@ def test_a_sweep_in_a_bucket(bucket, cache, tmp_path, monkeypatch):
             run = RunFolder.open(trial.config)
             write_results(tmp_path / trial.label, rows_of(0.1, name="demo"))
             push(tmp_path / trial.label, run.results)
-            run.remember(finished=True, measured=measured_by(trial.config))
+            run.update(finished=True, measured=measured_by(trial.config))
         return {}
 
     monkeypatch.chdir(tmp_path)

@@ -5,9 +5,8 @@ import pytest
 from hbtrain.config import load_config, override
 from hbtrain.errors import StorageError
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.segments import CONTINUES, keep_scores, last_segment, take_over
+from hbtrain.runs.segments import keep_scores, last_segment, take_over
 from hbtrain.storage import place, remote
-from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, store
 from tune.search.ledger import Ledger
 from tune.search.outcome import SearchOutcome, save_outcome
@@ -43,7 +42,7 @@ def test_a_ledger_that_cannot_be_read_is_not_an_empty_one(bucket, monkeypatch):
 
 def test_a_run_goes_on_from_another_ones_checkpoint_in_the_bucket(config, bucket, tmp_path):
     donor, taker = RunFolder.open(config), override(config, {"batching.alpha": {0: 0.5, 3: 0.5, 4: 0.75}})
-    donor.remember(mlflow_run_id="abc")
+    donor.update(mlflow_run_id="abc")
     bucket.put(f"runs/{donor.name}/initial/modules.json", b"[]")
     assert not take_over(taker, config, 4), "the donor has no checkpoint"
     part = tmp_path / "part"
@@ -58,7 +57,7 @@ def test_a_run_goes_on_from_another_ones_checkpoint_in_the_bucket(config, bucket
     assert bucket.get(f"runs/{folder.name}/ray/{name}/weights.pt") == b"1234"
     assert bucket.get(f"runs/{folder.name}/initial/modules.json") == b"[]"
     assert not [key for key in bucket.keys(f"runs/{folder.name}/") if key.endswith(".unfinished")]
-    assert (folder.recall(CONTINUES), folder.recall(STOPPED_AT)) == ("abc", 4)
+    assert (folder.state.continues, folder.state.stopped_at) == ("abc", 4)
     assert take_over(taker, config, 4), "done"
 
 

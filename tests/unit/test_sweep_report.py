@@ -19,7 +19,7 @@ def trained(tmp_path, space, qualities, flags):
         folder = RunFolder.open(absolute_paths(trial.config))
         rows = rows_of(qualities[next(iter(trial.values.values()))], seed=trial.config.seed)
         write_results(folder.results, rows)
-        folder.remember(finished=True)
+        folder.update(finished=True)
         done.append(Finished(trial, macro_means(rows), folder.path))
     return done
 
@@ -78,7 +78,7 @@ def test_each_backbone_is_judged_against_its_own_sampling(tmp_path, cache):
         folder = RunFolder.open(absolute_paths(trial.config))
         rows = rows_of(0.6 * (backbone == "static") + 0.3 * (mode == "hybrid"), seed=0)
         write_results(folder.results, rows)
-        folder.remember(finished=True)
+        folder.update(finished=True)
         done.append(Finished(trial, macro_means(rows), folder.path))
     judged = judge(done)
     marked = {label for (label, key), mark in judged.marks.items() if mark == "▲"}

@@ -9,7 +9,7 @@ from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
-from hbtrain.storage.atomic import alone_in
+from hbtrain.storage.files import alone_in
 from tune import run as sweeping
 from tune import schedule
 from tune.space.file import load_space, with_flags
@@ -36,7 +36,7 @@ def finish(config, benchmarks=("demo",)):
     folder.results.mkdir()
     scores = {f"{name}/{key}": 0.5 for name in benchmarks for key in ("mono/map", "cross/map", "multi/map")}
     (folder.results / "metrics.json").write_text(json.dumps(scores))
-    folder.remember(finished=True, measured=measured_by(config))
+    folder.update(finished=True, measured=measured_by(config))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_a_killed_driver_loses_seconds(folder, clock):
     for _ in range(1000):
         clock.now += 0.5
         usage.stand(8)
-    kept = folder.recall("usage")["worker_s"]
+    kept = folder.state.usage.worker_s
     assert 8 * (500 - KEEP_EVERY_S) <= kept <= 8 * 500
 
 
@@ -85,8 +85,8 @@ def test_several_runs_are_added_up(tmp_path):
     folders = [RunFolder(tmp_path / name) for name in ("first", "second", "never-began")]
     for folder in folders[:2]:
         folder.path.mkdir()
-    folders[0].remember(usage={"worker_s": 3600.0, "gpu_s": 0.0, "pairs": 10.0, "tokens": 100.0})
-    folders[1].remember(usage={"worker_s": 1800.0, "gpu_s": 0.0, "pairs": 5.0, "tokens": 40.0})
+    folders[0].update(usage={"worker_s": 3600.0, "gpu_s": 0.0, "pairs": 10.0, "tokens": 100.0})
+    folders[1].update(usage={"worker_s": 1800.0, "gpu_s": 0.0, "pairs": 5.0, "tokens": 40.0})
     assert metrics_of(total_usage(folders)) == {"usage/worker_hours": 1.5, "usage/pairs": 15.0, "usage/tokens": 140.0}
-    folders[1].remember(usage={"worker_s": 0.0, "gpu_s": 7200.0, "pairs": 0.0, "tokens": 0.0})
+    folders[1].update(usage={"worker_s": 0.0, "gpu_s": 7200.0, "pairs": 0.0, "tokens": 0.0})
     assert metrics_of(total_usage(folders))["usage/gpu_hours"] == 2.0

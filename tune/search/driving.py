@@ -6,7 +6,6 @@ that process as they are (`shipped`), for only hbtrain is installed there.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 import tune.search.alpha_schedule
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
+from hbtrain.storage.files import lock_file
 from tune.search.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
 
 STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
@@ -136,6 +136,5 @@ def _alone(config: Config) -> Iterator[None]:
     from hbtrain.runs.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock"):
         yield

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import StorageError
-from hbtrain.storage.atomic import locked
+from hbtrain.storage import write_text
+from hbtrain.storage.files import locked, put_in_place
 
 
 class Staging:
@@ -34,7 +34,7 @@ class Staging:
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
         result = work(own)
-        write_whole(marker, json.dumps(result))
+        write_text(marker, json.dumps(result))
         return result
 
     def path(self, name: str) -> Path:
@@ -45,7 +45,7 @@ class Staging:
         """Let the finished corpus take its place, and clear away the rest."""
         if output.exists():
             output.rmdir()  # empty, as was checked in the beginning
-        corpus.rename(output)
+        put_in_place(corpus, output)
         shutil.rmtree(self.folder, ignore_errors=True)  # on NFS the lock, which is open, keeps the folder from going
 
 
@@ -69,7 +69,7 @@ def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
                     elif path.name != "lock":
                         path.unlink()
                 (folder / "done").mkdir()
-            write_whole(state, text)
+            write_text(state, text)
             yield Staging(folder)
     except OSError as error:
         raise unwritable(output, error) from error

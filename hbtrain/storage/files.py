@@ -1,0 +1,312 @@
+"""Files and folders written whole or not at all, locks between processes, and digests of files.
+
+What is written is first made beside its place, under the name `.<name>.<token>.partial`. When it is whole, and its
+bytes are on the disk, it is given its own name in one move, and the move is brought to the disk as well. So whoever
+looks, also after a kill or a power cut, finds what was there before or what is there now, and no mixture of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gzip
+import hashlib
+import io
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from hbtrain.errors import StorageError
+from hbtrain.storage.place import Place
+from hbtrain.storage.remote import RemotePath
+
+PARTIAL = ".partial"
+BLOCK_BYTES = 16 * 2**20
+
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
+
+@contextmanager
+def whole(path: Path, replaces_folder: bool = False) -> Iterator[Path]:
+    """The path at which the block makes a file or a folder that becomes `path` when the block ends well.
+
+    A file may replace another file, a folder may take the place of an empty one.
+
+    Args:
+        path: of the file or the folder; its own folder must be there.
+        replaces_folder: a folder may also take the place of one that is not empty.
+
+    Raises:
+        OSError: it cannot be written; where the error names a file, that is `path` or one below it. The file that was
+            there before still is, and nothing else is left behind. Errors of the block pass as they are.
+    """
+    partial = _partial(path)
+    try:
+        yield partial
+        put_in_place(partial, path, replaces_folder)
+    except OSError as error:
+        if isinstance(error.filename, str | Path) and str(error.filename).startswith(str(partial)):
+            error.filename = str(path) + str(error.filename)[len(str(partial)) :]
+        raise
+    finally:
+        _remove(partial)
+
+
+@contextmanager
+def whole_stream(path: Path) -> Iterator[BinaryIO]:
+    """A stream of bytes to a file that becomes `path` when the block ends well. Raises OSError: see `whole`."""
+    with whole(path) as partial, io.BufferedWriter(_Output(partial, path)) as stream:
+        yield stream
+
+
+@contextmanager
+def atomic_output(path: Path, what: str) -> Iterator[BinaryIO]:
+    """A stream to `path`, compressed if its name ends in .gz; the file appears when the block ends well.
+
+    Args:
+        path: of the file.
+        what: how the user knows it, as in `--output mined.jsonl`.
+
+    Raises:
+        StorageError: it cannot be written. Errors of the block itself pass as they are.
+    """
+    try:
+        with whole_stream(path) as plain, gzip_by_name(plain, path) as stream:
+            yield stream
+    except OSError as error:
+        if error.filename != str(path):
+            raise
+        raise unwritable(what, error) from error
+
+
+def write_text(file: Place, text: str) -> None:
+    """Make a file of UTF-8 text, or replace it, such that nobody ever finds half of it. Raises OSError."""
+    if isinstance(file, RemotePath):
+        file.write_text(text)
+        return
+    with whole_stream(file) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def put_in_place(made: Path, path: Path, replaces_folder: bool = False) -> None:
+    """Give a finished file or folder its place, in one move and for good.
+
+    Args:
+        made: what becomes `path`, on the same file system.
+        path: see `whole`.
+        replaces_folder: see `whole`; what was at `path` may then be found at `made`.
+
+    Raises:
+        OSError: this cannot be done; it names `path`, where the old file or folder still is.
+    """
+    try:
+        _sync_all(made)
+        if replaces_folder and path.is_dir():
+            _exchange(made, path)
+        else:
+            made.replace(path)
+        _sync_folder(path.absolute().parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed have left in a folder. No other process may be writing into it."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        _remove(path)
+
+
+def unwritable(what: str, error: OSError) -> StorageError:
+    """What to say where an output cannot be written."""
+    return StorageError(f"{what} cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def gzip_by_name(plain: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """The stream itself, or, if the name of `path` ends in .gz, one that compresses into it."""
+    if path.suffix == ".gz":
+        # No name and no time in the header: the same content gives the same bytes.
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=plain, mtime=0) as zipped:
+            yield cast(BinaryIO, zipped)
+    else:
+        yield plain
+
+
+def _partial(path: Path) -> Path:
+    """Where something is made that becomes `path`; no other process or thread comes upon the same name."""
+    whole_path = path.absolute()  # `.` has no name
+    return whole_path.parent / f".{whole_path.name}.{secrets.token_hex(6)}{PARTIAL}"
+
+
+class _Output(io.FileIO):
+    """A file whose errors of writing name what it becomes, so that no error of reading is taken for one of them."""
+
+    def __init__(self, partial: Path, path: Path) -> None:
+        self._path = path
+        super().__init__(partial, "wb")
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+
+def _sync_all(path: Path) -> None:
+    """Have the bytes of a file, or of all files in a folder, on the disk."""
+    if not path.is_dir():
+        _sync(path)
+        return
+    for folder, _, names in os.walk(path, topdown=False):
+        for file in (Path(folder) / name for name in names):
+            if file.is_file() and not file.is_symlink():
+                _sync(file)
+        _sync_folder(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk, on file systems that can do that for a folder."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}:
+            raise
+
+
+def _exchange(made: Path, path: Path) -> None:
+    """Let two folders change places; where the file system cannot do that at once, `path` is gone for a moment."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # a C library without it
+        supported = False
+    else:
+        names = os.fsencode(made), os.fsencode(path)
+        supported = renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0
+    if supported:
+        return
+    old = _partial(path).with_suffix(".replaced")  # no leftover, should this process end before the next line
+    path.replace(old)
+    try:
+        made.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+LOCK = "lock"
+"""Name of the file in a folder by which one process keeps the others out."""
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
+"""How a file system says that it has no locks."""
+
+
+@contextmanager
+def lock_file(file: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock that a file stands for, across the nodes that share the file system, until the block ends.
+
+    The file is made if it is not there, and stays; a lock goes with the process that holds it. Whoever holds the lock
+    may delete the file together with its folder.
+
+    Args:
+        file: its content does not matter.
+        busy: what to say where another process holds the lock; None waits for it.
+
+    Raises:
+        StorageError: another process holds it, or has just deleted the file: `busy`.
+        OSError: the file cannot be opened, or the file system has no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    def check_same(descriptor: int) -> None:
+        # On NFS a file that its holder has deleted can still be locked.
+        if os.fstat(descriptor).st_ino != file.stat().st_ino:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+
+    # A soft lock would outlive a process that is killed.
+    lock = FileLock(file, blocking=busy is None, thread_local=False, fallback_to_soft=False, on_acquired=check_same)
+    try:
+        held = lock.acquire()
+    except (Timeout, FileNotFoundError) as error:
+        if busy is None:
+            raise
+        raise StorageError(busy) from error
+    with held:
+        yield
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder in which an output is made; who holds it may remove the folder.
+
+    Raises:
+        StorageError: another process holds it.
+        OSError: see `lock_file`.
+    """
+    busy = f"{folder} is being written by another process; wait for it, or give another --output"
+    with lock_file(folder / LOCK, busy):
+        yield
+
+
+@contextmanager
+def alone_in(folder: Place) -> Iterator[None]:
+    """Keep other processes, also those of other nodes, out of `folder` until the block or this process ends.
+
+    What writers that were killed have left in it is deleted. Buckets and file systems without locks keep nobody out.
+
+    Raises:
+        StorageError: another process is at work there, or the folder cannot be written.
+    """
+    busy = f"another process is at work in {folder}: wait for its end, or stop it; then the same command goes on"
+    with ExitStack() as stack:
+        if isinstance(folder, Path):
+            try:
+                stack.enter_context(lock_file(folder / LOCK, busy))
+                remove_leftovers(folder)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise unwritable(str(folder / LOCK), error) from error
+        yield
+
+
+Algorithm = str | Callable[[], Any]
+"""A hash function, by its name in hashlib or as what makes one."""
+
+
+def file_digest(path: Path, algorithm: Algorithm = "sha256") -> str:
+    """Hex digest of a file's bytes. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, cast(Any, algorithm)).hexdigest()
+
+
+def copy_with_digest(read: IO[bytes], write: IO[bytes], algorithm: Algorithm = "sha256") -> tuple[int, str]:
+    """Copy one stream to another; the number of bytes and their hex digest."""
+    digest = hashlib.new(algorithm) if isinstance(algorithm, str) else algorithm()
+    size = 0
+    while block := read.read(BLOCK_BYTES):
+        digest.update(block)
+        write.write(block)
+        size += len(block)
+    return size, digest.hexdigest()
