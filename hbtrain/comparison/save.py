@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import tempfile
 from collections.abc import Sequence
 from html import escape
@@ -17,6 +16,7 @@ from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
 from hbtrain.reporting.colours import colours_of
 from hbtrain.reporting.table import Cell, Row, Table
+from hbtrain.storage.files import put_in_place
 
 
 def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
@@ -41,7 +41,10 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
                 ("report.html", report(comparison, [(p.title, made / p.file) for p in pictures])),
             ):
                 (made / name).write_text(text, encoding="utf-8")
-            return [Path(shutil.move(path, folder / path.name)) for path in sorted(made.iterdir())]
+            files = sorted(made.iterdir())
+            for file in files:
+                put_in_place(file, folder / file.name)
+            return [folder / file.name for file in files]
     except OSError as error:
         raise StorageError(
             f"cannot write the comparison to {folder}: {error.strerror or error}; choose a folder that can be written"

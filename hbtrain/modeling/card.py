@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from hbtrain.storage import write_text
+
 _UNKNOWN = "unknown"
 
 
@@ -101,7 +103,7 @@ def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
     before, heading, rest = readme.read_text(encoding="utf-8").partition("## Evaluation\n")
     if heading:
         _, limits, after = rest.partition("## Limits\n")
-        readme.write_text(f"{before}{heading}\n{_scores(scores)}\n\n{limits}{after}", encoding="utf-8")
+        write_text(readme, f"{before}{heading}\n{_scores(scores)}\n\n{limits}{after}")
 
 
 def trained_languages(folder: Path) -> tuple[str, ...] | None:

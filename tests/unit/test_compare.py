@@ -307,6 +307,17 @@ def test_files_that_cannot_be_read(tmp_path):
         compare([a, b])
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_run_whose_state_is_damaged_is_not_taken_for_unfinished(tmp_path, nine, content):
+    run = write_run(tmp_path / "sweep" / "run", 0.5, 3)
+    (run / "run.json").write_text(content)
+    (tmp_path / "sweep" / "space.yaml").write_text("")
+    for given in (run, run / "results", tmp_path / "sweep"):
+        with pytest.raises(DataError, match=rf"^{run}/run\.json is damaged \(.*\): put a copy of it back") as error:
+            compare([nine[0], given])
+        assert "\n" not in str(error.value)
+
+
 def test_one_run_under_two_names(tmp_path, nine):
     with pytest.raises(DataError, match="are the same run; name it once"):
         compare([nine[0], nine[0] / "results"])
