@@ -105,7 +105,7 @@ def _limits(given: list[str]) -> Any:
 
     from hbtrain.translation.gates import Limits
 
-    kinds = {field.name: int if field.type == "int" else float for field in fields(Limits)}
+    kinds = {field.name: type(field.default) for field in fields(Limits)}
     values: dict[str, float] = {}
     for pair in given:
         name, _, value = pair.partition("=")
