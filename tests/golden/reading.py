@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ def read_back(path: str) -> dict[str, Any]:
         "languages": list(corpus.languages),
         "rows": len(rows),
         "digest of rows": digest(rows),
+        "digest of negatives by turns": digest(negatives_by_turns(source)),
         "digest of every_text": digest(corpus.every_text()),
         "first rows": rows[:SHOWN],
     }
@@ -79,6 +80,14 @@ def all_rows(source: Any) -> list[dict[str, Any]]:
         assert next(texts, None) is None and next(ids, None) is None
     assert_texts_agree(source, rows)
     return rows
+
+
+def negatives_by_turns(source: Any) -> Iterator[list[str]]:
+    """As training asks for them: two negatives a row, those whose turn it is."""
+    at = np.arange(source.index.rows)
+    for language in source.index.languages:
+        for turn in range(3):
+            yield source.negatives(at, [language] * len(at), 2, turn)
 
 
 def first_places(ids: list[int]) -> list[int]:
