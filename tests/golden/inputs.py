@@ -44,7 +44,7 @@ def json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def parallel_rows(count: int) -> list[dict[str, Any]]:
-    """Rows that share queries and passages, lack languages on one side or both, and have 0 to 4 negatives."""
+    """Rows that share queries and passages, lack languages, and have 0 to 4 negatives, some in a language of their own."""
     rows = []
     for i in range(count):
         there = [x for k, x in enumerate(("ar", "de", "en", "ru", "zh")) if x == "en" or (i + k) % (3 + k)]
@@ -55,7 +55,7 @@ def parallel_rows(count: int) -> list[dict[str, Any]]:
             "passage_id": f"p{i // 3}",
         }
         others = [("passage", i // 3 + 1), ("wrong", i), ("wrong", i + 1), ("passage", i // 3 + 2)][: i % 5]
-        negatives = [texts(kind, number, there[-3 + k % 2 :]) for k, (kind, number) in enumerate(others)]
+        negatives = [texts(kind, n, [*there[-3 + k % 2 :], "sw"][: 4 - k]) for k, (kind, n) in enumerate(others)]
         rows.append(row | ({"negatives": negatives} if negatives else {}))
     return rows
 
