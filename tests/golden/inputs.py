@@ -44,7 +44,7 @@ def json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def parallel_rows(count: int) -> list[dict[str, Any]]:
-    """Rows that share queries and passages, lack languages, and have 0 to 4 negatives, some in a language of their own."""
+    """Rows that share queries and passages, lack languages, and have 0 to 4 negatives, some in another language."""
     rows = []
     for i in range(count):
         there = [x for k, x in enumerate(("ar", "de", "en", "ru", "zh")) if x == "en" or (i + k) % (3 + k)]
