@@ -13,6 +13,15 @@ from tests.integration.command import Command
 pytestmark = pytest.mark.ray
 
 
+# The README's figures, before and after training; see tests/golden.
+FIGURES = {
+    "demo/mono/map": (0.265, 0.710),
+    "demo/cross/map": (0.053, 0.638),
+    "demo/multi/map": (0.055, 0.570),
+    "demo/multi/rank_distance": (527.5, 91.8),
+}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart")
@@ -43,6 +52,14 @@ def test_training_works(run):
     assert after["demo/mono/map"] > before["demo/mono/map"]
     assert after["demo/cross/map"] > 3 * before["demo/cross/map"]
     assert after["demo/multi/rank_distance"] < before["demo/multi/rank_distance"] / 2
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_figures_are_those_of_the_readme(run, key):
+    """Sums of floats differ between CPUs, and training carries that on: hence what is let pass."""
+    found = tuple(metrics(run / name)[key] for name in ("results-before", "results"))
+    tolerance = 1.0 if key.endswith("rank_distance") else 0.002
+    assert found == pytest.approx(FIGURES[key], abs=tolerance)
 
 
 def test_terminal_shows_progress_and_what_comes_next(output, run):
