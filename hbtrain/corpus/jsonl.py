@@ -8,16 +8,15 @@ is a list of `{lang: text}`: texts like the passage that do not answer the query
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.files import is_unicode, raw_lines
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import is_unicode, raw_lines
+from hbtrain.formats.languages import LANGUAGE
 
-LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "source", "domain"}
 
 

@@ -13,7 +13,7 @@ from hbtrain.modeling.backbone import check_backbone
 from hbtrain.storage import RemotePath, check_writable
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
-from collections.abc import Iterator
+from hbtrain.formats import inputs
 from hbtrain.events import Observer
 from hbtrain.storage import is_remote, local_copy, place
 
@@ -85,11 +85,11 @@ def fetch_inputs(config: Config, observer: Observer) -> None:
         DataError: one is not there, or the storage refuses it.
         StorageError: the cache cannot be written.
     """
-    for uri in _remote_inputs(config):
-        local_copy(place(uri), config.data.cache, observer.phase)
-
-
-def _remote_inputs(config: Config) -> Iterator[str]:
     data = config.data
-    named = (text.partition("=")[2] for text in config.evaluation.benchmarks)
-    yield from (text for text in (*data.sources, data.validation or "", *named) if is_remote(text))
+    for source in (*data.sources, data.validation or ""):
+        if is_remote(source):
+            local_copy(place(source), data.cache, observer.phase)
+    for text in config.evaluation.benchmarks:
+        path = text.partition("=")[2]
+        if is_remote(path):
+            inputs.local_copy(path, data.cache, observer.phase)

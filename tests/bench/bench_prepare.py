@@ -72,7 +72,7 @@ class Watch:
 def prepare_here(folder: Path, output: Path) -> None:
     """Prepare in this process, and print what it took."""
     from hbtrain.corpus.preparation.prepare import prepare
-    from hbtrain.corpus.readers.mmarco import MmarcoReader
+    from hbtrain.corpus.readers.by_id import MmarcoReader
 
     start, cpu = time.perf_counter(), time.process_time()
     with Watch() as watch:

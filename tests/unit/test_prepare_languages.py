@@ -10,11 +10,11 @@ from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.readers.inputs import chosen, files_by_language
-from hbtrain.corpus.readers.mapping import parse_columns
-from hbtrain.corpus.readers.parallel import ParallelReader
+from hbtrain.corpus.readers.by_id import MmarcoReader, SquadReader
+from hbtrain.corpus.readers.columns import parse_columns
+from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import DataError
-from tests.prepared_samples import Row, check_rows, prepared
+from tests.prepared_samples import Row, check_rows, miracl_reader, prepared
 
 CODES = ["".join(letters) for letters in product(ascii_lowercase, repeat=2)]
 
@@ -51,12 +51,21 @@ def test_64_languages_are_refused_where_they_are_seen(tmp_path, partial):
 @pytest.mark.parametrize(
     "refused",
     [
-        lambda number: files_by_language([f"{x}={x}.json" for x in CODES[:number]], [".json"]),
+        lambda number: SquadReader({x: x for x in CODES[:number]}).options["languages"],
+        lambda number: PagesReader({x: x for x in CODES[:number]}).options["languages"],
         lambda number: parse_columns([f"{x}={x}" for x in CODES[:number]], "--query"),
-        lambda number: chosen({x: x for x in CODES}, CODES[:number], "folder"),
+        lambda number: MmarcoReader("all", CODES[:number]).options["languages"],
+        lambda number: miracl_reader("all", CODES[:number]).options["languages"],
     ],
 )
-def test_64_languages_are_refused_before_work_starts(refused):
+def test_64_languages_are_refused_before_work_starts(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for code in CODES[:70]:
+        (tmp_path / "all" / f"miracl-corpus-v1.0-{code}").mkdir(parents=True)
+        names = [f"{code}_collection.tsv", f"{code}_queries.train.tsv", f"miracl-corpus-v1.0-{code}/docs-0.jsonl"]
+        for name in (*names, *(f"{kind}.miracl-v1.0-{code}-train.tsv" for kind in ("topics", "qrels"))):
+            (tmp_path / "all" / name).touch()
+    (tmp_path / "all" / "triples.train.ids.small.tsv").touch()
     assert len(refused(63)) == 63
     with pytest.raises(DataError, match="has 64 languages, and a corpus holds 63 at most; prepare several"):
         refused(64)

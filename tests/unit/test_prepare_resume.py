@@ -12,8 +12,8 @@ from hbtrain.corpus.preparation import texts
 from hbtrain.corpus.preparation.prepare import prepare
 from hbtrain.corpus.preparation.staging import Staging
 from hbtrain.corpus.prepared import check_files, read_prepared
-from hbtrain.corpus.readers.mmarco import MmarcoReader
-from hbtrain.corpus.readers.parallel import ParallelReader
+from hbtrain.corpus.readers.by_id import MmarcoReader
+from hbtrain.corpus.readers.inline import ParallelReader
 from hbtrain.errors import DataError, StorageError
 from tests.integration.command import Command
 from tests.unit.test_full_disk import no_room

@@ -8,13 +8,11 @@ from hbtrain.corpus.build import build_source
 from hbtrain.corpus.jsonl import read_rows
 from hbtrain.corpus.preparation.prepare import prepare
 from hbtrain.corpus.prepared import check_files
-from hbtrain.corpus.readers.columns import ColumnReader
-from hbtrain.corpus.readers.mapping import Columns
-from hbtrain.corpus.readers.miracl import miracl_reader
-from hbtrain.corpus.readers.pages import PagesReader
-from hbtrain.corpus.readers.parallel import ParallelReader
-from hbtrain.corpus.readers.squad import SquadReader
+from hbtrain.corpus.readers.by_id import SquadReader
+from hbtrain.corpus.readers.columns import ColumnReader, Columns
+from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import DataError
+from tests.prepared_samples import miracl_reader
 from tests.unit.judged_samples import DOCUMENTS, json_lines, miracl
 
 HALF = "half \ud800"

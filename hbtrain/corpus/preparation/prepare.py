@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.locations import file_state
 from hbtrain.corpus.preparation.stages import Preparation
 from hbtrain.corpus.preparation.staging import clear_leftovers, staging_of, unwritable
 from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared
 from hbtrain.corpus.readers.items import Reader
 from hbtrain.errors import StorageError
+from hbtrain.formats.locations import file_state
 
 Progress = Callable[[str, int], None]
 """Called with what is being done and how much of it is."""

@@ -16,13 +16,13 @@ import numpy as np
 
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.files import Place
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.corpus.preparation.keys import KEYS
 from hbtrain.corpus.preparation.number_array import NumberArray
 from hbtrain.corpus.preparation.numbers import NumberWriter, blocks, count, numbered
 from hbtrain.corpus.preparation.sorting import sorted_blocks
 from hbtrain.corpus.readers.items import TextItem
+from hbtrain.formats.inputs import Place
 
 COLUMN = "text"
 FILE_SHIFT = 40

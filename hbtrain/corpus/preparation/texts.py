@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
-from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.corpus.preparation.numbers import NumberWriter
 from hbtrain.corpus.preparation.tables import Table, TableWriter
 from hbtrain.corpus.readers.items import IdItem, Part, TextItem, check_languages
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import Place
+from hbtrain.formats.languages import LANGUAGE
 
 TELL_EVERY = 4096
 """Texts between two words of progress."""

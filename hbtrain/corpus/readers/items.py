@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import Place
 
 TextSide = Literal["query", "passage"]
 MOST_LANGUAGES = 63

@@ -1,7 +1,6 @@
-"""Corpora that do not fit into memory: JSON lines converted once, by content, into memory-mapped columns.
+"""Corpora that do not fit into memory: documents converted once, by content, into memory-mapped columns.
 
-A document is an object with an id (`docid`, `_id` or `id`) and `title` and `text`, or `contents` that hold both. Its
-text as a candidate is title, blank, text. Kept in memory while converting: 8 bytes a document.
+Kept in memory while converting: 8 bytes a document.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import numpy.typing as npt
 
 from hbtrain.corpus.cache import built, content_digest, read_manifest
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
-from hbtrain.corpus.document import read_document
-from hbtrain.corpus.files import json_lines
 from hbtrain.corpus.negatives import digest_number
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.judged import read_documents
 
 FORMAT = 1
 """Version of the folder's layout; a new one makes new folders."""
@@ -77,14 +76,14 @@ class Documents:
         return np.where(same, rows, -1).astype(np.int64)
 
 
-def open_documents(files: Sequence[Path], cache: Path) -> Documents:
+def open_documents(files: Sequence[str], cache: Path) -> Documents:
     """The documents of JSON-lines files, plain or gzip, in their order; converted on first sight of their content.
 
     Raises:
         DataError: a missing, empty or broken file, a document without an id or text, an id that occurs twice.
         StorageError: the cache cannot be written.
     """
-    contents = [content_digest(path, cache) for path in files]
+    contents = [content_digest(Path(file), cache) for file in files]
     name = hashlib.sha256("\n".join(contents).encode()).hexdigest()
     folder = built(cache / "documents" / f"{name}-v{FORMAT}", partial(_convert, files))
     rows = int(str(read_manifest(folder)["rows"]))
@@ -96,13 +95,11 @@ def open_documents(files: Sequence[Path], cache: Path) -> Documents:
     )
 
 
-def _convert(files: Sequence[Path], folder: Path) -> None:
+def _convert(files: Sequence[str], folder: Path) -> None:
     writer, numbers = ColumnWriter(folder), array("q")
-    for path in files:
-        for record, place in json_lines(path):
-            identifier, text = read_document(record, place)
-            writer.append({"id": identifier, "text": text})
-            numbers.append(digest_number(identifier))
+    for document in read_documents(files, REFUSED):
+        writer.append({"id": document.id, "text": document.text})
+        numbers.append(digest_number(document.id))
     writer.close()
     if not numbers:
         raise DataError(f"{files[0]} holds no documents")
@@ -112,8 +109,8 @@ def _convert(files: Sequence[Path], folder: Path) -> None:
     if len(twice):
         repeated = TextColumn(folder / "id.arrow").get([int(rows[twice[0]])])[0]
         raise DataError(
-            f"{files[0].parent}: {len(twice)} documents have an id that another has, such as {repeated}; ids must "
-            "be unique in a corpus"
+            f"{Path(files[0]).parent}: {len(twice)} documents have an id that another has, such as {repeated}; ids "
+            "must be unique in a corpus"
         )
     np.save(folder / "digests.npy", digests[rows])
     np.save(folder / "rows.npy", rows)

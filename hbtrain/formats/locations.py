@@ -1,12 +1,12 @@
-"""Where input files are: here, or at a URL that pyarrow or fsspec knows.
+"""Where input files are: on this machine, or at a URL that pyarrow or fsspec knows.
 
-`s3://`, `gs://`, `hf://`, `https://`, `file://`. What follows the `?` of a URL is how to get there, and no part of a
-name.
+`s3://`, `gs://`, `hf://`, `https://`, `file://`. What follows the `?` of a URL says how to get there, and is no part of
+a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -21,8 +21,12 @@ GCS_LIMIT = "retry_limit_seconds"
 GIVE_UP_S = 30
 CHANGED = ("ETag", "etag", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
 """What remote places call that which changes with a file's content, the surest first."""
-DEPTH = 4
-"""Levels of a folder in which files are looked for."""
+DEPTH = 6
+"""Levels of a folder in which files are looked for: archives are often unpacked into folders of folders."""
+
+FileState = dict[str, int | str | None]
+"""What tells a file from what it was before: `bytes` as it is stored, and what changes with its content as `changed`:
+nanoseconds of its last change, or what a remote place says of it (an ETag or a time); None: it says nothing."""
 
 
 def is_remote(path: str | Path) -> bool:
@@ -35,33 +39,36 @@ def named(path: str) -> str:
     return path.partition("?")[0] if is_remote(path) else path
 
 
-def list_files(folder: str) -> list[str]:
-    """The files of a folder and some levels below it, sorted; each path begins with `folder`, a query comes last.
+def below(folder: str, name: str) -> str:
+    """The path of what is called `name` in a folder; a query comes last."""
+    return f"{named(folder).rstrip('/')}/{name}{folder.removeprefix(named(folder))}"
+
+
+def expanded(path: str) -> str:
+    """A path with its `~` resolved; a URL as it is."""
+    return path if is_remote(path) else str(Path(path).expanduser())
+
+
+def list_files(folder: str, levels: int = DEPTH) -> list[str]:
+    """The files in a folder, and in those below it down to `levels`, sorted; each path begins with `folder`.
 
     Raises:
         DataError: it is not a folder, or cannot be read.
     """
     try:
         if is_remote(folder):
-            query = folder.removeprefix(named(folder))
-            paths = [f"{named(folder).rstrip('/')}/{x}{query}" for x in _remote_names(folder)]
-        else:
-            root = Path(folder)
-            deep = (path for level in range(DEPTH) for path in root.glob("*/" * level + "*"))
-            paths = [str(path) for path in deep if path.is_file()]
-            if not root.is_dir():
-                raise DataError(f"{folder} is not a folder")
+            return sorted(below(folder, name) for name in remote_files(folder, levels))
+        root = Path(folder)
+        if not root.is_dir():
+            raise DataError(f"{folder} is not a folder")
+        deep = (path for level in range(levels) for path in root.glob("*/" * level + "*"))
+        return sorted(str(path) for path in deep if path.is_file())
     except OSError as error:
         raise DataError(f"cannot read {folder}: {reason(error)}") from error
-    if not paths:
-        raise DataError(f"{folder} holds no files")
-    return sorted(paths)
 
 
-def file_state(path: str) -> dict[str, int | str | None]:
-    """What tells a file from what it was before: `bytes` as it is stored, and what changes with its content as
-    `changed`: nanoseconds of its last change, or what a remote place says of it (an ETag or a time); None: it says
-    nothing.
+def file_state(path: str) -> FileState:
+    """The state of a file, by which a change of its content is seen.
 
     Raises:
         DataError: it is not there.
@@ -73,9 +80,7 @@ def file_state(path: str) -> dict[str, int | str | None]:
         if is_remote(path):
             filesystem, inside = remote(path)
             with errors_in_words(path):
-                info = filesystem.info(inside)
-            changed = next((str(info[key]) for key in CHANGED if info.get(key)), None)
-            return {"bytes": info.get("size"), "changed": changed}
+                return _state(filesystem.info(inside))
         stat = Path(path).stat()
         return {"bytes": stat.st_size, "changed": stat.st_mtime_ns}
     except OSError as error:
@@ -106,8 +111,12 @@ def remote(url: str) -> tuple[Any, str]:
         raise ConfigError(f"{url}: {scheme}:// cannot be read here: {error}") from error
 
 
-def _remote_names(folder: str) -> list[str]:
-    """The files of a folder and some levels below it, by their paths in it."""
+def remote_files(folder: str, levels: int = DEPTH) -> dict[str, FileState]:
+    """{path in the folder: state} of the files in a remote folder, and in those below it down to `levels`.
+
+    Raises:
+        OSError: it cannot be read, if the place says so; DataError: for any other reason.
+    """
     filesystem, inside = remote(folder)
     inside = inside.rstrip("/")
     with errors_in_words(folder):
@@ -116,11 +125,16 @@ def _remote_names(folder: str) -> list[str]:
 
             # In one go: what Google's storage lists level by level lacks folders that are nothing but part of a name.
             listed = filesystem.fs.get_file_info(FileSelector(inside, recursive=True))
-            found = [info.path for info in listed if info.type == FileType.File]
+            found = {x.path: {"size": x.size, "mtime": x.mtime} for x in listed if x.type == FileType.File}
         else:
-            found = filesystem.find(inside, maxdepth=DEPTH)
-    names = [str(path)[len(inside) + 1 :] for path in found]
-    return [name for name in names if name.count("/") < DEPTH]
+            found = filesystem.find(inside, maxdepth=levels, detail=True)
+    names = {str(path)[len(inside) + 1 :]: _state(info) for path, info in found.items()}
+    return {name: state for name, state in names.items() if name.count("/") < levels}
+
+
+def _state(info: Mapping[str, Any]) -> FileState:
+    changed = next((str(info[key]) for key in CHANGED if info.get(key)), None)
+    return {"bytes": info.get("size"), "changed": changed}
 
 
 def _patient(url: str) -> str:
