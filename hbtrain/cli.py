@@ -19,6 +19,8 @@ from hbtrain.commands.lists import keys, recipes
 from hbtrain.commands.mine import mine
 from hbtrain.commands.prepare import prepare
 from hbtrain.commands.search import search
+from hbtrain.commands.submit import submit
+from hbtrain.commands.sweep import sweep
 from hbtrain.commands.train import train
 from hbtrain.commands.translate import translate
 from hbtrain.commands.verify import verify
@@ -33,9 +35,10 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, mine, prepare, translate, recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, recipes, keys,
 ):  # fmt: skip
     app.command(command)
+app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself
 
 
 def main(program: App = app) -> None:

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
+from hbtrain.sweeps.space_file import SPACES
 from tests.integration.command import ROOT, Command
-from tune.space.file import SPACES
 
 SMALL = [
     "--training.steps", "4", "--resources.workers", "1", "--encoder.static.dimension", "16",

@@ -10,8 +10,8 @@ import yaml
 from hbtrain.cli import app
 from hbtrain.config import load_config
 from hbtrain.config.flags import parse_flags
-from tune.space.file import load_space, with_flags
-from tune.space.trials import trials_of
+from hbtrain.sweeps.space import trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"(?:\bhbtrain|cluster/submit) (train|evaluate|sweep) ([^`]+)|\btune/(sweep)\.py ([^`]+)")

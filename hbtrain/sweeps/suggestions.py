@@ -11,12 +11,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from hbtrain.config import Config, absolute_paths, to_flat
 from hbtrain.errors import ConfigError
-from tune.search.driving import FAILURE, KEYS, LABEL, STEP, VALUES
-from tune.search.ledger import Ledger, known_points
-from tune.space.ranges import Choices, Draw
-from tune.space.search import is_minimised
-from tune.space.space import Space
-from tune.space.trials import trial_of
+from hbtrain.sweeps.drivers import FAILURE, KEYS, LABEL, STEP, VALUES
+from hbtrain.sweeps.ranges import Choices, Draw
+from hbtrain.sweeps.search_methods import is_minimised
+from hbtrain.sweeps.search_records import Ledger, known_points
+from hbtrain.sweeps.space import Space, trial_of
 
 RESUMED_SEED = 7919
 """Added to the seed for each point that is known: the sampler does not begin again with the numbers it had."""

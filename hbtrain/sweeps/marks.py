@@ -14,7 +14,7 @@ from hbtrain.comparison.compare import Comparison, compare
 from hbtrain.comparison.tables import marks_legend
 from hbtrain.comparison.words import ALL
 from hbtrain.config import Config
-from tune.findings.points import SCORES, Finished, benchmarks_of, points_of
+from hbtrain.sweeps.points import SCORES, Finished, benchmarks_of, points_of
 
 
 @dataclass(frozen=True)

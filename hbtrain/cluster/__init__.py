@@ -1,0 +1,1 @@
+"""Ray clusters that run elsewhere."""
