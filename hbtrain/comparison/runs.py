@@ -175,11 +175,8 @@ class RunFinder:
         into = self._downloads / run.run_id
         results = self.server.fetch(run, "results", into)
         if results is None:
-            kind = (
-                "it is a sweep without runs"
-                if run.source.startswith(SWEEP_SOURCES)
-                else "evaluation.benchmarks was empty"
-            )
+            swept = run.source.startswith(SWEEP_SOURCES)
+            kind = "it is a sweep without runs" if swept else "evaluation.benchmarks was empty"
             raise DataError(f"run {text} ({run.name}) has no results in MLflow: {kind}, or they were deleted")
         return _read(results, text, run.name, run.run_id, self.server.fetch(run, "config.yaml", into))
 

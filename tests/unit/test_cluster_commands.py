@@ -14,7 +14,9 @@ from hbtrain.sweeps.space import trials_of
 from hbtrain.sweeps.space_file import load_space, with_flags
 
 ROOT = Path(__file__).parents[2]
-COMMAND = re.compile(r"(?:\bhbtrain|cluster/submit) (train|evaluate|sweep) ([^`]+)|\btune/(sweep)\.py ([^`]+)")
+COMMAND = re.compile(
+    r"(?:\bhbtrain(?: submit)?|cluster/submit) (train|evaluate|sweep) ([^`]+)|\btune/(sweep)\.py ([^`]+)"
+)
 ABSOLUTE = re.compile(r"[/$]")
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hbtrain.commands.sweep import sweep
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.launch.alone import alone_in
@@ -71,6 +72,17 @@ def test_failed_trials_are_tried_again_in_the_same_mlflow_run(space, trained, tm
     sweeping.run_sweep(space)
     assert len(trained.labels) == 2, "all is done"
     assert "2 trials, 2 finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("program", "source"),
+    [("/x/tune/sweep.py", "tune/sweep.py alpha-grid"), ("/x/bin/hbtrain", "hbtrain sweep alpha-grid")],
+)
+def test_the_mlflow_run_shows_what_was_called(program, source, space, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", [program])
+    sweep("alpha-grid", "--batching.alpha", "0", "--seed", "0", "--resources.workers", "1")
+    (parent,) = parent_runs(tmp_path)
+    assert parent.data.tags["mlflow.source.name"] == source
 
 
 def test_a_wider_range_goes_on_and_another_setting_is_another_sweep(space, trained, tmp_path):
