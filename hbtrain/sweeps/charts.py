@@ -19,7 +19,7 @@ COLOURS = {
 }
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
 MOST_LABELS = 12
-"""Of points behind the front; more of them stay without a label."""
+"""If more points than these are behind the front, they have no labels."""
 CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)
 """Width and height of a panel."""
 

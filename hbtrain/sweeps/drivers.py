@@ -24,9 +24,9 @@ from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 
 STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
-"""Of what is reported: steps done; the rung as ASHA counts it; a population's interval; what went wrong."""
+"""Keys of what a driver reports: steps done; the rung as ASHA counts it; a population's interval; what went wrong."""
 VALUES, KEYS, LABEL, SCHEDULE = "values", "keys", "label", "schedule"
-"""Of a trial's parameters: what was drawn, the {dotted key: value} that follow, a name; a member's schedule."""
+"""Keys of a trial's parameters: what was drawn, the {dotted key: value} that follow, a name; a member's schedule."""
 POINTER = "pointer.json"
 """Ray Tune's checkpoint of a member: the interval that it has come to. The state itself is in the run's folder."""
 
@@ -34,7 +34,7 @@ Schedule = tuple[tuple[int, float], ...]
 
 
 def read_schedule(changes: Sequence[Sequence[float]]) -> Schedule:
-    """A schedule from lists, as JSON has it."""
+    """A schedule from the lists of pairs that JSON makes of it."""
     return tuple((int(step), float(alpha)) for step, alpha in changes)
 
 
@@ -63,7 +63,7 @@ def to_alpha(schedule: Schedule) -> float | dict[int, float]:
 
 
 def label_of(schedule: Schedule) -> str:
-    """In a few characters: `alpha=0.3`, or `alpha=0.3, 0.36 from 100`."""
+    """What a schedule is called: `alpha=0.3`, or `alpha=0.3, 0.36 from 100`."""
     first, *changes = schedule
     return ", ".join([f"alpha={first[1]:g}", *(f"{alpha:g} from {step}" for step, alpha in changes)])
 
@@ -108,7 +108,7 @@ def drive_search(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
 
 
 def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Train a member of a population from interval to interval; it is held at the end of each until all are there.
+    """Train a member of a population from interval to interval; after each it is paused until all have come so far.
 
     A segment that fails counts as the worst: the member then takes over another one's state, or tries again.
 

@@ -146,7 +146,7 @@ def save_recipe(finished: Sequence[Finished], path: Path, objectives: Sequence[S
 
 
 def recipe_of(config: Config) -> str:
-    """What of `config` differs from the defaults, as YAML, less where it ran."""
+    """YAML of the values of `config` that differ from the defaults, without those that say where it ran."""
     tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})
     for section, keys in PLACE.items():
         for key in keys:

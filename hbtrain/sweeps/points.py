@@ -21,7 +21,7 @@ class Score:
     """A score that the summary shows."""
 
     key: str
-    """Of a benchmark, less its name."""
+    """`<setting>/<metric>`."""
     title: str
     form: str
     higher_is_better: bool = True
@@ -42,11 +42,11 @@ class Finished:
     trial: Trial
     scores: Mapping[str, float]
     folder: Place
-    """Of its run."""
+    """Its run's."""
 
     @property
     def values(self) -> dict[str, Any]:
-        """{dotted key: value} of the keys that vary, less the seed."""
+        """{dotted key: value} of the keys that vary, without the seed."""
         return {key: value for key, value in self.trial.values.items() if key != SEED}
 
 
@@ -55,9 +55,9 @@ class Point:
     """Trials that differ in their seed only."""
 
     values: dict[str, Any]
-    """{dotted key: value} of the keys that vary, less the seed."""
+    """{dotted key: value} of the keys that vary, without the seed."""
     runs: list[Mapping[str, float]]
-    """Scores, one mapping a seed."""
+    """Scores of each seed."""
 
     @property
     def label(self) -> str:
@@ -103,7 +103,7 @@ def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
 
 
 def with_objectives(objectives: Sequence[Score]) -> list[Score]:
-    """What a summary shows: what was searched for, then the other scores."""
+    """The scores that a summary shows: what was searched for, then the others."""
     keys = {score.key for score in objectives}
     return [*objectives, *(score for score in SCORES if score.key not in keys)]
 
@@ -139,7 +139,7 @@ def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[Score
 def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[Score] = ()) -> list[Score]:
     """The scores that are weighed against each other: the objectives of a search for several, else all that are shown.
 
-    None where there are not two scores or two points.
+    Empty where there are fewer than two scores or two points.
     """
     scores = scores_of(benchmark, points, objectives if len(objectives) > 1 else SCORES)
     return scores if len(points) > 1 and len(scores) > 1 else []

@@ -18,7 +18,7 @@ from hbtrain.sweeps.ranges import Draw, Numbers
 from hbtrain.sweeps.search_methods import Pbt, is_minimised
 
 ATTEMPTS = 20
-"""To find an alpha that no other member goes on with from the same state."""
+"""How often an alpha is drawn until it is one that no other member goes on with from the same state."""
 
 
 class Population(PopulationBasedTraining):

@@ -17,7 +17,7 @@ from hbtrain.sweeps.space import Space, Trial
 
 
 class Ledger:
-    """A file of {key: value}, one point a line."""
+    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order in which they were drawn."""
 
     def __init__(self, file: Place) -> None:
         self._file = file
@@ -45,7 +45,7 @@ class Ledger:
         return points
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Add a point, kept before this returns.
+        """Add a point; it is on disk when this returns.
 
         Raises:
             StorageError: the file cannot be written.
@@ -57,11 +57,11 @@ class Ledger:
 
 
 def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
-    """The points of the ledger that the space holds, as it is now."""
+    """The points of the ledger that can be drawn from the space as it is now."""
     points = []
-    for kept in ledger.points():
-        if kept.keys() == space.draws.keys():
-            point = {key: draw.recalled(kept[key]) for key, draw in space.draws.items()}
+    for written in ledger.points():
+        if written.keys() == space.draws.keys():
+            point = {key: draw.recalled(written[key]) for key, draw in space.draws.items()}
             if None not in point.values():
                 points.append(point)
     return points
@@ -74,9 +74,9 @@ class Stopped:
     trial: Trial
     step: int
     scores: Mapping[str, float]
-    """Of the encoder of that step."""
+    """Scores of the encoder after that step."""
     folder: Place
-    """Of its run."""
+    """Its run's."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class Member:
     """A member of a population at the end of training."""
 
     schedule: Schedule
-    """[(step, alpha), ...]: with it a run from scratch ends with the same weights."""
+    """[(step, alpha), ...]; a run from scratch that trains with it ends with the same weights."""
     scores: Mapping[str, float]
     folder: Place
-    """Of the run that holds its end; where it took over another one, that has the beginning."""
+    """The folder of the run that ended its training; where it took over another member, it began in that one's run."""
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """All trials of a search."""
+    """What became of all trials of a search, or of a grid, where none is stopped early."""
 
     finished: list[Finished] = field(default_factory=list)
     """Trained in full, members included."""
@@ -103,7 +103,7 @@ class SearchOutcome:
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:
-    """Write the outcome as JSON: per trial its values, where it ended, its macro scores and its run's folder.
+    """Write the outcome as JSON: for each trial its values, where it ended, its macro scores and its run's folder.
 
     Raises:
         StorageError: `path` cannot be written.

@@ -193,5 +193,5 @@ def _score_keys(space: Space, base: Config) -> dict[str, str]:
 
 
 def _dirname(trial: Any) -> str:
-    """Folder of a trial in Tune's records; what was drawn may hold anything."""
+    """Name of a trial's folder in Tune's records: not what was drawn, as by default, which may be any text."""
     return str(trial.trial_id)

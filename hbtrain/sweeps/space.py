@@ -30,13 +30,13 @@ class Space:
     overrides: dict[str, Any]
     """{dotted key: value} of what is the same in every trial."""
     grids: dict[str, tuple[Any, ...]]
-    """{dotted key: its values}; every combination is a trial. Of named settings, their names."""
+    """{dotted key: its values}; every combination is a trial. For named settings the values are the names."""
     draws: dict[str, Draw] = field(default_factory=dict)
-    """{dotted key: what a search draws it from}. Of named settings, their names."""
+    """{dotted key: what a search draws it from}. For named settings it draws names."""
     settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """{key: {name: {dotted key: value}}}: keys that are no keys of the configuration, but set several of them."""
+    """{key: {name: {dotted key: value}}}: keys of the space alone, whose settings set several of the configuration."""
     search: Search | None = None
-    """None: all combinations are tried."""
+    """How values are drawn; None: all combinations of the grids are tried."""
 
     def to_yaml(self) -> str:
         """The space as the YAML that `load_space` reads."""
@@ -50,7 +50,7 @@ class Space:
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     def keys_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """{dotted key: value} of the configuration that follow from {key that varies: value}."""
+        """{dotted key: value} of the configuration that {key that varies: value} stand for."""
         found: dict[str, Any] = {}
         for key, value in values.items():
             found |= self.settings[key][value] if key in self.settings else {key: value}
@@ -143,7 +143,7 @@ def short_name(key: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a few characters."""
+    """A value as labels and tables show it."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):

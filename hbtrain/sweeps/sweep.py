@@ -32,7 +32,7 @@ from hbtrain.tracking import Tracker, tracking_uri
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Where a sweep keeps its trials, its memory and its summary."""
+    """The folder of a sweep: its trials' runs, its state (`run.json`) and its summary."""
 
     path: Place
 
@@ -180,7 +180,7 @@ def _placed(config: Config, folder: SweepFolder, tracker: Tracker) -> Config:
 
 
 def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
-    """Go on with the search, which finds in the folder what is done; keep what became of its trials."""
+    """Go on with the search, which finds in the folder what is done; write what became of its trials."""
     assert space.search is not None
     console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False, soft_wrap=True)
     from hbtrain.sweeps.searches import search
