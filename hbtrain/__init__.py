@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BatchPlan": "hbtrain.batching",
-    "Benchmark": "hbtrain.evaluation.benchmark",
+    "Benchmark": "hbtrain.evaluation.benchmarks",
     "Comparison": "hbtrain.comparison.compare",
     "Config": "hbtrain.config",
     "Encoder": "hbtrain.modeling.encoder",
@@ -19,11 +19,11 @@ _HOMES = {
     "ParallelCorpus": "hbtrain.corpus",
     "compare": "hbtrain.comparison.compare",
     "evaluate": "hbtrain.evaluation.evaluate",
-    "load_benchmark": "hbtrain.evaluation.benchmark",
+    "load_benchmark": "hbtrain.evaluation.benchmarks",
     "load_config": "hbtrain.config",
     "override": "hbtrain.config",
     "save_comparison": "hbtrain.comparison.save",
-    "train": "hbtrain.launch.run",
+    "train": "hbtrain.runs.run",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are strings

@@ -15,7 +15,6 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # As in an activated environment: nodes and jobs of Ray find `ray` and `python` there.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ.pop("RAY_ADDRESS", None)
@@ -72,7 +71,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def hbtrain(monkeypatch, capsys, tmp_path, cache):
     """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    from hbtrain import cli
+    from hbtrain.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
@@ -81,7 +80,7 @@ def hbtrain(monkeypatch, capsys, tmp_path, cache):
         monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         out = capsys.readouterr()

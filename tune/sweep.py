@@ -10,8 +10,8 @@ if not __package__:  # a script's own folder is what Python searches; the packag
 
 from cyclopts import App
 
-from hbtrain.cli import main
-from hbtrain.commands.sweep import sweep
+from hbtrain.cli.main import main
+from hbtrain.cli.sweep import sweep
 
 app = App(name="sweep.py", version_flags=[], help_format="plaintext", suppress_keyboard_interrupt=False)
 app.default(sweep)

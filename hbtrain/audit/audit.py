@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hbtrain.audit.collisions import Collisions, collisions
-from hbtrain.audit.counts import Counts, count
+from hbtrain.audit.counts import Collisions, Counts, collisions, count
 from hbtrain.audit.tokens import Tokens, count_tokens
 from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.batching.offers import Offer
@@ -16,7 +15,7 @@ from hbtrain.config import Config, absolute_paths
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.errors import ConfigError, ModelError
-from hbtrain.launch.estimate import Estimate, estimate
+from hbtrain.planning.estimate import Estimate, estimate
 
 PLANNED_BATCHES, PLANNED_PAIRS = 500, 500_000
 """The most that are made in full to count collisions; a batch at least."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from hbtrain.audit.audit import Audit
-from hbtrain.audit.words import fraction, number
+from hbtrain.audit.tables import fraction, number
 from hbtrain.batching.availability import Floats
 from hbtrain.batching.batch import Kind
-from hbtrain.comparison.colours import EDGE, GRID, INK, PALE
 from hbtrain.errors import StorageError
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE
 
 KINDS: dict[Kind, tuple[str, str]] = {
     "mono": ("monolingual", "#0072B2"),

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from hbtrain.audit.audit import Audit
-from hbtrain.audit.words import notes
+from hbtrain.audit.tables import notes
 from hbtrain.batching.availability import Floats
 from hbtrain.config import to_flat
-from hbtrain.launch.estimate import Estimate
+from hbtrain.planning.estimate import Estimate
 
 
 def record(audit: Audit) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.batching.alpha import kinds_of
 from hbtrain.batching.availability import Availability
 from hbtrain.batching.batch import Kind
-from hbtrain.batching.offers import Offer, offers_of, weighed
-from hbtrain.batching.sampling import Sampling, weighted_sources
+from hbtrain.batching.offers import Offer, Sampling, offers_of, weighed, weighted_sources
 from hbtrain.config.schema import BatchingConfig
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.index import SourceIndex
@@ -115,3 +113,30 @@ def _check(
                 f"no source can fill a {kind} batch: the largest offers {most:,} rows, and "
                 f"batching.global_batch_size is {size:,}"
             )
+
+
+def alpha_at(batching: BatchingConfig, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """float64 of the shape of `steps`: the probability that a batch is monolingual rather than cross-lingual.
+
+    A schedule is joined by straight lines between its points and constant outside them.
+    """
+    if batching.mode in ("monolingual", "english"):
+        return np.ones(steps.shape)
+    if batching.mode == "cross-lingual":
+        return np.zeros(steps.shape)
+    if isinstance(batching.alpha, dict):
+        points = sorted(batching.alpha.items())
+        return np.interp(steps, [step for step, _ in points], [value for _, value in points])
+    return np.full(steps.shape, float(batching.alpha))
+
+
+def kinds_of(batching: BatchingConfig) -> tuple[str, ...]:
+    """The kinds of batches that can occur: among `mono`, `cross` and `multi`."""
+    if batching.mode == "multilingual":
+        return ("multi",)
+    if batching.mode in ("monolingual", "english"):
+        return ("mono",)
+    if batching.mode == "cross-lingual":
+        return ("cross",)
+    values = set(batching.alpha.values()) if isinstance(batching.alpha, dict) else {batching.alpha}
+    return tuple(k for k, never in (("mono", values == {0.0}), ("cross", values == {1.0})) if not never)

@@ -19,8 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hbtrain.batching.hashing import key_of
-from hbtrain.batching.permutation import permute
+from hbtrain.batching.permutation import key_of, permute
 from hbtrain.corpus.conflicts import Int64s, SizeClass
 
 

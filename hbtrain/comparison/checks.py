@@ -9,8 +9,8 @@ import numpy as np
 
 from hbtrain.comparison.runs import Run
 from hbtrain.comparison.scores import Scores
-from hbtrain.comparison.words import SETTINGS
 from hbtrain.errors import DataError
+from hbtrain.reporting.metric_names import SETTINGS
 
 ROUNDING = 1e-6
 """Largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`."""

@@ -15,11 +15,11 @@ from hbtrain.comparison.runs import Run, RunFinder
 from hbtrain.comparison.scores import ScoreReader, Scores
 from hbtrain.comparison.systems import System, in_table_order, systems_of
 from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
-from hbtrain.comparison.words import ALL, RANK_DISTANCE
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
 
 if TYPE_CHECKING:
-    from hbtrain.evaluation.pool import Benchmark
+    from hbtrain.evaluation.benchmark import Benchmark
     from hbtrain.evaluation.readers.lareqa import Candidates
 
 
@@ -114,7 +114,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
 def _benchmarks(data: Sequence[str], candidates: Candidates) -> Sequence[Benchmark]:
     if not data:
         return ()
-    from hbtrain.evaluation.benchmark import load_benchmarks
+    from hbtrain.evaluation.benchmarks import load_benchmarks
 
     return load_benchmarks(data, candidates=candidates)
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hbtrain.comparison.scores import Floats, Layout, Scores
-from hbtrain.comparison.words import ALL, RANK_DISTANCE, SETTINGS, sign
 from hbtrain.evaluation.significance import bootstrap_means, holm, interval, permutation_p_values
+from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SETTINGS, sign
 
 
 @dataclass(frozen=True)

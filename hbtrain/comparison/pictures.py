@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hbtrain.comparison.colours import EDGE, GRID, INK, PALE, colours_of
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.estimates import Estimate
 from hbtrain.comparison.tables import language_note, shown_language
 from hbtrain.comparison.tasks import Task
-from hbtrain.comparison.words import ALL, RANK_DISTANCE, SETTINGS, form, metric_title
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, colours_of
+from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SETTINGS, form, metric_title
 
 DPI = 160
 ROW_INCHES = 0.34

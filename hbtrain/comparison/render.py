@@ -10,7 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hbtrain.comparison.compare import Comparison
-from hbtrain.comparison.tables import Cell, Row, Table, language_tables, legend, main_tables
+from hbtrain.comparison.tables import language_tables, legend, main_tables
+from hbtrain.reporting.table import Cell, Row, Table
 
 LABEL_WIDTH = 24
 """Characters of a row's label that are never broken."""

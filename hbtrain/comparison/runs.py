@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from hbtrain.comparison.foreign import evaluate_run_files, holds_run_files
 from hbtrain.config import Config, flatten, to_flat
-from hbtrain.errors import DataError
+from hbtrain.errors import ConfigError, DataError
+from hbtrain.evaluation.results import save_evaluation
 from hbtrain.storage import RemotePath, fetch, is_remote, place
 
 if TYPE_CHECKING:
-    from hbtrain.evaluation.pool import Benchmark
-    from hbtrain.tracked_runs import TrackedRun, TrackedRuns
+    from hbtrain.evaluation.benchmark import Benchmark
+    from hbtrain.tracking.past_runs import TrackedRun, TrackedRuns
+
 
 SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
 """How the source of a sweep's MLflow run begins: what was called."""
@@ -89,7 +90,7 @@ class RunFinder:
     def server(self) -> TrackedRuns:
         """The tracking server."""
         if self._server is None:
-            from hbtrain.tracked_runs import TrackedRuns
+            from hbtrain.tracking.past_runs import TrackedRuns
 
             self._server = TrackedRuns(self._uri)
         return self._server
@@ -246,3 +247,46 @@ def _json(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"run {text}: {path} must hold a mapping; evaluate again")
     return found
+
+
+SETTINGS = ("mono", "cross", "multi")
+"""Names of the folders that run files lie in."""
+
+
+def holds_run_files(folder: Path) -> bool:
+    """Whether a folder has `<setting>/`, or `<benchmark>/<setting>/` for some benchmark."""
+    return any((place / setting).is_dir() for place in (folder, *_folders(folder)) for setting in SETTINGS)
+
+
+def evaluate_run_files(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
+    """Score the run files in `folder` and write the results into `output`.
+
+    Args:
+        folder: holds `<benchmark>/<setting>/<query language>.trec.gz` and the like; with one benchmark its name may
+            be left out.
+        text: what the user calls the run.
+        benchmarks: what was asked; those that have no files are passed over.
+        output: as of `hbtrain evaluate`.
+
+    Raises:
+        ConfigError: there are files, but none of these benchmarks is theirs.
+        DataError: files that do not fit the benchmark.
+    """
+    from hbtrain.evaluation.trec_evaluation import evaluate_run, find_run_files
+
+    places = {benchmark.name: folder / benchmark.name for benchmark in benchmarks}
+    if len(benchmarks) == 1 and not places[benchmarks[0].name].is_dir():
+        places = {benchmarks[0].name: folder}
+    there = [benchmark for benchmark in benchmarks if any((places[benchmark.name] / s).is_dir() for s in SETTINGS)]
+    if not there:
+        named = f" of {', '.join(places)}" if places else ""
+        raise ConfigError(
+            f"run {text!r} holds run files; say what they answer with --data NAME=PATH, such as xquad-r=FOLDER"
+            + (f" (there are none{named})" if named else "")
+        )
+    found = [evaluate_run(benchmark, find_run_files(places[benchmark.name])) for benchmark in there]
+    save_evaluation(found, output, folder.name)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()]

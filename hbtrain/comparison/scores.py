@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.comparison.words import SETTINGS
 from hbtrain.errors import DataError
+from hbtrain.reporting.metric_names import SETTINGS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,7 @@ from typing import Any
 from hbtrain.comparison.runs import Run
 from hbtrain.config.keys import ELSEWHERE, check_key
 from hbtrain.errors import ConfigError, DataError
-
-MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", "multilingual", "english"
-TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
-"""Samplings, in the order of tables, with what they are called there."""
+from hbtrain.reporting.metric_names import CROSS, HYBRID, MONO, TITLES
 
 MOST_DIFFERENCES = 3
 """Keys that are named in a label; where systems differ in more, they are called by their runs' names."""

@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.estimates import Estimate
-from hbtrain.comparison.paper import CANDIDATES, PaperRow, paper_rows
 from hbtrain.comparison.tasks import Task
-from hbtrain.comparison.words import ALL, RANK_DISTANCE, SEEN, SETTINGS, SOME, UNSEEN, form, metric_title, sign
+from hbtrain.reporting.metric_names import (
+    ALL,
+    RANK_DISTANCE,
+    SEEN,
+    SETTINGS,
+    SOME,
+    TITLES,
+    UNSEEN,
+    form,
+    metric_title,
+    sign,
+)
+from hbtrain.reporting.table import Cell, Row, Table
 
 EMPTY = "–"
 MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}
 """What stands behind a language, by whether it was trained on."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands at one place."""
-
-    text: str
-    detail: str = ""
-    """Smaller lines below."""
-    mark: str = ""
-    value: float | None = None
-    """To sort by."""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table."""
-
-    label: str
-    cells: tuple[Cell, ...]
-    kind: str = "system"
-    """`system`, `paper`, or `part` for a row that stands for several languages."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a title above and a note below."""
-
-    key: str
-    """Short, for links and files."""
-    title: str
-    head: tuple[str, ...]
-    """Of all columns, the labels' first."""
-    rows: tuple[Row, ...]
-    note: str = ""
 
 
 def main_tables(comparison: Comparison) -> list[Table]:
@@ -313,3 +291,29 @@ def _tasks(comparison: Comparison) -> str:
         f"{task.name} ({task.candidates_kind} candidates)" if task.candidates_kind else task.name
         for task in comparison.tasks
     )
+
+
+CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}
+"""What the paper ranks."""
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One model of the paper."""
+
+    backbone: str
+    sampling: str
+    scores: dict[str, float]
+    """{`<benchmark>/<setting>/<metric>`: score}."""
+
+    @property
+    def label(self) -> str:
+        """As in the rows of tables."""
+        return f"paper: {self.backbone}, {TITLES[self.sampling]}"
+
+
+@cache
+def paper_rows() -> tuple[PaperRow, ...]:
+    """The models of the paper, in the order of tables."""
+    text = (resources.files("hbtrain") / "comparison" / "paper_tables.json").read_text(encoding="utf-8")
+    return tuple(PaperRow(**row) for row in json.loads(text)["rows"])

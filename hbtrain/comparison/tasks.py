@@ -11,8 +11,8 @@ from hbtrain.comparison.checks import check_means, check_metric, check_same_task
 from hbtrain.comparison.runs import Run
 from hbtrain.comparison.scores import Floats, Layout, Scores
 from hbtrain.comparison.systems import System
-from hbtrain.comparison.words import ALL, RANK_DISTANCE, SEEN, SOME, UNSEEN
 from hbtrain.errors import DataError
+from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SEEN, SOME, UNSEEN
 
 MAIN_METRICS = ("map", "ndcg@10", "recall@10")
 """What is compared where no metric is named: the first that every run has."""

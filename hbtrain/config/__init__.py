@@ -2,6 +2,7 @@
 
 from hbtrain.config.keys import all_keys, flatten
 from hbtrain.config.load import (
+    absolute_paths,
     from_tree,
     load_config,
     override,
@@ -11,9 +12,8 @@ from hbtrain.config.load import (
     to_tree,
     to_yaml,
 )
-from hbtrain.config.paths import absolute_paths
 from hbtrain.config.schema import Config
-from hbtrain.secrets import without_passwords
+from hbtrain.errors import without_passwords
 
 __all__ = [
     "Config",

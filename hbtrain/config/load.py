@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from itertools import takewhile
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from hbtrain.config.keys import check_key, dotted_location, flatten, unknown_key
 from hbtrain.config.schema import Config
 from hbtrain.errors import ConfigError
+from hbtrain.storage import place
 
 
 def recipe_names() -> list[str]:
@@ -140,3 +142,72 @@ def _one_line(error: ValidationError, place: str) -> ConfigError:
     value = first.get("input")
     shown = f"{key} = {value!r}: " if key and not isinstance(value, dict) else (f"{key}: " if key else "")
     return ConfigError(f"{shown}{allowed} (in {place})")
+
+
+def absolute_paths(config: Config) -> Config:
+    """The same configuration with every path that exists, or is to be made, as seen from the current folder."""
+    changes: dict[str, object] = {"storage": _absolute(config.storage)}
+    if config.data.cache is not None:
+        changes["data.cache"] = _absolute(config.data.cache)
+    changes["data.sources"] = [_if_there(source) for source in config.data.sources]
+    if config.data.validation is not None:
+        changes["data.validation"] = _if_there(config.data.validation)
+    if isinstance(config.training.deepspeed, str):
+        changes["training.deepspeed"] = _if_there(config.training.deepspeed)
+    changes["encoder.backbone"] = _if_there(config.encoder.backbone)
+    if config.encoder.trust_remote_code is not None:
+        changes["encoder.trust_remote_code"] = changes["encoder.backbone"]  # the schema sees to it that they agree
+    for section, vocabulary in (
+        ("static", config.encoder.static.vocabulary),
+        ("transformer", config.encoder.transformer.vocabulary),
+    ):
+        if vocabulary is not None:
+            changes[f"encoder.{section}.vocabulary"] = _if_there(vocabulary)
+    changes["evaluation.benchmarks"] = [_benchmark(text) for text in config.evaluation.benchmarks]
+    return override(config, changes)
+
+
+def _absolute(path: str) -> str:
+    at = place(path)
+    return str(at.absolute() if isinstance(at, Path) else at)
+
+
+def _if_there(name: str) -> str:
+    """A path that exists, absolute; anything else (a hub name, a shipped name, a typing error) as it is."""
+    return _absolute(name) if Path(name).expanduser().exists() else name
+
+
+def _benchmark(text: str) -> str:
+    name, equals, folder = text.partition("=")
+    return f"{name}={_if_there(folder)}" if equals else text
+
+
+def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
+    """{dotted key: value} of the flags; several values make a list, none makes true.
+
+    Raises:
+        ConfigError: an argument that belongs to no flag.
+    """
+    values: dict[str, list[Any]] = {}
+    key = ""
+    for argument in arguments:
+        if argument.startswith("--") and len(argument) > 2:
+            key, equals, value = argument[2:].partition("=")
+            values[key] = [_value(value, key)] if equals else []
+        elif key:
+            values[key].append(_value(argument, key))
+        else:
+            raise ConfigError(f"unexpected argument {argument!r}; overrides are written --key value")
+    return {key: True if not given else given[0] if len(given) == 1 else given for key, given in values.items()}
+
+
+def _value(text: str, key: str) -> Any:
+    """A number, true, false, null, a [list] or a {mapping}; any other text is itself (`no` is a language)."""
+    try:
+        if text[:1] in {"{", "["}:
+            return yaml.safe_load(text)
+        return json.loads(text) if text[:1] and text[:1] in "-0123456789tfn" else text
+    except json.JSONDecodeError:
+        return text
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{key} {text}: cannot be read as YAML: {getattr(error, 'problem', error)}") from error

@@ -1,152 +1,239 @@
-"""Benchmarks by name: `demo`, or `name=path` such as `xquad-r=data/xquad-r`."""
+"""A benchmark: collections of one form, and the settings in which it makes sense to ask them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import partial
-from importlib import resources
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.out_of_domain import check_in_domain
-from hbtrain.evaluation.pool import Benchmark
-from hbtrain.evaluation.readers.beir import read_beir
-from hbtrain.evaluation.readers.lareqa import Candidates, read_lareqa
-from hbtrain.evaluation.readers.miracl import read_miracl
-from hbtrain.evaluation.readers.mr_tydi import read_mr_tydi
-from hbtrain.evaluation.readers.parallel import read_parallel
-from hbtrain.evaluation.readers.squad import read_squad
-from hbtrain.evaluation.readers.tatoeba import read_tatoeba
-from hbtrain.storage import Place, cache_root, local_copy
-from hbtrain.storage import place as place_of
 
-__all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
-
-SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
-"""Forms whose candidates are sentences, alone or with their paragraph."""
-FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
-"""What may stand before the `=`; `demo` stands alone."""
-Reader = Callable[[Path, str, Sequence[str] | None], Benchmark]
-
-NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
-"""Forms that many benchmarks have: these are called by their folder or file."""
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class BenchmarkSpec:
-    """Which benchmark, from where."""
+class Collection:
+    """Q queries over one pool of N candidates.
+
+    A question in two languages is two queries of one question id. Candidates may lie on disk: their ids and texts are
+    read by place and never copied whole.
+
+    Raises:
+        DataError: the parts do not fit together.
+    """
+
+    name: str
+    """What messages call it, such as `xquad-r` or `miracl in sw`."""
+    question_ids: Sequence[str]
+    """[Q] unique in a language."""
+    query_languages: Sequence[str]
+    """[Q]"""
+    query_texts: Sequence[str]
+    """[Q]"""
+    candidate_ids: Sequence[str]
+    """[N] unique; whoever makes them sees to that."""
+    candidate_texts: Sequence[str]
+    """[N] grouped by language."""
+    candidate_counts: Mapping[str, int]
+    """How many candidates each language has, in the order of the pool; 0 where there are only queries."""
+    relevant: Sequence[Int64s]
+    """[Q] for each query the places of its relevant candidates in the pool, at least one, ascending."""
+    gains: Sequence[Floats] | None = None
+    """[Q] how relevant each of them is, above 0; None where all count alike."""
+    domains: Sequence[str | None] | None = None
+    """[Q] what a query is about, where the benchmark says so."""
+    left_out: int = 0
+    """Queries that the data hold but that have no relevant candidate here."""
+
+    def __post_init__(self) -> None:
+        _check_lengths(self)
+        _check_queries(self)
+        _check_relevant(self)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """In the order of the pool."""
+        return tuple(self.candidate_counts)
+
+    @property
+    def query_counts(self) -> dict[str, int]:
+        """Queries per language, all languages of the pool."""
+        counts = Counter(self.query_languages)
+        return {language: counts[language] for language in self.languages}
+
+    @property
+    def query_codes(self) -> Int64s:
+        """[Q] the queries' languages as places in `languages`."""
+        place = {language: code for code, language in enumerate(self.languages)}
+        return np.array([place[language] for language in self.query_languages], np.int64)
+
+    @property
+    def candidate_codes(self) -> Int64s:
+        """[N] the candidates' languages as places in `languages`; ascending."""
+        return np.repeat(np.arange(len(self.languages)), list(self.candidate_counts.values()))
+
+
+def check_unique(ids: Sequence[str], what: str) -> None:
+    """Raise DataError if one of `ids` occurs twice."""
+    identifier, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{what} {identifier} occurs {times} times; ids must be unique")
+
+
+def _check_lengths(c: Collection) -> None:
+    aligned = [c.question_ids, c.query_languages, c.query_texts, c.relevant]
+    aligned += [column for column in (c.gains, c.domains) if column is not None]
+    candidates = {len(c.candidate_ids), len(c.candidate_texts), sum(c.candidate_counts.values())}
+    if len({len(column) for column in aligned}) > 1 or len(candidates) > 1:
+        raise DataError(f"benchmark {c.name}: lists of queries or of candidates differ in length")
+    if not c.question_ids or candidates == {0}:
+        raise DataError(f"benchmark {c.name}: no question has an answer in the languages {', '.join(c.languages)}")
+
+
+def _check_queries(c: Collection) -> None:
+    strange = set(c.query_languages) - set(c.languages)
+    if strange:
+        raise DataError(f"benchmark {c.name}: language {min(strange)!r} is none of {', '.join(c.languages)}")
+    names = [f"{x} in {y}" for x, y in zip(c.question_ids, c.query_languages, strict=True)]
+    check_unique(names, f"benchmark {c.name}: question")
+
+
+def _check_relevant(c: Collection) -> None:
+    for number, places in enumerate(c.relevant):
+        gains = None if c.gains is None else c.gains[number]
+        found = places.tolist()
+        fits = (
+            bool(found)
+            and found[0] >= 0
+            and found[-1] < len(c.candidate_ids)
+            and all(a < b for a, b in pairwise(found))
+        )
+        if not fits or (gains is not None and (len(gains) != len(places) or not np.all(gains > 0))):
+            raise DataError(
+                f"benchmark {c.name}: relevant candidates of question {c.question_ids[number]} in "
+                f"{c.query_languages[number]} must be ascending places in the pool of {len(c.candidate_ids)}, at "
+                f"least one, not {found}"
+                + ("" if gains is None else f", with as many gains above 0, not {gains.tolist()}")
+            )
+
+
+Setting = Literal["mono", "cross", "multi"]
+SETTINGS: tuple[Setting, ...] = ("mono", "cross", "multi")
+"""`mono` asks in x the candidates in x; `cross` asks in x the candidates in another language y; `multi` asks in x the
+pool of all languages."""
+
+CandidatesKind = Literal["sentence", "sentence+context", "passage", "title+text"]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Collections that are evaluated one after the other and whose scores stand under one name."""
 
     name: str
     """The first part of its metrics' keys."""
-    form: str
-    """One of FORMS."""
-    path: Place | None
-    """A file (parallel) or a folder (the others), here or in remote storage; None for the demo."""
+    candidates_kind: CandidatesKind
+    languages: tuple[str, ...]
+    """Of all collections, in the order of tables."""
+    openers: tuple[Callable[[], Collection], ...]
+    """Each gives a collection; nothing of a corpus is read before its turn."""
+    settings: tuple[Setting, ...] = SETTINGS
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Groups of languages that are averaged as well, such as those of low resource; languages not in `languages` are
+    passed over."""
+    parallel: bool = True
+    """Whether a question id means the same question in every language."""
+
+    @classmethod
+    def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:
+        """A benchmark of one collection, asked in all settings."""
+        return cls(name, kind, collection.languages, (lambda: collection,))
+
+    def collections(self) -> Iterator[Collection]:
+        """The collections, each opened when it is its turn.
+
+        Raises:
+            DataError: the corpus of one does not fit its judgements or is not of the form expected.
+        """
+        for opened in self.openers:
+            yield opened()
+
+    def check(self) -> None:
+        """Open every collection once, so that what is wrong is said, and corpora converted, before anything is encoded.
+
+        Raises:
+            DataError: as `collections`.
+        """
+        for _ in self.collections():
+            pass
 
 
-def parse_benchmark(text: str) -> BenchmarkSpec:
-    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS; either may be an s3:// URI.
+@dataclass
+class LanguagePart:
+    """What one language brings to a collection."""
 
-    `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
-
-    Raises:
-        DataError: unknown benchmark, a path missing or not allowed.
-    """
-    form, equals, place = text.partition("=")
-    if form not in FORMS:
-        near = get_close_matches(form, FORMS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FORMS)}"
-        raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
-    if form == "demo":
-        if equals:
-            raise DataError(f"benchmark {text!r}: demo ships with hbtrain and takes no path; write demo")
-        return BenchmarkSpec("demo", form, None)
-    if not place:
-        kind = "FILE" if form == "parallel" else "FOLDER"
-        raise DataError(f"benchmark {text!r} needs its data: write {form}={kind}")
-    path = place_of(place)
-    return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
+    candidate_ids: list[str] = field(default_factory=list)
+    candidate_texts: list[str] = field(default_factory=list)
+    queries: dict[str, str] = field(default_factory=dict)
+    """Question id -> text."""
+    answers: dict[str, int] = field(default_factory=dict)
+    """Question id -> place of its relevant candidate in this language."""
+    domains: dict[str, str] = field(default_factory=dict)
+    """Question id -> domain, for the questions that have one."""
 
 
-def has_sentences(spec: BenchmarkSpec) -> bool:
-    """Whether `candidates` makes a difference to the benchmark."""
-    return spec.form in SENTENCES
+def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
+    """The collection of the languages in `parts`, in their order.
 
-
-def load_benchmarks(
-    texts: Sequence[str],
-    languages: Sequence[str] | None = None,
-    candidates: Candidates = "sentence",
-    cache: str | None = None,
-    in_domain: str | None = None,
-) -> tuple[Benchmark, ...]:
-    """The benchmarks that texts name, checked as a whole: what can be known to be wrong is said here.
-
-    Args:
-        texts: as `parse_benchmark` takes them, at least one.
-        languages: as for `load_benchmark`, of each.
-        candidates: as for `load_benchmark`.
-        cache: as for `load_benchmark`.
-        in_domain: the benchmark, or domain of one, that others are compared with.
-
-    Raises:
-        DataError: as `load_benchmark`, or two share a name, or the in-domain one is not among them.
-    """
-    specs = [parse_benchmark(text) for text in texts]
-    for spec, text in zip(specs, texts, strict=True):
-        if [other.name for other in specs].count(spec.name) > 1:
-            raise DataError(f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately")
-    benchmarks = tuple(load_benchmark(spec, languages, candidates, cache) for spec in specs)
-    for benchmark in benchmarks:
-        benchmark.check()
-    check_in_domain(in_domain, benchmarks)
-    return benchmarks
-
-
-def load_benchmark(
-    spec: BenchmarkSpec,
-    languages: Sequence[str] | None = None,
-    candidates: Candidates = "sentence",
-    cache: str | None = None,
-) -> Benchmark:
-    """The benchmark of a spec. Corpora of judged collections (MIRACL and the like) are not read yet.
-
-    Args:
-        spec: which one.
-        languages: only these, in this order.
-        candidates: what a candidate of XQuAD-R, MLQA-R and their like is; others pass it over.
-        cache: folder of converted corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
+    A question's relevant candidates are its answers in all languages. A query whose question has no answer in any of
+    them is left out.
 
     Raises:
-        DataError: missing folder or file, a language nobody has, or data that are not of the form.
+        DataError: the parts do not fit together.
     """
-    if spec.path is None:
-        with resources.as_file(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl") as path:
-            return read_parallel(path, spec.name, languages)
-    path = local_copy(spec.path, cache)
-    if spec.form == "parallel":
-        if not path.is_file():
-            raise DataError(f"benchmark {spec.name}: there is no file {spec.path}")
-        return read_parallel(path, spec.name, languages)
-    if not path.is_dir():
-        raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
-    readers: dict[str, Reader] = {
-        "squad": read_squad,
-        "tatoeba": read_tatoeba,
-        "miracl": partial(read_miracl, cache=cache_root(cache)),
-        "mr-tydi": partial(read_mr_tydi, cache=cache_root(cache)),
-        "beir": partial(read_beir, cache=cache_root(cache)),
-    }
-    sentences: Reader = partial(read_lareqa, candidates=candidates)
-    return readers.get(spec.form, sentences)(path, spec.name, languages)
+    offsets = dict(zip(parts, np.cumsum([0, *(len(p.candidate_ids) for p in parts.values())]).tolist(), strict=False))
+    asked: list[tuple[str, str, str, str | None]] = []
+    relevant: list[Int64s] = []
+    for language, part in parts.items():
+        for question, text in part.queries.items():
+            found = [offsets[other] + p.answers[question] for other, p in parts.items() if question in p.answers]
+            if found:
+                asked.append((question, language, text, part.domains.get(question)))
+                relevant.append(np.array(found, np.int64))
+    ids, languages, texts, domains = (list(column) for column in zip(*asked, strict=True)) if asked else ([],) * 4
+    candidate_ids = [f"{language}/{c}" for language, part in parts.items() for c in part.candidate_ids]
+    if candidate_ids:
+        check_unique(candidate_ids, f"benchmark {name}: candidate")
+    return Collection(
+        name=name,
+        question_ids=ids,
+        query_languages=languages,
+        query_texts=texts,
+        candidate_ids=candidate_ids,
+        candidate_texts=[text for part in parts.values() for text in part.candidate_texts],
+        candidate_counts={language: len(part.candidate_ids) for language, part in parts.items()},
+        relevant=relevant,
+        domains=domains if any(domain is not None for domain in domains) else None,
+        left_out=sum(len(part.queries) for part in parts.values()) - len(asked),
+    )
 
 
-def _name_of(path: Place) -> str:
-    name = path.resolve().name if isinstance(path, Path) else path.name
-    for suffix in (".gz", ".jsonl", ".json"):
-        name = name.removesuffix(suffix)
-    if not name:
-        raise DataError(f"{path} has no name to call the benchmark by")
-    return name
+def choose_languages(available: Sequence[str], wanted: Sequence[str] | None, place: str) -> tuple[str, ...]:
+    """`wanted` in its order, or all of `available` in alphabetical order.
+
+    Raises:
+        DataError: a wanted language is not available or is named twice.
+    """
+    if wanted is None:
+        return tuple(sorted(available))
+    for language in wanted:
+        if language not in available:
+            raise DataError(f"language {language!r} is not in {place}; it has {', '.join(sorted(available))}")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise DataError(f"languages {list(wanted)} of {place} must be at least one, each named once")
+    return tuple(wanted)

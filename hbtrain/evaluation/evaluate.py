@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hbtrain.evaluation.language_share import FIRST_PLACES
-from hbtrain.evaluation.pool import Benchmark
-from hbtrain.evaluation.ranking import ExactRanker, Progress, Ranker, TextEncoder
+from hbtrain.evaluation.benchmark import Benchmark
+from hbtrain.evaluation.metrics import FIRST_PLACES
+from hbtrain.evaluation.rankers import ExactRanker, Progress, Ranker, TextEncoder
 from hbtrain.evaluation.runs import RunWriter
 from hbtrain.evaluation.scoring import Scored, score
 from hbtrain.evaluation.summary import Evaluation, summarise

@@ -6,7 +6,7 @@ agree with trec_eval on the full ranking. Shapes: P relevant candidates in all, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,3 +90,53 @@ METRICS: dict[str, Callable[[Rankings], Floats]] = {
 
 def _sums(rankings: Rankings, values: Floats) -> Floats:
     return np.asarray(np.add.reduceat(values, rankings.start), np.float64)
+
+
+def graded_ndcg(group: Int64s, rank: Int64s, gain: Floats, k: int) -> Floats:
+    """[G] gain / log2(1 + rank) summed over the first k, over that of the best possible ranking; as in trec_eval.
+
+    Args:
+        group: int64 [P], the number of each relevant candidate's ranking; results are in ascending order of these.
+        rank: int64 [P] from 1.
+        gain: float64 [P], above 0.
+        k: the cut-off.
+    """
+    groups, number = np.unique(group, return_inverse=True)
+    best_first = np.lexsort((-gain, number))
+    starts = np.searchsorted(number[best_first], np.arange(len(groups)))
+    ideal_rank = np.empty_like(rank)
+    ideal_rank[best_first] = np.arange(len(gain)) - starts[number[best_first]] + 1
+
+    def discounted(ranks: Int64s) -> Floats:
+        weights = np.where(ranks <= k, gain / np.log2(1.0 + ranks), 0.0)
+        return np.bincount(number, weights, len(groups)).astype(np.float64)
+
+    return np.asarray(discounted(rank) / discounted(ideal_rank), np.float64)
+
+
+FIRST_PLACES = 10
+
+
+def first_languages(places: Int64s, candidate_counts: Sequence[int]) -> Floats:
+    """[Q, L] share of each language in the first ten candidates, or in all where there are fewer.
+
+    Args:
+        places: [Q, K] places in the pool, best first; -1 after the last.
+        candidate_counts: candidates of the L languages, in the order of the pool.
+    """
+    first = places[:, :FIRST_PLACES]
+    language = np.searchsorted(np.cumsum(candidate_counts), first, side="right")
+    queries, languages = len(first), len(candidate_counts)
+    cell = (np.arange(queries)[:, None] * (languages + 1) + np.where(first < 0, languages, language)).ravel()
+    counts = np.bincount(cell, minlength=queries * (languages + 1)).reshape(queries, languages + 1)[:, :languages]
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), np.float64)
+
+
+def language_bias(shares: Floats, candidate_counts: Sequence[int]) -> Floats:
+    """[Q] half the sum over languages of |share in the first ten - share in the pool| (total variation), from [Q, L].
+
+    0: the first places are mixed as the pool is; near 1: they are all of a language that is rare in it. With eleven
+    languages of equal size, ten candidates in ten languages give 0.09, ten in one language 0.91.
+    """
+    pool = np.asarray(candidate_counts, np.float64) / max(sum(candidate_counts), 1)
+    return np.asarray(np.abs(shares - pool).sum(axis=1) / 2, np.float64)

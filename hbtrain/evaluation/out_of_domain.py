@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.pool import SETTINGS, Benchmark
+from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.summary import Cell, Evaluation, cells_of, mean_of_cells
 
 MRR, MRR_10 = "mrr", "mrr@10"

@@ -15,7 +15,7 @@ from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.plots import heat_map
-from hbtrain.evaluation.ranking import Side
+from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
 from hbtrain.retrieval.ranks import TIE_RULE
 

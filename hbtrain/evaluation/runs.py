@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from hbtrain.errors import StorageError
-from hbtrain.evaluation.collection import Collection, Int64s
-from hbtrain.evaluation.pool import Benchmark
-from hbtrain.evaluation.ranking import TopLists
+from hbtrain.evaluation.benchmark import Benchmark, Collection, Int64s
+from hbtrain.evaluation.rankers import TopLists
 from hbtrain.retrieval.ranks import Search
-from hbtrain.retrieval.run_files import write_run
 from hbtrain.retrieval.top import Top
+from hbtrain.retrieval.trec_files import write_run
 
 RUN_DEPTH = 10
 

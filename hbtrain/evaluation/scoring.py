@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.evaluation.collection import Collection, Floats, Int64s
-from hbtrain.evaluation.gains import graded_ndcg
-from hbtrain.evaluation.language_share import FIRST_PLACES, first_languages, language_bias
-from hbtrain.evaluation.metrics import METRICS, Rankings, rank_distance
-from hbtrain.evaluation.pool import Benchmark
-from hbtrain.evaluation.ranking import TopLists
+from hbtrain.evaluation.benchmark import Benchmark, Collection, Floats, Int64s
+from hbtrain.evaluation.metrics import (
+    FIRST_PLACES,
+    METRICS,
+    Rankings,
+    first_languages,
+    graded_ndcg,
+    language_bias,
+    rank_distance,
+)
+from hbtrain.evaluation.rankers import TopLists
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.pool import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, RANK_DISTANCE, WORST_RANK, Scored
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hbtrain.errors import ModelError
-from hbtrain.modeling.backbone import find_backbone
+from hbtrain.modeling.backbone import check_weights, find_backbone
 from hbtrain.modeling.vocabulary import (
     SPECIAL_TOKENS,
     build_tokenizer,
@@ -16,7 +16,6 @@ from hbtrain.modeling.vocabulary import (
     train_vocabulary,
     trim_vocabulary,
 )
-from hbtrain.modeling.weights import check_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -134,7 +134,7 @@ class Encoder:
     def _for_training(cls, model: SentenceTransformer, config: EncoderConfig) -> Encoder:
         from sentence_transformers.base.modules import Normalize, Router
 
-        from hbtrain.modeling.freezing import freeze
+        from hbtrain.modeling.adapters import freeze
 
         if isinstance(model[0], Router):
             raise ModelError(
@@ -171,7 +171,7 @@ class Encoder:
 
     def digest(self) -> str:
         """What tells this model from all others, wherever it lies: see `model_digest`. Prefixes are not part of it."""
-        from hbtrain.modeling.fingerprint import model_digest
+        from hbtrain.modeling.saving import model_digest
 
         return model_digest(self.model)
 
@@ -218,9 +218,8 @@ class Encoder:
         import numpy as np
         import torch
 
-        from hbtrain.modeling.batches import ahead, windows, within_budget
         from hbtrain.modeling.embedding import embed
-        from hbtrain.modeling.features import select_rows, token_counts
+        from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
 
         budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         vectors_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -273,7 +272,7 @@ class Encoder:
     def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
         import torch
 
-        from hbtrain.modeling.padding import UNPADDED, gives_rows, padded
+        from hbtrain.modeling.features import UNPADDED, gives_rows, padded
 
         rows = gives_rows(self.model)
         if rows:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -47,3 +53,36 @@ def _may_be_replaced(path: Path) -> bool:
     if not path.is_dir():
         return False
     return (path / "modules.json").is_file() or (path / "config.json").is_file() or not any(path.iterdir())
+
+
+def model_digest(model: SentenceTransformer) -> str:
+    """Hex digest of the modules, their settings, the tokenizer and the weights with their precision.
+
+    It does not depend on the folder or the device; prompts are not part of it. Reads all weights: some seconds for a
+    model of a billion parameters.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    settings: list[Any] = [model.truncate_dim, getattr(model, "max_seq_length", None)]
+    for name, module in model.named_children():
+        own: dict[str, Any] = getattr(module, "get_config_dict", dict)()
+        settings.append([name, type(module).__qualname__, own])
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(_tokenizer_state(getattr(model, "tokenizer", None)).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def _tokenizer_state(tokenizer: Any) -> str:
+    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(fast, "to_str"):
+        return json.dumps(getattr(tokenizer, "get_vocab", dict)(), sort_keys=True)
+    state = json.loads(fast.to_str())
+    # These two change with every text that is tokenized; a transformer's limit is among the settings.
+    state.pop("truncation", None)
+    state.pop("padding", None)
+    return json.dumps(state, sort_keys=True)

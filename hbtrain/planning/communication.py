@@ -2,6 +2,11 @@
 
 A ring moves (W - 1) / W of a message out of each rank for a gather or a reduce-scatter, and twice that for an
 all-reduce (Patarasuk & Yuan, 2009; the volumes of arXiv 1910.02054, section 7).
+
+Floating-point operations of a step.
+
+A matrix of N parameters costs 2N operations a token forwards and 4N backwards (Kaplan et al., arXiv 2001.08361,
+section 2.1): 6N, and 2N more for each time that the forward pass is run again.
 """
 
 from __future__ import annotations
@@ -83,3 +88,28 @@ def embedding_messages(candidates: int, dimension: int, queries: int = 0) -> Mes
     """
     size = FLOAT * (candidates + queries) * dimension
     return Messages(all_reduce=size, all_gather=size)
+
+
+def forward_flops(shape: BackboneShape, tokens: int, length: int) -> int:
+    """Of `tokens` tokens in texts of `length`: matrices, and attention's two products. Embeddings cost nothing."""
+    return tokens * (2 * shape.matrix_parameters + 4 * shape.layers * shape.hidden * length)
+
+
+def encoder_flops(
+    shape: BackboneShape, texts: dict[int, int], checkpointing: bool = False, cached: bool = False
+) -> int:
+    """Of a step's encoder: three times the forward pass, once more with checkpointing, once more with a gradient cache.
+
+    Args:
+        shape: the backbone.
+        texts: {tokens of a text: how many such texts}.
+        checkpointing: encoder.gradient_checkpointing.
+        cached: training.chunks above 1, or training.chunk_tokens.
+    """
+    forward = sum(forward_flops(shape, length * count, length) for length, count in texts.items())
+    return forward * (3 + int(checkpointing) + int(cached))
+
+
+def loss_flops(pairs: int, candidates: int, dimension: int) -> int:
+    """Of one rank's rows against all candidates: scores, and the gradients of both sides; in float32."""
+    return 6 * pairs * candidates * dimension

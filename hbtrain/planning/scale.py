@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hbtrain.planning.communication import embedding_messages, model_messages
+from hbtrain.planning.communication import embedding_messages, encoder_flops, loss_flops, model_messages
 from hbtrain.planning.memory import States, Zero, activation_bytes, loss_bytes, model_states
 from hbtrain.planning.shape import BackboneShape
-from hbtrain.planning.work import encoder_flops, loss_flops
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hbtrain.connection import ray_connection
+from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.retrieval.workers import Make, Start, Workers
 
@@ -60,6 +60,7 @@ class RayWorkers:
             "max_restarts": RESTARTS,
             "max_task_retries": RESTARTS,
             "scheduling_strategy": "DEFAULT",
+            "runtime_env": GIVEN_DEVICES,
         }
         actor = ray.remote(**options)(_Host)
         self._actors = [actor.remote(make) for make in makes]

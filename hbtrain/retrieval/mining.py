@@ -17,25 +17,36 @@ is too close if a text of it that was found is, and it brings all its translatio
 order of the pool, the first `skip_top` are passed over and those too close dropped; the next `negatives` are the row's.
 
 Shapes: B rows of a block, K candidates of a query, L languages, N texts of the pool, D dimensions.
+
+Candidates for negatives, found by the queries of a block of rows: held against the positives, merged, ranked.
+
+Shapes: n candidates, B queries, L languages.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from hbtrain.corpus import ParallelCorpus, Source
+from hbtrain.corpus import ParallelCorpus, Source, source_path
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.errors import ConfigError, ModelError
+from hbtrain.corpus.jsonl import read_records
+from hbtrain.errors import ConfigError, DataError, ModelError, StorageError
 from hbtrain.modeling.encoder import Encoder, Side
-from hbtrain.retrieval.candidates import Candidates, Doubles, highest_allowed
 from hbtrain.retrieval.identities import PassagePool
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.top import top_scores
+from hbtrain.storage import Place
+from hbtrain.storage.atomic import unwritable
 
 CandidateLanguages = Literal["same", "other", "both"]
 MarginKind = Literal["absolute", "relative"]
@@ -213,3 +224,142 @@ def _drop_copies(positives_BL: Doubles, code: int) -> None:
     """Take a sentence's own text out of its positives, where it has translations."""
     translated = np.isfinite(positives_BL).sum(axis=1) > 1
     positives_BL[translated, code] = np.nan
+
+
+@dataclass
+class MiningSummary:
+    """Counts over all rows."""
+
+    rows: int = 0
+    negatives: int = 0
+    too_close: int = 0
+    """Passages dropped by the margin."""
+    rows_without: int = 0
+    """Rows that got no negative."""
+
+
+def write_mined(miner: Miner, corpus: ParallelCorpus, sources: Sequence[str], stream: BinaryIO) -> MiningSummary:
+    """Write the rows of `sources`, from which `corpus` was opened, to `stream` as JSON lines with mined negatives.
+
+    Negatives that a row had before are replaced; all else stays. Where there are several sources, ids get the
+    source's name in front, so that rows of different sources do not become one.
+
+    Raises:
+        DataError: a source changed while it was mined.
+    """
+    summary = MiningSummary()
+    for source, name in zip(corpus.sources.values(), sources, strict=True):
+        prefix = f"{source.name}/" if len(sources) > 1 else ""
+        for read, mined in zip_longest(_records(source, source_path(name)), miner.rows(source)):
+            if read is None or mined is None:
+                raise DataError(f"source {name} changed while it was mined; run again")
+            record = _with_negatives(read, mined.negatives, prefix)
+            stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            summary.rows += 1
+            summary.negatives += len(mined.negatives)
+            summary.too_close += mined.too_close
+            summary.rows_without += not mined.negatives
+    return summary
+
+
+def check_sources(corpus: ParallelCorpus) -> None:
+    """Raise DataError if the rows of the sources cannot stand in one file."""
+    by_form = {source.index.sentences: name for name, source in corpus.sources.items()}
+    if len(by_form) > 1:
+        raise DataError(
+            f"--data: source {by_form[True]} holds parallel sentences (text), {by_form[False]} queries and passages; "
+            "one file cannot hold both, mine them one by one"
+        )
+
+
+def check_output(path: Place) -> None:
+    """Raise StorageError if `path` cannot be written; its folder is made. Remote storage has been tried already."""
+    try:
+        if path.is_dir():
+            raise StorageError(f"--output {path} is a folder; give a file's name, such as {path}/mined.jsonl.gz")
+        if not isinstance(path, Path):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise unwritable(f"--output {path}", error) from error
+
+
+def _records(source: Source, path: Path) -> Iterator[dict[str, Any]]:
+    return source.records() if path.is_dir() else (record for record, _ in read_records(path))
+
+
+def _with_negatives(record: dict[str, Any], negatives: list[dict[str, str]], prefix: str) -> dict[str, Any]:
+    record.pop("negatives", None)
+    if prefix:
+        record |= {key: f"{prefix}{record[key]}" for key in ("id", "passage_id") if key in record}
+    return record | {"negatives": negatives} if negatives else record
+
+
+Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
+
+
+class Candidates(NamedTuple):
+    """n texts of the pool, each for a row; all arrays [n]."""
+
+    row: Int64s
+    text: Int64s
+    score: Floats
+    too_close: Bools
+    """Whether the score is too near the positive's."""
+
+    @classmethod
+    def none(cls) -> Candidates:
+        """n = 0."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Those of all parts, at least one."""
+        return cls(
+            np.concatenate([part.row for part in parts]),
+            np.concatenate([part.text for part in parts]),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.too_close for part in parts]),
+        )
+
+    def at(self, places: Int64s | Bools) -> Candidates:
+        """Those at `places`, in that order."""
+        return Candidates(self.row[places], self.text[places], self.score[places], self.too_close[places])
+
+    def merged(self, identity: Int64s) -> Candidates:
+        """One for each row and passage: its best text (of equal ones the first in the pool); too close if any is.
+
+        Args:
+            identity: int64 [n], which passage each text is.
+        """
+        if not len(self.row):
+            return self
+        order = np.lexsort((self.text, -self.score, identity, self.row))
+        found = self.at(order)
+        changes = (np.diff(found.row, prepend=-1) != 0) | (np.diff(identity[order], prepend=-1) != 0)
+        first = np.flatnonzero(changes)
+        return found.at(first)._replace(too_close=np.logical_or.reduceat(found.too_close, first))
+
+    def ranked(self) -> Candidates:
+        """Row by row, best first, ties in the order of the pool."""
+        return self.at(np.lexsort((self.text, -self.score, self.row)))
+
+    def ranks(self) -> Int64s:
+        """int64 [n] from 0: the place of each among those of its row, where rows ascend."""
+        return np.arange(len(self.row)) - np.searchsorted(self.row, self.row)
+
+
+def highest_allowed(positives_BL: Doubles, margin: float, relative: bool) -> Doubles:
+    """[B, L] the highest score that a candidate in each language may have.
+
+    Args:
+        positives_BL: scores of the queries' positives, NaN where there is none in a language (but one at least).
+        margin: what is taken off.
+        relative: as a share of the score's size.
+    """
+    best_B1 = np.nanmax(positives_BL, axis=1, keepdims=True)
+    held_BL = np.where(np.isnan(positives_BL), best_B1, positives_BL)
+    return np.asarray(held_BL - margin * (np.abs(held_BL) if relative else 1.0))

@@ -6,7 +6,7 @@ candidates, wherever these stand, and nothing else of the other shards:
 
 1. `relevant_scores` of each shard, `joined_scores` of what they give;
 2. `partial_counts` of each shard with those;
-3. `merge` over the shards of candidates, `join` over the shards of queries.
+3. `merge_partials` over the shards of candidates, `join` over the shards of queries.
 
 The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
 
@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hbtrain.errors import ModelError
-from hbtrain.retrieval.counting import Counter
-from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.counting import Counter, Pairs
 from hbtrain.retrieval.scores import (
     TILE_CANDIDATES,
     TILE_QUERIES,
@@ -168,7 +167,7 @@ def partial_counts(
     return Partial(counter.in_language, counter.in_pool, counter.top)
 
 
-def merge(parts: Sequence[Partial], depth: int = 0) -> Partial:
+def merge_partials(parts: Sequence[Partial], depth: int = 0) -> Partial:
     """The sum over shards of the candidates, which are given in the order of the pool."""
     tops: dict[int, list[Top]] = {}
     for part in parts:

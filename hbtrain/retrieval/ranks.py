@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.retrieval.pairs import Pairs
+from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.partial import Blocks, Partial, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.top import Int64s, Top, merge_top

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.retrieval.collection import SearchOptions, embed_collection, search_store
+from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, search_store
 from hbtrain.retrieval.encoding import StoredEncoder
 
 

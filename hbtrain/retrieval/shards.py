@@ -8,6 +8,10 @@ products whatever shard it is in, so any number of shards gives the same bits an
 mean the same, results of shards can be merged although their indices were trained apart, and ties keep the rule.
 
 Shapes: Q queries, N candidates, R rows of a file, D dimensions, K results.
+
+One shard of an exact ranking: a range of a store's files. How shards are put together: `partial`.
+
+Shapes: Q queries, N candidates of the whole pool, D dimensions, P (query, relevant candidate) pairs.
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
-from hbtrain.retrieval.merge import NONE, merge
+from hbtrain.retrieval.partial import Blocks, Partial, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.store import EmbeddingStore
-from hbtrain.retrieval.top import Top, top_scores
+from hbtrain.retrieval.top import NONE, Int64s, Top, merge, top_scores
 
 RESCORED_FLOATS = 16_777_216
 """Numbers of embeddings that are read at one time to be scored anew: 64 MiB."""
@@ -109,3 +114,43 @@ def split(files: int, shards: int) -> list[range]:
     shards = min(files, shards)
     bounds = [files * shard // shards for shard in range(shards + 1)]
     return [range(a, b) for a, b in pairwise(bounds)]
+
+
+class RankShard:
+    """What a worker holds: some neighbouring files of a store."""
+
+    def __init__(self, folder: str, files: range, languages: Int64s, threads: int | None = None) -> None:
+        """Args:
+        folder: of a finished store.
+        files: neighbouring shards of the store.
+        languages: language codes [N] of the whole pool.
+        threads: None: as many as torch uses.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        self._store = EmbeddingStore(Path(folder))
+        self._files = files
+        self._languages = languages
+        self._blocks = Blocks(threads=threads)
+
+    def relevant_scores(self, q_QD: Floats, pairs: Pairs) -> Floats:
+        """[P] scores of the pairs whose candidates are here, NaN for the others."""
+        scores_P = np.full(len(pairs.query), np.nan, np.float32)
+        for first, p_RD in self._vectors():
+            here = relevant_scores(q_QD, p_RD, pairs, first, self._blocks.threads)
+            np.copyto(scores_P, here, where=~np.isnan(here))
+        return scores_P
+
+    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> Partial:
+        """What these candidates add to the ranks, and the `depth` best of them in each language."""
+        parts = []
+        for first, p_RD in self._vectors():
+            codes = self._languages[first : first + len(p_RD)]
+            parts.append(partial_counts(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
+        return merge_partials(parts, depth)
+
+    def _vectors(self) -> Iterator[tuple[int, Floats]]:
+        """Each file's place in the pool, and its vectors."""
+        for file in self._files:
+            yield self._store.manifest.shards[file].start, np.asarray(self._store.shard(file), np.float32)

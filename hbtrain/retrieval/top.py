@@ -6,6 +6,10 @@ the rule for ties.
 
 Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, H candidates
 held so far, S that may be among the best, K candidates returned.
+
+The best of several shards' best, where results may be out of order or missing; `merge_top` asks for neither.
+
+Shapes: Q queries, K results, Ks results of a shard.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from hbtrain.retrieval.scores import TILE_QUERIES, Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 Int64s = npt.NDArray[np.int64]
 
@@ -180,3 +185,16 @@ def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
     found = np.flatnonzero(scores_TM.numpy() >= least_T1.numpy())
     row_n, column_n = np.divmod(found, scores_TM.shape[1])
     return torch.from_numpy(row_n), torch.from_numpy(column_n)
+
+
+NONE = -1
+"""The place of a result that an approximate index did not find; its score is minus infinity."""
+
+
+def merge(parts: Sequence[Top], k: int) -> Top:
+    """The best `k` of all parts, or all where they are fewer; the parts' candidates are distinct."""
+    scores = np.concatenate([part.scores for part in parts], axis=1)
+    places = np.concatenate([part.places for part in parts], axis=1)
+    # By score, and of equal scores by place, whatever the order of the parts and of the results within them.
+    order = np.lexsort((places, -scores), axis=1)[:, :k]
+    return Top(np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1))

@@ -1,10 +1,19 @@
 """Where files are: in folders that this machine sees, or in S3-compatible storage, by URI."""
 
-from hbtrain.storage.cache import cache_root, local_copy
 from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, remove_tree, write_text
 from hbtrain.storage.remote import RemoteError, RemotePath
-from hbtrain.storage.rights import check_writable
-from hbtrain.storage.transfer import as_local, fetch, is_whole, patiently, push, pushed, put
+from hbtrain.storage.transfer import (
+    as_local,
+    cache_root,
+    check_writable,
+    fetch,
+    is_whole,
+    local_copy,
+    patiently,
+    push,
+    pushed,
+    put,
+)
 
 __all__ = [
     "Place",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from hbtrain.errors import StorageError
+from hbtrain.storage import Place
 
 
 @contextmanager
@@ -72,3 +74,50 @@ class _Output(io.FileIO):
             return super().write(data)
         except OSError as error:
             raise unwritable(self._what, error) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, the file `lock` in it; who holds it may remove the folder.
+
+    Raises:
+        StorageError: another process holds it.
+        OSError: the file cannot be opened.
+    """
+    path = folder / "lock"
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(stream.fileno()).st_ino == path.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:  # by another, or finished by another between our opening it and locking it
+            raise StorageError(f"{folder} is being written by another process; wait for it, or give another --output")
+        yield
+
+
+LOCK = "lock"
+
+
+@contextmanager
+def alone_in(folder: Place) -> Iterator[None]:
+    """Keep other processes, also those of other nodes, out of `folder` until the block or this process ends.
+
+    Buckets and file systems without locks keep nobody out.
+
+    Raises:
+        StorageError: another process is at work there.
+    """
+    if not isinstance(folder, Path):
+        yield
+        return
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another process is at work in {folder}: wait for its end, or stop it; then the same command goes on"
+            ) from None
+        except OSError:
+            pass  # no locks here
+        yield

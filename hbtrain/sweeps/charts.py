@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hbtrain.comparison.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
 from hbtrain.sweeps.points import Point, Score, pareto_front, scores_of, spread
 from hbtrain.sweeps.search_methods import ALPHA
 

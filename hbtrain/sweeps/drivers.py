@@ -77,7 +77,7 @@ def trial_label(parameters: Mapping[str, Any]) -> str:
 
 def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Train a trial of a grid: `trees` are the configurations of all, `parameters` its number."""
-    from hbtrain.launch.run import train
+    from hbtrain.runs.run import train
 
     try:
         train(from_tree(trees[parameters["trial"]]))
@@ -138,7 +138,7 @@ def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
 
 
 def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> dict[str, float]:
-    from hbtrain.launch.takeover import take_over
+    from hbtrain.runs.segments import take_over
 
     base = from_tree(plan["base"])
     config = member_config(base, schedule)
@@ -164,7 +164,7 @@ def _report_member(interval: int, steps: int, scores: Mapping[str, float], failu
 
 def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[str, float]:
     """Scores by the names of objectives, after `steps` steps."""
-    from hbtrain.launch.run import train
+    from hbtrain.runs.run import train
 
     with _one_driver(config):
         scores = train(config, until=steps).scores
@@ -180,7 +180,7 @@ def _one_driver(config: Config) -> Iterator[None]:
 
     A lock of this machine is enough, as all trials are driven on one.
     """
-    from hbtrain.launch.run_folder import RunFolder
+    from hbtrain.runs.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock").open("w") as lock:

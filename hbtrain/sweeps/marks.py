@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from hbtrain.comparison.compare import Comparison, compare
 from hbtrain.comparison.tables import marks_legend
-from hbtrain.comparison.words import ALL
 from hbtrain.config import Config
+from hbtrain.reporting.metric_names import ALL
 from hbtrain.sweeps.points import SCORES, Finished, benchmarks_of, points_of
 
 

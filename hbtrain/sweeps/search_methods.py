@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from hbtrain.errors import ConfigError
+from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.pool import SETTINGS, Benchmark
 
 MINIMISED = {"rank_distance": "multi"}
 """Metrics of which less is better, and the setting that has them."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from hbtrain.cluster.session import connected
 from hbtrain.config import Config, to_tree
-from hbtrain.evaluation.benchmark import parse_benchmark
-from hbtrain.launch.cluster import connected
-from hbtrain.launch.segments import finished_segment, last_segment
+from hbtrain.evaluation.benchmarks import parse_benchmark
+from hbtrain.runs.segments import finished_segment, last_segment
 from hbtrain.storage import Place
 from hbtrain.sweeps.drivers import (
     RESOURCE,

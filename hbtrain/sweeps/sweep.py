@@ -15,19 +15,19 @@ from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
-from hbtrain.launch.alone import alone_in
-from hbtrain.launch.preflight import preflight
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import measured_by, scores_in
-from hbtrain.launch.usage import metrics_of, total_usage
+from hbtrain.runs.preflight import preflight
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import measured_by, scores_in
+from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed
+from hbtrain.storage.atomic import alone_in
 from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
 from hbtrain.sweeps.marks import Judged, judge
 from hbtrain.sweeps.points import SCORES, Finished, Score
 from hbtrain.sweeps.search_methods import check_budget, check_objectives, is_minimised
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
-from hbtrain.tracking import Tracker, tracking_uri
+from hbtrain.tracking.tracker import Tracker, tracking_uri
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hbtrain.cluster.session import connected
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
-from hbtrain.launch.cluster import connected
 from hbtrain.storage import Place
 from hbtrain.sweeps.drivers import FAILURE, run_trial
 from hbtrain.sweeps.space import Trial

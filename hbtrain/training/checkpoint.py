@@ -20,11 +20,12 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from hbtrain.errors import StorageError, TrainingError, is_write_error
+from hbtrain.events import Event
 from hbtrain.storage import Place, RemoteError, local_copy, patiently, pushed, remove_tree
-from hbtrain.training.checkpoint_fetch import at_hand
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
     Manifest,
+    at_hand,
     checkpoints_in,
     folder_name,
     is_complete,
@@ -33,10 +34,9 @@ from hbtrain.training.checkpoint_files import (
     store,
 )
 from hbtrain.training.engine import Engine
-from hbtrain.training.repartition import to_universal
-from hbtrain.training.safe_loading import weights_only
+from hbtrain.training.safe_loading import to_universal, weights_only
 from hbtrain.training.validation import Patience
-from hbtrain.training.worker import Event, Part, Worker
+from hbtrain.training.worker import Part, Worker
 
 TAG = "state"
 OTHERS_S = 600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,12 @@ class Engine:
 
 
 def deepspeed_for(device: torch.device) -> Any:
-    """DeepSpeed, kept from compiling an extension for shared-memory collectives on CPUs: gloo serves as well."""
+    """DeepSpeed, imported so that it computes on `device`, whatever other devices the machine has.
+
+    On CPUs it is kept from compiling an extension for shared-memory collectives: gloo serves as well.
+    """
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read at the import; otherwise it takes a GPU where there is one
     import deepspeed
     import deepspeed.ops
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hbtrain.batching.hashing import key_of
+from hbtrain.batching.permutation import key_of
 from hbtrain.config import Config
 from hbtrain.modeling.gather import Group
 from hbtrain.modeling.loss import Embedded, contrastive_loss

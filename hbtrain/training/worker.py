@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from hbtrain.events import Event
 
 if TYPE_CHECKING:  # events travel through processes that need no torch
     import torch
 
     from hbtrain.modeling.gather import Group
     from hbtrain.storage import Place
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in training, told by rank 0.
-
-    Attributes:
-        step: steps done by then.
-        metrics: figures under the names that tracking uses, e.g. `train/loss_mono`, `validation/loss`.
-        note: a sentence for people, or empty.
-        pairs: that were trained on since the last event that told of any; steps done again count again.
-        tokens: theirs, of all ranks, without padding.
-    """
-
-    step: int
-    metrics: Mapping[str, float]
-    note: str = ""
-    pairs: int = 0
-    tokens: int = 0
 
 
 class Mark(Protocol):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +15,6 @@ from hbtrain.errors import DataError
 from hbtrain.translation.blocks import Block, Result, read_block
 from hbtrain.translation.gates import TOO_LONG, UNFINISHED, Limits, reason_to_reject
 from hbtrain.translation.rows import Record, sides
-from hbtrain.translation.summary import Counts
 from hbtrain.translation.texts import NO_TEXT, Texts
 
 
@@ -111,3 +112,16 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def _line(record: Any) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+@dataclass
+class Counts:
+    """Of one language."""
+
+    texts: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, object]:
+        """For the manifest."""
+        return {"texts": self.texts, "kept": self.kept, "rejected": dict(sorted(self.rejected.items()))}

@@ -6,10 +6,8 @@ import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from hbtrain.translation.identifier import Identifier
-from hbtrain.translation.languages import Language
-from hbtrain.translation.scripts import UNSPACED, letters_by_script
-from hbtrain.translation.units import is_plain, runs, units, words
+from hbtrain.translation.languages import Identifier, Language
+from hbtrain.translation.units import UNSPACED, is_plain, letters_by_script, runs, units, words
 
 RUN = 4
 """Words of a run that counts as repeated."""

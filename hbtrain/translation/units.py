@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-
-from hbtrain.translation.scripts import script_of
+from functools import lru_cache
 
 # Han, kana, Thai, Lao, Myanmar, Khmer: letters that stand without spaces, beside words in other scripts at times.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u9fff"
@@ -57,3 +57,35 @@ def runs(text: str, length: int) -> Counter[tuple[str, ...]]:
     """How often each run of `length` units is in a text."""
     everything = units(text)
     return Counter(tuple(everything[i : i + length]) for i in range(len(everything) - length + 1))
+
+
+UNSPACED = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"})
+"""Scripts that put no space between words; as Unicode's character names begin."""
+
+
+@lru_cache(maxsize=65536)
+def script_of(character: str) -> str | None:
+    """The script of a letter, as the first word of its name in Unicode; None for what is no letter.
+
+    Vowel signs and other combining letters of a script count as letters of it; accents that combine with any script do
+    not, nor do signs for numbers.
+    """
+    kind = unicodedata.category(character)
+    if kind[0] not in "LM":
+        return None
+    plain = unicodedata.normalize("NFKC", character)[0]  # full-width and half-width forms
+    name = unicodedata.name(plain, "").split(" ")[0]
+    if name in ("COMBINING", "VARIATION", "MODIFIER", "") or kind == "Me":
+        return None
+    return "CJK" if name in ("IDEOGRAPHIC", "KANGXI") else name
+
+
+def letters_by_script(text: str) -> Counter[str]:
+    """How many letters of a text are in each script."""
+    counts = Counter(text)
+    found: Counter[str] = Counter()
+    for character, times in counts.items():
+        script = script_of(character)
+        if script is not None:
+            found[script] += times
+    return found

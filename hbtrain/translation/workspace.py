@@ -11,8 +11,7 @@ from typing import Any, BinaryIO
 
 from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
-from hbtrain.storage.atomic import gzip_by_name
-from hbtrain.storage.locks import locked
+from hbtrain.storage.atomic import gzip_by_name, locked
 from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"

@@ -19,9 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from hbtrain.cluster.session import connected
 from hbtrain.config import from_tree, load_config, to_tree
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.launch.cluster import connected
 from hbtrain.modeling.encoder import Encoder
 from tests.bench.measure import peak_mib, seconds, tell
 
@@ -57,8 +57,8 @@ def on_worker(settings: dict[str, Any]) -> None:
     """Train, and save after every few steps in one way and the other in turn; rank 0 writes down the figures."""
     from ray.train.torch import get_device
 
-    from hbtrain.launch.uploads import Uploads
     from hbtrain.modeling.gather import ProcessGroup
+    from hbtrain.runs.worker_messages import Uploads
     from hbtrain.training.loop import Trainer
     from hbtrain.training.worker import Part, Worker
 

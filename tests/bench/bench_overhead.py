@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.config import from_tree, load_config, override, to_tree
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.launch.run import train
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import ProcessGroup
+from hbtrain.runs.run import train
 from hbtrain.training.loop import train_worker
 from hbtrain.training.worker import Worker
 from tests.bench.measure import tell

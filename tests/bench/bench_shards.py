@@ -20,12 +20,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.retrieval.actors import ray_session
-from hbtrain.retrieval.collection import recall_of
+from hbtrain.retrieval.collection_search import recall_of
 from hbtrain.retrieval.manifest import Manifest
-from hbtrain.retrieval.merge import merge
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
-from hbtrain.retrieval.top import Top
+from hbtrain.retrieval.top import Top, merge
 from hbtrain.retrieval.workers import Workers
 from tests.bench.measure import in_turns, seconds, tell
 

@@ -84,7 +84,7 @@ def main() -> None:
         together = lines_of([*sweep, "--storage", str(folder / "sweep")], folder)
         alone, parts = [], []
         for alpha in alphas[: arguments.alone]:
-            train = ["-m", "hbtrain.cli", "train", "quickstart", "--batching.alpha", alpha, *shared]
+            train = ["-m", "hbtrain.cli.main", "train", "quickstart", "--batching.alpha", alpha, *shared]
             lines = lines_of([*train, "--storage", str(folder / "alone")], folder)
             alone.append(lines[-1][0])
             parts.append(phases(lines))

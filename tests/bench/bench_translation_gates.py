@@ -18,8 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.translation.gates import Limits, reason_to_reject
-from hbtrain.translation.identifier import Identifier
-from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.rows import RowSource, sides
 from hbtrain.translation.scores import score
 from tests.bench.measure import tell

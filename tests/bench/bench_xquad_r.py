@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hbtrain.evaluation.collection import Collection
+from hbtrain.evaluation.benchmark import Benchmark, Collection
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.pool import Benchmark
 from hbtrain.evaluation.readers.lareqa import read_lareqa
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.retrieval.partial import Blocks

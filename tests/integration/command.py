@@ -17,7 +17,7 @@ PATIENCE_S = 900
 class Command:
     """`hbtrain ARGUMENTS`, or another Python program, with its output in a file; ends with everything it started."""
 
-    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli"), host=None, **variables):
+    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli.main"), host=None, **variables):
         """`host` is one of `Hosts`, or None for this machine itself."""
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {

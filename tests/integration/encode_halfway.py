@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from hbtrain.retrieval.collection import SearchOptions, embed_collection
+from hbtrain.retrieval.collection_search import SearchOptions, embed_collection
 from tests.integration.command import PATIENCE_S
 from tests.unit.retrieval_samples import Hashed, texts_of
 

@@ -7,11 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-from hbtrain.evaluation.benchmark import load_benchmarks
+from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.search_ranker import SpreadRanker
+from hbtrain.evaluation.rankers import SpreadRanker
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.retrieval.collection import SearchOptions
+from hbtrain.retrieval.collection_search import SearchOptions
 
 if __name__ == "__main__":
     model, cache = sys.argv[1:]

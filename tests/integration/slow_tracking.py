@@ -2,8 +2,8 @@
 
 import time
 
-from hbtrain.cli import main
-from hbtrain.tracking import Tracker
+from hbtrain.cli.main import main
+from hbtrain.tracking.tracker import Tracker
 
 DELIVERY_S = 2.0
 

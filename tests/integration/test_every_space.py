@@ -35,7 +35,7 @@ def test_two_trials_and_their_summary(space, tmp_path):
     arguments = [space, *RUN_HERE[space], *SMALL, "--data.cache", tmp_path / "cache"]
     how = {"program": [ROOT / "tune" / "sweep.py"]}
     if space == "samplings":  # from the wheel, outside the checkout
-        how = {"program": ("-m", "hbtrain.cli", "sweep"), "PYTHONPATH": str(unpacked_wheel(tmp_path))}
+        how = {"program": ("-m", "hbtrain.cli.main", "sweep"), "PYTHONPATH": str(unpacked_wheel(tmp_path))}
     with Command(tmp_path, *arguments, **how) as command:
         assert command.finish() == 0, command.output
     assert "Traceback" not in command.output

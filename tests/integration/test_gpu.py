@@ -13,12 +13,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.ray]
 ON_GPU = ["--resources.workers", "1", "--resources.use_gpu", "true", "--encoder.backbone", "transformer"]
 
 
-@pytest.fixture(autouse=True)
-def accelerator(monkeypatch):
-    """The other tests keep DeepSpeed on the CPU."""
-    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_the_gradient_on_a_gpu_is_right(tmp_path, precision, stage):

@@ -17,7 +17,7 @@ print("CPUs", ray.cluster_resources()["CPU"])
 START = """
 import sys
 from hbtrain.config import load_config
-from hbtrain.launch.cluster import connected
+from hbtrain.cluster.session import connected
 with connected(load_config("quickstart", {"resources.workers": 1})):
     import ray
     print(ray.get_runtime_context().gcs_address, flush=True)

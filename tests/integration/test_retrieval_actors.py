@@ -10,7 +10,7 @@ import pytest
 from hbtrain.errors import ConfigError, ModelError, RetrievalError
 from hbtrain.modeling import Encoder
 from hbtrain.retrieval.actors import ray_session
-from hbtrain.retrieval.collection import SearchOptions, embed_collection, rank_collection, search_collection
+from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, rank_collection, search_collection
 from hbtrain.retrieval.encoding import cached_embeddings
 from hbtrain.retrieval.ranks import exact_search
 from hbtrain.retrieval.store import EmbeddingStore

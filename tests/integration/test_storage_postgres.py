@@ -6,13 +6,13 @@ from importlib.util import find_spec
 
 import pytest
 
-from hbtrain import cli
+from hbtrain.cli.main import main
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
 from hbtrain.config import load_config
-from hbtrain.tracked_runs import TrackedRuns
-from hbtrain.tracking import Tracker, TrackingError
-from hbtrain.training.worker import Event
+from hbtrain.events import Event
+from hbtrain.tracking.past_runs import TrackedRuns
+from hbtrain.tracking.tracker import Tracker, TrackingError
 from tests import postgres
 from tests.unit.comparison_samples import write_run
 
@@ -96,7 +96,7 @@ def test_a_wrong_password_is_one_line_without_it(uri, tmp_path, monkeypatch, cap
     arguments = ["train", "quickstart", "--tracking.uri", wrong, "--storage", "runs", "--data.cache", "cache"]
     monkeypatch.setattr(sys, "argv", ["hbtrain", *arguments])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     out = capsys.readouterr()
     assert end.value.code == 2
     assert out.err.count("\n") == 1
@@ -112,18 +112,18 @@ def test_a_missing_driver_is_named(uri, tmp_path):
     assert find_spec("psycopg2") is not None
     program = (
         "import sys; sys.modules['psycopg2'] = None\n"
-        "from hbtrain.config import load_config\nfrom hbtrain.tracking import Tracker\n"
+        "from hbtrain.config import load_config\nfrom hbtrain.tracking.tracker import Tracker\n"
         f"Tracker(load_config('quickstart', {{'tracking.uri': {uri()!r}, 'storage': {str(tmp_path)!r}}}), None, 'x')\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("hbtrain.tracking.TrackingError: tracking.uri = postgresql+psycopg2://")
+    assert last.startswith("hbtrain.tracking.tracker.TrackingError: tracking.uri = postgresql+psycopg2://")
     assert "pip install 'hbtrain[postgres]'" in last
     assert postgres.PASSWORD not in last
 
 
 def test_boto3_is_asked_for_before_the_run(uri, monkeypatch):
-    monkeypatch.setattr("hbtrain.artifact_stores.find_spec", lambda name: None)
+    monkeypatch.setattr("hbtrain.tracking.tracker.find_spec", lambda name: None)
     config = load_config("quickstart", {"tracking.uri": uri(), "storage": "s3://b/x", "tracking.experiment": "new"})
     with pytest.raises(TrackingError, match=r"artifacts go to s3://b/x/artifacts, .*pip install 'hbtrain\[s3\]'"):
         Tracker(config, None, "one")

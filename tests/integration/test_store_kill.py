@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from hbtrain.errors import StorageError
-from hbtrain.retrieval.collection import embed_collection
+from hbtrain.retrieval.collection_search import embed_collection
 from hbtrain.retrieval.store import EmbeddingStore
 from tests.integration.command import ROOT, Command
 from tests.integration.encode_halfway import HALFWAY, OPTIONS, TEXTS

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from hbtrain.errors import ConfigError
-from hbtrain.launch import translate as module
-from hbtrain.launch.translate import Translation
-from hbtrain.launch.translation_pipeline import Pool, _actors, _Translate
-from hbtrain.modeling.translator import Generation
+from hbtrain.translation import translate as module
 from hbtrain.translation.blocks import load
+from hbtrain.translation.ray_pipeline import Pool, _actors, _Translate
+from hbtrain.translation.translate import Translation
+from hbtrain.translation.translator import Generation
 from tests.integration.command import Command
 from tests.unit.tiny_translators import save_nllb, save_trained_nllb
 from tests.unit.translation_samples import ANYTHING, read_lines

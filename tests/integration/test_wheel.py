@@ -57,7 +57,7 @@ def test_the_wheel_is_whole(run, site):
     assert Path(where).is_relative_to(site)
     assert what == "demo ('ar', 'de', 'en', 'es', 'ru', 'zh')"
     entry = next(site.glob("*.dist-info/entry_points.txt")).read_text()
-    assert "hbtrain = hbtrain.cli:main" in entry
+    assert "hbtrain = hbtrain.cli.main:main" in entry
 
 
 def test_every_space_is_in_it_and_can_be_tried(run, site):
@@ -67,11 +67,11 @@ def test_every_space_is_in_it_and_can_be_tried(run, site):
     counts = dict(line.split() for line in spaces)
     assert counts.keys() == {path.stem for path in (ROOT / "tune" / "spaces").glob("*.yaml")}
     assert (counts["alpha-grid"], counts["samplings"]) == ("33", "15")
-    said = run("-m", "hbtrain.cli", "sweep", "--help")
+    said = run("-m", "hbtrain.cli.main", "sweep", "--help")
     assert all(name in said for name in counts)
 
 
 def test_a_job_is_given_no_file_of_this_machine(run, tmp_path):
     (tmp_path / "mine.yaml").write_text("seed: 1")
-    said = run("-m", "hbtrain.cli", "submit", "train", "mine.yaml", "--storage", "/shared", code=2)
+    said = run("-m", "hbtrain.cli.main", "submit", "train", "mine.yaml", "--storage", "/shared", code=2)
     assert said == "error: mine.yaml: a job gets no files from here; give an absolute path that all nodes see\n"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.batching.alpha import alpha_at
+from hbtrain.batching.catalogue import alpha_at
 from hbtrain.config import load_config
 from hbtrain.sweeps.drivers import extended, label_of, read_schedule, to_alpha
 

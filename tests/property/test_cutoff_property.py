@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.cutoff import TREC_MEASURES, cutoff_scores
-from hbtrain.evaluation.gains import graded_ndcg
-from hbtrain.evaluation.metrics import METRICS, Rankings
+from hbtrain.evaluation.metrics import METRICS, Rankings, graded_ndcg
+from hbtrain.evaluation.trec_evaluation import TREC_MEASURES, cutoff_scores
 
 
 @st.composite

@@ -4,8 +4,7 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrain.evaluation.gains import graded_ndcg
-from hbtrain.evaluation.metrics import Rankings, ndcg
+from hbtrain.evaluation.metrics import Rankings, graded_ndcg, ndcg
 
 RANKED = st.dictionaries(st.integers(1, 30), st.integers(1, 4), min_size=1, max_size=15)
 """{rank: grade} of the relevant candidates of a ranking."""

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.retrieval.merge import NONE, merge
-from hbtrain.retrieval.top import Top
+from hbtrain.retrieval.top import NONE, Top, merge
 
 SCORES = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.retrieval import counting, partial, scores
-from hbtrain.retrieval.pairs import Pairs
-from hbtrain.retrieval.partial import Blocks, join, joined_scores, merge, partial_counts, relevant_scores
+from hbtrain.retrieval.counting import Pairs
+from hbtrain.retrieval.partial import Blocks, join, joined_scores, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.ranks import exact_search, ranks_of
 
 
@@ -103,7 +103,7 @@ def test_shards_of_queries_and_of_candidates_add_up_to_the_whole(search, depth, 
         shards = list(pairwise(p_cuts))
         targets = joined_scores([relevant_scores(some, p[a:b], own, a) for a, b in shards])
         parts = [partial_counts(some, p[a:b], codes[a:b], own, targets, a, depth) for a, b in shards]
-        joined.append(merge(parts, depth))
+        joined.append(merge_partials(parts, depth))
     found = join(joined)
     ranks = ranks_of(pairs, found)
     assert np.array_equal(ranks.in_pool, whole.ranks.in_pool)
@@ -151,7 +151,7 @@ def test_processes_with_memory_mapped_shards_give_what_one_gives(tmp_path):
         jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, None) for a, b in shards]
         targets = joined_scores([job.result() for job in jobs])
         jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, targets) for a, b in shards]
-        merged = merge([job.result() for job in jobs], 7)
+        merged = merge_partials([job.result() for job in jobs], 7)
     assert np.array_equal(ranks_of(pairs, merged).in_pool, whole.ranks.in_pool)
     assert np.array_equal(ranks_of(pairs, merged).in_language, whole.ranks.in_language)
     assert all(np.array_equal(merged.top[c].places, whole.by_language[c].places) for c in (0, 1, 2))

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from hbtrain.batching import BatchPlan
 from hbtrain.batching.availability import PairTable
-from hbtrain.batching.hashing import key_of, uniform
+from hbtrain.batching.permutation import key_of, uniform
 from hbtrain.config.schema import BatchingConfig
 from hbtrain.corpus import SourceIndex
 from hbtrain.errors import ConfigError, DataError

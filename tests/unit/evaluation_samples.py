@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hbtrain.evaluation.collection import Collection
-from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble
+from hbtrain.evaluation.benchmark import Benchmark, Collection, LanguagePart, assemble
 
 
 class HashEncoder:

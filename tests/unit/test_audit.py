@@ -12,7 +12,7 @@ from hbtrain.audit import audit
 from hbtrain.audit.audit import spread
 from hbtrain.audit.picture import draw
 from hbtrain.audit.record import record
-from hbtrain.audit.words import notes
+from hbtrain.audit.tables import notes
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus

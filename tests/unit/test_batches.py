@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from hbtrain.modeling import Encoder
-from hbtrain.modeling.batches import ahead, windows, within_budget
+from hbtrain.modeling.features import ahead, windows, within_budget
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_labse
 
 
 def test_windows_hold_all_texts_once_longest_first(monkeypatch):
-    monkeypatch.setattr("hbtrain.modeling.batches.WINDOW_TEXTS", 4)
-    monkeypatch.setattr("hbtrain.modeling.batches.WINDOW_CHARACTERS", 60)
+    monkeypatch.setattr("hbtrain.modeling.features.WINDOW_TEXTS", 4)
+    monkeypatch.setattr("hbtrain.modeling.features.WINDOW_CHARACTERS", 60)
     texts = ["x" * length for length in (3, 100, 0, 20, 5, 5, 25, 1, 2, 2)]
     found = list(windows(texts))
     assert found == [[1], [6, 3], [4, 5, 0, 8], [9, 7, 2]]
@@ -47,7 +47,7 @@ def test_results_come_with_their_items_and_errors_in_their_place():
 def test_vectors_do_not_depend_on_the_limits_beyond_rounding(backbone, limits, monkeypatch):
     encoder = Encoder.build(encoder_config(backbone), lambda: TEXTS, 0)
     together = encoder.encode(TEXTS * 3, "passage")
-    monkeypatch.setattr("hbtrain.modeling.batches.WINDOW_TEXTS", 5)
+    monkeypatch.setattr("hbtrain.modeling.features.WINDOW_TEXTS", 5)
     done = []
     cut = encoder.encode(TEXTS * 3, "passage", progress=done.append, **limits)
     np.testing.assert_allclose(cut, together, atol=1e-6)

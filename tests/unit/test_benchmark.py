@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmark import BenchmarkSpec, load_benchmark, parse_benchmark
+from hbtrain.evaluation.benchmarks import BenchmarkSpec, load_benchmark, parse_benchmark
 from tests.unit.evaluation_samples import candidate_languages, only, paragraph, random_benchmark, write_lareqa
 
 ROWS = [

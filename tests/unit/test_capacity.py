@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hbtrain.cluster import capacity
 from hbtrain.config.schema import ResourcesConfig
 from hbtrain.errors import ConfigError
-from hbtrain.launch import capacity
 
 
 @given(

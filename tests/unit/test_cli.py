@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def hbtrain(hbtrain, monkeypatch):
     """The command line, where nothing may start a worker."""
-    monkeypatch.setattr("hbtrain.launch.run.connected", lambda *_: pytest.fail("a worker would have been started"))
+    monkeypatch.setattr("hbtrain.runs.run.connected", lambda *_: pytest.fail("a worker would have been started"))
     return hbtrain
 
 
@@ -115,7 +115,8 @@ def test_lists(hbtrain):
 def test_help_answers_at_once():
     """Without the heavy libraries; the time itself is not asserted, a machine may be busy."""
     started = time.perf_counter()
-    code = "import sys, hbtrain.cli as c; sys.argv = ['hbtrain', '--help']\ntry: c.main()\nexcept SystemExit: pass\n"
+    code = "import sys, hbtrain.cli.main as c; sys.argv = ['hbtrain', '--help']\n"
+    code += "try: c.main()\nexcept SystemExit: pass\n"
     code += "print(sorted({'torch', 'ray', 'mlflow', 'transformers', 'scipy', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -127,7 +128,7 @@ def test_verify_ends_with_1_where_the_gradient_is_wrong(hbtrain, monkeypatch):
     from hbtrain.training.verify import Agreement
 
     for cosine, want in ((1.0, 0), (0.39, 1)):
-        monkeypatch.setattr("hbtrain.launch.verify.verify", lambda *_, c=cosine: Agreement(1.0, c, 0.1, 1e-5))
+        monkeypatch.setattr("hbtrain.runs.verify.verify", lambda *_, c=cosine: Agreement(1.0, c, 0.1, 1e-5))
         code, out, _ = hbtrain("verify", "quickstart", "--step", "3", "--training.chunks", "2")
         assert code == want
         assert ("wrong" in out) == bool(want)

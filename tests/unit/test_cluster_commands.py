@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hbtrain.cli import app
+from hbtrain.cli.main import app
 from hbtrain.config import load_config
-from hbtrain.config.flags import parse_flags
+from hbtrain.config.load import parse_flags
 from hbtrain.sweeps.space import trials_of
 from hbtrain.sweeps.space_file import load_space, with_flags
 

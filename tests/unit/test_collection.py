@@ -8,7 +8,7 @@ import pytest
 
 from hbtrain.errors import ConfigError, ModelError, StorageError
 from hbtrain.modeling import Encoder
-from hbtrain.retrieval.collection import SearchOptions, embed_collection, search_collection
+from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, search_collection
 from hbtrain.retrieval.encoding import Batching, BlockEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.manifest import Manifest, texts_digest
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter

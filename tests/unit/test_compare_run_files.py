@@ -6,7 +6,7 @@ import pytest
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
+from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.runs import RunWriter

@@ -17,7 +17,7 @@ from hbtrain.config import (
     to_tree,
     to_yaml,
 )
-from hbtrain.config.flags import parse_flags
+from hbtrain.config.load import parse_flags
 from hbtrain.errors import ConfigError
 
 

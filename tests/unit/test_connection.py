@@ -10,10 +10,10 @@ import grpc
 import psutil
 import pytest
 
-from hbtrain import connection
-from hbtrain.connection import ray_connection
+from hbtrain.cluster import connection
+from hbtrain.cluster.connection import ray_connection
 from hbtrain.errors import ConfigError
-from hbtrain.launch.process_group import INTERFACE, _choose_interface, interface_of
+from hbtrain.runs.torch_trainer import INTERFACE, _choose_interface, interface_of
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_speaks_grpc_is_let_through():
 def test_a_command_says_so(tmp_path):
     """Whole, as a user sees it: exit code 2, one line."""
     done = subprocess.run(
-        [sys.executable, "-m", "hbtrain.cli", "train", "quickstart", "--storage", tmp_path],
+        [sys.executable, "-m", "hbtrain.cli.main", "train", "quickstart", "--storage", tmp_path],
         env=os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "HBTRAIN_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,

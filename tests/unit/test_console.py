@@ -3,10 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
+from hbtrain.cli.display import RunDisplay, describe, show_agreement
 from hbtrain.config import load_config
-from hbtrain.console import RunDisplay, describe, show_agreement
+from hbtrain.events import Event
 from hbtrain.training.verify import Agreement
-from hbtrain.training.worker import Event
 
 
 def test_figures_in_words():
@@ -28,7 +28,7 @@ def test_the_verdict_on_a_gradient(cosine, verdict):
 
 def test_lines_where_there_is_no_terminal(monkeypatch):
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr("hbtrain.console.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("hbtrain.cli.display.time.monotonic", lambda: float(next(clock)))
     out = io.StringIO()
     with RunDisplay(Console(file=out, width=120), steps=40) as display:
         display.phase("training 40 steps")

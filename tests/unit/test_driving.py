@@ -30,8 +30,8 @@ def trained(monkeypatch, tmp_path):
             with checkpoint.as_directory() as folder:
                 seen.pointers.append(json.loads((tmp_path / folder / "pointer.json").read_text()))
 
-    monkeypatch.setattr("hbtrain.launch.run.train", train)
-    monkeypatch.setattr("hbtrain.launch.takeover.take_over", lambda *_, **how: seen.taken.append(how))
+    monkeypatch.setattr("hbtrain.runs.run.train", train)
+    monkeypatch.setattr("hbtrain.runs.segments.take_over", lambda *_, **how: seen.taken.append(how))
     monkeypatch.setattr("ray.tune.report", report)
     monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
     return seen
@@ -63,7 +63,7 @@ def test_a_trial_that_fails_says_why(trained):
 
 def test_an_objective_that_was_not_evaluated(trained, monkeypatch):
     scores = {"other/multi/map": 1.0}
-    monkeypatch.setattr("hbtrain.launch.run.train", lambda config, until: SimpleNamespace(scores=scores))
+    monkeypatch.setattr("hbtrain.runs.run.train", lambda config, until: SimpleNamespace(scores=scores))
     assert "the objective demo/multi/map was not evaluated; there are other/multi/map" in search(trained)["failure"]
 
 

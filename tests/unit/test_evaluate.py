@@ -5,8 +5,8 @@ import pytest
 import pytrec_eval
 
 from hbtrain.errors import ModelError
+from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.pool import Benchmark
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS
 from tests.unit.evaluation_samples import HashEncoder, candidate_languages, only, random_benchmark
 

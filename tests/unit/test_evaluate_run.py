@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.evaluate_run import evaluate_run, find_run_files
-from hbtrain.evaluation.language_share import first_languages, language_bias
-from hbtrain.evaluation.pool import Benchmark
+from hbtrain.evaluation.metrics import first_languages, language_bias
 from hbtrain.evaluation.runs import RunWriter
+from hbtrain.evaluation.trec_evaluation import evaluate_run, find_run_files
 from tests.unit.evaluation_samples import HashEncoder, only, random_benchmark
 
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from hbtrain.cli import app, main
-from hbtrain.evaluation.benchmark import load_benchmarks
+from hbtrain.cli.main import app, main
+from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.runs import RunWriter
 from tests.unit.evaluation_samples import HashEncoder

@@ -11,7 +11,7 @@ from hbtrain.config import load_config
 from hbtrain.config.schema import EncoderConfig
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling import Encoder
-from hbtrain.modeling.freezing import embedding_modules, stack_of_layers
+from hbtrain.modeling.adapters import embedding_modules, stack_of_layers
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 
 WIDE = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}

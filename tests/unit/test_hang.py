@@ -3,8 +3,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.launch.hang import FINISHED, HangDetector, Position
-from hbtrain.launch.mailbox import Mailbox
+from hbtrain.runs.hang_detection import FINISHED, HangDetector, Position
+from hbtrain.runs.worker_messages import Mailbox
 
 
 def at(rank, marks, beats=0, group="one", world_size=3, phase="loss", step=1):

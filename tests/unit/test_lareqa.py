@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
+from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
 from hbtrain.evaluation.readers.lareqa import read_lareqa
 from tests.unit.evaluation_samples import candidate_languages, only, paragraph, write_lareqa
 

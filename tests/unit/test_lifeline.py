@@ -13,9 +13,9 @@ import grpc
 import pytest
 import ray
 
+from hbtrain.cluster import lost_cluster
+from hbtrain.cluster.lost_cluster import LIMIT, loss_in_words, outliving
 from hbtrain.errors import TrainingError
-from hbtrain.launch import lifeline
-from hbtrain.launch.lifeline import LIMIT, loss_in_words, outliving
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def head(monkeypatch):
     server.start()
     context = SimpleNamespace(gcs_address=f"127.0.0.1:{port}")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(lifeline, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lost_cluster, "LOOK_EVERY_S", 0.05)
     yield server
     server.stop(None)
 
@@ -48,7 +48,7 @@ def test_a_head_that_stops_answering_ends_the_wait(head):
 
 
 def test_an_interrupt_that_is_lost_is_repeated(head, monkeypatch):
-    monkeypatch.setattr(lifeline, "AGAIN_S", 0.1)
+    monkeypatch.setattr(lost_cluster, "AGAIN_S", 0.1)
     with pytest.raises(TrainingError), loss_in_words("there:6379", 0.1):
         head.stop(None)
         with suppress(KeyboardInterrupt):
@@ -60,11 +60,11 @@ STUCK = """
 import signal, time
 from types import SimpleNamespace
 import ray
-from hbtrain.launch import lifeline
+from hbtrain.cluster import lost_cluster
 ray.get_runtime_context = lambda: SimpleNamespace(gcs_address="127.0.0.1:1")
-lifeline.LOOK_EVERY_S, lifeline.AGAIN_S, lifeline.STUCK_S = 0.05, 0.1, 0.5
+lost_cluster.LOOK_EVERY_S, lost_cluster.AGAIN_S, lost_cluster.STUCK_S = 0.05, 0.1, 0.5
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})  # as in a call that does not look at signals
-with lifeline.loss_in_words("there:6379", 0.1):
+with lost_cluster.loss_in_words("there:6379", 0.1):
     time.sleep(10_000)
 """
 
@@ -86,9 +86,9 @@ def test_a_short_silence_is_forgiven(head, monkeypatch):
 
     def check(address, name):
         if not next(answers):
-            raise lifeline.ConfigError("silence")
+            raise lost_cluster.ConfigError("silence")
 
-    monkeypatch.setattr(lifeline, "check_answers", check)
+    monkeypatch.setattr(lost_cluster, "check_answers", check)
     with loss_in_words("there:6379", 5):
         time.sleep(0.6)
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from hbtrain.errors import StorageError
-from hbtrain.storage import locks
-from hbtrain.storage.locks import locked
+from hbtrain.storage import atomic
+from hbtrain.storage.atomic import locked
 
 BUSY = "is being written by another process"
 
@@ -24,7 +24,7 @@ def test_one_at_a_time_and_free_again_after_an_error(tmp_path):
 def test_a_lock_that_its_holder_removed_before_it_is_ours_is_none(tmp_path, monkeypatch, made_again):
     folder = tmp_path / "work"
     folder.mkdir()
-    flock = locks.fcntl.flock
+    flock = atomic.fcntl.flock
 
     def finished_meanwhile(*arguments):
         shutil.rmtree(folder)
@@ -33,6 +33,6 @@ def test_a_lock_that_its_holder_removed_before_it_is_ours_is_none(tmp_path, monk
             (folder / "lock").touch()
         flock(*arguments)
 
-    monkeypatch.setattr(locks.fcntl, "flock", finished_meanwhile)
+    monkeypatch.setattr(atomic.fcntl, "flock", finished_meanwhile)
     with pytest.raises(StorageError, match=BUSY), locked(folder):
         pass

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from hbtrain.launch import mailbox as module
-from hbtrain.launch.mailbox import Mailbox, await_settled
-from hbtrain.training.worker import Event
+from hbtrain.events import Event
+from hbtrain.runs import worker_messages as module
+from hbtrain.runs.worker_messages import Mailbox, await_settled
 
 
 class Handle:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmark import load_benchmark, parse_benchmark
+from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.readers.judgements import read_qrels, read_topics
 from hbtrain.evaluation.readers.miracl import RESOURCES, read_miracl

@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.out_of_domain import check_in_domain, domain_metrics, domain_scores
-from hbtrain.evaluation.pool import Benchmark
 from hbtrain.evaluation.tables import domain_table
 from tests.unit.evaluation_samples import HashEncoder, only, random_benchmark
 

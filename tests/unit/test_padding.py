@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.modeling.padding import gives_rows
+from hbtrain.modeling.features import gives_rows
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 
 

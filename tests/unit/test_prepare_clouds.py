@@ -128,7 +128,7 @@ def test_a_folder_on_the_hub(hbtrain, tmp_path, hub):
 
     def prepare(folder):
         return subprocess.run(
-            [sys.executable, "-m", "hbtrain.cli", "prepare", "mmarco", folder, "--output", "remote"],
+            [sys.executable, "-m", "hbtrain.cli.main", "prepare", "mmarco", folder, "--output", "remote"],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"},
             capture_output=True,

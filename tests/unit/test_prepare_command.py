@@ -222,7 +222,7 @@ def test_mined_negatives_come_back_as_ids(hbtrain, tmp_path):
 
 def test_help_is_there_at_once():
     """Readers and Arrow are imported when a command runs."""
-    program = "import sys; from hbtrain import cli; print({'pyarrow', 'numpy', 'datasets'} & set(sys.modules))"
+    program = "import sys; import hbtrain.cli.main; print({'pyarrow', 'numpy', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.plots import heat_map
-from hbtrain.evaluation.ranking import TopLists
+from hbtrain.evaluation.rankers import TopLists
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.tables import before_after_table, evaluation_table, scores_markdown
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbtrain.errors import DataError, StorageError
-from hbtrain.retrieval.run_files import escape_id, read_run, unescape_id, write_run
 from hbtrain.retrieval.top import Top
+from hbtrain.retrieval.trec_files import escape_id, read_run, unescape_id, write_run
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 

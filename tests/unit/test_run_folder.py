@@ -2,7 +2,7 @@ import pytest
 
 from hbtrain.config import load_config
 from hbtrain.errors import StorageError
-from hbtrain.launch.run_folder import RunFolder
+from hbtrain.runs.run_folder import RunFolder
 
 
 def config(tmp_path, **overrides):

@@ -4,9 +4,9 @@ import pytest
 
 from hbtrain.config import load_config, override, to_tree
 from hbtrain.errors import ConfigError
-from hbtrain.launch.preflight import preflight
-from hbtrain.launch.tasks import build, score
-from hbtrain.retrieval.run_files import read_run
+from hbtrain.retrieval.trec_files import read_run
+from hbtrain.runs.preflight import preflight
+from hbtrain.runs.ray_tasks import build, score
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from hbtrain.config import override
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import keep_scores, measured_by
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import keep_scores, measured_by
 from hbtrain.sweeps import searches
 from hbtrain.sweeps.population import first_alphas
 from hbtrain.sweeps.search_records import Ledger, known_points, save_outcome

@@ -5,11 +5,11 @@ import pytest
 
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, rankers
 from hbtrain.evaluation.readers.miracl import read_miracl
 from hbtrain.evaluation.runs import RunWriter
-from hbtrain.evaluation.search_ranker import SearchRanker, SpreadRanker, rankers
-from hbtrain.retrieval.collection import SearchOptions
-from hbtrain.retrieval.run_files import read_run
+from hbtrain.retrieval.collection_search import SearchOptions
+from hbtrain.retrieval.trec_files import read_run
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 from tests.unit.judged_samples import miracl
 from tests.unit.retrieval_samples import Hashed

@@ -5,7 +5,7 @@ import yaml
 
 from hbtrain.batching import BatchPlan
 from hbtrain.errors import ConfigError
-from hbtrain.evaluation.benchmark import load_benchmarks
+from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.sweeps.ranges import Choices, Numbers
 from hbtrain.sweeps.search_methods import Asha, Pareto, Pbt, check_budget, check_objectives
 from hbtrain.sweeps.space import base_config, probes_of, trial_of, trials_of

@@ -6,13 +6,20 @@ import pytest
 
 from hbtrain.config import load_config, override
 from hbtrain.errors import ConfigError, StorageError
-from hbtrain.launch import run
-from hbtrain.launch.alone import alone_in
-from hbtrain.launch.run import train
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import CONTINUES, check_not_beyond, finished_segment, keep_scores, last_segment
-from hbtrain.launch.takeover import LINKED_BYTES, take_over
-from hbtrain.tracked_runs import STOPPED_AT
+from hbtrain.runs import run
+from hbtrain.runs.run import train
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import (
+    CONTINUES,
+    LINKED_BYTES,
+    check_not_beyond,
+    finished_segment,
+    keep_scores,
+    last_segment,
+    take_over,
+)
+from hbtrain.storage.atomic import alone_in
+from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
 
 SCORES = {"demo/multi/map": 0.5, "demo/mono/map": 0.25}

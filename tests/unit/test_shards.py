@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from hbtrain.errors import ConfigError, ModelError, StorageError
-from hbtrain.retrieval.collection import SearchOptions, recall_of, search_store
+from hbtrain.retrieval.collection_search import SearchOptions, recall_of, search_store
 from hbtrain.retrieval.faiss_index import check_factory
-from hbtrain.retrieval.merge import NONE, merge
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
-from hbtrain.retrieval.top import Top
+from hbtrain.retrieval.top import NONE, Top, merge
 from tests.unit.retrieval_samples import manifest, unit
 
 ROWS, DIMENSION, PER_FILE = 1100, 16, 100

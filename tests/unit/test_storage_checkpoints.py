@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from hbtrain.storage import RemoteError, RemotePath, place
-from hbtrain.training.checkpoint_fetch import at_hand
-from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
+from hbtrain.training.checkpoint_files import Manifest, at_hand, checkpoints_in, folder_name, is_complete, prune, store
 
 FILES = {"state/model.pt": 0, "state/rank-0.pt": 0, "state/rank-1.pt": 1}
 

@@ -5,7 +5,7 @@ import pytest
 
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, StorageError
-from hbtrain.retrieval.collection import SearchOptions, embed_collection
+from hbtrain.retrieval.collection_search import SearchOptions, embed_collection
 from hbtrain.storage import place
 from tests.unit.retrieval_samples import Hashed, texts_of
 

@@ -9,16 +9,16 @@ import pytest
 from hbtrain.config import absolute_paths, load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, StorageError
-from hbtrain.evaluation.benchmark import load_benchmarks
-from hbtrain.launch.kept import with_last_checkpoint
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import measured_by
+from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.modeling.backbone import find_backbone
+from hbtrain.runs.ray_train import with_last_checkpoint
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import measured_by
 from hbtrain.storage import RemotePath, place, push, remote
 from hbtrain.sweeps import sweep as sweeping
 from hbtrain.sweeps import tuning
 from hbtrain.sweeps.space_file import load_space, with_flags
-from hbtrain.tracking import Tracker, TrackingError, tracking_uri
+from hbtrain.tracking.tracker import Tracker, TrackingError, tracking_uri
 from hbtrain.training.checkpoint_files import Manifest, folder_name, store
 from tests import s3
 from tests.unit.comparison_samples import rows_of, write_results, write_run
@@ -162,7 +162,7 @@ def test_letters_to_mlflow_wait_in_the_bucket(config, bucket, monkeypatch, tmp_p
     bucket.put(f"runs/{folder.name}/results/metrics.json", b"{}")
     tracker = Tracker(config, None, "one", outbox=folder.undelivered)
     tracker.patience_s = 0.0
-    monkeypatch.setattr("hbtrain.outbox.CLOSING_RETRY_EVERY_S", 0.01)
+    monkeypatch.setattr("hbtrain.tracking.outbox.CLOSING_RETRY_EVERY_S", 0.01)
     with monkeypatch.context() as patch:
         for name in ("log_batch", "log_artifacts", "set_terminated"):
             patch.setattr(tracker._client, name, away)

@@ -4,12 +4,11 @@ import pytest
 
 from hbtrain.config import load_config, override
 from hbtrain.errors import StorageError
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import CONTINUES, keep_scores, last_segment
-from hbtrain.launch.takeover import take_over
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import CONTINUES, keep_scores, last_segment, take_over
 from hbtrain.storage import place, remote
 from hbtrain.sweeps.search_records import Ledger, SearchOutcome, save_outcome
-from hbtrain.tracked_runs import STOPPED_AT
+from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, store
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hbtrain.config import absolute_paths
-from hbtrain.launch.run_folder import RunFolder
+from hbtrain.runs.run_folder import RunFolder
 from hbtrain.sweeps.findings import summary_markdown
 from hbtrain.sweeps.marks import is_single_kind, judge
 from hbtrain.sweeps.points import Finished

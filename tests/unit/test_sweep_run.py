@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from hbtrain.commands.sweep import sweep
+from hbtrain.cli.sweep import sweep
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
-from hbtrain.launch.alone import alone_in
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.segments import measured_by
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import measured_by
+from hbtrain.storage.atomic import alone_in
 from hbtrain.sweeps import sweep as sweeping
 from hbtrain.sweeps import tuning
 from hbtrain.sweeps.space_file import load_space, with_flags

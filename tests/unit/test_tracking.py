@@ -4,8 +4,8 @@ import threading
 import pytest
 
 from hbtrain.config import load_config, to_flat
-from hbtrain.tracking import Tracker, TrackingError, tracking_uri
-from hbtrain.training.worker import Event
+from hbtrain.events import Event
+from hbtrain.tracking.tracker import Tracker, TrackingError, tracking_uri
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_events_scores_and_artifacts(tracker, tmp_path):
 def away(tracker, monkeypatch):
     """A function that lets the server go away with an error, or come back."""
     real = {name: getattr(tracker._client, name) for name in ("log_batch", "set_tag", "log_artifact", "set_terminated")}
-    monkeypatch.setattr("hbtrain.outbox.RETRY_EVERY_S", 0.01)
-    monkeypatch.setattr("hbtrain.outbox.CLOSING_RETRY_EVERY_S", 0.01)
+    monkeypatch.setattr("hbtrain.tracking.outbox.RETRY_EVERY_S", 0.01)
+    monkeypatch.setattr("hbtrain.tracking.outbox.CLOSING_RETRY_EVERY_S", 0.01)
     tracker.patience_s = 0.0
 
     def answer(error):
@@ -94,7 +94,7 @@ def test_what_is_undelivered_is_delivered_by_the_run_that_goes_on(config, tmp_pa
     (tmp_path / "table.txt").write_text("x")
     first = Tracker(config, None, "one", outbox=file)
     with monkeypatch.context() as patch:
-        patch.setattr("hbtrain.outbox.RETRY_EVERY_S", 0.01)
+        patch.setattr("hbtrain.tracking.outbox.RETRY_EVERY_S", 0.01)
         patch.setattr(first._outbox, "_send", refuse)
         first.patience_s = 0.0
         first.event(Event(10, {"train/loss_mono": 1.5}))
@@ -205,7 +205,7 @@ def test_uri_comes_from_the_key_the_environment_or_the_storage(config, monkeypat
 
 def test_no_password_reaches_the_parameters(config, tmp_path):
     from hbtrain.config import override
-    from hbtrain.launch.run_folder import RunFolder
+    from hbtrain.runs.run_folder import RunFolder
 
     secret = override(config, {"tracking.uri": f"sqlite:///{tmp_path}/db.sqlite?x=http://user:hunter2@host"})
     folder = RunFolder.open(secret)
@@ -264,7 +264,7 @@ def test_a_database_that_another_run_writes_to_is_asked_again(config, tmp_path, 
     from sqlalchemy.exc import OperationalError
 
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr("hbtrain.tracking.time.sleep", lambda _: None)
+    monkeypatch.setattr("hbtrain.tracking.tracker.time.sleep", lambda _: None)
     real, calls = MlflowClient.create_run, []
 
     def locked_twice(*arguments, **named):
@@ -290,7 +290,7 @@ def test_a_tag_is_deleted_once_and_again(tracker):
 
 
 def test_a_run_that_stopped_on_its_way_does_not_count_as_finished(tracker):
-    from hbtrain.tracked_runs import TrackedRuns
+    from hbtrain.tracking.past_runs import TrackedRuns
 
     tracker.tags({"stopped_at_step": 4})
     tracker.finish()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.launch import translate as module
+from hbtrain.translation import translate as module
 from tests.unit.tiny_translators import save_marian, save_nllb
 from tests.unit.translation_samples import Book, read_lines
 

@@ -3,14 +3,13 @@
 import pyarrow as pa
 import pytest
 
-from hbtrain.launch.translation_pipeline import Work, _Translate
-from hbtrain.modeling.translation_model import find_translation_model
-from hbtrain.modeling.translator import Generation, Output, Translator
 from hbtrain.translation.blocks import Block, Result, blocks_of, load
-from hbtrain.translation.identifier import Identifier
-from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.languages import LANGUAGES, Identifier
+from hbtrain.translation.model import find_translation_model
+from hbtrain.translation.ray_pipeline import Work, _Translate
 from hbtrain.translation.scores import score
 from hbtrain.translation.texts import collect_texts
+from hbtrain.translation.translator import Generation, Output, Translator
 from tests.unit.tiny_translators import TEXTS, save_nllb
 
 OUTPUTS = [Output("die Katze\u2028schläft \U0001f408 \0", True), None, Output("", True), Output("ein Haus " * 9, False)]

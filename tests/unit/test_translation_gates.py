@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hbtrain.corpus import source_path
 from hbtrain.errors import ConfigError
 from hbtrain.translation.gates import GATES, Limits, reason_to_reject
-from hbtrain.translation.identifier import Identifier
-from hbtrain.translation.languages import LANGUAGES, check_pair
+from hbtrain.translation.languages import LANGUAGES, Identifier, check_pair
 from hbtrain.translation.scores import Scores, score
-from hbtrain.translation.scripts import letters_by_script, script_of
+from hbtrain.translation.units import letters_by_script, script_of
 
 IDENTIFIER = Identifier()
 ENGLISH = (

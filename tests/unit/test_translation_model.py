@@ -5,9 +5,9 @@ import json
 import pytest
 
 from hbtrain.errors import ConfigError, ModelError
-from hbtrain.modeling.translation_model import find_translation_model, load_tokenizer, prompting_for
-from hbtrain.modeling.translator import Generation, Output, Translator
 from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.model import find_translation_model, load_tokenizer, prompting_for
+from hbtrain.translation.translator import Generation, Output, Translator
 from tests.unit.tiny_models import save_bert
 from tests.unit.tiny_translators import (
     TEXTS,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbtrain.translation.languages import LANGUAGES
-from hbtrain.translation.pieces import join, split
+from hbtrain.translation.translator import join, split
 
 TEXT = "One two. Three four? Five!\n\n  Six seven eight nine.\nTen. Eleven"
 

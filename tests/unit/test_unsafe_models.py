@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertModel
 
-from hbtrain.cli import app
+from hbtrain.cli.main import app
 from hbtrain.config import absolute_paths, load_config
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling import Encoder, check_backbone
-from hbtrain.modeling.weights import check_weights
+from hbtrain.modeling.backbone import check_weights
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_labse
 
 CODE = """

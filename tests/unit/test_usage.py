@@ -2,11 +2,11 @@
 
 import pytest
 
-from hbtrain.launch.hang import FINISHED, Position
-from hbtrain.launch.mailbox import Mailbox
-from hbtrain.launch.run_folder import RunFolder
-from hbtrain.launch.usage import KEEP_EVERY_S, Usage, metrics_of, total_usage
-from hbtrain.training.worker import Event
+from hbtrain.events import Event
+from hbtrain.runs.hang_detection import FINISHED, Position
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.usage import KEEP_EVERY_S, Usage, metrics_of, total_usage
+from hbtrain.runs.worker_messages import Mailbox
 
 
 class Clock:

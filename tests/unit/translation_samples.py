@@ -7,8 +7,7 @@ from pathlib import Path
 
 from hbtrain.translation.blocks import Result
 from hbtrain.translation.gates import Limits
-from hbtrain.translation.identifier import Identifier
-from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.scores import score
 
 ANYTHING = Limits(
@@ -18,7 +17,7 @@ ANYTHING = Limits(
 
 
 class Book:
-    """Takes the place of `hbtrain.launch.translate.translated`.
+    """Takes the place of `hbtrain.translation.translate.translated`.
 
     Attributes:
         asked: every (language, text) that was to be translated, in order.

@@ -11,7 +11,7 @@ from typing import Any
 
 from hbtrain.corpus.cache import write_whole
 from hbtrain.errors import StorageError
-from hbtrain.storage.locks import locked
+from hbtrain.storage.atomic import locked
 
 
 class Staging:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hbtrain.corpus.files import numbered_lines
 from hbtrain.errors import DataError
-from hbtrain.evaluation.collection import Collection
+from hbtrain.evaluation.benchmark import Collection
 from hbtrain.evaluation.readers.documents import Documents
 
 SHOWN = 3

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble, choose_languages
+from hbtrain.evaluation.benchmark import Benchmark, LanguagePart, assemble, choose_languages
 from hbtrain.evaluation.readers.squad import add_question, language_files, read_paragraphs, read_question
 
 Candidates = Literal["sentence", "sentence+context"]

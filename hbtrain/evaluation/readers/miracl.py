@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.collection import Collection
-from hbtrain.evaluation.pool import Benchmark, choose_languages
+from hbtrain.evaluation.benchmark import Benchmark, Collection, choose_languages
 from hbtrain.evaluation.readers.documents import open_documents
 from hbtrain.evaluation.readers.files import found_below
 from hbtrain.evaluation.readers.judgements import judged_collection, read_qrels, read_topics

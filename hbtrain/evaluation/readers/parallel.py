@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hbtrain.corpus.jsonl import ParallelRow, read_rows
 from hbtrain.errors import DataError
-from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble, choose_languages
+from hbtrain.evaluation.benchmark import Benchmark, LanguagePart, assemble, choose_languages
 
 
 def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from hbtrain.corpus.files import json_document
 from hbtrain.corpus.jsonl import LANGUAGE
 from hbtrain.errors import DataError
-from hbtrain.evaluation.pool import Benchmark, LanguagePart, assemble, choose_languages
+from hbtrain.evaluation.benchmark import Benchmark, LanguagePart, assemble, choose_languages
 
 
 class Question(NamedTuple):

@@ -17,8 +17,7 @@ import numpy as np
 
 from hbtrain.corpus.files import numbered_lines
 from hbtrain.errors import DataError
-from hbtrain.evaluation.collection import Collection
-from hbtrain.evaluation.pool import Benchmark, choose_languages
+from hbtrain.evaluation.benchmark import Benchmark, Collection, choose_languages
 
 ENGLISH = ("en", "eng")
 _FILE = re.compile(r"(tatoeba\.)?(?P<other>[a-z]{2,3})-(?P<english>en|eng)\.(?P<side>[a-z]{2,3})(\.gz)?")

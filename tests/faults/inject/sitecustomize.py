@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("HBTRAIN_FAULTS", ""))
-TARGET = "hbtrain.launch.pulse"
+TARGET = "hbtrain.runs.hang_detection"
 TOLD = set()
 
 

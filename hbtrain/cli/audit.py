@@ -1,0 +1,72 @@
+"""`hbtrain audit`: the batches before training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+
+def audit(
+    recipe: str,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    steps: int | None = None,
+    sample: int = 50,
+    without_tokens: bool = False,
+    picture: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """See what the batches will be like before paying for them: `hbtrain audit my-recipe.yaml --picture audit.png`.
+
+    Nothing is trained and no weights are read. Kinds, sources, languages, epochs, collisions, tokens, memory.
+
+    Parameters
+    ----------
+    recipe
+        A shipped recipe's name or a YAML file.
+    overrides
+        Any key of the configuration as a flag.
+    steps
+        How many steps, from the first; by default all of the run.
+    sample
+        The most batches that are tokenized.
+    without_tokens
+        Read no texts: nothing on tokens and padding; the backbone need not be there.
+    picture
+        A PNG to draw.
+    json_
+        Print JSON in place of tables.
+    """
+    from hbtrain.config import load_config
+    from hbtrain.config.load import parse_flags
+
+    config = load_config(recipe, parse_flags(overrides))
+    from hbtrain.audit import audit as run
+    from hbtrain.audit.picture import draw
+    from hbtrain.audit.record import record
+    from hbtrain.audit.tables import notes, tables
+
+    errors = Console(stderr=True)
+    with errors.status("reading the plan") as status:
+
+        def tell(what: str, done: int, total: int) -> None:
+            status.update(f"{what} {done}/{total}")
+
+        found = run(config, steps, sample, tokens=not without_tokens, progress=tell)
+        if picture is not None:
+            draw(found, picture)
+    console = Console()
+    if json_:
+        print(json.dumps(record(found)))
+        return
+    for table in tables(found):
+        width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        console.print(table, width=max(width, console.width), crop=False)
+        console.print()
+    for note in notes(found):
+        console.print(f"note: {note}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    if picture is not None:
+        console.print(f"picture  {picture}", highlight=False, markup=False, soft_wrap=True)

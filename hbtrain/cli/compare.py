@@ -1,0 +1,115 @@
+"""`hbtrain compare`: runs against each other, with significance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hbtrain.cli.outputs import output_place, written
+
+if TYPE_CHECKING:
+    from hbtrain.comparison.compare import Comparison
+
+WIDEST = 10_000
+"""Characters a table may have in a pipe or a file."""
+
+
+def compare(
+    *runs: str,
+    output: str | None = None,
+    baseline: str | None = None,
+    metric: str | None = None,
+    benchmarks: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    names: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    group_by: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    paper: bool = False,
+    tracking_uri: str | None = None,
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    candidates: Literal["sentence", "sentence+context"] = "sentence",
+    log_to: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Compare runs: who is better in which setting, and whether that is more than luck with the questions.
+
+    Parameters
+    ----------
+    runs
+        Folders that `hbtrain evaluate --output` wrote, folders of runs or sweeps, ids of MLflow runs or of a sweep's
+        (the beginning is enough), folders of TREC run files of other systems. A folder may be an s3:// URI. Runs that
+        differ in their seed only are one row.
+    output
+        Folder or s3:// URI for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
+    baseline
+        What the others are judged against: a row's label or one of RUNS; by default the first row.
+    metric
+        Such as map, ndcg@10 or recall@10; by default map where there is one. Rank distance is always shown.
+    benchmarks
+        Only these.
+    names
+        Labels of the rows, in the order in which RUNS names them.
+    group_by
+        Dotted keys: runs with equal values are one row; `run` sets every run apart.
+    paper
+        Put the figures of arXiv 2408.10536 beside these.
+    tracking_uri
+        MLflow's; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
+    data
+        For folders of TREC run files: the benchmarks that they answer, as NAME=PATH.
+    candidates
+        What a candidate of these is, as in `hbtrain evaluate`.
+    log_to
+        An MLflow run that keeps the report, tables and pictures as artifacts.
+    seed
+        Of the permutations and resamples.
+    """
+    from hbtrain.comparison.compare import compare as run
+    from hbtrain.comparison.estimates import Method
+    from hbtrain.comparison.save import keep_comparison, save_comparison
+
+    to = None if output is None else output_place(output)
+    comparison = run(
+        runs,
+        baseline=baseline,
+        metric=metric,
+        benchmarks=benchmarks,
+        names=names,
+        group_by=group_by,
+        paper=paper,
+        tracking_uri=tracking_uri,
+        data=data or (),
+        candidates=candidates,
+        method=Method(seed=seed),
+    )
+    if to is not None:
+        with written(to) as folder:
+            save_comparison(comparison, folder)
+    if log_to is not None:
+        keep_comparison(comparison, log_to, tracking_uri)
+    console = Console()
+    _show(console, comparison, written=to is not None)
+    if to is not None:
+        console.print(f"\nreport  {to / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    if log_to is not None:
+        console.print(f"MLflow  run {log_to}, artifacts comparison/", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(console: Console, comparison: Comparison, written: bool) -> None:
+    """Print the tables; in a terminal, those that fit it."""
+    from hbtrain.comparison.render import terminal
+    from hbtrain.comparison.tables import language_tables, legend, main_tables
+
+    hidden = 0
+    for table in map(terminal, [*main_tables(comparison), *language_tables(comparison)]):
+        width = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+        if width > console.width and console.is_terminal:
+            hidden += 1
+        else:
+            console.print(table, width=max(width, console.width), crop=False)
+    if hidden:
+        hint = "" if written else "; --output FOLDER writes them"
+        console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow", highlight=False)
+    console.print(legend(comparison), style="dim", highlight=False, markup=False)
+    for note in comparison.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)

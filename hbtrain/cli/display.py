@@ -1,0 +1,210 @@
+"""What people see in a terminal: progress while a run goes on, and what to do with its result."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hbtrain.config import Config
+    from hbtrain.events import Event
+    from hbtrain.runs.run import Outcome
+    from hbtrain.storage import Place
+    from hbtrain.training.verify import Agreement
+
+LINE_EVERY_S = 5.0
+"""Seconds between progress lines where the output is no terminal."""
+
+
+class RunConsole(Console):
+    """A terminal, or a file, that may be lost while a run goes on: `hbtrain train ... | head`, or a full disk.
+
+    From then on it is silent, and the run goes on: what it makes is in storage and in MLflow.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See `rich.console.Console.print`."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Rich's own ends the process."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what else is written there
+
+
+class RunDisplay:
+    """An observer that draws a run's progress; in a file or a pipe, a line now and then."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self._console = console
+        self._steps = steps
+        self._started = self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._figures: dict[str, float] = {}
+        self._bar: TaskID | None = None
+        self._progress = Progress(
+            TextColumn("  "),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+        )
+
+    def __enter__(self) -> RunDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_bar()
+
+    def phase(self, text: str) -> None:
+        """Print the phase with the seconds since the start."""
+        self._end_bar()
+        since_s = time.monotonic() - self._started
+        self._console.print(f"[dim]{since_s:5.0f} s[/dim]  {text}", highlight=False, soft_wrap=True)
+
+    def event(self, event: Event) -> None:
+        """Move the bar, or print a line."""
+        self._figures |= event.metrics
+        if event.note:
+            self._console.print(f"         step {event.step}: {event.note}", highlight=False, soft_wrap=True)
+        if not event.metrics:
+            return
+        if not self._console.is_terminal:
+            self._line(event.step)
+            return
+        if self._bar is None:
+            self._progress.start()
+            self._bar = self._progress.add_task("", total=self._steps, figures="")
+        self._progress.update(self._bar, completed=event.step, figures=describe(self._figures))
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._progress.stop()
+            self._bar = None
+
+    def _line(self, step: int) -> None:
+        now = time.monotonic()
+        self._first = self._first or (now, step)
+        if now - self._last_line < LINE_EVERY_S and step < self._steps:
+            return
+        self._last_line = now
+        left = ""
+        if step > self._first[1] and step < self._steps:
+            seconds = (now - self._first[0]) / (step - self._first[1]) * (self._steps - step)
+            left = f"  {seconds:.0f} s left"
+        self._console.print(f"         step {step}/{self._steps}  {describe(self._figures)}{left}", highlight=False)
+
+
+def describe(figures: dict[str, float]) -> str:
+    """Loss by kind, validation loss and throughput in a few words."""
+    words = [
+        f"{kind} {figures[f'train/loss_{kind}']:.3f}"
+        for kind in ("mono", "cross", "multi")
+        if f"train/loss_{kind}" in figures
+    ]
+    text = f"loss {' '.join(words)}" if words else ""
+    if "validation/loss" in figures:
+        text += f"  validation {figures['validation/loss']:.3f}"
+    if "train/pairs_per_s" in figures:
+        text += f"  {figures['train/pairs_per_s']:,.0f} pairs/s"
+    return text
+
+
+def show_outcome(console: Console, outcome: Outcome) -> None:
+    """The scores before and after, the model's path, and what to try next."""
+    from hbtrain.config import without_passwords
+    from hbtrain.evaluation.out_of_domain import domain_scores
+    from hbtrain.evaluation.tables import before_after_table, domain_table, evaluation_table
+
+    before = {evaluation.benchmark: evaluation for evaluation in outcome.before}
+    for evaluation in outcome.after:
+        first = before.get(evaluation.benchmark)
+        table: Table = evaluation_table(evaluation) if first is None else before_after_table(first, evaluation)
+        console.print()
+        console.print(table)
+    if outcome.in_domain is not None:
+        console.print()
+        console.print(domain_table(domain_scores(outcome.after, outcome.in_domain), outcome.in_domain))
+    model = shlex.quote(_short(outcome.folder.model))
+    console.print(f"\nmodel    {model}\nresults  {_short(outcome.folder.results)}\n", highlight=False, soft_wrap=True)
+    console.print("[bold]next[/bold]", highlight=False)
+    for command in (
+        f'{_program("hbtrain")} search {model} "¿Dónde se encuentra Machu Picchu?"',
+        f"{_program('hbtrain')} evaluate {model} --benchmark demo --output results",
+        f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(without_passwords(outcome.tracking_uri))}",
+    ):
+        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def show_agreement(console: Console, config: Config, agreement: Agreement) -> None:
+    """What was compared, how the gradients agree, and the verdict."""
+    from hbtrain.training.deepspeed_config import zero_stage
+
+    table = Table(box=None, show_header=False)
+    zero = zero_stage(config)
+    budget = config.training.chunk_tokens
+    chunks = (
+        f"{budget} tokens a chunk" if budget else f"{config.training.chunks} chunk{'s'[: config.training.chunks > 1]}"
+    )
+    table.add_row(
+        "layout", f"{config.resources.max_workers} workers, ZeRO {zero}, {chunks}, {config.encoder.precision}"
+    )
+    table.add_row("norm ratio", f"{agreement.norm_ratio:.7f}")
+    table.add_row("cosine", f"{agreement.cosine:.7f}")
+    table.add_row("largest difference", f"{agreement.largest_difference:.1e} of the largest component")
+    allowed = f"ratio and cosine within {agreement.tolerance:g} of 1"
+    verdict = f"[green]right[/green]: {allowed}" if agreement.holds else f"[red]wrong[/red]: not {allowed}"
+    table.add_row("verdict", verdict)
+    console.print()
+    console.print(table, highlight=False)
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment: by name where the shell finds it, else by path."""
+    return name if shutil.which(name) else shlex.quote(_short(Path(sys.executable).parent / name))
+
+
+def _short(path: Place) -> str:
+    """A path as seen from the current folder, where it lies below it; a URI as it is."""
+    if not isinstance(path, Path):
+        return str(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class Bars:
+    """A bar for each thing that is told of."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, what: str, done: int, of: int) -> None:
+        """Show that `what` has come to `done` of `of` (0: not known)."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=of or None)
+        self._progress.update(self._tasks[what], completed=done, total=of or None)

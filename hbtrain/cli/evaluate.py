@@ -1,0 +1,203 @@
+"""`hbtrain evaluate`: any model on benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hbtrain.cli.outputs import output_place, quiet, trusts, written
+from hbtrain.errors import ConfigError
+from hbtrain.storage import RemotePath, check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hbtrain.evaluation.summary import Evaluation
+    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.retrieval.collection_search import SearchOptions
+    from hbtrain.storage import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions:
+    """How candidates are searched.
+
+    Attributes:
+        index: Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over
+            embeddings kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
+        index_parameters: Of the search, such as nprobe=16 or efSearch=64.
+        depth: Candidates of a query that the index finds.
+        actors: Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
+        half_precision: Keep the embeddings on disk in half precision.
+        embeddings: An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
+    """
+
+    index: str | None = None
+    index_parameters: str = ""
+    depth: int = 100
+    actors: int = 0
+    half_precision: bool = False
+    embeddings: str | None = None
+
+    def search(self, batch_size: int) -> SearchOptions:
+        """What they mean. Raises ConfigError for options that do not go together, StorageError for `embeddings`."""
+        if self.depth < 1:
+            raise ConfigError(f"--depth {self.depth}: must be 1 or more")
+        on_disk = self.index is not None or self.actors
+        if self.index is None and self.index_parameters:
+            raise ConfigError(
+                f"--index-parameters {self.index_parameters}: they are of an index; add --index, IVF4096,Flat for one"
+            )
+        if self.half_precision and not on_disk:
+            raise ConfigError(
+                "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
+            )
+        if self.embeddings is not None and not on_disk:
+            raise ConfigError(
+                f"--embeddings {self.embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
+            )
+        from hbtrain.retrieval.collection_search import SearchOptions
+        from hbtrain.retrieval.encoding import Batching
+
+        mirror = None
+        if self.embeddings is not None:
+            mirror = RemotePath.parse(self.embeddings)
+            check_writable(mirror, "--embeddings")
+        return SearchOptions(
+            parameters=self.index_parameters,
+            actors=self.actors,
+            dtype="float16" if self.half_precision else "float32",
+            batching=Batching(batch_size=batch_size),
+            mirror=mirror,
+        )
+
+
+Index = Annotated[IndexOptions, Parameter(name="*")]
+EXACT = IndexOptions()
+"""All ranks, in this process."""
+
+
+def evaluate(
+    model: str,
+    *,
+    benchmark: Annotated[list[str], Parameter(consume_multiple=True)],
+    output: str,
+    data: str | None = None,
+    candidates: Literal["sentence", "sentence+context"] = "sentence",
+    languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    in_domain: str | None = None,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+    batch_size: int = 128,
+    searched: Index = EXACT,
+    run_depth: int = 10,
+    trust_remote_code: str | None = None,
+) -> None:
+    """Evaluate any sentence-transformers or Hugging Face model, on one benchmark or several.
+
+    Parameters
+    ----------
+    model
+        A folder, an s3:// URI or a hub name.
+    benchmark
+        demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
+        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file). PATH may be an
+        s3:// URI.
+    output
+        Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
+    data
+        The folder or file of the one benchmark, in place of NAME=PATH.
+    candidates
+        What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
+    languages
+        Only these languages.
+    trained_languages
+        What the model was trained on, to tell languages seen and unseen apart; models of hbtrain say it themselves.
+    in_domain
+        The benchmark, or a domain of one as BENCHMARK@DOMAIN, that MRR on the others is compared with.
+    query_prompt
+        Put before every query, in place of the model's own prompt.
+    passage_prompt
+        Put before every passage, in place of the model's own prompt.
+    batch_size
+        Texts encoded at one time.
+    run_depth
+        Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
+    trust_remote_code
+        MODEL again, if Python code that it brings along may run.
+    """
+    from hbtrain.evaluation.benchmarks import load_benchmarks
+    from hbtrain.modeling.backbone import find_backbone
+
+    trusted = trusts(model, trust_remote_code)
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    if run_depth < 0:
+        raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
+    names = _with_data(benchmark, data)
+    _check_candidates(names, candidates)
+    options = searched.search(batch_size)
+    to = output_place(output)
+    here = find_backbone(model).name
+    benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
+    from hbtrain.evaluation.evaluate import evaluate as run
+    from hbtrain.evaluation.rankers import rankers
+    from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.evaluation.runs import RunWriter
+    from hbtrain.modeling.card import trained_languages as languages_of
+
+    encoder = _encoder(model, trusted, query_prompt, passage_prompt)
+    known = trained_languages or languages_of(Path(here))
+    ranker = rankers(searched.index, options, searched.depth, run_depth)
+    with written(to) as folder:
+        runs = RunWriter(folder / "runs", model, run_depth) if run_depth else None
+        evaluations = [
+            run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
+        ]
+        save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
+    _show(evaluations, in_domain, to)
+
+
+def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:
+    from hbtrain.evaluation.benchmarks import has_sentences, parse_benchmark
+
+    if candidates != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in benchmarks):
+        raise ConfigError(f"--candidates {candidates}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+
+
+def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:
+    from hbtrain.modeling.encoder import Encoder
+
+    quiet()
+    encoder = Encoder.load(model, trust_remote_code=trusted)
+    if query_prompt is not None:
+        encoder.prefixes["query"] = query_prompt
+    if passage_prompt is not None:
+        encoder.prefixes["passage"] = passage_prompt
+    return encoder
+
+
+def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
+    if data is None:
+        return benchmarks
+    if len(benchmarks) > 1 or "=" in benchmarks[0]:
+        raise ConfigError(f"--data {data} is for one benchmark without a path; write NAME=PATH for {benchmarks[-1]}")
+    return [f"{benchmarks[0]}={data}"]
+
+
+def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Place) -> None:
+    from hbtrain.evaluation.out_of_domain import domain_scores
+    from hbtrain.evaluation.tables import domain_table, evaluation_table
+
+    console = Console()
+    for evaluation in evaluations:
+        console.print(evaluation_table(evaluation))
+    scores = domain_scores(evaluations, in_domain)
+    if in_domain is not None or any("@" in score.name for score in scores):
+        console.print(domain_table(scores, in_domain))
+    console.print(f"\nresults  {output}", highlight=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""`hbtrain evaluate-run`: run files of any system, in the tables of `hbtrain evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hbtrain.cli.outputs import output_place, written
+
+
+def evaluate_run(
+    runs: Path,
+    *,
+    benchmark: str,
+    output: str,
+    candidates: Literal["sentence", "sentence+context"] = "sentence",
+    languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    name: str | None = None,
+) -> None:
+    """Evaluate TREC run files of any system on a benchmark; `hbtrain compare` takes the folder that comes out.
+
+    Parameters
+    ----------
+    runs
+        A folder with SETTING/LANGUAGE.trec.gz, such as multi/de.trec.gz; ids are those of the benchmark, as the run
+        files of `hbtrain evaluate` have them.
+    benchmark
+        As in `hbtrain evaluate`, such as xquad-r=PATH.
+    output
+        Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
+    candidates
+        What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
+    languages
+        Only these languages.
+    trained_languages
+        What the system was trained on, to tell languages seen and unseen apart.
+    name
+        What the system is called in tables; the folder unless said otherwise.
+    """
+    from hbtrain.evaluation.benchmarks import load_benchmarks
+    from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.evaluation.tables import evaluation_table
+    from hbtrain.evaluation.trec_evaluation import evaluate_run as run
+    from hbtrain.evaluation.trec_evaluation import find_run_files
+
+    to = output_place(output)
+    files = find_run_files(runs)
+    [loaded] = load_benchmarks([benchmark], languages, candidates)
+    evaluation = run(loaded, files, trained_languages)
+    with written(to) as folder:
+        save_evaluation([evaluation], folder, name or str(runs))
+    console = Console()
+    for note in evaluation.search["notes"]:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    console.print(evaluation_table(evaluation))
+    console.print(f"\nmAP and MRR know no more than the runs: {evaluation.search['search']}", soft_wrap=True)
+    console.print(f"results  {to}", highlight=False, soft_wrap=True)

@@ -1,0 +1,254 @@
+"""`hbtrain prepare`: raw sources become corpora that `data.sources` takes; a command for each form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from hbtrain.cli.prepare_output import Common, show_check, write_corpus
+from hbtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hbtrain.corpus.readers.mapping import Columns
+
+
+Many = Parameter(consume_multiple=True, negative=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """Options of tables and datasets.
+
+    Attributes:
+        query: LANGUAGE=COLUMN of the question. A column may be a path such as answers.text.0, or a sum such as
+            title+text.
+        passage: LANGUAGE=COLUMN of its passage.
+        negatives: LANGUAGE=COLUMN of a text, or a list of texts, that do not answer the question.
+        id_column: Rows with one id ask one question; without it, rows with equal questions do.
+        passage_id_column: Rows with one passage id share a passage; without it, rows with equal passages do.
+        where: COLUMN=VALUE: only records that have it, such as label=1.
+    """
+
+    query: Annotated[list[str], Many]
+    passage: Annotated[list[str], Many]
+    negatives: Annotated[list[str] | None, Many] = None
+    id_column: str | None = None
+    passage_id_column: str | None = None
+    where: Annotated[list[str] | None, Many] = None
+
+    def parsed(self) -> Columns:
+        """What they say. Raises ConfigError for what is not of the form."""
+        from hbtrain.corpus.readers.mapping import Columns, parse_columns, parse_where
+
+        return Columns(
+            parse_columns(self.query, "--query"),
+            parse_columns(self.passage, "--passage"),
+            parse_columns(self.negatives or [], "--negatives"),
+            self.id_column,
+            self.passage_id_column,
+            parse_where(self.where or []),
+        )
+
+
+Mapping = Annotated[ColumnOptions, Parameter(name="*")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedOptions:
+    """Options of Mr. TyDi and MIRACL.
+
+    Attributes:
+        languages: Codes; by default all that are there.
+        split: Of the topics: train, dev or test.
+        negatives: Keep passages that are judged not to be relevant as negatives.
+    """
+
+    languages: Annotated[list[str] | None, Many] = None
+    split: str = "train"
+    negatives: bool = True
+
+
+Judged = Annotated[JudgedOptions, Parameter(name="*")]
+TRAINING = JudgedOptions()
+"""What is prepared by default."""
+
+
+prepare = App(name="prepare", help="Turn a raw source into a corpus that data.sources takes: one command a form.")
+
+
+@prepare.command
+def parallel(files: Annotated[list[str], Many], *, common: Common) -> None:
+    """Parallel JSON lines: {"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}.
+
+    Parameters
+    ----------
+    files
+        JSON-lines files, plain or .gz.
+    """
+    from hbtrain.corpus.readers.parallel import ParallelReader
+
+    write_corpus(lambda: ParallelReader(_local(files)), common)
+
+
+@prepare.command
+def columns(
+    files: Annotated[list[str], Many],
+    *,
+    mapping: Mapping,
+    common: Common,
+) -> None:
+    """CSV, TSV, JSON lines, Parquet or Arrow files, by their columns; a row lacks languages whose columns are empty.
+
+    Parameters
+    ----------
+    files
+        Ending in .csv, .tsv, .jsonl (also with .gz), .parquet or .arrow.
+    """
+    from hbtrain.corpus.readers.columns import ColumnReader
+
+    columns = mapping.parsed()
+    write_corpus(lambda: ColumnReader(_local(files), columns), common)
+
+
+@prepare.command
+def huggingface(
+    dataset: str,
+    *,
+    mapping: Mapping,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    common: Common,
+) -> None:
+    """A Hugging Face dataset, by its columns; one language is enough.
+
+    Parameters
+    ----------
+    dataset
+        A folder (save_to_disk, or data files), or a name on the hub.
+    split
+        Of the dataset.
+    config
+        Of the dataset, where it has several.
+    revision
+        A branch, tag or commit on the hub.
+    """
+    from hbtrain.corpus.readers.huggingface import HuggingFaceReader
+
+    columns = mapping.parsed()
+    write_corpus(lambda: HuggingFaceReader(dataset, columns, split, config, revision), common)
+
+
+@prepare.command
+def squad(
+    files: Annotated[list[str], Many], *, passage: str = "paragraph", allow_missing: bool = False, common: Common
+) -> None:
+    """SQuAD's form, one file a language, aligned by question id.
+
+    Parameters
+    ----------
+    files
+        A folder of <language>.json (.gz), or LANGUAGE=FILE for each language.
+    passage
+        paragraph, or sentence: the one in which the answer begins.
+    allow_missing
+        Questions may lack languages.
+    """
+    from hbtrain.corpus.readers.inputs import files_by_language
+    from hbtrain.corpus.readers.squad import SquadReader
+
+    if passage not in ("paragraph", "sentence"):
+        raise ConfigError(f"--passage {passage}: must be paragraph or sentence")
+    write_corpus(
+        lambda: SquadReader(files_by_language(_local(files), [".json"]), passage, not allow_missing),  # type: ignore[arg-type]
+        common,
+    )
+
+
+@prepare.command
+def mmarco(
+    folder: str,
+    *,
+    languages: Annotated[list[str] | None, Many] = None,
+    allow_missing: bool = False,
+    common: Common,
+) -> None:
+    """mMARCO: <language>_collection.tsv, <language>_queries.train.tsv and triples.train.ids.small.tsv.
+
+    Parameters
+    ----------
+    folder
+        Holds the files, up to three folders deep.
+    languages
+        Codes; by default all that are there.
+    allow_missing
+        Ids may lack languages.
+    """
+    from hbtrain.corpus.readers.mmarco import MmarcoReader
+
+    write_corpus(lambda: MmarcoReader(_local([folder])[0], languages, not allow_missing), common)
+
+
+@prepare.command
+def mr_tydi(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
+    """Mr. TyDi: mrtydi-v1.1-<language> with topic.<split>.tsv, qrels.<split>.txt and collection/docs.jsonl.
+
+    Parameters
+    ----------
+    folder
+        Holds a folder for each language, or is one.
+    """
+    from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader
+
+    write_corpus(lambda: mr_tydi_reader(_local([folder])[0], judged.languages, judged.split, judged.negatives), common)
+
+
+@prepare.command
+def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
+    """MIRACL: topics, judgements and corpora as published.
+
+    Parameters
+    ----------
+    folder
+        Holds the files, up to three folders deep.
+    """
+    from hbtrain.corpus.readers.miracl import miracl_reader
+
+    write_corpus(lambda: miracl_reader(_local([folder])[0], judged.languages, judged.split, judged.negatives), common)
+
+
+@prepare.command
+def pages(files: Annotated[list[str], Many], *, page_negatives: int = 0, common: Common) -> None:
+    """Pages of questions and answers, such as MFAQ's: JSON lines with qa_pairs.
+
+    Parameters
+    ----------
+    files
+        A folder of <language>.jsonl (.gz), or LANGUAGE=FILE for each language.
+    page_negatives
+        The most answers of the same page that a row gets as negatives.
+    """
+    from hbtrain.corpus.readers.inputs import files_by_language
+    from hbtrain.corpus.readers.pages import PagesReader
+
+    write_corpus(lambda: PagesReader(files_by_language(_local(files), [".jsonl"]), page_negatives), common)
+
+
+@prepare.command
+def check(folder: str) -> None:
+    """Read every file of a prepared corpus and hold it against its checksum.
+
+    Parameters
+    ----------
+    folder
+        The corpus.
+    """
+    show_check(folder)
+
+
+def _local(paths: list[str]) -> list[str]:
+    from hbtrain.corpus.readers.inputs import local
+
+    return [local(path) for path in paths]

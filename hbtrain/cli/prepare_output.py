@@ -1,0 +1,109 @@
+"""What all `hbtrain prepare` commands share: where the corpus goes, progress, and what is said in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hbtrain.corpus.preparation.prepare import Prepared
+    from hbtrain.corpus.readers.items import Reader
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """Options of every form.
+
+    Attributes:
+        output: Folder of the corpus; it must not be there yet, or hold this very corpus.
+        skip_bad_rows: Pass over bad rows; each is counted and listed in drops.jsonl.
+    """
+
+    output: str
+    skip_bad_rows: bool = False
+
+
+Common = Annotated[Output, Parameter(name="*")]
+
+
+def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
+    """Prepare the corpus of a reader, with progress, and say what is in it."""
+    from hbtrain.cli.outputs import local_output
+    from hbtrain.corpus.preparation.prepare import prepare
+
+    output = local_output(common.output)
+    console = Console()
+    reader = open_reader()
+    with _Steps(console) as steps:
+        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell)
+    _show(console, prepared)
+
+
+def show_check(folder: str) -> None:
+    """Say how many files are as they were written."""
+    from hbtrain.corpus.prepared import check_files
+
+    files = check_files(Path(folder).expanduser())
+    Console().print(f"{files} files are as they were written", highlight=False)
+
+
+def _show(console: Console, prepared: Prepared) -> None:
+    from hbtrain.corpus.source import Source
+
+    manifest = prepared.manifest
+    index = Source.from_prepared(prepared.folder, prepared.folder.name).index
+    table = Table(box=None)
+    for column in ("language", "rows", "queries", "passages"):
+        table.add_column(column, justify="left" if column == "language" else "right")
+    texts = manifest["texts"]
+    passages = texts.get("passage", texts["query"])
+    for place, language in enumerate(index.languages):
+        both = index.query_patterns[:, place] & index.passage_patterns[:, place]
+        rows = int(index.pattern_counts[both].sum())
+        counts = (texts["query"].get(language, 0), passages.get(language, 0))
+        table.add_row(language, f"{rows:,}", *(f"{number:,}" for number in counts))
+    console.print(table)
+    console.print(f"{index.rows:,} rows", highlight=False)
+    for reason, number in manifest["dropped"].items():
+        console.print(f"dropped {number:,}: {reason}", highlight=False, soft_wrap=True)
+    if manifest["dropped"]:
+        console.print(f"listed  {prepared.folder / 'drops.jsonl'}", highlight=False, soft_wrap=True)
+    what = "prepared" if prepared.fresh else "was there, from the same inputs and options:"
+    console.print(f"\n{what}  {prepared.folder}", highlight=False, soft_wrap=True)
+
+
+class _Steps:
+    """A line for each thing that is done, with how much of it."""
+
+    def __init__(self, console: Console) -> None:
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[done]}")
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Steps:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
+        self._progress.stop()
+
+    def tell(self, what: str, done: int) -> None:
+        """Show that `what` has come to `done`."""
+        if what not in self._tasks:
+            self._finish()
+            self._tasks[what] = self._progress.add_task(what, total=None, done="")
+        self._progress.update(self._tasks[what], done=f"{done:,}" if done else "")
+
+    def _finish(self) -> None:
+        for task in self._tasks.values():
+            self._progress.update(task, total=1, completed=1)

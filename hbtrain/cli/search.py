@@ -1,0 +1,56 @@
+"""`hbtrain search`: the best passages for a question."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from hbtrain.cli.outputs import quiet, trusts
+from hbtrain.errors import ConfigError
+
+
+def search(
+    model: str,
+    question: str,
+    *,
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    top: int = 10,
+    trust_remote_code: str | None = None,
+) -> None:
+    """Ask a question in any language and see the best passages across languages.
+
+    Parameters
+    ----------
+    model
+        A folder or a hub name.
+    question
+        The question.
+    data
+        Parallel JSON-lines files; by default the demo corpus.
+    top
+        How many passages.
+    trust_remote_code
+        MODEL again, if Python code that it brings along may run.
+    """
+    from hbtrain.corpus import ParallelCorpus
+    from hbtrain.modeling.backbone import find_backbone
+
+    if top < 1:
+        raise ConfigError(f"--top {top}: must be 1 or more")
+    trusted = trusts(model, trust_remote_code)
+    find_backbone(model)
+    corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
+    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.retrieval.search import PassageIndex
+
+    quiet()
+    index = PassageIndex(Encoder.load(model, trust_remote_code=trusted), corpus)
+    table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
+    for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for rank, hit in enumerate(index.search(question, top), 1):
+        table.add_row(str(rank), f"{hit.score:.3f}", hit.passage.language, hit.passage.text)
+    Console().print(table)

@@ -1,0 +1,31 @@
+"""`hbtrain train`: training and evaluation by a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Train and evaluate: `hbtrain train quickstart --batching.alpha 0.3`.
+
+    Parameters
+    ----------
+    recipe
+        A shipped recipe's name (see `hbtrain recipes`) or a YAML file.
+    overrides
+        Any key of the configuration as a flag: --batching.alpha 0.3 --data.sources a.jsonl.gz b.jsonl.gz
+        (see `hbtrain keys`).
+    """
+    from hbtrain.config import load_config
+    from hbtrain.config.load import parse_flags
+
+    config = load_config(recipe, parse_flags(overrides))
+    from hbtrain.cli.display import RunConsole, RunDisplay, show_outcome
+    from hbtrain.runs.run import train as run
+
+    console = RunConsole()
+    with RunDisplay(console, config.training.steps) as display:
+        outcome = run(config, display)
+    show_outcome(console, outcome)

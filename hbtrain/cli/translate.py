@@ -1,0 +1,135 @@
+"""`hbtrain translate`: the parallel side of a corpus, by machine translation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from hbtrain.cli.display import Bars
+from hbtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hbtrain.translation.translate import Translated
+
+Many = Parameter(consume_multiple=True)
+
+
+def translate(
+    source: str,
+    *,
+    model: str,
+    from_language: Annotated[str, Parameter(name="--from")],
+    to_languages: Annotated[list[str], Parameter(name="--to", consume_multiple=True)],
+    output: str,
+    beams: int = 4,
+    batch_tokens: int = 4096,
+    max_tokens: int = 256,
+    precision: str = "auto",
+    block_texts: int = 1024,
+    actors: int = 0,
+    cpus_per_actor: float = 1.0,
+    use_gpu: Annotated[bool | None, Parameter(negative="--no-use-gpu")] = None,
+    address: str | None = None,
+    limit: Annotated[list[str] | None, Many] = None,
+) -> None:
+    """Translate a corpus: `hbtrain translate en.jsonl --model M --from en --to de fr --output en-de-fr.jsonl.gz`.
+
+    Rows keep the languages they have and get those they lack. What fails a quality gate is left out of its row and put
+    into OUTPUT's .rejects file with the reason. Interrupted, the same command goes on from the blocks it has finished.
+
+    Parameters
+    ----------
+    source
+        Parallel JSON lines (plain or .gz), a folder of hbtrain prepare, or demo.
+    model
+        A folder or a hub name: NLLB, M2M100, MADLAD or Marian, with weights as safetensors.
+    from_language
+        Code of the language to translate from, such as en.
+    to_languages
+        Codes of the languages to translate into.
+    output
+        The file to write, .jsonl or .jsonl.gz, in a folder that every node of the cluster sees.
+    beams
+        Of beam search; 1 is greedy.
+    batch_tokens
+        Source tokens that are translated at one time, padding included.
+    max_tokens
+        Source tokens of a piece; longer texts are cut between sentences.
+    precision
+        fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 without.
+    block_texts
+        Texts of a block; an interruption loses the blocks underway.
+    actors
+        Ray actors that hold the model; 0: one for each GPU of the cluster, or one without.
+    cpus_per_actor
+        CPUs of each.
+    use_gpu
+        A GPU for each actor; by default if the cluster has any.
+    address
+        A Ray cluster's address; by default $RAY_ADDRESS, or a new local cluster.
+    limit
+        Quality gates with other limits, such as copied=0.5 longest=3; language=0 leaves the identifier out.
+    """
+    from hbtrain.cli.outputs import local_output, quiet
+    from hbtrain.translation.ray_pipeline import Pool
+    from hbtrain.translation.translate import Translation
+    from hbtrain.translation.translate import translate as run
+    from hbtrain.translation.translator import Generation
+
+    quiet()
+    wanted = Translation(
+        source=source,
+        model=model,
+        from_language=from_language,
+        to_languages=tuple(to_languages),
+        output=local_output(output),
+        block_texts=block_texts,
+        generation=Generation(beams, batch_tokens, max_tokens, precision),
+        limits=_limits(limit or []),
+        pool=Pool(actors, cpus_per_actor, use_gpu, address),
+    )
+    console = Console()
+    with Bars(console) as bars:
+        translated = run(wanted, bars.tell)
+    _show(console, translated)
+
+
+def _limits(given: list[str]) -> Any:
+    from dataclasses import fields
+
+    from hbtrain.translation.gates import Limits
+
+    kinds = {field.name: int if field.type == "int" else float for field in fields(Limits)}
+    values: dict[str, float] = {}
+    for pair in given:
+        name, _, value = pair.partition("=")
+        if name not in kinds:
+            raise ConfigError(f"--limit {pair}: must be NAME=NUMBER with one of {', '.join(kinds)}")
+        try:
+            values[name] = kinds[name](value)
+        except ValueError as error:
+            raise ConfigError(f"--limit {pair}: {value!r} is no {kinds[name].__name__}") from error
+    return Limits(**values)  # type: ignore[arg-type]  # each of its own kind, as was seen to above
+
+
+def _show(console: Console, translated: Translated) -> None:
+    from hbtrain.translation.gates import REASONS
+
+    counts = translated.manifest["languages"]
+    reasons = [reason for reason in REASONS if any(reason in own["rejected"] for own in counts.values())]
+    table = Table(box=None)
+    for column in ("language", "texts", "kept", "share", *reasons):
+        table.add_column(column, justify="left" if column == "language" else "right")
+    for language, own in counts.items():
+        share = f"{own['kept'] / own['texts']:.1%}" if own["texts"] else "-"
+        rejected = [f"{own['rejected'].get(reason, 0):,}" for reason in reasons]
+        table.add_row(language, f"{own['texts']:,}", f"{own['kept']:,}", share, *rejected)
+    console.print(table)
+    manifest, outputs = translated.manifest, translated.outputs
+    console.print(f"{manifest['rows']:,} rows, {manifest['texts']:,} distinct texts", highlight=False)
+    what = "translated" if translated.fresh else "was there, from the same source, model and settings:"
+    console.print(f"\n{what}  {outputs.rows}", highlight=False, soft_wrap=True)
+    console.print(f"rejects     {outputs.rejects}", highlight=False, soft_wrap=True)

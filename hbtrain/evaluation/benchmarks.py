@@ -1,0 +1,152 @@
+"""Benchmarks by name: `demo`, or `name=path` such as `xquad-r=data/xquad-r`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmark import Benchmark
+from hbtrain.evaluation.out_of_domain import check_in_domain
+from hbtrain.evaluation.readers.beir import read_beir
+from hbtrain.evaluation.readers.lareqa import Candidates, read_lareqa
+from hbtrain.evaluation.readers.miracl import read_miracl
+from hbtrain.evaluation.readers.mr_tydi import read_mr_tydi
+from hbtrain.evaluation.readers.parallel import read_parallel
+from hbtrain.evaluation.readers.squad import read_squad
+from hbtrain.evaluation.readers.tatoeba import read_tatoeba
+from hbtrain.storage import Place, cache_root, local_copy
+from hbtrain.storage import place as place_of
+
+__all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
+
+SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
+"""Forms whose candidates are sentences, alone or with their paragraph."""
+FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
+"""What may stand before the `=`; `demo` stands alone."""
+Reader = Callable[[Path, str, Sequence[str] | None], Benchmark]
+
+NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
+"""Forms that many benchmarks have: these are called by their folder or file."""
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """Which benchmark, from where."""
+
+    name: str
+    """The first part of its metrics' keys."""
+    form: str
+    """One of FORMS."""
+    path: Place | None
+    """A file (parallel) or a folder (the others), here or in remote storage; None for the demo."""
+
+
+def parse_benchmark(text: str) -> BenchmarkSpec:
+    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS; either may be an s3:// URI.
+
+    `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
+
+    Raises:
+        DataError: unknown benchmark, a path missing or not allowed.
+    """
+    form, equals, place = text.partition("=")
+    if form not in FORMS:
+        near = get_close_matches(form, FORMS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FORMS)}"
+        raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
+    if form == "demo":
+        if equals:
+            raise DataError(f"benchmark {text!r}: demo ships with hbtrain and takes no path; write demo")
+        return BenchmarkSpec("demo", form, None)
+    if not place:
+        kind = "FILE" if form == "parallel" else "FOLDER"
+        raise DataError(f"benchmark {text!r} needs its data: write {form}={kind}")
+    path = place_of(place)
+    return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
+
+
+def has_sentences(spec: BenchmarkSpec) -> bool:
+    """Whether `candidates` makes a difference to the benchmark."""
+    return spec.form in SENTENCES
+
+
+def load_benchmarks(
+    texts: Sequence[str],
+    languages: Sequence[str] | None = None,
+    candidates: Candidates = "sentence",
+    cache: str | None = None,
+    in_domain: str | None = None,
+) -> tuple[Benchmark, ...]:
+    """The benchmarks that texts name, checked as a whole: what can be known to be wrong is said here.
+
+    Args:
+        texts: as `parse_benchmark` takes them, at least one.
+        languages: as for `load_benchmark`, of each.
+        candidates: as for `load_benchmark`.
+        cache: as for `load_benchmark`.
+        in_domain: the benchmark, or domain of one, that others are compared with.
+
+    Raises:
+        DataError: as `load_benchmark`, or two share a name, or the in-domain one is not among them.
+    """
+    specs = [parse_benchmark(text) for text in texts]
+    for spec, text in zip(specs, texts, strict=True):
+        if [other.name for other in specs].count(spec.name) > 1:
+            raise DataError(f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately")
+    benchmarks = tuple(load_benchmark(spec, languages, candidates, cache) for spec in specs)
+    for benchmark in benchmarks:
+        benchmark.check()
+    check_in_domain(in_domain, benchmarks)
+    return benchmarks
+
+
+def load_benchmark(
+    spec: BenchmarkSpec,
+    languages: Sequence[str] | None = None,
+    candidates: Candidates = "sentence",
+    cache: str | None = None,
+) -> Benchmark:
+    """The benchmark of a spec. Corpora of judged collections (MIRACL and the like) are not read yet.
+
+    Args:
+        spec: which one.
+        languages: only these, in this order.
+        candidates: what a candidate of XQuAD-R, MLQA-R and their like is; others pass it over.
+        cache: folder of converted corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
+
+    Raises:
+        DataError: missing folder or file, a language nobody has, or data that are not of the form.
+    """
+    if spec.path is None:
+        with resources.as_file(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl") as path:
+            return read_parallel(path, spec.name, languages)
+    path = local_copy(spec.path, cache)
+    if spec.form == "parallel":
+        if not path.is_file():
+            raise DataError(f"benchmark {spec.name}: there is no file {spec.path}")
+        return read_parallel(path, spec.name, languages)
+    if not path.is_dir():
+        raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
+    readers: dict[str, Reader] = {
+        "squad": read_squad,
+        "tatoeba": read_tatoeba,
+        "miracl": partial(read_miracl, cache=cache_root(cache)),
+        "mr-tydi": partial(read_mr_tydi, cache=cache_root(cache)),
+        "beir": partial(read_beir, cache=cache_root(cache)),
+    }
+    sentences: Reader = partial(read_lareqa, candidates=candidates)
+    return readers.get(spec.form, sentences)(path, spec.name, languages)
+
+
+def _name_of(path: Place) -> str:
+    name = path.resolve().name if isinstance(path, Path) else path.name
+    for suffix in (".gz", ".jsonl", ".json"):
+        name = name.removesuffix(suffix)
+    if not name:
+        raise DataError(f"{path} has no name to call the benchmark by")
+    return name

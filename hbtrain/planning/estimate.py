@@ -1,0 +1,233 @@
+"""What a run will need, before it starts: from the configuration and the backbone's own, no weights read.
+
+Texts count at the token limit of their side, so memory, tokens and work are upper bounds, and short texts need less.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hbtrain.batching import shard_sizes
+from hbtrain.config import Config
+from hbtrain.config.schema import EncoderConfig
+from hbtrain.errors import ModelError
+from hbtrain.planning.communication import embedding_messages, encoder_flops, loss_flops, model_messages
+from hbtrain.planning.memory import States, Zero, activation_bytes, loss_bytes, model_states
+from hbtrain.planning.shape import BackboneShape, distilbert_shape, sentence_transformer_shape, static_shape
+from hbtrain.training.deepspeed_config import deepspeed_config
+
+ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}
+"""An A100's peak, for estimates of GPU-hours."""
+ASSUMED_UTILISATION = 0.4
+"""The share of it that is taken to be reached."""
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a run on `workers` workers; bytes are of one worker.
+
+    Attributes:
+        workers: how many.
+        parameters: of the encoder, adapters included.
+        trained: how many of them are trained.
+        states: weights, gradients, optimizer.
+        activations: of the texts that have a graph at one time.
+        loss: of the gathered loss.
+        sent: bytes that a worker sends in a step.
+        pairs: of the whole run.
+        tokens: of the whole run, at most.
+        flops: of the whole run, at most; all workers together.
+        gpu_hours: by the assumed rate and without communication; 0 where no GPU is used.
+        precision: of the encoder.
+        zero_stage: of DeepSpeed.
+    """
+
+    workers: int
+    parameters: int
+    trained: int
+    states: States
+    activations: int
+    loss: int
+    sent: int
+    pairs: int
+    tokens: int
+    flops: float
+    gpu_hours: float
+    precision: str
+    zero_stage: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a worker's device, at most; the framework's own are not in it."""
+        s = self.states
+        return s.standing + s.gradients + max(s.gathered + self.activations + self.loss, s.step)
+
+    def tags(self) -> dict[str, str]:
+        """For tracking."""
+        tags = {
+            "estimate.workers": str(self.workers),
+            "estimate.parameters": str(self.parameters),
+            "estimate.trained_parameters": str(self.trained),
+            "estimate.memory_gib_per_worker": f"{self.memory / GIB:.3g}",
+            "estimate.sent_mib_per_step": f"{self.sent / 2**20:.3g}",
+            "estimate.pairs": str(self.pairs),
+            "estimate.tokens_at_most": str(self.tokens),
+            "estimate.flops": f"{self.flops:.3g}",
+        }
+        if self.gpu_hours:
+            tags["estimate.gpu_hours"] = f"{self.gpu_hours:.3g}"
+        return tags
+
+    def lines(self) -> list[str]:
+        """Two lines for people."""
+        s = self.states
+        parts = {
+            "weights": s.parameters + s.gathered,
+            "optimizer": s.masters + s.optimizer,
+            "gradients": s.gradients,
+            "their bucket": s.buckets,
+            "activations": self.activations,
+            "loss": self.loss,
+        }
+        told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
+        host = f", and {_size(s.host)} offloaded" if s.host else ""
+        first = f"a worker needs at most {_size(self.memory)} beside its libraries ({told}){host}"
+        second = (
+            f"{_short(self.parameters)} parameters; {_short(self.pairs)} pairs, {_short(self.tokens)} tokens at most"
+        )
+        if self.sent:
+            second += f"; {_size(self.sent)} sent by a worker in a step"
+        if self.gpu_hours:
+            rate = ASSUMED_FLOPS_PER_S[self.precision] / 1e12
+            second += f"; {self.gpu_hours:.2g} GPU-hours at {ASSUMED_UTILISATION:.0%} of {rate:g} TFLOP/s"
+        return [first, second]
+
+
+def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None:
+    """Of the run on the most workers it may have; None where the backbone's sizes are not known without its weights.
+
+    Args:
+        config: of the run.
+        graph_tokens: tokens of a rank, padding included, that have their graph at one time, where they were counted;
+            by default every text is as long as may be.
+
+    Raises:
+        ConfigError: the DeepSpeed configuration is wrong.
+    """
+    shape = backbone_shape(config.encoder)
+    if shape is None:
+        return None
+    encoder, batching, training = config.encoder, config.batching, config.training
+    workers, number_bytes = config.resources.max_workers, 2 if encoder.precision == "bf16" else 4
+    shape, trained = _trained(shape, encoder)
+    zero = Zero.of(deepspeed_config(config, workers).get("zero_optimization") or {})
+    if not config.resources.use_gpu:  # main memory is taken as it is written to, and the bucket's rest never is
+        zero = replace(zero, bucket=min(zero.bucket, trained))
+    per_pair = {encoder.max_query_tokens: 1}
+    sides = 2 + int(config.loss.hard_negatives > 0)
+    passages = 1 + config.loss.hard_negatives
+    per_pair[encoder.max_passage_tokens] = per_pair.get(encoder.max_passage_tokens, 0) + passages
+    tokens_per_pair = sum(length * count for length, count in per_pair.items())
+    pairs, batch = max(shard_sizes(batching.global_batch_size, workers)), batching.global_batch_size
+    chunks = min(training.chunks, pairs)
+    if training.chunk_tokens is not None:
+        chunks = min(pairs, -(-pairs * tokens_per_pair // training.chunk_tokens))
+    candidates = batch * passages
+    messages = model_messages(shape, trained, zero, number_bytes, chunks, sides)
+    messages += embedding_messages(candidates, shape.dimension, batch if config.loss.symmetric else 0)
+    flops = encoder_flops(shape, per_pair, encoder.gradient_checkpointing, chunks > 1) * batch
+    flops += loss_flops(batch, candidates, shape.dimension) * (2 if config.loss.symmetric else 1)
+    flops *= training.steps
+    rate = ASSUMED_FLOPS_PER_S[encoder.precision] * ASSUMED_UTILISATION
+    return Estimate(
+        workers=workers,
+        parameters=shape.parameters,
+        trained=trained,
+        states=model_states(shape, trained, workers, zero, number_bytes),
+        activations=activation_bytes(
+            shape,
+            -(-pairs // chunks) * tokens_per_pair if graph_tokens is None else graph_tokens,
+            number_bytes,
+            encoder.gradient_checkpointing,
+            dropout=encoder.transformer.dropout > 0 if encoder.backbone == "transformer" else True,
+            score_length=encoder.max_passage_tokens if encoder.attention == "eager" else 0,
+        ),
+        loss=loss_bytes(pairs, candidates, shape.dimension, config.loss.block_rows, workers),
+        sent=messages.sent(workers),
+        pairs=batch * training.steps,
+        tokens=batch * training.steps * tokens_per_pair,
+        flops=float(flops),
+        gpu_hours=flops / rate / 3600 if config.resources.use_gpu else 0.0,
+        precision=encoder.precision,
+        zero_stage=zero.stage,
+    )
+
+
+def _trained(shape: BackboneShape, encoder: EncoderConfig) -> tuple[BackboneShape, int]:
+    """The shape with adapters, if there are any, and how many parameters are trained."""
+    if encoder.lora is None:
+        return shape, shape.unfrozen_parameters(min(encoder.freeze_layers, shape.layers), encoder.freeze_embeddings)
+    adapters = shape.lora_parameters(encoder.lora.rank)
+    return replace(shape, other_parameters=shape.other_parameters + adapters), adapters
+
+
+def backbone_shape(config: EncoderConfig) -> BackboneShape | None:
+    """The shape of a configuration's backbone; a vocabulary that is trained or trimmed counts at its largest.
+
+    None where it is on the hub and not cached, or of an architecture whose formula is not known.
+    """
+    if config.backbone == "static":
+        section = config.static
+        return static_shape(_vocabulary_size(section.vocabulary, section.vocabulary_size), section.dimension)
+    if config.backbone == "transformer":
+        small = config.transformer
+        vocabulary = _vocabulary_size(small.vocabulary, small.vocabulary_size)
+        sizes = (small.layers, small.hidden_size, small.heads, small.intermediate_size)
+        return distilbert_shape(vocabulary, small.max_positions, *sizes)
+    from hbtrain.modeling.backbone import find_backbone
+
+    try:
+        name = find_backbone(config.backbone).name
+    except ModelError:
+        return None
+    return sentence_transformer_shape(lambda file: _read(name, file))
+
+
+def _vocabulary_size(file: str | None, trained: int) -> int:
+    if file is None:
+        return trained
+    from hbtrain.modeling.vocabulary import load_vocabulary
+
+    return len(load_vocabulary(file))
+
+
+def _read(name: str, file: str) -> Any:
+    """A JSON file of a model in a folder or in the local cache of the hub; None where there is none."""
+    path: Path | str | None = Path(name) / file
+    if not Path(name).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(name, file)
+        path = found if isinstance(found, str) else None
+    try:
+        return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _size(count: float) -> str:
+    """Bytes in words: 3 MiB, 1.2 GiB."""
+    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
+
+
+def _short(count: float) -> str:
+    """A number in words: 12.8 million."""
+    for limit, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if count >= limit:
+            return f"{count / limit:.3g} {word}"
+    return f"{count:,.0f}"

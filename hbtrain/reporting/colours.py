@@ -1,0 +1,46 @@
+"""Colours of samplings, the same in every picture; told apart with any colour vision (Okabe, Ito 2008)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MONO, MULTI
+
+INK, PALE, GRID, EDGE = "#222222", "#5f5f5f", "#e6e6e6", "#bbbbbb"
+
+SAMPLING = {MONO: "#0072B2", HYBRID: "#009E73", CROSS: "#D55E00", MULTI: "#AA4499", ENGLISH: "#8C6D00"}
+OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")
+"""Of systems whose training is not known, in turn."""
+
+LIGHTEST = 0.55
+"""How far the lightest of several systems of one sampling goes towards white."""
+
+
+class Sampled(Protocol):
+    """What has a label and, if it is known, the sampling that it was trained with."""
+
+    @property
+    def label(self) -> str: ...  # noqa: D102
+    @property
+    def sampling(self) -> str | None: ...  # noqa: D102
+
+
+def colours_of(systems: Sequence[Sampled]) -> dict[str, str]:
+    """{label: colour}: by sampling; several systems of one, such as hybrids by alpha, from dark to light."""
+    colours = {}
+    unknown = 0
+    for system in systems:
+        if system.sampling is None:
+            colours[system.label] = OTHERS[unknown % len(OTHERS)]
+            unknown += 1
+            continue
+        family = [other.label for other in systems if other.sampling == system.sampling]
+        step = family.index(system.label) / max(1, len(family) - 1)
+        colours[system.label] = _lighter(SAMPLING[system.sampling], LIGHTEST * step if len(family) > 1 else 0.0)
+    return colours
+
+
+def _lighter(colour: str, share: float) -> str:
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(c + (255 - c) * share):02x}" for c in channels)

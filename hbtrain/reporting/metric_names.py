@@ -1,0 +1,40 @@
+"""What scores are called in tables and pictures, and which way is better."""
+
+from __future__ import annotations
+
+SETTINGS = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multilingual"}
+"""Settings in the order of tables, with their titles."""
+
+MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", "multilingual", "english"
+TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
+"""Samplings, in the order of tables, with what they are called there."""
+
+RANK_DISTANCE = "rank_distance"
+METRICS = {
+    "map": "mAP",
+    "mrr": "MRR",
+    RANK_DISTANCE: "rank distance",
+    "worst_rank": "worst rank",
+}
+LOWER_IS_BETTER = frozenset({RANK_DISTANCE, "worst_rank"})
+"""Metrics counted in ranks."""
+
+ALL, SEEN, UNSEEN, SOME = "all", "seen", "unseen", "seen by some"
+"""Parts of a table that are not a single language. Seen: trained on by every system; unseen: by none."""
+
+
+def metric_title(metric: str) -> str:
+    """`mAP`, `R@10`, `nDCG@10`, ...; a metric without a title is called by its name."""
+    name, at, cutoff = metric.partition("@")
+    short = {"recall": "R", "ndcg": "nDCG", "mrr": "MRR", "map": "mAP"}.get(name) if at else METRICS.get(metric)
+    return f"{short}{at}{cutoff}" if short else metric
+
+
+def form(metric: str) -> str:
+    """How its values are written."""
+    return ",.0f" if metric in LOWER_IS_BETTER else ".3f"
+
+
+def sign(metric: str) -> int:
+    """1 where higher is better, -1 where lower is."""
+    return -1 if metric in LOWER_IS_BETTER else 1

@@ -1,0 +1,307 @@
+"""Search in a collection of any size: its embeddings in a store, an index over each part of them, results merged.
+
+Shapes: N passages, Q queries, D dimensions, K results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hbtrain.errors import ConfigError, StorageError
+from hbtrain.modeling.encoder import Side
+from hbtrain.retrieval.counting import Pairs
+from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
+from hbtrain.retrieval.faiss_index import EXACT, check_factory
+from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
+from hbtrain.retrieval.partial import joined_scores, merge_partials
+from hbtrain.retrieval.ranks import Search, ranks_of
+from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.shards import RankShard, ShardIndex, split
+from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
+from hbtrain.retrieval.top import Int64s, Top, merge
+from hbtrain.retrieval.workers import LocalWorkers, Make, Start
+from hbtrain.storage import RemotePath, cache_root
+
+Progress = Callable[[Side, int, int], None]
+"""Called with the side that is being encoded, the texts done so far and all of them."""
+
+SAME_SCORE = 1e-5
+"""Inner products of unit vectors that differ by no more may be the same, rounded in two ways."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a collection is encoded and searched. None of it but the index changes what is found.
+
+    Attributes:
+        index: an `index_factory` string of FAISS for inner products; `Flat` is exact.
+        parameters: of the index's search, such as `nprobe=16`.
+        shards: parts with an index each where all is done in this process; there are no more than the store has files.
+        actors: Ray actors that encode, and then hold one shard each; 0 does all in this process.
+        cpus_per_actor: CPUs of an actor; each has a GPU, or its share of one, where there are any.
+        dtype: of the store; float16 takes half the space, and half the digits.
+        batching: of the texts.
+        recall_queries: queries on which an index other than `Flat` is held against exact search.
+        seed: of the samples that indices are trained on and recall is measured on.
+        rows_per_shard: rows of a file of the store.
+        block_rows: texts that are batched together.
+        cache: folder of stores that are given no folder, and of queries; None is hbtrain's cache.
+        mirror: folder in remote storage where stores are kept as well, for other machines.
+    """
+
+    index: str = EXACT
+    parameters: str = ""
+    shards: int = 1
+    actors: int = 0
+    cpus_per_actor: float = 1
+    dtype: StoreType = "float32"
+    batching: Batching = field(default_factory=Batching)
+    recall_queries: int = 200
+    seed: int = 0
+    rows_per_shard: int = ROWS_PER_SHARD
+    block_rows: int = BLOCK_ROWS
+    cache: Path | None = None
+    mirror: RemotePath | None = None
+
+    def __post_init__(self) -> None:
+        if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
+            raise ConfigError(
+                f"{self.shards} shards, {self.actors} actors with {self.cpus_per_actor:g} CPUs each: there must be a "
+                "shard, 0 or more actors, and a positive number of CPUs"
+            )
+
+    @property
+    def parts(self) -> int:
+        """Shards that are searched, if the store has as many files."""
+        return self.actors or self.shards
+
+
+@dataclass(frozen=True)
+class CollectionSearch:
+    """What was found, and how.
+
+    Attributes:
+        found: scores and places [Q, K].
+        search: `exact`, or the factory string and the parameters.
+        recall: of the `recall_queries`, the mean share of the K best that the index found; None for exact search.
+        recall_queries: queries on which that was measured.
+        store_type: the type of the embeddings searched.
+    """
+
+    found: Top
+    search: str
+    recall: float | None
+    recall_queries: int
+    store_type: StoreType
+
+
+def search_collection(
+    encoder: StoredEncoder,
+    passages: Sequence[str],
+    queries: Sequence[str],
+    k: int,
+    options: SearchOptions | None = None,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> CollectionSearch:
+    """The `k` best passages of every query by inner product of fp32 vectors.
+
+    The result depends neither on shards, actors and restarts nor on interruptions; it does on `index` and `dtype`. Of
+    equal scores the first in the pool comes first.
+
+    Args:
+        encoder: embeds queries in this process, and passages where there are no actors.
+        passages: read in their order, some thousands at one time; they may lie on disk.
+        queries: held in memory.
+        k: results of a query, at most the number of passages.
+        options: how it is done.
+        store: folder of the passages' embeddings, on a file system that all actors see; None is a folder in the cache
+            that is named by its content. A finished store is not encoded again.
+        progress: told of the encoding.
+
+    Raises:
+        ConfigError: `k` or the index do not fit the collection, or the cluster is too small; before anything is done.
+        ModelError: an embedding holds NaN or infinity.
+        StorageError: the store holds something else or cannot be written.
+        RetrievalError: actors are lost again and again.
+    """
+    options = options or SearchOptions()
+    rows, per_file = len(passages), options.rows_per_shard
+    if not 1 <= k <= rows:
+        raise ConfigError(f"{k} results of a query: must be between 1 and the {rows} passages of the pool")
+    files = split(-(-rows // per_file), options.parts)
+    fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
+    check_factory(options.index, options.parameters, encoder.dimension, fewest)
+    digest = encoder.digest()
+    with _started(options) as start:
+        embedded = _embed(encoder, digest, passages, options, store, start, progress)
+        q_QD = _embedded_queries(encoder, digest, queries, options, progress)
+        found, recall = _search(embedded, q_QD, k, options, start)
+    measured = 0 if recall is None else min(options.recall_queries, len(queries))
+    search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
+    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype)
+
+
+def rank_collection(
+    encoder: StoredEncoder,
+    passages: Sequence[str],
+    queries: Sequence[str],
+    languages: Int64s,
+    relevant: Sequence[Int64s],
+    depth: int,
+    options: SearchOptions,
+) -> Search:
+    """Exact ranks of all relevant passages and the `depth` best of every pool, spread over shards; see `exact_search`.
+
+    The index of `options` is not used. The result depends neither on shards, actors and restarts nor on interruptions.
+
+    Args:
+        encoder: as for `search_collection`; the passages' embeddings are kept in the cache.
+        passages: grouped by language.
+        queries: held in memory.
+        languages: language codes [N] of the passages.
+        relevant: for each query the places of its relevant passages.
+        depth: how many of the best of every pool are listed.
+        options: how it is done.
+
+    Raises:
+        ConfigError: the cluster is too small.
+        ModelError: an embedding holds NaN or infinity.
+        StorageError: the store holds something else or cannot be written.
+        RetrievalError: actors are lost again and again.
+    """
+    digest = encoder.digest()
+    with _started(options) as start:
+        embedded = _embed(encoder, digest, passages, options, None, start, None)
+        q_QD = _embedded_queries(encoder, digest, queries, options, None)
+        pairs = Pairs.of(relevant, languages)
+        parts = split(len(embedded.manifest.shards), options.parts)
+        makes: list[Make] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
+        with start(makes) as workers:
+            scores_P = joined_scores(workers.each("relevant_scores", q_QD, pairs))
+            counted = merge_partials(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
+    return Search(ranks_of(pairs, counted), counted.top, depth)
+
+
+def embed_collection(
+    encoder: StoredEncoder,
+    passages: Sequence[str],
+    options: SearchOptions,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> EmbeddingStore:
+    """The passages' embeddings, from `store` as far as they are there; see `search_collection`."""
+    with _started(options) as start:
+        return _embed(encoder, encoder.digest(), passages, options, store, start, progress)
+
+
+def search_store(store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions) -> tuple[Top, float | None]:
+    """The `k` best of a store for query vectors, and the recall of an index that is not exact.
+
+    Raises:
+        ModelError: a query holds NaN or infinity.
+    """
+    check_finite("query", q_QD)
+    with _started(options) as start:
+        return _search(store, q_QD, k, options, start)
+
+
+def _embed(
+    encoder: StoredEncoder,
+    model: str,
+    passages: Sequence[str],
+    options: SearchOptions,
+    store: Path | None,
+    start: Start,
+    progress: Progress | None,
+) -> EmbeddingStore:
+    manifest = Manifest(
+        model=model,
+        side="passage",
+        prompt=encoder.prefixes["passage"],
+        texts=texts_digest(passages),
+        rows=len(passages),
+        dimension=encoder.dimension,
+        dtype=options.dtype,
+        rows_per_shard=options.rows_per_shard,
+        block_rows=options.block_rows,
+    )
+    folder = (store or (options.cache or cache_root(None)) / "embeddings" / manifest.name()).absolute()
+
+    mirror = None if options.mirror is None else Mirror(folder, options.mirror / manifest.name(), manifest)
+    if mirror is not None:
+        mirror.fetch()
+
+    def told(done: int, of: int) -> None:
+        if mirror is not None:
+            mirror.push()
+        if progress is not None:
+            progress("passage", done, of)
+
+    try:
+        found = EmbeddingStore(folder, manifest)
+    except StorageError:  # not there, not whole, or another one: which, and whether it can be written, is said here
+        with StoreWriter(folder, manifest) as writer:
+            blocks = sum(len(manifest.blocks(shard)) for shard in writer.missing)
+            actors = min(options.actors, blocks)
+            if blocks:
+                makes = block_encoders(encoder, model, "passage", options.batching, actors)
+                with start(makes) as workers:
+                    fill(writer, passages, workers, told)
+        found = EmbeddingStore(folder, manifest)
+    if mirror is not None:
+        mirror.push()
+    return found
+
+
+def _embedded_queries(
+    encoder: StoredEncoder, model: str, queries: Sequence[str], options: SearchOptions, progress: Progress | None
+) -> Floats:
+    cache = options.cache or cache_root(None)
+    q_QD = cached_embeddings(encoder, model, queries, "query", cache, options.batching)
+    if progress is not None:
+        progress("query", len(queries), len(queries))
+    return q_QD
+
+
+def _search(
+    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: Start
+) -> tuple[Top, float | None]:
+    if not len(q_QD):
+        return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
+    parts = split(len(store.manifest.shards), options.parts)
+    makes: list[Make] = [
+        partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed) for part in parts
+    ]
+    with start(makes) as workers:
+        found = merge(workers.each("nearest", q_QD, k), k)
+        if options.index == EXACT:
+            return found, None
+        drawn = np.random.default_rng(options.seed).choice(
+            len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
+        )
+        exact = merge(workers.each("exact", q_QD[drawn], k), k)
+    return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact)
+
+
+def recall_of(found: Top, exact: Top) -> float:
+    """The mean share of the K best that were found; a candidate as good as the K-th best is one of them."""
+    good = found.scores >= exact.scores[:, -1:] - SAME_SCORE
+    return float(np.mean(good)) if good.size else 1.0
+
+
+@contextmanager
+def _started(options: SearchOptions) -> Iterator[Start]:
+    if not options.actors:
+        yield LocalWorkers
+        return
+    from hbtrain.retrieval.actors import ray_session
+
+    with ray_session(options.actors, options.cpus_per_actor) as start:
+        yield start

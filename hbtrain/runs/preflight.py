@@ -1,0 +1,95 @@
+"""Preflight: everything that can be known to be wrong is said before a worker starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hbtrain.batching import BatchPlan, shard_sizes
+from hbtrain.config import Config
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.errors import ConfigError
+from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
+from hbtrain.events import Observer
+from hbtrain.modeling.backbone import check_backbone
+from hbtrain.storage import RemotePath, check_writable, is_remote, local_copy, place
+from hbtrain.training.deepspeed_config import deepspeed_config
+from hbtrain.training.validation import validation_plan
+
+ANY_DIMENSION = 1536
+"""Of embeddings, to see whether FAISS knows an index before the encoder is there; a multiple of most codes' parts."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks opened on their way."""
+
+    corpus: ParallelCorpus
+    plan: BatchPlan
+    benchmarks: tuple[Benchmark, ...]
+
+
+def preflight(config: Config) -> Checked:
+    """Check a configuration as a whole, sources and benchmarks included; starts nothing.
+
+    Raises:
+        HbtrainError: the first thing that is wrong, in one line.
+    """
+    shard_sizes(config.batching.global_batch_size, config.resources.max_workers)
+    for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
+        deepspeed_config(config, workers)
+    check_backbone(config.encoder)
+    if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
+        _check_cores(config)
+    benchmarks = _benchmarks(config)
+    corpus = ParallelCorpus.from_config(config)
+    plan = BatchPlan.over(corpus, config)
+    if config.data.validation is not None:
+        validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
+    return Checked(corpus, plan, benchmarks)
+
+
+def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
+    wanted = config.evaluation
+    if not wanted.benchmarks:
+        if wanted.in_domain is not None:
+            raise ConfigError(f"evaluation.in_domain = {wanted.in_domain!r}, but evaluation.benchmarks is empty")
+        return ()
+    if wanted.index is not None:
+        from hbtrain.retrieval.faiss_index import check_factory
+
+        check_factory(wanted.index, wanted.index_parameters, ANY_DIMENSION, sys.maxsize)
+    if wanted.embeddings is not None:
+        check_writable(RemotePath.parse(wanted.embeddings), "evaluation.embeddings")
+    return load_benchmarks(
+        wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
+    )
+
+
+def _check_cores(config: Config) -> None:
+    resources = config.resources
+    cores = len(os.sched_getaffinity(0))
+    if resources.min_workers * resources.cpus_per_worker > cores:
+        raise ConfigError(
+            f"resources.workers = {resources.workers} with {resources.cpus_per_worker:g} CPU each is more than this "
+            f"machine's {cores}; lower one of them, or give a cluster's address in resources.address"
+        )
+
+
+def fetch_inputs(config: Config, observer: Observer) -> None:
+    """Fetch sources and benchmarks that are not in the cache yet.
+
+    Raises:
+        DataError: one is not there, or the storage refuses it.
+        StorageError: the cache cannot be written.
+    """
+    for uri in _remote_inputs(config):
+        local_copy(place(uri), config.data.cache, observer.phase)
+
+
+def _remote_inputs(config: Config) -> Iterator[str]:
+    data = config.data
+    named = (text.partition("=")[2] for text in config.evaluation.benchmarks)
+    yield from (text for text in (*data.sources, data.validation or "", *named) if is_remote(text))

@@ -1,0 +1,202 @@
+"""A whole run: preflight, the first model, training, evaluation before and after, tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hbtrain.cluster.session import connected, run_task
+from hbtrain.config import Config, absolute_paths, override, to_tree
+from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
+from hbtrain.evaluation.rankers import Side
+from hbtrain.evaluation.results import save_evaluation
+from hbtrain.evaluation.summary import Evaluation
+from hbtrain.evaluation.tables import scores_markdown
+from hbtrain.events import Harmless, Observer, Silent
+from hbtrain.planning.estimate import Estimate, estimate
+from hbtrain.runs.preflight import Checked, fetch_inputs, preflight
+from hbtrain.runs.ray_tasks import build, score
+from hbtrain.runs.ray_train import fit
+from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.segments import (
+    CONTINUES,
+    Segment,
+    check_not_beyond,
+    check_until,
+    finished_segment,
+    keep_scores,
+)
+from hbtrain.runs.usage import Usage
+from hbtrain.storage import Place, RemoteError, is_whole, pushed
+from hbtrain.storage.atomic import alone_in
+from hbtrain.tracking.past_runs import STOPPED_AT
+from hbtrain.tracking.tracker import Tracker, tracking_uri
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        folder: the run's folder.
+        run_id: of the MLflow run.
+        tracking_uri: where that run is.
+        before: scores of the model before training, one a benchmark; empty if not asked for.
+        after: scores of the trained model, one a benchmark.
+        in_domain: the benchmark, or domain of one, that MRR on the others is compared with.
+        step: where training ended.
+        scores: {`<benchmark>/<setting>/<metric>`: score} of the trained model, those of `metrics.json`.
+    """
+
+    folder: RunFolder
+    run_id: str
+    tracking_uri: str
+    before: tuple[Evaluation, ...]
+    after: tuple[Evaluation, ...]
+    in_domain: str | None = None
+    step: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def train(config: Config, observer: Observer | None = None, until: int | None = None) -> Outcome:
+    """Train and evaluate as `config` says; goes on with the unfinished run of the same configuration, if there is one.
+
+    With `until` it is a segment of the run: training stops after that many of its steps, as if it had been cut off
+    there, and the encoder of that step is evaluated. A later call goes on from there. A segment that is done, the last
+    one included, is not done again: its scores are returned, and no evaluations.
+
+    Raises:
+        HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
+    """
+    observer = Harmless(observer or Silent())
+    config = absolute_paths(config)
+    tracking_uri(config)  # there is one
+    if until is not None:
+        check_until(config, until)
+        done = finished_segment(config, until)
+        if done is not None:
+            return _remembered(config, done)
+    observer.phase("checking the configuration and the sources")
+    fetch_inputs(config, observer)
+    checked = preflight(config)
+    needs = estimate(config)
+    for line in [] if needs is None else needs.lines():
+        observer.phase(line)
+    check_not_beyond(RunFolder.current(config), until or config.training.steps)
+    folder = RunFolder.open(config)
+    with alone_in(folder.path):
+        return _train_in(folder, config, checked, needs, observer, until)
+
+
+def _train_in(
+    folder: RunFolder, config: Config, checked: Checked, needs: Estimate | None, observer: Observer, until: int | None
+) -> Outcome:
+    """`train` in its folder, which no other process is at work in."""
+    observer.phase(f"run {folder.name}")
+    tracker = _tracker(config, folder)
+    if needs is not None:
+        tracker.tags(needs.tags())
+    whole = until is None or until == config.training.steps
+    status = "FAILED"
+    try:
+        # Whatever Ray is given may stand in its logs and on its dashboard.
+        outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
+        if not whole:
+            tracker.tags({STOPPED_AT: outcome.step})
+            folder.remember(**{STOPPED_AT: outcome.step})
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except RemoteError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
+    except OSError as error:
+        if not is_full(error):
+            raise
+        place = error.filename or folder.path
+        raise StorageError(f"cannot write {place}: {error.strerror}; {MAKE_ROOM}") from error
+    finally:
+        outages = tracker.finish(status)
+        if outages:
+            observer.phase(outages)
+    metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
+    scores = keep_scores(folder, until or outcome.step, metrics, config)
+    if whole:
+        folder.remember(finished=True)
+    return replace(outcome, scores=scores)
+
+
+def _tracker(config: Config, folder: RunFolder) -> Tracker:
+    """The run's MLflow run, a new one or the one it had; with what other runs could not deliver."""
+    tracker = Tracker(config, folder.recall("mlflow_run_id"), folder.name, outbox=folder.undelivered)
+    for file in folder.undelivered_beside():
+        tracker.adopt(file)
+    folder.remember(mlflow_run_id=tracker.run_id)
+    continued = folder.recall(CONTINUES)
+    if continued is not None:
+        tracker.tags({CONTINUES: continued})
+    if folder.recall(STOPPED_AT) is not None:
+        tracker.untag(STOPPED_AT)
+    return tracker
+
+
+def _remembered(config: Config, done: Segment) -> Outcome:
+    """The outcome of a segment that was done before."""
+    run_id, in_domain = str(done.folder.recall("mlflow_run_id")), config.evaluation.in_domain
+    return Outcome(done.folder, run_id, tracking_uri(config), (), (), in_domain, done.step, done.scores)
+
+
+def _run(
+    config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, observer: Observer, until: int | None
+) -> Outcome:
+    benchmarks = config.evaluation.benchmarks
+    fewest, most = config.resources.min_workers, config.resources.max_workers
+    workers = str(most) if fewest == most else f"{fewest} to {most}"
+    tracker.artifact(folder.config)
+    observer.phase("starting Ray")
+    with connected(config, observer.phase) as hardware:
+        tracker.tags(
+            hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.plan.fingerprint(0, 16)}
+        )
+        if not (folder.initial_model / "modules.json").exists() or not is_whole(folder.initial_model):
+            observer.phase(f"building the {config.encoder.backbone} encoder")
+            run_task(config, build, to_tree(config), str(folder.initial_model))
+        before: Sequence[Evaluation] = ()
+        if benchmarks and config.evaluation.before and folder.recall(STOPPED_AT) is None:
+            observer.phase("evaluating before training")
+            before = _score(config, folder.initial_model)
+            _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)
+        noun = "worker" if workers == "1" else "workers"
+        up_to = "" if until is None else f" up to step {until}"
+        observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
+        usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
+        steps = fit(config, folder, tracker, observer, usage, until)
+        after: Sequence[Evaluation] = ()
+        if benchmarks:
+            observer.phase("evaluating the trained model")
+            after = _score(config, folder.model, folder.results / "runs")
+            _keep_scores(after, config, folder.results, "results", tracker, step=steps)
+        tracker.describe(scores_markdown(before, after))
+    if config.tracking.log_model and (until is None or until == config.training.steps):
+        tracker.artifact(folder.model, "model")
+    return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain, steps)
+
+
+def _score(config: Config, model: Place, runs: Place | None = None) -> list[Evaluation]:
+    arguments = to_tree(config), str(model), None if runs is None else str(runs)
+    evaluations: list[Evaluation] = run_task(config, score, *arguments, starts_actors=config.evaluation.actors > 0)
+    return evaluations
+
+
+def _keep_scores(
+    evaluations: Sequence[Evaluation], config: Config, to: Place, name: str, tracker: Tracker, step: int
+) -> None:
+    prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
+    in_domain = config.evaluation.in_domain
+    with pushed(to) as files:
+        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain)
+    tracker.artifact(to, name)
+    for evaluation in evaluations:
+        tracker.scores(evaluation.macro, step)
+    tracker.scores(domain_metrics(domain_scores(evaluations, in_domain)), step)

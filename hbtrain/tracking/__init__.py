@@ -1,0 +1,1 @@
+"""MLflow, written and read; the only package that imports it."""

@@ -1,0 +1,151 @@
+"""MLflow runs that are over, read back; and files added to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from hbtrain.config import Config, override, without_passwords
+from hbtrain.tracking.tracker import SQLITE, TrackingError, be_brief, failures, first_line, tracking_uri
+
+STOPPED_AT = "stopped_at_step"
+"""Tag of a run in segments (see `hbtrain.runs.segments`) that has not come to its last step."""
+PAGE = 1000
+"""Runs asked for in one call."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as MLflow knows it."""
+
+    run_id: str
+    name: str
+    status: str
+    """MLflow's, or `stopped at step N` of a run that ended well, but before its last step."""
+    parent_id: str | None
+    source: str
+    """The command that made it."""
+    parameters: Mapping[str, str]
+    artifact_uri: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it came to its end, and well."""
+        return self.status == "FINISHED"
+
+
+class TrackedRuns:
+    """The runs of one tracking server."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        """Of `uri`, else `$MLFLOW_TRACKING_URI`, else SQLite in the folder `runs`.
+
+        Raises:
+            TrackingError: there is no such database, or the server does not answer.
+        """
+        from mlflow import MlflowClient
+
+        be_brief()
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        config = Config(name="compare")
+        self.uri = tracking_uri(config if uri is None else override(config, {"tracking.uri": uri}))
+        self._shown = without_passwords(self.uri)
+        # MLflow would make an empty one.
+        if self.uri.startswith(SQLITE) and not Path(self.uri.removeprefix(SQLITE)).is_file():
+            raise TrackingError(f"there is no MLflow database {self._shown}; name the right one with --tracking-uri")
+        try:
+            self._client = MlflowClient(tracking_uri=self.uri)
+            self._experiments = [str(found.experiment_id) for found in self._client.search_experiments()]
+        except failures() as error:
+            raise self._unusable(error) from error
+
+    def find(self, text: str) -> TrackedRun:
+        """The run whose id is `text` or, alone, begins with it.
+
+        Raises:
+            TrackingError: no run or several, or the server does not answer.
+        """
+        found = self._search(f"attributes.run_id LIKE '{text}%'") if text.isalnum() else []
+        exact = [run for run in found if run.run_id == text]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            names = ", ".join(f"{run.run_id[: len(text) + 4]}… ({run.name})" for run in found[:3])
+            raise TrackingError(f"run {text!r}: {len(found)} runs begin so, such as {names}; write more of the id")
+        raise TrackingError(f"run {text!r} is neither a folder nor the id of an MLflow run in {self._shown}")
+
+    def children(self, run: TrackedRun) -> list[TrackedRun]:
+        """The runs nested under `run`, oldest first."""
+        return self._search(f"tags.`mlflow.parentRunId` = '{run.run_id}'")[::-1]
+
+    def fetch(self, run: TrackedRun, name: str, into: Path) -> Path | None:
+        """An artifact, a file or a folder: where it is if that is on this machine, else a copy in `into`; or None.
+
+        Raises:
+            TrackingError: the store of artifacts does not answer.
+        """
+        local = _local_path(run.artifact_uri)
+        if local is not None:
+            return local / name if (local / name).exists() else None
+        try:
+            if name not in {artifact.path for artifact in self._client.list_artifacts(run.run_id)}:
+                return None
+            into.mkdir(parents=True, exist_ok=True)
+            return Path(self._client.download_artifacts(run.run_id, name, str(into)))
+        except failures() as error:
+            raise self._unusable(error) from error
+
+    def keep(self, run: TrackedRun, folder: Path, name: str) -> None:
+        """Store a folder's content with a run, as artifacts under `name`.
+
+        Raises:
+            TrackingError: the server or the store does not take it.
+        """
+        try:
+            self._client.log_artifacts(run.run_id, str(folder), name)
+        except failures() as error:
+            raise TrackingError(f"run {run.run_id} did not take {name}: {first_line(error)}") from error
+
+    def _search(self, condition: str) -> list[TrackedRun]:
+        """Newest first, as the server gives them."""
+        found: list[TrackedRun] = []
+        token = None
+        try:
+            while True:
+                page = self._client.search_runs(
+                    self._experiments, filter_string=condition, max_results=PAGE, page_token=token
+                )
+                found += [_tracked(run) for run in page]
+                token = page.token
+                if not token:
+                    return found
+        except failures() as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> TrackingError:
+        return TrackingError(f"tracking.uri = {self._shown} cannot be used: {first_line(error)}")
+
+
+def _tracked(run: Any) -> TrackedRun:
+    tags = run.data.tags
+    stopped_at = tags.get(STOPPED_AT) if run.info.status == "FINISHED" else None
+    return TrackedRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status if stopped_at is None else f"stopped at step {stopped_at}",
+        parent_id=tags.get("mlflow.parentRunId"),
+        source=tags.get("mlflow.source.name", ""),
+        parameters=dict(run.data.params),
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def _local_path(uri: str) -> Path | None:
+    parts = urlparse(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(uri) if not parts.scheme else None

@@ -1,0 +1,104 @@
+"""A Hugging Face translation model that exists and knows the languages, found out without loading its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hbtrain.errors import ModelError
+from hbtrain.modeling.backbone import check_weights, find_backbone
+from hbtrain.translation.languages import LANGUAGES
+from hbtrain.translation.prompting import Prompting, prompting_of
+
+CONVERT = (
+    "with transformers: AutoModelForSeq2SeqLM.from_pretrained('{name}').save_pretrained('FOLDER') and "
+    "AutoTokenizer.from_pretrained('{name}').save_pretrained('FOLDER')"
+)
+
+
+@dataclass(frozen=True)
+class TranslationModel:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        name: an absolute folder, or a name on the hub.
+        revision: its commit on the hub; None for a folder.
+        digest: of the folder's files; the commit for a model on the hub.
+        family: NLLB, M2M100, MADLAD or Marian.
+        max_tokens: that it reads at most.
+    """
+
+    name: str
+    revision: str | None
+    digest: str
+    family: str
+    max_tokens: int
+
+
+def find_translation_model(name: str, source: str, targets: list[str]) -> TranslationModel:
+    """The model that a folder or a name on the hub means.
+
+    Args:
+        name: of the model.
+        source: ISO 639-1 code of the language translated from.
+        targets: those translated into.
+
+    Raises:
+        ModelError: there is none, its weights are no safetensors, it is of no family known here, or does not
+            translate one of the languages.
+    """
+    try:
+        found = find_backbone(name).name
+    except ModelError as error:
+        # That message speaks of a recipe's key.
+        raise ModelError(str(error).replace("encoder.backbone '", "--model '").partition("; ")[0] + _REMEDY) from error
+    check_weights(found, False, CONVERT)
+    config, tokenizer = load_tokenizer(found, None)
+    prompting = prompting_for(config, tokenizer, name, source, targets)
+    revision = getattr(config, "_commit_hash", None)
+    folder = Path(found)
+    if not folder.is_dir() and revision is None:
+        raise ModelError(f"--model {name}: its commit on the hub cannot be told; download it, and give the folder")
+    digest = folder_digest(folder) if folder.is_dir() else str(revision)
+    return TranslationModel(found, revision, digest, prompting.family, _max_tokens(config, tokenizer))
+
+
+_REMEDY = "; give a translation model's folder, or a hub name such as facebook/nllb-200-distilled-600M"
+
+
+def load_tokenizer(name: str, revision: str | None) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a model.
+
+    Raises:
+        ModelError: they cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        return config, AutoTokenizer.from_pretrained(name, revision=revision)
+    except Exception as error:  # of whatever a broken file leads to
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ModelError(f"--model {name}: its configuration or tokenizer cannot be loaded: {reason}") from error
+
+
+def prompting_for(config: Any, tokenizer: Any, name: str, source: str, targets: list[str]) -> Prompting:
+    """How the model is told the languages. Raises ModelError: see `prompting_of`."""
+    return prompting_of(config.model_type, tokenizer, LANGUAGES[source], [LANGUAGES[x] for x in targets], name)
+
+
+def folder_digest(folder: Path) -> str:
+    """Hex digest of the files of a model's folder, by name and content; without *.md and hidden files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix != ".md" and not path.name.startswith("."):
+            with path.open("rb") as stream:
+                digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _max_tokens(config: Any, tokenizer: Any) -> int:
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    return min(int(limit) for limit in limits if limit is not None)

@@ -1,0 +1,182 @@
+"""`hbtrain translate`: the texts of a source into other languages; interrupted at any point, the same call goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hbtrain.errors import ConfigError, DataError, StorageError
+from hbtrain.translation.assemble import assemble, judge
+from hbtrain.translation.blocks import Block, blocks_of, write_block
+from hbtrain.translation.gates import Limits
+from hbtrain.translation.languages import check_pair
+from hbtrain.translation.model import TranslationModel, find_translation_model
+from hbtrain.translation.ray_pipeline import Pool, Work, translated
+from hbtrain.translation.rows import RowSource
+from hbtrain.translation.texts import Texts, collect_texts
+from hbtrain.translation.translator import Generation
+from hbtrain.translation.workspace import Outputs, finish, workspace
+
+FORMAT = 1
+"""Version of the blocks and the manifest."""
+
+Tell = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much in all (0: not known)."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What is to be translated, by what, and where it goes.
+
+    Attributes:
+        source: parallel JSON lines, a folder of `hbtrain prepare`, or a shipped name.
+        model: a folder, or a name on the hub.
+        from_language: ISO 639-1 code.
+        to_languages: the same.
+        output: a file, `.jsonl` or `.jsonl.gz`, in a folder that every node of the cluster sees.
+        block_texts: texts of a block, of which an interruption loses those underway.
+        generation: how translations are sought.
+        limits: where the quality gates close.
+        pool: the actors that translate. The result does not depend on it.
+    """
+
+    source: str
+    model: str
+    from_language: str
+    to_languages: tuple[str, ...]
+    output: Path
+    block_texts: int = 1024
+    generation: Generation = field(default_factory=Generation)
+    limits: Limits = field(default_factory=Limits)
+    pool: Pool = field(default_factory=Pool)
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What is there in the end.
+
+    Attributes:
+        outputs: the files.
+        manifest: what is in them.
+        fresh: whether this call has written them; else they were there.
+    """
+
+    outputs: Outputs
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def translate(wanted: Translation, tell: Tell = lambda what, done, of: None) -> Translated:
+    """Translate, judge, and write the rows.
+
+    Raises:
+        HbtrainError: what is wrong with the input, before anything is started.
+        TranslationError: translating stopped; what was finished is kept.
+    """
+    check_pair(wanted.from_language, wanted.to_languages)
+    if wanted.block_texts < 1:
+        raise ConfigError(f"--block-texts {wanted.block_texts}: must be 1 or more")
+    outputs = Outputs(wanted.output.expanduser().absolute())
+    source = RowSource.open(wanted.source)
+    _check_folder(outputs.rows.parent)
+    model = find_translation_model(wanted.model, wanted.from_language, list(wanted.to_languages))
+    blocks_request = _blocks_request(wanted, source, model)
+    request = blocks_request | {"limits": asdict(wanted.limits)}
+    if (there := outputs.there(request)) is not None:
+        shutil.rmtree(outputs.work, ignore_errors=True)
+        return Translated(outputs, there, fresh=False)
+    with workspace(outputs, blocks_request) as folder:
+        texts = _texts(wanted, source, folder, tell)
+        blocks = blocks_of(texts, wanted.block_texts)
+        _translate_blocks(wanted, model, texts, blocks, tell)
+        manifest = request | _write(wanted, source, texts, blocks, outputs, tell)
+        finish(outputs, manifest)
+    return Translated(outputs, manifest, fresh=True)
+
+
+def _blocks_request(wanted: Translation, source: RowSource, model: TranslationModel) -> dict[str, Any]:
+    """All that decides what is in the blocks."""
+    return {
+        "translated": FORMAT,
+        "source": {"name": wanted.source, "sha256": source.digest},
+        "model": {"name": wanted.model, "family": model.family, "digest": model.digest},
+        "from": wanted.from_language,
+        "to": list(wanted.to_languages),
+        "block_texts": wanted.block_texts,
+        "generation": asdict(wanted.generation),
+        "identify": wanted.limits.language > 0,
+    }
+
+
+def _texts(wanted: Translation, source: RowSource, folder: Path, tell: Tell) -> Texts:
+    if (there := Texts.there(folder)) is not None:
+        return there
+    try:
+        return collect_texts(
+            source.records(),
+            wanted.from_language,
+            wanted.to_languages,
+            folder,
+            lambda rows: tell("reading rows", rows, 0),
+        )
+    except DataError as error:
+        # Of a source that cannot be translated nothing is to stay; some file systems keep the open lock.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DataError(f"{wanted.source}: {error}") from error
+
+
+def _translate_blocks(
+    wanted: Translation, model: TranslationModel, texts: Texts, blocks: list[Block], tell: Tell
+) -> None:
+    todo = [block for block in blocks if not block.path(texts.folder).exists()]
+    of = sum(texts.wanted.values())
+    done = of - sum(block.stop - block.start for block in todo)
+    tell("translating texts", done, of)
+    if not todo:
+        return
+    identify = wanted.limits.language > 0
+    work = Work(model, wanted.from_language, wanted.to_languages, wanted.generation, identify)
+    for block, results in translated(work, wanted.pool, texts, todo):
+        write_block(block, texts.folder, results)
+        done += len(results)
+        tell("translating texts", done, of)
+
+
+def _write(
+    wanted: Translation, source: RowSource, texts: Texts, blocks: list[Block], outputs: Outputs, tell: Tell
+) -> dict[str, Any]:
+    """The rows and the rejects; what the manifest says of them."""
+    kept = texts.folder / "kept"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
+    tell("judging translations", 0, 0)
+    with outputs.unfinished(outputs.rejects) as stream:
+        counts = judge(texts, blocks, wanted.limits, kept, stream)
+    tell("writing rows", 0, 0)
+    with outputs.unfinished(outputs.rows) as stream:
+        try:
+            assemble(source.records(), texts, wanted.to_languages, kept, stream)
+        except DataError as error:  # there was none when the texts were collected
+            raise DataError(
+                f"source {wanted.source} changed while it was translated: {error}; make it what it was, and the same "
+                f"command goes on, or delete {outputs.work} and run again"
+            ) from error
+    outputs.place()
+    return {
+        "rows": texts.rows,
+        "texts": texts.number,
+        "languages": {language: count.as_dict() for language, count in counts.items()},
+    }
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"--output: cannot make {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"--output: {folder} cannot be written")
