@@ -13,7 +13,13 @@ from cyclopts import App
 from hbtrain.cli.main import main
 from hbtrain.cli.sweep import sweep
 
-app = App(name="sweep.py", version_flags=[], help_format="plaintext", suppress_keyboard_interrupt=False)
+app = App(
+    name="sweep.py",
+    help="Run a recipe many times with a few keys varied, and compare the runs.",
+    version_flags=[],
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
 app.default(sweep)
 
 if __name__ == "__main__":

@@ -74,7 +74,10 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 def _parser(program: str) -> argparse.ArgumentParser:
     """argparse leaves all that stands behind the command to the job; cyclopts would take flags out of it."""
-    about = "Run a training, an evaluation or a sweep as a job of a Ray cluster, with the sources of this hbtrain."
+    from hbtrain.cluster.jobs import CHECKOUT
+
+    sent = "this installed package" if CHECKOUT is None else "the sources of this checkout"
+    about = f"Run a training, an evaluation or a sweep as a job of a Ray cluster, with {sent}."
     parser = argparse.ArgumentParser(prog=program, description=about)
     parser.add_argument("--address", help="the cluster's dashboard; by default $RAY_API_SERVER_ADDRESS")
     parser.add_argument("--env", action="append", default=[], metavar="NAME[=VALUE]", help="one more variable to pass")

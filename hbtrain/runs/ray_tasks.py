@@ -76,6 +76,7 @@ def _search_options(config: Config) -> SearchOptions:
     return SearchOptions(
         parameters=wanted.index_parameters,
         actors=wanted.actors,
+        wait_s=config.resources.wait_s,
         cpus_per_actor=config.resources.cpus_per_worker,
         batching=Batching(batch_size=wanted.batch_size),
         cache=None if config.data.cache is None else Path(config.data.cache),
