@@ -49,8 +49,8 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     """`score` of folders on this machine."""
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.evaluate import evaluate
-    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.evaluation.rankers import rankers
+    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 

@@ -1,4 +1,4 @@
-"""Reading spaces: the YAML of a space, and flags laid over it."""
+"""Reading spaces: the YAML of a space, flags laid over it, and what a space must not hold."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from hbtrain.config import recipe_names
+from hbtrain.config.keys import ELSEWHERE, all_keys, check_key
 from hbtrain.errors import ConfigError
-from tune.space.checks import check_space
-from tune.space.ranges import (
+from hbtrain.sweeps.ranges import (
     CHOICE,
     GRID,
     KINDS,
@@ -21,15 +21,19 @@ from tune.space.ranges import (
     UNIFORM,
     Choices,
     Draw,
+    Numbers,
     kind_of,
     read_numbers,
     read_settings,
     read_values,
 )
-from tune.space.search import read_search
-from tune.space.space import Space
+from hbtrain.sweeps.search_methods import ALPHA, Pbt, read_search
+from hbtrain.sweeps.space import Space
 
-SPACES = Path(__file__).parents[1] / "spaces"
+IN_WHEEL, IN_CHECKOUT = Path(__file__).parent / "spaces", Path(__file__).parents[2] / "tune" / "spaces"
+SPACES = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT
+"""The spaces that ship. A checkout has them where people see them; building the wheel puts them into the package."""
+STEPS = "training.steps"
 
 
 def space_names() -> list[str]:
@@ -128,6 +132,49 @@ def _with_entry(space: Space, key: str, entry: Any, place: str) -> Space:
     if searching:
         return replace(space, draws={**space.draws, key: draw}, settings=settings)
     return replace(space, grids={**space.grids, key: draw.probes}, settings=settings)
+
+
+def check_space(space: Space, place: str) -> None:
+    """Raise ConfigError for a key that does not exist, or cannot be swept, or is fixed and swept at once."""
+    for key in space.overrides:
+        check_key(key, place)
+    for key in (*space.grids, *space.draws):
+        if key in space.settings:
+            if key in all_keys():
+                raise ConfigError(f"{key} is a key of the configuration; give the settings of {place} another name")
+        else:
+            check_key(key, place)
+        for dotted in sorted({name for named in space.settings.get(key, {}).values() for name in named} or {key}):
+            _check_varied(space, dotted, key, place)
+    if not space.grids and not space.draws:
+        raise ConfigError(f"`space` of {place} holds no key; name what varies")
+    if isinstance(space.search, Pbt):
+        _check_population(space, place)
+
+
+def _check_varied(space: Space, dotted: str, key: str, place: str) -> None:
+    check_key(dotted, place)
+    if dotted in space.overrides:
+        raise ConfigError(f"{dotted} is both fixed under `overrides` and varied under `space` in {place}; keep one")
+    if key != dotted and (dotted in space.grids or dotted in space.draws):
+        raise ConfigError(f"{dotted} is varied twice in {place}, by itself and by {key}; keep one")
+    if dotted == STEPS and space.search is not None:
+        raise ConfigError(f"{STEPS} is the budget of every trial of a search ({place}); fix it under `overrides`")
+    if dotted.startswith(ELSEWHERE) or dotted == "name":
+        raise ConfigError(f"{dotted} does not change what is trained ({place}); a sweep over it compares nothing")
+
+
+def _check_population(space: Space, place: str) -> None:
+    """A population's alpha changes while it trains; anything else would make another model of it."""
+    others = [key for key in space.draws if key != ALPHA]
+    if others or ALPHA not in space.draws:
+        named = f"{others[0]} cannot change while a run trains; " if others else ""
+        raise ConfigError(f"{named}search.method pbt in {place} varies {ALPHA}, and nothing else")
+    draw = space.draws[ALPHA]
+    if len(draw.probes) < 2 or not all(isinstance(value, int | float) for value in draw.probes):
+        raise ConfigError(f"{ALPHA} in {place}: pbt needs two numbers or more to choose from")
+    if isinstance(draw, Numbers) and draw.log:
+        raise ConfigError(f"{ALPHA} in {place}: pbt takes uniform or choice")
 
 
 def _mapping(value: Any, place: str, of: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS)
 DIGITS = 4
 """Significant digits of drawn numbers: labels, recipes and MLflow then show the very value that was trained."""
 INNER = 0.381966
-"""A place inside a range, as a share of it: hardly a whole number, so a key that takes only these is found out."""
+"""Where in a range a value is checked, as a share of its width: one that is hardly ever a whole number, so that a key
+that takes only whole numbers is refused."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Numbers:
     log: bool = False
 
     def recalled(self, value: object) -> float | None:
-        """A value that came from JSON as it was drawn; None if it cannot be drawn."""
+        """The value that was written to JSON as `value`; None if it is none that can be drawn here."""
         return float(value) if _is_number(value) and self.low <= value <= self.high else None  # type: ignore[arg-type, operator]
 
     def rounded(self, value: float) -> float:
@@ -35,11 +36,11 @@ class Numbers:
 
     @property
     def probes(self) -> tuple[float, ...]:
-        """Values that must be allowed if all are to be: both ends, and one within."""
+        """Values to check before a search: if both ends and one within are allowed, all are taken to be."""
         return self.low, self.low + INNER * (self.high - self.low), self.high
 
     def to_tree(self) -> dict[str, Any]:
-        """As it stands in a space."""
+        """The entry of a space's YAML that says the same."""
         return {LOGUNIFORM if self.log else UNIFORM: [self.low, self.high]}
 
 
@@ -50,16 +51,16 @@ class Choices:
     values: tuple[Any, ...]
 
     def recalled(self, value: object) -> Any:
-        """A value that came from JSON as it was drawn; None if it cannot be drawn."""
+        """The value that was written to JSON as `value`; None if it is none that can be drawn here."""
         return next((own for own in self.values if json.loads(json.dumps(own)) == value), None)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """All values."""
+        """Values to check before a search: all."""
         return self.values
 
     def to_tree(self) -> dict[str, Any]:
-        """As it stands in a space."""
+        """The entry of a space's YAML that says the same."""
         return {CHOICE: list(self.values)}
 
 

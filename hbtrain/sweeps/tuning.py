@@ -1,17 +1,21 @@
-"""Ray Tune: trials side by side, as many as the cluster's CPUs and GPUs allow, each a run of Ray Train."""
+"""Ray Tune: trials side by side, as many as the cluster's CPUs and GPUs allow, each a run of Ray Train.
+
+Here is what grids and searches share, and grids themselves.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hbtrain.cluster.session import connected
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
 from hbtrain.storage import Place
-from tune.space.trials import Trial
+from hbtrain.sweeps.drivers import FAILURE, run_trial
+from hbtrain.sweeps.space import Trial
 
 RESTARTS = 2
 """How often a trial is started again after the process that drives it died. Workers' deaths are Ray Train's affair."""
@@ -31,33 +35,66 @@ def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]
     like = trials[0].config  # all ask for the same
     set_up_tune()
     with connected(like, say) as hardware:
-        import ray
         from ray import tune
-        from ray.tune import TuneError
 
-        from tune.progress import Progress
+        from hbtrain.sweeps.progress import GridProgress
 
         side_by_side = at_once(like, hardware)
         trees = [to_tree(at_address(trial.config)) for trial in trials]
-        tuner = tune.Tuner(
+        results = fit(
             # Trees may hold the tracking server's password; given so, they do not reach Tune's records.
-            tune.with_resources(tune.with_parameters(_trainable(), trees=trees), ON_HEAD),
-            param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=side_by_side),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(folder),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RESTARTS),
-                callbacks=[Progress([trial.label for trial in trials], side_by_side)],
-            ),
+            tune.with_resources(tune.with_parameters(run_trial, trees=trees), ON_HEAD),
+            folder,
+            tune.TuneConfig(max_concurrent_trials=side_by_side),
+            GridProgress([trial.label for trial in trials], side_by_side),
+            {"trial": tune.grid_search(list(range(len(trials))))},
         )
-        try:
-            results = tuner.fit()
-        except (ray.exceptions.RayError, TuneError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
         return _failures(trials, results)
+
+
+def fit(trainable: Any, folder: Place, how: Any, progress: Any, parameters: Mapping[str, Any]) -> Any:
+    """Run Ray Tune to its end, and return its results.
+
+    Args:
+        trainable: what drives a trial, with the resources that it asks for.
+        folder: of the sweep; Tune keeps its records in `tune/` there.
+        how: a TuneConfig.
+        progress: a Callback that is told of the trials.
+        parameters: of the trials, in Tune's terms.
+
+    Raises:
+        TrainingError: the cluster went away.
+    """
+    import ray
+    from ray import tune
+    from ray.tune import TuneError
+
+    tuner = tune.Tuner(
+        trainable,
+        param_space=dict(parameters),
+        tune_config=how,
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            callbacks=[progress],
+        ),
+    )
+    try:
+        return tuner.fit()
+    except (ray.exceptions.RayError, TuneError) as error:
+        lines = str(error).strip().splitlines()
+        # Tune passes on a traceback, which ends with the reason; Ray's own errors begin with it.
+        reason = lines[-1] if isinstance(error, TuneError) else lines[0]
+        raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
+
+
+def failure_of(result: Any) -> str | None:
+    """Why a trial failed, by Tune's result of it; empty if it did not, None if it was ended before it said anything."""
+    if result.error is not None:
+        return f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
+    return (result.metrics or {}).get(FAILURE)
 
 
 def say(text: str) -> None:
@@ -68,7 +105,7 @@ def say(text: str) -> None:
 
 
 def set_up_tune() -> None:
-    """Leave the terminal to `Progress` and metrics to MLflow; what Ray Tune would say of a failure is in its folder."""
+    """Leave the terminal to `progress` and metrics to MLflow; what Ray Tune would say of a failure is in its folder."""
     # What the cluster has is asked for once: of one that is gone, Ray's core would wait for minutes, uninterruptibly.
     os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -80,23 +117,6 @@ def set_up_tune() -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
-def _trainable() -> Any:
-    """The function that drives one trial. It is a local one, so that it travels whole: workers need only hbtrain."""
-
-    def run_trial(parameters: dict[str, Any], trees: list[dict[str, Any]]) -> dict[str, str]:
-        from hbtrain.config import from_tree
-        from hbtrain.errors import HbtrainError
-        from hbtrain.runs.run import train
-
-        try:
-            train(from_tree(trees[parameters["trial"]]))
-        except HbtrainError as error:  # started again, it would end the same way
-            return {"failure": str(error)}
-        return {"failure": ""}
-
-    return run_trial
-
-
 def at_address(config: Config) -> Config:
     """`config` with the cluster's address spelt out: `$RAY_ADDRESS` is not set where trials are driven."""
     address = config.resources.address or os.environ.get("RAY_ADDRESS")
@@ -106,25 +126,19 @@ def at_address(config: Config) -> Config:
 def _failures(trials: Sequence[Trial], results: Any) -> dict[str, str]:
     failures: dict[str, str] = {}
     for result in results:
-        label = trials[result.config["trial"]].label
-        failure = (result.metrics or {}).get("failure")
-        if result.error is not None:
-            failures[label] = f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
-        elif failure is None:
+        failure = failure_of(result)
+        if failure is None:
             raise KeyboardInterrupt
-        elif failure:
-            failures[label] = failure
+        if failure:
+            failures[trials[result.config["trial"]].label] = failure
     return failures
 
 
 def at_once(config: Config, hardware: dict[str, object]) -> int:
     """How many trials like `config` fit side by side on `hardware`; at least one."""
     resources = config.resources
-    fit = [int(float(str(hardware["hardware.cluster_cpus"])) // _cpus(config))]
+    cpus_of_trial = resources.max_workers * resources.cpus_per_worker
+    room = [int(float(str(hardware["hardware.cluster_cpus"])) // cpus_of_trial)]
     if resources.use_gpu:
-        fit.append(int(str(hardware["hardware.cluster_gpus"])) // resources.max_workers)
-    return max(1, min(fit))
-
-
-def _cpus(config: Config) -> float:
-    return config.resources.max_workers * config.resources.cpus_per_worker
+        room.append(int(str(hardware["hardware.cluster_gpus"])) // resources.max_workers)
+    return max(1, min(room))

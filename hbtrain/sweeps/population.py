@@ -13,13 +13,12 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 
-from tune.search.alpha_schedule import extended, read_schedule
-from tune.search.driving import INTERVAL, SCHEDULE
-from tune.space.ranges import Draw, Numbers
-from tune.space.search import Pbt, is_minimised
+from hbtrain.sweeps.drivers import INTERVAL, SCHEDULE, extended, read_schedule
+from hbtrain.sweeps.ranges import Draw, Numbers
+from hbtrain.sweeps.search_methods import Pbt, is_minimised
 
 ATTEMPTS = 20
-"""To find an alpha that no other member goes on with from the same state."""
+"""How often an alpha is drawn until it is one that no other member goes on with from the same state."""
 
 
 class Population(PopulationBasedTraining):

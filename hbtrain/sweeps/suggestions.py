@@ -11,15 +11,14 @@ from ray.tune.search.optuna import OptunaSearch
 
 from hbtrain.config import Config, absolute_paths, to_flat
 from hbtrain.errors import ConfigError
-from tune.search.driving import FAILURE, KEYS, LABEL, STEP, VALUES
-from tune.search.ledger import Ledger, known_points
-from tune.space.ranges import Choices, Draw
-from tune.space.search import is_minimised
-from tune.space.space import Space
-from tune.space.trials import trial_of
+from hbtrain.sweeps.drivers import FAILURE, KEYS, LABEL, STEP, VALUES
+from hbtrain.sweeps.ranges import Choices, Draw
+from hbtrain.sweeps.search_methods import is_minimised
+from hbtrain.sweeps.search_records import Ledger, known_points
+from hbtrain.sweeps.space import Space, trial_of
 
 RESUMED_SEED = 7919
-"""Added to the seed for each point that is known: the sampler does not begin again with the numbers it had."""
+"""Added to the seed for each point that is known, so that a search that goes on draws other numbers than before."""
 
 
 class Suggestions(OptunaSearch):
@@ -31,7 +30,7 @@ class Suggestions(OptunaSearch):
     """
 
     def __init__(self, space: Space, base: Config, ledger: Ledger) -> None:
-        """`base` has its place: storage, tracking."""
+        """`base` is what trials share, with its storage and tracking in the sweep's."""
         assert space.search is not None
         self._draws = space.draws
         self._shared = space, base
@@ -83,7 +82,7 @@ class Suggestions(OptunaSearch):
             super().on_trial_complete(trial_id, result)
 
     def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """In Optuna's terms: of a choice its place, as values may be of any kind."""
+        """Values in Optuna's terms: a choice is given by its place in the list, as its values may be of any type."""
         return {
             key: draw.values.index(values[key]) if isinstance(draw, Choices) else values[key]
             for key, draw in self._draws.items()

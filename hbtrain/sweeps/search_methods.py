@@ -23,7 +23,7 @@ class _Search(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of what is drawn; the trials' own seed is the recipe's."""
+    """Decides what is drawn. The trials' own seed is the recipe's."""
 
 
 class _ByOneScore(_Search):
@@ -36,7 +36,7 @@ class _ByOneScore(_Search):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The one objective."""
+        """The one objective, as a search for several has them."""
         return (self.objective,)
 
 
@@ -48,11 +48,11 @@ class Asha(_ByOneScore):
     rungs: PositiveInt | tuple[PositiveInt, ...] = 3
     """How many, the whole training included, each `reduction` times as long as the one before; or their steps."""
     reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
-    """One in how many trials goes on at a rung."""
+    """At a rung one trial in so many goes on."""
 
     @property
     def summary(self) -> str:
-        """In a few words."""
+        """What a sweep says at its start: `asha, 12 trials by multi/map`."""
         return f"asha, {self.trials} trials by {self.objective}"
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
@@ -94,11 +94,11 @@ class Pareto(_Search):
 
     @property
     def summary(self) -> str:
-        """In a few words."""
+        """What a sweep says at its start: `pareto, 12 trials by mono/map, cross/map`."""
         return f"pareto, {self.trials} trials by {', '.join(self.objectives)}"
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
-        """Only the whole training."""
+        """The steps after which trials are judged: only those of the whole training."""
         return (steps,)
 
 
@@ -111,7 +111,7 @@ class Pbt(_ByOneScore):
     intervals: Annotated[int, Field(ge=2)] = 4
     """Segments of equal length that training is made of."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """The part of the population that is replaced, and that it is replaced by."""
+    """The share of the population that is replaced, and the share of the best that replaces it."""
     resample: Fraction = 0.25
     """How often a new alpha is drawn from the whole range rather than moved by `factor`."""
     factor: Annotated[float, Field(gt=1)] = 1.2
@@ -119,7 +119,7 @@ class Pbt(_ByOneScore):
 
     @property
     def summary(self) -> str:
-        """In a few words."""
+        """What a sweep says at its start: `pbt, a population of 4 by multi/map`."""
         return f"pbt, a population of {self.population} by {self.objective}"
 
     def interval_ends(self, steps: int) -> tuple[int, ...]:
@@ -172,7 +172,7 @@ def check_budget(search: Search | None, steps: int) -> None:
 
 
 def is_minimised(objective: str) -> bool:
-    """Whether less of it is better."""
+    """Whether less of an objective, `<setting>/<metric>`, is better."""
     return objective.partition("/")[2] in MINIMISED
 
 

@@ -21,25 +21,24 @@ from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed
 from hbtrain.storage.atomic import alone_in
+from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
+from hbtrain.sweeps.marks import Judged, judge
+from hbtrain.sweeps.points import SCORES, Finished, Score
+from hbtrain.sweeps.search_methods import check_budget, check_objectives, is_minimised
+from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
+from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
 from hbtrain.tracking.tracker import Tracker, tracking_uri
-from tune.findings.points import SCORES, Finished, Score
-from tune.findings.report import Judged, judge
-from tune.findings.summary import save_summary, summary_markdown, summary_tables
-from tune.search.outcome import SearchOutcome, save_outcome
-from tune.space.search import check_budget, check_objectives, is_minimised
-from tune.space.space import Space, shown
-from tune.space.trials import Trial, base_config, probes_of, trials_of
 
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Where a sweep keeps its trials, its memory and its summary."""
+    """The folder of a sweep: its trials' runs, its state (`run.json`) and its summary."""
 
     path: Place
 
     @property
     def memory(self) -> RunFolder:
-        """A sweep remembers as a run does: in `run.json`."""
+        """A sweep keeps its MLflow run's id as a run does: in `run.json`."""
         return RunFolder(self.path)
 
     @property
@@ -67,8 +66,12 @@ class SweepFolder:
         return cls(place(base.storage) / f"{space.name}-{digest}")
 
 
-def run_sweep(space: Space) -> None:
+def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
     """Train the trials of `space` that are not finished, and write the summary of all.
+
+    Args:
+        space: what is tried.
+        command: how the sweep was called; a new MLflow run shows it, with the space's name, as its source.
 
     Raises:
         HbtrainError: what is wrong with the input, before anything starts; TrainingError if trials failed.
@@ -82,12 +85,14 @@ def run_sweep(space: Space) -> None:
     folder = SweepFolder.of(space, base)
     _make(space, base, folder)
     with alone_in(folder.path):
-        _run_in(folder, space, trials, base, console)
+        tracker = _begin(space, base, folder, f"{command} {space.name}")
+        _run_in(folder, space, trials, base, tracker, console)
 
 
-def _run_in(folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Config, console: Console) -> None:
+def _run_in(
+    folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Config, tracker: Tracker, console: Console
+) -> None:
     """The sweep in its folder, which no other process is at work in."""
-    tracker = _begin(space, base, folder)
     status = "FAILED"
     try:
         if space.search:
@@ -98,8 +103,8 @@ def _run_in(folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Co
         judged = _report(finished, folder, tracker, console)
         objectives = _objectives(space)
         with pushed(folder.path) as files:
-            kept = [file.name for file in save_summary(finished, failures, files, judged, objectives)]
-        for name in kept:
+            names = [file.name for file in save_summary(finished, failures, files, judged, objectives)]
+        for name in names:
             tracker.artifact(folder.path / name)
         tracker.describe(summary_markdown(finished, failures, judged, objectives))
         runs = (RunFolder(folder.path / name) for name in folders_in(folder.path, "*"))
@@ -146,13 +151,13 @@ def _make(space: Space, base: Config, folder: SweepFolder) -> None:
         raise StorageError(f"storage = {base.storage!r} cannot be written: {error.strerror} ({folder.path})") from error
 
 
-def _begin(space: Space, base: Config, folder: SweepFolder) -> Tracker:
+def _begin(space: Space, base: Config, folder: SweepFolder, command: str) -> Tracker:
     """The sweep's MLflow run: the one of the sweep that was cut off, or a new one."""
     tracker = Tracker(
         base,
         folder.memory.recall("mlflow_run_id"),
         folder.path.name,
-        command=f"tune/sweep.py {space.name}",
+        command=command,
         parameters={"space": space.name, "recipe": space.recipe},
     )
     folder.memory.remember(mlflow_run_id=tracker.run_id)
@@ -175,10 +180,10 @@ def _placed(config: Config, folder: SweepFolder, tracker: Tracker) -> Config:
 
 
 def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
-    """Go on with the search, which finds in the folder what is done; keep what became of its trials."""
+    """Go on with the search, which finds in the folder what is done; write what became of its trials."""
     assert space.search is not None
     console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False, soft_wrap=True)
-    from tune.search.run import search
+    from hbtrain.sweeps.searches import search
 
     outcome = search(space, _placed(base, folder, tracker), folder.path)
     save_outcome(outcome, folder.outcome)
@@ -202,11 +207,11 @@ def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, con
 def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Mapping[str, str]:
     """Train the trials that are not finished; {label: why it failed}."""
     pending = [trial for trial in trials if _finished(trial) is None]
-    count = f"{len(trials)} trial{'s'[: len(trials) > 1]}"
+    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
     console.print(f"sweep {folder.path.name}: {count}, {len(trials) - len(pending)} finished before", highlight=False)
     if not pending:
         return {}
-    from tune.schedule import train_side_by_side
+    from hbtrain.sweeps.tuning import train_side_by_side
 
     return train_side_by_side(pending, folder.path)
 

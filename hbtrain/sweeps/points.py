@@ -1,4 +1,6 @@
-"""The points of a sweep's space, and the scores that are compared at each: trials that differ in their seed only."""
+"""The points of a sweep's space (trials that differ in their seed only), the scores that are compared at each, the best
+point, and the Pareto front: the points that no other point beats in everything.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from hbtrain.storage import Place
-from tune.space.space import SEED, short_name, shown
-from tune.space.trials import Trial
+from hbtrain.sweeps.space import SEED, Trial, short_name, shown
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Score:
     """A score that the summary shows."""
 
     key: str
-    """Of a benchmark, less its name."""
+    """`<setting>/<metric>`."""
     title: str
     form: str
     higher_is_better: bool = True
@@ -38,11 +42,11 @@ class Finished:
     trial: Trial
     scores: Mapping[str, float]
     folder: Place
-    """Of its run."""
+    """Its run's."""
 
     @property
     def values(self) -> dict[str, Any]:
-        """{dotted key: value} of the keys that vary, less the seed."""
+        """{dotted key: value} of the keys that vary, without the seed."""
         return {key: value for key, value in self.trial.values.items() if key != SEED}
 
 
@@ -51,9 +55,9 @@ class Point:
     """Trials that differ in their seed only."""
 
     values: dict[str, Any]
-    """{dotted key: value} of the keys that vary, less the seed."""
+    """{dotted key: value} of the keys that vary, without the seed."""
     runs: list[Mapping[str, float]]
-    """Scores, one mapping a seed."""
+    """Scores of each seed."""
 
     @property
     def label(self) -> str:
@@ -99,7 +103,7 @@ def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
 
 
 def with_objectives(objectives: Sequence[Score]) -> list[Score]:
-    """What a summary shows: what was searched for, then the other scores."""
+    """The scores that a summary shows: what was searched for, then the others."""
     keys = {score.key for score in objectives}
     return [*objectives, *(score for score in SCORES if score.key not in keys)]
 
@@ -112,3 +116,30 @@ def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[Score] =
 def spread(values: Sequence[float]) -> float:
     """The sample standard deviation (n - 1); NaN of a single value."""
     return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
+def best_point(points: Sequence[Point], benchmark: str, scores: Sequence[Score]) -> Point:
+    """The point whose ranks by the means of `scores` are lowest on average; of equals, the first.
+
+    Ranks weigh scores of different scales alike. With one score it is simply the point that is best in it.
+    """
+    ranks = [rankdata(losses(points, benchmark, score)) for score in scores]
+    means = [statistics.mean(of_point) for of_point in zip(*ranks, strict=True)]
+    return points[means.index(min(means))]
+
+
+def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[Score]) -> list[bool]:
+    """For each point, whether no other is at least as good in the means of all `scores` and better in one."""
+    losses_by_point = np.array([losses(points, benchmark, score) for score in scores]).T
+    return [
+        not any((other <= mine).all() and (other < mine).any() for other in losses_by_point) for mine in losses_by_point
+    ]
+
+
+def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[Score] = ()) -> list[Score]:
+    """The scores that are weighed against each other: the objectives of a search for several, else all that are shown.
+
+    Empty where there are fewer than two scores or two points.
+    """
+    scores = scores_of(benchmark, points, objectives if len(objectives) > 1 else SCORES)
+    return scores if len(points) > 1 and len(scores) > 1 else []

@@ -1,4 +1,4 @@
-"""The picture of a sweep over alpha: each score against the share of monolingual batches, with bands over seeds."""
+"""The pictures of a sweep: each score against alpha, the share of monolingual batches, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tune.findings.points import Point, Score, scores_of, spread
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.sweeps.points import Point, Score, pareto_front, scores_of, spread
+from hbtrain.sweeps.search_methods import ALPHA
 
-ALPHA = "batching.alpha"
 COLOURS = {
     "mono/map": "#3b6fb6",
     "cross/map": "#c8553d",
     "multi/map": "#2f8f6b",
     "multi/rank_distance": "#7a5ba6",
 }
-INK, PALE, GRID = "#222222", "#6b6b6b", "#e6e6e6"
-PANEL_INCHES = (4.4, 2.9)
+ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
+MOST_LABELS = 12
+"""If more points than these are behind the front, they have no labels."""
+CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)
+"""Width and height of a panel."""
 
 
 def is_curve(points: Sequence[Point]) -> bool:
@@ -43,11 +47,11 @@ def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
     columns = min(2, len(scores))
     rows = -(-len(scores) // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.06)
-    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.9), layout=layout)
+    figure = Figure(figsize=(CURVE_INCHES[0] * columns, CURVE_INCHES[1] * rows + 0.9), layout=layout)
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for panel, score in zip(panels.flat, scores, strict=False):
-        _draw(panel, score, benchmark, ordered)
+        _draw_curve(panel, score, benchmark, ordered)
     for panel in panels.flat[len(scores) :]:
         panel.set_visible(False)
     for panel in panels[-1]:
@@ -65,7 +69,7 @@ def _legend(seeds: str) -> str:
     return f"line: mean of {seeds} seeds; band: ± one standard deviation; dots: seeds; ring: best mean"
 
 
-def _draw(panel: Any, score: Score, benchmark: str, points: Sequence[Point]) -> None:
+def _draw_curve(panel: Any, score: Score, benchmark: str, points: Sequence[Point]) -> None:
     colour = COLOURS[score.key]
     values = [point.of(f"{benchmark}/{score.key}") for point in points]
     alphas = [float(point.values[ALPHA]) for point in points]
@@ -91,17 +95,69 @@ def _draw(panel: Any, score: Score, benchmark: str, points: Sequence[Point]) -> 
         color=colour,
         fontweight="bold",
     )
-    _style(panel, score)
+    _style_curve(panel, score)
 
 
-def _style(panel: Any, score: Score) -> None:
+def _style_curve(panel: Any, score: Score) -> None:
     better = "" if score.higher_is_better else " (lower is better)"
     panel.set_title(f"{score.title}{better}", loc="left", fontsize=10.5, color=INK, pad=8)
     panel.margins(x=0.04, y=0.22)
     panel.grid(axis="y", color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right", "left"]].set_visible(False)
-    panel.spines["bottom"].set_color("#bbbbbb")
+    panel.spines["bottom"].set_color(EDGE)
     panel.tick_params(length=0, colors=PALE, labelsize=9)
     if not score.higher_is_better:
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[Score]) -> None:
+    """A PNG with a panel for the first score against each of the others; means over seeds, better is up and right.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    across, *others = scores
+    on_front = pareto_front(points, benchmark, [across, *others])
+    layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1, wspace=0.04)
+    figure = Figure(figsize=(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8), layout=layout)
+    FigureCanvasAgg(figure)
+    for panel, score in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
+        _draw_front(panel, benchmark, points, on_front, (across, score))
+    figure.suptitle(f"{benchmark}: Pareto front (up and to the right is better)", fontsize=13, color=INK, weight="bold")
+    names = ", ".join(score.title for score in [across, *others])
+    figure.supxlabel(
+        f"filled: no other point is at least as good in all of {names}; means over seeds", fontsize=8.5, color=PALE
+    )
+    figure.savefig(path, dpi=160, format="png", facecolor="white")
+
+
+def _draw_front(
+    panel: Any, benchmark: str, points: Sequence[Point], on_front: Sequence[bool], scores: tuple[Score, Score]
+) -> None:
+    x, y = ([point.mean(f"{benchmark}/{score.key}") for point in points] for score in scores)
+    label_all = len(points) - sum(on_front) <= MOST_LABELS
+    for point, best, across, up in zip(points, on_front, x, y, strict=True):
+        colour = ON_FRONT if best else BEHIND
+        panel.scatter(
+            across, up, s=46, facecolor=colour if best else "white", edgecolor=colour, linewidth=1.6, zorder=3
+        )
+        if best or label_all:
+            panel.annotate(
+                point.label.replace("alpha=", "α "), (across, up), xytext=(6, 4), textcoords="offset points",
+                fontsize=8, color=INK if best else PALE, zorder=4,
+            )  # fmt: skip
+    for axis, score in zip((panel.xaxis, panel.yaxis), scores, strict=True):
+        better = "" if score.higher_is_better else " (lower is better)"
+        axis.set_label_text(f"{score.title}{better}", color=PALE, fontsize=9.5)
+        axis.set_inverted(not score.higher_is_better)
+    panel.grid(color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.margins(x=0.16, y=0.12)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["bottom", "left"]].set_color(EDGE)
+    panel.tick_params(length=0, colors=PALE, labelsize=8.5)

@@ -1,33 +1,42 @@
-"""What a sweep found: mean and standard deviation over seeds of each point's scores, as tables, CSV and a picture."""
+"""What a sweep found: mean and standard deviation over seeds of each point's scores, as tables, CSV and pictures; and
+the best point as a recipe that `hbtrain train` takes.
+"""
 
 from __future__ import annotations
 
 import csv
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
+from hbtrain.config import Config
 from hbtrain.errors import StorageError
-from tune.findings.best import save_recipe
-from tune.findings.curve import alpha_curve, is_curve
-from tune.findings.front import front_picture, front_scores
-from tune.findings.points import (
+from hbtrain.sweeps.charts import alpha_curve, front_picture, is_curve
+from hbtrain.sweeps.marks import Judged
+from hbtrain.sweeps.points import (
     Finished,
     Point,
     Score,
     benchmarks_of,
+    best_point,
+    front_scores,
     losses,
     points_of,
     scores_of,
     spread,
     with_objectives,
 )
-from tune.findings.report import Judged
-from tune.space.space import short_name, shown
+from hbtrain.sweeps.space import short_name, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+PLACE = {"tracking": ("uri", "parent_run_id", "run_name"), "resources": ("address",)}
+"""Keys of a trial that say where the sweep ran and not what is trained."""
 
 
 def summary_markdown(
@@ -107,6 +116,43 @@ def save_summary(
     except OSError as error:
         raise StorageError(f"cannot write the summary to {folder}: {error.strerror or error}") from error
     return made
+
+
+def save_recipe(finished: Sequence[Finished], path: Path, objectives: Sequence[Score] = ()) -> None:
+    """Write the best point's configuration as a recipe, which says above why it is the best.
+
+    Args:
+        finished: trials with at least one score.
+        path: of the YAML file.
+        objectives: scores of the first benchmark that decide; by default all that every point has.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    points = points_of(finished)
+    benchmark = benchmarks_of(finished)[0]
+    scores = list(objectives) or scores_of(benchmark, points)
+    best = best_point(points, benchmark, scores)
+    config = next(one.trial.config for one in finished if one.values == best.values)
+    shown = ", ".join(
+        f"{score.title} {best.shown(f'{benchmark}/{score.key}', score.form)}" for score in scores_of(benchmark, points)
+    )
+    names = ", ".join(score.title for score in scores)
+    seeds = f"mean ± standard deviation of {len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
+    rule = names if len(scores) == 1 else f"the mean of its ranks in {names}"
+    why = f"{best.label}, the best of {len(points)} points on {benchmark} by {rule}. It has {shown} ({seeds})."
+    head = textwrap.fill(why, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    path.write_text(f"{head}\n{recipe_of(config)}", encoding="utf-8")
+
+
+def recipe_of(config: Config) -> str:
+    """YAML of the values of `config` that differ from the defaults, without those that say where it ran."""
+    tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})
+    for section, keys in PLACE.items():
+        for key in keys:
+            tree.get(section, {}).pop(key, None)
+    kept = {key: value for key, value in tree.items() if value != {} and key != "name"}
+    return yaml.safe_dump({"name": f"{config.name}-best", **kept}, sort_keys=False, allow_unicode=True)
 
 
 def _cells(

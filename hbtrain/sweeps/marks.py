@@ -14,12 +14,12 @@ from hbtrain.comparison.compare import Comparison, compare
 from hbtrain.comparison.tables import marks_legend
 from hbtrain.config import Config
 from hbtrain.reporting.metric_names import ALL
-from tune.findings.points import SCORES, Finished, benchmarks_of, points_of
+from hbtrain.sweeps.points import SCORES, Finished, benchmarks_of, points_of
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The points of a sweep, compared."""
+    """What the comparison of a sweep's points says."""
 
     comparison: Comparison
     marks: Mapping[tuple[str, str], str]
@@ -52,7 +52,7 @@ def judge(finished: Sequence[Finished]) -> Judged | None:
 
 
 def _groups(finished: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """The trials by what they vary besides their batches and the seed."""
+    """The trials, grouped by the values of all keys that vary, except those of the batches and the seed."""
     groups: dict[str, list[Finished]] = {}
     for one in finished:
         others = {key: value for key, value in one.values.items() if not key.startswith("batching.")}

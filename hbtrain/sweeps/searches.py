@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from hbtrain.cluster.session import connected
 from hbtrain.config import Config, to_tree
-from hbtrain.errors import TrainingError
 from hbtrain.evaluation.benchmarks import parse_benchmark
 from hbtrain.runs.segments import finished_segment, last_segment
 from hbtrain.storage import Place
-from tune.findings.points import Finished
-from tune.schedule import ON_HEAD, RESTARTS, at_address, at_once, say, set_up_tune
-from tune.search.alpha_schedule import Schedule, label_of, read_schedule, to_alpha
-from tune.search.driving import (
-    FAILURE,
-    LABEL,
+from hbtrain.sweeps.drivers import (
     RESOURCE,
     SCHEDULE,
+    Schedule,
     drive_member,
     drive_search,
+    label_of,
     member_config,
-    shipped,
+    read_schedule,
+    to_alpha,
+    trial_label,
 )
-from tune.search.ledger import Ledger, known_points
-from tune.search.outcome import Member, SearchOutcome, Stopped
-from tune.space.search import ALPHA, Asha, Pbt, is_minimised
-from tune.space.space import Space
-from tune.space.trials import Trial, trial_of
+from hbtrain.sweeps.points import Finished
+from hbtrain.sweeps.search_methods import ALPHA, Asha, Pbt, is_minimised
+from hbtrain.sweeps.search_records import Ledger, Member, SearchOutcome, Stopped, known_points
+from hbtrain.sweeps.space import Space, Trial, trial_of
+from hbtrain.sweeps.tuning import ON_HEAD, at_address, at_once, failure_of, fit, say, set_up_tune
 
 HEAD_SHARE = 0.99
 """What drivers of a population's members ask for of the head node, all together: its size limits their number."""
@@ -64,7 +61,7 @@ def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    from tune.search.suggestions import Suggestions
+    from hbtrain.sweeps.suggestions import Suggestions
 
     wanted = space.search
     assert wanted is not None and not isinstance(wanted, Pbt)
@@ -87,8 +84,8 @@ def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_
         "rungs": [(steps, reduction**rung) for rung, steps in enumerate(rungs)],
         "objectives": _score_keys(space, base),
     }
-    return _fit(
-        tune.with_resources(tune.with_parameters(shipped(drive_search), plan=plan), ON_HEAD),
+    return _run(
+        tune.with_resources(tune.with_parameters(drive_search, plan=plan), ON_HEAD),
         folder,
         space,
         base,
@@ -106,7 +103,7 @@ def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_
 def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side_by_side: int) -> Any:
     from ray import tune
 
-    from tune.search.population import Population, first_alphas
+    from hbtrain.sweeps.population import Population, first_alphas
 
     # Held members end their processes, which have nothing to hand on: their state is in the runs' folders.
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
@@ -122,8 +119,8 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side
     # Tune counts held members among those that run, so what a driver asks for is what limits their number.
     share = int(HEAD_SHARE / side_by_side * 10_000) / 10_000
     on_head = dict.fromkeys(ON_HEAD, max(share, *ON_HEAD.values()))
-    return _fit(
-        tune.with_resources(tune.with_parameters(shipped(drive_member), plan=plan), on_head),
+    return _run(
+        tune.with_resources(tune.with_parameters(drive_member, plan=plan), on_head),
         folder,
         space,
         base,
@@ -133,34 +130,15 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side
     )
 
 
-def _fit(
+def _run(
     trainable: Any, folder: Place, space: Space, base: Config, how: Any, trials: int, param_space: Any = None
 ) -> Any:
-    """Run Tune to its end."""
-    import ray
-    from ray import tune
-    from ray.tune import TuneError
-
-    from tune.search.progress import SearchProgress
+    """Run Tune to its end; KeyboardInterrupt if it was ended before."""
+    from hbtrain.sweeps.progress import SearchProgress
 
     assert space.search is not None
-    tuner = tune.Tuner(
-        trainable,
-        param_space=param_space or {},
-        tune_config=how,
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            callbacks=[SearchProgress(space.search.objectives, trials, base.training.steps)],
-        ),
-    )
-    try:
-        results = tuner.fit()
-    except (ray.exceptions.RayError, TuneError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
+    progress = SearchProgress(space.search.objectives, trials, base.training.steps)
+    results = fit(trainable, folder, how, progress, param_space or {})
     if len(results) < trials or any(r.error is None and not (r.metrics or {}).get("done") for r in results):
         raise KeyboardInterrupt
     return results
@@ -201,14 +179,9 @@ def _members(space: Space, base: Config, results: Any) -> SearchOutcome:
 def _failures(results: Any) -> dict[str, str]:
     failures: dict[str, str] = {}
     for result in results:
-        parameters: Mapping[str, Any] = result.config or {}
-        named = SCHEDULE in parameters
-        label = label_of(read_schedule(parameters[SCHEDULE])) if named else str(parameters.get(LABEL, "a trial"))
-        failure = (result.metrics or {}).get(FAILURE)
-        if result.error is not None:
-            failures[label] = f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
-        elif failure:
-            failures[label] = failure
+        failure = failure_of(result)
+        if failure:
+            failures[trial_label(result.config or {})] = failure
     return failures
 
 
@@ -220,5 +193,5 @@ def _score_keys(space: Space, base: Config) -> dict[str, str]:
 
 
 def _dirname(trial: Any) -> str:
-    """Folder of a trial in Tune's records; what was drawn may hold anything."""
+    """Name of a trial's folder in Tune's records: not what was drawn, as by default, which may be any text."""
     return str(trial.trial_id)
