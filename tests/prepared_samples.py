@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.source import Source
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.miracl import miracl_reader
 from hbtrain.corpus.readers.mmarco import MmarcoReader
 from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader

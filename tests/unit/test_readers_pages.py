@@ -6,7 +6,7 @@ import json
 import pytest
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers import pages
 from hbtrain.corpus.readers.pages import PagesReader
 from hbtrain.corpus.readers.parallel import ParallelReader

@@ -8,7 +8,7 @@ import pytest
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.json_stream import array_elements
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.inputs import files_by_language
 from hbtrain.corpus.readers.sentences import sentence_starts
 from hbtrain.corpus.readers.squad import SquadReader
