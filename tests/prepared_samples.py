@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.by_id import JudgedReader
 from hbtrain.corpus.source import Source
 from hbtrain.formats.judged import find_miracl, find_mr_tydi

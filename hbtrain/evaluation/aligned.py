@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from hbtrain.corpus.jsonl import ParallelRow, read_rows
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import Benchmark, Collection, LanguagePart, assemble
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.languages import choose_languages, language_files
+from hbtrain.formats.parallel import ParallelRow, read_rows
 from hbtrain.formats.squad import Paragraph, Question, answer_start, read_breaks, read_paragraphs, read_question
 from hbtrain.formats.tatoeba import TatoebaFolder, find_tatoeba
 
@@ -59,7 +59,7 @@ def read_squad(
 
 
 def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:
-    """A file of parallel JSON lines (`hbtrain.corpus.jsonl`): every passage of every language is a candidate.
+    """A file of parallel JSON lines (`hbtrain.formats.parallel`): every passage of every language is a candidate.
 
     Rows with one passage id share a passage; a question's relevant candidates are its passage in every language that
     has it. Questions in a language without passages are asked all the same, of the passages in the other languages.

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrain.corpus.preparation import numbers, pairs
+from hbtrain.corpus.prepare import database
 from hbtrain.corpus.readers.by_id import MmarcoReader, SquadReader
 from hbtrain.corpus.readers.columns import ColumnReader, Columns, HuggingFaceReader
 from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
@@ -31,12 +31,12 @@ LAW = settings(deadline=None, max_examples=25)
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
     """Blocks of a few numbers, so that a corpus has many."""
-    before = numbers.BLOCK, pairs.BLOCK_PAIRS, tables.BATCH_ROWS
-    numbers.BLOCK, pairs.BLOCK_PAIRS, tables.BATCH_ROWS = 3, 2, 2
+    before = database.BLOCK, tables.BATCH_ROWS
+    database.BLOCK, tables.BATCH_ROWS = 3, 2
     progress_bar = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     yield
-    numbers.BLOCK, pairs.BLOCK_PAIRS, tables.BATCH_ROWS = before
+    database.BLOCK, tables.BATCH_ROWS = before
     if progress_bar:
         datasets.enable_progress_bars()
 

@@ -9,7 +9,7 @@ import pytest
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.by_id import MmarcoReader, SquadReader
 from hbtrain.corpus.readers.columns import parse_columns
 from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
@@ -46,6 +46,20 @@ def test_64_languages_are_refused_where_they_are_seen(tmp_path, partial):
             prepare(reader, tmp_path / "corpus", skip)
         assert "\n" not in str(error.value)
         assert not (tmp_path / "corpus").exists()
+
+
+def test_a_file_for_training_may_have_any_number_of_languages(tmp_path, cache):
+    codes = CODES[:130]
+    rows = [
+        Row({x: f"q{i} {x}" for x in own}, {x: f"p{i} {x}" for x in own}, ({codes[i]: "n"},), i, i)
+        for i, own in enumerate([codes, codes[60:120], codes[119:121], codes[:1]])
+    ]
+    lines = [
+        {"id": i, "query": r.query, "passage": r.passage, "negatives": list(r.negatives)} for i, r in enumerate(rows)
+    ]
+    source(tmp_path / "a.jsonl", lines)
+    (found,) = ParallelCorpus.open([str(tmp_path / "a.jsonl")]).sources.values()
+    check_rows(found, rows, codes)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.by_id import MmarcoReader
 from hbtrain.errors import DataError
 from hbtrain.formats.inputs import REFUSED

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers import inline
 from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import ConfigError, DataError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.by_id import SquadReader
 from hbtrain.errors import DataError
 from hbtrain.formats.languages import files_by_language

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.jsonl import ParallelRow
 from hbtrain.corpus.readers.inline import InlineReader
 from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError
 from hbtrain.formats.inputs import Place
 from hbtrain.formats.languages import LANGUAGE
+from hbtrain.formats.parallel import ParallelRow
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
 
 

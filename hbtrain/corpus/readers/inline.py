@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.jsonl import ParallelRow, parse_row
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide, check_languages
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.formats.inputs import NOT_UNICODE, Place, is_unicode, raw_lines
 from hbtrain.formats.pages import read_pages
+from hbtrain.formats.parallel import ParallelRow, parse_row
 
 
 class InlineReader(ABC):
@@ -70,7 +70,7 @@ class InlineReader(ABC):
 
 
 class ParallelReader(InlineReader):
-    """Rows of parallel JSON lines, as `data.sources` takes them directly (`hbtrain.corpus.jsonl`)."""
+    """Rows of parallel JSON lines, as `data.sources` takes them directly (`hbtrain.formats.parallel`)."""
 
     kind = "parallel"
 

@@ -24,6 +24,12 @@ class Staging:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @classmethod
+    def begun(cls, folder: Path) -> Staging:
+        """A new one, in a folder that is made."""
+        (folder / "done").mkdir(parents=True)
+        return cls(folder)
+
     def stage(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """What `work(new folder)` says of its result; done in an earlier attempt, the same from there."""
         marker = self.folder / "done" / f"{name}.json"

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.corpus.preparation.stages import Preparation
-from hbtrain.corpus.preparation.staging import clear_leftovers, staging_of, unwritable
-from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared
+from hbtrain.corpus.prepare.database import Database
+from hbtrain.corpus.prepare.stages import Preparation
+from hbtrain.corpus.prepare.staging import clear_leftovers, staging_of, unwritable
+from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared, write_manifest
 from hbtrain.corpus.readers.items import Reader
 from hbtrain.errors import StorageError
 from hbtrain.formats.locations import file_state
 
+STAGES = 2
+"""Version of what stages leave for each other; what another version has staged is begun anew."""
 Progress = Callable[[str, int], None]
 """Called with what is being done and how much of it is."""
 
@@ -58,10 +61,19 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
     if there := _there(output, request):
         clear_leftovers(output)
         return Prepared(output, there, fresh=False)
-    with staging_of(output, request | {"format": FORMAT}) as staging:
-        corpus = Preparation(reader, staging, skip_bad_rows, progress or (lambda what, done: None)).run(request)
-        manifest = read_prepared(corpus)
-        staging.finish(corpus, output)
+    staged = request | {"format": FORMAT, "stages": STAGES}
+    with staging_of(output, staged) as staging, Database(staging.folder) as database:
+        preparation = Preparation(reader, staging, database, skip_bad_rows, progress or (lambda what, done: None))
+        content = request | preparation.run()
+
+        def work(folder: Path) -> dict[str, Any]:
+            preparation.collect(folder)
+            write_manifest(folder, content)
+            return {}
+
+        staging.stage("corpus", work)
+        manifest = read_prepared(staging.path("corpus"))
+        staging.finish(staging.path("corpus"), output)
     return Prepared(output, manifest, fresh=True)
 
 
