@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hbtrain.audit.audit import Audit
 from hbtrain.audit.tokens import Texts
+from hbtrain.reporting.text import counted
 
 MOST_COLUMNS = 12
 """Languages of a table with a column for each; beyond them the picture and the JSON have it."""
@@ -28,8 +29,14 @@ def tables(audit: Audit) -> Iterator[Table]:
 
 def _kinds(audit: Audit) -> Table:
     counts = audit.counts
-    steps = f"{counts.steps:,} step{'s'[: counts.steps > 1]}"
-    table = _table(f"{steps} of {counts.batch_size:,} pairs", "kind", "batches", "share", "expected", "pairs")
+    table = _table(
+        f"{counted(counts.steps, 'step')} of {counts.batch_size:,} pairs",
+        "kind",
+        "batches",
+        "share",
+        "expected",
+        "pairs",
+    )
     for kind, batches in counts.kinds.items():
         expected = fraction(counts.expected_kinds[kind] / counts.steps)
         pairs = batches * counts.batch_size

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbtrain.reporting.text import counted
+
 if TYPE_CHECKING:
     from hbtrain.config import Config
     from hbtrain.events import Event
@@ -160,9 +162,7 @@ def show_agreement(console: Console, config: Config, agreement: Agreement) -> No
     table = Table(box=None, show_header=False)
     zero = zero_stage(config)
     budget = config.training.chunk_tokens
-    chunks = (
-        f"{budget} tokens a chunk" if budget else f"{config.training.chunks} chunk{'s'[: config.training.chunks > 1]}"
-    )
+    chunks = f"{budget} tokens a chunk" if budget else counted(config.training.chunks, "chunk")
     table.add_row(
         "layout", f"{config.resources.max_workers} workers, ZeRO {zero}, {chunks}, {config.encoder.precision}"
     )

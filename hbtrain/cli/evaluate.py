@@ -34,6 +34,8 @@ class IndexOptions:
         actors: Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
         half_precision: Keep the embeddings on disk in half precision.
         embeddings: An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
+        address: Of the actors' Ray cluster; by default $RAY_ADDRESS, or one on this machine.
+        wait_s: Seconds to wait for nodes where the cluster has too few for the actors.
     """
 
     index: str | None = None
@@ -42,6 +44,8 @@ class IndexOptions:
     actors: int = 0
     half_precision: bool = False
     embeddings: str | None = None
+    address: str | None = None
+    wait_s: float = 0.0
 
     def search(self, batch_size: int) -> SearchOptions:
         """What they mean. Raises ConfigError for options that do not go together, StorageError for `embeddings`."""
@@ -60,6 +64,10 @@ class IndexOptions:
             raise ConfigError(
                 f"--embeddings {self.embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
             )
+        if (self.address is not None or self.wait_s) and not self.actors:
+            raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
+        if self.wait_s < 0:
+            raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
         from hbtrain.retrieval.collection_search import SearchOptions
         from hbtrain.retrieval.encoding import Batching
 
@@ -73,6 +81,8 @@ class IndexOptions:
             dtype="float16" if self.half_precision else "float32",
             batching=Batching(batch_size=batch_size),
             mirror=mirror,
+            address=self.address,
+            wait_s=self.wait_s,
         )
 
 
@@ -107,7 +117,7 @@ def evaluate(
     benchmark
         demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
         miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file). PATH may be an
-        s3:// URI.
+        s3://, gs:// or hf:// URI.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data

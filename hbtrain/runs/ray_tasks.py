@@ -49,8 +49,8 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     """`score` of folders on this machine."""
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.evaluate import evaluate
-    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.evaluation.rankers import rankers
+    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 
@@ -76,6 +76,7 @@ def _search_options(config: Config) -> SearchOptions:
     return SearchOptions(
         parameters=wanted.index_parameters,
         actors=wanted.actors,
+        wait_s=config.resources.wait_s,
         cpus_per_actor=config.resources.cpus_per_worker,
         batching=Batching(batch_size=wanted.batch_size),
         cache=None if config.data.cache is None else Path(config.data.cache),

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
 from hbtrain.config.keys import ELSEWHERE
 from hbtrain.errors import StorageError
-from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, write_text
+from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, write_text
 from hbtrain.tracking.tracker import UNDELIVERED
 
 LOOKS_AT_ONCE = 8

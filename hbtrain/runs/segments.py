@@ -10,22 +10,21 @@ would have had if it had been trained from its own first step.
 """
 
 from __future__ import annotations
+
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from hbtrain.config import Config
+
+from hbtrain.config import Config, absolute_paths
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.evaluation.benchmarks import parse_benchmark
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.storage import Place, RemoteError, files_in, write_text
-from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
-import os
-import shutil
-from hbtrain.config import Config, absolute_paths
-from hbtrain.errors import StorageError
-from hbtrain.storage import Place, RemotePath, as_local, is_whole, push
+from hbtrain.storage import Place, RemoteError, RemotePath, as_local, files_in, is_whole, push, write_text
 from hbtrain.storage.files import whole
+from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
 
 @dataclass(frozen=True)

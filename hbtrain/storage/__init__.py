@@ -6,6 +6,7 @@ from hbtrain.storage.remote import RemoteError, RemotePath
 from hbtrain.storage.transfer import (
     as_local,
     cache_root,
+    cached_copy,
     check_writable,
     fetch,
     is_whole,
@@ -22,6 +23,7 @@ __all__ = [
     "RemotePath",
     "as_local",
     "cache_root",
+    "cached_copy",
     "check_writable",
     "fetch",
     "files_in",
