@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,74 +10,14 @@ from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, quiet, trusts, written
 from hbtrain.errors import ConfigError
-from hbtrain.storage import RemotePath, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.collection_search import SearchOptions
     from hbtrain.storage import Place
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexOptions:
-    """How candidates are searched.
-
-    Attributes:
-        index: Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over
-            embeddings kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
-        index_parameters: Of the search, such as nprobe=16 or efSearch=64.
-        depth: Candidates of a query that the index finds.
-        actors: Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
-        half_precision: Keep the embeddings on disk in half precision.
-        embeddings: An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
-    """
-
-    index: str | None = None
-    index_parameters: str = ""
-    depth: int = 100
-    actors: int = 0
-    half_precision: bool = False
-    embeddings: str | None = None
-
-    def search(self, batch_size: int) -> SearchOptions:
-        """What they mean. Raises ConfigError for options that do not go together, StorageError for `embeddings`."""
-        if self.depth < 1:
-            raise ConfigError(f"--depth {self.depth}: must be 1 or more")
-        on_disk = self.index is not None or self.actors
-        if self.index is None and self.index_parameters:
-            raise ConfigError(
-                f"--index-parameters {self.index_parameters}: they are of an index; add --index, IVF4096,Flat for one"
-            )
-        if self.half_precision and not on_disk:
-            raise ConfigError(
-                "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
-            )
-        if self.embeddings is not None and not on_disk:
-            raise ConfigError(
-                f"--embeddings {self.embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
-            )
-        from hbtrain.retrieval.collection_search import SearchOptions
-        from hbtrain.retrieval.encoding import Batching
-
-        mirror = None
-        if self.embeddings is not None:
-            mirror = RemotePath.parse(self.embeddings)
-            check_writable(mirror, "--embeddings")
-        return SearchOptions(
-            parameters=self.index_parameters,
-            actors=self.actors,
-            dtype="float16" if self.half_precision else "float32",
-            batching=Batching(batch_size=batch_size),
-            mirror=mirror,
-        )
-
-
-Index = Annotated[IndexOptions, Parameter(name="*")]
-EXACT = IndexOptions()
-"""All ranks, in this process."""
 
 
 def evaluate(
@@ -94,7 +33,12 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
-    searched: Index = EXACT,
+    index: str | None = None,
+    index_parameters: str = "",
+    depth: int = 100,
+    actors: int = 0,
+    half_precision: bool = False,
+    embeddings: str | None = None,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -126,48 +70,70 @@ def evaluate(
         Put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
+    index
+        Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over
+        embeddings kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
+    index_parameters
+        Of the search, such as nprobe=16 or efSearch=64.
+    depth
+        Candidates of a query that the index finds.
+    actors
+        Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
+    half_precision
+        Keep the embeddings on disk in half precision.
+    embeddings
+        An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
+    from hbtrain.config import evaluation_from_flags
     from hbtrain.evaluation.benchmarks import load_benchmarks
+    from hbtrain.evaluation.rankers import check_search, search_options
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
-    if run_depth < 0:
-        raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
-    names = _with_data(benchmark, data)
-    _check_candidates(names, candidates)
-    options = searched.search(batch_size)
+    options = evaluation_from_flags(
+        benchmarks=_with_data(benchmark, data),
+        candidates=candidates,
+        in_domain=in_domain,
+        batch_size=batch_size,
+        index=index,
+        index_parameters=index_parameters,
+        depth=depth,
+        actors=actors,
+        embeddings=embeddings,
+        run_depth=run_depth,
+    )
+    if half_precision and not options.on_disk:
+        raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
+    _check_candidates(options)
+    check_search(options, flags=True)
     to = output_place(output)
     here = find_backbone(model).name
-    benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
-    from hbtrain.evaluation.evaluate import evaluate as run
-    from hbtrain.evaluation.rankers import rankers
+    benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain)
+    from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
-    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
+    search = search_options(options, "float16" if half_precision else "float32")
     known = trained_languages or languages_of(Path(here))
-    ranker = rankers(searched.index, options, searched.depth, run_depth)
     with written(to) as folder:
-        runs = RunWriter(folder / "runs", model, run_depth) if run_depth else None
-        evaluations = [
-            run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
-        ]
+        evaluations = evaluate_all(
+            encoder, benchmarks, options, search, trained_languages=known, runs=folder / "runs", system=model
+        )
         save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, to)
 
 
-def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:
+def _check_candidates(options: EvaluationConfig) -> None:
     from hbtrain.evaluation.benchmarks import has_sentences, parse_benchmark
 
-    if candidates != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in benchmarks):
-        raise ConfigError(f"--candidates {candidates}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+    given = options.candidates
+    if given != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in options.benchmarks):
+        raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
 
 
 def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:

@@ -56,15 +56,14 @@ def mine(
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
+    from hbtrain.config import evaluation_from_flags
     from hbtrain.corpus import ParallelCorpus
-    from hbtrain.errors import ConfigError
     from hbtrain.modeling.backbone import find_backbone
     from hbtrain.retrieval.mining import Miner, MiningOptions, check_output, check_sources, write_mined
     from hbtrain.storage.atomic import atomic_output
 
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    batch_size = evaluation_from_flags(batch_size=batch_size).batch_size
     trusted = trusts(model, trust_remote_code)
     find_backbone(model)
     to = output_place(output, is_file=True)
