@@ -9,9 +9,8 @@ from rich.console import Console
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.plots import heat_map
 from hbtrain.evaluation.rankers import TopLists
-from hbtrain.evaluation.results import save_evaluation
+from hbtrain.evaluation.results import heat_map, save_evaluation
 from hbtrain.evaluation.tables import before_after_table, evaluation_table, scores_markdown
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 
