@@ -75,8 +75,8 @@ def evaluate_run(
     """
     _check_keys(benchmark, run_files)
     collections = list(benchmark.collections())  # candidates of large ones stay on disk
-    asked_of = [{key: own for key in run_files if (own := _asked(c, *key))} for c in collections]
-    known = {key: {a.name for asked in asked_of for a in asked.get(key, ())} for key in run_files}
+    asked_of = [{key: asked for key in run_files if (asked := _asked(c, *key))} for c in collections]
+    known = {key: {a.name for of in asked_of for a in of.get(key, ())} for key in run_files}
     runs: dict[RunKey, RunFile] = {}
     parts: list[Scored] = []
     notes: list[str] = []
