@@ -10,6 +10,7 @@ import numpy as np
 from hbtrain.audit.audit import Audit
 from hbtrain.audit.tokens import Texts
 from hbtrain.reporting.table import EMPTY, Table, facts, table_of, terminal
+from hbtrain.reporting.text import counted
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -31,14 +32,13 @@ def tables(audit: Audit) -> Iterator[RichTable]:
 
 def _kinds(audit: Audit) -> Table:
     counts = audit.counts
-    steps = f"{counts.steps:,} " + ("step" if counts.steps == 1 else "steps")
     rows = []
     for kind, batches in counts.kinds.items():
         expected = fraction(counts.expected_kinds[kind] / counts.steps)
         pairs = batches * counts.batch_size
         rows.append((kind, f"{batches:,}", fraction(batches / counts.steps), expected, f"{pairs:,}"))
     head = ("kind", "batches", "share", "expected", "pairs")
-    return table_of(f"{steps} of {counts.batch_size:,} pairs", head, rows)
+    return table_of(f"{counted(counts.steps, 'step')} of {counts.batch_size:,} pairs", head, rows)
 
 
 def _sources(audit: Audit) -> Table:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from hbtrain.reporting.table import facts
+from hbtrain.reporting.text import counted
 
 if TYPE_CHECKING:
     from hbtrain.config import Config
@@ -160,7 +161,7 @@ def show_agreement(console: Console, config: Config, agreement: Agreement) -> No
 
     zero = zero_stage(config)
     budget, parts = config.training.chunk_tokens, config.training.chunks
-    chunks = f"{budget} tokens a chunk" if budget else "1 chunk" if parts == 1 else f"{parts} chunks"
+    chunks = f"{budget} tokens a chunk" if budget else counted(parts, "chunk")
     allowed = f"ratio and cosine within {agreement.tolerance:g} of 1"
     table = facts(
         [

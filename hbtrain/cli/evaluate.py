@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
+    from hbtrain.retrieval.manifest import StoreType
     from hbtrain.storage import Place
 
 
@@ -39,6 +40,8 @@ def evaluate(
     actors: int = 0,
     half_precision: bool = False,
     embeddings: str | None = None,
+    address: str | None = None,
+    wait_s: float = 0.0,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -83,6 +86,10 @@ def evaluate(
         Keep the embeddings on disk in half precision.
     embeddings
         An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
+    address
+        Of the actors' Ray cluster; by default $RAY_ADDRESS, or one on this machine.
+    wait_s
+        Seconds to wait for nodes where the cluster has too few for the actors.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
@@ -108,6 +115,10 @@ def evaluate(
     )
     if half_precision and not options.on_disk:
         raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
+    if (address is not None or wait_s) and not actors:
+        raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
+    if wait_s < 0:
+        raise ConfigError(f"--wait-s {wait_s:g}: must be 0 or more")
     _check_candidates(options)
     check_search(options, flags=True)
     to = output_place(output)
@@ -118,7 +129,8 @@ def evaluate(
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
-    search = search_options(options, "float16" if half_precision else "float32")
+    dtype: StoreType = "float16" if half_precision else "float32"
+    search = search_options(options, dtype, address=address, wait_s=wait_s)
     known = trained_languages or languages_of(Path(here))
     with written(to) as folder:
         evaluations = evaluate_all(

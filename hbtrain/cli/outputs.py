@@ -27,8 +27,8 @@ def local_output(text: str) -> Path:
     """The folder or file that `--output` means where it cannot be in remote storage.
 
     Raises:
-        ConfigError: it is there.
-        StorageError: it is no place.
+        ConfigError: the output is an s3:// URI.
+        StorageError: the output is neither a path nor a URI that storage knows.
     """
     to = place(text)
     if not isinstance(to, Path):

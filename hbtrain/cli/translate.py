@@ -33,6 +33,7 @@ def translate(
     cpus_per_actor: float = 1.0,
     use_gpu: Annotated[bool | None, Parameter(negative="--no-use-gpu")] = None,
     address: str | None = None,
+    wait_s: float = 0.0,
     limit: Annotated[list[str] | None, Many] = None,
 ) -> None:
     """Translate a corpus: `hbtrain translate en.jsonl --model M --from en --to de fr --output en-de-fr.jsonl.gz`.
@@ -70,6 +71,8 @@ def translate(
         A GPU for each actor; by default if the cluster has any.
     address
         A Ray cluster's address; by default $RAY_ADDRESS, or a new local cluster.
+    wait_s
+        Seconds to wait for nodes where the cluster has too few for the actors.
     limit
         Quality gates with other limits, such as copied=0.5 longest=3; language=0 leaves the identifier out.
     """
@@ -89,7 +92,7 @@ def translate(
         block_texts=block_texts,
         generation=Generation(beams, batch_tokens, max_tokens, precision),
         limits=_limits(limit or []),
-        pool=Pool(actors, cpus_per_actor, use_gpu, address),
+        pool=Pool(actors, cpus_per_actor, use_gpu, address, wait_s),
     )
     console = Console()
     with Bars(console) as bars:
@@ -102,7 +105,7 @@ def _limits(given: list[str]) -> Any:
 
     from hbtrain.translation.gates import Limits
 
-    kinds = {field.name: int if field.type == "int" else float for field in fields(Limits)}
+    kinds = {field.name: type(field.default) for field in fields(Limits)}
     values: dict[str, float] = {}
     for pair in given:
         name, _, value = pair.partition("=")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hbtrain.cluster.capacity import await_room
+from hbtrain.cluster.capacity import Demand, alive, await_room
 from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
 from hbtrain.cluster.lost_cluster import loss_in_words, outliving
 from hbtrain.config import Config
@@ -15,33 +15,49 @@ from hbtrain.errors import HbtrainError, TrainingError
 
 
 @contextmanager
-def connected(config: Config, tell: Callable[[str], None] = lambda text: None) -> Iterator[dict[str, object]]:
-    """Ray, connected or started; gives what is to be known of its hardware. A cluster started here ends here.
+def ray_session(
+    address: str | None, name: str, demand: Demand, tell: Callable[[str], None] = lambda text: None
+) -> Iterator[None]:
+    """Ray as every command has it: connected or started, with room for its processes, and watched while the body runs.
+
+    It is used as it runs in this process already, or at `address`, `$RAY_ADDRESS`, or is started on this machine and
+    ended afterwards.
 
     Args:
-        config: its `resources`.
-        tell: told what is waited for, where the run waits for nodes.
+        address: of a cluster, `auto` or `local`; None where the user gave none.
+        name: what the user calls the address, e.g. `resources.address`.
+        demand: the processes that there is to be room for; nodes are waited for as long as it says.
+        tell: told what is waited for.
+
+    Raises:
+        ConfigError: the cluster has too little, or does not answer.
+        TrainingError: the cluster went away in the meantime.
+    """
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    with outliving(where) as patience_s, ray_connection(where, name), loss_in_words(where, patience_s):
+        await_room(demand, tell)
+        yield
+
+
+@contextmanager
+def connected(config: Config, tell: Callable[[str], None] = lambda text: None) -> Iterator[dict[str, object]]:
+    """`ray_session` for a run's workers; gives what is to be known of the cluster's hardware, as tags.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
         TrainingError: the cluster went away in the meantime.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
-    address = config.resources.address or os.environ.get("RAY_ADDRESS") or "local"
-    with (
-        outliving(address) as patience_s,
-        ray_connection(address, "resources.address"),
-        loss_in_words(address, patience_s),
-    ):
+    resources = config.resources
+    with ray_session(resources.address, "resources.address", Demand.of(resources), tell):
         import ray
 
-        await_room(config.resources, tell)
         have = ray.cluster_resources()
         yield {
             "hardware.cluster_cpus": int(have.get("CPU", 0)),
             "hardware.cluster_gpus": int(have.get("GPU", 0)),
             "hardware.accelerators": ", ".join(_accelerators(have)) or "none",
-            "hardware.nodes": len([node for node in ray.nodes() if node["Alive"]]),
+            "hardware.nodes": len(alive()),
         }
 
 
@@ -59,9 +75,10 @@ def run_task(config: Config, function: Any, *arguments: Any, starts_actors: bool
     import ray
 
     resources = config.resources
-    most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-    cpus = 0 if starts_actors else max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
     gpus = 1 if resources.use_gpu and not starts_actors else 0
+    # In a mixed cluster the node with most CPUs may have no GPU, and a task is on one node.
+    most = max((node.get("CPU", 1) for node in alive() if node.get("GPU", 0) >= gpus), default=1)
+    cpus = 0 if starts_actors else max(1, int(min(most, resources.max_workers * resources.cpus_per_worker)))
     # A sweep's trial has a placement group for its driver alone; this task is to be placed outside it.
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 2, "scheduling_strategy": "DEFAULT"}
     task = ray.remote(**options, runtime_env=GIVEN_DEVICES)(function)

@@ -62,6 +62,8 @@ def search_options(
     dtype: StoreType = "float32",
     *,
     cpus_per_actor: float = 1,
+    address: str | None = None,
+    wait_s: float = 0.0,
     cache: str | None = None,
 ) -> SearchOptions:
     """How the collections of an evaluation are encoded and searched.
@@ -70,6 +72,8 @@ def search_options(
         options: of the evaluation.
         dtype: of the embeddings on disk.
         cpus_per_actor: CPUs of each of its actors.
+        address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
+        wait_s: seconds to wait for nodes where the cluster has too few for the actors.
         cache: folder of embeddings; None is hbtrain's cache.
     """
     return SearchOptions(
@@ -81,6 +85,8 @@ def search_options(
         batching=Batching(batch_size=options.batch_size),
         cache=None if cache is None else Path(cache),
         mirror=None if options.embeddings is None else RemotePath.parse(options.embeddings),
+        address=address,
+        wait_s=wait_s,
     )
 
 

@@ -11,39 +11,43 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
+from hbtrain.cluster.capacity import Demand
+from hbtrain.cluster.connection import GIVEN_DEVICES
+from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.retrieval.workers import Make, Start, Workers
 
 RESTARTS = 3
 """Times that an actor is started again; one that dies more often dies of its task."""
 IDLE_TIMEOUT_S = 20.0
-"""How long to wait for CPUs that the cluster has and others use."""
+"""How long to wait for CPUs and GPUs that the cluster has and others use."""
 TASKS_AHEAD = 2
 """Tasks given to an actor at one time, so that it need not wait for the next."""
 
 
 @contextmanager
-def ray_session(actors: int, cpus: float) -> Iterator[Start]:
-    """What starts up to `actors` workers at one time, each with `cpus` CPUs, and with a GPU or a share of one if there
-    are any.
+def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]:
+    """What starts up to as many workers at one time as `demand` says, each with a GPU or a share if there are any.
 
-    Ray is used as it runs in this process, or at `RAY_ADDRESS`, or is started on this machine and ended afterwards.
+    Args:
+        demand: the actors, and the CPUs of each.
+        address: of a Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
 
     Raises:
         ConfigError: the cluster has too little for them, or does not answer.
+        TrainingError: the cluster was lost.
     """
 
     @contextmanager
     def start(makes: Sequence[Make]) -> Iterator[Workers]:
-        workers = RayWorkers(makes, cpus, gpus)
+        workers = RayWorkers(makes, demand.cpus, gpus)
         try:
             yield workers
         finally:
             workers.close()
 
-    with ray_connection(os.environ.get("RAY_ADDRESS") or "local", "RAY_ADDRESS"):
-        gpus = _gpus_of_an_actor(actors, cpus)
+    with ray_session(address, "--address", demand):
+        gpus = _gpus_of_an_actor(demand)
         yield start
 
 
@@ -138,30 +142,33 @@ def _result(reference: Any) -> Any:
         ) from error
 
 
-def _gpus_of_an_actor(actors: int, cpus: float) -> float:
-    """The GPUs of an actor; ConfigError if there are not enough CPUs for all."""
-    import ray
-
-    have, needed = ray.cluster_resources(), actors * cpus
-    if needed <= have.get("CPU", 0):
-        have = _idle(needed)
-    if needed > have.get("CPU", 0):
-        raise ConfigError(
-            f"{actors} actors with {cpus:g} CPU each need {needed:g} CPUs, and the cluster has "
-            f"{have.get('CPU', 0):g} for them; take fewer actors, or join nodes to the cluster"
-        )
-    gpus = have.get("GPU", 0)
-    if gpus >= actors:
+def _gpus_of_an_actor(demand: Demand) -> float:
+    """The GPUs of an actor, or its share of one; ConfigError if others use the CPUs that the actors need."""
+    idle = _idle(demand)
+    if (short := demand.shortage([idle])) is not None and demand.count * demand.cpus > idle.get("CPU", 0):
+        raise ConfigError(f"{short} that are idle; take fewer actors, or wait until others have ended")
+    gpus = idle.get("GPU", 0)
+    if gpus >= demand.count:
         return 1
     # Ray counts in ten-thousandths. Whole GPUs are divided: an actor cannot have a part of each of two.
-    return int(10_000 / -(-actors // int(gpus))) / 10_000 if gpus >= 1 else 0
+    return int(10_000 / -(-demand.count // int(gpus))) / 10_000 if gpus >= 1 else 0
 
 
-def _idle(cpus: float) -> dict[str, float]:
-    """What is idle in the cluster, once that many CPUs are; those of actors that ended come back after a moment."""
+def _idle(demand: Demand) -> dict[str, float]:
+    """What is idle in the cluster once the demand's CPUs are, and a GPU for each actor or all that there are.
+
+    What a training had that just ended comes back after a moment, its GPUs not always together with its CPUs.
+    """
     import ray
 
+    wanted = {
+        "CPU": demand.count * demand.cpus,
+        "GPU": min(demand.count, ray.cluster_resources().get("GPU", 0)),
+    }
     deadline = time.monotonic() + IDLE_TIMEOUT_S
-    while (idle := ray.available_resources()).get("CPU", 0) < cpus and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        idle = ray.available_resources()
+        if all(idle.get(kind, 0) >= amount for kind, amount in wanted.items()):
+            break
         time.sleep(0.2)
-    return dict(idle)
+    return dict(ray.available_resources())

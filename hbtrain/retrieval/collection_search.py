@@ -56,6 +56,9 @@ class SearchOptions:
         block_rows: texts that are batched together.
         cache: folder of stores that are given no folder, and of queries; None is hbtrain's cache.
         mirror: folder in remote storage where stores are kept as well, for other machines.
+        address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
+        wait_s: seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add
+            them.
     """
 
     index: str = EXACT
@@ -71,6 +74,8 @@ class SearchOptions:
     block_rows: int = BLOCK_ROWS
     cache: Path | None = None
     mirror: RemotePath | None = None
+    address: str | None = None
+    wait_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -304,9 +309,17 @@ def _started(options: SearchOptions) -> Iterator[Start]:
     if not options.actors:
         yield LocalWorkers
         return
-    from hbtrain.retrieval.actors import ray_session
+    from hbtrain.cluster.capacity import Demand
+    from hbtrain.retrieval.actors import actor_session
 
-    with ray_session(options.actors, options.cpus_per_actor) as start:
+    demand = Demand(
+        asked=f"--actors (evaluation.actors) {options.actors}",
+        count=options.actors,
+        cpus=options.cpus_per_actor,
+        wait_s=options.wait_s,
+        waiting="--wait-s (resources.wait_s)",
+    )
+    with actor_session(demand, options.address) as start:
         yield start
 
 

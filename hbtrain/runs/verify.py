@@ -13,6 +13,7 @@ from hbtrain.cluster.session import connected, run_task
 from hbtrain.events import Harmless, Observer, Silent
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.ray_tasks import build
+from hbtrain.reporting.text import counted
 from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, remove_tree
 from hbtrain.training.verify import Agreement
 
@@ -40,7 +41,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
         with connected(config, observer.phase):
             run_task(config, build, to_tree(config), str(folder / "initial"))
             workers = config.resources.max_workers
-            observer.phase(f"the gradient of step {step} on {workers} worker{'s'[: workers > 1]}")
+            observer.phase(f"the gradient of step {step} on {counted(workers, 'worker')}")
             _run_workers(config, folder, step)
             observer.phase("the gradient of one plain process")
             agreement: Agreement = run_task(config, _compare, to_tree(config), str(folder), step)

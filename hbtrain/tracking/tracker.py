@@ -255,7 +255,7 @@ def _patiently(call: Callable[..., Any], *arguments: object, **named: object) ->
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the server, or the disk, has answered, and would answer the same tomorrow."""
+    """Whether trying again is no use: the server has refused what it was sent, or the file to send is missing."""
     refusals = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
     return getattr(error, "error_code", None) in refusals or isinstance(error, FileNotFoundError)
 
@@ -277,7 +277,7 @@ def _summary(letters: list[Letter]) -> str:
     """What they hold, e.g. `20 figures, artifact model, status FINISHED`."""
     figures = sum(len(letter.content) for letter in letters if letter.kind == "figures")
     others = [str(letter) for letter in letters if letter.kind != "figures"]
-    return ", ".join([f"{figures} figures"] * bool(figures) + others)
+    return ", ".join([f"{figures} figures", *others] if figures else others)
 
 
 def first_line(error: Exception | None) -> str:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from hbtrain.errors import StorageError, TrainingError, is_write_error
 from hbtrain.events import Event
+from hbtrain.reporting.text import counted
 from hbtrain.storage import Place, RemoteError, local_copy, patiently, pushed, remove_tree
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
@@ -110,7 +111,7 @@ class Checkpoints:
                 self._load(folder, manifest)
             self._patience.best = math.inf if manifest.best is None else manifest.best
             self._patience.waited = manifest.waited
-            workers = f"{group.world_size} worker{'s'[: group.world_size > 1]}"
+            workers = counted(group.world_size, "worker")
             self._tell(manifest.step, f"goes on from the checkpoint of step {manifest.step} on {workers}")
             return manifest.step
         if self._refused:

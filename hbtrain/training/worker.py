@@ -24,11 +24,11 @@ class Mark(Protocol):
 
 
 def unmarked(phase: str, step: int | None = None) -> None:
-    """A Mark for whoever does not care."""
+    """A `Mark` that does nothing, for a worker whose phases nobody follows."""
 
 
 def at_once() -> None:
-    """Settles events nowhere: for whoever does not keep them."""
+    """A `settle` that waits for nothing, for a worker whose events nobody keeps."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
-from hbtrain.cluster.lost_cluster import loss_in_words, outliving
+from hbtrain.cluster.capacity import Demand
+from hbtrain.cluster.connection import GIVEN_DEVICES
+from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, ModelError, StorageError, TranslationError
 from hbtrain.translation.blocks import Block, Result, dump, load
 from hbtrain.translation.languages import LANGUAGES, Identifier
@@ -38,18 +39,28 @@ class Pool:
         cpus_per_actor: CPUs of each.
         use_gpu: a GPU for each; by default if the cluster has any.
         address: of the cluster; by default $RAY_ADDRESS, or one on this machine.
+        wait_s: seconds to wait for nodes where the cluster has too few for so many actors.
     """
 
     actors: int = 0
     cpus_per_actor: float = 1.0
     use_gpu: bool | None = None
     address: str | None = None
+    wait_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.actors < 0:
             raise ConfigError(f"--actors {self.actors}: must be 0 (one for each GPU) or more")
         if self.cpus_per_actor <= 0:
             raise ConfigError(f"--cpus-per-actor {self.cpus_per_actor:g}: must be more than 0")
+        if self.wait_s < 0:
+            raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
+
+    @property
+    def demand(self) -> Demand:
+        """What the cluster is to have before anything is counted: all actors, or one where their number follows."""
+        count = self.actors or 1
+        return Demand(f"--actors {count}", count, self.cpus_per_actor, float(bool(self.use_gpu)), self.wait_s)
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,7 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
     """
     # Ray's core calls it an error that actors of Ray Data have arguments.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = pool.address or os.environ.get("RAY_ADDRESS") or "local"
-    with outliving(address) as patience_s, ray_connection(address, "--address"), loss_in_words(address, patience_s):
+    with ray_session(pool.address, "--address", pool.demand):
         actors, gpus = _actors(pool)
         failure: HbtrainError | None = None
         with _errors_in_words():

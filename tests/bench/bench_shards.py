@@ -19,7 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hbtrain.retrieval.actors import ray_session
+from hbtrain.cluster.capacity import Demand
+from hbtrain.retrieval.actors import actor_session
 from hbtrain.retrieval.collection_search import recall_of
 from hbtrain.retrieval.manifest import Manifest
 from hbtrain.retrieval.shards import ShardIndex, split
@@ -53,7 +54,7 @@ def compare(store: EmbeddingStore, q_QD: np.ndarray, index: str, arguments: argp
     factory, _, parameters = index.partition(":")
     k, files = arguments.k, len(store.manifest.shards)
     shard = partial(ShardIndex, str(store.folder.absolute()), factory=factory, parameters=parameters)
-    with ray_session(arguments.shards, 1) as start:
+    with actor_session(Demand("--shards", arguments.shards, 1)) as start:
         with start([partial(shard, range(files))]) as one:
             build_one_s = seconds(lambda: one.each("nearest", q_QD[:1], k))
             one_s = in_turns({"one": lambda: one.each("nearest", q_QD, k)}, arguments.repeats)["one"]

@@ -82,8 +82,15 @@ def test_what_was_trained_outlives_the_cluster(folder):
     parent = runs[sweep_folder.name]
     assert parent.info.status == "FAILED"
 
-    with Node.head(second) as head, sweep(folder, head) as command:
-        assert command.finish() == 0, command.output
+    with Node.head(second) as head:
+        with sweep(folder, head) as command:
+            assert command.finish() == 0, command.output
+        with Command(folder, head.address, program=["-m", "tests.integration.hold_actors"], **QUICK) as evaluating:
+            evaluating.wait_for("at work")
+            head.kill()
+            assert evaluating.finish() == 1, evaluating.output
+        assert last_line(evaluating.output).startswith(f"error: the Ray cluster at {head.address} was lost: ")
+        assert "Traceback" not in evaluating.output
     assert "2 trials, 1 finished before" in command.output
     assert "alpha=0 seed=5  started" not in command.output
     runs, client = mlflow_runs(folder)

@@ -13,6 +13,18 @@ from tests.integration.command import ROOT, Command
 pytestmark = pytest.mark.ray
 
 
+FIGURES = {
+    "demo/mono/map": (0.2654, 0.7105),
+    "demo/mono/ndcg@10": (0.3074, 0.7490),
+    "demo/cross/map": (0.0535, 0.6377),
+    "demo/cross/ndcg@10": (0.0494, 0.6804),
+    "demo/multi/map": (0.0545, 0.5699),
+    "demo/multi/ndcg@10": (0.0885, 0.6206),
+    "demo/multi/rank_distance": (527.54, 91.80),
+}
+"""Before and after training; the README shows them. Who changes one changes what users see: see tests/golden."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart")
@@ -44,6 +56,18 @@ def test_training_works(run):
     assert after["demo/mono/map"] > before["demo/mono/map"]
     assert after["demo/cross/map"] > 3 * before["demo/cross/map"]
     assert after["demo/multi/rank_distance"] < before["demo/multi/rank_distance"] / 2
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_figures_are_those_of_the_readme(run, key):
+    """Sums of floats differ between CPUs, and training carries that on: hence what is let pass."""
+    found = tuple(metrics(run / name)[key] for name in ("results-before", "results"))
+    assert found == pytest.approx(FIGURES[key], abs=1.0 if key.endswith("rank_distance") else 0.002)
+
+
+def test_the_folder_has_the_name_that_earlier_versions_gave_it(run):
+    """By it the same command finds a run that was cut off, also one that an earlier version began."""
+    assert run.name == "quickstart-991de6ec"
 
 
 def test_terminal_shows_progress_and_what_comes_next(output, run):

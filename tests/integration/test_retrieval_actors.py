@@ -7,9 +7,10 @@ import numpy as np
 import psutil
 import pytest
 
+from hbtrain.cluster.capacity import Demand
 from hbtrain.errors import ConfigError, ModelError, RetrievalError
 from hbtrain.modeling import Encoder
-from hbtrain.retrieval.actors import ray_session
+from hbtrain.retrieval.actors import actor_session
 from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, rank_collection, search_collection
 from hbtrain.retrieval.encoding import cached_embeddings
 from hbtrain.retrieval.ranks import exact_search
@@ -153,7 +154,7 @@ def test_exact_ranks_spread_over_actors_are_those_of_one_pass(cluster, encoder, 
 
 
 def test_tasks_are_shared_and_lost_ones_done_again(cluster, tmp_path):
-    with ray_session(2, 1) as start, start([MakeTool(tmp_path)] * 2) as workers:
+    with actor_session(Demand("--actors 2", 2, 1)) as start, start([MakeTool(tmp_path)] * 2) as workers:
         results = dict(workers.share("where", [(number,) for number in range(20)]))
         assert [results[number][0] for number in range(20)] == list(range(20))
         assert len({process for _, process in results.values()}) == 2
@@ -164,7 +165,7 @@ def test_tasks_are_shared_and_lost_ones_done_again(cluster, tmp_path):
 
 def test_errors_of_actors_are_one_line_and_a_task_that_kills_is_given_up(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("hbtrain.retrieval.actors.RESTARTS", 1)
-    with ray_session(1, 1) as start, start([MakeTool(tmp_path)]) as workers:
+    with actor_session(Demand("--actors 1", 1, 1)) as start, start([MakeTool(tmp_path)]) as workers:
         with pytest.raises(ModelError, match="no such vector"):
             workers.each("fail", "known")
         with pytest.raises(RetrievalError, match="an actor failed: ZeroDivisionError"):
@@ -175,6 +176,6 @@ def test_errors_of_actors_are_one_line_and_a_task_that_kills_is_given_up(cluster
 
 
 def test_more_actors_than_cpus_are_refused_before_anything_is_encoded(cluster, encoder, tmp_path):
-    with pytest.raises(ConfigError, match="3 actors with 1 CPU each need 3 CPUs, and the cluster has 2 for them"):
+    with pytest.raises(ConfigError, match="3 needs 3 CPUs, and the cluster has 2 CPUs; lower it, join nodes"):
         search_collection(encoder, TEXTS, QUERIES, 5, options(tmp_path, actors=3), tmp_path / "store")
     assert not (tmp_path / "store").exists()
