@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,8 +18,65 @@ if TYPE_CHECKING:
     from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
+    from hbtrain.retrieval.collection_search import SearchOptions
     from hbtrain.retrieval.manifest import StoreType
     from hbtrain.storage import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchFlags:
+    """How candidates are searched.
+
+    Attributes:
+        index: Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over
+            embeddings kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
+        index_parameters: Of the search, such as nprobe=16 or efSearch=64.
+        depth: Candidates of a query that the index finds.
+        actors: Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
+        half_precision: Keep the embeddings on disk in half precision.
+        embeddings: An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
+        address: Of the actors' Ray cluster; by default $RAY_ADDRESS, or one on this machine.
+        wait_s: Seconds to wait for nodes where the cluster has too few for the actors.
+    """
+
+    index: str | None = None
+    index_parameters: str = ""
+    depth: int = 100
+    actors: int = 0
+    half_precision: bool = False
+    embeddings: str | None = None
+    address: str | None = None
+    wait_s: float = 0.0
+
+    def options(self, **others: object) -> tuple[EvaluationConfig, SearchOptions]:
+        """The options of the evaluation, of which `others` are given by other flags, and those of its search.
+
+        Raises:
+            ConfigError: options that are not allowed, or do not go together.
+            StorageError: the place of embeddings cannot be written.
+        """
+        from hbtrain.config import EvaluationConfig, evaluation_from_flags
+        from hbtrain.evaluation.rankers import check_search, search_options
+
+        own = {name: value for name, value in asdict(self).items() if name in EvaluationConfig.model_fields}
+        options = evaluation_from_flags(**own, **others)
+        if self.half_precision and not options.on_disk:
+            raise ConfigError(
+                "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
+            )
+        if (self.address is not None or self.wait_s) and not self.actors:
+            raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
+        if self.wait_s < 0:
+            raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
+        _check_candidates(options)
+        check_search(options, flags=True)
+        dtype: StoreType = "float16" if self.half_precision else "float32"
+        return options, search_options(options, dtype, address=self.address, wait_s=self.wait_s)
+
+
+Searched = Annotated[SearchFlags, Parameter(name="*")]
+EXACT = SearchFlags()
+"""All ranks, in this process."""
 
 
 def evaluate(
@@ -34,14 +92,7 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
-    index: str | None = None,
-    index_parameters: str = "",
-    depth: int = 100,
-    actors: int = 0,
-    half_precision: bool = False,
-    embeddings: str | None = None,
-    address: str | None = None,
-    wait_s: float = 0.0,
+    searched: Searched = EXACT,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -73,54 +124,22 @@ def evaluate(
         Put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
-    index
-        Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over
-        embeddings kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
-    index_parameters
-        Of the search, such as nprobe=16 or efSearch=64.
-    depth
-        Candidates of a query that the index finds.
-    actors
-        Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
-    half_precision
-        Keep the embeddings on disk in half precision.
-    embeddings
-        An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
-    address
-        Of the actors' Ray cluster; by default $RAY_ADDRESS, or one on this machine.
-    wait_s
-        Seconds to wait for nodes where the cluster has too few for the actors.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
-    from hbtrain.config import evaluation_from_flags
     from hbtrain.evaluation.benchmarks import load_benchmarks
-    from hbtrain.evaluation.rankers import check_search, search_options
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
-    options = evaluation_from_flags(
+    options, search = searched.options(
         benchmarks=_with_data(benchmark, data),
         candidates=candidates,
         in_domain=in_domain,
         batch_size=batch_size,
-        index=index,
-        index_parameters=index_parameters,
-        depth=depth,
-        actors=actors,
-        embeddings=embeddings,
         run_depth=run_depth,
     )
-    if half_precision and not options.on_disk:
-        raise ConfigError("--half-precision is for embeddings on disk; add --actors, or --index Flat or another index")
-    if (address is not None or wait_s) and not actors:
-        raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
-    if wait_s < 0:
-        raise ConfigError(f"--wait-s {wait_s:g}: must be 0 or more")
-    _check_candidates(options)
-    check_search(options, flags=True)
     to = output_place(output)
     here = find_backbone(model).name
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain)
@@ -129,8 +148,6 @@ def evaluate(
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
-    dtype: StoreType = "float16" if half_precision else "float32"
-    search = search_options(options, dtype, address=address, wait_s=wait_s)
     known = trained_languages or languages_of(Path(here))
     with written(to) as folder:
         evaluations = evaluate_all(

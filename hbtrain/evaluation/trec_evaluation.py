@@ -16,8 +16,9 @@ from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
 from hbtrain.evaluation.runs import query_name
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, RANK_DISTANCE, WORST_RANK, Rows, Scored, cutoff, scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, Rows, Scored, cutoff, scored
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
 from hbtrain.retrieval.trec_files import RunFile, escape_id, read_run
 
 RunKey = tuple[str, str]

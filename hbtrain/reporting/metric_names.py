@@ -9,14 +9,14 @@ MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", 
 TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
 """Samplings, in the order of tables, with what they are called there."""
 
-RANK_DISTANCE = "rank_distance"
+RANK_DISTANCE, WORST_RANK = "rank_distance", "worst_rank"
 METRICS = {
     "map": "mAP",
     "mrr": "MRR",
     RANK_DISTANCE: "rank distance",
-    "worst_rank": "worst rank",
+    WORST_RANK: "worst rank",
 }
-LOWER_IS_BETTER = frozenset({RANK_DISTANCE, "worst_rank"})
+LOWER_IS_BETTER = frozenset({RANK_DISTANCE, WORST_RANK})
 """Metrics counted in ranks."""
 
 ALL, SEEN, UNSEEN, SOME = "all", "seen", "unseen", "seen by some"

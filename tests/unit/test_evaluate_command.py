@@ -1,10 +1,11 @@
 import inspect
 import json
+from dataclasses import asdict
 from functools import partial
 
 import pytest
 
-from hbtrain.cli.evaluate import evaluate
+from hbtrain.cli.evaluate import EXACT, evaluate
 from hbtrain.config import EvaluationConfig
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
@@ -143,7 +144,7 @@ def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
 
 
 def test_flags_have_the_defaults_of_a_recipe():
-    defaults = {name: one.default for name, one in inspect.signature(evaluate).parameters.items()}
+    defaults = {name: one.default for name, one in inspect.signature(evaluate).parameters.items()} | asdict(EXACT)
     own = {name: field.default for name, field in EvaluationConfig.model_fields.items() if name in defaults}
     assert len(own) == 9
     assert {name: defaults[name] for name in own} == own
