@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
+from hbtrain.corpus.readers.by_id import JudgedReader
 from hbtrain.corpus.source import Source
+from hbtrain.formats.judged import find_miracl, find_mr_tydi
 
 
 class Row(NamedTuple):
@@ -22,6 +24,16 @@ class Row(NamedTuple):
     negatives: tuple[dict[str, str], ...] = ()
     query_id: object = None
     passage_id: object = None
+
+
+def miracl_reader(folder, languages=None, split="train", negatives=True) -> JudgedReader:
+    """MIRACL in a folder, as `hbtrain prepare miracl` reads it."""
+    return JudgedReader(find_miracl(folder, split, by="topics"), languages, negatives)
+
+
+def mr_tydi_reader(folder, languages=None, split="train", negatives=True) -> JudgedReader:
+    """Mr. TyDi in a folder, as `hbtrain prepare mr-tydi` reads it."""
+    return JudgedReader(find_mr_tydi(folder, split), languages, negatives)
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:

@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE cluster/images/constraints.txt ./
 COPY hbtrain ./hbtrain
 COPY tune ./tune
 
-# PyTorch's own index has the build without CUDA, some gigabytes smaller. Editable, for the programs in tune/.
+# PyTorch's own index has the build without CUDA, some gigabytes smaller.
 RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
     --editable .
 

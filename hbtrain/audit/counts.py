@@ -18,8 +18,7 @@ from hbtrain.batching.availability import Availability, Floats
 from hbtrain.batching.batch import Kind, colliding
 from hbtrain.batching.catalogue import alpha_at
 from hbtrain.batching.permutation import permute
-from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import Int64s, SourceIndex
 
 PARTS = 25
 """Parts that the steps are cut into, to see how kinds change."""

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.batching.stream import Stream
-from hbtrain.corpus.conflicts import Int64s, cluster_order
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import Int64s, SourceIndex, cluster_order
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

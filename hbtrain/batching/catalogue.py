@@ -12,8 +12,7 @@ from hbtrain.batching.availability import Availability
 from hbtrain.batching.batch import Kind
 from hbtrain.batching.offers import Offer, Sampling, offers_of, weighed, weighted_sources
 from hbtrain.config.schema import BatchingConfig
-from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import Int64s, SourceIndex
 from hbtrain.errors import ConfigError, DataError
 
 

@@ -13,7 +13,7 @@ from hbtrain.batching.availability import Availability, Bools, PairTable
 from hbtrain.batching.batch import Kind
 from hbtrain.batching.stream import Stream
 from hbtrain.config.schema import BatchingConfig
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import SourceIndex
 from hbtrain.errors import ConfigError, DataError
 
 Floats = npt.NDArray[np.float64]

@@ -25,8 +25,7 @@ from hbtrain.batching.permutation import key_of, uniform
 from hbtrain.batching.stream import Stream
 from hbtrain.config import Config
 from hbtrain.config.schema import BatchingConfig
-from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import Int64s, SourceIndex
 from hbtrain.corpus.parallel import ParallelCorpus
 
 

@@ -105,7 +105,7 @@ def evaluate(
     benchmark
         demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
         miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file). PATH may be an
-        s3:// URI.
+        s3://, gs:// or hf:// URI.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data

@@ -18,6 +18,8 @@ from hbtrain.cli.evaluate_run import evaluate_run
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
 from hbtrain.cli.search import search
+from hbtrain.cli.submit import submit
+from hbtrain.cli.sweep import sweep
 from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
@@ -51,9 +53,10 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` has something to say
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, mine, prepare, translate, recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, recipes, keys,
 ):  # fmt: skip
     app.command(command)
+app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself
 
 
 def main(program: App = app) -> None:

@@ -11,7 +11,7 @@ from hbtrain.cli.prepare_output import Common, show_check, write_corpus
 from hbtrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hbtrain.corpus.readers.mapping import Columns
+    from hbtrain.corpus.readers.columns import Columns
 
 
 Many = Parameter(consume_multiple=True, negative=())
@@ -40,7 +40,7 @@ class ColumnOptions:
 
     def parsed(self) -> Columns:
         """What they say. Raises ConfigError for what is not of the form."""
-        from hbtrain.corpus.readers.mapping import Columns, parse_columns, parse_where
+        from hbtrain.corpus.readers.columns import Columns, parse_columns, parse_where
 
         return Columns(
             parse_columns(self.query, "--query"),
@@ -87,7 +87,7 @@ def parallel(files: Annotated[list[str], Many], *, common: Common) -> None:
     files
         JSON-lines files, plain or .gz.
     """
-    from hbtrain.corpus.readers.parallel import ParallelReader
+    from hbtrain.corpus.readers.inline import ParallelReader
 
     write_corpus(lambda: ParallelReader(_local(files)), common)
 
@@ -135,7 +135,7 @@ def huggingface(
     revision
         A branch, tag or commit on the hub.
     """
-    from hbtrain.corpus.readers.huggingface import HuggingFaceReader
+    from hbtrain.corpus.readers.columns import HuggingFaceReader
 
     columns = mapping.parsed()
     write_corpus(lambda: HuggingFaceReader(dataset, columns, split, config, revision), common)
@@ -156,13 +156,13 @@ def squad(
     allow_missing
         Questions may lack languages.
     """
-    from hbtrain.corpus.readers.inputs import files_by_language
-    from hbtrain.corpus.readers.squad import SquadReader
+    from hbtrain.corpus.readers.by_id import SquadReader
+    from hbtrain.formats.languages import files_by_language
 
     if passage not in ("paragraph", "sentence"):
         raise ConfigError(f"--passage {passage}: must be paragraph or sentence")
     write_corpus(
-        lambda: SquadReader(files_by_language(_local(files), [".json"]), passage, not allow_missing),  # type: ignore[arg-type]
+        lambda: SquadReader(files_by_language(_local(files), ".json"), passage, not allow_missing),  # type: ignore[arg-type]
         common,
     )
 
@@ -186,7 +186,7 @@ def mmarco(
     allow_missing
         Ids may lack languages.
     """
-    from hbtrain.corpus.readers.mmarco import MmarcoReader
+    from hbtrain.corpus.readers.by_id import MmarcoReader
 
     write_corpus(lambda: MmarcoReader(_local([folder])[0], languages, not allow_missing), common)
 
@@ -200,9 +200,13 @@ def mr_tydi(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     folder
         Holds a folder for each language, or is one.
     """
-    from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader
+    from hbtrain.corpus.readers.by_id import JudgedReader
+    from hbtrain.formats.judged import find_mr_tydi
 
-    write_corpus(lambda: mr_tydi_reader(_local([folder])[0], judged.languages, judged.split, judged.negatives), common)
+    write_corpus(
+        lambda: JudgedReader(find_mr_tydi(_local([folder])[0], judged.split), judged.languages, judged.negatives),
+        common,
+    )
 
 
 @prepare.command
@@ -214,9 +218,15 @@ def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     folder
         Holds the files, up to three folders deep.
     """
-    from hbtrain.corpus.readers.miracl import miracl_reader
+    from hbtrain.corpus.readers.by_id import JudgedReader
+    from hbtrain.formats.judged import find_miracl
 
-    write_corpus(lambda: miracl_reader(_local([folder])[0], judged.languages, judged.split, judged.negatives), common)
+    write_corpus(
+        lambda: JudgedReader(
+            find_miracl(_local([folder])[0], judged.split, by="topics"), judged.languages, judged.negatives
+        ),
+        common,
+    )
 
 
 @prepare.command
@@ -230,10 +240,10 @@ def pages(files: Annotated[list[str], Many], *, page_negatives: int = 0, common:
     page_negatives
         The most answers of the same page that a row gets as negatives.
     """
-    from hbtrain.corpus.readers.inputs import files_by_language
-    from hbtrain.corpus.readers.pages import PagesReader
+    from hbtrain.corpus.readers.inline import PagesReader
+    from hbtrain.formats.languages import files_by_language
 
-    write_corpus(lambda: PagesReader(files_by_language(_local(files), [".jsonl"]), page_negatives), common)
+    write_corpus(lambda: PagesReader(files_by_language(_local(files), ".jsonl"), page_negatives), common)
 
 
 @prepare.command
@@ -249,6 +259,6 @@ def check(folder: str) -> None:
 
 
 def _local(paths: list[str]) -> list[str]:
-    from hbtrain.corpus.readers.inputs import local
+    from hbtrain.formats.locations import expanded
 
-    return [local(path) for path in paths]
+    return [expanded(path) for path in paths]

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from hbtrain.corpus.preparation.prepare import Prepared
+    from hbtrain.corpus.prepare.prepare import Prepared
     from hbtrain.corpus.readers.items import Reader
 
 
@@ -37,7 +37,7 @@ Common = Annotated[Output, Parameter(name="*")]
 def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
     """Prepare the corpus of a reader, with progress, and say what is in it."""
     from hbtrain.cli.outputs import local_output
-    from hbtrain.corpus.preparation.prepare import prepare
+    from hbtrain.corpus.prepare.prepare import prepare
 
     output = local_output(common.output)
     console = Console()

@@ -101,11 +101,11 @@ def translate(
 
 
 def _limits(given: list[str]) -> Any:
-    from dataclasses import fields
+    from dataclasses import asdict
 
     from hbtrain.translation.gates import Limits
 
-    kinds = {field.name: type(field.default) for field in fields(Limits)}
+    kinds = {name: type(value) for name, value in asdict(Limits()).items()}
     values: dict[str, float] = {}
     for pair in given:
         name, _, value = pair.partition("=")

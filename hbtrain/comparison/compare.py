@@ -19,8 +19,8 @@ from hbtrain.errors import ConfigError, DataError
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
 
 if TYPE_CHECKING:
+    from hbtrain.evaluation.aligned import Candidates
     from hbtrain.evaluation.benchmark import Benchmark
-    from hbtrain.evaluation.readers.lareqa import Candidates
 
 
 @dataclass(frozen=True, eq=False)

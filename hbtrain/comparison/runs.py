@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hbtrain.tracking.past_runs import TrackedRun, TrackedRuns
 
 
+SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
+"""How the source of a sweep's MLflow run begins: what was called."""
 SWEEP_FILE = "space.yaml"
 """What the folder of a sweep, and its MLflow run, hold."""
 NOT_COMPARED = ("ray", "tune", "initial", "model")
@@ -175,7 +177,8 @@ class RunFinder:
         into = self._downloads / run.run_id
         results = self.server.fetch(run, "results", into)
         if results is None:
-            kind = "it is a sweep without runs" if run.source.startswith("tune/") else "evaluation.benchmarks was empty"
+            swept = run.source.startswith(SWEEP_SOURCES)
+            kind = "it is a sweep without runs" if swept else "evaluation.benchmarks was empty"
             raise DataError(f"run {text} ({run.name}) has no results in MLflow: {kind}, or they were deleted")
         return _read(results, text, run.name, run.run_id, self.server.fetch(run, "config.yaml", into))
 

@@ -285,7 +285,8 @@ class EvaluationConfig(Section):
 
     benchmarks: tuple[str, ...] = ()
     """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
-    mr-tydi, tatoeba, beir, or parallel with a file. The folder or file may be an s3:// URI."""
+    mr-tydi, tatoeba, beir, or parallel with a file. The folder or file may be an s3://, gs:// or hf://
+    URI."""
     before: bool = True
     """Evaluate the model before training as well."""
     batch_size: PositiveInt = 128

@@ -1,6 +1,6 @@
 """Parallel corpora on disk."""
 
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import SourceIndex
 from hbtrain.corpus.parallel import ParallelCorpus, source_path
 from hbtrain.corpus.source import Side, Source
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from hbtrain.corpus.conflicts import Int64s
 
 CHUNK = 4096
 """Rows a record batch; a power of two, so that a row's batch is found by a shift."""
@@ -90,6 +94,42 @@ class TextColumn:
             start, end = _SPAN.unpack(os.pread(file, 16, offsets + 8 * place))
             texts.append(os.pread(file, end - start, data + start).decode())
         return texts
+
+
+class TextTable:
+    """The texts of one side of a source in one language, by number: a column, and where in it each number's text is."""
+
+    def __init__(self, folder: Path, side: str, language: str) -> None:
+        """A number's text stands in the row that `place.<side>.<language>.npy` says; without that file, in its own."""
+        self._column = TextColumn(folder / f"{side}.{language}.arrow")
+        self._places: npt.NDArray[Any] | None = load_array(folder, f"place.{side}.{language}")
+
+    def get(self, numbers: Int64s | list[int]) -> list[str | None]:
+        """The texts of numbers, None where there is none in this language."""
+        if self._places is None:
+            return self._column.get(numbers)
+        rows = self._places[numbers]
+        if len(rows) and rows.min() < 0:
+            found = iter(self._column.get(rows[rows >= 0]))
+            return [next(found) if row >= 0 else None for row in rows.tolist()]
+        return self._column.get(rows)
+
+    def has(self, numbers: Int64s) -> npt.NDArray[np.bool_]:
+        """bool [n]: whether each number has a row in this language."""
+        return np.ones(len(numbers), bool) if self._places is None else np.asarray(self._places[numbers] >= 0)
+
+    def every_text(self) -> Iterator[str]:
+        """The column's texts, each once."""
+        for start in range(0, len(self._column), CHUNK):
+            for text in self._column.get(list(range(start, min(start + CHUNK, len(self._column))))):
+                if text is not None:
+                    yield text
+
+
+def load_array(folder: Path, name: str) -> Any:
+    """A `.npy` file of a source, memory-mapped; None if it has none of that name."""
+    path = folder / f"{name}.npy"
+    return np.load(path, mmap_mode="r") if path.exists() else None
 
 
 _SPAN = struct.Struct("<qq")

@@ -1,18 +1,21 @@
-"""Which rows must not meet in a batch, and the order that keeps them apart.
+"""What the batch plan knows of a source: how many rows, in which languages, and which of them must not meet in a batch.
 
 Two rows conflict when they share a query or a passage: in a batch, one would be the other's false negative. Rows that
-are linked by conflicts form a cluster. `cluster_order` lays clusters out one after the other, large ones first; the
-batch plan deals this order out to its batches like cards, so that the rows of a cluster land in different batches.
+are linked by conflicts form a cluster. An order of the rows lays clusters out one after the other, large ones first;
+the batch plan deals this order out to its batches like cards, so that the rows of a cluster land in different batches.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,103 @@ class SizeClass:
     start: int
 
 
+@dataclass(frozen=True)
+class SourceIndex:
+    """The rows of a source without their texts.
+
+    Rows fall into few availability patterns: which languages the query has, which the passage has. The arrays may be
+    memory-mapped; what is None costs nothing, however many rows there are.
+    """
+
+    name: str
+    rows: int
+    languages: tuple[str, ...]
+    query_patterns: Bools
+    """bool [P, L]: pattern p has the query in language l."""
+    passage_patterns: Bools
+    """bool [P, L]: pattern p has the passage in language l."""
+    pattern_counts: Int64s
+    """int64 [P]: rows of each pattern."""
+    pattern_of_row: npt.NDArray[np.integer[Any]] | None = None
+    """[rows]; None: every row has pattern 0."""
+    query_ids: Int64s | None = None
+    """int64 or int32 [rows]; None: all differ."""
+    passage_ids: Int64s | None = None
+    """int64 or int32 [rows]; None: all differ."""
+    order: Int64s | None = None
+    """int64 or int32 [rows], as `cluster_order` lays it out; None: the order of the rows."""
+    classes: tuple[SizeClass, ...] | None = None
+    """Cluster sizes along `order`; None: no two rows conflict."""
+    sentences: bool = False
+    """Parallel sentences: query and passage of a row are the same text, so its only pairs are cross-lingual."""
+
+    @classmethod
+    def complete(cls, name: str, rows: int, languages: tuple[str, ...]) -> SourceIndex:
+        """An index of rows that have every language on both sides and never conflict."""
+        full = np.ones((1, len(languages)), bool)
+        return cls(name, rows, languages, full, full, np.array([rows], np.int64))
+
+    @cached_property
+    def size_classes(self) -> tuple[SizeClass, ...]:
+        """Cluster sizes along the order of the rows."""
+        return (SizeClass(1, self.rows, 0),) if self.classes is None else self.classes
+
+    def query_ids_of(self, rows: Int64s) -> Int64s:
+        """int64 [B]: equal numbers mark the same query (in whatever language)."""
+        return rows if self.query_ids is None else np.asarray(self.query_ids[rows], np.int64)
+
+    def passage_ids_of(self, rows: Int64s) -> Int64s:
+        """int64 [B]: equal numbers mark the same passage (in whatever language)."""
+        return rows if self.passage_ids is None else np.asarray(self.passage_ids[rows], np.int64)
+
+    def patterns_of(self, rows: Int64s) -> Int64s:
+        """int64 [B]: the availability pattern of each row."""
+        if self.pattern_of_row is None:
+            return np.zeros(len(rows), np.int64)
+        return self.pattern_of_row[rows].astype(np.int64)
+
+
+class Components:
+    """Connected components of nodes 0 to n - 1, whose edges come in blocks; a component is known by its smallest node.
+
+    In memory are four bytes a node (eight from 2**31 nodes on), and some for each edge of the block at hand.
+
+    Attributes:
+        linked: whether any two nodes are in one component.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self._parent = np.arange(nodes, dtype=np.int32 if nodes < 2**31 else np.int64)
+        self.linked = False
+
+    def link(self, a: Int64s, b: Int64s) -> None:
+        """Add the edges from node a[i] to node b[i], for all i (int64 [n], int64 [n])."""
+        left, right = self.of(a), self.of(b)
+        apart = left != right
+        if not apart.any():
+            return
+        self.linked = True
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        nodes, code = np.unique(np.concatenate([left[apart], right[apart]]), return_inverse=True)
+        first, second = np.split(code, 2)
+        graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(len(nodes), len(nodes)))
+        parts, label = connected_components(graph, directed=False)
+        smallest = np.full(parts, np.iinfo(np.int64).max)
+        np.minimum.at(smallest, label, nodes)
+        self._parent[nodes] = smallest[label]  # never upwards, so that no circle arises
+
+    def of(self, nodes: Int64s) -> Int64s:
+        """int64 [n]: the smallest node of each one's component."""
+        parents = roots = self._parent[nodes]
+        while not np.array_equal(above := self._parent[roots], roots):
+            roots = above
+        if roots is not parents:
+            self._parent[nodes] = roots  # shorter ways for those who ask next
+        return roots.astype(np.int64)
+
+
 def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
     """The cluster of each row: rows linked by equal query ids or equal passage ids share a number.
 
@@ -32,21 +132,16 @@ def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
         passage_ids: int64 [n], any numbers.
 
     Returns:
-        int64 [n], numbered from 0.
+        int64 [n], numbered from 0 in the order of the smallest query id of each cluster.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(query_ids)
     queries, query_codes = np.unique(query_ids, return_inverse=True)
     passages, passage_codes = np.unique(passage_ids, return_inverse=True)
-    if len(queries) == n and len(passages) == n:
-        return np.arange(n, dtype=np.int64)
-    # Queries and passages are the nodes, a row is an edge between its two.
-    nodes = len(queries) + len(passages)
-    graph = coo_array((np.ones(n, np.int8), (query_codes, len(queries) + passage_codes)), shape=(nodes, nodes))
-    _, label = connected_components(graph, directed=False)
-    return np.asarray(label[query_codes], np.int64)
+    if len(queries) == len(query_ids) and len(passages) == len(query_ids):
+        return np.arange(len(query_ids), dtype=np.int64)
+    # Queries and passages are the nodes, a row is an edge between its two; queries come first and name the component.
+    components = Components(len(queries) + len(passages))
+    components.link(query_codes, len(queries) + passage_codes)
+    return np.unique(components.of(query_codes), return_inverse=True)[1].astype(np.int64)
 
 
 def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[Int64s, tuple[SizeClass, ...]]:
@@ -66,8 +161,13 @@ def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[I
     _, code, size = np.unique(cluster, return_inverse=True, return_counts=True)
     order = np.lexsort((rows, tie_breaker, code, -size[code]))
     sizes, counts = np.unique(size, return_counts=True)
+    return rows[order], size_classes(sizes[::-1].tolist(), counts[::-1].tolist())
+
+
+def size_classes(sizes: list[int], counts: list[int]) -> tuple[SizeClass, ...]:
+    """The classes of `counts[i]` clusters of `sizes[i]` rows each; sizes descend."""
     classes, start = [], 0
-    for one, count in zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        classes.append(SizeClass(one, count, start))
-        start += one * count
-    return rows[order], tuple(classes)
+    for size, count in zip(sizes, counts, strict=True):
+        classes.append(SizeClass(size, count, start))
+        start += size * count
+    return tuple(classes)

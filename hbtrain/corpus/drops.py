@@ -8,11 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from hbtrain.corpus.files import Place
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import Place
 
 FLAG = "--skip-bad-rows"
-NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
 
 
 class Drops:

@@ -40,7 +40,8 @@ def read_prepared(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"source {folder}: {MANIFEST} is damaged; prepare the corpus again") from error
     if manifest.get("prepared") != FORMAT:
-        raise DataError(f"source {folder} is of format {manifest.get('prepared')}, this version reads {FORMAT}")
+        told = manifest.get("prepared")
+        raise DataError(f"source {folder} is of format {told}, this version reads {FORMAT}; prepare it again")
     for name, told in files.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else None
         if there != told["bytes"]:

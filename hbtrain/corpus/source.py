@@ -1,9 +1,10 @@
 """A source: parallel rows on disk, texts by (row, language, side).
 
-Its folder is one that `hbtrain prepare` has made, or one in the cache that was built from JSON lines on first sight.
-Both have text columns by side and language, and numbers by row (`SourceIndex`). In a prepared one a row refers to its
-query and passage by number (`query_of_row.npy`, `passage_of_row.npy`), a number to its text (`place.*.npy`), and
-negatives are numbers of passages; where such a file is absent, a row's number is the row, and a number's place itself.
+Its folder is one that `hbtrain prepare` has made, or one in the cache that was made from JSON lines on first sight
+(`hbtrain.corpus.prepare.cached`). It has text columns by side and language, and numbers by row (`SourceIndex`). A row
+refers to its query and passage by number (`query_of_row.npy`, `passage_of_row.npy`), a number to its text
+(`place.*.npy`), and negatives are numbers of passages; where such a file is absent, a row's number is the row, and a
+number's place itself.
 """
 
 from __future__ import annotations
@@ -14,19 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hbtrain.corpus.build import FORMAT, build_source, load_array
 from hbtrain.corpus.cache import built, content_digest, read_manifest
-from hbtrain.corpus.columns import CHUNK
-from hbtrain.corpus.conflicts import Int64s, SizeClass
-from hbtrain.corpus.index import SourceIndex
-from hbtrain.corpus.jsonl import read_rows
+from hbtrain.corpus.columns import CHUNK, TextTable, load_array
+from hbtrain.corpus.conflicts import Int64s, SizeClass, SourceIndex
 from hbtrain.corpus.negatives import Negatives
 from hbtrain.corpus.prepared import read_prepared
-from hbtrain.corpus.references import NegativeReferences
-from hbtrain.corpus.texts import TextTable
 from hbtrain.errors import DataError
 
 Side = Literal["query", "passage"]
+FORMAT = 3
+"""Version of a folder in the cache; a new one makes new folders."""
 
 
 class Source:
@@ -43,16 +41,12 @@ class Source:
         self._folder = folder
         self._sentences: bool = manifest["sentences"]
         self._tables: dict[str, TextTable | None] = {}
-        self._negatives: Negatives | NegativeReferences = (
-            NegativeReferences(folder, manifest["negatives_per_row"], lambda x: self._table("passage", x))
-            if "negatives_per_row" in manifest
-            else Negatives(folder, manifest["negative_languages"])
-        )
+        self._negatives = Negatives(folder, manifest["negatives_per_row"], lambda x: self._table("passage", x))
         self._numbers = {side: load_array(folder, f"{side}_of_row") for side in ("query", "passage")}
-        # Negatives of a prepared corpus may have languages that no row has.
-        texts = manifest.get("texts", {})
-        self._passage_languages = sorted(texts.get("passage", texts.get("query", ())))
-        distinct = manifest.get("distinct", {})
+        # Negatives may have languages that no row has.
+        self._passage_languages = sorted(manifest["texts"].get("passage", manifest["texts"]["query"]))
+        self._texts_by_row = "texts_by_row" in manifest
+        distinct = manifest["distinct"]
         classes = manifest["classes"]
         self.index = SourceIndex(
             name=name,
@@ -62,8 +56,8 @@ class Source:
             passage_patterns=np.array(manifest["passage_patterns"], bool),
             pattern_counts=np.array(manifest["pattern_counts"], np.int64),
             pattern_of_row=load_array(folder, "pattern_of_row"),
-            query_ids=None if distinct.get("query") else self._ids("query"),
-            passage_ids=None if distinct.get("passage") else self._ids("passage"),
+            query_ids=None if distinct["query"] else self._ids("query"),
+            passage_ids=None if distinct["passage"] else self._ids("passage"),
             order=load_array(folder, "order"),
             classes=None if classes is None else tuple(SizeClass(*c) for c in classes),
             sentences=manifest["sentences"],
@@ -78,7 +72,7 @@ class Source:
             StorageError: the cache cannot be written.
         """
         folder = cache / "sources" / f"{content_digest(path, cache)}-v{FORMAT}"
-        built(folder, lambda temporary: build_source(read_rows(path), temporary, str(path)))
+        built(folder, lambda temporary: _build(path, temporary))
         return cls(folder, name, read_manifest(folder))
 
     @classmethod
@@ -135,11 +129,14 @@ class Source:
         return self._negatives.ids(rows, languages, limit, turn)
 
     def every_text(self) -> Iterator[str]:
-        """All texts, both sides, all languages, negatives of JSON lines left out; in the order of columns and rows.
+        """All texts, both sides, all languages; of JSON lines those of the rows, in their order, without negatives.
 
         A text that several rows of a prepared corpus share comes once.
         """
         for side in ("query",) if self._sentences else ("query", "passage"):
+            if self._texts_by_row:
+                yield from (text for _, _, text in self._side(side))
+                continue
             for language in self.index.languages:
                 table = self._table(side, language)
                 if table is not None:
@@ -154,10 +151,7 @@ class Source:
         return self._side("passage")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The rows as JSON lines hold them; ids are those of the index.
-
-        Negatives are those of a prepared corpus: JSON lines hold their own.
-        """
+        """The rows as JSON lines hold them; ids are those of the index."""
         for start in range(0, self.index.rows, CHUNK):
             rows = np.arange(start, min(start + CHUNK, self.index.rows))
             query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
@@ -179,11 +173,10 @@ class Source:
     def _negatives_of(self, rows: Int64s) -> list[list[dict[str, str]]]:
         """Of each row the texts of its negatives by language."""
         found: list[list[dict[str, str]]] = [[] for _ in rows]
-        if isinstance(self._negatives, NegativeReferences):
-            numbers, owners = self._negatives.of_rows(rows)
-            columns = {x: table.get(numbers) for x in self._passage_languages if (table := self._table("passage", x))}
-            for place, owner in enumerate(owners.tolist()):
-                found[owner].append(_of_place(columns, place))
+        numbers, owners = self._negatives.of_rows(rows)
+        columns = {x: table.get(numbers) for x in self._passage_languages if (table := self._table("passage", x))}
+        for place, owner in enumerate(owners.tolist()):
+            found[owner].append(_of_place(columns, place))
         return found
 
     def _side(self, side: str) -> Iterator[tuple[int, str, str]]:
@@ -215,6 +208,12 @@ class Source:
     def _ids(self, side: str) -> Any:
         ids = load_array(self._folder, f"{side}_ids")
         return self._numbers[side] if ids is None else ids
+
+
+def _build(path: Path, folder: Path) -> None:
+    from hbtrain.corpus.prepare.cached import build_cached  # DuckDB is needed where something is built
+
+    build_cached(path, folder)
 
 
 def _of_place(columns: Mapping[str, Sequence[str | None]], place: int) -> dict[str, str]:

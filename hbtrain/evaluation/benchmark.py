@@ -221,19 +221,3 @@ def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
         domains=domains if any(domain is not None for domain in domains) else None,
         left_out=sum(len(part.queries) for part in parts.values()) - len(asked),
     )
-
-
-def choose_languages(available: Sequence[str], wanted: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """`wanted` in its order, or all of `available` in alphabetical order.
-
-    Raises:
-        DataError: a wanted language is not available or is named twice.
-    """
-    if wanted is None:
-        return tuple(sorted(available))
-    for language in wanted:
-        if language not in available:
-            raise DataError(f"language {language!r} is not in {place}; it has {', '.join(sorted(available))}")
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise DataError(f"languages {list(wanted)} of {place} must be at least one, each named once")
-    return tuple(wanted)

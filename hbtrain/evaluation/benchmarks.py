@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
+from hbtrain.evaluation.judged import read_judged
 from hbtrain.evaluation.out_of_domain import check_in_domain
-from hbtrain.evaluation.readers.beir import read_beir
-from hbtrain.evaluation.readers.lareqa import Candidates, read_lareqa
-from hbtrain.evaluation.readers.miracl import read_miracl
-from hbtrain.evaluation.readers.mr_tydi import read_mr_tydi
-from hbtrain.evaluation.readers.parallel import read_parallel
-from hbtrain.evaluation.readers.squad import read_squad
-from hbtrain.evaluation.readers.tatoeba import read_tatoeba
-from hbtrain.storage import Place, cache_root, local_copy
+from hbtrain.formats.inputs import local_copy
+from hbtrain.formats.locations import is_remote, named
+from hbtrain.storage import cache_root
 from hbtrain.storage import place as place_of
 
 __all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
@@ -28,8 +24,6 @@ SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
 """Forms whose candidates are sentences, alone or with their paragraph."""
 FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
 """What may stand before the `=`; `demo` stands alone."""
-Reader = Callable[[Path, str, Sequence[str] | None], Benchmark]
-
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
 """Forms that many benchmarks have: these are called by their folder or file."""
 
@@ -42,12 +36,13 @@ class BenchmarkSpec:
     """The first part of its metrics' keys."""
     form: str
     """One of FORMS."""
-    path: Place | None
-    """A file (parallel) or a folder (the others), here or in remote storage; None for the demo."""
+    path: str | None
+    """A file (parallel) or a folder (the others), here or at a URL; None for the demo."""
 
 
 def parse_benchmark(text: str) -> BenchmarkSpec:
-    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS; either may be an s3:// URI.
+    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS; either may be a URL:
+    s3://, gs://, hf://, or another that `hbtrain.formats` reads.
 
     `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
 
@@ -66,7 +61,8 @@ def parse_benchmark(text: str) -> BenchmarkSpec:
     if not place:
         kind = "FILE" if form == "parallel" else "FOLDER"
         raise DataError(f"benchmark {text!r} needs its data: write {form}={kind}")
-    path = place_of(place)
+    here = not is_remote(place) or place.startswith("file://")
+    path = str(place_of(place)) if here or place.startswith("s3://") else place
     return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
 
 
@@ -132,19 +128,15 @@ def load_benchmark(
         return read_parallel(path, spec.name, languages)
     if not path.is_dir():
         raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
-    readers: dict[str, Reader] = {
-        "squad": read_squad,
-        "tatoeba": read_tatoeba,
-        "miracl": partial(read_miracl, cache=cache_root(cache)),
-        "mr-tydi": partial(read_mr_tydi, cache=cache_root(cache)),
-        "beir": partial(read_beir, cache=cache_root(cache)),
-    }
-    sentences: Reader = partial(read_lareqa, candidates=candidates)
-    return readers.get(spec.form, sentences)(path, spec.name, languages)
+    if spec.form == "tatoeba":
+        return read_tatoeba(path, spec.name, languages)
+    if spec.form in ("miracl", "mr-tydi", "beir"):
+        return read_judged(spec.form, path, spec.name, languages, cache=cache_root(cache))
+    return read_squad(path, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
 
 
-def _name_of(path: Place) -> str:
-    name = path.resolve().name if isinstance(path, Path) else path.name
+def _name_of(path: str) -> str:
+    name = PurePosixPath(named(path)).name if is_remote(path) else Path(path).resolve().name
     for suffix in (".gz", ".jsonl", ".json"):
         name = name.removesuffix(suffix)
     if not name:

@@ -39,8 +39,8 @@ import numpy.typing as npt
 
 from hbtrain.corpus import ParallelCorpus, Source, source_path
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.corpus.jsonl import read_records
 from hbtrain.errors import ConfigError, DataError, ModelError, StorageError
+from hbtrain.formats.parallel import read_records
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.retrieval.identities import PassagePool
 from hbtrain.retrieval.scores import Floats

@@ -12,19 +12,18 @@ process group fire on the ranks that wait, and name the wrong ones. Both stay on
 """
 
 from __future__ import annotations
-from collections.abc import Collection
-from dataclasses import dataclass, field
+
+import math
 import os
 import threading
-from dataclasses import replace
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
-import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hbtrain.events import Event
 
+from hbtrain.events import Event
 
 FINISHED = 2**62
 """Marks of a rank that has come to its end."""

@@ -1,20 +1,22 @@
 """Preflight: everything that can be known to be wrong is said before a worker starts."""
 
 from __future__ import annotations
+
 import os
 from dataclasses import dataclass
+
 from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
 from hbtrain.evaluation.rankers import check_search
+from hbtrain.events import Observer
+from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
+from hbtrain.storage import is_remote, local_copy, place
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
-from collections.abc import Iterator
-from hbtrain.events import Observer
-from hbtrain.storage import is_remote, local_copy, place
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ def fetch_inputs(config: Config, observer: Observer) -> None:
         DataError: one is not there, or the storage refuses it.
         StorageError: the cache cannot be written.
     """
-    for uri in _remote_inputs(config):
-        local_copy(place(uri), config.data.cache, observer.phase)
-
-
-def _remote_inputs(config: Config) -> Iterator[str]:
     data = config.data
-    named = (text.partition("=")[2] for text in config.evaluation.benchmarks)
-    yield from (text for text in (*data.sources, data.validation or "", *named) if is_remote(text))
+    for source in (*data.sources, data.validation or ""):
+        if is_remote(source):
+            local_copy(place(source), data.cache, observer.phase)
+    for text in config.evaluation.benchmarks:
+        path = text.partition("=")[2]
+        if is_remote(path):
+            inputs.local_copy(path, data.cache, observer.phase)

@@ -55,9 +55,7 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     options, cache = config.evaluation, config.data.cache
     benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache)
     resources = config.resources
-    search = search_options(
-        options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache
-    )
+    search = search_options(options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache)
     known = trained_languages(model)
     evaluations = evaluate_all(
         encoder, benchmarks, options, search, trained_languages=known, runs=runs, system=config.name

@@ -1,26 +1,24 @@
 """Training with Ray Train: the trainer in the driver, the loop on the workers, and the news between them."""
 
 from __future__ import annotations
+
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
 from hbtrain.errors import MAKE_ROOM, HbtrainError, TrainingError, is_full
-from hbtrain.runs.worker_messages import Mailbox, await_settled
-from hbtrain.events import Observer
-from hbtrain.runs.hang_detection import Pulse
+from hbtrain.events import Event, Observer
+from hbtrain.runs.hang_detection import Pulse, Watchdog, collective_timeout_s, let_the_watchdog_be_first
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.usage import Usage
-from hbtrain.runs.hang_detection import Watchdog, collective_timeout_s, let_the_watchdog_be_first
-from hbtrain.storage import local_copy, place
+from hbtrain.runs.worker_messages import Mailbox, await_settled
+from hbtrain.storage import Place, RemoteError, local_copy, place
 from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
-from hbtrain.events import Event
-from hbtrain.storage import Place, RemoteError
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
-
 
 POLL_S = 0.5
 """How often the driver asks for news of training."""
@@ -181,8 +179,8 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     import ray
     from ray.train.torch import get_device
 
-    from hbtrain.runs.worker_messages import Uploads
     from hbtrain.modeling.gather import ProcessGroup
+    from hbtrain.runs.worker_messages import Uploads
     from hbtrain.training.loop import train_worker
     from hbtrain.training.worker import Worker
 

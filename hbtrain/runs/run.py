@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, override, to_tree
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
@@ -12,13 +13,11 @@ from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
-from hbtrain.storage.atomic import alone_in
-from hbtrain.cluster.session import connected, run_task
-from hbtrain.planning.estimate import Estimate, estimate
-from hbtrain.runs.ray_train import fit
-from hbtrain.runs.preflight import fetch_inputs
 from hbtrain.events import Harmless, Observer, Silent
-from hbtrain.runs.preflight import Checked, preflight
+from hbtrain.planning.estimate import Estimate, estimate
+from hbtrain.runs.preflight import Checked, fetch_inputs, preflight
+from hbtrain.runs.ray_tasks import build, score
+from hbtrain.runs.ray_train import fit
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import (
     CONTINUES,
@@ -28,9 +27,9 @@ from hbtrain.runs.segments import (
     finished_segment,
     keep_scores,
 )
-from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, RemoteError, is_whole, pushed
+from hbtrain.storage.atomic import alone_in
 from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker, tracking_uri
 

@@ -10,23 +10,21 @@ would have had if it had been trained from its own first step.
 """
 
 from __future__ import annotations
+
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from hbtrain.config import Config
+
+from hbtrain.config import Config, absolute_paths
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.evaluation.benchmarks import parse_benchmark
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.storage import Place, RemoteError, files_in, write_text
-from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
-import os
-import shutil
-from hbtrain.config import Config, absolute_paths
-from hbtrain.errors import StorageError
-from hbtrain.storage import Place, RemotePath, as_local, is_whole, push
+from hbtrain.storage import Place, RemoteError, RemotePath, as_local, files_in, is_whole, push, write_text
 from hbtrain.tracking.past_runs import STOPPED_AT
-
+from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
 
 CONTINUES = "continues_run"
 """What a run folder and its MLflow run call the MLflow run whose checkpoint the run began with."""

@@ -15,8 +15,8 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.torch.config import TorchConfig, _TorchBackend
 
-from hbtrain.config.schema import ResourcesConfig
 from hbtrain.cluster.connection import GIVEN_DEVICES
+from hbtrain.config.schema import ResourcesConfig
 
 INTERFACE = "GLOO_SOCKET_IFNAME"
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from hbtrain.errors import StorageError
-from hbtrain.runs.run_folder import RunFolder
 from hbtrain.events import Event
+from hbtrain.runs.run_folder import RunFolder
 
 KEEP_EVERY_S = 10.0
 TOTALS = ("worker_s", "gpu_s", "pairs", "tokens")

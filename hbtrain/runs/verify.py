@@ -7,13 +7,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, from_tree, to_tree
 from hbtrain.errors import StorageError, TrainingError
-from hbtrain.cluster.session import connected, run_task
 from hbtrain.events import Harmless, Observer, Silent
+from hbtrain.reporting.text import counted
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.ray_tasks import build
-from hbtrain.reporting.text import counted
 from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, remove_tree
 from hbtrain.training.verify import Agreement
 

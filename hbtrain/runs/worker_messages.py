@@ -1,15 +1,16 @@
 """News from the workers to the driver, and the reason to give up to whoever restarts them."""
 
 from __future__ import annotations
-import time
-from typing import Any
-from hbtrain.runs.hang_detection import FINISHED, Position
-from hbtrain.events import Event
-import threading
-from pathlib import Path
-from hbtrain.errors import HbtrainError
-from hbtrain.training.worker import Part
 
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from hbtrain.errors import HbtrainError
+from hbtrain.events import Event
+from hbtrain.runs.hang_detection import FINISHED, Position
+from hbtrain.training.worker import Part
 
 PATIENCE_S = 60.0
 """How long a checkpoint is held up by news that the driver can neither deliver nor keep."""

@@ -5,6 +5,7 @@ from hbtrain.storage.remote import RemoteError, RemotePath
 from hbtrain.storage.transfer import (
     as_local,
     cache_root,
+    cached_copy,
     check_writable,
     fetch,
     is_whole,
@@ -21,6 +22,7 @@ __all__ = [
     "RemotePath",
     "as_local",
     "cache_root",
+    "cached_copy",
     "check_writable",
     "fetch",
     "files_in",

@@ -185,11 +185,41 @@ def local_copy(source: Place, cache: str | None = None, tell: Callable[[str], No
     """
     if isinstance(source, Path):
         return source
-    root = cache_root(cache) / FETCHED
     try:
         size, version = _version(source)
-        digest = hashlib.sha256(f"{source}\0{version}".encode()).hexdigest()[:24]
-        copy = root / digest / (source.name or source.bucket)
+        name = source.name or source.bucket
+        return cached_copy(str(source), name, size, version, lambda to: fetch(source, to), cache, tell)
+    except (FileNotFoundError, RemoteError) as error:
+        raise DataError(f"cannot fetch {source}: {error.strerror}") from error
+
+
+def cached_copy(
+    uri: str,
+    name: str,
+    size: int,
+    version: str,
+    get: Callable[[Path], None],
+    cache: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """The copy of `uri` in the cache, called `name`, as it is there or as `get(path)` fetches it.
+
+    Args:
+        uri: what.
+        name: of the copy.
+        size: bytes to fetch, for `tell`.
+        version: what changes with the content; another one is another copy.
+        get: writes a file or a folder to a path; its FileNotFoundError and RemoteError pass as they are.
+        cache: as for `local_copy`, as is `tell`.
+        tell: called with a line before something is fetched.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    root = cache_root(cache) / FETCHED
+    digest = hashlib.sha256(f"{uri}\0{version}".encode()).hexdigest()[:24]
+    copy = root / digest / name
+    try:
         if copy.exists():
             return copy
         root.mkdir(parents=True, exist_ok=True)
@@ -197,12 +227,12 @@ def local_copy(source: Place, cache: str | None = None, tell: Callable[[str], No
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.exists():
                 if tell is not None:
-                    tell(f"fetching {source} ({size / 2**20:,.1f} MiB)")
-                _fetch_whole(source, copy)
-    except (FileNotFoundError, RemoteError) as error:
-        raise DataError(f"cannot fetch {source}: {error.strerror}") from error
+                    tell(f"fetching {uri} ({size / 2**20:,.1f} MiB)")
+                _fetch_whole(get, copy)
+    except (FileNotFoundError, RemoteError):
+        raise
     except OSError as error:
-        raise StorageError(f"cannot keep a copy of {source} in {root}: {error.strerror}; set HBTRAIN_CACHE") from error
+        raise StorageError(f"cannot keep a copy of {uri} in {root}: {error.strerror}; set HBTRAIN_CACHE") from error
     return copy
 
 
@@ -214,11 +244,11 @@ def _version(source: RemotePath) -> tuple[int, str]:
     return sum(size for size, _ in files.values()), json.dumps(sorted(files.items()))
 
 
-def _fetch_whole(source: RemotePath, copy: Path) -> None:
+def _fetch_whole(get: Callable[[Path], None], copy: Path) -> None:
     """Fetch beside the place of the copy, and move it there when it is whole."""
     temporary = Path(tempfile.mkdtemp(prefix=".fetching-", dir=copy.parents[1]))
     try:
-        fetch(source, temporary / copy.name)
+        get(temporary / copy.name)
         temporary.rename(copy.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

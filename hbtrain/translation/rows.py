@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.corpus import Source, source_path
-from hbtrain.corpus.jsonl import ParallelRow, checked_row, read_records
 from hbtrain.corpus.prepared import MANIFEST, read_prepared
 from hbtrain.errors import DataError
+from hbtrain.formats.parallel import ParallelRow, checked_row, read_records
 
 Record = dict[str, Any]
 """A line of parallel JSON lines."""

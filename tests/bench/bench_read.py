@@ -23,9 +23,9 @@ from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem
+from hbtrain.formats.inputs import Place
 from tests.bench.measure import peak_mib, tell
 
 LANGUAGES = ("ar", "de", "en", "es", "hi", "ru", "zh")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hbtrain.evaluation.aligned import read_squad
 from hbtrain.evaluation.benchmark import Benchmark, Collection
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.readers.lareqa import read_lareqa
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.retrieval.partial import Blocks
 from hbtrain.retrieval.ranks import exact_search
@@ -137,7 +137,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     real = args.data.is_dir()
-    benchmark = read_lareqa(args.data, "xquad-r") if real else like_xquad_r()
+    benchmark = read_squad(args.data, "xquad-r", candidates="sentence") if real else like_xquad_r()
     [collection] = benchmark.collections()
     q, p = embeddings(collection, args.dim)
     ranker = Saved(q, p, args.threads)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -86,6 +87,16 @@ class Command:
             except psutil.Error:
                 continue
         self.process.wait(10)
+
+
+def unpacked_wheel(folder):
+    """Builds the wheel of this checkout, and unpacks it below `folder`; the folder for a Python path."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = (folder / "dist").glob("hbtrain-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
 
 
 def called(words, processes):

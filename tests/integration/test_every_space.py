@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from tests.integration.command import ROOT, Command
-from tune.space.file import SPACES
+from hbtrain.sweeps.space_file import SPACES
+from tests.integration.command import ROOT, Command, unpacked_wheel
 
 SMALL = [
     "--training.steps", "4", "--resources.workers", "1", "--encoder.static.dimension", "16",
@@ -33,7 +33,10 @@ def test_no_space_is_forgotten():
 @pytest.mark.parametrize("space", RUN_HERE)
 def test_two_trials_and_their_summary(space, tmp_path):
     arguments = [space, *RUN_HERE[space], *SMALL, "--data.cache", tmp_path / "cache"]
-    with Command(tmp_path, *arguments, program=[ROOT / "tune" / "sweep.py"]) as command:
+    how = {"program": [ROOT / "tune" / "sweep.py"]}
+    if space == "samplings":  # from the wheel, outside the checkout
+        how = {"program": ("-m", "hbtrain.cli.main", "sweep"), "PYTHONPATH": str(unpacked_wheel(tmp_path))}
+    with Command(tmp_path, *arguments, **how) as command:
         assert command.finish() == 0, command.output
     assert "Traceback" not in command.output
     (folder,) = (tmp_path / "runs").glob(f"{space}-*")

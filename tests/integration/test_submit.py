@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import ROOT, Command
+from tests.integration.command import ROOT, Command, unpacked_wheel
 from tests.ports import free_port
 
 pytestmark = pytest.mark.ray
@@ -68,8 +68,13 @@ def test_a_sweep_and_an_evaluation_end_with_0_and_a_failed_sweep_with_1(cluster,
         assert "alpha-grid" in command.output
     (model,) = shared.glob("alpha-grid-*/quickstart-*/model")
     found = tmp_path / "found"
-    with submit(tmp_path, variables, "evaluate", model, "--benchmark", "demo", "--output", found) as command:
+    arguments_of_job = ["evaluate", model, "--benchmark", "demo", "--output", found]
+    wheel = unpacked_wheel(tmp_path)  # without a checkout, the package itself is sent
+    with (wheel / "hbtrain" / "__init__.py").open("a") as module:
+        module.write("print(__file__, flush=True)\n")
+    with Command(tmp_path, "submit", *arguments_of_job, **variables, PYTHONPATH=str(wheel)) as command:
         assert command.finish() == 0, command.output
+    assert "/py_modules_files/" in command.output, "the job's hbtrain is the one that was sent"
     trained = json.loads((model.parent / "results" / "metrics.json").read_text())
     assert json.loads((found / "metrics.json").read_text()) == pytest.approx(trained, abs=1e-6)
     hot = ["--training.weight_decay", "1e30", "--training.schedule", "constant", "--batching.alpha", "0.5"]

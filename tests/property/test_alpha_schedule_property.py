@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hbtrain.batching.catalogue import alpha_at
 from hbtrain.config import load_config
-from tune.search.alpha_schedule import extended, label_of, read_schedule, to_alpha
+from hbtrain.sweeps.drivers import extended, label_of, read_schedule, to_alpha
 
 ALPHAS = st.floats(0, 1, allow_nan=False)
 

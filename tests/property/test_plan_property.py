@@ -8,8 +8,7 @@ from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.batching.permutation import permute
 from hbtrain.batching.stream import Stream
 from hbtrain.config.schema import BatchingConfig
-from hbtrain.corpus.conflicts import cluster_order, clusters
-from hbtrain.corpus.index import SourceIndex
+from hbtrain.corpus.conflicts import SourceIndex, cluster_order, clusters
 from hbtrain.errors import ConfigError, DataError
 
 LANGUAGES = ("ar", "de", "en", "ru")

@@ -1,4 +1,4 @@
-"""Sorting, finding, linking and ordering on disk, in blocks of a few numbers, against the same in memory."""
+"""Numbering, linking and ordering in blocks of a few numbers, against the same in memory."""
 
 from pathlib import Path
 
@@ -7,12 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrain.corpus.conflicts import cluster_order, clusters
-from hbtrain.corpus.preparation import number_array, numbers, sorting
-from hbtrain.corpus.preparation.components import Components
-from hbtrain.corpus.preparation.keys import KeyIndex
-from hbtrain.corpus.preparation.number_array import NumberArray
-from hbtrain.corpus.preparation.order import write_order
+from hbtrain.corpus.columns import TextColumn
+from hbtrain.corpus.conflicts import Components, cluster_order, clusters
+from hbtrain.corpus.drops import Drops
+from hbtrain.corpus.prepare import database
+from hbtrain.corpus.prepare.alignment import Side
+from hbtrain.corpus.prepare.database import ArrayWriter, Database, NumberWriter, blocks, by_code, count
+from hbtrain.corpus.prepare.order import Coding, write_order
+from hbtrain.corpus.prepare.rows import Digests
+from hbtrain.corpus.prepare.text_tables import PartTables, write_texts
+from hbtrain.corpus.readers.items import Part, TextItem
+from hbtrain.formats.inputs import Place
 from tests.prepared_samples import scratch
 
 LAW = settings(deadline=None, max_examples=40)
@@ -22,10 +27,7 @@ SMALL = st.integers(0, 9)
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
-        for module in (numbers, sorting):
-            patch.setattr(module, "BLOCK", 4)
-        patch.setattr(sorting, "MOST_BUCKETS", 3)
-        patch.setattr(number_array, "WINDOW", 3)
+        patch.setattr(database, "BLOCK", 4)
         yield
 
 
@@ -33,100 +35,172 @@ def in_blocks(*arrays, size=3):
     return [tuple(a[at : at + size] for a in arrays) for at in range(0, len(arrays[0]), size)]
 
 
-@given(st.lists(SMALL, max_size=30), st.integers(10, 2**63))
+NUMBERS = st.integers(-(2**63), 2**63 - 1) | SMALL
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=30), st.integers(0, 30))
 @LAW
-def test_sorted_blocks_are_a_stable_sort_and_keep_keys_together(keys, bound):
-    keys = np.array(keys, np.int64)
-    values = np.arange(len(keys))
+def test_numbers_come_back_from_a_file(rows, single):
+    """Written one by one and many at one time, read in blocks, and sorted by a query."""
     with scratch() as name:
-        found = list(sorting.sorted_blocks(in_blocks(keys, values), len(keys), bound, Path(name) / "sorting"))
-        assert not list(Path(name).iterdir())
-    order = np.argsort(keys, kind="stable")
-    assert [int(x) for _, block in found for x in block] == order.tolist()
-    assert [int(x) for block, _ in found for x in block] == keys[order].tolist()
-    blocks_of = [set(block.tolist()) for block, _ in found]
-    assert sum(map(len, blocks_of)) == len(set(keys.tolist()))
+        path = Path(name) / "numbers.parquet"
+        with NumberWriter(path, ("a", "b")) as writer:
+            for row in rows[:single]:
+                writer.append(row)
+            writer.extend(*np.array(rows[single:], np.int64).reshape(-1, 2).T)
+        assert count(path) == len(rows)
+        found = list(blocks(path, "b", "a"))
+        assert all(len(b) <= database.BLOCK for b, _ in found)
+        assert [(a, b) for block in found for b, a in zip(*(x.tolist() for x in block), strict=True)] == rows
+        with Database(Path(name)) as db, db.session() as session:
+            query = f"SELECT a, b FROM {database.parquet(path)} ORDER BY a, b"
+            sorted_pairs = [
+                pair for block in session.blocks(query) for pair in zip(*(x.tolist() for x in block), strict=True)
+            ]
+            codes = [(code, columns[1].tolist()) for code, columns in by_code(session.blocks(query))]
+        assert [path.name for path in Path(name).iterdir()] == ["numbers.parquet"]
+    assert sorted_pairs == sorted(rows)
+    assert [(code, b) for code, own in codes for b in own] == sorted(rows)
 
 
-@given(st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 10**6), max_size=60))
+@given(st.lists(NUMBERS, max_size=20), st.integers(0, 20), st.sampled_from([10, 2**31 - 1, 2**31, 2**63]))
 @LAW
-def test_what_is_sorted_does_not_grow_with_its_length(keys):
-    """Files that got much are dealt out again, so that a block is large only where keys are equal."""
-    keys = np.array(keys, np.int64)
+def test_an_array_is_what_was_written(content, filled, bound):
+    content = np.array([x % min(bound, 2**62) for x in content], np.int64)
     with scratch() as name:
-        pairs = in_blocks(keys, np.arange(len(keys)))
-        found = list(sorting.sorted_blocks(pairs, len(keys), 2**63, Path(name) / "sorting"))
-    assert sum(len(block) for block, _ in found) == len(keys)
-    for block, _ in found:
-        assert len(block) <= 2 * sorting.BLOCK or len(set(block.tolist())) == 1
+        for numbers in (content, np.arange(len(content))):
+            path = Path(name) / "array.npy"
+            array = ArrayWriter(path, bound)
+            for (block,) in in_blocks(numbers):
+                array.extend(block)
+            array.fill(-1, filled)
+            array.close()
+            found = np.load(path)
+            expected = [*numbers.tolist(), *[-1] * (filled - len(numbers))]
+            assert found.tolist() == expected
+            assert found.dtype == (np.int32 if bound < 2**31 else np.int64)
+            assert array.length == len(expected)
+            assert array.counts_up == (expected == list(range(len(expected))))
+            unwanted = ArrayWriter(path, bound)
+            unwanted.close(wanted=False)
+            assert not path.exists()
 
 
-@given(st.lists(st.integers(0, 99), min_size=1, max_size=20), st.data())
+@given(st.lists(st.lists(st.tuples(SMALL, st.booleans()), min_size=1, max_size=12), min_size=1, max_size=4))
 @LAW
-def test_arrayare_read_and_written_at_any_place(content, data):
-    at = np.array(data.draw(st.lists(st.integers(0, len(content) - 1), max_size=30)), np.int64)
-    new = np.arange(len(at)) + 100
-    expected = np.array(content, np.int64)
-    with scratch() as name:
-        array = NumberArray.filled(Path(name) / "numbers", len(content), 0)
-        array.put(np.arange(len(content)), expected)
-        assert array.get(at).tolist() == expected[at].tolist()
-        for place, number in zip(at.tolist(), new.tolist(), strict=True):
-            expected[place] = number
-        array.put(at, new)
-        np.add.at(expected, at, 1)
-        array.count_up(at)
-        assert [x for block in array.blocks() for x in block.tolist()] == expected.tolist()
-        array.put(at, -1)
-        expected[at] = -1
-        assert array.get(np.arange(len(content))).tolist() == expected.tolist()
+def test_numbers_of_keys(tables):
+    """A key has its first number, in the order of tables and items; its texts are found by it, those of others are not.
 
-
-@given(
-    st.lists(st.integers(0, 2**63 - 1) | SMALL, max_size=20), st.lists(st.integers(0, 2**63 - 1) | SMALL, max_size=20)
-)
-@LAW
-def test_a_key_has_its_first_number(known, asked):
-    with scratch() as name:
-        keys = np.array(known, np.int64)
-        pairs = in_blocks(keys, np.arange(len(keys)) + 7)
-        index = KeyIndex.build(pairs, len(keys), Path(name) / "index")
-        assert len(index) == len(set(known))
-        wanted = np.array(asked + known, np.int64)
-        assert index.find(wanted).tolist() == [known.index(x) + 7 if x in known else -1 for x in wanted.tolist()]
+    Of an item, the second value says that it shares the text before it.
+    """
+    languages = ["de", "en", "fr", "zh"][: len(tables)]
+    expected = [{} for _ in tables]
+    for own, table in zip(expected, tables, strict=True):
+        text = None
+        for at, (key, same) in enumerate(table):
+            text = text if same and at else f"text {at}"
+            own.setdefault(f"k{key}", text)
+    keys = list(dict.fromkeys(key for own in expected for key in own))
+    with scratch() as name, Database(Path(name)) as db:
+        found = {}
+        for number, (language, table) in enumerate(zip(languages, tables, strict=True)):
+            items = [
+                TextItem("query", language, f"k{key}", None if same and at else f"text {at}", Place("file", at))
+                for at, (key, same) in enumerate(table)
+            ]
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            part = Part("part", lambda drops, items=items: iter(items))
+            result = write_texts(db, part, number, True, True, Drops.silent(), folder, lambda done: None)
+            tables_of_part = PartTables(folder, result)
+            (one,) = tables_of_part.tables
+            found[language] = tables_of_part, one
+            assert one.items == len(expected[number])
+            assert one.texts == len(set(expected[number].values()))
+        own = Path(name) / "side"
+        own.mkdir()
+        side = Side("query", found, own)
+        side.align(db)
+        assert len(side) == len(keys)
+        digests = {Digests().of(key): key for key in keys}
+        with db.session() as session:
+            numbers = {digests[key]: number for key, number in session.rows(side.of_keys(False))}
+            complete = {digests[key] for key, _ in session.rows(side.of_keys(True))}
+        assert numbers == {key: number for number, key in enumerate(keys)}
+        assert complete == set.intersection(*(set(texts) for texts in expected))
+        for language, texts in zip(languages, expected, strict=True):
+            places = own / f"place.query.{language}.npy"
+            column = TextColumn(side.columns()[language])
+            place = np.load(places) if places.exists() else np.arange(len(keys))
+            got = [None if at < 0 else column.get([int(at)])[0] for at in place]
+            assert got == [texts.get(key) for key in keys]
+        lacking = side.incomplete(db)
+        assert (lacking is None) == (len(complete) == len(keys))
+        if lacking is not None:
+            first = next(key for key in keys if key not in complete)
+            assert lacking.total == len(keys) - len(complete)
+            assert first not in expected[languages.index(lacking.lacks)]
+            table = tables[languages.index(lacking.has)]
+            place = lacking.part.place(lacking.place)
+            assert place == Place("file", [f"k{key}" for key, _ in table].index(first))
 
 
 @given(st.integers(1, 25), st.lists(st.tuples(SMALL, SMALL), max_size=30))
 @LAW
 def test_components_are_those_of_the_whole_graph(extra, edges):
     nodes = 10 + extra
-    with scratch() as name:
-        components = Components(Path(name) / "components", nodes)
-        for a, b in in_blocks(*np.array(edges, np.int64).reshape(-1, 2).T) if edges else []:
-            components.link(a, b)
-        found = np.concatenate(list(components.blocks()))
+    components = Components(nodes)
+    for a, b in in_blocks(*np.array(edges, np.int64).reshape(-1, 2).T) if edges else []:
+        components.link(a, b)
+    found = components.of(np.arange(nodes))
     expected = list(range(nodes))
     for _ in range(nodes):
         for a, b in edges:
             expected[a] = expected[b] = min(expected[a], expected[b])
     assert found.tolist() == expected
+    assert found.dtype == np.int64
     assert components.linked == any(a != b for a, b in edges)
 
 
-@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=40))
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=40),
+    st.none() | st.lists(st.integers(0, 2**63 - 1), min_size=8, max_size=8, unique=True),
+)
 @LAW
-def test_the_order_is_that_of_conflicts(pairs):
+def test_the_order_is_that_of_conflicts(pairs, identities):
+    """Whether identities are numbers from 0 on or any others."""
     query, passage = np.array(pairs, np.int64).T
-    with scratch() as name:
-        target = Path(name) / "order.npy"
-        classes = write_order(lambda: iter(in_blocks(query, passage)), len(pairs), 8, 8, Path(name) / "work", target)
+    if identities is not None:
+        query, passage = np.array(identities)[query], np.array(identities[::-1])[passage]
+    with scratch() as name, Database(Path(name)) as db:
+        ids, target = Path(name) / "ids.parquet", Path(name) / "order.npy"
+        with NumberWriter(ids, ("row", "query", "passage")) as writer:
+            for block in in_blocks(np.arange(len(pairs)), query, passage):
+                writer.extend(*block)
+        coding = Coding(8), Coding(8)
+        if identities is not None:
+            coding = Coding.of_ids(db, ids, "query"), Coding.of_ids(db, ids, "passage")
+        classes = write_order(db, ids, coding, Path(name))["classes"]
         cluster = clusters(query, passage)
         if len(set(cluster.tolist())) == len(pairs):
             assert classes is None
             assert not target.exists()
             return
-        # Known by their first query id, as on disk; else clusters of one size would stand in another order.
-        first = np.array([query[cluster == one].min() for one in cluster])
-        order, expected = cluster_order(np.arange(len(pairs)), first, passage)
+        order, expected = cluster_order(np.arange(len(pairs)), cluster, passage)
         assert np.load(target).tolist() == order.tolist()
-        assert classes == expected
+        assert classes == [[c.size, c.clusters, c.start] for c in expected]
+
+
+@given(st.lists(st.tuples(SMALL, SMALL), min_size=1, max_size=30))
+@LAW
+def test_clusters_are_numbered_by_their_smallest_query(pairs):
+    query, passage = np.array(pairs, np.int64).T
+    found = clusters(query, passage)
+    if len(set(query.tolist())) == len(set(passage.tolist())) == len(pairs):
+        assert found.tolist() == list(range(len(pairs)))
+        return
+    first = [min(query[found == one].tolist()) for one in range(found.max() + 1)]
+    assert first == sorted(first)
+    for row, (q, p) in enumerate(pairs):
+        linked = [i for i, (a, b) in enumerate(pairs) if a == q or b == p]
+        assert {found[i] for i in linked} == {found[row]}

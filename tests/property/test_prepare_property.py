@@ -12,18 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrain.corpus.preparation import numbers, pairs
-from hbtrain.corpus.readers import huggingface
-from hbtrain.corpus.readers.columns import ColumnReader
-from hbtrain.corpus.readers.huggingface import HuggingFaceReader
-from hbtrain.corpus.readers.mapping import Columns
-from hbtrain.corpus.readers.miracl import miracl_reader
-from hbtrain.corpus.readers.mmarco import MmarcoReader
-from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader
-from hbtrain.corpus.readers.pages import PagesReader
-from hbtrain.corpus.readers.parallel import ParallelReader
-from hbtrain.corpus.readers.squad import SquadReader
-from tests.prepared_samples import Row, check_rows, prepared, scratch
+from hbtrain.corpus.prepare import database
+from hbtrain.corpus.readers.by_id import MmarcoReader, SquadReader
+from hbtrain.corpus.readers.columns import ColumnReader, Columns, HuggingFaceReader
+from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
+from hbtrain.formats import tables
+from tests.prepared_samples import Row, check_rows, miracl_reader, mr_tydi_reader, prepared, scratch
 
 LANGUAGES = ("de", "en", "zh")
 NAMES = {"de": "german", "en": "english", "zh": "chinese"}
@@ -37,12 +31,12 @@ LAW = settings(deadline=None, max_examples=25)
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
     """Blocks of a few numbers, so that a corpus has many."""
-    before = numbers.BLOCK, pairs.BLOCK_PAIRS, huggingface.BATCH_ROWS
-    numbers.BLOCK, pairs.BLOCK_PAIRS, huggingface.BATCH_ROWS = 3, 2, 2
+    before = database.BLOCK, tables.BATCH_ROWS
+    database.BLOCK, tables.BATCH_ROWS = 3, 2
     progress_bar = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     yield
-    numbers.BLOCK, pairs.BLOCK_PAIRS, huggingface.BATCH_ROWS = before
+    database.BLOCK, tables.BATCH_ROWS = before
     if progress_bar:
         datasets.enable_progress_bars()
 

@@ -7,13 +7,13 @@ import pytrec_eval
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.readers.beir import read_beir
+from hbtrain.evaluation.judged import read_judged
 from tests.unit.evaluation_samples import HashEncoder, only
 from tests.unit.judged_samples import beir, json_lines, write
 
 
 def read(folder, languages=None, split="test"):
-    return read_beir(folder, "mine", languages, cache=folder / "cache", split=split)
+    return read_judged("beir", folder, "mine", languages, cache=folder / "cache", split=split)
 
 
 def test_folders_by_language(tmp_path):
@@ -61,7 +61,7 @@ def test_judgements_of_the_split_or_the_only_ones(tmp_path):
     (own / "test.tsv").rename(own / "dev.tsv")
     assert only(read(tmp_path)).question_ids == ["1", "2"]
     (own / "train.tsv").write_text("1\t10#0\t1\n")
-    with pytest.raises(DataError, match=r"has no judgements: test\.tsv is expected"):
+    with pytest.raises(DataError, match=r"has a corpus in sw but no qrels/test\.tsv"):
         read(tmp_path)
     assert only(read(tmp_path, split="train")).question_ids == ["1"]
 
@@ -73,14 +73,14 @@ def test_what_is_missing_or_wrong_is_said(tmp_path):
     with pytest.raises(DataError, match=r"'en' is not in benchmark mine .*it has sw"):
         read(tmp_path, ["en"])
     write(own / "queries.jsonl", '{"_id": "1", "text": " "}\n')
-    with pytest.raises(DataError, match="line 1 is not a query"):
+    with pytest.raises(DataError, match="line 1: not a query"):
         read(tmp_path).check()
     json_lines(own / "queries.jsonl", [{"_id": 1, "text": "a"}, {"_id": "1", "text": "b"}])
-    with pytest.raises(DataError, match="line 2: query 1 occurs twice"):
+    with pytest.raises(DataError, match="line 2: question 1 occurs twice"):
         read(tmp_path).check()
     json_lines(own / "queries.jsonl", [{"_id": "1", "text": "a"}])
     with pytest.raises(DataError, match=r"judgements name 2 questions that the topics lack \(2, 3\)"):
         read(tmp_path).check()
     (own / "corpus.jsonl.gz").write_bytes(gzip.compress(json.dumps({"_id": "x", "text": "y"}).encode()))
-    with pytest.raises(DataError, match=r"both corpus\.jsonl and corpus\.jsonl\.gz"):
+    with pytest.raises(DataError, match=r"both .*corpus\.jsonl and .*corpus\.jsonl\.gz are for sw"):
         read(tmp_path)

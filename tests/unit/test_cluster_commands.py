@@ -10,11 +10,13 @@ import yaml
 from hbtrain.cli.main import app
 from hbtrain.config import load_config
 from hbtrain.config.load import parse_flags
-from tune.space.file import load_space, with_flags
-from tune.space.trials import trials_of
+from hbtrain.sweeps.space import trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 
 ROOT = Path(__file__).parents[2]
-COMMAND = re.compile(r"(?:\bhbtrain|cluster/submit) (train|evaluate|sweep) ([^`]+)|\btune/(sweep)\.py ([^`]+)")
+COMMAND = re.compile(
+    r"(?:\bhbtrain(?: submit)?|cluster/submit) (train|evaluate|sweep) ([^`]+)|\btune/(sweep)\.py ([^`]+)"
+)
 ABSOLUTE = re.compile(r"[/$]")
 
 

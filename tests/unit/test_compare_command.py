@@ -188,6 +188,17 @@ def test_mlflow_runs_that_are_refused(hbtrain, tracked):
         assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["tune/sweep.py alpha-grid", "hbtrain sweep alpha-grid"])
+def test_a_sweep_without_runs_is_called_one(hbtrain, tmp_path, command):
+    uri = f"sqlite:///{tmp_path / 'tracking.db'}"
+    base = override(load_config("quickstart"), {"tracking.uri": uri, "storage": str(tmp_path / "store")})
+    parent = Tracker(base, None, "alpha-grid-1", command=command)
+    assert parent.finish() == ""
+    code, _, err = hbtrain("compare", parent.run_id, "--tracking-uri", uri)
+    assert code == 2, err
+    assert "has no results in MLflow: it is a sweep without runs" in err
+
+
 def test_a_beginning_that_several_ids_have(tracked, monkeypatch):
     uri, _, (first, second), _ = tracked
     server = TrackedRuns(uri)

@@ -6,12 +6,12 @@ import pytest
 
 from hbtrain.corpus.columns import CHUNK
 from hbtrain.errors import DataError, StorageError
-from hbtrain.evaluation.readers import documents as module
-from hbtrain.evaluation.readers.documents import open_documents
+from hbtrain.evaluation import documents as module
+from hbtrain.evaluation.documents import open_documents
 
 
 def write(path, records):
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    text = "".join(json.dumps(record) + "\n" for record in records)
     path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
     return path
 
@@ -55,7 +55,7 @@ def test_the_same_content_is_converted_once_wherever_it_lies(two_files, tmp_path
 
 def test_a_conversion_cut_short_leaves_nothing_behind(tmp_path):
     path = write(tmp_path / "d.jsonl", [{"_id": "a", "text": "x"}, {"_id": "b"}])
-    with pytest.raises(DataError, match=r"d\.jsonl line 2: document b needs its text"):
+    with pytest.raises(DataError, match=r"d\.jsonl line 2: not a document: document b needs its text"):
         open_documents([path], tmp_path / "cache")
     assert list((tmp_path / "cache" / "documents").iterdir()) == []
 
@@ -64,9 +64,13 @@ def test_a_conversion_cut_short_leaves_nothing_behind(tmp_path):
     ("records", "message"),
     [
         ([{"_id": "a", "text": "x"}, {"_id": "a", "text": "y"}], "1 documents have an id that another has, such as a"),
-        ([{"title": "x", "text": "y"}], "line 1: a document needs an id under docid, _id, id, not None"),
-        ([{"_id": "a", "title": 3, "text": "y"}], "line 1: document a needs its text"),
-        ([["a", "x"]], "line 1 must be an object, not list"),
+        (
+            [{"title": "x", "text": "y"}],
+            "line 1: not a document: a document needs an id under docid, _id, id, not None",
+        ),
+        ([{"_id": "a", "title": 3, "text": "y"}], "line 1: not a document: document a needs its text"),
+        ([{"_id": "a", "text": "half \ud800"}], "line 1: not a document: document 'a' is not Unicode"),
+        ([["a", "x"]], "line 1: not a document: must be an object, not list"),
     ],
 )
 def test_documents_that_are_none(tmp_path, records, message):
@@ -85,10 +89,10 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="holds no documents"):
         open_documents([path], cache)
     path.write_text("{")
-    with pytest.raises(DataError, match="line 1 is not JSON"):
+    with pytest.raises(DataError, match="line 1: not a document: is not JSON"):
         open_documents([path], cache)
     path.write_bytes(b'{"_id": "a", "text": "\xff"}')
-    with pytest.raises(DataError, match="line 1 is not UTF-8"):
+    with pytest.raises(DataError, match="line 1: not a document: is not UTF-8 at byte 22"):
         open_documents([path], cache)
     path.write_bytes(gzip.compress(b'{"_id": "a", "text": "x"}')[:-9])
     with pytest.raises(DataError, match="broken gzip"):

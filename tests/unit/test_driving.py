@@ -7,7 +7,7 @@ import pytest
 
 from hbtrain.config import load_config, to_tree
 from hbtrain.errors import DataError
-from tune.search.driving import drive_member, drive_search
+from hbtrain.sweeps.drivers import drive_member, drive_search
 
 OBJECTIVES = {"multi/map": "demo/multi/map"}
 

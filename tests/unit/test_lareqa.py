@@ -4,14 +4,18 @@ from pathlib import Path
 import pytest
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.aligned import read_squad
 from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
-from hbtrain.evaluation.readers.lareqa import read_lareqa
 from tests.unit.evaluation_samples import candidate_languages, only, paragraph, write_lareqa
 
 SHARED = Path(__file__).parents[3] / "shared"
 
 ENGLISH = [paragraph(["One.", "Two.", "One."], {"a": 2, "b": 0}), paragraph(["Three."], {"c": 0})]
 GERMAN = [paragraph(["Drei."], {"c": 0}), paragraph(["Eins.", "Zwei."], {"a": 1}), paragraph(["Vier!"], {"d": 0})]
+
+
+def read_lareqa(folder, name, languages=None, candidates="sentence"):
+    return read_squad(folder, name, languages, candidates)
 
 
 @pytest.fixture
@@ -107,19 +111,27 @@ def broken(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p["qas"][0].update(answers=[]), "paragraph 1 question q7 has no answer"),
-        (lambda p: p["qas"][0].pop("answers"), "paragraph 1 question q7 has no answer"),
+        (
+            lambda p: p["qas"][0].update(answers=[]),
+            "paragraph 2: a question that is not in SQuAD's form: question q7 has no answer",
+        ),
+        (
+            lambda p: p["qas"][0].pop("answers"),
+            "paragraph 2: a question that is not in SQuAD's form: question q7 has no answer",
+        ),
         (
             lambda p: p["qas"][0]["answers"][0].update(answer_start=9),
             "question q7: the answer begins at character 9, out",
         ),
         (lambda p: p["qas"][0]["answers"][0].update(answer_start=-1), "question q7: the answer begins at character -1"),
         (lambda p: p["qas"][0]["answers"][0].update(answer_start="3"), "q7: answer_start must be a whole number"),
-        (lambda p: p["qas"][0].update(question=" "), "question q7 has no text"),
-        (lambda p: p["qas"][0].pop("id"), "paragraph 1 holds a question without an id"),
+        (lambda p: p["qas"][0].update(question=" "), "paragraph 2: an empty text (question q7)"),
+        (lambda p: p["qas"][0].pop("id"), "paragraph 2: a question that is not in SQuAD's form: no id"),
         (lambda p: p["qas"].append(p["qas"][0]), "question q7: the id occurs twice"),
-        (lambda p: p.pop("sentence_breaks"), "paragraph 1 is not in LAReQA's form"),
+        (lambda p: p.pop("sentence_breaks"), "paragraph 2 is not in LAReQA's form"),
         (lambda p: p["sentences"].pop(), "1 sentences and 2 breaks"),
+        (lambda p: p["sentence_breaks"].reverse(), "paragraph 2: a paragraph whose sentence_breaks are not pairs"),
+        (lambda p: p["sentence_breaks"].__setitem__(1, [5, 6]), "answer begins at character 6, and no sentence break"),
     ],
 )
 def test_errors_name_file_and_question(tmp_path, change, message):
@@ -131,10 +143,20 @@ def test_errors_name_file_and_question(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"version": 1}', '{"data": [1]}', '"\ud800'])
-def test_files_of_another_form_are_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "has no array 'data', or is not JSON"),
+        ("[]", "has no array 'data', or is not JSON"),
+        ('{"version": 1}', "has no array 'data', or is not JSON"),
+        ('{"data": [1]}', "paragraph 1: an article without paragraphs"),
+        ('{"data": [{', "is not JSON"),
+        ('"\ud800', "is not UTF-8"),
+    ],
+)
+def test_files_of_another_form_are_named(tmp_path, content, words):
     (tmp_path / "en.json").write_bytes(content.encode("utf-8", "surrogatepass"))
-    with pytest.raises(DataError, match=r"en\.json is not"):
+    with pytest.raises(DataError, match=rf"en\.json {words}"):
         read_lareqa(tmp_path, "x")
 
 
@@ -146,7 +168,7 @@ def test_broken_gzip_no_languages_and_doubled_files(tmp_path, folder):
     with pytest.raises(DataError, match=r"de\.json\.gz is a broken gzip file"):
         read_lareqa(tmp_path, "x")
     (folder / "de.json").write_text(json.dumps({"data": []}))
-    with pytest.raises(DataError, match=r"both de\.json and de\.json\.gz"):
+    with pytest.raises(DataError, match=r"both .*de\.json and .*de\.json\.gz are for de"):
         read_lareqa(folder, "x")
 
 

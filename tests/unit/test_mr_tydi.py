@@ -1,13 +1,13 @@
 import pytest
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.readers.mr_tydi import read_mr_tydi
+from hbtrain.evaluation.judged import read_judged
 from tests.unit.evaluation_samples import only
 from tests.unit.judged_samples import DOCUMENTS, mr_tydi
 
 
 def read(folder, languages=None, split="test"):
-    return read_mr_tydi(folder, "mr-tydi", languages, cache=folder / "cache", split=split)
+    return read_judged("mr-tydi", folder, "mr-tydi", languages, cache=folder / "cache", split=split)
 
 
 def test_folders_are_languages(tmp_path):
@@ -30,8 +30,9 @@ def test_what_is_missing_is_said(tmp_path):
     mr_tydi(tmp_path)
     with pytest.raises(DataError, match="'ko' is not in benchmark mr-tydi .*it has sw"):
         read(tmp_path, ["ko"])
-    with pytest.raises(DataError, match=r"has no topics: topic\.dev\.tsv is expected there, plain or \.gz"):
+    with pytest.raises(DataError, match=r"has a folder in sw but no topic\.dev\.tsv \(plain or \.gz\)"):
         read(tmp_path, split="dev")
     (tmp_path / "mrtydi-v1.0-swahili").mkdir()
-    with pytest.raises(DataError, match="both .* hold sw; remove one"):
+    (tmp_path / "mrtydi-v1.0-swahili" / "README").touch()
+    with pytest.raises(DataError, match="both .*v1.0-swahili/ and .*v1.1-swahili/ are for sw; leave one out"):
         read(tmp_path)

@@ -1,13 +1,15 @@
 """Hard negatives of a source: on disk, known by identity, refused where they are broken."""
 
+import json
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from hbtrain.corpus import ParallelCorpus, negatives
-from hbtrain.corpus.columns import CHUNK
-from hbtrain.corpus.negatives import NegativesWriter
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.corpus.columns import CHUNK, TextColumn
+from hbtrain.corpus.prepare import database
+from hbtrain.corpus.prepare.cached import build_cached
 from hbtrain.errors import DataError
 
 
@@ -60,7 +62,7 @@ def test_sources_without_negatives_have_none(cache, write_source, rows):
     assert source.negatives(np.arange(4), languages, 8, 1) == []
     assert source.negative_ids(np.arange(4), languages, 8, 1).shape == (0,)
     (folder,) = (cache / "sources").iterdir()
-    assert not list(folder.glob("negative*"))
+    assert not [*folder.glob("negative*"), *folder.glob("passage_identity*")]
 
 
 def test_blocks_make_no_difference(monkeypatch, cache, tmp_path, write_source, rows):
@@ -75,21 +77,48 @@ def test_blocks_make_no_difference(monkeypatch, cache, tmp_path, write_source, r
         return source.negatives(wanted, languages, 3, 1), source.negative_ids(wanted, languages, 3, 1).tolist()
 
     whole = everything()
-    monkeypatch.setattr(negatives, "BLOCK", 7)
+    monkeypatch.setattr(database, "BLOCK", 7)
     monkeypatch.setenv("HBTRAIN_CACHE", str(tmp_path / "second"))
     assert everything() == whole
 
 
 def test_negatives_are_not_held_in_memory(tmp_path):
-    writer = NegativesWriter(tmp_path)
+    path = tmp_path / "a.jsonl"
+    with path.open("w") as stream:
+        for row in range(9_000):
+            negatives = [{"en": f"{row} " + "x" * 1000}, {"en": f"{row} " + "y" * 1000}]
+            record = {"id": row, "query": {"en": "q"}, "passage": {"en": "p"}, "negatives": negatives}
+            stream.write(json.dumps(record) + "\n")
+    (tmp_path / "built").mkdir()
     tracemalloc.start()
-    for row in range(20_000):
-        writer.append(row, [{"en": f"{row} " + "x" * 1000}, {"en": f"{row} " + "y" * 1000}])
+    build_cached(path, tmp_path / "built")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    writer.close([], lambda numbers: numbers, 20_000)
     assert peak < 2.5 * CHUNK * 1000, "only a chunk of texts is in memory"
-    assert not list(tmp_path.glob("*.digests")), "what was needed for building is gone"
+    assert not [x for x in (tmp_path / "built").iterdir() if x.is_dir()], "what was needed for building is gone"
+
+
+def test_equal_negatives_are_stored_once(cache, write_source, rows):
+    table = rows(4)
+    for row in table:
+        row["negatives"] = [{"en": "elsewhere", "de": "anderswo"}]
+    source = open_one(write_source(table))
+    assert source.negatives(np.arange(4), ["en"] * 4, 1, 0) == ["elsewhere"] * 4
+    (folder,) = (cache / "sources").iterdir()
+    assert len(TextColumn(folder / "passage.en.arrow")) == 4 + 1
+    assert len(list(source.every_text())) == 4 * 3 * 2, "negatives are no part of what vocabularies are made of"
+    assert [record["negatives"] for record in source.records()] == [row["negatives"] for row in table]
+
+
+def test_two_questions_under_one_id_keep_their_texts_and_are_one_query(cache, write_source, rows):
+    table = rows(3)
+    table[2]["id"] = table[0]["id"]
+    table[2]["passage_id"] = "another"
+    source = open_one(write_source(table))
+    assert source.texts("query", np.arange(3), ["en"] * 3) == [row["query"]["en"] for row in table]
+    ids = source.index.query_ids_of(np.arange(3)).tolist()
+    assert ids[0] == ids[2] != ids[1]
+    assert [(c.size, c.clusters) for c in source.index.size_classes] == [(2, 1), (1, 1)]
 
 
 @pytest.mark.parametrize(

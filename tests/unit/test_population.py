@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.experiment import Trial
 
-from tune.search.alpha_schedule import read_schedule
-from tune.search.driving import INTERVAL, SCHEDULE
-from tune.search.population import Population, first_alphas, perturbed
-from tune.space.ranges import Choices, Numbers
-from tune.space.search import Pbt
+from hbtrain.sweeps.drivers import INTERVAL, SCHEDULE, read_schedule
+from hbtrain.sweeps.population import Population, first_alphas, perturbed
+from hbtrain.sweeps.ranges import Choices, Numbers
+from hbtrain.sweeps.search_methods import Pbt
 
 ENDS = (3, 6, 9, 12)
 WHOLE = Numbers(0, 1)

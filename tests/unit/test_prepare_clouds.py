@@ -1,62 +1,24 @@
 """Inputs of `hbtrain prepare` in Google's storage (an emulator) and on the Hugging Face hub (a stand-in)."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-import requests
 
-from tests.ports import free_port
+from tests import clouds
 from tests.unit.test_prepare_remote import same_corpus
 from tests.unit.test_readers_ids import mmarco
-from tests.web import serving
 
 ROOT = Path(__file__).parents[2]
-
-
-EMULATOR = """
-import sys
-from gcp_storage_emulator.server import create_server
-create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
-"""
 
 
 @pytest.fixture
 def google(tmp_path):
     """An emulator with a bucket that holds the folder `raw/` of mMARCO; gives its address."""
-    mmarco(tmp_path / "raw")
-    port = free_port()
-    with subprocess.Popen([sys.executable, "-c", EMULATOR, str(port)], stderr=subprocess.DEVNULL) as emulator:
-        try:
-            wait_for(port, emulator)
-            for path in sorted((tmp_path / "raw").rglob("*.tsv")):
-                requests.post(
-                    f"http://127.0.0.1:{port}/upload/storage/v1/b/bucket/o",
-                    params={"uploadType": "media", "name": str(path.relative_to(tmp_path))},
-                    headers={"Content-Type": "text/plain"},
-                    data=path.read_bytes(),
-                    timeout=60,
-                ).raise_for_status()
-            yield f"127.0.0.1:{port}"
-        finally:
-            emulator.kill()
-
-
-def wait_for(port, process):
-    """Wait until the process takes connections."""
-    while process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("the emulator has ended")
+    with clouds.google_storage(mmarco(tmp_path / "raw")) as address:
+        yield address
 
 
 def test_a_folder_in_googles_storage(hbtrain, tmp_path, google):
@@ -81,45 +43,10 @@ def test_without_credentials_it_is_said_soon(hbtrain, google, tmp_path, monkeypa
     assert "access token" in err.strip().splitlines()[-1]
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The dataset `org/name`, as far as it is asked for to list and to read its files."""
-
-    files: dict[str, bytes] = {}  # noqa: RUF012
-    API = "/api/datasets/org/name"
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        if path == self.API:
-            self.tell(json.dumps({"id": "org/name", "sha": "0" * 40}).encode())
-        elif path.startswith(f"{self.API}/tree/main"):
-            inside = path.removeprefix(f"{self.API}/tree/main").strip("/")
-            found = [
-                {"type": "file", "path": name, "size": len(raw), "oid": "ab" * 20}
-                for name, raw in self.files.items()
-                if name.startswith(inside)
-            ]
-            self.tell(json.dumps(found).encode())
-        elif path.startswith("/datasets/org/name/resolve/main/"):
-            self.tell(self.files[path.removeprefix("/datasets/org/name/resolve/main/")])
-        else:
-            self.send_error(404)
-
-    def tell(self, body):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path):
     """The stand-in, whose folder `raw/` is mMARCO's; gives its address."""
-    mmarco(tmp_path / "raw")
-    Hub.files = {str(x.relative_to(tmp_path)): x.read_bytes() for x in (tmp_path / "raw").rglob("*.tsv")}
-    with serving(Hub) as address:
+    with clouds.hub(mmarco(tmp_path / "raw")) as address:
         yield address
 
 

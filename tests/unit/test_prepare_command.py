@@ -12,9 +12,9 @@ import pytest
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.corpus.files import numbered_lines
-from hbtrain.corpus.locations import file_state, list_files
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.formats.inputs import numbered_lines
+from hbtrain.formats.locations import file_state, list_files
 from tests.unit.judged_samples import miracl
 from tests.unit.test_readers_ids import PASSAGES, mmarco
 
@@ -81,7 +81,7 @@ def test_every_form_has_a_command(hbtrain, tmp_path, form):
     ("arguments", "words"),
     [
         (["mmarco", "nowhere"], ["nowhere is not a folder"]),
-        (["mmarco", "empty"], ["empty holds no files"]),
+        (["mmarco", "empty"], ["empty holds no triples.train.ids.small.tsv"]),
         (["squad", "empty.json"], ["empty.json is not a folder"]),
         (["squad", "en=empty.json", "--passage", "answer"], ["--passage answer", "paragraph or sentence"]),
         (["squad", "en=empty.json", "fr"], ["fr: must be LANGUAGE=FILE"]),

@@ -9,12 +9,12 @@ import pytest
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.readers.inputs import chosen, files_by_language
-from hbtrain.corpus.readers.mapping import parse_columns
-from hbtrain.corpus.readers.parallel import ParallelReader
+from hbtrain.corpus.prepare.prepare import prepare
+from hbtrain.corpus.readers.by_id import MmarcoReader, SquadReader
+from hbtrain.corpus.readers.columns import parse_columns
+from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import DataError
-from tests.prepared_samples import Row, check_rows, prepared
+from tests.prepared_samples import Row, check_rows, miracl_reader, prepared
 
 CODES = ["".join(letters) for letters in product(ascii_lowercase, repeat=2)]
 
@@ -48,15 +48,38 @@ def test_64_languages_are_refused_where_they_are_seen(tmp_path, partial):
         assert not (tmp_path / "corpus").exists()
 
 
+def test_a_file_for_training_may_have_any_number_of_languages(tmp_path, cache):
+    codes = CODES[:130]
+    rows = [
+        Row({x: f"q{i} {x}" for x in own}, {x: f"p{i} {x}" for x in own}, ({codes[i]: "n"},), i, i)
+        for i, own in enumerate([codes, codes[60:120], codes[119:121], codes[:1]])
+    ]
+    lines = [
+        {"id": i, "query": r.query, "passage": r.passage, "negatives": list(r.negatives)} for i, r in enumerate(rows)
+    ]
+    source(tmp_path / "a.jsonl", lines)
+    (found,) = ParallelCorpus.open([str(tmp_path / "a.jsonl")]).sources.values()
+    check_rows(found, rows, codes)
+
+
 @pytest.mark.parametrize(
     "refused",
     [
-        lambda number: files_by_language([f"{x}={x}.json" for x in CODES[:number]], [".json"]),
+        lambda number: SquadReader({x: x for x in CODES[:number]}).options["languages"],
+        lambda number: PagesReader({x: x for x in CODES[:number]}).options["languages"],
         lambda number: parse_columns([f"{x}={x}" for x in CODES[:number]], "--query"),
-        lambda number: chosen({x: x for x in CODES}, CODES[:number], "folder"),
+        lambda number: MmarcoReader("all", CODES[:number]).options["languages"],
+        lambda number: miracl_reader("all", CODES[:number]).options["languages"],
     ],
 )
-def test_64_languages_are_refused_before_work_starts(refused):
+def test_64_languages_are_refused_before_work_starts(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for code in CODES[:70]:
+        (tmp_path / "all" / f"miracl-corpus-v1.0-{code}").mkdir(parents=True)
+        names = [f"{code}_collection.tsv", f"{code}_queries.train.tsv", f"miracl-corpus-v1.0-{code}/docs-0.jsonl"]
+        for name in (*names, *(f"{kind}.miracl-v1.0-{code}-train.tsv" for kind in ("topics", "qrels"))):
+            (tmp_path / "all" / name).touch()
+    (tmp_path / "all" / "triples.train.ids.small.tsv").touch()
     assert len(refused(63)) == 63
     with pytest.raises(DataError, match="has 64 languages, and a corpus holds 63 at most; prepare several"):
         refused(64)

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hbtrain.corpus.files import numbered_lines
-from hbtrain.corpus.locations import file_state, list_files
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import numbered_lines
+from hbtrain.formats.locations import file_state, list_files
 from tests.unit.judged_samples import json_lines, miracl
 from tests.unit.test_readers_ids import mmarco
 from tests.web import serving
@@ -86,7 +86,7 @@ def test_paths_in_a_bucket(bucket, options):
     bucket.put("x/b/c.txt", b"one\n")
     paths = list_files(f"{bucket.uri}/x/{options}")
     assert paths == [f"{bucket.uri}/x/b/c.txt{options}"]
-    assert list(numbered_lines(paths[0])) == [("one", f"{paths[0]} line 1")]
+    assert [(text, str(where)) for text, where in numbered_lines(paths[0])] == [("one", f"{paths[0]} line 1")]
     before = file_state(paths[0])
     assert before == {
         "bytes": 4,

@@ -8,12 +8,12 @@ import time
 import pytest
 
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.corpus.preparation import texts
-from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.preparation.staging import Staging
+from hbtrain.corpus.prepare import text_tables
+from hbtrain.corpus.prepare.prepare import prepare
+from hbtrain.corpus.prepare.staging import Staging
 from hbtrain.corpus.prepared import check_files, read_prepared
-from hbtrain.corpus.readers.mmarco import MmarcoReader
-from hbtrain.corpus.readers.parallel import ParallelReader
+from hbtrain.corpus.readers.by_id import MmarcoReader
+from hbtrain.corpus.readers.inline import ParallelReader
 from hbtrain.errors import DataError, StorageError
 from tests.integration.command import Command
 from tests.unit.test_full_disk import no_room
@@ -63,7 +63,7 @@ def every_step(monkeypatch):
         return whole(self, name, counted)
 
     monkeypatch.setattr(Staging, "stage", stage)
-    monkeypatch.setattr(texts, "TELL_EVERY", 8)
+    monkeypatch.setattr(text_tables, "TELL_EVERY", 8)
 
     def kill_at(number):
         seen["left"] = number
@@ -171,6 +171,20 @@ def test_changed_inputs_and_options_begin_anew(tmp_path, every_step):
     assert next(source.passages())[2].endswith("IN GERMAN")
     with pytest.raises(StorageError, match="holds a corpus of other inputs or options"):
         prepare(MmarcoReader(str(folder), ["en"]), tmp_path / "output", True)
+
+
+def test_stages_of_another_version_are_done_anew(tmp_path, every_step, monkeypatch):
+    """What stages leave for each other differs from version to version; a corpus does not."""
+    reader = MmarcoReader(str(raw(tmp_path / "raw")))
+    whole = content(prepare(reader, tmp_path / "whole", True).folder)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("hbtrain.corpus.prepare.prepare.STAGES", 1)
+        prepare(reader, tmp_path / "output", True, every_step(16))
+    every_step(10**9)
+    said = []
+    prepare(reader, tmp_path / "output", True, lambda what, done: said.append(what))
+    assert "texts query de" in said
+    assert content(tmp_path / "output") == whole
 
 
 def test_a_finished_corpus_knows_its_inputs(tmp_path):

@@ -9,9 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.readers.columns import ColumnReader
-from hbtrain.corpus.readers.huggingface import HuggingFaceReader
-from hbtrain.corpus.readers.mapping import Columns, parse_columns, parse_where
+from hbtrain.corpus.readers.columns import ColumnReader, Columns, HuggingFaceReader, parse_columns, parse_where
 from hbtrain.errors import ConfigError, DataError
 from tests.prepared_samples import Row, check_rows, prepared
 

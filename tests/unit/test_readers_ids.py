@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.readers.miracl import miracl_reader
-from hbtrain.corpus.readers.mmarco import MmarcoReader
-from hbtrain.corpus.readers.mr_tydi import mr_tydi_reader
+from hbtrain.corpus.prepare.prepare import prepare
+from hbtrain.corpus.readers.by_id import MmarcoReader
 from hbtrain.errors import DataError
-from tests.prepared_samples import Row, check_rows, prepared
+from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.judged import read_judgements, read_topics
+from tests.prepared_samples import Row, check_rows, miracl_reader, mr_tydi_reader, prepared
 from tests.unit.judged_samples import DOCUMENTS, TOPICS
 from tests.unit.judged_samples import miracl as write_miracl
 from tests.unit.judged_samples import mr_tydi as write_mr_tydi
@@ -67,7 +67,7 @@ def test_mmarco_by_folders_of_languages_and_some_languages_only(tmp_path):
     source = prepared(MmarcoReader(str(folder), ["zh", "en"]), tmp_path / "corpus")
     p, n, q = ({x: f"{side} {x}" for x in ("en", "zh")} for side in "pnq")
     check_rows(source, [Row(q, p, (n,), 7, 1)])
-    with pytest.raises(DataError, match="has no sw; it has de, en, zh"):
+    with pytest.raises(DataError, match="language 'sw' is not in .*it has de, en, zh"):
         MmarcoReader(str(folder), ["sw"])
 
 
@@ -244,15 +244,15 @@ def test_miracl_lacks_files_and_documents_are_broken(tmp_path):
 @pytest.mark.shared
 def test_published_topics_and_judgements_of_miracl(shared, tmp_path):
     """Real topics and judgements over a corpus made of the judged ids."""
-    from hbtrain.evaluation.readers.judgements import read_qrels, read_topics
-
     folder = tmp_path / "raw"
     folder.mkdir()
     for kind in ("topics", "qrels"):
         name = f"{kind}.miracl-v1.0-te-train.tsv.gz"
         (folder / name).write_bytes((shared / "miracl-topics" / name).read_bytes())
-    topics = read_topics(folder / "topics.miracl-v1.0-te-train.tsv.gz")
-    qrels = read_qrels(folder / "qrels.miracl-v1.0-te-train.tsv.gz")
+    topics = {x.id: x.text for x in read_topics(str(folder / "topics.miracl-v1.0-te-train.tsv.gz"), REFUSED)}
+    qrels = {}
+    for one in read_judgements(str(folder / "qrels.miracl-v1.0-te-train.tsv.gz"), REFUSED):
+        qrels.setdefault(one.question, {})[one.document] = one.grade
     corpus = folder / "miracl-corpus-v1.0-te"
     corpus.mkdir()
     ids = sorted({d for found in qrels.values() for d in found})

@@ -6,10 +6,9 @@ import json
 import pytest
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.readers import pages
-from hbtrain.corpus.readers.pages import PagesReader
-from hbtrain.corpus.readers.parallel import ParallelReader
+from hbtrain.corpus.prepare.prepare import prepare
+from hbtrain.corpus.readers import inline
+from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import ConfigError, DataError
 from tests.prepared_samples import Row, check_rows, prepared
 
@@ -50,8 +49,9 @@ def test_a_long_page_is_not_read_once_for_each_of_its_pairs(tmp_path, monkeypatc
             Counted.looks += 1
             return super().__getitem__(at)
 
-    whole = pages._pairs
-    monkeypatch.setattr(pages, "_pairs", lambda *given: Counted(whole(*given)))
+    whole = inline.read_pages
+    counted = lambda *given: (page._replace(pairs=Counted(page.pairs)) for page in whole(*given))  # noqa: E731
+    monkeypatch.setattr(inline, "read_pages", counted)
     files = {"en": write(tmp_path / "en.jsonl", [page(*((f"q{i}", f"a{i}") for i in range(400)))])}
     rows = [row for row, _ in PagesReader(files, limit).rows(Drops(False, None))]
     assert [len(row.negatives) for row in rows] == [limit] * 400

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.json_stream import array_elements
-from hbtrain.corpus.preparation.prepare import prepare
-from hbtrain.corpus.readers.inputs import files_by_language
-from hbtrain.corpus.readers.sentences import sentence_starts
-from hbtrain.corpus.readers.squad import SquadReader
+from hbtrain.corpus.prepare.prepare import prepare
+from hbtrain.corpus.readers.by_id import SquadReader
 from hbtrain.errors import DataError
+from hbtrain.formats.languages import files_by_language
+from hbtrain.formats.squad import array_elements, sentence_starts
 from tests.prepared_samples import Row, check_rows, prepared
 
 
@@ -60,7 +59,17 @@ def test_a_blank_sentence_ties_nothing_to_the_paragraph_before(tmp_path):
 
 @pytest.mark.parametrize(
     "breaks",
-    [[[0, 3], ["4", 7]], [[0, 3], [None, 7]], [[0, 3], [4.5, 7]], [[0, 3], [9, 12]], [0, 4], "0 4", [[0], [4]]],
+    [
+        [[0, 3], ["4", 7]],
+        [[0, 3], [None, 7]],
+        [[0, 3], [4.5, 7]],
+        [[0, 3], [9, 12]],
+        [0, 4],
+        "0 4",
+        [[0], [4]],
+        [[0, "3"], [4, 7]],
+        [[4, 7], [0, 3]],
+    ],
 )
 def test_breaks_that_are_none(tmp_path, breaks):
     good, bad = paragraph("One. Two", ("a", 0)), paragraph("one two", ("b", 0), sentence_breaks=breaks)
@@ -119,7 +128,7 @@ def test_files_that_disagree(tmp_path):
 
 @pytest.mark.parametrize("start", range(0, 60, 7))
 def test_elements_do_not_depend_on_how_the_file_is_read(tmp_path, monkeypatch, start):
-    monkeypatch.setattr("hbtrain.corpus.json_stream.READ_BYTES", start + 1)
+    monkeypatch.setattr("hbtrain.formats.squad.READ_CHARACTERS", start + 1)
     elements = [{"ü": [1, "]漢"]}, 12, "a, b", [], {"data": [3]}]
     path = tmp_path / "x.json.gz"
     path.write_bytes(gzip.compress(json.dumps({"version": 2, "data": elements, "z": 1}, ensure_ascii=False).encode()))
@@ -155,7 +164,10 @@ def test_refused_in_one_line(tmp_path, content, words):
 
 def test_an_answer_outside_its_paragraph_and_a_question_twice(tmp_path):
     path = write(tmp_path / "en.json", [paragraph("c", ("a", 0)), paragraph("d", ("b", 9)), paragraph("e", ("a", 0))])
-    with pytest.raises(DataError, match="paragraph 2: .* question b has its answer at 9 of 1 characters"):
+    with pytest.raises(
+        DataError,
+        match="paragraph 2: .* question b: the answer begins at character 9, outside the text of 1 characters",
+    ):
         prepare(SquadReader({"en": path}, "sentence"), tmp_path / "corpus")
     with pytest.raises(DataError, match=r"paragraph 3: a query id that came before \(at .*paragraph 1\)"):
         prepare(SquadReader({"en": path}), tmp_path / "corpus")
@@ -167,15 +179,15 @@ def test_an_answer_outside_its_paragraph_and_a_question_twice(tmp_path):
 def test_files_of_a_folder(tmp_path):
     for name in ("en.json", "de.json.gz", "notes.txt", "README.json"):
         (tmp_path / name).touch()
-    assert list(files_by_language([str(tmp_path)], [".json"])) == ["de", "en"]
+    assert list(files_by_language([str(tmp_path)], ".json")) == ["de", "en"]
     (tmp_path / "en.json.gz").touch()
     with pytest.raises(DataError, match="both .* are for en"):
-        files_by_language([str(tmp_path)], [".json"])
+        files_by_language([str(tmp_path)], ".json")
 
 
 @pytest.mark.shared
 def test_xquad_in_eleven_languages(shared, tmp_path):
-    source = prepared(SquadReader(files_by_language([str(shared / "xquad-r")], [".json"])), tmp_path / "corpus")
+    source = prepared(SquadReader(files_by_language([str(shared / "xquad-r")], ".json")), tmp_path / "corpus")
     assert (source.index.rows, len(source.index.languages)) == (1190, 11)
     rows = np.arange(1190)
     paragraphs = 0
@@ -195,7 +207,7 @@ def test_xquad_in_eleven_languages(shared, tmp_path):
 
 @pytest.mark.shared
 def test_tydi_rows_have_the_language_they_have(shared, tmp_path):
-    files = files_by_language([str(shared / "tydiqa-goldp")], [".json"])
+    files = files_by_language([str(shared / "tydiqa-goldp")], ".json")
     source = prepared(SquadReader(files, complete=False), tmp_path / "corpus")
     assert len(source.index.languages) == 9
     assert (source.index.query_patterns.sum(1) == 1).all(), "no question is in two languages"

@@ -4,17 +4,14 @@ import json
 
 import pytest
 
-from hbtrain.corpus.build import build_source
-from hbtrain.corpus.jsonl import read_rows
-from hbtrain.corpus.preparation.prepare import prepare
+from hbtrain.corpus.prepare.cached import build_cached
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.prepared import check_files
-from hbtrain.corpus.readers.columns import ColumnReader
-from hbtrain.corpus.readers.mapping import Columns
-from hbtrain.corpus.readers.miracl import miracl_reader
-from hbtrain.corpus.readers.pages import PagesReader
-from hbtrain.corpus.readers.parallel import ParallelReader
-from hbtrain.corpus.readers.squad import SquadReader
+from hbtrain.corpus.readers.by_id import SquadReader
+from hbtrain.corpus.readers.columns import ColumnReader, Columns
+from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import DataError
+from tests.prepared_samples import miracl_reader
 from tests.unit.judged_samples import DOCUMENTS, json_lines, miracl
 
 HALF = "half \ud800"
@@ -36,7 +33,7 @@ def test_json_lines(tmp_path, change):
     path = json_lines(tmp_path / "a.jsonl", [GOOD, GOOD | change])
     (tmp_path / "built").mkdir()
     with pytest.raises(DataError, match=r"a.jsonl line 2: .* is not Unicode") as error:
-        build_source(read_rows(path), tmp_path / "built", "a.jsonl")
+        build_cached(path, tmp_path / "built")
     assert str(error.value).isprintable()
     refused_and_passed_over(ParallelReader([str(path)]), tmp_path, 1, "line 2: ")
 

@@ -8,13 +8,12 @@ import pytest
 from hbtrain.config import override
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import keep_scores, measured_by
-from tune.search import run
-from tune.search.ledger import Ledger, known_points
-from tune.search.outcome import save_outcome
-from tune.search.population import first_alphas
-from tune.search.suggestions import Suggestions
-from tune.space.file import load_space, with_flags
-from tune.space.trials import base_config, trial_of
+from hbtrain.sweeps import searches
+from hbtrain.sweeps.population import first_alphas
+from hbtrain.sweeps.search_records import Ledger, known_points, save_outcome
+from hbtrain.sweeps.space import base_config, trial_of
+from hbtrain.sweeps.space_file import load_space, with_flags
+from hbtrain.sweeps.suggestions import Suggestions
 
 
 @pytest.fixture
@@ -128,7 +127,7 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
         result({"label": "alpha=0.3"}, error=RuntimeError("x\nkilled")),
         result({"label": "alpha=0.4"}, failure="no disk"),
     ]
-    outcome = run._trials(space, base, ledger, results)
+    outcome = searches._trials(space, base, ledger, results)
     assert [(one.trial.values, one.scores) for one in outcome.finished] == [({"batching.alpha": 0.1}, scores)]
     assert [(one.trial.label, one.step) for one in outcome.stopped] == [("alpha=0.2", 4)]
     assert outcome.failures == {"alpha=0.3": "killed (traceback in /tune/x)", "alpha=0.4": "no disk"}
@@ -147,12 +146,12 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
 def test_members_have_their_schedules(base):
     space = with_flags(load_space("alpha-pbt"), {"training.steps": 12})
     changed = ((0, 0.25), (3, 0.5))
-    folder = RunFolder.open(run.member_config(base, changed))
+    folder = RunFolder.open(searches.member_config(base, changed))
     folder.results.mkdir()
     (folder.results / "metrics.json").write_text('{"demo/multi/map": 0.5}')
     folder.remember(finished=True, measured=measured_by(base))
     same = result({"schedule": [[0, 0.25], [3, 0.5]]})
-    outcome = run._members(space, base, [same, same, result({"schedule": [[0, 0.1]]}, failure="no disk")])
+    outcome = searches._members(space, base, [same, same, result({"schedule": [[0, 0.1]]}, failure="no disk")])
     member, another = outcome.members
     assert member == another, "and one run of the two"
     assert (member.schedule, member.folder) == (changed, folder.path)

@@ -6,8 +6,8 @@ import pytest
 from hbtrain.config import EvaluationConfig
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.judged import read_judged
 from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, ranker_of, search_options
-from hbtrain.evaluation.readers.miracl import read_miracl
 from hbtrain.evaluation.runs import RunWriter
 from hbtrain.retrieval.collection_search import SearchOptions
 from hbtrain.retrieval.trec_files import read_run
@@ -76,7 +76,7 @@ def test_options_of_an_evaluation_are_those_of_its_search(tmp_path):
 def test_collections_of_one_language_each_are_searched_one_by_one(tmp_path):
     for language in ("sw", "en"):
         miracl(tmp_path, language)
-    benchmark = read_miracl(tmp_path, "miracl", None, cache=tmp_path / "texts")
+    benchmark = read_judged("miracl", tmp_path, "miracl", None, cache=tmp_path / "texts")
     ranker = SearchRanker(options(tmp_path, index="HNSW8", recall_queries=1))
     found = evaluate(Hashed(), benchmark, ranker=ranker)
     exact = evaluate(Hashed(), benchmark)
@@ -103,7 +103,7 @@ def test_what_cannot_be_searched_is_one_line(tmp_path):
 
 def test_run_files_hold_what_was_found_with_its_scores_and_no_more(tmp_path):
     miracl(tmp_path)
-    benchmark = read_miracl(tmp_path, "miracl", None, cache=tmp_path / "texts")
+    benchmark = read_judged("miracl", tmp_path, "miracl", None, cache=tmp_path / "texts")
     for name, ranker in (("found", SearchRanker(options(tmp_path))), ("exact", None)):
         runs = RunWriter(tmp_path / name, "system", 10)
         evaluate(Hashed(), benchmark, ranker=ranker, runs=runs)

@@ -6,10 +6,10 @@ import yaml
 from hbtrain.batching import BatchPlan
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import load_benchmarks
-from tune.space.file import load_space, with_flags
-from tune.space.ranges import Choices, Numbers
-from tune.space.search import Asha, Pareto, Pbt, check_budget, check_objectives
-from tune.space.trials import base_config, probes_of, trial_of, trials_of
+from hbtrain.sweeps.ranges import Choices, Numbers
+from hbtrain.sweeps.search_methods import Asha, Pareto, Pbt, check_budget, check_objectives
+from hbtrain.sweeps.space import base_config, probes_of, trial_of, trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 
 ASHA = {"method": "asha"}
 UNIFORM = {"batching.alpha": {"uniform": [0, 1]}}

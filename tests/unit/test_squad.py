@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.aligned import read_squad
 from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
-from hbtrain.evaluation.readers.squad import read_squad
 from tests.unit.evaluation_samples import only
 
 TYDI = Path(__file__).parents[3] / "shared" / "data" / "tydiqa-goldp"
@@ -41,7 +41,18 @@ def test_paragraphs_are_candidates_and_equal_ones_are_one(tmp_path):
         (("One.", question("q7", 4)), "q7: the answer begins at character 4, outside the text of 4"),
         (("One.", question("q7", -1)), "q7: the answer begins at character -1, outside"),
         (("One.", question("q7"), question("q7")), "q7: the id occurs twice"),
-        (("One.", {"id": "q7", "question": "?", "answers": []}), "paragraph 0 question q7 has no answer"),
+        (
+            ("One.", {"id": "q7", "question": "?", "answers": []}),
+            "paragraph 1: a question that is not in SQuAD's form: question q7 has no answer",
+        ),
+        (("One.", question("q7") | {"is_impossible": True}), "question q7 has no answer"),
+        (("One.", question("q7") | {"question": "half \ud800"}), "paragraph 1: a text that is not Unicode"),
+        (
+            ("half \ud800", question("q7")),
+            "paragraph 1: a text that is not Unicode: it holds half a surrogate pair (its",
+        ),
+        ((" ", question("q7")), "paragraph 1: a paragraph without context and qas"),
+        (("One.", question("q7", True)), "q7: answer_start must be a whole number, not True"),
         (("One.", question("q7", domain=3)), "q7: domain must be a text, not 3"),
     ],
 )

@@ -15,14 +15,14 @@ from hbtrain.runs.ray_train import with_last_checkpoint
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
 from hbtrain.storage import RemotePath, place, push, remote
+from hbtrain.sweeps import sweep as sweeping
+from hbtrain.sweeps import tuning
+from hbtrain.sweeps.space_file import load_space, with_flags
 from hbtrain.tracking.tracker import Tracker, TrackingError, tracking_uri
 from hbtrain.training.checkpoint_files import Manifest, folder_name, store
 from tests import s3
 from tests.unit.comparison_samples import rows_of, write_results, write_run
 from tests.unit.tiny_models import save_bert
-from tune import run as sweeping
-from tune import schedule
-from tune.space.file import load_space, with_flags
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_a_sweep_in_a_bucket(bucket, cache, tmp_path, monkeypatch):
         return {}
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(schedule, "train_side_by_side", train)
+    monkeypatch.setattr(tuning, "train_side_by_side", train)
     flags = {"batching.alpha": [0, 1], "seed": 0, "resources.workers": 1, "storage": f"{bucket.uri}/runs"}
     space = with_flags(load_space("alpha-grid"), {**flags, "tracking.uri": "sqlite:///mlflow.db"})
     sweeping.run_sweep(space)

@@ -7,10 +7,9 @@ from hbtrain.errors import StorageError
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import CONTINUES, keep_scores, last_segment, take_over
 from hbtrain.storage import place, remote
+from hbtrain.sweeps.search_records import Ledger, SearchOutcome, save_outcome
 from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, store
-from tune.search.ledger import Ledger
-from tune.search.outcome import SearchOutcome, save_outcome
 
 
 @pytest.fixture

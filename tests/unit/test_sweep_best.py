@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from hbtrain.config import load_config, override
+from hbtrain.sweeps.charts import front_picture
+from hbtrain.sweeps.findings import recipe_of, save_recipe, save_summary, summary_markdown
+from hbtrain.sweeps.points import SCORES, Finished, Point, Score, best_point, front_scores, pareto_front, points_of
 from tests.unit.test_sweep_summary import KEYS, finished
-from tune.findings.best import best_point, recipe_of, save_recipe
-from tune.findings.front import front_picture, front_scores, pareto_front
-from tune.findings.points import SCORES, Finished, Point, Score, points_of
-from tune.findings.summary import save_summary, summary_markdown
 
 tables = st.integers(1, 7).flatmap(
     lambda points: st.lists(st.lists(st.integers(0, 4), min_size=4, max_size=4), min_size=points, max_size=points)

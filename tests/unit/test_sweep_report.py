@@ -4,12 +4,12 @@ import pytest
 
 from hbtrain.config import absolute_paths
 from hbtrain.runs.run_folder import RunFolder
+from hbtrain.sweeps.findings import summary_markdown
+from hbtrain.sweeps.marks import is_single_kind, judge
+from hbtrain.sweeps.points import Finished
+from hbtrain.sweeps.space import trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 from tests.unit.comparison_samples import macro_means, rows_of, write_results
-from tune.findings.points import Finished
-from tune.findings.report import is_single_kind, judge
-from tune.findings.summary import summary_markdown
-from tune.space.file import load_space, with_flags
-from tune.space.trials import trials_of
 
 
 def trained(tmp_path, space, qualities, flags):

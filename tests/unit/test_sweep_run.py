@@ -5,14 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from hbtrain.cli.sweep import sweep
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
 from hbtrain.storage.atomic import alone_in
-from tune import run as sweeping
-from tune import schedule
-from tune.space.file import load_space, with_flags
+from hbtrain.sweeps import sweep as sweeping
+from hbtrain.sweeps import tuning
+from hbtrain.sweeps.space_file import load_space, with_flags
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def trained(monkeypatch):
                 finish(trial.config)
         return {trial.label: calls.failing[trial.label] for trial in trials if trial.label in calls.failing}
 
-    monkeypatch.setattr(schedule, "train_side_by_side", train)
+    monkeypatch.setattr(tuning, "train_side_by_side", train)
     return calls
 
 
@@ -73,6 +74,17 @@ def test_failed_trials_are_tried_again_in_the_same_mlflow_run(space, trained, tm
     assert "2 trials, 2 finished before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("program", "source"),
+    [("/x/tune/sweep.py", "tune/sweep.py alpha-grid"), ("/x/bin/hbtrain", "hbtrain sweep alpha-grid")],
+)
+def test_the_mlflow_run_shows_what_was_called(program, source, space, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", [program])
+    sweep("alpha-grid", "--batching.alpha", "0", "--seed", "0", "--resources.workers", "1")
+    (parent,) = parent_runs(tmp_path)
+    assert parent.data.tags["mlflow.source.name"] == source
+
+
 def test_a_wider_range_goes_on_and_another_setting_is_another_sweep(space, trained, tmp_path):
     sweeping.run_sweep(space)
     sweeping.run_sweep(with_flags(space, {"batching.alpha": [0, 0.5, 1]}))
@@ -101,7 +113,7 @@ def test_trials_are_children_with_names_of_their_own(space, monkeypatch, tmp_pat
             finish(trial.config)
         return {}
 
-    monkeypatch.setattr(schedule, "train_side_by_side", train)
+    monkeypatch.setattr(tuning, "train_side_by_side", train)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs/mlflow.db")
     sweeping.run_sweep(space)
     (parent,) = parent_runs(tmp_path)
@@ -142,7 +154,7 @@ def test_scores_measured_otherwise_make_another_sweep(space, trained, tmp_path):
 
 
 def test_a_trial_that_ends_without_scores_has_failed(space, trained, monkeypatch):
-    monkeypatch.setattr(schedule, "train_side_by_side", lambda trials, folder: {})
+    monkeypatch.setattr(tuning, "train_side_by_side", lambda trials, folder: {})
     with pytest.raises(TrainingError, match="2 of 2 trials failed .*it ended without scores on all benchmarks"):
         sweeping.run_sweep(space)
 
@@ -166,7 +178,7 @@ def test_two_processes_are_not_in_one_sweep(space, trained, tmp_path):
 def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():
     def at_once(cpus, gpus=0, **overrides):
         config = load_config("quickstart", {f"resources.{key}": value for key, value in overrides.items()})
-        return schedule.at_once(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
+        return tuning.at_once(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
 
     assert at_once(8, workers=2) == 4
     assert at_once(7, workers=2, cpus_per_worker=1.5) == 2
@@ -182,9 +194,9 @@ def test_what_ray_tune_says_of_trials():
 
     crash = RuntimeError("first line\nActorDiedError: out of memory")
     results = [result(0, failure=""), result(1, error=crash), result(2, failure="cannot read source")]
-    assert schedule._failures(trials, results) == {
+    assert tuning._failures(trials, results) == {
         "b": "ActorDiedError: out of memory (traceback in /tune/x)",
         "c": "cannot read source",
     }
     with pytest.raises(KeyboardInterrupt):
-        schedule._failures(trials, [result(0, failure=""), result(1)])
+        tuning._failures(trials, [result(0, failure=""), result(1)])

@@ -3,9 +3,9 @@ import yaml
 
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError
-from tune.space.file import load_space, space_names, with_flags
-from tune.space.search import check_budget
-from tune.space.trials import base_config, probes_of, trials_of
+from hbtrain.sweeps.search_methods import check_budget
+from hbtrain.sweeps.space import base_config, probes_of, trials_of
+from hbtrain.sweeps.space_file import load_space, space_names, with_flags
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tune.findings.curve import alpha_curve, is_curve
-from tune.findings.points import Finished, points_of
-from tune.findings.summary import save_summary, summary_markdown, summary_tables
-from tune.space.file import load_space, with_flags
-from tune.space.trials import trials_of
+from hbtrain.sweeps.charts import alpha_curve, is_curve
+from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
+from hbtrain.sweeps.points import Finished, points_of
+from hbtrain.sweeps.space import trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 
 KEYS = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")
 

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.aligned import read_tatoeba
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.readers.tatoeba import read_tatoeba
 from hbtrain.evaluation.tables import evaluation_table, scores_markdown
 from tests.unit.evaluation_samples import HashEncoder
 
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_said(folder, tmp_path_factory):
     with pytest.raises(DataError, match=r"holds no pairs such as tatoeba\.de-en\.de"):
         read_tatoeba(tmp_path_factory.mktemp("empty"), "tatoeba")
     (folder / "tatoeba.de-en.de").write_text("eins\n\nzwei\n")
-    with pytest.raises(DataError, match="tatoeba in de: 2 sentences with 4 translations"):
+    with pytest.raises(DataError, match=r"tatoeba\.de-en\.de.*: 2 sentences with 4 translations"):
         read_tatoeba(folder, "tatoeba").check()
     (folder / "tatoeba.de-en.de").unlink()
     with pytest.raises(DataError, match="not the side in de"):
@@ -90,5 +90,5 @@ def test_what_does_not_fit_is_said(folder, tmp_path_factory):
     with pytest.raises(DataError, match=r"th-en\.tsv line 2 is not a pair"):
         read_tatoeba(folder, "tatoeba", ["th"]).check()
     (folder / "tatoeba.th-en.tsv").write_text("neung\tone\n")
-    with pytest.raises(DataError, match="holds both"):
+    with pytest.raises(DataError, match=r"both .*tatoeba\.th-en\.tsv and .*th-en\.tsv are for tsv"):
         read_tatoeba(folder, "tatoeba")

@@ -1,1 +1,1 @@
-"""Readers of raw sources for `hbtrain prepare`, one file a form."""
+"""What `hbtrain prepare` makes of raw files (`hbtrain.formats`): texts by key, and rows of keys (`items`)."""

@@ -1,23 +1,124 @@
-"""Tables by column mapping: CSV, TSV, Parquet, Arrow and JSON lines, by the ending of their names.
-
-CSV has quotes as in RFC 4180, and a text may hold line ends; TSV has neither. Both begin with a line of column names.
-"""
+"""Rows made of the columns of tables and datasets: which column is the query in which language, and so on."""
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place, decoded, json_object, open_plain, raw_lines
-from hbtrain.corpus.locations import is_remote, named
-from hbtrain.corpus.readers.mapping import Columns, MappedReader, Record
-from hbtrain.errors import ConfigError, DataError
+from hbtrain.corpus.readers.inline import InlineReader
+from hbtrain.corpus.readers.items import check_languages
+from hbtrain.errors import ConfigError
+from hbtrain.formats.inputs import Place
+from hbtrain.formats.languages import LANGUAGE
+from hbtrain.formats.parallel import ParallelRow
+from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
 
-BATCH_ROWS = 1024
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns by language. A column is a name, or a path into it: `answers.text.0`; several with a blank between:
+    `title+text`. A name on a list is taken of each of its elements.
+
+    Attributes:
+        query: of the question.
+        passage: of its passage; texts that stand there in several rows are one passage.
+        negatives: of texts that do not answer it: a text, or a list of them.
+        id: rows with one id ask one question; None: rows with one text do.
+        passage_id: rows with one passage id share a passage; None: rows with one text do.
+        where: values, as text, that columns must have; other records are none of the source's rows.
+    """
+
+    query: Mapping[str, str]
+    passage: Mapping[str, str]
+    negatives: Mapping[str, str]
+    id: str | None = None
+    passage_id: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def names(self) -> list[str]:
+        """The columns that are read, without what is inside them."""
+        paths = [*self.query.values(), *self.passage.values(), *self.negatives.values(), self.id, self.passage_id]
+        parts = [part for path in paths if path for part in path.split("+")]
+        return list(dict.fromkeys(part.split(".")[0] for part in (*parts, *self.where)))
+
+
+def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
+    """`LANGUAGE=COLUMN` from the command line.
+
+    Raises:
+        ConfigError: one is not of that form, or a language comes twice.
+        DataError: there are more languages than a corpus holds.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        language, equals, column = pair.partition("=")
+        if not equals or not column or not LANGUAGE.fullmatch(language):
+            raise ConfigError(f"{flag} {pair}: must be LANGUAGE=COLUMN, such as en=question")
+        if language in columns:
+            raise ConfigError(f"{flag} {pair}: {language} has the column {columns[language]} already")
+        columns[language] = column
+    check_languages(len(columns), flag)
+    return columns
+
+
+def parse_where(pairs: Sequence[str]) -> dict[str, str]:
+    """`COLUMN=VALUE` from the command line.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    for pair in pairs:
+        if not pair.partition("=")[1] or pair.startswith("="):
+            raise ConfigError(f"--where {pair}: must be COLUMN=VALUE, such as label=1")
+    return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
+
+
+class _BadError(Exception):
+    """A record that gives no row: reason and detail."""
+
+
+class MappedReader(InlineReader):
+    """A reader of records."""
+
+    columns: Columns
+
+    @abstractmethod
+    def records(self, drops: Drops) -> Records:
+        """The records with their places; each has the columns asked for."""
+
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+        """A row for each record; a language whose column is empty is one that the row lacks."""
+        for record, place in self.records(drops):
+            if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
+                continue
+            try:
+                row = self._row(record)
+            except _BadError as error:
+                drops.bad(place, *error.args)
+                continue
+            yield row, place
+
+    def _row(self, record: Record) -> ParallelRow:
+        columns = self.columns
+        query, passage = _texts(record, columns.query), _texts(record, columns.passage)
+        if not query:
+            raise _BadError("an empty text", f" (query: {_listed(columns.query)})")
+        if not passage:
+            raise _BadError("an empty text", f" (passage: {_listed(columns.passage)})")
+        negatives = [
+            {language: text}
+            for language, column in columns.negatives.items()
+            for text in _negatives(record, column)
+            if text.strip()
+        ]
+        return ParallelRow(_id(record, columns.id), query, passage, _id(record, columns.passage_id), negatives)
 
 
 class ColumnReader(MappedReader):
@@ -26,166 +127,90 @@ class ColumnReader(MappedReader):
     kind = "columns"
 
     def __init__(self, files: Sequence[str], columns: Columns) -> None:
+        """Raises ConfigError: a file is no table, by its name."""
         self.inputs = list(files)
         self.columns = columns
         self.options: dict[str, Any] = {"columns": columns.to_json()}
-        for file in files:
-            _reading(file)
+        self._readings = [table_reading(file) for file in files]
 
-    def records(self, drops: Drops) -> Iterator[tuple[Record, Place]]:
+    def records(self, drops: Drops) -> Records:
         """The records of all files."""
-        for file in self.inputs:
-            yield from _reading(file)(file, self.columns.names(), drops)
+        for file, reading in zip(self.inputs, self._readings, strict=True):
+            yield from reading(file, self.columns.names(), drops)
 
 
-Reading = Callable[[str, list[str], Drops], Iterator[tuple[Record, Place]]]
+class HuggingFaceReader(MappedReader):
+    """Rows of one split of a dataset."""
+
+    kind = "huggingface"
+
+    def __init__(
+        self, name: str, columns: Columns, split: str = "train", config: str | None = None, revision: str | None = None
+    ) -> None:
+        """Opens the dataset, as `HuggingFaceSplit` does.
+
+        Raises:
+            DataError: there is no such dataset, split or column.
+        """
+        self.columns = columns
+        self.inputs = []
+        self._data = HuggingFaceSplit(name, columns.names(), split, config, revision)
+        self.options: dict[str, Any] = {
+            "dataset": name,
+            "split": split,
+            "config": config,
+            "revision": revision,
+            "fingerprint": self._data.fingerprint,
+            "columns": columns.to_json(),
+        }
+
+    def records(self, drops: Drops) -> Records:
+        """The rows of the split."""
+        return self._data.records()
 
 
-def _reading(file: str) -> Reading:
-    name = named(file).removesuffix(".gz")
-    for ending, reading in (
-        (".csv", _csv),
-        (".tsv", _csv),
-        (".parquet", _parquet),
-        (".arrow", _arrow),
-        (".jsonl", _json_lines),
-    ):
-        if name.endswith(ending):
-            return reading
-    raise ConfigError(f"{file}: must end in .csv, .tsv or .jsonl (each also with .gz), .parquet or .arrow")
+def _texts(record: Record, columns: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for language, column in columns.items():
+        parts = [value for part in column.split("+") if (value := _inside(record, part)) is not None]
+        for value in parts:
+            if not isinstance(value, str):
+                raise _BadError("a column that holds no text", f" ({column} holds {type(value).__name__})")
+        text = " ".join(part for part in parts if part.strip())
+        if text:
+            found[language] = text
+    return found
 
 
-def _csv(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Place]]:
-    csv.field_size_limit(sys.maxsize)
-    lines = _Lines(file)
-    rows = (
-        csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if named(file).removesuffix(".gz").endswith(".tsv")
-        else csv.reader(lines, strict=True)
-    )
-    header = _header(file, rows, lines)
-    _check_names(file, names, header)
-    while True:
-        start = Place(file, lines.read + 1)
-        lines.broken = None
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            drops.bad(start, "no row of a table", f": {error}{_span(start, lines)}")
-            continue
-        if row is None:
-            return
-        if lines.broken is not None:
-            drops.bad(lines.broken, "not UTF-8")
-        elif len(row) != len(header):
-            if row:
-                detail = f": {len(row)}, the header has {len(header)}{_span(start, lines)}"
-                drops.bad(start, "a row with too few or too many columns", detail)
+def _negatives(record: Record, column: str) -> list[str]:
+    value = _inside(record, column)
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise _BadError("a column that holds no text", f" ({column}: a text or a list of texts is expected)")
+    return texts
+
+
+def _id(record: Record, column: str | None) -> str:
+    if column is None:
+        return ""
+    value = _inside(record, column)
+    if not isinstance(value, str | int) or value == "":
+        raise _BadError("a row without an id", f" ({column} is {value!r})")
+    return str(value)
+
+
+def _inside(value: Any, path: str) -> Any:
+    """What a path leads to; None where it leads nowhere."""
+    for name in path.split("."):
+        if isinstance(value, list):
+            if name.isdigit():
+                value = value[int(name)] if int(name) < len(value) else None
+            else:
+                value = [element.get(name) if isinstance(element, Mapping) else None for element in value]
         else:
-            yield dict(zip(header, row, strict=True)), start
+            value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
-def _header(file: str, rows: Iterator[list[str]], lines: _Lines) -> list[str]:
-    try:
-        header = next(rows, [])
-    except csv.Error as error:
-        raise DataError(f"{file} line 1: no line of column names: {error}{_span(Place(file, 1), lines)}") from error
-    if lines.broken is not None:
-        raise DataError(f"{lines.broken} is not UTF-8; column names are expected")
-    return header
-
-
-def _span(start: Place, lines: _Lines) -> str:
-    """How far a record goes that has several lines: an unclosed quotation mark takes all that follow with it."""
-    number = lines.read - start.number + 1
-    return f"; it spans {number:,} lines, to line {lines.read}: is a quotation mark not closed?" if number > 1 else ""
-
-
-class _Lines:
-    """The lines of a file, with the place of the last that is not UTF-8."""
-
-    def __init__(self, file: str) -> None:
-        self._lines = raw_lines(file)
-        self.read = 0
-        self.broken: Place | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line, place = next(self._lines)
-        self.read = place.number
-        try:
-            return line.decode("utf-8-sig" if place.number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            self.broken = place  # the record is dropped when its end has been found
-            return line.decode("utf-8", errors="replace")
-
-
-def _json_lines(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Place]]:
-    for line, place in raw_lines(file):
-        if not line.strip():
-            continue
-        try:
-            yield json_object(decoded(line, place), place), place
-        except DataError as error:
-            drops.bad(place, "not a JSON object", f": {str(error).removeprefix(str(place)).strip()}")
-
-
-def _parquet(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Place]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with open_plain(file) as stream:
-            _check_seekable(stream, file)
-            table = pq.ParquetFile(stream if is_remote(file) else file)
-            _check_names(file, names, table.schema_arrow.names)
-            number = 0
-            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield record, Place(file, number, "row")
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is not a whole Parquet file: {error}; fetch it again") from error
-
-
-def _arrow(file: str, names: list[str], drops: Drops) -> Iterator[tuple[Record, Place]]:
-    import pyarrow as pa
-
-    try:
-        with open_plain(file) as stream:
-            _check_seekable(stream, file)
-            magic = stream.read(6)
-            stream.seek(0)
-            table = pa.ipc.open_file(stream) if magic == b"ARROW1" else pa.ipc.open_stream(stream)
-            _check_names(file, names, table.schema.names)
-            batches = (
-                (table.get_batch(i) for i in range(table.num_record_batches)) if magic == b"ARROW1" else iter(table)
-            )
-            number = 0
-            for batch in batches:
-                for record in batch.select(names).to_pylist():
-                    number += 1
-                    yield record, Place(file, number, "row")
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is not a whole Arrow file: {error}; fetch it again") from error
-
-
-def _check_seekable(stream: BinaryIO, file: str) -> None:
-    try:
-        stream.seek(0, io.SEEK_END)
-        stream.seek(0)
-    except ValueError as error:
-        raise DataError(
-            f"{file} comes without its length, and such a file is not read from the front; fetch it first"
-        ) from error
-
-
-def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
-    for name in names:
-        if name not in there:
-            raise DataError(f"{file} has no column {name!r}; it has {', '.join(there) or 'none'}")
-    if len(set(there)) < len(there):
-        twice = next(name for name in there if list(there).count(name) > 1)
-        raise DataError(f"{file} has two columns {twice!r}; rename one")
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(columns.values())

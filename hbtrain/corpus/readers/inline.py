@@ -1,4 +1,4 @@
-"""Sources whose rows have their texts in them: what JSON lines, tables and datasets share.
+"""Sources whose rows have their texts in them: JSON lines and pages here; tables and datasets are in `columns`.
 
 Keys are made of the texts in all languages, so that equal queries and passages are stored once, under one number.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hbtrain.corpus.drops import NOT_UNICODE, Drops
-from hbtrain.corpus.files import Place, is_unicode
-from hbtrain.corpus.jsonl import ParallelRow
-from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide
+from hbtrain.corpus.drops import Drops
+from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide, check_languages
+from hbtrain.errors import ConfigError, DataError
+from hbtrain.formats.inputs import NOT_UNICODE, Place, is_unicode, raw_lines
+from hbtrain.formats.pages import read_pages
+from hbtrain.formats.parallel import ParallelRow, parse_row
 
 
 class InlineReader(ABC):
@@ -67,6 +69,67 @@ class InlineReader(ABC):
                 yield from _items("query" if self.sentences else "passage", negative, place)
 
 
+class ParallelReader(InlineReader):
+    """Rows of parallel JSON lines, as `data.sources` takes them directly (`hbtrain.formats.parallel`)."""
+
+    kind = "parallel"
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.inputs = list(files)
+        self.options: dict[str, Any] = {}
+        first = next(self._all(Drops.silent()), None)
+        self.sentences = first is not None and first[0].passage is first[0].query
+
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+        """The rows of all files."""
+        for row, place in self._all(drops):
+            if (row.passage is row.query) == self.sentences:
+                yield row, place
+            else:
+                drops.bad(place, "a row of another form: text, or query and passage, not both")
+
+    def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+        for file in self.inputs:
+            for line, place in raw_lines(file):
+                if not line.strip():
+                    continue
+                try:
+                    yield parse_row(line, str(place)), place
+                except DataError as error:
+                    drops.bad(place, "not a row", f": {str(error).removeprefix(f'{place}').lstrip(': ')}")
+
+
+class PagesReader(InlineReader):
+    """Rows of pages, a file for each language: each pair is a row of that language. Answers of other questions of the
+    page may be its negatives.
+    """
+
+    kind = "pages"
+
+    def __init__(self, files: Mapping[str, str], page_negatives: int = 0) -> None:
+        """`page_negatives`: the most answers of the same page that a row has as negatives.
+
+        Raises:
+            ConfigError: it is below zero.
+            DataError: there are more languages than a corpus holds.
+        """
+        if page_negatives < 0:
+            raise ConfigError(f"--page-negatives {page_negatives}: must be 0 or more")
+        check_languages(len(files), "the source")
+        self._files = dict(files)
+        self._page_negatives = page_negatives
+        self.inputs = list(files.values())
+        self.options: dict[str, Any] = {"languages": list(files), "page_negatives": page_negatives}
+
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+        """The rows of all pages."""
+        for language, file in self._files.items():
+            for pairs, place in read_pages(file, drops):
+                for at, (question, answer) in enumerate(pairs):
+                    negatives = [{language: x} for x in _others(pairs, at, self._page_negatives)]
+                    yield ParallelRow("", {language: question}, {language: answer}, "", negatives), place
+
+
 def _items(side: TextSide, texts: dict[str, str], place: Place) -> Iterator[TextItem]:
     key = _key(texts)
     for language, text in texts.items():
@@ -75,3 +138,15 @@ def _items(side: TextSide, texts: dict[str, str], place: Place) -> Iterator[Text
 
 def _key(texts: dict[str, str]) -> str:
     return json.dumps(texts, ensure_ascii=False, sort_keys=True)
+
+
+def _others(pairs: Sequence[tuple[str, str]], at: int, limit: int) -> Sequence[str]:
+    """Up to `limit` answers that differ from each other and from that of pair `at`, of the pairs after it, around."""
+    found: dict[str, None] = {}
+    for step in range(1, len(pairs)):
+        if len(found) == limit:
+            break
+        answer = pairs[(at + step) % len(pairs)][1]
+        if answer != pairs[at][1]:
+            found[answer] = None
+    return list(found)

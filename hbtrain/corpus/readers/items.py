@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.files import Place
 from hbtrain.errors import DataError
+from hbtrain.formats.inputs import Place
 
 TextSide = Literal["query", "passage"]
 MOST_LANGUAGES = 63
@@ -50,10 +50,13 @@ class PairItem(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of work that is done as a whole or again; a side and language belongs to one part."""
+    """A piece of work that is done as a whole or again; a side and language belongs to one part.
+
+    A reader that finds rows beside their texts may give them here, each `PairItem` in its turn, and none in `pairs`.
+    """
 
     name: str
-    read: Callable[[Drops], Iterator[TextItem | IdItem]]
+    read: Callable[[Drops], Iterator[TextItem | IdItem | PairItem]]
 
 
 class Reader(Protocol):

@@ -1,0 +1,225 @@
+"""DuckDB over the files of a preparation: sorts and joins of more numbers than memory holds.
+
+Between stages, numbers stand in Parquet files of int64 columns. DuckDB reads and joins them within `MEMORY`, what does
+not fit goes to a folder beside those of the stages, and results are streamed in blocks; so the memory of a preparation
+does not grow with its rows, but for the few bytes a query or passage that `Components` needs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hbtrain.corpus.conflicts import Int64s
+
+MEMORY = "400MiB"
+"""What DuckDB may hold; with Python, Arrow and the blocks at hand a preparation stays well below 1 GiB."""
+THREADS = 2
+"""More of them need more memory at one time."""
+BLOCK = 1 << 16
+"""Rows of a file that are handled at one time."""
+
+
+class Session:
+    """Queries over Parquet files, one at a time, whose results are int64 numbers."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def table(self, name: str, query: str) -> None:
+        """Keep the result of a query under a name, for this session."""
+        self._connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
+
+    def rows(self, query: str) -> list[tuple[int, ...]]:
+        """The whole result of a query that has few rows."""
+        return list(self._connection.execute(query).fetchall())
+
+    def blocks(self, query: str) -> Iterator[list[Int64s]]:
+        """The columns of the result, some rows at one time."""
+        for batch in self._connection.sql(query).to_arrow_reader(BLOCK):
+            yield _numbers(batch)
+
+
+class Database:
+    """DuckDB for one preparation; what does not fit in memory is kept in a folder, and is gone in the end."""
+
+    def __init__(self, folder: Path) -> None:
+        import duckdb
+
+        self._spill = folder / "spill"
+        shutil.rmtree(self._spill, ignore_errors=True)
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY,
+            "threads": THREADS,
+            "temp_directory": str(self._spill),
+            "preserve_insertion_order": False,  # where order matters, queries say so
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        self._connection = duckdb.connect(":memory:", config=settings)
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session, whose tables are its own.
+
+        Raises:
+            OSError: what does not fit in memory cannot be written.
+        """
+        import duckdb
+
+        connection = self._connection.cursor()
+        try:
+            yield Session(connection)
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise OSError(errno.EIO, str(error).partition("\n")[0]) from error
+        finally:
+            connection.close()
+
+
+def parquet(paths: Path | Sequence[Path]) -> str:
+    """The rows of Parquet files, for a FROM clause."""
+    names = [str(path).replace("'", "''") for path in ([paths] if isinstance(paths, Path) else paths)]
+    literal = [re.sub(r"([*?\[])", r"[\1]", name) for name in names]  # else they would be patterns of names
+    return "read_parquet(['" + "', '".join(literal) + "'], hive_partitioning = false)"
+
+
+class NumberWriter:
+    """Appends rows of int64 numbers to a Parquet file."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._schema = pa.schema([(name, pa.int64()) for name in columns])
+        self._writer = pq.ParquetWriter(
+            path, self._schema, compression="zstd", compression_level=1, use_dictionary=False
+        )
+        self._buffer = array("q")
+
+    def append(self, numbers: Iterable[int]) -> None:
+        """Add a row."""
+        self._buffer.extend(numbers)
+        if len(self._buffer) >= BLOCK * len(self._schema):
+            self._flush()
+
+    def extend(self, *columns: Int64s) -> None:
+        """Add rows, given column by column."""
+        self._flush()
+        if len(columns[0]):
+            self._writer.write_batch(pa.record_batch(list(columns), schema=self._schema))
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+        self._writer.close()
+
+    def __enter__(self) -> NumberWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            rows = np.frombuffer(self._buffer, np.int64).reshape(-1, len(self._schema))
+            self._writer.write_batch(pa.record_batch([column.copy() for column in rows.T], schema=self._schema))
+            del rows
+            self._buffer = array("q")
+
+
+def count(path: Path) -> int:
+    """Rows of a Parquet file."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def blocks(path: Path, *columns: str) -> Iterator[list[Int64s]]:
+    """The named columns (all, if none is named) of a Parquet file in the order of its rows, some rows at one time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BLOCK, columns=list(columns) or None):
+            yield _numbers(batch)
+
+
+def numbers_below(length: int) -> Iterator[Int64s]:
+    """0 to `length` - 1, some at one time."""
+    for start in range(0, length, BLOCK):
+        yield np.arange(start, min(start + BLOCK, length), dtype=np.int64)
+
+
+def by_code(blocks: Iterable[list[Int64s]]) -> Iterator[tuple[int, list[Int64s]]]:
+    """(code, columns of some of its rows), where the first column is a code by which the rows are sorted."""
+    for columns in blocks:
+        cuts = [0, *(np.flatnonzero(np.diff(columns[0])) + 1).tolist(), len(columns[0])]
+        for start, stop in pairwise(cuts):
+            if stop > start:
+                yield int(columns[0][start]), [column[start:stop] for column in columns]
+
+
+class ArrayWriter:
+    """Writes numbers one after the other to a `.npy` file of one dimension.
+
+    Attributes:
+        length: numbers written.
+        counts_up: whether the i-th number was i, for all of them.
+    """
+
+    def __init__(self, path: Path, bound: int) -> None:
+        """`bound`: numbers are below it; they take four bytes if it is below 2**31, else eight."""
+        self.length = 0
+        self.counts_up = True
+        self._path = path
+        self._dtype = np.dtype("<i4" if bound < 2**31 else "<i8")
+        self._stream = path.open("wb")
+        self._write_header()
+
+    def extend(self, numbers: Int64s) -> None:
+        """Add numbers."""
+        if self.counts_up:
+            expected = np.arange(self.length, self.length + len(numbers), dtype=np.int64)
+            self.counts_up = np.array_equal(numbers, expected)
+        self.length += len(numbers)
+        self._stream.write(numbers.astype(self._dtype).tobytes())
+
+    def fill(self, number: int, stop: int) -> None:
+        """Add one number again and again, until there are `stop`."""
+        while self.length < stop:
+            self.extend(np.full(min(BLOCK, stop - self.length), number, np.int64))
+
+    def close(self, wanted: bool = True) -> None:
+        """Finish the file, or remove it if it is not wanted after all."""
+        self._stream.seek(0)
+        self._write_header()  # as long as before: numpy leaves room for the digits of the length
+        self._stream.close()
+        if not wanted:
+            self._path.unlink()
+
+    def _write_header(self) -> None:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+
+def linked_file(path: Path, target: Path) -> None:
+    """The same file under another name; where the file system has no such links, a copy."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _numbers(batch: pa.RecordBatch) -> list[Int64s]:
+    return [column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False) for column in batch.columns]

@@ -1,0 +1,221 @@
+"""Sources whose queries and passages have ids, by which languages are aligned: SQuAD, mMARCO, MIRACL and Mr. TyDi.
+
+Texts are stored once, however many rows name them.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from hbtrain.corpus.drops import Drops
+from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
+from hbtrain.formats.inputs import Place, text_lines
+from hbtrain.formats.judged import JudgedFolder
+from hbtrain.formats.languages import choose_languages
+from hbtrain.formats.mmarco import find_mmarco, read_triples
+from hbtrain.formats.squad import (
+    Paragraph,
+    Question,
+    answer_start,
+    read_breaks,
+    read_paragraphs,
+    read_question,
+    sentence_starts,
+)
+
+PassageKind = Literal["paragraph", "sentence"]
+
+
+class SquadReader:
+    """Questions of SQuAD files by language, aligned by id, whatever paragraphs the files have.
+
+    A row's passage in a language is the paragraph of its question there, or the sentence in which the answer begins.
+    The questions of a paragraph share it: it is stored once, and they never meet in a batch. A question without an
+    answer (SQuAD 2.0's) is left out.
+    """
+
+    kind = "squad"
+    content_keys = False
+    sentences = False
+
+    def __init__(self, files: Mapping[str, str], passage: PassageKind = "paragraph", complete: bool = True) -> None:
+        """`complete`: a question that some languages lack is bad.
+
+        Raises:
+            DataError: there are more languages than a corpus holds.
+        """
+        check_languages(len(files), "the source")
+        self._files = dict(files)
+        self._passage = passage
+        self.complete = complete
+        self.inputs: Sequence[str] = list(files.values())
+        self.options: dict[str, Any] = {"passage": passage, "languages": list(files), "complete": complete}
+
+    def parts(self) -> Sequence[Part]:
+        """A part a language."""
+        return [Part(f"in {x}", partial(self._texts, x, file)) for x, file in self._files.items()]
+
+    def pairs(self, drops: Drops) -> Iterator[PairItem]:
+        """One row for each question, in the order of the first file that has it."""
+        seen: set[str] = set()
+        for file in self._files.values():
+            for (key, *_), _, place in self._questions(file, Drops.silent()):
+                if key not in seen:
+                    seen.add(key)
+                    yield PairItem(key, key, (), place)
+
+    def _texts(self, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
+        last = None
+        for question, passage, place in self._questions(file, drops):
+            yield TextItem("query", language, question.id, question.text, place)
+            same = (place.number, passage) == last
+            yield TextItem("passage", language, question.id, None if same else passage, place)
+            last = place.number, passage
+
+    def _questions(self, file: str, drops: Drops) -> Iterator[tuple[Question, str, Place]]:
+        """All answered questions with their passages."""
+        for paragraph in read_paragraphs(file, drops):
+            starts = _starts(paragraph, drops) if self._passage == "sentence" else []
+            if starts is None:
+                continue
+            for record in paragraph.records:
+                question = read_question(record, paragraph.place, drops)
+                if question is None or question.is_unanswerable:
+                    continue
+                if self._passage == "paragraph":
+                    yield question, paragraph.context, paragraph.place
+                elif (sentence := _sentence(question, paragraph, starts, drops)) is not None:
+                    yield question, sentence, paragraph.place
+
+
+def _starts(paragraph: Paragraph, drops: Drops) -> list[int] | None:
+    """Where the sentences of a paragraph begin: LAReQA's breaks, or those found by their ends; None: bad breaks."""
+    if not paragraph.breaks:
+        return sentence_starts(paragraph.context)
+    breaks = read_breaks(paragraph, drops)
+    return None if breaks is None else [0, *(start for start, _ in breaks[1:])]
+
+
+def _sentence(question: Question, paragraph: Paragraph, starts: Sequence[int], drops: Drops) -> str | None:
+    """The sentence in which the answer begins; None, told as bad: there is none."""
+    start = answer_start(question, paragraph, drops)
+    if start is None:
+        return None
+    ends = [*starts[1:], len(paragraph.context)]
+    at = bisect.bisect_right(starts, start) - 1
+    sentence = paragraph.context[starts[at] : ends[at]].strip()
+    if sentence:
+        return sentence
+    detail = f" (the sentence in which the answer of question {question.id} begins)"
+    drops.bad(paragraph.place, "an empty text", detail)
+    return None
+
+
+class MmarcoReader:
+    """The triples of mMARCO, in all languages whose texts a folder has."""
+
+    kind = "mmarco"
+    content_keys = False
+    sentences = False
+
+    def __init__(self, folder: str, languages: Sequence[str] | None = None, complete: bool = True) -> None:
+        """Finds the files; `complete`: an id that some languages lack is bad.
+
+        Raises:
+            DataError: as `find_mmarco`, or there are more languages than a corpus holds.
+        """
+        self._files = files = find_mmarco(folder, languages)
+        check_languages(len(files.queries), folder)
+        self.complete = complete
+        self.inputs: Sequence[str] = [*files.queries.values(), *files.collections.values(), files.triples]
+        self.options: dict[str, Any] = {"languages": list(files.queries), "complete": complete}
+
+    def parts(self) -> Sequence[Part]:
+        """A part for each file of texts."""
+        sides: tuple[tuple[TextSide, dict[str, str]], ...] = (
+            ("query", self._files.queries),
+            ("passage", self._files.collections),
+        )
+        return [
+            Part(f"{side} {language}", partial(_texts, side, language, file))
+            for side, files in sides
+            for language, file in files.items()
+        ]
+
+    def pairs(self, drops: Drops) -> Iterator[PairItem]:
+        """One row for each triple."""
+        for query, passage, negative, place in read_triples(self._files.triples, drops):
+            yield PairItem(query, passage, (negative,), place)
+
+
+def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
+    for key, text, place in text_lines(file, drops):
+        yield TextItem(side, language, key, text, place)
+
+
+class JudgedReader:
+    """Topics with judged passages: languages are not parallel, each gives rows of its own.
+
+    A row is a query with a passage that is judged relevant; those judged not to be are its negatives. Of a corpus only
+    the judged passages are kept. Judgements are held in memory.
+    """
+
+    content_keys = False
+    sentences = False
+    complete = False
+
+    def __init__(self, found: JudgedFolder, languages: Sequence[str] | None = None, negatives: bool = True) -> None:
+        """`languages`: only these; `negatives`: whether a row has any.
+
+        Raises:
+            DataError: a language is not there, or lacks a file; or they are more than a corpus holds.
+        """
+        self.kind = found.form
+        self._found = found
+        self._negatives = negatives
+        self._languages = sorted(choose_languages(found.languages, languages, f"{found.folder} ({found.split})"))
+        check_languages(len(self._languages), found.folder)
+        files = map(found.of, self._languages)
+        self.inputs: Sequence[str] = [path for one in files for path in (one.topics, one.qrels, *one.corpus)]
+        self.options: dict[str, Any] = {"languages": self._languages, "split": found.split, "negatives": negatives}
+
+    def parts(self) -> Sequence[Part]:
+        """Topics and corpus of each language."""
+        return [
+            part
+            for language in self._languages
+            for part in (
+                Part(f"topics {language}", partial(self._topics, language)),
+                Part(f"corpus {language}", partial(self._corpus, language)),
+            )
+        ]
+
+    def pairs(self, drops: Drops) -> Iterator[PairItem]:
+        """The rows, in the order of the judgements."""
+        for language in self._languages:
+            relevant: dict[str, list[tuple[str, Place]]] = {}
+            others: dict[str, list[str]] = {}
+            for query, passage, grade, place in self._found.judgements(language, drops):
+                key = f"{language}:{passage}"
+                positives = relevant.setdefault(query, [])
+                if grade > 0:
+                    positives.append((key, place))
+                elif self._negatives:
+                    others.setdefault(query, []).append(key)
+            for query, positives in relevant.items():
+                for passage, place in positives:
+                    yield PairItem(f"{language}:{query}", passage, others.get(query, []), place)
+
+    def _topics(self, language: str, drops: Drops) -> Iterator[TextItem]:
+        for topic in self._found.topics(language, drops):
+            yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.place)
+
+    def _corpus(self, language: str, drops: Drops) -> Iterator[TextItem]:
+        judged = self._found.judgements(language, Drops.silent())
+        wanted = {one.document for one in judged if one.grade > 0 or self._negatives}
+        for key, text, place in self._found.documents(language, drops):
+            if key in wanted:
+                yield TextItem("passage", language, f"{language}:{key}", text, place)

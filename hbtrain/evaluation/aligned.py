@@ -1,0 +1,195 @@
+"""Benchmarks whose questions are the same in several languages, by id: LAReQA's, SQuAD's, parallel rows, Tatoeba."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmark import Benchmark, Collection, LanguagePart, assemble
+from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.languages import choose_languages, language_files
+from hbtrain.formats.parallel import ParallelRow, read_rows
+from hbtrain.formats.squad import Paragraph, Question, answer_start, read_breaks, read_paragraphs, read_question
+from hbtrain.formats.tatoeba import TatoebaFolder, find_tatoeba
+
+Candidates = Literal["sentence", "sentence+context"]
+ENGLISH = ("en", "eng")
+
+
+def read_squad(
+    folder: str | Path,
+    name: str,
+    languages: Sequence[str] | None = None,
+    candidates: Candidates | Literal["passage"] = "passage",
+) -> Benchmark:
+    """A folder of files in SQuAD's form, one for each language; a question may lack some of the languages.
+
+    With `passage` every paragraph is a candidate, equal ones of a language once, and a question's relevant candidate is
+    its paragraph. The others need LAReQA's form: every sentence is a candidate, repeated ones included, and the
+    relevant one is that in which the answer begins. LAReQA's own models embed a sentence together with its paragraph:
+    with `sentence+context` a candidate's text is the sentence, and after a line break the whole paragraph, so that a
+    model that cuts long texts still reads the sentence.
+
+    Args:
+        folder: of files such as en.json or en.json.gz.
+        name: what the benchmark is called.
+        languages: only these, and the pool in their order; by default all, alphabetical.
+        candidates: what a candidate is.
+
+    Raises:
+        DataError: no language files, a language nobody has, or a file that is not of this form, with the question id.
+    """
+    files = language_files(str(folder), ".json")
+    chosen = choose_languages(files, languages, f"benchmark {name} ({folder})")
+    parts = {}
+    for language in chosen:
+        part = parts[language] = LanguagePart()
+        places: dict[str, int] = {}
+        for paragraph in read_paragraphs(files[language], REFUSED):
+            if candidates == "passage":
+                _add_passage(paragraph, part, places)
+            else:
+                _add_sentences(paragraph, part, candidates)
+    return Benchmark.of(name, candidates, assemble(name, parts))
+
+
+def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:
+    """A file of parallel JSON lines (`hbtrain.formats.parallel`): every passage of every language is a candidate.
+
+    Rows with one passage id share a passage; a question's relevant candidates are its passage in every language that
+    has it. Questions in a language without passages are asked all the same, of the passages in the other languages.
+
+    Raises:
+        DataError: an unreadable row, a question id that occurs twice, or a passage id with two texts in one language.
+    """
+    rows = list(read_rows(path))
+    if not rows:
+        raise DataError(f"benchmark {name} ({path}) holds no rows")
+    _check_unique(rows, path)
+    available = {language for row in rows for language in (*row.query, *row.passage)}
+    chosen = choose_languages(available, languages, f"benchmark {name} ({path})")
+    parts = {language: _parallel_part(rows, language, path) for language in chosen}
+    return Benchmark.of(name, "passage", assemble(name, parts))
+
+
+def read_tatoeba(folder: str | Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:
+    """Tatoeba, a collection for each language beside English: a sentence is asked of those of the other language, in
+    both directions; the accuracy is recall@1.
+
+    Both sides are candidates and queries by turns, so a model with prompts gets the query's before one and the
+    passage's before the other. `languages`: only these, by the codes of the files; English belongs to it in any case.
+
+    Raises:
+        DataError: no pairs, a language that is not there, a side missing, or sides of different length.
+    """
+    found = find_tatoeba(str(folder))
+    wanted = None if languages is None else [language for language in languages if language not in ENGLISH]
+    chosen = choose_languages(found.pairs, wanted, f"benchmark {name} ({folder})")
+    openers = tuple(partial(_translations, found, name, language) for language in chosen)
+    return Benchmark(name, "sentence", (*chosen, found.english), openers, ("cross",))
+
+
+def _add_passage(paragraph: Paragraph, part: LanguagePart, places: dict[str, int]) -> None:
+    if paragraph.context not in places:
+        places[paragraph.context] = len(places)
+        part.candidate_ids.append(str(paragraph.place.number - 1))
+        part.candidate_texts.append(paragraph.context)
+    for question, _ in _new_questions(paragraph, part):
+        part.answers[question.id] = places[paragraph.context]
+
+
+def _add_sentences(paragraph: Paragraph, part: LanguagePart, candidates: Candidates) -> None:
+    sentences, place = paragraph.sentences, paragraph.place
+    if not isinstance(sentences, list) or paragraph.breaks is None:
+        raise DataError(
+            f"{place} is not in LAReQA's form: context, qas, sentences and sentence_breaks are needed; plain SQuAD "
+            "files are read as squad=FOLDER"
+        )
+    breaks = read_breaks(paragraph, REFUSED) or []
+    if len(sentences) != len(breaks) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise DataError(f"{place} has {len(sentences)} sentences and {len(breaks)} breaks; there must be one a text")
+    first = len(part.candidate_ids)
+    part.candidate_ids += [f"{place.number - 1}/{sentence}" for sentence in range(len(sentences))]
+    whole = candidates == "sentence+context"
+    part.candidate_texts += [f"{sentence}\n{paragraph.context}" for sentence in sentences] if whole else sentences
+    for question, answer in _new_questions(paragraph, part):
+        holding = [number for number, (start, end) in enumerate(breaks) if start <= answer < end]
+        if not holding:
+            raise DataError(
+                f"{place} question {question.id}: the answer begins at character {answer}, and no sentence break of "
+                "the paragraph holds it"
+            )
+        part.answers[question.id] = first + holding[0]
+
+
+def _new_questions(paragraph: Paragraph, part: LanguagePart) -> Iterator[tuple[Question, int]]:
+    """The questions of a paragraph, put into a part, each with the place where its answer begins."""
+    for record in paragraph.records:
+        question = read_question(record, paragraph.place, REFUSED)
+        start = None if question is None else answer_start(question, paragraph, REFUSED)
+        if question is None or start is None:
+            continue  # not reached: REFUSED raises
+        where = f"{paragraph.place} question {question.id}"
+        if not isinstance(question.domain, str | None):
+            raise DataError(f"{where}: domain must be a text, not {question.domain!r}")
+        if question.id in part.queries:
+            raise DataError(f"{where}: the id occurs twice; ids must be unique in a language")
+        part.queries[question.id] = question.text
+        if question.domain is not None:
+            part.domains[question.id] = question.domain
+        yield question, start
+
+
+def _translations(found: TatoebaFolder, name: str, language: str) -> Collection:
+    own, translated = found.read(language)
+    english, size = found.english, len(own)
+    ids = [f"{language}-{english}/{number}" for number in range(size)]
+    return Collection(
+        name=f"{name} in {language}",
+        question_ids=ids * 2,
+        query_languages=[language] * size + [english] * size,
+        query_texts=own + translated,
+        candidate_ids=[f"{side}/{x}" for side in (language, english) for x in ids],
+        candidate_texts=own + translated,
+        candidate_counts={language: size, english: size},
+        relevant=[np.array([(place + size) % (2 * size)], np.int64) for place in range(2 * size)],
+    )
+
+
+def _check_unique(rows: Sequence[ParallelRow], path: Path) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise DataError(f"{path} question {row.id}: the id occurs twice; ids must be unique in a benchmark")
+        seen.add(row.id)
+
+
+def _parallel_part(rows: Sequence[ParallelRow], language: str, path: Path) -> LanguagePart:
+    part = LanguagePart()
+    places: dict[str, int] = {}
+    for row in rows:
+        text = row.passage.get(language)
+        if text is None:
+            continue
+        place = places.setdefault(row.passage_id, len(places))
+        if place == len(part.candidate_ids):
+            part.candidate_ids.append(row.passage_id)
+            part.candidate_texts.append(text)
+        elif part.candidate_texts[place] != text:
+            raise DataError(
+                f"{path} question {row.id}: passage {row.passage_id} has another text in {language} than an earlier "
+                "row; rows with one passage_id must repeat it exactly"
+            )
+    for row in rows:
+        if language in row.query:
+            part.queries[row.id] = row.query[language]
+            if row.domain is not None:
+                part.domains[row.id] = row.domain
+        if row.passage_id in places:
+            part.answers[row.id] = places[row.passage_id]
+    return part

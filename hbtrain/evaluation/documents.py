@@ -1,0 +1,117 @@
+"""Corpora that do not fit into memory: documents converted once, by content, into memory-mapped columns.
+
+Kept in memory while converting: 8 bytes a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.corpus.cache import built, content_digest, read_manifest
+from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
+from hbtrain.corpus.negatives import digest_number
+from hbtrain.errors import DataError
+from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.judged import read_documents
+
+FORMAT = 1
+"""Version of the folder's layout; a new one makes new folders."""
+
+
+class StoredTexts(Sequence[str]):
+    """A column of texts on disk, read by row; it can be sent to other processes of the machine, and sends its path."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._path = path
+        self._rows = rows
+        self._column = TextColumn(path)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        rows = range(self._rows)[place]
+        texts = [text or "" for text in self._column.get([rows] if isinstance(rows, int) else list(rows))]
+        return texts[0] if isinstance(rows, int) else texts
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, self._rows, CHUNK):
+            yield from self[start : start + CHUNK]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredTexts, (self._path, self._rows)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """N documents on disk."""
+
+    ids: StoredTexts
+    texts: StoredTexts
+    _digests: npt.NDArray[np.int64]
+    """[N] of the ids, ascending."""
+    _rows: npt.NDArray[np.int64]
+    """[N] the documents in that order."""
+
+    def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The places of documents by id, -1 where there is none."""
+        digests = np.array([digest_number(x) for x in ids], np.int64)
+        at = np.minimum(np.searchsorted(self._digests, digests), len(self._digests) - 1)
+        rows = np.where(self._digests[at] == digests, self._rows[at], -1)
+        same = [row >= 0 and self.ids[row] == x for row, x in zip(rows.tolist(), ids, strict=True)]
+        return np.where(same, rows, -1).astype(np.int64)
+
+
+def open_documents(files: Sequence[str], cache: Path) -> Documents:
+    """The documents of JSON-lines files, plain or gzip, in their order; converted on first sight of their content.
+
+    Raises:
+        DataError: a missing, empty or broken file, a document without an id or text, an id that occurs twice.
+        StorageError: the cache cannot be written.
+    """
+    contents = [content_digest(Path(file), cache) for file in files]
+    name = hashlib.sha256("\n".join(contents).encode()).hexdigest()
+    folder = built(cache / "documents" / f"{name}-v{FORMAT}", partial(_convert, files))
+    rows = int(str(read_manifest(folder)["rows"]))
+    return Documents(
+        ids=StoredTexts(folder / "id.arrow", rows),
+        texts=StoredTexts(folder / "text.arrow", rows),
+        _digests=np.load(folder / "digests.npy", mmap_mode="r"),
+        _rows=np.load(folder / "rows.npy", mmap_mode="r"),
+    )
+
+
+def _convert(files: Sequence[str], folder: Path) -> None:
+    writer, numbers = ColumnWriter(folder), array("q")
+    for document in read_documents(files, REFUSED):
+        writer.append({"id": document.id, "text": document.text})
+        numbers.append(digest_number(document.id))
+    writer.close()
+    if not numbers:
+        raise DataError(f"{files[0]} holds no documents")
+    digests = np.frombuffer(numbers, np.int64)
+    rows = np.argsort(digests, kind="stable")
+    twice = np.flatnonzero(np.diff(digests[rows]) == 0)
+    if len(twice):
+        repeated = TextColumn(folder / "id.arrow").get([int(rows[twice[0]])])[0]
+        raise DataError(
+            f"{Path(files[0]).parent}: {len(twice)} documents have an id that another has, such as {repeated}; ids "
+            "must be unique in a corpus"
+        )
+    np.save(folder / "digests.npy", digests[rows])
+    np.save(folder / "rows.npy", rows)
+    (folder / "manifest.json").write_text(json.dumps({"rows": len(numbers)}), encoding="utf-8")

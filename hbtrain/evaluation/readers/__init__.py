@@ -1,1 +1,0 @@
-"""Benchmarks as they are published, one file a form."""

@@ -1,0 +1,249 @@
+"""Input files by path or URL, plain or gzip: bytes, lines and JSON with their places; what is done with bad rows."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+
+from hbtrain import storage
+from hbtrain.errors import DataError
+from hbtrain.formats.locations import below, errors_in_words, file_state, is_remote, named, reason, remote, remote_files
+
+BUFFER_BYTES = 1 << 16
+"""Read at one time."""
+COPY_BYTES = 1 << 22
+"""Copied at one time."""
+AT_ONCE = 8
+"""Files of a folder that are copied at one time."""
+NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
+
+
+class Place(NamedTuple):
+    """Where something stands in an input, for messages: `en.tsv line 7`."""
+
+    file: str
+    number: int
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.unit} {self.number}"
+
+
+class BadRows(Protocol):
+    """What is done with a row that cannot be used: it is an error, or it is counted and passed over."""
+
+    def bad(self, place: Place, reason: str, detail: str = "") -> None:
+        """Told of a row: `reason` is one of few, by which rows are counted, `detail` is this row's own."""
+
+
+class _Refused:
+    def bad(self, place: Place, reason: str, detail: str = "") -> None:
+        raise DataError(f"{place}: {reason}{detail}")
+
+
+REFUSED: BadRows = _Refused()
+"""The first bad row is a DataError: a benchmark that lacks some rows would give other scores under the same name."""
+
+
+@contextmanager
+def open_plain(path: str | Path) -> Iterator[BinaryIO]:
+    """The bytes of a file as they are.
+
+    Raises:
+        DataError: it cannot be read.
+        ConfigError: a URL of a kind that is not known here.
+    """
+    try:
+        if is_remote(path):
+            filesystem, inside = remote(str(path))
+            with errors_in_words(path):
+                opened = filesystem.open(inside, "rb")
+            with opened as stream:
+                yield stream
+        else:
+            with Path(path).open("rb") as stream:
+                yield stream
+    except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise
+        raise DataError(f"cannot read {path}: {reason(error)}") from error
+
+
+@contextmanager
+def open_unzipped(path: str | Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unzipped if it is a gzip file.
+
+    Raises:
+        DataError: it cannot be read, or is a gzip file that breaks off.
+    """
+    try:
+        with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a broken gzip file: {error}; fetch it again") from error
+
+
+def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
+    """The lines of a file, unzipped, with their ends.
+
+    Raises:
+        DataError: the file cannot be read, or is a gzip file that breaks off.
+    """
+    number = 0
+    try:
+        with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
+            for number, line in enumerate(stream, 1):
+                yield line, Place(str(path), number)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
+
+
+def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Place]]:
+    """The lines of a file that are not blank, without their ends.
+
+    Raises:
+        DataError: the file cannot be read; `rows` refuses a line that is not UTF-8.
+    """
+    for line, place in raw_lines(path):
+        try:
+            text = decoded(line, place)
+        except UnicodeDecodeError as error:
+            rows.bad(place, "not UTF-8", f" at byte {error.start}")
+            continue
+        if text.strip():
+            yield text, place
+
+
+def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Place]]:
+    """(id, text, place) of the lines of a file of texts: id, tab, text; further tabs are the text's.
+
+    Raises:
+        DataError: as `numbered_lines`, or `rows` refuses a line without id or tab.
+    """
+    for line, place in numbered_lines(path, rows):
+        key, tab, text = line.partition("\t")
+        if tab and key.strip():
+            yield key.strip(), text, place
+        else:
+            rows.bad(place, "a row with too few columns", ": id, tab, text is expected")
+
+
+def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iterator[tuple[dict[str, Any], Place]]:
+    """The objects that the lines of a file hold; `bad` is what a line is that holds none.
+
+    Raises:
+        DataError: the file cannot be read, or `rows` refuses such a line.
+    """
+    for line, place in raw_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(decoded(line, place))
+        except UnicodeDecodeError as error:
+            rows.bad(place, bad, f": is not UTF-8 at byte {error.start}")
+        except (ValueError, RecursionError) as error:
+            rows.bad(place, bad, f": is not JSON: {error}")
+        else:
+            if isinstance(record, dict):
+                yield record, place
+            else:
+                rows.bad(place, bad, f": must be an object, not {type(record).__name__}")
+
+
+def decoded(line: bytes, place: Place) -> str:
+    """A line as text without its end; a byte-order mark in front is dropped. Raises UnicodeDecodeError."""
+    return line.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON may hold halves of surrogate pairs, such as "\\ud800"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] | None = None) -> Path:
+    """A file or folder on this machine: itself, or its copy in the cache, as `storage.local_copy` makes them.
+
+    A copy is known by its URL, and by the names, sizes and times of what is there, as far as the place tells them. Of a
+    folder, the files that `list_files` finds are copied.
+
+    Raises:
+        DataError: there is no such file or folder, or it cannot be read.
+        ConfigError: a URL of a kind that is not known here.
+        StorageError: the cache cannot be written.
+    """
+    if not is_remote(path) or path.startswith(("s3://", "file://")):
+        return storage.local_copy(storage.place(path), cache, tell)
+    filesystem, inside = remote(path)
+    filesystem.invalidate_cache()  # of listings, which may be older than what is there
+    try:
+        with errors_in_words(path):
+            is_file = filesystem.info(inside)["type"] == "file"
+        files = {"": file_state(path)} if is_file else remote_files(path)
+    except OSError as error:
+        raise DataError(f"cannot fetch {path}: {reason(error)}") from error
+
+    def fetch(to: Path) -> None:
+        def one(name: str) -> None:
+            if ".." in PurePosixPath(name).parts:
+                raise DataError(f"cannot fetch {path}: the name {name!r} leads out of the folder")
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            with (to / name).open("wb") as copy:
+                for block in _blocks(below(path, name) if name else path):
+                    copy.write(block)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for _ in pool.map(one, files):
+                pass
+
+    size = sum(int(state["bytes"] or 0) for state in files.values())
+    name = PurePosixPath(named(path).partition("://")[2]).name
+    return storage.cached_copy(path, name, size, json.dumps(sorted(files.items())), fetch, cache, tell)
+
+
+def _blocks(path: str) -> Iterator[bytes]:
+    """The bytes of a file, so that errors of reading it are told apart from those of whoever writes them."""
+    with open_plain(path) as plain:
+        stream = _Reading(plain, path)
+        while block := stream.read(COPY_BYTES):
+            yield block
+
+
+@contextmanager
+def _unzipped(plain: BinaryIO, path: str) -> Iterator[BinaryIO]:
+    buffered = io.BufferedReader(_Reading(plain, path), BUFFER_BYTES)
+    if buffered.peek(2)[:2] == b"\x1f\x8b" or named(path).endswith(".gz"):
+        with gzip.GzipFile(fileobj=buffered, mode="rb") as stream:
+            yield cast(BinaryIO, stream)
+    else:
+        yield buffered
+
+
+class _Reading(io.RawIOBase):
+    """A stream of which nothing is asked but to be read on: some remote ones can do no more."""
+
+    def __init__(self, stream: BinaryIO, path: str) -> None:
+        self._stream = stream
+        self._path = path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, but for the end of the stream."""
+        done = 0
+        with errors_in_words(self._path):
+            while done < len(buffer) and (part := self._stream.read(len(buffer) - done)):
+                buffer[done : done + len(part)] = part
+                done += len(part)
+        return done

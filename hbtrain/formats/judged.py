@@ -1,0 +1,294 @@
+"""Topics, relevance judgements and corpora of single languages, as MIRACL, Mr. TyDi and BEIR publish them.
+
+MIRACL (arXiv 2210.09984): `topics.miracl-v1.0-<language>-<split>.tsv`, `qrels.miracl-v1.0-<language>-<split>.tsv` and
+folders `miracl-corpus-v1.0-<language>` of `docs-*.jsonl`, some levels deep.
+Mr. TyDi (arXiv 2108.08787): folders `mrtydi-v1.1-<language>` (or v1.0) with `topic.<split>.tsv`, `qrels.<split>.txt`
+and `collection/docs.jsonl`; the folder may itself be one of them.
+BEIR (arXiv 2104.08663): `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, in a folder for each language or in one.
+Every file is plain or .gz.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from hbtrain.errors import DataError
+from hbtrain.formats.inputs import BadRows, Place, is_unicode, json_lines, numbered_lines, text_lines
+from hbtrain.formats.languages import CODES, LANGUAGE, one_each
+from hbtrain.formats.locations import is_remote, list_files, named
+
+ID_KEYS = ("docid", "_id", "id")
+_GRADE = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"([0-9]+)")
+
+
+class Topic(NamedTuple):
+    """A question."""
+
+    id: str
+    text: str
+    place: Place
+    domain: str | None = None
+
+
+class Judgement(NamedTuple):
+    """How relevant a document is to a question; 0 is judged and not relevant."""
+
+    question: str
+    document: str
+    grade: int
+    place: Place
+
+
+class Document(NamedTuple):
+    """A passage of a corpus; its text is title, blank, text."""
+
+    id: str
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class JudgedFiles:
+    """The files of one language."""
+
+    topics: str
+    qrels: str
+    corpus: Sequence[str]
+
+
+@dataclass(frozen=True)
+class JudgedFolder:
+    """What a folder holds of a data set.
+
+    Attributes:
+        form: miracl, mr-tydi or beir.
+        folder: it.
+        split: of topics and judgements.
+        given: what it has in each of `languages`, for messages.
+        languages: alphabetical.
+        files: {what: {language: files}} of topics, qrels and corpus.
+        names: what -> how such a file is called, with the language as {language}.
+    """
+
+    form: str
+    folder: str
+    split: str
+    given: str
+    languages: tuple[str, ...]
+    files: Mapping[str, Mapping[str, Sequence[str]]]
+    names: Mapping[str, str]
+
+    def of(self, language: str) -> JudgedFiles:
+        """The files of a language.
+
+        Raises:
+            DataError: one is not there, or there are two of a kind.
+        """
+        for what, name in self.names.items():
+            found = self.files[what].get(language, ())
+            if not found:
+                missing = name.format(language=language)
+                raise DataError(f"{self.folder} has {self.given} in {language} but no {missing} (plain or .gz)")
+            if (self.form, what) != ("miracl", "corpus"):  # which is published in parts
+                one_each((language, path) for path in found)
+        topics, qrels, corpus = (self.files[what][language] for what in ("topics", "qrels", "corpus"))
+        return JudgedFiles(topics[0], qrels[0], corpus)
+
+    def topics(self, language: str, rows: BadRows) -> Iterator[Topic]:
+        """The topics of a language, as `read_topics` or `read_queries` give them."""
+        return (read_queries if self.form == "beir" else read_topics)(self.of(language).topics, rows)
+
+    def judgements(self, language: str, rows: BadRows) -> Iterator[Judgement]:
+        """The judgements of a language, as `read_judgements` gives them."""
+        return read_judgements(self.of(language).qrels, rows, three_columns=self.form == "beir")
+
+    def documents(self, language: str, rows: BadRows) -> Iterator[Document]:
+        """The corpus of a language, as `read_documents` gives it."""
+        return read_documents(self.of(language).corpus, rows)
+
+
+def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> JudgedFolder:
+    """What a folder, and those some levels below it, hold of MIRACL.
+
+    Args:
+        folder: on this machine, or a URL.
+        split: train, dev, or another.
+        by: what a language must have to be one of the folder's; it is an error if another file is missing then. Topics
+            are published for all languages at once, corpora one by one.
+
+    Raises:
+        DataError: there is no language.
+    """
+    names = {what: f"{what}.miracl-v1.0-{{language}}-{split}.tsv" for what in ("topics", "qrels")}
+    found = _matching(
+        {named(path): path for path in list_files(folder)},
+        {what: rf"(?:.*/)?{what}\.miracl-v1\.0-([a-z]{{2,3}})-{re.escape(split)}\.tsv(?:\.gz)?" for what in names}
+        | {"corpus": r"(?:.*/)?miracl-corpus-v1\.0-([a-z]{2,3})/[^/]+"},
+    )
+    languages = tuple(sorted(found[by]))
+    if not languages and by == "topics":
+        raise DataError(f"{folder} holds no topics.miracl-v1.0-<language>-{split}.tsv (plain or .gz)")
+    if not languages:
+        raise DataError(
+            f"{folder} holds no corpus; folders such as miracl-corpus-v1.0-sw with docs-0.jsonl.gz are expected"
+        )
+    for language, files in found["corpus"].items():
+        parts = (file for file in files if named(file).endswith((".jsonl", ".jsonl.gz")))
+        # docs-10 comes after docs-9.
+        found["corpus"][language] = sorted(
+            parts, key=lambda x: [int(y) if y.isdigit() else y for y in _NUMBER.split(x)]
+        )
+    names["corpus"] = "miracl-corpus-v1.0-{language}/docs-0.jsonl"
+    given = {"topics": "topics", "corpus": "a corpus"}[by]
+    return JudgedFolder("miracl", folder, split, given, languages, found, names)
+
+
+def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
+    """What a folder holds of Mr. TyDi: a folder for each language, some levels deep, or it is one of these.
+
+    Raises:
+        DataError: no language, or two folders of one.
+    """
+    paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(Path(folder).resolve()))}
+    start = rf"mrtydi-v[\d.]+-({'|'.join(CODES)})/"
+    folders = {(CODES[match[2]], match[1]) for path in paths if (match := re.match(rf"(.*{start})", path))}
+    languages = tuple(one_each(sorted(folders)))
+    if not languages:
+        raise DataError(f"{folder} holds no folders such as mrtydi-v1.1-swahili")
+    kinds = {
+        "topics": rf"topic\.{re.escape(split)}\.tsv",
+        "qrels": rf"qrels\.{re.escape(split)}\.(?:txt|tsv)",
+        "corpus": r"collection/docs\.jsonl",
+    }
+    found = _matching(paths, {what: rf".*{start}{kind}(?:\.gz)?" for what, kind in kinds.items()})
+    files = {what: {CODES[name]: own for name, own in by_name.items()} for what, by_name in found.items()}
+    names = {"topics": f"topic.{split}.tsv", "qrels": f"qrels.{split}.txt", "corpus": "collection/docs.jsonl"}
+    return JudgedFolder("mr-tydi", folder, split, "a folder", languages, files, names)
+
+
+def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -> JudgedFolder:
+    """What a folder in BEIR's form holds: a folder for each language, or one corpus, whose language `languages` says.
+    Where there is one file of judgements only, it is taken whatever its name.
+
+    Raises:
+        DataError: no corpus, or one whose language is not said.
+    """
+    start = named(folder).rstrip("/") + "/"
+    paths = {named(path).removeprefix(start): path for path in list_files(folder, levels=3)}
+    if "corpus.jsonl" in paths or "corpus.jsonl.gz" in paths:
+        if languages is None or len(languages) != 1:
+            raise DataError(
+                f"{folder} is one corpus, whose language is not known: give --languages with one code, or put it into "
+                "a folder named by its language"
+            )
+        paths = {f"{languages[0]}/{name}": path for name, path in paths.items()}
+    kinds = {"topics": r"queries\.jsonl", "qrels": r"qrels/[^/]+\.tsv", "corpus": r"corpus\.jsonl"}
+    found = _matching(paths, {what: rf"([^/]+)/{kind}(?:\.gz)?" for what, kind in kinds.items()})
+    for language, files in found["qrels"].items():
+        if len(files) > 1:
+            wanted = (f"/{split}.tsv", f"/{split}.tsv.gz")
+            found["qrels"][language] = [file for file in files if named(file).endswith(wanted)]
+    chosen = tuple(sorted(language for language in found["corpus"] if LANGUAGE.fullmatch(language)))
+    if not chosen:
+        raise DataError(f"{folder} holds neither corpus.jsonl nor folders by language, such as en, that do")
+    names = {"topics": "queries.jsonl", "qrels": f"qrels/{split}.tsv", "corpus": "corpus.jsonl"}
+    return JudgedFolder("beir", folder, split, "a corpus", chosen, found, names)
+
+
+def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
+    """Topics from lines of id, tab, text; a text may be blank.
+
+    Raises:
+        DataError: the file cannot be read, or `rows` refuses a line of another form.
+    """
+    for key, text, place in text_lines(file, rows):
+        yield Topic(key, text.strip(), place)
+
+
+def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
+    """Topics as BEIR has them, in JSON lines; a query's `metadata` may say its `domain`.
+
+    Raises:
+        DataError: the file cannot be read, or `rows` refuses a line that is no query.
+    """
+    for record, place in json_lines(file, rows, "not a query"):
+        key, text, metadata = record.get("_id"), record.get("text"), record.get("metadata")
+        if isinstance(key, str | int) and isinstance(text, str) and text.strip():
+            domain = metadata.get("domain") if isinstance(metadata, dict) else None
+            yield Topic(str(key), text, place, domain if isinstance(domain, str) else None)
+        else:
+            rows.bad(place, "not a query", ": _id and text are expected")
+
+
+def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
+    """Judgements from TREC's four columns: question, anything, document, grade. One that is repeated counts once.
+
+    Args:
+        file: to read; columns are parted by tabs, or by blanks where a line has no tab.
+        rows: told of bad ones.
+        three_columns: BEIR's columns are taken as well: question, document, grade; the first line may name them.
+
+    Raises:
+        DataError: the file cannot be read, or `rows` refuses a line that is no judgement or contradicts an earlier one.
+    """
+    form, widths = "question, 0, document, grade", [4]
+    if three_columns:
+        form, widths = f"{form} (or question, document, grade)", [3, 4]
+    grades: dict[tuple[str, str], int] = {}
+    is_first = True
+    for line, place in numbered_lines(file, rows):
+        columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
+        is_grade = _GRADE.fullmatch(columns[-1]) is not None
+        names_columns = is_first and three_columns and len(columns) == 3 and not is_grade
+        is_first = False
+        if names_columns:
+            continue
+        if not is_grade or not all(columns) or len(columns) not in widths:
+            rows.bad(place, "not a judgement", f": {form} is expected")
+            continue
+        question, document, grade = columns[0], columns[-2], int(columns[-1])
+        before = grades.get((question, document))
+        if before is None:
+            grades[question, document] = grade
+            yield Judgement(question, document, grade, place)
+        elif before != grade:
+            detail = f": document {document} of question {question} had {before}"
+            rows.bad(place, "a judgement that contradicts an earlier one", detail)
+
+
+def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
+    """The documents of JSON-lines files: an id (`docid`, `_id` or `id`), and `title` and `text`, or `contents`.
+
+    Raises:
+        DataError: a file cannot be read, or `rows` refuses a line that is no document.
+    """
+    for file in files:
+        for record, place in json_lines(file, rows, "not a document"):
+            key = next((record[name] for name in ID_KEYS if name in record), None)
+            title, text = record.get("title") or "", record.get("contents", record.get("text"))
+            if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
+                detail = f": a document needs an id under {', '.join(ID_KEYS)}, not {key!r}"
+            elif not isinstance(text, str) or not isinstance(title, str):
+                detail = f": document {key} needs its text under text (or contents), and title as text"
+            elif not all(map(is_unicode, (str(key), title, text))):
+                detail = f": document {key!r} is not Unicode: it holds half a surrogate pair"
+            else:
+                yield Document(str(key), f"{title} {text}".strip(), place)
+                continue
+            rows.bad(place, "not a document", detail)
+
+
+def _matching(paths: Mapping[str, str], patterns: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """{what: {language: paths}} of the paths whose names match a pattern, in which the language is the group."""
+    found: dict[str, dict[str, list[str]]] = {what: {} for what in patterns}
+    for what, pattern in patterns.items():
+        compiled = re.compile(pattern)
+        for name, path in paths.items():
+            if match := compiled.fullmatch(name):
+                found[what].setdefault(match[1], []).append(path)
+    return found

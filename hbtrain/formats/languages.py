@@ -1,0 +1,100 @@
+"""Languages of raw data: their codes, and which file is in which of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from hbtrain.errors import ConfigError, DataError
+from hbtrain.formats.locations import expanded, list_files, named
+
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
+"""A code such as en, zh or pt-BR."""
+CODES = {
+    "arabic": "ar",
+    "bengali": "bn",
+    "chinese": "zh",
+    "dutch": "nl",
+    "english": "en",
+    "finnish": "fi",
+    "french": "fr",
+    "german": "de",
+    "hindi": "hi",
+    "indonesian": "id",
+    "italian": "it",
+    "japanese": "ja",
+    "korean": "ko",
+    "portuguese": "pt",
+    "russian": "ru",
+    "spanish": "es",
+    "swahili": "sw",
+    "telugu": "te",
+    "thai": "th",
+    "vietnamese": "vi",
+}
+"""By English names, as mMARCO and Mr. TyDi call their files."""
+
+
+def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
+    """Files from `LANGUAGE=FILE`, or those of one folder as `language_files` finds them.
+
+    Raises:
+        ConfigError: neither of the two.
+        DataError: as `language_files`.
+    """
+    if len(inputs) == 1 and ("=" not in inputs[0] or "/" in inputs[0].partition("=")[0]):
+        return language_files(inputs[0], ending)
+    pairs = []
+    for given in inputs:
+        language, equals, file = given.partition("=")
+        if not equals or not file or not LANGUAGE.fullmatch(language):
+            raise ConfigError(f"{given}: must be LANGUAGE=FILE, such as en=train-en{ending}, or one folder")
+        pairs.append((language, expanded(file)))
+    return one_each(pairs)
+
+
+def language_files(folder: str, ending: str) -> dict[str, str]:
+    """The files of a folder that are called `<language><ending>`, plain or .gz.
+
+    Raises:
+        DataError: there are none, or two of one language.
+    """
+    found = []
+    for path in list_files(folder, levels=1):
+        name = named(path).rsplit("/", 1)[-1].removesuffix(".gz")
+        if name.endswith(ending) and LANGUAGE.fullmatch(language := name.removesuffix(ending)):
+            found.append((language, path))
+    if not found:
+        raise DataError(f"{folder} holds no languages: files such as en{ending} or en{ending}.gz are expected")
+    return one_each(found)
+
+
+def one_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Languages with their files, by the alphabet.
+
+    Raises:
+        DataError: two files of one language.
+    """
+    found: dict[str, str] = {}
+    for language, file in pairs:
+        if language in found:
+            raise DataError(f"both {found[language]} and {file} are for {language}; leave one out")
+        found[language] = file
+    return dict(sorted(found.items()))
+
+
+def choose_languages(available: Iterable[str], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """`wanted` in its order, or all of `available` in alphabetical order.
+
+    Raises:
+        DataError: a wanted language is not available or is named twice.
+    """
+    there = sorted(available)
+    if wanted is None:
+        return tuple(there)
+    for language in wanted:
+        if language not in there:
+            raise DataError(f"language {language!r} is not in {where}; it has {', '.join(there)}")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise DataError(f"languages {list(wanted)} of {where} must be at least one, each named once")
+    return tuple(wanted)

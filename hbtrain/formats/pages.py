@@ -1,0 +1,40 @@
+"""Pages of questions and answers, as MFAQ (arXiv 2109.12870) has them: JSON lines, a page each.
+
+A page is `{"qa_pairs": [{"question", "answer"}, ...]}`, with anything beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from hbtrain.formats.inputs import BadRows, Place, json_lines
+
+
+class Page(NamedTuple):
+    """(question, answer) of each pair; no text is blank."""
+
+    pairs: Sequence[tuple[str, str]]
+    place: Place
+
+
+def read_pages(file: str, rows: BadRows) -> Iterator[Page]:
+    """The pages of a file; a pair that lacks a text is left out.
+
+    Raises:
+        DataError: the file cannot be read, or `rows` refuses a page or a pair.
+    """
+    for record, place in json_lines(file, rows, "not a page"):
+        pairs = record.get("qa_pairs")
+        if not isinstance(pairs, list):
+            rows.bad(place, "not a page", ": qa_pairs, a list, is expected")
+            continue
+        found = []
+        for number, pair in enumerate(pairs):
+            texts = [pair.get(key) if isinstance(pair, dict) else None for key in ("question", "answer")]
+            good = [text for text in texts if isinstance(text, str) and text.strip()]
+            if len(good) == 2:
+                found.append((good[0], good[1]))
+            else:
+                rows.bad(place, "an empty text", f" (question or answer of pair {number})")
+        yield Page(found, place)

@@ -1,0 +1,230 @@
+"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, by the ending of their names, and Hugging Face datasets.
+
+CSV has quotes as in RFC 4180, and a text may hold line ends; TSV has neither. Both begin with a line of column names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hbtrain.errors import ConfigError, DataError
+from hbtrain.formats.inputs import BadRows, Place, json_lines, open_plain, raw_lines
+from hbtrain.formats.locations import is_remote, named
+
+BATCH_ROWS = 1024
+Record = Mapping[str, Any]
+Records = Iterator[tuple[Record, Place]]
+Reading = Callable[[str, Sequence[str], BadRows], Records]
+
+
+def table_reading(file: str) -> Reading:
+    """What reads a table: `table_reading(file)(file, columns, rows)` gives its records, which have the columns asked
+    for, and raises DataError where the file cannot be read or lacks one.
+
+    Raises:
+        ConfigError: it is none, by its name.
+    """
+    name = named(file).removesuffix(".gz")
+    for ending, reading in (
+        (".csv", _csv),
+        (".tsv", _csv),
+        (".parquet", _parquet),
+        (".arrow", _arrow),
+        (".jsonl", _json_lines),
+    ):
+        if name.endswith(ending):
+            return reading
+    raise ConfigError(f"{file}: must end in .csv, .tsv or .jsonl (each also with .gz), .parquet or .arrow")
+
+
+class HuggingFaceSplit:
+    """A split of a Hugging Face dataset (saved to disk, a folder of data files, or a name on the hub), which `datasets`
+    keeps memory-mapped.
+
+    Attributes:
+        fingerprint: changes with the content.
+    """
+
+    def __init__(
+        self, name: str, columns: Sequence[str], split: str, config: str | None = None, revision: str | None = None
+    ) -> None:
+        """Opens the dataset; one on the hub is downloaded to the cache of `datasets`.
+
+        Args:
+            name: a folder, or a name on the hub.
+            columns: what `records` gives.
+            split: of the dataset.
+            config: of the dataset, where it has several.
+            revision: of a dataset on the hub: a branch, a tag or a commit.
+
+        Raises:
+            DataError: there is no such dataset, split or column.
+        """
+        self._name = name
+        data = _load(name, split, config, revision)
+        for column in columns:
+            if column not in data.column_names:
+                raise DataError(f"dataset {name} has no column {column!r}; it has {', '.join(data.column_names)}")
+        self.fingerprint: str = data._fingerprint
+        self._data = data.select_columns(list(columns)).with_format(None)
+
+    def records(self) -> Records:
+        """The rows of the split, counted from 0."""
+        for start in range(0, len(self._data), BATCH_ROWS):
+            batch = self._data[start : start + BATCH_ROWS]
+            for offset, values in enumerate(zip(*batch.values(), strict=True)):
+                yield dict(zip(batch, values, strict=True)), Place(self._name, start + offset, "row")
+
+
+def _csv(file: str, names: Sequence[str], rows: BadRows) -> Records:
+    csv.field_size_limit(sys.maxsize)
+    lines = _Lines(file)
+    parsed = (
+        csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if named(file).removesuffix(".gz").endswith(".tsv")
+        else csv.reader(lines, strict=True)
+    )
+    header = _header(file, parsed, lines)
+    _check_names(file, names, header)
+    while True:
+        start = Place(file, lines.read + 1)
+        lines.broken = None
+        try:
+            row = next(parsed, None)
+        except csv.Error as error:
+            rows.bad(start, "no row of a table", f": {error}{_span(start, lines)}")
+            continue
+        if row is None:
+            return
+        if lines.broken is not None:
+            rows.bad(lines.broken, "not UTF-8")
+        elif len(row) != len(header):
+            if row:
+                detail = f": {len(row)}, the header has {len(header)}{_span(start, lines)}"
+                rows.bad(start, "a row with too few or too many columns", detail)
+        else:
+            yield dict(zip(header, row, strict=True)), start
+
+
+def _header(file: str, rows: Iterator[list[str]], lines: _Lines) -> list[str]:
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        raise DataError(f"{file} line 1: no line of column names: {error}{_span(Place(file, 1), lines)}") from error
+    if lines.broken is not None:
+        raise DataError(f"{lines.broken} is not UTF-8; column names are expected")
+    return header
+
+
+def _span(start: Place, lines: _Lines) -> str:
+    """How far a record goes that has several lines: an unclosed quotation mark takes all that follow with it."""
+    number = lines.read - start.number + 1
+    return f"; it spans {number:,} lines, to line {lines.read}: is a quotation mark not closed?" if number > 1 else ""
+
+
+class _Lines:
+    """The lines of a file, with the place of the last that is not UTF-8."""
+
+    def __init__(self, file: str) -> None:
+        self._lines = raw_lines(file)
+        self.read = 0
+        self.broken: Place | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line, place = next(self._lines)
+        self.read = place.number
+        try:
+            return line.decode("utf-8-sig" if place.number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            self.broken = place  # the record is dropped when its end has been found
+            return line.decode("utf-8", errors="replace")
+
+
+def _json_lines(file: str, names: Sequence[str], rows: BadRows) -> Records:
+    return json_lines(file, rows)
+
+
+def _parquet(file: str, names: Sequence[str], rows: BadRows) -> Records:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_plain(file) as stream:
+            _check_seekable(stream, file)
+            table = pq.ParquetFile(stream if is_remote(file) else file)
+            _check_names(file, names, table.schema_arrow.names)
+            number = 0
+            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=names):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield record, Place(file, number, "row")
+    except pa.ArrowException as error:
+        raise DataError(f"{file} is not a whole Parquet file: {error}; fetch it again") from error
+
+
+def _arrow(file: str, names: Sequence[str], rows: BadRows) -> Records:
+    import pyarrow as pa
+
+    try:
+        with open_plain(file) as stream:
+            _check_seekable(stream, file)
+            magic = stream.read(6)
+            stream.seek(0)
+            table = pa.ipc.open_file(stream) if magic == b"ARROW1" else pa.ipc.open_stream(stream)
+            _check_names(file, names, table.schema.names)
+            batches = (
+                (table.get_batch(i) for i in range(table.num_record_batches)) if magic == b"ARROW1" else iter(table)
+            )
+            number = 0
+            for batch in batches:
+                for record in batch.select(names).to_pylist():
+                    number += 1
+                    yield record, Place(file, number, "row")
+    except pa.ArrowException as error:
+        raise DataError(f"{file} is not a whole Arrow file: {error}; fetch it again") from error
+
+
+def _check_seekable(stream: BinaryIO, file: str) -> None:
+    try:
+        stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+    except ValueError as error:
+        raise DataError(
+            f"{file} comes without its length, and such a file is not read from the front; fetch it first"
+        ) from error
+
+
+def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
+    for name in names:
+        if name not in there:
+            raise DataError(f"{file} has no column {name!r}; it has {', '.join(there) or 'none'}")
+    if len(set(there)) < len(there):
+        twice = next(name for name in there if list(there).count(name) > 1)
+        raise DataError(f"{file} has two columns {twice!r}; rename one")
+
+
+def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:
+    import datasets
+
+    folder = Path(name).expanduser()
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            found = datasets.load_from_disk(str(folder))
+            if isinstance(found, datasets.DatasetDict):
+                if split not in found:
+                    raise DataError(f"dataset {name} has no split {split!r}; it has {', '.join(found)}")
+                return found[split]
+            return found
+        return datasets.load_dataset(str(folder) if folder.exists() else name, config, split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetBuildError) else None
+        reason = str(told or error).strip().splitlines() or [type(told or error).__name__]
+        raise DataError(f"dataset {name}: cannot load split {split!r}: {reason[0]}") from error

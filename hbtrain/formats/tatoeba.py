@@ -1,0 +1,70 @@
+"""Tatoeba in the layout of XTREME (arXiv 2003.11080) and XTREME-R: sentences and their English translations.
+
+A language's pair is `tatoeba.<x>-en.<x>` beside `tatoeba.<x>-en.en`, line by line, or `tatoeba.<x>-en.tsv` with the
+two in columns; each plain or .gz, `tatoeba.` may be missing, and English may be called `eng`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hbtrain.errors import DataError
+from hbtrain.formats.inputs import numbered_lines
+from hbtrain.formats.languages import one_each
+from hbtrain.formats.locations import list_files, named
+
+_FILE = re.compile(r"(?:.*/)?(?:tatoeba\.)?([a-z]{2,3})-(en|eng)\.([a-z]{2,3})(?:\.gz)?")
+
+
+@dataclass(frozen=True)
+class TatoebaFolder:
+    """The files of a folder.
+
+    Attributes:
+        english: as it is called there.
+        pairs: {the other language: {side: file}}; a side is one of the two languages, or tsv, which is both.
+    """
+
+    english: str
+    pairs: dict[str, dict[str, str]]
+
+    def read(self, language: str) -> tuple[list[str], list[str]]:
+        """The sentences of a language, and their translations.
+
+        Raises:
+            DataError: a side is missing, a line is no pair, or the sides differ in length.
+        """
+        files = self.pairs[language]
+        if "tsv" in files:
+            rows = [(line.split("\t"), place) for line, place in numbered_lines(files["tsv"])]
+            for columns, place in rows:
+                if len(columns) != 2 or not all(column.strip() for column in columns):
+                    raise DataError(f"{place} is not a pair: a sentence, tab, its translation is expected")
+            own, translated = ([columns[side].strip() for columns, _ in rows] for side in (0, 1))
+        else:
+            for side in (language, self.english):
+                if side not in files:
+                    raise DataError(f"{next(iter(files.values()))} is there, but not the side in {side}")
+            own, translated = ([x.strip() for x, _ in numbered_lines(files[x])] for x in (language, self.english))
+        if len(own) != len(translated) or not own:
+            where = ", ".join(files.values())
+            raise DataError(f"{where}: {len(own)} sentences with {len(translated)} translations; fetch them again")
+        return own, translated
+
+
+def find_tatoeba(folder: str) -> TatoebaFolder:
+    """The pairs of a folder.
+
+    Raises:
+        DataError: there are none, or two files of one side.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    english = "en"
+    for path in list_files(folder, levels=1):
+        if match := _FILE.fullmatch(named(path)):
+            english = match[2]
+            found.setdefault(match[1], []).append((match[3], path))
+    if not found:
+        raise DataError(f"{folder} holds no pairs such as tatoeba.de-en.de and tatoeba.de-en.en, or tatoeba.de-en.tsv")
+    return TatoebaFolder(english, {language: one_each(files) for language, files in found.items()})

@@ -1,0 +1,163 @@
+"""The pictures of a sweep: each score against alpha, the share of monolingual batches, and the Pareto front."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.sweeps.points import Point, Score, pareto_front, scores_of, spread
+from hbtrain.sweeps.search_methods import ALPHA
+
+COLOURS = {
+    "mono/map": "#3b6fb6",
+    "cross/map": "#c8553d",
+    "multi/map": "#2f8f6b",
+    "multi/rank_distance": "#7a5ba6",
+}
+ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
+MOST_LABELS = 12
+"""If more points than these are behind the front, they have no labels."""
+CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)
+"""Width and height of a panel."""
+
+
+def is_curve(points: Sequence[Point]) -> bool:
+    """Whether alpha, as a number, is all that varies besides the seed, and has more than one value."""
+    numbers = [
+        point for point in points if point.values.keys() == {ALPHA} and isinstance(point.values[ALPHA], int | float)
+    ]
+    return len(points) > 1 and len(numbers) == len(points)
+
+
+def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
+    """A PNG with a panel for each score: mean over seeds, a band of one standard deviation, a dot for each seed.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    ordered = sorted(points, key=lambda point: float(point.values[ALPHA]))
+    scores = scores_of(benchmark, ordered)
+    columns = min(2, len(scores))
+    rows = -(-len(scores) // columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.06)
+    figure = Figure(figsize=(CURVE_INCHES[0] * columns, CURVE_INCHES[1] * rows + 0.9), layout=layout)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for panel, score in zip(panels.flat, scores, strict=False):
+        _draw_curve(panel, score, benchmark, ordered)
+    for panel in panels.flat[len(scores) :]:
+        panel.set_visible(False)
+    for panel in panels[-1]:
+        panel.set_xlabel("α, share of monolingual batches", color=PALE, labelpad=8)
+    seeds = sorted({len(point.runs) for point in ordered})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    figure.suptitle(f"{benchmark}: retrieval against the ratio of batches", fontsize=13, color=INK, fontweight="bold")
+    figure.supxlabel(_legend(count), fontsize=8.5, color=PALE)
+    figure.savefig(path, dpi=160, format="png", facecolor="white")
+
+
+def _legend(seeds: str) -> str:
+    if seeds == "1":
+        return "one seed; ring: best value"
+    return f"line: mean of {seeds} seeds; band: ± one standard deviation; dots: seeds; ring: best mean"
+
+
+def _draw_curve(panel: Any, score: Score, benchmark: str, points: Sequence[Point]) -> None:
+    colour = COLOURS[score.key]
+    values = [point.of(f"{benchmark}/{score.key}") for point in points]
+    alphas = [float(point.values[ALPHA]) for point in points]
+    means = [statistics.mean(of_seeds) for of_seeds in values]
+    widths = [spread(of_seeds) if len(of_seeds) > 1 else 0.0 for of_seeds in values]
+    low = [mean - width for mean, width in zip(means, widths, strict=True)]
+    high = [mean + width for mean, width in zip(means, widths, strict=True)]
+    panel.fill_between(alphas, low, high, color=colour, alpha=0.16, linewidth=0)
+    panel.plot(alphas, means, color=colour, linewidth=2, solid_capstyle="round")
+    for alpha, of_seeds in zip(alphas, values, strict=True):
+        panel.scatter([alpha] * len(of_seeds), of_seeds, s=11, color=colour, alpha=0.55, linewidth=0, zorder=3)
+    best = means.index(max(means) if score.higher_is_better else min(means))
+    panel.scatter(alphas[best], means[best], s=58, facecolor="white", edgecolor=colour, linewidth=2, zorder=4)
+    panel.annotate(
+        f"{format(means[best], score.form)} at α = {alphas[best]:g}",
+        # Clear of the band and of the seeds' dots.
+        (alphas[best], max(high[best], *values[best]) if score.higher_is_better else min(low[best], *values[best])),
+        xytext=(0, 9 if score.higher_is_better else -9),
+        textcoords="offset points",
+        ha="left" if best == 0 else "right" if best == len(means) - 1 else "center",
+        va="bottom" if score.higher_is_better else "top",
+        fontsize=9,
+        color=colour,
+        fontweight="bold",
+    )
+    _style_curve(panel, score)
+
+
+def _style_curve(panel: Any, score: Score) -> None:
+    better = "" if score.higher_is_better else " (lower is better)"
+    panel.set_title(f"{score.title}{better}", loc="left", fontsize=10.5, color=INK, pad=8)
+    panel.margins(x=0.04, y=0.22)
+    panel.grid(axis="y", color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.spines["bottom"].set_color(EDGE)
+    panel.tick_params(length=0, colors=PALE, labelsize=9)
+    if not score.higher_is_better:
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[Score]) -> None:
+    """A PNG with a panel for the first score against each of the others; means over seeds, better is up and right.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    across, *others = scores
+    on_front = pareto_front(points, benchmark, [across, *others])
+    layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1, wspace=0.04)
+    figure = Figure(figsize=(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8), layout=layout)
+    FigureCanvasAgg(figure)
+    for panel, score in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
+        _draw_front(panel, benchmark, points, on_front, (across, score))
+    figure.suptitle(f"{benchmark}: Pareto front (up and to the right is better)", fontsize=13, color=INK, weight="bold")
+    names = ", ".join(score.title for score in [across, *others])
+    figure.supxlabel(
+        f"filled: no other point is at least as good in all of {names}; means over seeds", fontsize=8.5, color=PALE
+    )
+    figure.savefig(path, dpi=160, format="png", facecolor="white")
+
+
+def _draw_front(
+    panel: Any, benchmark: str, points: Sequence[Point], on_front: Sequence[bool], scores: tuple[Score, Score]
+) -> None:
+    x, y = ([point.mean(f"{benchmark}/{score.key}") for point in points] for score in scores)
+    label_all = len(points) - sum(on_front) <= MOST_LABELS
+    for point, best, across, up in zip(points, on_front, x, y, strict=True):
+        colour = ON_FRONT if best else BEHIND
+        panel.scatter(
+            across, up, s=46, facecolor=colour if best else "white", edgecolor=colour, linewidth=1.6, zorder=3
+        )
+        if best or label_all:
+            panel.annotate(
+                point.label.replace("alpha=", "α "), (across, up), xytext=(6, 4), textcoords="offset points",
+                fontsize=8, color=INK if best else PALE, zorder=4,
+            )  # fmt: skip
+    for axis, score in zip((panel.xaxis, panel.yaxis), scores, strict=True):
+        better = "" if score.higher_is_better else " (lower is better)"
+        axis.set_label_text(f"{score.title}{better}", color=PALE, fontsize=9.5)
+        axis.set_inverted(not score.higher_is_better)
+    panel.grid(color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.margins(x=0.16, y=0.12)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["bottom", "left"]].set_color(EDGE)
+    panel.tick_params(length=0, colors=PALE, labelsize=8.5)

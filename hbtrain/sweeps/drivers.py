@@ -1,0 +1,188 @@
+"""What drives one trial, in a process of its own on the head node: training, and what Ray Tune is told of it.
+
+A trial of a grid is trained in full. One of a search is trained in segments; Ray Tune may end or pause it when it
+reports its scores after one, while none of its workers runs.
+
+A member of a population trains with a schedule of alpha, [(step, alpha), ...], the first at step 0: from each step on
+alpha has that value. The configuration takes points joined by straight lines, so a change at step s is two points, at
+s - 1 and at s; at whole steps they are the step function exactly.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hbtrain.config import Config, from_tree, override
+from hbtrain.errors import ConfigError, HbtrainError
+
+STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
+"""Keys of what a driver reports: steps done; the rung as ASHA counts it; a population's interval; what went wrong."""
+VALUES, KEYS, LABEL, SCHEDULE = "values", "keys", "label", "schedule"
+"""Keys of a trial's parameters: what was drawn, the {dotted key: value} that follow, a name; a member's schedule."""
+POINTER = "pointer.json"
+"""Ray Tune's checkpoint of a member: the interval that it has come to. The state itself is in the run's folder."""
+
+Schedule = tuple[tuple[int, float], ...]
+
+
+def read_schedule(changes: Sequence[Sequence[float]]) -> Schedule:
+    """A schedule from the lists of pairs that JSON makes of it."""
+    return tuple((int(step), float(alpha)) for step, alpha in changes)
+
+
+def extended(schedule: Schedule, step: int, alpha: float) -> Schedule:
+    """`schedule` up to `step`, and `alpha` from there on; the same where that is no change.
+
+    Raises:
+        ValueError: `step` is not behind the last change.
+    """
+    if step <= schedule[-1][0]:
+        raise ValueError(f"step {step} is not behind the last change, {schedule[-1][0]}")
+    return schedule if schedule[-1][1] == alpha else (*schedule, (step, alpha))
+
+
+def to_alpha(schedule: Schedule) -> float | dict[int, float]:
+    """The schedule as a value of `batching.alpha`: a number where it never changes, else points {step: alpha}."""
+    if len(schedule) == 1:
+        return schedule[0][1]
+    points: dict[int, float] = {}
+    before = schedule[0][1]
+    for step, alpha in schedule:
+        if step > 0:
+            points[step - 1] = before
+        points[step] = before = alpha
+    return points
+
+
+def label_of(schedule: Schedule) -> str:
+    """What a schedule is called: `alpha=0.3`, or `alpha=0.3, 0.36 from 100`."""
+    first, *changes = schedule
+    return ", ".join([f"alpha={first[1]:g}", *(f"{alpha:g} from {step}" for step, alpha in changes)])
+
+
+def trial_label(parameters: Mapping[str, Any]) -> str:
+    """What a trial of a search is called, by its parameters: what was drawn, or a member's schedule."""
+    if SCHEDULE in parameters:
+        return label_of(read_schedule(parameters[SCHEDULE]))
+    return str(parameters.get(LABEL, "a trial"))
+
+
+def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Train a trial of a grid: `trees` are the configurations of all, `parameters` its number."""
+    from hbtrain.runs.run import train
+
+    try:
+        train(from_tree(trees[parameters["trial"]]))
+    except HbtrainError as error:  # started again, it would end the same way
+        return {FAILURE: str(error)}
+    return {FAILURE: ""}
+
+
+def drive_search(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str] | None:
+    """Train a trial from rung to rung, and report its scores at each.
+
+    Args:
+        parameters: `keys` and `label`; or `failure`, where no configuration has these values.
+        plan: `base`, the tree of what trials share; `rungs`, [(steps, resource)]; `objectives`, {name: key of a score}.
+    """
+    from ray.tune import report
+
+    if FAILURE in parameters:
+        return {FAILURE: parameters[FAILURE]}
+    try:
+        config = override(from_tree(plan["base"]), {**parameters[KEYS], "tracking.run_name": parameters[LABEL]})
+        for steps, resource in plan["rungs"]:
+            scores = _train(config, steps, plan["objectives"])
+            report({STEP: steps, RESOURCE: resource, **scores})
+    except HbtrainError as error:  # started again, it would end the same way
+        return {FAILURE: str(error)}
+    return None
+
+
+def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a member of a population from interval to interval; after each it is paused until all have come so far.
+
+    A segment that fails counts as the worst: the member then takes over another one's state, or tries again.
+
+    Args:
+        parameters: `schedule`, [[step, alpha]]; changed where the member has taken over another one.
+        plan: `base`, the tree of what members share; `ends`, the steps of the intervals' ends; `objectives`, {name: key
+            of a score}; `worst`, the worst score.
+    """
+    from ray.tune import get_checkpoint
+
+    schedule, ends = read_schedule(parameters[SCHEDULE]), plan["ends"]
+    pointer = get_checkpoint()
+    done = 0
+    if pointer is not None:
+        with pointer.as_directory() as folder:
+            done = json.loads((Path(folder) / POINTER).read_text(encoding="utf-8"))[INTERVAL]
+    failure = ""
+    for interval, steps in enumerate(ends[done:], start=done + 1):
+        try:
+            scores = _train_member(schedule, steps, plan)
+            failure = ""
+        except HbtrainError as error:
+            scores, failure = dict.fromkeys(plan["objectives"], plan["worst"]), str(error)
+        if interval < len(ends):
+            _report_member(interval, steps, scores, failure)
+    return {STEP: ends[-1], FAILURE: failure, **scores}
+
+
+def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> dict[str, float]:
+    from hbtrain.runs.segments import take_over
+
+    base = from_tree(plan["base"])
+    config = member_config(base, schedule)
+    if len(schedule) > 1:
+        with _one_driver(config):
+            take_over(config, donor=member_config(base, schedule[:-1]), step=schedule[-1][0])
+    return _train(config, steps, plan["objectives"])
+
+
+def member_config(base: Config, schedule: Schedule) -> Config:
+    """The run that trains with `schedule`."""
+    return override(base, {"batching.alpha": to_alpha(schedule), "tracking.run_name": label_of(schedule)})
+
+
+def _report_member(interval: int, steps: int, scores: Mapping[str, float], failure: str) -> None:
+    from ray.tune import Checkpoint, report
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / POINTER).write_text(json.dumps({INTERVAL: interval, STEP: steps}), encoding="utf-8")
+        told = {INTERVAL: interval, STEP: steps, FAILURE: failure, **scores}
+        report(told, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[str, float]:
+    """Scores by the names of objectives, after `steps` steps."""
+    from hbtrain.runs.run import train
+
+    with _one_driver(config):
+        scores = train(config, until=steps).scores
+    missing = [key for key in objectives.values() if key not in scores]
+    if missing:
+        raise ConfigError(f"the objective {missing[0]} was not evaluated; there are {', '.join(sorted(scores)[:8])} …")
+    return {name: scores[key] for name, key in objectives.items()}
+
+
+@contextmanager
+def _one_driver(config: Config) -> Iterator[None]:
+    """Two trials may have drawn the same values: the second one waits, and finds what the first one has done.
+
+    A lock of this machine is enough, as all trials are driven on one.
+    """
+    from hbtrain.runs.run_folder import RunFolder
+
+    digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,103 @@
+"""The sweep's points against each other with significance: the report that `hbtrain compare` gives of them.
+
+Points are judged against the best sampling of a single kind (monolingual or cross-lingual batches only, languages mixed
+or English only), as the question of a sweep is whether a ratio between them is better than that.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hbtrain.comparison.compare import Comparison, compare
+from hbtrain.comparison.tables import marks_legend
+from hbtrain.config import Config
+from hbtrain.reporting.metric_names import ALL
+from hbtrain.sweeps.points import SCORES, Finished, benchmarks_of, points_of
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the comparison of a sweep's points says."""
+
+    comparison: Comparison
+    marks: Mapping[tuple[str, str], str]
+    """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽}, where there is a mark."""
+    legend: str
+    """How to read the marks; empty where nothing was judged, as no sampling is of a single kind."""
+
+
+def judge(finished: Sequence[Finished]) -> Judged | None:
+    """The finished trials, compared; None if they are fewer than two points.
+
+    Marks are among points that differ in their batches only: a backbone's are judged against its own best sampling.
+
+    Raises:
+        HbtrainError: a run's results cannot be read.
+    """
+    if len(points_of(finished)) < 2:
+        return None
+    whole = _compared(finished)
+    groups = _groups(finished)
+    marks: dict[tuple[str, str], str] = {}
+    legend = ""
+    for group in groups.values():
+        if len(points_of(group)) > 1 and _baseline(group) is not None:
+            comparison = whole if len(groups) == 1 else _compared(group)
+            marks |= _marks(comparison, group)
+            than = None if len(groups) == 1 else "the best sampling of a single kind beside it"
+            legend = marks_legend(comparison, than)
+    return Judged(whole, marks, legend)
+
+
+def _groups(finished: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """The trials, grouped by the values of all keys that vary, except those of the batches and the seed."""
+    groups: dict[str, list[Finished]] = {}
+    for one in finished:
+        others = {key: value for key, value in one.values.items() if not key.startswith("batching.")}
+        groups.setdefault(repr(others), []).append(one)
+    return groups
+
+
+def _compared(finished: Sequence[Finished]) -> Comparison:
+    return compare([str(one.folder) for one in finished], baseline=_baseline(finished))
+
+
+def _marks(comparison: Comparison, finished: Sequence[Finished]) -> dict[tuple[str, str], str]:
+    labels = {
+        str(one.folder): point.label for point in points_of(finished) for one in finished if one.values == point.values
+    }
+    level = comparison.method.level
+    of_system = {system.label: labels[system.runs[0].given] for system in comparison.systems}
+    return {
+        (of_system[e.system], f"{e.score.benchmark}/{e.score.setting}/{e.score.metric}"): e.mark(level)
+        for e in comparison.estimates
+        if e.score.part == ALL and e.mark(level)
+    }
+
+
+def _baseline(finished: Sequence[Finished]) -> str | None:
+    """A run of the best sampling of a single kind, by its mean over seeds; None if the sweep has no such sampling."""
+    single = [one for one in finished if is_single_kind(one.trial.config)]
+    benchmark = benchmarks_of(finished)[0]
+    key = next(
+        (key for key in (f"{benchmark}/{score.key}" for score in reversed(SCORES[:3])) if _all_have(key, finished)),
+        None,
+    )
+    if not single or key is None:
+        return None
+    of_point: dict[str, list[Finished]] = {}
+    for one in single:
+        of_point.setdefault(repr(one.values), []).append(one)
+    best = max(of_point.values(), key=lambda seeds: statistics.mean(one.scores[key] for one in seeds))
+    return str(best[0].folder)
+
+
+def is_single_kind(config: Config) -> bool:
+    """Whether all batches of a run are of one kind."""
+    return config.batching.mode != "hybrid" or config.batching.alpha in (0, 1)
+
+
+def _all_have(key: str, finished: Sequence[Finished]) -> bool:
+    return all(key in one.scores for one in finished)

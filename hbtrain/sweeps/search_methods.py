@@ -1,0 +1,199 @@
+"""How a space is searched: successive halving (ASHA), several objectives (Pareto), or a population (PBT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from hbtrain.errors import ConfigError
+from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
+from hbtrain.evaluation.metrics import METRICS
+
+MINIMISED = {"rank_distance": "multi"}
+"""Metrics of which less is better, and the setting that has them."""
+ALPHA = "batching.alpha"
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Search(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides what is drawn. The trials' own seed is the recipe's."""
+
+
+class _ByOneScore(_Search):
+    objective: str = "multi/map"
+
+    @field_validator("objective")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        return _metric(value)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The one objective, as a search for several has them."""
+        return (self.objective,)
+
+
+class Asha(_ByOneScore):
+    """A sampler (TPE) proposes values; at each rung only the best part of the trials goes on (arXiv 1810.05934)."""
+
+    method: Literal["asha"]
+    trials: PositiveInt = 12
+    rungs: PositiveInt | tuple[PositiveInt, ...] = 3
+    """How many, the whole training included, each `reduction` times as long as the one before; or their steps."""
+    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
+    """At a rung one trial in so many goes on."""
+
+    @property
+    def summary(self) -> str:
+        """What a sweep says at its start: `asha, 12 trials by multi/map`."""
+        return f"asha, {self.trials} trials by {self.objective}"
+
+    def rung_steps(self, steps: int) -> tuple[int, ...]:
+        """The steps after which trials are judged, the last one being `steps`.
+
+        Raises:
+            ConfigError: more rungs than steps, or a rung beyond them.
+        """
+        if isinstance(self.rungs, int):
+            found = [max(1, round(steps / self.reduction**n)) for n in reversed(range(self.rungs))]
+        else:
+            found = [*self.rungs, *([] if self.rungs[-1:] == (steps,) else [steps])]
+        if found != sorted(set(found)):
+            raise ConfigError(
+                f"search.rungs = {self.rungs!r}: rungs at steps {', '.join(map(str, found))} do not ascend within "
+                f"training.steps = {steps}; give fewer, or more steps"
+            )
+        return tuple(found)
+
+
+class Pareto(_Search):
+    """A sampler (TPE for several objectives) proposes values; every trial is trained in full."""
+
+    method: Literal["pareto"]
+    trials: PositiveInt = 12
+    objectives: Annotated[tuple[str, ...], Field(min_length=2)] = (
+        "mono/map",
+        "cross/map",
+        "multi/map",
+        "multi/rank_distance",
+    )
+
+    @field_validator("objectives")
+    @classmethod
+    def _exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("an objective is listed twice")
+        return tuple(map(_metric, value))
+
+    @property
+    def summary(self) -> str:
+        """What a sweep says at its start: `pareto, 12 trials by mono/map, cross/map`."""
+        return f"pareto, {self.trials} trials by {', '.join(self.objectives)}"
+
+    def rung_steps(self, steps: int) -> tuple[int, ...]:
+        """The steps after which trials are judged: only those of the whole training."""
+        return (steps,)
+
+
+class Pbt(_ByOneScore):
+    """A population trains side by side; between segments the worst take over the best and try another alpha
+    (arXiv 1711.09846)."""
+
+    method: Literal["pbt"]
+    population: Annotated[int, Field(ge=2)] = 4
+    intervals: Annotated[int, Field(ge=2)] = 4
+    """Segments of equal length that training is made of."""
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """The share of the population that is replaced, and the share of the best that replaces it."""
+    resample: Fraction = 0.25
+    """How often a new alpha is drawn from the whole range rather than moved by `factor`."""
+    factor: Annotated[float, Field(gt=1)] = 1.2
+    """What alpha is multiplied or divided by."""
+
+    @property
+    def summary(self) -> str:
+        """What a sweep says at its start: `pbt, a population of 4 by multi/map`."""
+        return f"pbt, a population of {self.population} by {self.objective}"
+
+    def interval_ends(self, steps: int) -> tuple[int, ...]:
+        """The steps after which the population is judged, the last one being `steps`.
+
+        Raises:
+            ConfigError: more intervals than steps.
+        """
+        if self.intervals > steps:
+            raise ConfigError(f"search.intervals = {self.intervals} are more than training.steps = {steps}")
+        return tuple(round(steps * (n + 1) / self.intervals) for n in range(self.intervals))
+
+
+Search = Asha | Pareto | Pbt
+_ANY: TypeAdapter[Search] = TypeAdapter(Annotated[Search, Field(discriminator="method")])
+
+
+def read_search(tree: Any, place: str) -> Search:
+    """The `search` section of a space.
+
+    Raises:
+        ConfigError: the first thing that is wrong, in one line.
+    """
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"`search` of {place} must hold keys and values, not {tree!r}")
+    try:
+        return _ANY.validate_python(dict(tree))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        keys = [str(part) for part in first["loc"] if part in tree]
+        if first["type"].startswith("union_tag"):
+            known = "asha, pareto or pbt"
+            raise ConfigError(f"search.method = {tree.get('method')!r} in {place}: must be {known}") from error
+        if first["type"] == "extra_forbidden":
+            methods: dict[str, type[BaseModel]] = {"asha": Asha, "pareto": Pareto, "pbt": Pbt}
+            fields = methods[tree["method"]].model_fields
+            raise ConfigError(
+                f"unknown key search.{keys[0]} in {place}: {tree['method']} has {', '.join(sorted(fields))}"
+            ) from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"search.{keys[0]} = {tree[keys[0]]!r} in {place}: {said[:1].lower()}{said[1:]}") from error
+
+
+def check_budget(search: Search | None, steps: int) -> None:
+    """Raise ConfigError if `steps` of training have no room for the rungs or intervals of `search`."""
+    if isinstance(search, Pbt):
+        search.interval_ends(steps)
+    elif search is not None:
+        search.rung_steps(steps)
+
+
+def is_minimised(objective: str) -> bool:
+    """Whether less of an objective, `<setting>/<metric>`, is better."""
+    return objective.partition("/")[2] in MINIMISED
+
+
+def check_objectives(objectives: Sequence[str], benchmark: Benchmark) -> None:
+    """Raise ConfigError for an objective that `benchmark` does not give."""
+    for objective in objectives:
+        setting = objective.partition("/")[0]
+        few = len(benchmark.languages) < 2 and setting == "cross"
+        if setting not in benchmark.settings or few:
+            raise ConfigError(
+                f"the objective {objective} is not given by the benchmark {benchmark.name} (it has "
+                f"{', '.join(benchmark.settings)} in {', '.join(benchmark.languages)}); choose another with "
+                "--search.objective, or name another benchmark first in evaluation.benchmarks"
+            )
+
+
+def _metric(objective: str) -> str:
+    setting, _, metric = objective.partition("/")
+    if setting not in SETTINGS or (metric not in METRICS and MINIMISED.get(metric) != setting):
+        raise ValueError(
+            f"an objective is written <setting>/<metric>, such as multi/map: settings are {', '.join(SETTINGS)}, "
+            f"metrics {', '.join(METRICS)}, and multi/rank_distance"
+        )
+    return objective

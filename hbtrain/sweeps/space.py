@@ -1,0 +1,157 @@
+"""A sweep's space (a recipe, keys that are fixed, keys that vary, how it is searched) and its trials: configurations
+that differ in the keys that vary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import yaml
+
+from hbtrain.config import Config, load_config, override
+from hbtrain.errors import ConfigError
+from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
+from hbtrain.sweeps.search_methods import Search
+
+SEED = "seed"
+"""The key over which the summary takes means."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a sweep tries."""
+
+    name: str
+    recipe: str
+    """A shipped recipe's name or the path of a YAML file."""
+    overrides: dict[str, Any]
+    """{dotted key: value} of what is the same in every trial."""
+    grids: dict[str, tuple[Any, ...]]
+    """{dotted key: its values}; every combination is a trial. For named settings the values are the names."""
+    draws: dict[str, Draw] = field(default_factory=dict)
+    """{dotted key: what a search draws it from}. For named settings it draws names."""
+    settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """{key: {name: {dotted key: value}}}: keys of the space alone, whose settings set several of the configuration."""
+    search: Search | None = None
+    """How values are drawn; None: all combinations of the grids are tried."""
+
+    def to_yaml(self) -> str:
+        """The space as the YAML that `load_space` reads."""
+        entries: dict[str, Any] = {key: {GRID: list(values)} for key, values in self.grids.items()}
+        entries |= {key: draw.to_tree() for key, draw in self.draws.items()}
+        for key, named in self.settings.items():
+            entries[key] = {SETTINGS: named}
+        tree: dict[str, Any] = {"recipe": self.recipe, "overrides": self.overrides, "space": entries}
+        if self.search is not None:
+            tree["search"] = self.search.model_dump(mode="json")
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+    def keys_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """{dotted key: value} of the configuration that {key that varies: value} stand for."""
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found |= self.settings[key][value] if key in self.settings else {key: value}
+        return found
+
+    @property
+    def varied_keys(self) -> set[str]:
+        """Dotted keys of the configuration that trials may differ in."""
+        keys: set[str] = set()
+        for key in (*self.grids, *self.draws):
+            keys |= {dotted for named in self.settings.get(key, {}).values() for dotted in named} or {key}
+        return keys
+
+    def label(self, values: Mapping[str, Any]) -> str:
+        """What sets a trial apart, such as `alpha=0.3 seed=1`."""
+        names = _short_names([*self.grids, *self.draws])
+        return " ".join(f"{names[key]}={shown(value)}" for key, value in values.items())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep."""
+
+    label: str
+    """What sets it apart, such as `alpha=0.3 seed=1`."""
+    values: dict[str, Any]
+    """{dotted key: value} of the keys that vary."""
+    config: Config
+
+
+def base_config(space: Space) -> Config:
+    """The recipe with the fixed keys: what the trials have in common."""
+    return load_config(space.recipe, space.overrides)
+
+
+def trials_of(space: Space) -> list[Trial]:
+    """Every combination of the varying keys, validated as a whole; all of the first seed come first.
+
+    Raises:
+        ConfigError: a combination that the configuration does not allow.
+    """
+    base = base_config(space)
+    keys = sorted(space.grids, key=lambda key: key != SEED)
+    trials: list[Trial] = []
+    for combination in product(*(space.grids[key] for key in keys)):
+        values = {key: value for key, value in zip(keys, combination, strict=True) if key != SEED}
+        values |= {key: value for key, value in zip(keys, combination, strict=True) if key == SEED}
+        trial = trial_of(space, base, values)
+        for other in trials:
+            if trial.config == other.config:
+                raise ConfigError(f"trials {other.label} and {trial.label} are the same run; every trial must differ")
+        trials.append(trial)
+    return trials
+
+
+def probes_of(space: Space) -> list[Trial]:
+    """Trials that a search might draw and that show, before it starts, whether all that it draws is allowed.
+
+    Each value of a choice and both ends of a range, one key at a time, the others at their first value.
+
+    Raises:
+        ConfigError: a value that the configuration does not allow.
+    """
+    base = base_config(space)
+    first = {key: draw.probes[0] for key, draw in space.draws.items()}
+    found: list[Trial] = []
+    for key, draw in space.draws.items():
+        for value in draw.probes:
+            trial = trial_of(space, base, {**first, key: value})
+            found += [] if any(trial.values == other.values for other in found) else [trial]
+    return found
+
+
+def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
+    """The trial of {key that varies: value}.
+
+    Raises:
+        ConfigError: what the configuration does not allow.
+    """
+    label = space.label(values)
+    try:
+        return Trial(label, dict(values), override(base, space.keys_of(values)))
+    except ConfigError as error:
+        raise ConfigError(f"trial {label}: {error}") from error
+
+
+def short_name(key: str) -> str:
+    """The last part of a dotted key."""
+    return key.rsplit(".", 1)[-1]
+
+
+def shown(value: Any) -> str:
+    """A value as labels and tables show it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "+".join(map(shown, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short_names(keys: list[str]) -> dict[str, str]:
+    """The last part of each key, or the whole key where two end alike."""
+    ends = [short_name(key) for key in keys]
+    return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}

@@ -1,0 +1,101 @@
+"""What a search tries next: Optuna's sampler under Ray Tune, in the terms of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from ray.tune.search.optuna import OptunaSearch
+
+from hbtrain.config import Config, absolute_paths, to_flat
+from hbtrain.errors import ConfigError
+from hbtrain.sweeps.drivers import FAILURE, KEYS, LABEL, STEP, VALUES
+from hbtrain.sweeps.ranges import Choices, Draw
+from hbtrain.sweeps.search_methods import is_minimised
+from hbtrain.sweeps.search_records import Ledger, known_points
+from hbtrain.sweeps.space import Space, trial_of
+
+RESUMED_SEED = 7919
+"""Added to the seed for each point that is known, so that a search that goes on draws other numbers than before."""
+
+
+class Suggestions(OptunaSearch):
+    """Proposes the parameters of trials. It first proposes the points of the ledger, whose segments are done or go on,
+    and enters new ones there.
+
+    Ray Tune saves no state of schedulers, so a search that was cut off is not restored from Tune's own files but told
+    again: what had been reported is reported from the runs' folders, without training.
+    """
+
+    def __init__(self, space: Space, base: Config, ledger: Ledger) -> None:
+        """`base` is what trials share, with its storage and tracking in the sweep's."""
+        assert space.search is not None
+        self._draws = space.draws
+        self._shared = space, base
+        self._ledger = ledger
+        known = known_points(space, ledger)
+        objectives = list(space.search.objectives)
+        modes = ["min" if is_minimised(name) else "max" for name in objectives]
+        single = len(objectives) == 1
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        super().__init__(
+            space={key: _distribution(draw) for key, draw in space.draws.items()},
+            metric=objectives[0] if single else objectives,
+            mode=modes[0] if single else modes,
+            points_to_evaluate=[self._encoded(point) for point in known],
+            seed=space.search.seed + RESUMED_SEED * len(known),
+        )
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The parameters of a new trial."""
+        drawn = super().suggest(trial_id)
+        if drawn is None:
+            return None
+        values = self._decoded(drawn)
+        self._ledger.add(values)
+        space, base = self._shared
+        try:
+            trial = trial_of(space, base, values)
+            # Trials are driven in another folder.
+            resolved = to_flat(absolute_paths(trial.config))
+        except ConfigError as error:
+            return {VALUES: values, LABEL: space.label(values), FAILURE: str(error)}
+        keys = {key: resolved.get(key, value) for key, value in space.keys_of(values).items()}
+        return {VALUES: values, LABEL: trial.label, KEYS: keys}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A rung was reached, and the trial goes on."""
+        if FAILURE not in result and not result.get("done"):
+            super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has ended: in full, or by its scores, or by a failure."""
+        _, base = self._shared
+        if error or result is None or FAILURE in result:
+            super().on_trial_complete(trial_id, None, error=True)
+        elif result[STEP] < base.training.steps:
+            super().on_trial_result(trial_id, result)
+            super().on_trial_complete(trial_id, None)  # pruned: its scores are not those of a whole training
+        else:
+            super().on_trial_complete(trial_id, result)
+
+    def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values in Optuna's terms: a choice is given by its place in the list, as its values may be of any type."""
+        return {
+            key: draw.values.index(values[key]) if isinstance(draw, Choices) else values[key]
+            for key, draw in self._draws.items()
+        }
+
+    def _decoded(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: draw.values[drawn[key]] if isinstance(draw, Choices) else draw.rounded(drawn[key])
+            for key, draw in self._draws.items()
+        }
+
+
+def _distribution(draw: Draw) -> BaseDistribution:
+    if isinstance(draw, Choices):
+        return CategoricalDistribution(list(range(len(draw.values))))
+    return FloatDistribution(draw.low, draw.high, log=draw.log)

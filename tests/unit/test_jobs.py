@@ -1,0 +1,23 @@
+"""What is sent along with a job."""
+
+import zipfile
+
+from ray._private.runtime_env.packaging import create_package
+
+from hbtrain.cluster import jobs
+from tests.integration.command import ROOT
+
+
+def test_a_checkout_is_sent_with_its_whole_package_and_without_what_no_job_runs(tmp_path):
+    sent = jobs.sources()
+    assert sent["working_dir"] == str(ROOT)
+    create_package(str(ROOT), tmp_path / "sent.zip", include_gitignore=True, excludes=sent["excludes"])
+    names = set(zipfile.ZipFile(tmp_path / "sent.zip").namelist())
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "hbtrain").rglob("*.py")}
+    assert package | {"tune/sweep.py", "tune/spaces/alpha-grid.yaml"} <= names
+    assert not [name for name in names if name.startswith(("cluster/", "docs/", "tests/", ".git/"))]
+
+
+def test_an_installed_package_is_sent_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(jobs, "CHECKOUT", None)
+    assert jobs.sources() == {"py_modules": [str(ROOT / "hbtrain")]}

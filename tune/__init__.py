@@ -1,1 +1,0 @@
-"""Sweeps: many runs of one recipe that differ in a few keys, side by side on a Ray cluster, compared at the end."""

@@ -1,1 +1,0 @@
-"""Searches: trials that Ray Tune stops, draws or changes while they train."""
