@@ -10,16 +10,13 @@ import numpy as np
 from hbtrain.audit.audit import Audit
 from hbtrain.audit.tables import fraction, number
 from hbtrain.batching.availability import Floats
-from hbtrain.batching.batch import Kind
 from hbtrain.errors import StorageError
-from hbtrain.reporting.colours import EDGE, GRID, INK, PALE
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.figures import draw_map, new_figure, without_frame
+from hbtrain.reporting.metric_names import SETTINGS
 
-KINDS: dict[Kind, tuple[str, str]] = {
-    "mono": ("monolingual", "#0072B2"),
-    "cross": ("cross-lingual", "#D55E00"),
-    "multi": ("multilingual", "#AA4499"),
-}
-"""What the kinds are called, and their colours, told apart with any colour vision (Okabe, Ito 2008)."""
+KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
+"""What the kinds are called, and their colours: those of samplings that have no other kind."""
 
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
@@ -27,8 +24,6 @@ MOST_NUMBERS = 24
 """Languages of a map whose cells have numbers in them."""
 LEGEND_POINTS = 130
 """From one kind's name to the next."""
-DARK = 0.55
-"""Share of the colour scale above which a cell is so dark that its number is white."""
 
 
 def draw(audit: Audit, path: Path) -> None:
@@ -37,17 +32,13 @@ def draw(audit: Audit, path: Path) -> None:
     Raises:
         StorageError: `path` cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     counts = audit.counts
     cell = CELL if len(counts.languages) <= MOST_NUMBERS else CELL / 2
     width = max(4.0, cell * len(counts.languages))
     heights = max(2.6, cell * len(counts.languages)), max(1.4, CELL * len(counts.sources))
     left, gap, top, bottom = 0.6 + 0.085 * max(map(len, counts.sources)), 0.9, 0.95, 0.75
     size = left + width + gap + BARS + 0.3, top + sum(heights) + BETWEEN + bottom
-    figure = Figure(figsize=size)
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
 
     def panel(column: int, row: int) -> Any:
         """Axes laid out in inches, so that cells are as large for any number of languages."""
@@ -94,7 +85,7 @@ def _languages(axes: Any, audit: Audit) -> None:
     axes.set_ylim(len(places) - 0.4, -0.6)
     axes.set_xlim(0, 1.45 * start.max())
     axes.set_xticks([])
-    _bare(axes)
+    without_frame(axes)
     axes.axvline(0, color=EDGE, linewidth=1)
     _title(axes, "Share of all texts, × uses of a text")
 
@@ -131,26 +122,8 @@ def _kinds(axes: Any, audit: Audit) -> None:
 def _map(axes: Any, values: Floats, rows: tuple[str, ...], columns: tuple[str, ...], tell: Any) -> None:
     known = values[~np.isnan(values)]
     high = float(known.max()) if known.size and known.max() > 0 else 1.0
-    image = axes.imshow(values, cmap="YlGnBu", vmin=0, vmax=high, aspect="auto")
-    axes.set_facecolor("#f0f0f0")  # seen where there is nothing
-    axes.set_xticks(range(len(columns)), columns, color=INK)
-    axes.set_yticks(range(len(rows)), rows, color=INK)
-    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    _bare(axes)
-    if len(columns) > MOST_NUMBERS:
-        return
-    for (row, column), value in np.ndenumerate(values):
-        missing = bool(np.isnan(value))
-        colour = "#888888" if missing else "white" if image.norm(value) > DARK else INK
-        text = "–" if missing else tell(float(value))
-        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour)
-
-
-def _bare(axes: Any) -> None:
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    told = tell if len(columns) <= MOST_NUMBERS else None
+    draw_map(axes, values, (rows, columns), told, fontsize=8.5, cmap="YlGnBu", vmin=0, vmax=high, aspect="auto")
 
 
 def _title(axes: Any, text: str) -> None:

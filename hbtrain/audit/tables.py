@@ -3,76 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from hbtrain.audit.audit import Audit
 from hbtrain.audit.tokens import Texts
+from hbtrain.reporting.table import EMPTY, Table, facts, table_of, terminal
 from hbtrain.reporting.text import counted
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 MOST_COLUMNS = 12
 """Languages of a table with a column for each; beyond them the picture and the JSON have it."""
 
 
-def tables(audit: Audit) -> Iterator[Table]:
+def tables(audit: Audit) -> Iterator[RichTable]:
     """Kinds, sources, languages, ordered pairs, uses by source and language, and what a step needs."""
-    yield _kinds(audit)
-    yield _sources(audit)
-    yield _languages(audit)
+    yield terminal(_kinds(audit))
+    yield terminal(_sources(audit))
+    yield terminal(_languages(audit))
     if len(audit.counts.languages) <= MOST_COLUMNS:
-        yield _pairs(audit)
-        yield _passes(audit)
-    yield _needs(audit)
+        yield terminal(_pairs(audit))
+        yield terminal(_passes(audit))
+    yield facts(_needs(audit), "A step")
 
 
 def _kinds(audit: Audit) -> Table:
     counts = audit.counts
-    table = _table(
-        f"{counted(counts.steps, 'step')} of {counts.batch_size:,} pairs",
-        "kind",
-        "batches",
-        "share",
-        "expected",
-        "pairs",
-    )
+    rows = []
     for kind, batches in counts.kinds.items():
         expected = fraction(counts.expected_kinds[kind] / counts.steps)
         pairs = batches * counts.batch_size
-        table.add_row(kind, f"{batches:,}", fraction(batches / counts.steps), expected, f"{pairs:,}")
-    return table
+        rows.append((kind, f"{batches:,}", fraction(batches / counts.steps), expected, f"{pairs:,}"))
+    head = ("kind", "batches", "share", "expected", "pairs")
+    return table_of(f"{counted(counts.steps, 'step')} of {counts.batch_size:,} pairs", head, rows)
 
 
 def _sources(audit: Audit) -> Table:
     counts = audit.counts
     columns = "rows", "batches", "share", "epochs", "by language"
-    table = _table("Sources", "source", "kind", *columns)
+    rows: list[tuple[str, ...]] = []
     for name in counts.sources:
         mine = [one for one in counts.streams if one.source == name]
         for kind in dict.fromkeys(one.kind for one in mine):
             streams = [one for one in mine if one.kind == kind]
             batches = sum(one.batches for one in streams)
             epochs = [one.epochs for one in streams]
-            table.add_row(
-                name,
-                kind,
-                f"{max(one.rows for one in streams):,}",
-                f"{batches:,}",
-                fraction(batches / counts.steps),
-                number(batches * counts.batch_size / sum(one.rows for one in streams)),
-                f"{number(min(epochs))} to {number(max(epochs))}" if len(epochs) > 1 else "",
+            rows.append(
+                (
+                    name,
+                    kind,
+                    f"{max(one.rows for one in streams):,}",
+                    f"{batches:,}",
+                    fraction(batches / counts.steps),
+                    number(batches * counts.batch_size / sum(one.rows for one in streams)),
+                    f"{number(min(epochs))} to {number(max(epochs))}" if len(epochs) > 1 else "",
+                )
             )
         if not mine:
-            table.add_row(name, "never drawn", *[""] * len(columns))
-    table.caption = "epochs: how often a row is dealt out for this kind, on average and for each language or pair"
-    return table
+            rows.append((name, "never drawn", *[""] * len(columns)))
+    note = "epochs: how often a row is dealt out for this kind, on average and for each language or pair"
+    return table_of("Sources", ("source", "kind", *columns), rows, note, labels=2)
 
 
 def _languages(audit: Audit) -> Table:
     counts, tokens = audit.counts, audit.tokens
     columns = ["rows", "same", "two", "share", "uses", *(["tokens", "cut off"] if tokens is not None else [])]
-    table = _table("Languages", "language", *columns)
+    table = []
     rows = counts.passage_rows.sum(axis=0)
     pairs = counts.all_pairs.sum(axis=0)
     same, crossed = np.diag(pairs), pairs - np.diag(np.diag(pairs))
@@ -90,75 +89,60 @@ def _languages(audit: Audit) -> Table:
                 _two(sides, lambda one: f"{one.tokens / one.texts:.0f}"),
                 _two(sides, lambda one: f"{one.at_limit / one.texts:.0%}"),
             ]
-        table.add_row(language, *cells)
-    table.caption = (
-        "pairs in the language, and pairs with one side in it; share of all texts; uses of a text, on average"
-    )
+        table.append((language, *cells))
+    note = "pairs in the language, and pairs with one side in it; share of all texts; uses of a text, on average"
     if tokens is not None:
-        table.caption += "; mean tokens and share of texts that reach their limit, queries | passages"
-    return table
+        note += "; mean tokens and share of texts that reach their limit, queries | passages"
+    return table_of("Languages", ("language", *columns), table, note)
 
 
 def _pairs(audit: Audit) -> Table:
     counts = audit.counts
-    table = _table("Pairs of languages, % of all pairs", "query in", *(f"→ {x}" for x in counts.languages))
+    head = ("query in", *(f"→ {x}" for x in counts.languages))
     shares = counts.all_pairs.sum(axis=0) / counts.total_pairs
-    for i, language in enumerate(counts.languages):
-        table.add_row(language, *(f"{100 * share:.2f}" if share else "–" for share in shares[i]))
-    return table
+    rows = [
+        (language, *(f"{100 * share:.2f}" if share else EMPTY for share in of_language))
+        for language, of_language in zip(counts.languages, shares, strict=True)
+    ]
+    return table_of("Pairs of languages, % of all pairs", head, rows)
 
 
 def _passes(audit: Audit) -> Table:
     counts = audit.counts
-    table = _table("Uses of a query or passage, on average", "source", *counts.languages)
-    for i, source in enumerate(counts.sources):
-        table.add_row(source, *("–" if np.isnan(one) else number(one) for one in counts.passes[i]))
-    return table
+    rows = [
+        (source, *(EMPTY if np.isnan(one) else number(one) for one in passes))
+        for source, passes in zip(counts.sources, counts.passes, strict=True)
+    ]
+    return table_of("Uses of a query or passage, on average", ("source", *counts.languages), rows)
 
 
-def _needs(audit: Audit) -> Table:
-    table = Table(title="A step", title_justify="left", title_style="bold", box=None, show_header=False)
+def _needs(audit: Audit) -> list[tuple[str, str]]:
     batches = sum(one.batches for one in audit.collisions.values())
     left, shuffled = (
         sum(getattr(one, name) for one in audit.collisions.values()) / batches for name in ("left", "shuffled")
     )
-    table.add_row("pairs that collide in a batch", f"{number(left)} left, {number(shuffled)} in a plain shuffle")
+    rows = [("pairs that collide in a batch", f"{number(left)} left, {number(shuffled)} in a plain shuffle")]
     if audit.tokens is not None:
         tokens = audit.tokens
         per_batch = tokens.tokens_per_pair * audit.counts.batch_size
-        table.add_row("tokens of a batch", f"{per_batch:,.0f} ({tokens.tokens_per_pair:.0f} a pair)")
+        rows.append(("tokens of a batch", f"{per_batch:,.0f} ({tokens.tokens_per_pair:.0f} a pair)"))
         padding = f"{fraction(tokens.padding_share)} of what is computed"
-        table.add_row("padding", f"{padding} ({fraction(tokens.unsorted_padding_share)} if unsorted)")
-    table.add_row("epochs over all rows", number(audit.counts.epochs))
+        rows.append(("padding", f"{padding} ({fraction(tokens.unsorted_padding_share)} if unsorted)"))
+    rows.append(("epochs over all rows", number(audit.counts.epochs)))
     if audit.estimate is None:
-        table.add_row("memory of a worker", "not known, as the backbone's sizes are not to be had here")
-        return table
+        rows.append(("memory of a worker", "not known, as the backbone's sizes are not to be had here"))
+        return rows
     at_most = size(audit.estimate.memory)
     same = audit.measured is None or audit.measured.memory == audit.estimate.memory
     measured = "" if same or audit.measured is None else f", {size(audit.measured.memory)} by the texts that were read"
-    table.add_row("memory of a worker", f"{at_most} at most{measured}")
+    rows.append(("memory of a worker", f"{at_most} at most{measured}"))
     if audit.estimate.sent:
-        table.add_row("sent by a worker", size(audit.estimate.sent))
-    return table
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right" if column != "kind" else "left", no_wrap=True)
-    return table
+        rows.append(("sent by a worker", size(audit.estimate.sent)))
+    return rows
 
 
 def _two(sides: tuple[Texts | None, Texts | None], tell: Callable[[Texts], str]) -> str:
-    return " | ".join("–" if one is None else tell(one) for one in sides)
+    return " | ".join(EMPTY if one is None else tell(one) for one in sides)
 
 
 GIB = 2**30

@@ -92,10 +92,6 @@ class BatchPlan:
             passage_ids=source.passage_ids_of(rows),
         )
 
-    def offer_at(self, step: int) -> Offer:
-        """What `step` draws from, without computing its rows."""
-        return self.catalogue.offers[self._draws.at(step)[0]]
-
     def fingerprint(self, start: int, stop: int) -> str:
         """Hex digest of the batches of steps [start, stop); equal on any machine and for any world size."""
         digest = hashlib.sha256()

@@ -97,8 +97,8 @@ def compare(
 
 def _show(console: Console, comparison: Comparison, written: bool) -> None:
     """Print the tables; in a terminal, those that fit it."""
-    from hbtrain.comparison.render import terminal
     from hbtrain.comparison.tables import language_tables, legend, main_tables
+    from hbtrain.reporting.table import terminal
 
     hidden = 0
     for table in map(terminal, [*main_tables(comparison), *language_tables(comparison)]):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from hbtrain.reporting.table import facts
 from hbtrain.reporting.text import counted
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
     before = {evaluation.benchmark: evaluation for evaluation in outcome.before}
     for evaluation in outcome.after:
         first = before.get(evaluation.benchmark)
-        table: Table = evaluation_table(evaluation) if first is None else before_after_table(first, evaluation)
+        table = evaluation_table(evaluation) if first is None else before_after_table(first, evaluation)
         console.print()
         console.print(table)
     if outcome.in_domain is not None:
@@ -159,19 +159,19 @@ def show_agreement(console: Console, config: Config, agreement: Agreement) -> No
     """What was compared, how the gradients agree, and the verdict."""
     from hbtrain.training.deepspeed_config import zero_stage
 
-    table = Table(box=None, show_header=False)
     zero = zero_stage(config)
-    budget = config.training.chunk_tokens
-    chunks = f"{budget} tokens a chunk" if budget else counted(config.training.chunks, "chunk")
-    table.add_row(
-        "layout", f"{config.resources.max_workers} workers, ZeRO {zero}, {chunks}, {config.encoder.precision}"
-    )
-    table.add_row("norm ratio", f"{agreement.norm_ratio:.7f}")
-    table.add_row("cosine", f"{agreement.cosine:.7f}")
-    table.add_row("largest difference", f"{agreement.largest_difference:.1e} of the largest component")
+    budget, parts = config.training.chunk_tokens, config.training.chunks
+    chunks = f"{budget} tokens a chunk" if budget else counted(parts, "chunk")
     allowed = f"ratio and cosine within {agreement.tolerance:g} of 1"
-    verdict = f"[green]right[/green]: {allowed}" if agreement.holds else f"[red]wrong[/red]: not {allowed}"
-    table.add_row("verdict", verdict)
+    table = facts(
+        [
+            ("layout", f"{config.resources.max_workers} workers, ZeRO {zero}, {chunks}, {config.encoder.precision}"),
+            ("norm ratio", f"{agreement.norm_ratio:.7f}"),
+            ("cosine", f"{agreement.cosine:.7f}"),
+            ("largest difference", f"{agreement.largest_difference:.1e} of the largest component"),
+            ("verdict", f"[green]right[/green]: {allowed}" if agreement.holds else f"[red]wrong[/red]: not {allowed}"),
+        ]
+    )
     console.print()
     console.print(table, highlight=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,19 +11,20 @@ from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, quiet, trusts, written
 from hbtrain.errors import ConfigError
-from hbtrain.storage import RemotePath, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.collection_search import SearchOptions
+    from hbtrain.retrieval.manifest import StoreType
     from hbtrain.storage import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexOptions:
+class SearchFlags:
     """How candidates are searched.
 
     Attributes:
@@ -47,47 +48,34 @@ class IndexOptions:
     address: str | None = None
     wait_s: float = 0.0
 
-    def search(self, batch_size: int) -> SearchOptions:
-        """What they mean. Raises ConfigError for options that do not go together, StorageError for `embeddings`."""
-        if self.depth < 1:
-            raise ConfigError(f"--depth {self.depth}: must be 1 or more")
-        on_disk = self.index is not None or self.actors
-        if self.index is None and self.index_parameters:
-            raise ConfigError(
-                f"--index-parameters {self.index_parameters}: they are of an index; add --index, IVF4096,Flat for one"
-            )
-        if self.half_precision and not on_disk:
+    def options(self, **others: object) -> tuple[EvaluationConfig, SearchOptions]:
+        """The options of the evaluation, of which `others` are given by other flags, and those of its search.
+
+        Raises:
+            ConfigError: options that are not allowed, or do not go together.
+            StorageError: the place of embeddings cannot be written.
+        """
+        from hbtrain.config import EvaluationConfig, evaluation_from_flags
+        from hbtrain.evaluation.rankers import check_search, search_options
+
+        own = {name: value for name, value in asdict(self).items() if name in EvaluationConfig.model_fields}
+        options = evaluation_from_flags(**own, **others)
+        if self.half_precision and not options.on_disk:
             raise ConfigError(
                 "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
-            )
-        if self.embeddings is not None and not on_disk:
-            raise ConfigError(
-                f"--embeddings {self.embeddings}: for embeddings on disk; add --actors, or --index Flat or another"
             )
         if (self.address is not None or self.wait_s) and not self.actors:
             raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
         if self.wait_s < 0:
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
-        from hbtrain.retrieval.collection_search import SearchOptions
-        from hbtrain.retrieval.encoding import Batching
-
-        mirror = None
-        if self.embeddings is not None:
-            mirror = RemotePath.parse(self.embeddings)
-            check_writable(mirror, "--embeddings")
-        return SearchOptions(
-            parameters=self.index_parameters,
-            actors=self.actors,
-            dtype="float16" if self.half_precision else "float32",
-            batching=Batching(batch_size=batch_size),
-            mirror=mirror,
-            address=self.address,
-            wait_s=self.wait_s,
-        )
+        _check_candidates(options)
+        check_search(options, flags=True)
+        dtype: StoreType = "float16" if self.half_precision else "float32"
+        return options, search_options(options, dtype, address=self.address, wait_s=self.wait_s)
 
 
-Index = Annotated[IndexOptions, Parameter(name="*")]
-EXACT = IndexOptions()
+Searched = Annotated[SearchFlags, Parameter(name="*")]
+EXACT = SearchFlags()
 """All ranks, in this process."""
 
 
@@ -104,7 +92,7 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
-    searched: Index = EXACT,
+    searched: Searched = EXACT,
     run_depth: int = 10,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -145,39 +133,36 @@ def evaluate(
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
-    if run_depth < 0:
-        raise ConfigError(f"--run-depth {run_depth}: must be 0 or more")
-    names = _with_data(benchmark, data)
-    _check_candidates(names, candidates)
-    options = searched.search(batch_size)
+    options, search = searched.options(
+        benchmarks=_with_data(benchmark, data),
+        candidates=candidates,
+        in_domain=in_domain,
+        batch_size=batch_size,
+        run_depth=run_depth,
+    )
     to = output_place(output)
     here = find_backbone(model).name
-    benchmarks = load_benchmarks(names, languages, candidates, in_domain=in_domain)
-    from hbtrain.evaluation.evaluate import evaluate as run
-    from hbtrain.evaluation.rankers import rankers
+    benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain)
+    from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
-    from hbtrain.evaluation.runs import RunWriter
     from hbtrain.modeling.card import trained_languages as languages_of
 
     encoder = _encoder(model, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(here))
-    ranker = rankers(searched.index, options, searched.depth, run_depth)
     with written(to) as folder:
-        runs = RunWriter(folder / "runs", model, run_depth) if run_depth else None
-        evaluations = [
-            run(encoder, one, batch_size, ranker=ranker(), trained_languages=known, runs=runs) for one in benchmarks
-        ]
+        evaluations = evaluate_all(
+            encoder, benchmarks, options, search, trained_languages=known, runs=folder / "runs", system=model
+        )
         save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, to)
 
 
-def _check_candidates(benchmarks: Sequence[str], candidates: str) -> None:
+def _check_candidates(options: EvaluationConfig) -> None:
     from hbtrain.evaluation.benchmarks import has_sentences, parse_benchmark
 
-    if candidates != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in benchmarks):
-        raise ConfigError(f"--candidates {candidates}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+    given = options.candidates
+    if given != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in options.benchmarks):
+        raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
 
 
 def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:

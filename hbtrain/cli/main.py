@@ -9,7 +9,6 @@ import sys
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.table import Table
 
 import hbtrain
 from hbtrain.cli.audit import audit
@@ -25,16 +24,14 @@ from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
 from hbtrain.errors import HbtrainError
+from hbtrain.reporting.table import facts
 
 
 def recipes() -> None:
     """List the recipes that ship with hbtrain."""
     from hbtrain.config import recipe_names, recipe_summary
 
-    table = Table(box=None, show_header=False)
-    for name in recipe_names():
-        table.add_row(f"[bold]{name}[/bold]", recipe_summary(name))
-    Console().print(table)
+    Console().print(facts((f"[bold]{name}[/bold]", recipe_summary(name)) for name in recipe_names()))
 
 
 def keys() -> None:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 
 from hbtrain.cli.display import Bars
 from hbtrain.cli.outputs import output_place, quiet, trusts, written_file
+from hbtrain.reporting.table import facts
 
 
 def mine(
@@ -56,15 +56,14 @@ def mine(
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
+    from hbtrain.config import evaluation_from_flags
     from hbtrain.corpus import ParallelCorpus
-    from hbtrain.errors import ConfigError
     from hbtrain.modeling.backbone import find_backbone
     from hbtrain.retrieval.mining import Miner, MiningOptions, check_output, check_sources, write_mined
     from hbtrain.storage.files import atomic_output
 
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size}: must be 1 or more")
+    batch_size = evaluation_from_flags(batch_size=batch_size).batch_size
     trusted = trusts(model, trust_remote_code)
     find_backbone(model)
     to = output_place(output, is_file=True)
@@ -79,14 +78,14 @@ def mine(
         miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
         with written_file(to) as file, atomic_output(file, f"--output {to}") as stream:
             summary = write_mined(miner, corpus, data, stream)
-    table = Table(box=None, show_header=False)
-    for name, figure in (
-        ("passages", f"{len(miner.pool):,} in {', '.join(corpus.languages)}"),
-        ("rows", f"{summary.rows:,}"),
-        ("negatives per row", f"{summary.negatives / summary.rows:.2f}"),
-        ("dropped by margin", f"{summary.too_close:,}"),
-        ("rows without any", f"{summary.rows_without:,}"),
-    ):
-        table.add_row(name, figure)
+    table = facts(
+        [
+            ("passages", f"{len(miner.pool):,} in {', '.join(corpus.languages)}"),
+            ("rows", f"{summary.rows:,}"),
+            ("negatives per row", f"{summary.negatives / summary.rows:.2f}"),
+            ("dropped by margin", f"{summary.too_close:,}"),
+            ("rows without any", f"{summary.rows_without:,}"),
+        ]
+    )
     console.print(table)
     console.print(f"\nmined  {to}", highlight=False, soft_wrap=True)

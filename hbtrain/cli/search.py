@@ -44,7 +44,7 @@ def search(
     find_backbone(model)
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
     from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.search import PassageIndex
+    from hbtrain.retrieval.collection_search import PassageIndex
 
     quiet()
     index = PassageIndex(Encoder.load(model, trust_remote_code=trusted), corpus)

@@ -15,13 +15,11 @@ from hbtrain.comparison.estimates import Estimate
 from hbtrain.comparison.tables import language_note, shown_language
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, colours_of
-from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SETTINGS, form, metric_title
+from hbtrain.reporting.figures import draw_map, new_figure
+from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, metric_title, score_title, shown
 
 DPI = 160
 ROW_INCHES = 0.34
-DARK = 0.56
-"""Mean of the colour channels below which a cell is so dark that its number is white."""
-
 MOST_MAPS = 12
 """Maps of differences are drawn for the first so many systems."""
 
@@ -97,9 +95,8 @@ def bars(comparison: Comparison, task: Task, path: Path) -> None:
         for place, (label, e) in enumerate(zip(labels, found, strict=True)):
             if e is not None:
                 _bar(axes, place, e, colours[label], limit, comparison.method.level)
-        distance = metric == RANK_DISTANCE
-        title = "rank distance, lower is better" if distance else f"{metric_title(metric)} {SETTINGS[setting]}"
-        axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=5)
+        lower = ", lower is better" if metric == RANK_DISTANCE else ""
+        axes.set_title(score_title(metric, setting) + lower, loc="left", fontsize=10.5, color=INK, pad=5)
         axes.set_xlim(0, limit * 1.42)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.set_yticks(range(len(labels)), labels, fontsize=9.5, color=INK)
@@ -117,7 +114,7 @@ def _bar(axes: Any, place: int, e: Estimate, colour: str, limit: float, level: f
     if len(e.by_run) > 1:
         axes.scatter(e.by_run, [place] * len(e.by_run), s=7, color="white", edgecolor=INK, linewidth=0.5, zorder=3)
     axes.annotate(
-        f"{format(e.value, form(e.score.metric))} {e.mark(level)}".rstrip(),
+        f"{shown(e.value, e.score.metric)} {e.mark(level)}".rstrip(),
         (max(e.high, *e.by_run) + limit * 0.03, place),
         va="center",
         fontsize=9.5,
@@ -218,25 +215,12 @@ def difference_map(comparison: Comparison, task: Task, system: str, path: Path) 
     figure = _figure(side + 1.6, side + 1.7)
     axes = figure.subplots()
     most = float(np.nanmax(np.abs(difference))) or 1.0
-    image = axes.imshow(difference, cmap="PuOr_r", vmin=-most, vmax=most)
-    axes.set_facecolor("#f0f0f0")
     names = [shown_language(task, x) for x in task.languages]
-    axes.set_xticks(range(size), names)
-    axes.set_yticks(range(size), names)
-    edges = np.arange(size + 1) - 0.5
-    axes.set_xticks(edges, minor=True)
-    axes.set_yticks(edges, minor=True)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    image = draw_map(
+        axes, difference, (names, names), _signed, bold_diagonal=True, cmap="PuOr_r", vmin=-most, vmax=most
+    )
     axes.set_xlabel("passage language", labelpad=8, color=PALE)
     axes.set_ylabel("query language", labelpad=8, color=PALE)
-    for (query, passage), value in np.ndenumerate(difference):
-        dark = not np.isnan(value) and sum(image.cmap(image.norm(value))[:3]) < 3 * DARK
-        axes.text(
-            passage, query, "–" if np.isnan(value) else _signed(value), ha="center", va="center", fontsize=9.5,
-            fontweight="bold" if query == passage else "normal", color="white" if dark else INK,
-        )  # fmt: skip
     bar = figure.colorbar(image, ax=axes, shrink=0.82, aspect=26, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, colors=PALE)
@@ -252,13 +236,9 @@ def _signed(value: float) -> str:
 
 
 def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04))
-    FigureCanvasAgg(figure)
-    return figure
+    return new_figure(width, height, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04))
 
 
 def _words(figure: Any, title: str, note: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from hbtrain.config import Config, flatten, to_flat
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.evaluation.results import save_evaluation
+from hbtrain.reporting.metric_names import SETTINGS
 from hbtrain.storage import RemotePath, fetch, is_remote, place
 
 if TYPE_CHECKING:
@@ -254,10 +255,6 @@ def _json(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"run {text}: {path} must hold a mapping; evaluate again")
     return found
-
-
-SETTINGS = ("mono", "cross", "multi")
-"""Names of the folders that run files lie in."""
 
 
 def holds_run_files(folder: Path) -> bool:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
+import json
 import tempfile
 from collections.abc import Sequence
-from html import escape
-from importlib import resources
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
-from hbtrain.comparison.render import as_csv, as_json, markdown
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
 from hbtrain.reporting.colours import colours_of
-from hbtrain.reporting.table import Cell, Row, Table
+from hbtrain.reporting.table import TREND, Table
+from hbtrain.reporting.table import markdown as table_markdown
 from hbtrain.storage.files import put_in_place
 
 
@@ -66,92 +69,41 @@ def keep_comparison(comparison: Comparison, run: str, tracking_uri: str | None =
         server.keep(found, Path(temporary), "comparison")
 
 
+def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> str:
+    """All tables, or those given, with how to read them."""
+    chosen = [*main_tables(comparison), *language_tables(comparison)] if tables is None else tables
+    parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in chosen]
+    notes = "".join(f"\n\nNote: {note}." for note in comparison.notes)
+    return "\n\n".join([*parts, legend(comparison)]) + notes + "\n"
+
+
 def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
     """The page, with `pictures` (title, PNG file) inside it."""
-    main, by_language = main_tables(comparison), language_tables(comparison)
-    names = ", ".join(task.name for task in comparison.tasks)
-    colours = colours_of(comparison.systems)
-    sections = [
-        _section(
-            "Scores",
-            "".join(_table(table, colours) for table in main) + f"<p class=note>{escape(legend(comparison))}</p>",
-        ),
-        _section("Pictures", "".join(_picture(title, path) for title, path in pictures)),
-        _section("By query language", "".join(_table(table, colours) for table in by_language)),
-        _section("What was compared", _systems(comparison) + _method(comparison)),
-    ]
-    page = (resources.files("hbtrain") / "comparison" / "report.html").read_text(encoding="utf-8")
-    title = f"{len(comparison.systems)} systems on {names}"
-    return (
-        page.replace("{{title}}", escape(title))
-        .replace("{{lead}}", _lead(comparison))
-        .replace("{{body}}", "\n".join(sections))
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hbtrain.comparison", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("report.html").render(
+        comparison=comparison,
+        main=main_tables(comparison),
+        by_language=language_tables(comparison),
+        legend=legend(comparison),
+        method=_method(comparison),
+        pictures=[(title, base64.b64encode(path.read_bytes()).decode("ascii")) for title, path in pictures],
+        colours=colours_of(comparison.systems),
+        trend=TREND,
     )
 
 
-def _lead(comparison: Comparison) -> str:
-    runs = sum(len(system.runs) for system in comparison.systems)
-    words = f"{runs} runs; every difference is from <b>{escape(comparison.baseline)}</b>."
-    notes = "".join(f"<p class=warn>{escape(note)}.</p>" for note in comparison.notes)
-    return f"<p>{words}</p>{notes}"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _table(table: Table, colours: dict[str, str]) -> str:
-    head = "".join(
-        f"<th scope=col{' class=first' if i == 0 else ''}>{_dot(t, colours)}{escape(t)}</th>"
-        for i, t in enumerate(table.head)
-    )
-    rows = "".join(_row(row, colours) for row in table.rows)
-    note = f"<p class=note>{escape(table.note)}</p>" if table.note else ""
-    return (
-        f'<figure id="{escape(table.key)}"><figcaption>{escape(table.title)}</figcaption>'
-        f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}</figure>"
-    )
-
-
-def _row(row: Row, colours: dict[str, str]) -> str:
-    cells = "".join(map(_cell, row.cells))
-    return f"<tr class={row.kind}><th scope=row>{_dot(row.label, colours)}{escape(row.label)}</th>{cells}</tr>"
-
-
-def _cell(cell: Cell) -> str:
-    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-    text = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
-    way = {"▲": "up", "△": "up", "▼": "down", "▽": "down"}.get(cell.mark, "none")
-    detail = "".join(f"<small>{escape(line)}</small>" for line in cell.detail.splitlines())
-    return f"<td{value}>{text}<i class={way}>{cell.mark}</i>{detail}</td>"
-
-
-def _dot(label: str, colours: dict[str, str]) -> str:
-    return f'<span class=dot style="background:{colours[label]}"></span>' if label in colours else ""
-
-
-def _picture(title: str, path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<figure class=picture><img alt="{escape(title)}" src="data:image/png;base64,{data}"></figure>'
-
-
-def _systems(comparison: Comparison) -> str:
-    lines = []
-    for system in comparison.systems:
-        runs = "<br>".join(
-            escape(run.name) + (f" <code>{escape(run.run_id)}</code>" if run.run_id else "") for run in system.runs
-        )
-        languages = "not known" if system.trained_languages is None else " ".join(system.trained_languages)
-        cells = f"<td class=text>{runs}</td><td class=text>{escape(languages)}</td>"
-        lines.append(f"<tr><th scope=row>{escape(system.label)}</th>{cells}</tr>")
-    head = "<th class=first>system</th><th class=text>runs</th><th class=text>trained on</th>"
-    table = f"<table class=plain><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f"<div class=scroll>{table}</div>"
-
-
-def _method(comparison: Comparison) -> str:
+def _method(comparison: Comparison) -> list[str]:
+    """How it was compared, a paragraph each."""
     method = comparison.method
-    texts = [
+    return [
         "The unit of all statistics is the question: asked in several languages, of several pools, it is one "
         "observation, flipped or drawn as a whole. The statistic is the macro mean as reported.",
         f"Tests: paired permutation tests, two-sided, {method.flips:,} sign flips (all, where they are fewer), seed "
@@ -163,4 +115,70 @@ def _method(comparison: Comparison) -> str:
         "the spread (standard deviation, n − 1); a mark is hollow unless every run of the one system is on the same "
         "side of every run of the other.",
     ]  # fmt: skip
-    return "".join(f"<p class=note>{escape(text)}</p>" for text in texts)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One line for each system, benchmark, setting, metric and part."""
+    stream = io.StringIO()
+    rows = [_flat(comparison, row) for row in as_dict(comparison)["scores"]]
+    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """Everything that was found, as JSON takes it."""
+    return {
+        "baseline": comparison.baseline,
+        "method": asdict(comparison.method),
+        "notes": list(comparison.notes),
+        "systems": [
+            {
+                "label": system.label,
+                "sampling": system.sampling,
+                "alpha": system.alpha,
+                "trained_languages": None if system.trained_languages is None else list(system.trained_languages),
+                "runs": [{"name": r.name, "given": r.given, "mlflow_run_id": r.run_id} for r in system.runs],
+            }
+            for system in comparison.systems
+        ],
+        "benchmarks": [
+            {
+                "name": task.name,
+                "candidates_kind": task.candidates_kind,
+                "metric": task.metric,
+                "questions": len(task.layout.questions),
+                "parts": {name: list(languages) for name, languages in task.parts.items()},
+            }
+            for task in comparison.tasks
+        ],
+        "scores": [
+            {
+                "system": e.system,
+                **e.score._asdict(),
+                "value": e.value,
+                "by_run": list(e.by_run),
+                "spread": e.spread,
+                "low": e.low,
+                "high": e.high,
+                "mark": e.mark(comparison.method.level),
+                "difference": None if e.difference is None else asdict(e.difference),
+            }
+            for e in comparison.estimates
+        ],
+    }
+
+
+def as_json(comparison: Comparison) -> str:
+    """`as_dict` as text."""
+    return json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"
+
+
+def _flat(comparison: Comparison, row: dict[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in row.items() if key not in ("by_run", "difference")}
+    flat["runs"] = len(row["by_run"])
+    difference = row["difference"] or dict.fromkeys(("value", "low", "high", "p", "p_holm", "seeds_agree"))
+    names = {"value": "difference", "low": "difference_low", "high": "difference_high"}
+    flat |= {names.get(key, key): value for key, value in difference.items()}
+    return {key: "" if value is None else value for key, value in flat.items()}

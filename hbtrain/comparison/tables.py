@@ -19,13 +19,14 @@ from hbtrain.reporting.metric_names import (
     SOME,
     TITLES,
     UNSEEN,
-    form,
     metric_title,
+    score_title,
+    shown,
+    shown_difference,
     sign,
 )
-from hbtrain.reporting.table import Cell, Row, Table
+from hbtrain.reporting.table import EMPTY, Cell, Row, Table
 
-EMPTY = "–"
 MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}
 """What stands behind a language, by whether it was trained on."""
 
@@ -88,12 +89,6 @@ def shown_language(task: Task, language: str) -> str:
     return language + next((MARKS[part] for part in task.split if language in task.parts[part]), "")
 
 
-def shown_difference(value: float, metric: str) -> str:
-    """With its sign; never `-0.000`."""
-    text = format(value, "+" + form(metric))
-    return text.replace("-", "+", 1) if float(text.replace(",", "")) == 0 else text.replace("-", "−")
-
-
 def shown_p(p: float) -> str:
     """`p < 0.001` or `p = 0.012`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -116,7 +111,7 @@ def _rank_distance(comparison: Comparison) -> Table | None:
     if not columns:
         return None
     title = "Rank distance in the pool of all languages (lower is less language bias)"
-    return _headline(comparison, "rank-distance", title, columns, lambda task, setting: "rank distance")
+    return _headline(comparison, "rank-distance", title, columns, lambda task, setting: metric_title(RANK_DISTANCE))
 
 
 def _headline(
@@ -152,7 +147,9 @@ def _paper_row(paper: PaperRow, columns: Sequence[tuple[Task, str, str]]) -> Row
     scores = [(paper.scores.get(f"{task.name}/{setting}/{metric}"), metric) for task, setting, metric in columns]
     if all(score is None for score, _ in scores):
         return None
-    cells = [Cell(EMPTY) if score is None else Cell(format(score, form(m)), value=score) for score, m in scores]
+    # Its rank distances are printed as whole numbers: no digits are added to them.
+    texts = [EMPTY if x is None else f"{x:,}" if isinstance(x, int) else shown(x, m) for x, m in scores]
+    cells = [Cell(text, value=score) for text, (score, _) in zip(texts, scores, strict=True)]
     return Row(paper.label, tuple(cells), "paper")
 
 
@@ -184,8 +181,7 @@ def _differences(comparison: Comparison) -> Table | None:
     head = []
     for task, setting, metric in columns:
         words = [task.name] if len(comparison.tasks) > 1 else []
-        words += ["rank distance"] if metric == RANK_DISTANCE else [SETTINGS[setting], metric_title(metric)]
-        head.append(" ".join(words))
+        head.append(" ".join([*words, score_title(metric, setting)]))
     rows = []
     for system in others:
         cells = [
@@ -222,7 +218,7 @@ def _zero_shot(comparison: Comparison) -> Table | None:
     head, by_column = [], []
     for task, setting, metric, part in columns:
         words = [task.name] if len(comparison.tasks) > 1 else []
-        what = "rank distance" if metric == RANK_DISTANCE else setting
+        what = metric_title(metric) if metric == RANK_DISTANCE else setting
         head.append(" ".join([*words, f"{what}: {part}"]))
         estimates = [comparison.get(s.label, task.name, setting, metric, part) for s in comparison.systems]
         by_column.append(_column(estimates, comparison, detail=False))
@@ -246,10 +242,12 @@ def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) 
     }
     if not columns:
         return None
-    what = "rank distance" if metric == RANK_DISTANCE else f"{SETTINGS[setting]} {metric_title(metric)}"
     titles = [name if name in several else shown_language(task, name) for name in columns]
     kinds = ["part" if name in several else "system" for name in columns]
-    key, title = f"{task.name}-{setting}-{metric}".replace("@", "-at-"), f"{task.name}: {what} by query language"
+    key, title = (
+        f"{task.name}-{setting}-{metric}".replace("@", "-at-"),
+        f"{task.name}: {score_title(metric, setting)} by query language",
+    )
     return _longer_side_down(key, title, comparison, (titles, list(columns.values()), kinds), language_note(task))
 
 
@@ -278,9 +276,9 @@ def _column(estimates: Sequence[Estimate | None], comparison: Comparison, detail
         if e is None:
             cells.append(Cell(EMPTY))
             continue
-        style = form(e.score.metric)
-        text = format(e.value, style) + (f" ± {format(e.spread, style)}" if detail and e.spread is not None else "")
-        below = f"{format(e.low, style)} to {format(e.high, style)}" if detail else ""
+        metric = e.score.metric
+        text = shown(e.value, metric) + (f" ± {shown(e.spread, metric)}" if detail and e.spread is not None else "")
+        below = f"{shown(e.low, metric)} to {shown(e.high, metric)}" if detail else ""
         best = len(values) > 1 and e.value * sign(e.score.metric) == max(values)
         cells.append(Cell(text, below, e.mark(comparison.method.level), e.value, best))
     return tuple(cells)

@@ -3,6 +3,7 @@
 from hbtrain.config.keys import all_keys, flatten
 from hbtrain.config.load import (
     absolute_paths,
+    evaluation_from_flags,
     from_tree,
     load_config,
     override,
@@ -12,13 +13,15 @@ from hbtrain.config.load import (
     to_tree,
     to_yaml,
 )
-from hbtrain.config.schema import Config
+from hbtrain.config.schema import Config, EvaluationConfig
 from hbtrain.errors import without_passwords
 
 __all__ = [
     "Config",
+    "EvaluationConfig",
     "absolute_paths",
     "all_keys",
+    "evaluation_from_flags",
     "flatten",
     "from_tree",
     "load_config",

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from hbtrain.config.keys import check_key, dotted_location, flatten, unknown_key
-from hbtrain.config.schema import Config
+from hbtrain.config.schema import FLAGS, Config, EvaluationConfig, called
 from hbtrain.errors import ConfigError
 from hbtrain.storage import place
 
@@ -65,6 +65,23 @@ def to_yaml(config: Config) -> str:
 def from_tree(tree: Mapping[str, Any]) -> Config:
     """The inverse of `to_tree`."""
     return _validate(dict(tree), "configuration")
+
+
+def evaluation_from_flags(**options: Any) -> EvaluationConfig:
+    """The options of an evaluation that a command's flags, by their names with underscores, mean.
+
+    Raises:
+        ConfigError: a value that is not allowed, or options that do not go together, by the names of the flags.
+    """
+    try:
+        return EvaluationConfig.model_validate(options, context=FLAGS)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        allowed, limits = problem["msg"].removeprefix("Value error, "), problem.get("ctx", {})
+        if "gt" in limits or "ge" in limits:
+            allowed = f"must be {limits['gt'] + 1 if 'gt' in limits else limits['ge']} or more"
+        given = f"{called(str(problem['loc'][0]), FLAGS)} {problem['input']}: " if problem["loc"] else ""
+        raise ConfigError(f"{given}{allowed}") from error
 
 
 def _read(recipe: str) -> tuple[dict[str, Any], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
@@ -22,6 +22,9 @@ SamplingTemperature = Annotated[float, Field(ge=0.05)]
 
 Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
 Precision = Literal["fp32", "bf16"]
+
+FLAGS = "flags"
+"""The validation context of options that are given as flags of a command, not as keys of a recipe."""
 
 
 def _checked(uri: str) -> str:
@@ -278,7 +281,7 @@ class ResourcesConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What the trained model is evaluated on."""
+    """What a model is evaluated on, and how: of a recipe, and of the flags of `hbtrain evaluate` alike."""
 
     benchmarks: tuple[str, ...] = ()
     """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
@@ -319,16 +322,25 @@ class EvaluationConfig(Section):
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _parameters_have_an_index(self) -> EvaluationConfig:
+    def _agree(self, info: ValidationInfo) -> EvaluationConfig:
+        index, actors = called("index", info.context), called("actors", info.context)
         if self.index is None and self.index_parameters:
-            raise ValueError("evaluation.index_parameters are of evaluation.index; set it, to IVF4096,Flat for one")
+            given = f"{called('index_parameters', info.context)} {self.index_parameters}"
+            raise ValueError(f"{given}: they are of an index; set {index}, to IVF4096,Flat for one")
+        if self.embeddings is not None and not self.on_disk:
+            given = f"{called('embeddings', info.context)} {self.embeddings}"
+            raise ValueError(f"{given}: for embeddings on disk; set {index} or {actors}")
         return self
 
-    @model_validator(mode="after")
-    def _embeddings_are_kept(self) -> EvaluationConfig:
-        if self.embeddings is not None and self.index is None and not self.actors:
-            raise ValueError("evaluation.embeddings is for those on disk; set evaluation.index or evaluation.actors")
-        return self
+    @property
+    def on_disk(self) -> bool:
+        """Whether the candidates' embeddings are kept on disk, not in memory."""
+        return self.index is not None or self.actors > 0
+
+
+def called(field: str, context: Any) -> str:
+    """What people write for a field of `evaluation`: a flag in the validation context FLAGS, a key in a recipe."""
+    return f"--{field.replace('_', '-')}" if context == FLAGS else f"evaluation.{field}"
 
 
 class TrackingConfig(Section):

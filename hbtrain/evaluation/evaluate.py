@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from hbtrain.config import EvaluationConfig
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.metrics import FIRST_PLACES
-from hbtrain.evaluation.rankers import ExactRanker, Progress, Ranker, TextEncoder
+from hbtrain.evaluation.rankers import ExactRanker, Progress, Ranker, TextEncoder, ranker_of, search_options
 from hbtrain.evaluation.runs import RunWriter
 from hbtrain.evaluation.scoring import Scored, score
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.retrieval.collection_search import SearchOptions
 
-__all__ = ["Evaluation", "Progress", "TextEncoder", "evaluate"]
+__all__ = ["Evaluation", "Progress", "TextEncoder", "evaluate", "evaluate_all"]
+
+
+def evaluate_all(
+    encoder: TextEncoder,
+    benchmarks: Sequence[Benchmark],
+    options: EvaluationConfig,
+    search: SearchOptions | None = None,
+    *,
+    trained_languages: Sequence[str] | None = None,
+    runs: Path | None = None,
+    system: str = "hbtrain",
+) -> list[Evaluation]:
+    """Scores of `encoder` on several benchmarks, as the options of an evaluation have it.
+
+    Args:
+        encoder: embeds queries and passages.
+        benchmarks: those of the options, loaded.
+        options: of the evaluation.
+        search: its `search_options`, where they are others than the defaults of those.
+        trained_languages: what the model was trained on, if that is known.
+        runs: folder of run files, `options.run_depth` deep; None: nothing is written.
+        system: what the run files call the model.
+
+    Raises:
+        ConfigError: an index that does not fit a collection, or a cluster that is too small.
+        HbtrainError: as for `evaluate`.
+    """
+    search = search or search_options(options)
+    writer = RunWriter(runs, system, options.run_depth) if runs is not None and options.run_depth else None
+    return [
+        evaluate(
+            encoder,
+            benchmark,
+            options.batch_size,
+            ranker=ranker_of(options, search),
+            trained_languages=trained_languages,
+            runs=writer,
+        )
+        for benchmark in benchmarks
+    ]
 
 
 def evaluate(

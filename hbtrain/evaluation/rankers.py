@@ -9,44 +9,97 @@ Shapes: Q queries, K places of a list.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.config import EvaluationConfig
+from hbtrain.config.schema import FLAGS, called
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.benchmark import Collection, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
 from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions, rank_collection, search_collection
-from hbtrain.retrieval.encoding import StoredEncoder
+from hbtrain.retrieval.encoding import Batching, StoredEncoder
+from hbtrain.retrieval.faiss_index import EXACT, check_factory
+from hbtrain.retrieval.manifest import StoreType
 from hbtrain.retrieval.partial import Blocks
 from hbtrain.retrieval.ranks import Search, exact_search
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.top import NONE
+from hbtrain.storage import RemotePath, check_writable
+
+ANY_DIMENSION = 1536
+"""Of embeddings, to see whether FAISS knows an index before the encoder is there; a multiple of most codes' parts."""
 
 DEPTH = 100
 """Candidates of a query's list, as recall@100 asks."""
 
 
-def rankers(
-    index: str | None, options: SearchOptions, depth: int = DEPTH, listed: int = 0
-) -> Callable[[], Ranker | None]:
-    """What makes the ranker of each benchmark; None stands for exact ranks in this process.
+def check_search(options: EvaluationConfig, flags: bool = False) -> None:
+    """See that FAISS knows the index, and that remote storage takes the embeddings; before any model is loaded.
 
     Args:
-        index: of FAISS; None is for exact ranks.
-        options: how collections are encoded and searched; without an index or actors they do not matter.
-        depth: candidates that an index finds.
-        listed: the best candidates that are listed beside exact ranks.
+        options: of the evaluation.
+        flags: messages name the flags of a command instead of the keys of a recipe.
+
+    Raises:
+        ConfigError: FAISS does not know the index, or its search not the parameters.
+        StorageError: the place of embeddings cannot be written.
     """
-    if index is not None:
-        return lambda: SearchRanker(replace(options, index=index), depth)
-    if options.actors:
-        return lambda: SpreadRanker(options, max(listed, FIRST_PLACES))
-    return lambda: None
+    if options.index is not None:
+        check_factory(options.index, options.index_parameters, ANY_DIMENSION, sys.maxsize)
+    if options.embeddings is not None:
+        check_writable(RemotePath.parse(options.embeddings), called("embeddings", FLAGS if flags else None))
+
+
+def search_options(
+    options: EvaluationConfig,
+    dtype: StoreType = "float32",
+    *,
+    cpus_per_actor: float = 1,
+    address: str | None = None,
+    wait_s: float = 0.0,
+    cache: str | None = None,
+) -> SearchOptions:
+    """How the collections of an evaluation are encoded and searched.
+
+    Args:
+        options: of the evaluation.
+        dtype: of the embeddings on disk.
+        cpus_per_actor: CPUs of each of its actors.
+        address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
+        wait_s: seconds to wait for nodes where the cluster has too few for the actors.
+        cache: folder of embeddings; None is hbtrain's cache.
+    """
+    return SearchOptions(
+        index=options.index or EXACT,
+        parameters=options.index_parameters,
+        actors=options.actors,
+        cpus_per_actor=cpus_per_actor,
+        dtype=dtype,
+        batching=Batching(batch_size=options.batch_size),
+        cache=None if cache is None else Path(cache),
+        mirror=None if options.embeddings is None else RemotePath.parse(options.embeddings),
+        address=address,
+        wait_s=wait_s,
+    )
+
+
+def ranker_of(options: EvaluationConfig, search: SearchOptions) -> Ranker | None:
+    """A new ranker, for one benchmark; None stands for exact ranks in this process.
+
+    Args:
+        options: of the evaluation.
+        search: the `search_options` of it.
+    """
+    if options.index is not None:
+        return SearchRanker(search, options.depth)
+    return SpreadRanker(search, max(options.run_depth, FIRST_PLACES)) if options.actors else None
 
 
 @dataclass(frozen=True)

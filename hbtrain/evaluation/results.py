@@ -10,14 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
-from hbtrain.evaluation.plots import heat_map
 from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
+from hbtrain.reporting.figures import draw_map, new_figure
 from hbtrain.retrieval.ranks import TIE_RULE
 from hbtrain.storage.files import whole
+
+CELL_INCHES = 0.55
+SMALLEST_SIDE_INCHES = 2.6
 
 
 def save_evaluation(
@@ -142,3 +147,32 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     with whole(path) as unfinished:
         write(unfinished)
+
+
+def heat_map(evaluation: Evaluation, path: Path) -> None:
+    """A PNG of mAP by query language and passage language, the monolingual diagonal in bold.
+
+    The colours span the values at hand, so that differences between languages are seen; the numbers are in the cells.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    side = max(SMALLEST_SIDE_INCHES, CELL_INCHES * len(evaluation.languages))
+    width, height = side + 2.2, side + 1.2
+    figure = new_figure(width, height)
+    # The axes are laid out in inches, so that cells are equally large for any number of languages.
+    axes = figure.add_axes((0.7 / width, 0.7 / height, side / width, side / height))
+    names, values = (evaluation.languages, evaluation.languages), evaluation.pair_map
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    low, high = (low, high) if high > low else (0.0, 1.0)
+    image = draw_map(
+        axes, values, names, lambda value: f"{value:.2f}", bold_diagonal=True, cmap="YlGnBu", vmin=low, vmax=high
+    )
+    axes.set_xlabel("passage language", labelpad=8)
+    axes.set_ylabel("query language", labelpad=8)
+    axes.set_title(f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates)", fontsize=12, pad=12)
+    beside = figure.add_axes(((side + 0.85) / width, 0.7 / height, 0.16 / width, side / height))
+    bar = figure.colorbar(image, cax=beside)
+    bar.outline.set_visible(False)
+    bar.set_label("mAP")
+    figure.savefig(path, dpi=160, format="png", bbox_inches="tight", pad_inches=0.15)

@@ -20,14 +20,13 @@ from hbtrain.evaluation.metrics import (
     rank_distance,
 )
 from hbtrain.evaluation.rankers import TopLists
+from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from hbtrain.retrieval.ranks import Ranks, Search
 
-RANK_DISTANCE = "rank_distance"
-WORST_RANK = "worst_rank"
 OWN_LANGUAGE = "own_language@10"
 """Share of the query's language in the first ten."""
 LANGUAGE_BIAS = "language_bias@10"

@@ -16,16 +16,14 @@ import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, RANK_DISTANCE, WORST_RANK, Scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, Scored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
     "POOL_METRICS",
-    "RANK_DISTANCE",
     "SETTINGS",
-    "WORST_RANK",
     "Cell",
     "Evaluation",
     "cells_of",

@@ -1,95 +1,84 @@
-"""Evaluations as tables for the terminal."""
+"""Evaluations as tables, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hbtrain.evaluation.summary import RANK_DISTANCE, SETTINGS, Evaluation
+from hbtrain.evaluation.summary import Evaluation
+from hbtrain.reporting.metric_names import (
+    RANK_DISTANCE,
+    SETTINGS,
+    metric_title,
+    score_title,
+    shown,
+    shown_difference,
+    sign,
+)
+from hbtrain.reporting.table import Cell, Row, Table, markdown, table_of, terminal
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
     from hbtrain.evaluation.out_of_domain import DomainScore
 
-_TITLES = {
-    "map": "mAP",
-    "recall@1": "R@1",
-    "recall@10": "R@10",
-    "recall@100": "R@100",
-    "mrr": "MRR",
-    "mrr@10": "MRR@10",
-    "ndcg@10": "nDCG\n@10",
-    RANK_DISTANCE: "rank\ndistance",
-}
-_FORMATS = {RANK_DISTANCE: ",.1f"}
-_SETTING_TITLES = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multilingual"}
+COLUMNS = ("map", "recall@1", "recall@10", "recall@100", "mrr", "mrr@10", "ndcg@10", RANK_DISTANCE)
+"""Metrics of a table, in its order."""
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
+def evaluation_table(evaluation: Evaluation) -> RichTable:
     """Every setting's metrics: macro means first, then groups of languages, then a row per query language.
 
     Where the training languages are known, others are marked with a star. A benchmark of translations (only
     cross-lingual, always from or to one language) gets its accuracy in both directions instead.
     """
     if {cell.setting for cell in evaluation.cells} == {"cross"} and (hub := _hub(evaluation)):
-        return _accuracy_table(evaluation, hub)
-    table = _new_table(evaluation)
-    table.add_column("setting", no_wrap=True)
-    table.add_column("lang", no_wrap=True)
-    names = _shown(evaluation)
-    for name in names:
-        table.add_column(_TITLES[name], justify="right")
+        return _drawn(evaluation, *_accuracies(evaluation, hub))
+    known = {name for cell in evaluation.cells for name in cell.means}
+    # The reciprocal rank with a cut-off is shown only where it is not known without.
+    names = [name for name in COLUMNS if name in known and (name != "mrr@10" or "mrr" not in known)]
+    rows: list[Row] = []
     for setting in SETTINGS:
-        of_setting = {key for key in evaluation.metrics if key.startswith(f"{evaluation.benchmark}/{setting}/")}
-        if not of_setting:
-            continue
-        table.add_row(setting, "all", *_scores(evaluation, setting, "", names), style="bold")
-        for part in (*_proper_groups(evaluation), *evaluation.languages):
-            if any(key.endswith(f"/{part}") for key in of_setting):
-                style = "italic" if part in evaluation.groups else None
-                scores = _scores(evaluation, setting, f"/{part}", names)
-                table.add_row("", _marked(evaluation, part), *scores, style=style)
-        table.add_section()
-    return table
+        of_setting: list[Row] = []
+        for part in ("", *_proper_groups(evaluation), *evaluation.languages):
+            keys = [f"{evaluation.benchmark}/{setting}/{name}" + (f"/{part}" if part else "") for name in names]
+            scores = [evaluation.metrics.get(key) for key in keys]
+            if any(score is not None for score in scores):
+                cells = ["" if x is None else shown(x, name) for x, name in zip(scores, names, strict=True)]
+                label = _marked(evaluation, part) if part else "all"
+                kind = "group" if part in evaluation.groups else "system" if part else "part"
+                of_setting.append(Row("" if part else setting, tuple(map(Cell, [label, *cells])), kind))
+        rows += of_setting[:-1] + [replace(row, last=True) for row in of_setting[-1:]]
+    titles = [metric_title(name).replace("nDCG@", "nDCG\n@").replace(" ", "\n") for name in names]
+    return _drawn(evaluation, ("setting", "lang", *titles), rows, labels=2)
 
 
-def domain_table(scores: Sequence[DomainScore], in_domain: str | None) -> Table:
+def domain_table(scores: Sequence[DomainScore], in_domain: str | None) -> RichTable:
     """MRR of benchmarks and domains by setting, and the drop against the in-domain one."""
-    from rich.table import Table
-    from rich.text import Text
-
-    title = "MRR by benchmark and domain" if in_domain is None else f"MRR outside {in_domain}"
-    caption = None if in_domain is None else "drop: in-domain MRR less this one, over the languages both have"
-    table = Table(title=Text(title), caption=caption)
-    table.add_column("setting", no_wrap=True)
-    table.add_column("benchmark or domain")
-    for column in ("queries", "MRR", "drop", "drop %"):
-        table.add_column(column, justify="right")
+    rows = []
     for score in scores:
-        own = score.name == in_domain
-        drop = "in-domain" if own else "" if score.drop is None else f"{score.drop:+.3f}"
-        share = (
-            "" if score.drop is None or not score.mrr + score.drop else f"{score.drop / (score.mrr + score.drop):+.0%}"
-        )
-        cells = (score.setting, score.name, f"{score.queries:,}", f"{score.mrr:.3f}", drop, share)
-        table.add_row(*cells, style="bold" if own else None)
-    return table
+        own, inside = score.name == in_domain, score.mrr + (score.drop or 0.0)
+        drop = "in-domain" if own else "" if score.drop is None else shown_difference(score.drop, "mrr")
+        share = "" if score.drop is None or not inside else f"{score.drop / inside:+.0%}"
+        cells = (score.name, f"{score.queries:,}", shown(score.mrr, "mrr"), drop, share)
+        rows.append(Row(score.setting, tuple(map(Cell, cells)), "part" if own else "system"))
+    title = "MRR by benchmark and domain" if in_domain is None else f"MRR outside {in_domain}"
+    note = "" if in_domain is None else "drop: in-domain MRR less this one, over the languages both have"
+    head = ("setting", "benchmark or domain", "queries", "MRR", "drop", "drop %")
+    return terminal(Table("domains", title, head, tuple(rows), note, labels=2, grid=True))
 
 
-def before_after_table(before: Evaluation, after: Evaluation) -> Table:
+def before_after_table(before: Evaluation, after: Evaluation) -> RichTable:
     """mAP of the settings and the rank distance, before and after, with the change; for one benchmark."""
-    table = _new_table(after)
-    table.add_column("")
-    for title in ("before", "after", "change"):
-        table.add_column(title, justify="right")
-    for title, key, form, better in _headline(after):
+    rows = []
+    for title, key, metric in _headline(after):
         if key in before.metrics:
             old, new = before.metrics[key], after.metrics[key]
-            change = format(new - old, f"+{form}")
-            colour = "" if float(change.replace(",", "")) == 0 else "green" if (new - old) * better > 0 else "red"
-            table.add_row(title, format(old, form), format(new, form), f"[{colour}]{change}[/]" if colour else change)
-    return table
+            change = shown_difference(new - old, metric)
+            better = 0 if float(change.replace(",", "")) == 0 else sign(metric) if new > old else -sign(metric)
+            rows.append(Row(title, (Cell(shown(old, metric)), Cell(shown(new, metric)), Cell(change, trend=better))))
+    return _drawn(after, ("", "before", "after", "change"), rows)
 
 
 def scores_markdown(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> str:
@@ -99,47 +88,36 @@ def scores_markdown(before: Sequence[Evaluation], after: Sequence[Evaluation]) -
     for evaluation in after:
         columns = {"before": first.get(evaluation.benchmark, {}), "after": evaluation.metrics}
         columns = {name: metrics for name, metrics in columns.items() if metrics}
-        head = [f"{evaluation.benchmark} ({_how(evaluation)})", *columns]
-        lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * len(columns)}"]
-        for title, key, form, _ in _headline(evaluation):
-            lines.append(f"| {title} | {' | '.join(format(metrics[key], form) for metrics in columns.values())} |")
-        tables.append("\n".join(lines))
+        rows = [
+            (title, *(shown(metrics[key], metric) for metrics in columns.values()))
+            for title, key, metric in _headline(evaluation)
+        ]
+        tables.append(markdown(table_of("", (_title(evaluation), *columns), rows)))
     return "\n\n".join(tables)
 
 
-def _headline(evaluation: Evaluation) -> list[tuple[str, str, str, int]]:
-    """(title, key, format, 1 if higher is better else -1) of the scores that say the most of this kind of benchmark."""
-    start = evaluation.benchmark
-    rows = [(f"mAP {_SETTING_TITLES[setting]}", f"{start}/{setting}/map", ".3f", 1) for setting in SETTINGS]
-    rows.append(("rank distance (lower is better)", f"{start}/multi/{RANK_DISTANCE}", ",.1f", -1))
+def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """(title, key, metric) of the scores that say the most of this kind of benchmark."""
     settings = {cell.setting for cell in evaluation.cells}
     if settings == {"mono"}:
-        rows = [
-            (_TITLES[name], f"{start}/mono/{name}", ".3f", 1) for name in ("ndcg@10", "recall@100", "mrr", "mrr@10")
-        ]
-    if settings == {"cross"}:
-        rows = [("accuracy", f"{start}/cross/recall@1", ".3f", 1)]
-    return [row for row in rows if row[1] in evaluation.metrics]
+        rows = [(metric_title(name), "mono", name) for name in ("ndcg@10", "recall@100", "mrr", "mrr@10")]
+    elif settings == {"cross"}:
+        rows = [("accuracy", "cross", "recall@1")]
+    else:
+        rows = [(score_title("map", setting), setting, "map") for setting in SETTINGS]
+        rows.append((f"{metric_title(RANK_DISTANCE)} (lower is better)", "multi", RANK_DISTANCE))
+    keys = [(title, f"{evaluation.benchmark}/{setting}/{name}", name) for title, setting, name in rows]
+    return [row for row in keys if row[1] in evaluation.metrics]
 
 
-def _new_table(evaluation: Evaluation) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    title = f"{evaluation.benchmark} ({_how(evaluation)})"
-    unseen = len(evaluation.groups.get("unseen", ()))
-    return Table(title=Text(title), caption=Text("* not seen in training") if unseen else None)
+def _drawn(evaluation: Evaluation, head: Sequence[str], rows: Sequence[Row], labels: int = 1) -> RichTable:
+    note = "* not seen in training" if evaluation.groups.get("unseen") else ""
+    return terminal(Table(evaluation.benchmark, _title(evaluation), tuple(head), tuple(rows), note, labels, grid=True))
 
 
-def _how(evaluation: Evaluation) -> str:
-    """What the candidates are and how they were searched."""
-    return f"{evaluation.candidates_kind} candidates, {evaluation.search['search']} search"
-
-
-def _shown(evaluation: Evaluation) -> list[str]:
-    """The metrics that are known; the reciprocal rank with a cut-off only where it is not known without."""
-    known = {name for cell in evaluation.cells for name in cell.means}
-    return [name for name in _TITLES if name in known and (name != "mrr@10" or "mrr" not in known)]
+def _title(evaluation: Evaluation) -> str:
+    """The benchmark, what its candidates are, and how they were searched."""
+    return f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates, {evaluation.search['search']} search)"
 
 
 def _proper_groups(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
@@ -151,12 +129,6 @@ def _marked(evaluation: Evaluation, part: str) -> str:
     return f"{part} *" if part in evaluation.groups.get("unseen", ()) else part
 
 
-def _scores(evaluation: Evaluation, setting: str, suffix: str, names: Sequence[str]) -> list[str]:
-    start = f"{evaluation.benchmark}/{setting}"
-    values = [(evaluation.metrics.get(f"{start}/{name}{suffix}"), _FORMATS.get(name, ".3f")) for name in names]
-    return ["" if value is None else format(value, form) for value, form in values]
-
-
 def _hub(evaluation: Evaluation) -> str | None:
     """The language that all cells are from or to."""
     sides = [{cell.query_language, cell.passage_language} for cell in evaluation.cells]
@@ -164,19 +136,17 @@ def _hub(evaluation: Evaluation) -> str | None:
     return next((language for language in evaluation.languages[::-1] if language in common), None)
 
 
-def _accuracy_table(evaluation: Evaluation, hub: str) -> Table:
+def _accuracies(evaluation: Evaluation, hub: str) -> tuple[tuple[str, ...], list[Row]]:
+    """Head and rows of a table of translations: accuracy to the hub, from it, and in both directions."""
     accuracy = {(cell.query_language, cell.passage_language): cell.means["recall@1"] for cell in evaluation.cells}
-    table = _new_table(evaluation)
-    table.add_column("lang", no_wrap=True)
-    for title in (f"to {hub}", f"from {hub}", "both"):
-        table.add_column(f"accuracy\n{title}", justify="right")
     languages = [language for language in evaluation.languages if language != hub]
     groups = {name: [x for x in members if x != hub] for name, members in _proper_groups(evaluation).items()}
+    rows = []
     for part, members in {"all": languages, **groups, **{language: [language] for language in languages}}.items():
         to = [accuracy[x, hub] for x in members if (x, hub) in accuracy]
         back = [accuracy[hub, x] for x in members if (hub, x) in accuracy]
         if to + back:
-            means = [f"{sum(values) / len(values):.3f}" if values else "" for values in (to, back, to + back)]
-            style = "bold" if part == "all" else "italic" if part in groups else None
-            table.add_row(_marked(evaluation, part), *means, style=style)
-    return table
+            means = [shown(sum(x) / len(x), "recall@1") if x else "" for x in (to, back, to + back)]
+            kind = "part" if part == "all" else "group" if part in groups else "system"
+            rows.append(Row(_marked(evaluation, part), tuple(map(Cell, means)), kind))
+    return ("lang", *(f"accuracy\n{way}" for way in (f"to {hub}", f"from {hub}", "both"))), rows

@@ -16,8 +16,9 @@ from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
 from hbtrain.evaluation.runs import query_name
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, RANK_DISTANCE, WORST_RANK, Rows, Scored, cutoff, scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, Rows, Scored, cutoff, scored
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
 from hbtrain.retrieval.trec_files import RunFile, escape_id, read_run
 
 RunKey = tuple[str, str]
@@ -74,15 +75,15 @@ def evaluate_run(
         DataError: a setting or language that the benchmark does not have, or a file that `read_run` refuses.
     """
     _check_keys(benchmark, run_files)
-    shared = len(benchmark.openers) > 1
-    known = {key: {a.name for c in benchmark.collections() for a in _asked(c, *key)} for key in run_files}
+    collections = list(benchmark.collections())  # candidates of large ones stay on disk
+    asked_of = [{key: asked for key in run_files if (asked := _asked(c, *key))} for c in collections]
+    known = {key: {a.name for of in asked_of for a in of.get(key, ())} for key in run_files}
     runs: dict[RunKey, RunFile] = {}
     parts: list[Scored] = []
     notes: list[str] = []
     cuts: set[int] = set()
-    for collection in benchmark.collections():
-        own = {key: asked for key in run_files if (asked := _asked(collection, *key))}
-        small = not shared and len(collection.candidate_ids) <= CHECKED_DOCUMENTS
+    for collection, own in zip(collections, asked_of, strict=True):
+        small = len(collections) == 1 and len(collection.candidate_ids) <= CHECKED_DOCUMENTS
         places = {escape_id(c): place for place, c in enumerate(collection.candidate_ids)} if small else None
         for key in own:
             if key not in runs:

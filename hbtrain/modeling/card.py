@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from hbtrain.reporting.table import markdown, table_of
 from hbtrain.storage import write_text
 
 _UNKNOWN = "unknown"
@@ -147,5 +148,4 @@ def _limit(max_tokens: int | None) -> str:
 
 
 def _table(header: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    lines = [header, ("---", "---"), *rows]
-    return "\n".join(f"| {left} | {right.replace('|', chr(92) + '|')} |" for left, right in lines)
+    return markdown(table_of("", header, rows, labels=2))

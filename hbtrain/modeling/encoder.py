@@ -189,12 +189,6 @@ class Encoder:
             return truncate_bags(features, limit)
         return features
 
-    def forward_features(self, features: dict[str, Tensor]) -> Tensor:
-        """Unit vectors [B, D] in fp32, with gradient, of what `tokenize` gave."""
-        from hbtrain.modeling.embedding import embed
-
-        return embed(self.model, _moved(features, self.device))
-
     def encode(
         self,
         texts: Sequence[str],

@@ -8,6 +8,8 @@ from typing import Protocol
 from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MONO, MULTI
 
 INK, PALE, GRID, EDGE = "#222222", "#5f5f5f", "#e6e6e6", "#bbbbbb"
+NOTHING = "#888888"
+"""Of a dash that stands where there is no value."""
 
 SAMPLING = {MONO: "#0072B2", HYBRID: "#009E73", CROSS: "#D55E00", MULTI: "#AA4499", ENGLISH: "#8C6D00"}
 OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")

@@ -9,14 +9,14 @@ MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", 
 TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
 """Samplings, in the order of tables, with what they are called there."""
 
-RANK_DISTANCE = "rank_distance"
+RANK_DISTANCE, WORST_RANK = "rank_distance", "worst_rank"
 METRICS = {
     "map": "mAP",
     "mrr": "MRR",
     RANK_DISTANCE: "rank distance",
-    "worst_rank": "worst rank",
+    WORST_RANK: "worst rank",
 }
-LOWER_IS_BETTER = frozenset({RANK_DISTANCE, "worst_rank"})
+LOWER_IS_BETTER = frozenset({RANK_DISTANCE, WORST_RANK})
 """Metrics counted in ranks."""
 
 ALL, SEEN, UNSEEN, SOME = "all", "seen", "unseen", "seen by some"
@@ -30,9 +30,24 @@ def metric_title(metric: str) -> str:
     return f"{short}{at}{cutoff}" if short else metric
 
 
-def form(metric: str) -> str:
-    """How its values are written."""
-    return ",.0f" if metric in LOWER_IS_BETTER else ".3f"
+def score_title(metric: str, setting: str) -> str:
+    """`mAP monolingual`; a metric in ranks is of one setting only and called by its name: `rank distance`."""
+    return metric_title(metric) if metric in LOWER_IS_BETTER else f"{metric_title(metric)} {SETTINGS[setting]}"
+
+
+def shown(value: float, metric: str) -> str:
+    """A score as it stands in every table and picture."""
+    return format(value, _form(metric))
+
+
+def shown_difference(value: float, metric: str) -> str:
+    """A difference between scores, with its sign; never `-0.000`."""
+    text = format(value, "+" + _form(metric))
+    return text.replace("-", "+", 1) if float(text.replace(",", "")) == 0 else text
+
+
+def _form(metric: str) -> str:
+    return ",.1f" if metric in LOWER_IS_BETTER else ".3f"
 
 
 def sign(metric: str) -> int:

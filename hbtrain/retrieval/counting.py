@@ -55,11 +55,6 @@ class Pairs:
         low, high = np.searchsorted(self.query, (start, stop)).tolist()
         return slice(low, high)
 
-    def of_queries(self, start: int, stop: int) -> Pairs:
-        """Those of a shard of the queries, which are counted from 0 again."""
-        span = self.span(start, stop)
-        return Pairs(stop - start, self.query[span] - start, self.candidate[span], self.language[span])
-
 
 COMPARED = 2
 """Up to so many relevant candidates of a query are compared with every score."""

@@ -180,20 +180,5 @@ def merge_partials(parts: Sequence[Partial], depth: int = 0) -> Partial:
     )
 
 
-def join(parts: Sequence[Partial]) -> Partial:
-    """The shards of the queries together, which are given in the order of the queries."""
-    return Partial(
-        np.concatenate([part.in_language for part in parts]),
-        np.concatenate([part.in_pool for part in parts]),
-        {
-            code: Top(
-                np.concatenate([part.top[code].scores for part in parts]),
-                np.concatenate([part.top[code].places for part in parts]),
-            )
-            for code in parts[0].top
-        },
-    )
-
-
 def _whole_tiles(size: int, tile: int) -> int:
     return -(-size // tile) * tile

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 
 from hbtrain.batching import BatchPlan, shard_sizes
@@ -11,15 +10,13 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
+from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
-from hbtrain.storage import RemotePath, check_writable, is_remote, local_copy, place
+from hbtrain.storage import is_remote, local_copy, place
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
-
-ANY_DIMENSION = 1536
-"""Of embeddings, to see whether FAISS knows an index before the encoder is there; a multiple of most codes' parts."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +54,7 @@ def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
         if wanted.in_domain is not None:
             raise ConfigError(f"evaluation.in_domain = {wanted.in_domain!r}, but evaluation.benchmarks is empty")
         return ()
-    if wanted.index is not None:
-        from hbtrain.retrieval.faiss_index import check_factory
-
-        check_factory(wanted.index, wanted.index_parameters, ANY_DIMENSION, sys.maxsize)
-    if wanted.embeddings is not None:
-        check_writable(RemotePath.parse(wanted.embeddings), "evaluation.embeddings")
+    check_search(wanted)
     return load_benchmarks(
         wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
     )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hbtrain.config import Config, from_tree
 from hbtrain.evaluation.summary import Evaluation
-from hbtrain.storage import RemotePath, as_local, place, pushed, put
-
-if TYPE_CHECKING:
-    from hbtrain.retrieval.collection_search import SearchOptions
+from hbtrain.storage import as_local, place, pushed, put
 
 CARD = "README.md"
 """A model's file that scores are written into."""
@@ -48,37 +45,20 @@ def score(tree: dict[str, Any], model: str, runs: str | None = None) -> list[Eva
 def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     """`score` of folders on this machine."""
     from hbtrain.evaluation.benchmarks import load_benchmarks
-    from hbtrain.evaluation.evaluate import evaluate
-    from hbtrain.evaluation.rankers import rankers
-    from hbtrain.evaluation.runs import RunWriter
+    from hbtrain.evaluation.evaluate import evaluate_all
+    from hbtrain.evaluation.rankers import search_options
     from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 
     # The model saved has the backbone's own code, if the configuration lets it run.
     encoder = Encoder.load(str(model), trust_remote_code=config.encoder.trust_remote_code is not None)
-    wanted, known = config.evaluation, trained_languages(model)
-    benchmarks = load_benchmarks(wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache)
-    writer = RunWriter(runs, config.name, wanted.run_depth) if runs is not None and wanted.run_depth else None
-    ranker = rankers(wanted.index, _search_options(config), wanted.depth, wanted.run_depth)
-    evaluations = [
-        evaluate(encoder, b, wanted.batch_size, ranker=ranker(), trained_languages=known, runs=writer)
-        for b in benchmarks
-    ]
+    options, cache = config.evaluation, config.data.cache
+    benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache)
+    resources = config.resources
+    search = search_options(options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache)
+    known = trained_languages(model)
+    evaluations = evaluate_all(
+        encoder, benchmarks, options, search, trained_languages=known, runs=runs, system=config.name
+    )
     add_scores(model, {key: score for e in evaluations for key, score in e.macro.items()})
     return evaluations
-
-
-def _search_options(config: Config) -> SearchOptions:
-    from hbtrain.retrieval.collection_search import SearchOptions
-    from hbtrain.retrieval.encoding import Batching
-
-    wanted = config.evaluation
-    return SearchOptions(
-        parameters=wanted.index_parameters,
-        actors=wanted.actors,
-        wait_s=config.resources.wait_s,
-        cpus_per_actor=config.resources.cpus_per_worker,
-        batching=Batching(batch_size=wanted.batch_size),
-        cache=None if config.data.cache is None else Path(config.data.cache),
-        mirror=None if wanted.embeddings is None else RemotePath.parse(wanted.embeddings),
-    )

@@ -13,14 +13,13 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
 from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.engine import Engine
-from hbtrain.training.export import export, model_card, trainable
+from hbtrain.training.export import export, load_on_rank, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
 from hbtrain.training.stopwatch import Stopwatch, TimedGroup, time_deepspeed
 from hbtrain.training.validation import Patience, mean_over_ranks, validation_plan
 from hbtrain.training.worker import Worker
-from hbtrain.training.zero3_loading import load_on_rank
 
 
 def train_worker(config: Config, worker: Worker, until: int | None = None) -> None:

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.planning.communication import model_messages
 from hbtrain.planning.memory import Zero, loss_bytes, model_states
-from hbtrain.planning.scale import Hardware, Workload, largest_batch, simulate
 from hbtrain.planning.shape import BackboneShape, distilbert_shape, transformers_shape
+from tests.bench.scale import Hardware, Workload, largest_batch, simulate
 
 XLMR = {"model_type": "xlm-roberta", "vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1}
 XLMR_BASE = XLMR | {

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hbtrain.config import from_tree, to_tree
+from hbtrain.training.export import load_on_rank
 from hbtrain.training.verify import compare, plain_gradient
-from hbtrain.training.zero3_loading import load_on_rank
 from tests.distributed.backbones import assert_same_training, configure, on_two_ranks, plainly_trained, weights, worker
 from tests.distributed.ranks import run_ranks
 from tests.unit.tiny_models import save_decoder, save_labse

@@ -57,7 +57,7 @@ def test_runs_are_tracked_and_compared(uri, bucket, tmp_path):
 
 
 def figures(comparison):
-    from hbtrain.comparison.render import as_csv
+    from hbtrain.comparison.save import as_csv
 
     return [line.split(",", 1)[1] for line in as_csv(comparison).splitlines()]
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from hbtrain.retrieval import counting, partial, scores
 from hbtrain.retrieval.counting import Pairs
-from hbtrain.retrieval.partial import Blocks, join, joined_scores, merge_partials, partial_counts, relevant_scores
+from hbtrain.retrieval.partial import Blocks, Partial, joined_scores, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.ranks import exact_search, ranks_of
+from hbtrain.retrieval.top import Top
 
 
 @st.composite
@@ -87,6 +88,24 @@ def test_ranks_and_lists_are_those_of_a_stable_sort_for_any_blocks(search, depth
         assert np.array_equal(top.scores, np.einsum("qd,qkd->qk", q, p[top.places]))
 
 
+def of_queries(pairs, start, stop):
+    """The pairs of a shard of the queries, which are counted from 0 again."""
+    span = pairs.span(start, stop)
+    return Pairs(stop - start, pairs.query[span] - start, pairs.candidate[span], pairs.language[span])
+
+
+def join(parts):
+    """The shards of the queries together, in the order of the queries."""
+    return Partial(
+        np.concatenate([part.in_language for part in parts]),
+        np.concatenate([part.in_pool for part in parts]),
+        {
+            code: Top(*map(np.concatenate, zip(*(part.top[code] for part in parts), strict=True)))
+            for code in parts[0].top
+        },
+    )
+
+
 @given(searches(), st.integers(0, 12), st.data())
 @settings(deadline=None, max_examples=60)
 def test_shards_of_queries_and_of_candidates_add_up_to_the_whole(search, depth, data):
@@ -99,7 +118,7 @@ def test_shards_of_queries_and_of_candidates_add_up_to_the_whole(search, depth, 
     pairs = Pairs.of(relevant, codes)
     joined = []
     for q_start, q_stop in pairwise(q_cuts):
-        some, own = q[q_start:q_stop], pairs.of_queries(q_start, q_stop)
+        some, own = q[q_start:q_stop], of_queries(pairs, q_start, q_stop)
         shards = list(pairwise(p_cuts))
         targets = joined_scores([relevant_scores(some, p[a:b], own, a) for a, b in shards])
         parts = [partial_counts(some, p[a:b], codes[a:b], own, targets, a, depth) for a, b in shards]

@@ -200,7 +200,7 @@ def test_pairs_of_whole_batches_are_drawn_in_proportion_to_size_and_weight(tempe
     power = 1.0 / (temperature or 1.0)
     raw = {pair: n**power * weights.get(pair[0], 1.0) * weights.get(pair[1], 1.0) for pair, n in rows.items()}
     found = dict.fromkeys([*rows, *(pair[::-1] for pair in rows)], 0)
-    for offer in map(plan.offer_at, range(4000)):
+    for offer in map(plan.catalogue.offers.__getitem__, plan.draws(0, 4000)):
         found[tuple(plan.languages[code] for code in offer.pair)] += 1
     expected = [4000 * raw[tuple(sorted(pair))] / (2 * sum(raw.values())) for pair in found]
     assert chisquare(list(found.values()), expected).pvalue > LOWEST_P
@@ -230,7 +230,7 @@ def test_languages_and_sources_of_monolingual_batches(temperature, weights, sour
     raw = {x: weights.get(x, 1.0) * (1.0 if temperature is None else n ** (1 / temperature)) for x, n in size.items()}
     expected = [4000 * raw[x] / sum(raw.values()) * n / size[x] for (_, x), n in rows.items()]
     found = dict.fromkeys(rows, 0)
-    for offer in map(plan.offer_at, range(4000)):
+    for offer in map(plan.catalogue.offers.__getitem__, plan.draws(0, 4000)):
         found[offer.availability.source.name, plan.languages[offer.pair[0]]] += 1
     assert chisquare(list(found.values()), expected).pvalue > LOWEST_P
 

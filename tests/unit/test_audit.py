@@ -63,8 +63,9 @@ def test_kinds_sources_and_epochs_are_those_of_the_batches(config, mode):
     seen = batches(one)
     assert found.kinds == dict(Counter(b.kind for b in seen))
     dealt = dict.fromkeys(((o.availability.source.name, o.label) for o in plan.catalogue.offers), 0)
-    for step, batch in enumerate(seen):
-        dealt[batch.source, plan.offer_at(step).label] += len(batch)
+    for batch in seen:
+        languages = () if batch.kind == "multi" else (batch.query_languages[0], batch.passage_languages[0])
+        dealt[batch.source, " ".join([batch.source, batch.kind, *dict.fromkeys(languages)])] += len(batch)
     told = {(s.source, " ".join([s.source, s.kind, *s.languages])): s.epochs * s.rows for s in found.streams}
     assert told == pytest.approx(dealt)
     assert sum(s.batches for s in found.streams) == STEPS

@@ -10,10 +10,10 @@ from matplotlib.image import imread
 
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
-from hbtrain.comparison.render import markdown, terminal
-from hbtrain.comparison.save import save_comparison
+from hbtrain.comparison.save import markdown, save_comparison
 from hbtrain.comparison.tables import language_tables, main_tables, paper_rows
 from hbtrain.config import load_config, override
+from hbtrain.reporting.table import terminal
 from hbtrain.tracking.past_runs import TrackedRuns
 from hbtrain.tracking.tracker import Tracker, TrackingError
 from tests.unit.comparison_samples import rows_of, write_results, write_run

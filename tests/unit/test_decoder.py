@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 from hbtrain.modeling import Encoder
+from hbtrain.modeling.embedding import embed
 from hbtrain.modeling.features import select_rows
 from tests.unit.tiny_models import TEXTS, encoder_config, save_decoder
 
@@ -39,10 +40,10 @@ def test_the_last_token_is_that_of_the_text_alone(tmp_path: Path, side: str, add
     mask = features["attention_mask"]
     assert mask[:, -1].all() if side == "left" else mask[:, 0].all(), "padded on the side that was asked for"
     assert not mask.all()
-    vectors = encoder.forward_features(features)
+    vectors = embed(encoder.model, features)
     vectors[:, 0].sum().backward()
     some = select_rows(features, torch.tensor([6, 1]))
-    torch.testing.assert_close(encoder.forward_features(some), vectors[[6, 1]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(embed(encoder.model, some), vectors[[6, 1]], atol=1e-5, rtol=0)
     network, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     for text, vector, row, used in zip(TEXTS, vectors, features["input_ids"], mask.bool(), strict=True):
         ids = tokenizer("Query: " + text, add_special_tokens=False).input_ids

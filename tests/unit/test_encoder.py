@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from hbtrain.errors import ModelError, StorageError
 from hbtrain.modeling import EmbeddingModule, Encoder
+from hbtrain.modeling.embedding import embed
 from hbtrain.modeling.features import token_counts
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 
@@ -65,7 +66,7 @@ def test_an_empty_text_without_prefix_has_a_defined_vector(backbone: str) -> Non
     for texts in ([""], ["", "hello", ""]):
         assert np.isfinite(encoder.encode(texts, "query")).all()
     features = encoder.tokenize(["", "hello"], "query")
-    encoder.forward_features(features)[:, 0].sum().backward()
+    embed(encoder.model, features)[:, 0].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.model.parameters())
     assert encoder.encode([], "query").shape == (0, 16)
 
@@ -140,7 +141,7 @@ def test_every_parameter_of_a_transformer_gets_its_gradient(checkpointing: bool)
 def test_bf16_gives_unit_vectors_in_fp32(backbone: str) -> None:
     encoder = build(backbone)
     features = encoder.tokenize(TEXTS, "passage")
-    exact = encoder.forward_features(features).detach()
+    exact = embed(encoder.model, features).detach()
     module = EmbeddingModule(encoder.model).bfloat16()
     (vectors,), _ = module([features])
     assert vectors.dtype == torch.float32
@@ -170,7 +171,7 @@ def test_encoding_is_without_dropout() -> None:
     )
     encoder.model.train()
     features = encoder.tokenize(TEXTS, "query")
-    assert not torch.equal(encoder.forward_features(features), encoder.forward_features(features))
+    assert not torch.equal(embed(encoder.model, features), embed(encoder.model, features))
     np.testing.assert_array_equal(encoder.encode(TEXTS, "query"), encoder.encode(TEXTS, "query"))
 
 
@@ -209,7 +210,7 @@ def test_a_model_like_labse_trains_and_keeps_its_modules(tmp_path: Path) -> None
     expected = plain(path).encode(["Query: " + text for text in short])
     np.testing.assert_allclose(encoder.encode(short, "query"), expected, atol=1e-5)
     optimizer = torch.optim.Adam(encoder.model.parameters(), lr=0.01)
-    encoder.forward_features(encoder.tokenize(TEXTS, "query"))[:, 0].sum().backward()
+    embed(encoder.model, encoder.tokenize(TEXTS, "query"))[:, 0].sum().backward()
     assert encoder.model[2].linear.weight.grad.abs().sum() > 0
     optimizer.step()
     assert np.abs(encoder.encode(short, "query") - expected).max() > 1e-3
@@ -225,7 +226,7 @@ def test_a_decoder_reads_texts_as_they_are_and_pools_the_last_token(tmp_path: Pa
     path = save_decoder(tmp_path / "decoder", chat_template)
     encoder = Encoder.build(encoder_config(str(path)), lambda: [], 0)
     features = encoder.tokenize(TEXTS, "query")
-    vectors = encoder.forward_features(features)
+    vectors = embed(encoder.model, features)
     vectors[:, 0].sum().backward()
     network, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     for text, vector in zip(TEXTS, vectors, strict=True):
@@ -273,7 +274,7 @@ def test_a_model_without_prompts_gets_none_and_unit_vectors_without_normalize(tm
     theirs = plain(tmp_path / "saved").encode(TEXTS[:7], prompt_name="query")
     np.testing.assert_allclose(trained.encode(TEXTS[:7], "query"), theirs, atol=1e-5)
     short = ["hello", "world"]
-    vectors = trained.forward_features(trained.tokenize(short, "query")).detach().numpy()
+    vectors = embed(trained.model, trained.tokenize(short, "query")).detach().numpy()
     theirs = plain(tmp_path / "saved").encode(short, prompt_name="query")
     np.testing.assert_allclose(vectors, theirs, atol=1e-5)
 

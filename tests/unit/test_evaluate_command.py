@@ -1,8 +1,12 @@
+import inspect
 import json
+from dataclasses import asdict
 from functools import partial
 
 import pytest
 
+from hbtrain.cli.evaluate import EXACT, evaluate
+from hbtrain.config import EvaluationConfig
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
 from tests.unit.evaluation_samples import paragraph, write_lareqa
@@ -125,8 +129,11 @@ def test_an_index_over_embeddings_on_disk(hbtrain, model):
         (["--index-parameters", "nprobe=3"], "--index-parameters nprobe=3: they are of an index"),
         (["--index", "IVF64,Flat"], "needs training on 64 vectors"),
         (["--index", "nonsense"], "could not parse index string"),
-        (["--index", "Flat", "--depth", "0"], "must be 1 or more"),
-        (["--index", "Flat", "--actors", "-1"], "0 or more actors"),
+        (["--index", "Flat", "--depth", "0"], "--depth 0: must be 1 or more"),
+        (["--index", "Flat", "--actors", "-1"], "--actors -1: must be 0 or more"),
+        (["--run-depth", "-1"], "--run-depth -1: must be 0 or more"),
+        (["--embeddings", "s3://b/x"], "--embeddings s3://b/x: for embeddings on disk; set --index or --actors"),
+        (["--embeddings", "here", "--actors", "1"], "--embeddings here: must be an s3:// URI"),
     ],
 )
 def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
@@ -134,3 +141,10 @@ def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
     assert code == 2
     assert words in " ".join(err.split())
     assert "Traceback" not in err
+
+
+def test_flags_have_the_defaults_of_a_recipe():
+    defaults = {name: one.default for name, one in inspect.signature(evaluate).parameters.items()} | asdict(EXACT)
+    own = {name: field.default for name, field in EvaluationConfig.model_fields.items() if name in defaults}
+    assert len(own) == 9
+    assert {name: defaults[name] for name in own} == own

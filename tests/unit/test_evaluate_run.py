@@ -54,6 +54,14 @@ def test_a_run_of_ten_knows_what_ten_can_tell(tmp_path):
     assert found.metrics["sample/multi/map"] < exact.metrics["sample/multi/map"]
 
 
+def test_a_collection_is_opened_once_for_all_run_files(tmp_path):
+    evaluated(tmp_path, 3)
+    benchmark, opened = random_benchmark(), []
+    counted = [lambda one=one: opened.append(1) or one() for one in benchmark.openers]
+    evaluate_run(replace(benchmark, openers=tuple(counted)), find_run_files(tmp_path / "sample"))
+    assert len(opened) == len(benchmark.openers)
+
+
 def test_runs_are_replaced_not_added_to(tmp_path):
     evaluated(tmp_path, 3)
     evaluated(tmp_path, 3)

@@ -12,6 +12,7 @@ from hbtrain.config.schema import EncoderConfig
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.adapters import embedding_modules, stack_of_layers
+from hbtrain.modeling.embedding import embed
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
 
 WIDE = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}
@@ -76,7 +77,7 @@ def test_frozen_weights_stay_and_the_others_move(tmp_path: Path, save_backbone: 
     before = {name: p.detach().clone() for name, p in encoder.model.named_parameters()}
     optimizer = torch.optim.AdamW([p for p in encoder.model.parameters() if p.requires_grad], lr=0.01)
     encoder.model.train()
-    q_BD, p_BD = (encoder.forward_features(encoder.tokenize(TEXTS, side)) for side in ("query", "passage"))  # type: ignore[arg-type]
+    q_BD, p_BD = (embed(encoder.model, encoder.tokenize(TEXTS, side)) for side in ("query", "passage"))  # type: ignore[arg-type]
     nn.functional.cross_entropy(q_BD @ p_BD.T / 0.05, torch.arange(len(TEXTS))).backward()
     optimizer.step()
     for name, parameter in encoder.model.named_parameters():

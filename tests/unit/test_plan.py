@@ -24,8 +24,13 @@ def plan(sources=None, languages=None, seed=0, **batching):
     return BatchPlan(sources or [complete()], BatchingConfig(**{"global_batch_size": 8, **batching}), languages, seed)
 
 
+def offer_at(plan, step):
+    """What the step draws from."""
+    return plan.catalogue.offers[plan.draws(step, step + 1)[0]]
+
+
 def kinds(plan, steps):
-    return [plan.offer_at(step).kind for step in range(steps)]
+    return [plan.catalogue.offers[number].kind for number in plan.draws(0, steps)]
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
@@ -76,20 +81,20 @@ def test_languages_are_uniform_or_by_temperature():
     sources = [complete("big", 8000, ("en",)), complete("small", 1000, ("de",))]
     for temperature, share in ((None, 0.5), (1.0, 8 / 9), (3.0, 2 / 3)):
         one = plan(sources, mode="monolingual", language_temperature=temperature)
-        english = sum(one.offer_at(s).availability.source.name == "big" for s in range(3000))
+        english = sum(offer_at(one, s).availability.source.name == "big" for s in range(3000))
         assert binomtest(english, 3000, share).pvalue > 1e-4
 
 
 def test_sources_are_drawn_by_the_pairs_they_offer():
     sources = [complete("big", 3000), complete("small", 1000), complete("english", 5000, ("en",))]
     one = plan(sources, alpha=0.5)
-    cross = [o.availability.source.name for s in range(6000) if (o := one.offer_at(s)).kind == "cross"]
+    cross = [o.availability.source.name for s in range(6000) if (o := offer_at(one, s)).kind == "cross"]
     assert set(cross) == {"big", "small"}, "an English source has no cross-lingual pairs"
     assert binomtest(cross.count("big"), len(cross), 0.75).pvalue > 1e-4
     english = [
         o.availability.source.name
         for s in range(20_000)
-        if (o := one.offer_at(s)).kind == "mono" and o.pair == (LANGUAGES.index("en"),) * 2
+        if (o := offer_at(one, s)).kind == "mono" and o.pair == (LANGUAGES.index("en"),) * 2
     ]
     assert binomtest(english.count("english"), len(english), 5 / 9).pvalue > 1e-4
 
@@ -97,7 +102,7 @@ def test_sources_are_drawn_by_the_pairs_they_offer():
 def test_parallel_sentences_serve_cross_lingual_batches_only():
     sentences = replace(complete("sentences", 3000), sentences=True)
     one = plan([complete("questions", 1000), sentences], alpha=0.5)
-    drawn = {(offer.kind, offer.availability.source.name) for offer in map(one.offer_at, range(2000))}
+    drawn = {(offer.kind, offer.availability.source.name) for offer in (offer_at(one, step) for step in range(2000))}
     assert drawn == {("mono", "questions"), ("cross", "questions"), ("cross", "sentences")}
     assert set(kinds(plan([complete("questions", 1000), sentences], alpha=1.0), 100)) == {"mono"}
     with pytest.raises(DataError, match="monolingual batch in 'ar': the largest offers 0 rows"):
@@ -106,11 +111,11 @@ def test_parallel_sentences_serve_cross_lingual_batches_only():
 
 def test_a_sweep_over_alpha_shares_its_order():
     low, high = plan(alpha=0.3), plan(alpha=0.6)
-    low_mono = {s for s in range(500) if low.offer_at(s).kind == "mono"}
-    high_mono = {s for s in range(500) if high.offer_at(s).kind == "mono"}
+    low_mono = {s for s in range(500) if offer_at(low, s).kind == "mono"}
+    high_mono = {s for s in range(500) if offer_at(high, s).kind == "mono"}
     assert low_mono < high_mono
     first = min(low_mono & high_mono)
-    assert low.offer_at(first).label == high.offer_at(first).label
+    assert offer_at(low, first).label == offer_at(high, first).label
 
 
 def test_seeds_and_epochs_differ():

@@ -22,8 +22,8 @@ from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
 from hbtrain.planning.communication import Messages, embedding_messages, encoder_flops, forward_flops
 from hbtrain.planning.estimate import backbone_shape, estimate
 from hbtrain.planning.memory import Zero, activation_bytes, loss_bytes, model_states
-from hbtrain.planning.scale import Hardware, Workload, largest_batch, simulate
 from hbtrain.planning.shape import BackboneShape, static_shape, transformers_shape
+from tests.bench.scale import Hardware, Workload, largest_batch, simulate
 from tests.bench.simulate_scale import XLMR_BASE, XLMR_LARGE, tables, written
 from tests.unit.tiny_models import encoder_config, save_bert, save_decoder, save_labse
 

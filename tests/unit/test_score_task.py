@@ -48,5 +48,7 @@ def test_an_index_that_faiss_does_not_know_is_found_before_training(config, over
 
 
 def test_what_is_of_an_index_needs_one(config):
-    with pytest.raises(ConfigError, match="evaluation.index_parameters are of evaluation.index; set it"):
+    with pytest.raises(
+        ConfigError, match="evaluation.index_parameters nprobe=2: they are of an index; set evaluation.index"
+    ):
         override(config, {"evaluation.index_parameters": "nprobe=2"})

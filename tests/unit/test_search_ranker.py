@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from hbtrain.config import EvaluationConfig
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import read_judged
-from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, rankers
+from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, ranker_of, search_options
 from hbtrain.evaluation.runs import RunWriter
 from hbtrain.retrieval.collection_search import SearchOptions
 from hbtrain.retrieval.trec_files import read_run
@@ -47,14 +48,29 @@ def test_exact_ranks_are_the_same_from_any_number_of_shards(tmp_path, shards, dt
         assert found.metrics == pytest.approx(exact.metrics, rel=0.1)
 
 
-def test_actors_and_indices_have_rankers_of_their_own(tmp_path):
-    assert rankers(None, options(tmp_path))() is None
-    spread = rankers(None, options(tmp_path, actors=2), listed=30)()
+def test_actors_and_indices_have_rankers_of_their_own():
+    def ranker(**chosen):
+        config = EvaluationConfig(**chosen)
+        return ranker_of(config, search_options(config))
+
+    assert ranker() is None
+    spread = ranker(actors=2, run_depth=30)
     assert isinstance(spread, SpreadRanker)
-    assert spread.depth == 30
-    indexed = rankers("HNSW8", options(tmp_path, actors=2), 50)()
+    assert (spread.depth, spread.options.actors) == (30, 2)
+    indexed = ranker(index="HNSW8", depth=50, actors=2)
     assert isinstance(indexed, SearchRanker)
     assert (indexed.about["search"], indexed.about["depth"]) == ("HNSW8", 50)
+
+
+def test_options_of_an_evaluation_are_those_of_its_search(tmp_path):
+    given = {"index": "HNSW8", "index_parameters": "efSearch=9", "actors": 3, "batch_size": 7}
+    config = EvaluationConfig(**given, embeddings="s3://b/x")
+    found = search_options(config, "float16", cpus_per_actor=2.0, cache=str(tmp_path))
+    assert (found.index, found.parameters, found.actors, found.cpus_per_actor) == ("HNSW8", "efSearch=9", 3, 2.0)
+    assert (found.dtype, found.batching.batch_size, found.cache) == ("float16", 7, tmp_path)
+    assert str(found.mirror) == "s3://b/x"
+    exact = search_options(EvaluationConfig())
+    assert (exact.index, exact.dtype, exact.cache, exact.mirror) == ("Flat", "float32", None, None)
 
 
 def test_collections_of_one_language_each_are_searched_one_by_one(tmp_path):

@@ -49,7 +49,7 @@ def test_an_evaluation_of_a_benchmark_in_a_bucket(hbtrain, model, bucket, cache)
     assert any(key.startswith("facts/multi/") for key in json.loads(bucket.get("out/metrics.json")))
     assert any(key.endswith("/manifest.json") for key in bucket.keys("embeddings/"))
     code, _, err = hbtrain("evaluate", model, *options, "--embeddings", f"{bucket.uri}/embeddings")
-    assert (code, "add --actors, or --index" in err) == (2, True)
+    assert (code, "set --index or --actors" in err) == (2, True)
 
 
 def test_a_vocabulary_in_a_bucket(bucket, cache):

@@ -140,7 +140,7 @@ def test_validation_adapts_to_its_source(config, cache, write_source, rows):
 
     assert planned(100, ("de", "en", "ru")).languages == ("de", "en")
     english = planned(100, ("en", "ru"))
-    assert {english.offer_at(step).kind for step in range(50)} == {"mono"}
+    assert {english.catalogue.offers[number].kind for number in english.draws(0, 50)} == {"mono"}
     assert planned(4, ("de", "en")).batching.global_batch_size == 4
     with pytest.raises(DataError, match="none of the training languages"):
         planned(100, ("zh",))

@@ -1,0 +1,76 @@
+"""Pictures: figures, and maps whose cells have numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hbtrain.reporting.colours import INK, NOTHING
+
+DARK = 0.56
+"""Mean of the colour channels below which a cell is so dark that its number is white."""
+
+
+def new_figure(width: float, height: float, layout: Any = None) -> Any:
+    """A figure of matplotlib, in inches, that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_map(
+    axes: Any,
+    values: npt.NDArray[np.float64],
+    names: tuple[Sequence[str], Sequence[str]],
+    tell: Callable[[float], str] | None,
+    *,
+    bold_diagonal: bool = False,
+    fontsize: float = 9.5,
+    **scale: Any,
+) -> Any:
+    """Draw a map of `values`, NaN where there is none, and return its image, for a colour bar.
+
+    Args:
+        axes: to be drawn on.
+        values: [rows, columns].
+        names: of the rows and of the columns.
+        tell: what stands in a cell; None for nothing.
+        bold_diagonal: whether the numbers from the top left to the bottom right are in bold.
+        fontsize: of the numbers, in points.
+        scale: cmap, vmin, vmax and other options of matplotlib's imshow.
+    """
+    image = axes.imshow(values, **scale)
+    axes.set_facecolor("#f0f0f0")  # seen where there is no value
+    rows, columns = names
+    axes.set_yticks(range(len(rows)), rows, color=INK)
+    axes.set_xticks(range(len(columns)), columns, color=INK)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    without_frame(axes)
+    for (row, column), value in np.ndenumerate(values) if tell is not None else ():
+        known = not np.isnan(value)
+        dark = known and sum(image.cmap(image.norm(value))[:3]) < 3 * DARK
+        axes.text(
+            column,
+            row,
+            tell(float(value)) if known and tell is not None else "–",
+            ha="center",
+            va="center",
+            fontsize=fontsize,
+            fontweight="bold" if bold_diagonal and row == column else "normal",
+            color="white" if dark else INK if known else NOTHING,
+        )
+    return image
+
+
+def without_frame(axes: Any) -> None:
+    """Neither frame nor tick marks."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", length=0)
