@@ -23,9 +23,9 @@ class Sampled(Protocol):
     """What has a label and, if it is known, the sampling that it was trained with."""
 
     @property
-    def label(self) -> str: ...  # noqa: D102
+    def label(self) -> str: ...
     @property
-    def sampling(self) -> str | None: ...  # noqa: D102
+    def sampling(self) -> str | None: ...
 
 
 def colours_of(systems: Sequence[Sampled]) -> dict[str, str]:
