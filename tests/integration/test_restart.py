@@ -74,6 +74,7 @@ def test_ctrl_c_is_one_line(tmp_path):
 def test_three_workers_with_uneven_shards(tmp_path):
     arguments = ["--resources.workers", "3", "--resources.cpus_per_worker", "0.5", "--training.steps", "12"]
     arguments += ["--batching.global_batch_size", "100", "--training.deepspeed.zero_optimization.stage", "2"]
+    arguments += ["--evaluation.benchmarks", "[]", "--tracking.log_model", "false"]
     with Command(tmp_path, "train", "quickstart", *arguments, "--data.cache", tmp_path / "cache") as command:
         assert command.finish() == 0, command.output
         assert "on 3 workers" in command.output
