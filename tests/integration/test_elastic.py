@@ -19,7 +19,7 @@ SEEN_S = 25
 LOG_EVERY, CHECKPOINT_EVERY, STEPS = 10, 50, 400
 SLOW = [
     "--training.steps", STEPS, "--training.checkpoint_every", CHECKPOINT_EVERY, "--training.log_every", LOG_EVERY,
-    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512", "--evaluation.before", "false",
+    "--batching.global_batch_size", "64", "--encoder.static.dimension", "128", "--evaluation.before", "false",
     "--evaluation.benchmarks", "[]",
 ]  # fmt: skip
 
