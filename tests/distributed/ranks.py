@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import time
 import traceback
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -25,6 +27,9 @@ def run_ranks(function, world_size, *arguments, timeout_s=900, connect=True):
 
     With `connect` the ranks have a process group; without, the environment variables to make one.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")  # as hbtrain sets it for ranks on CPUs, before it imports DeepSpeed
+        forkserver.ensure_running()
     port = free_port()
     environment = dict(os.environ) | {
         "MASTER_ADDR": "127.0.0.1",
