@@ -2,12 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# A file's tests share what is slow to make, so that a process takes whole files, in the order in which pytest finds them:
+# the slow ones (distributed, faults, integration) first, so that the short ones fill what is left at the end.
+PROCESSES ?= 2
+PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# Without bytecode of tens of thousands of files, most of which are never run; Python writes that of the others.
+PIP = $(BIN)/python -m pip install --quiet --no-compile
 
-.PHONY: quickstart test lint format clean help
+.PHONY: quickstart test test-fast lint format clean help
 
 help:
 	@echo "make quickstart  install into $(VENV), then train and evaluate the embedded default"
-	@echo "make test        lint, types, layers and all tests, as CI runs them"
+	@echo "make test        lint, types, layers and all tests, as CI runs them: some 20 minutes on two cores"
+	@echo "make test-fast   lint, types, layers, and the tests without Ray and ranks: some minutes"
 	@echo "make format      let ruff format and mend the code"
 	@echo "make clean       remove $(VENV) and caches (runs stay)"
 
@@ -15,7 +22,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/hbtrain train quickstart
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --durations 40
+
+test-fast: lint
+	$(PYTEST) tests/unit tests/property
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -31,16 +41,17 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "hbtrain needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP) --upgrade pip
 
 $(VENV)/installed: $(BIN)/python pyproject.toml
 	@echo "installing hbtrain and its packages into $(VENV): some minutes, once"
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@
+$(VENV)/installed-dev: $(BIN)/python pyproject.toml
+	@echo "installing hbtrain, its packages and those for its tests into $(VENV): some minutes, once"
+	$(PIP) --editable '.[dev]'
+	@touch $(VENV)/installed $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

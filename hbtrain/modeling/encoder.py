@@ -5,6 +5,7 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
@@ -39,6 +40,18 @@ _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """While sentence-transformers is imported: the collector would look again and again at all that is being made."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Origin(NamedTuple):
     """Where an encoder was loaded from, as it was meant by its makers; other processes can load it again."""
 
@@ -66,6 +79,7 @@ class Encoder:
             model[0].can_flatten_inputs = False
 
     @classmethod
+    @_without_garbage_collection()
     def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
         """The encoder that training starts from, on the CPU and in float32, adapters included.
 
@@ -97,6 +111,7 @@ class Encoder:
         return cls._for_training(model, config)
 
     @classmethod
+    @_without_garbage_collection()
     def load(
         cls,
         name_or_path: str,

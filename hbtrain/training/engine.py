@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,28 @@ def deepspeed_for(device: torch.device) -> Any:
     """
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"  # read at the import; otherwise it takes a GPU where there is one
-    import deepspeed
-    import deepspeed.ops
+    deepspeed = import_deepspeed()
+    from deepspeed import ops
 
     if device.type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, imported without MLflow, which takes longer to import than DeepSpeed itself.
+
+    Only DeepSpeed's autotuner uses MLflow, and does without where it is not installed. While DeepSpeed is imported,
+    MLflow is made to look as if it were not, unless this process has imported it before.
+    """
+    if "mlflow" in sys.modules:
+        import deepspeed
+    else:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]
+        try:
+            import deepspeed
+        finally:
+            sys.modules.pop("mlflow", None)
     return deepspeed
 
 

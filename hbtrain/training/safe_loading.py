@@ -78,6 +78,9 @@ def to_universal(state: Path, to: Path) -> str:
 
 def main(state: str, to: str) -> None:
     """Convert, in this process."""
+    from hbtrain.training.engine import import_deepspeed
+
+    import_deepspeed()
     from deepspeed.checkpoint import ds_to_universal
 
     processes = min(PROCESSES, len(os.sched_getaffinity(0)))

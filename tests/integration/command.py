@@ -25,6 +25,9 @@ class Command:
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "120",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for every group of workers, of use in clouds
+            # The process that built the first model, and has imported what it takes, scores the trained one as well.
+            "RAY_idle_worker_killing_time_threshold_ms": "600000",
             **variables,
         }
         command = [sys.executable, *map(str, [*program, *arguments])]

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.ray
 
 SEEN_S = 25
 """Ray looks for new nodes every 20 s."""
-LOG_EVERY, CHECKPOINT_EVERY, STEPS = 10, 50, 600
+LOG_EVERY, CHECKPOINT_EVERY, STEPS = 10, 50, 400
 SLOW = [
     "--training.steps", STEPS, "--training.checkpoint_every", CHECKPOINT_EVERY, "--training.log_every", LOG_EVERY,
-    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512", "--evaluation.before", "false",
+    "--batching.global_batch_size", "64", "--encoder.static.dimension", "128", "--evaluation.before", "false",
     "--evaluation.benchmarks", "[]",
 ]  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_nodes_come_and_go(folder):
         Command(folder, *arguments, head.address, **quick) as command,
     ):
         command.wait_for("checkpoint of step 50 kept")
-        assert "training 600 steps on 1 to 2 workers" in command.output
+        assert f"training {STEPS} steps on 1 to 2 workers" in command.output
         (worker,) = command.train_workers(head.process.pid)
         worker.suspend()  # time stands still for the training until the new node is seen
         with head.join(folder, "second") as second:
