@@ -1,4 +1,4 @@
-"""What a training tells, and whoever wants to follow it: the command line's display, tracking, a test, a notebook."""
+"""Events and phases that a training run reports, and the observers that follow them, such as a display."""
 
 from __future__ import annotations
 
@@ -12,44 +12,39 @@ logger = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Told by `hbtrain.train` of what goes on; called on the thread that trains or on one of its own, never on both."""
+    """Follows a run of `hbtrain.train`; called on the thread that trains or on one of its own, never on both."""
 
     def phase(self, text: str) -> None:
         """A new phase begins, e.g. `training 600 steps on 2 workers`."""
 
-    def event(self, event: Event) -> None:
-        """Something happened in training."""
+    def event(self, event: Event) -> None: ...
 
 
-class Silent:
-    """Follows nothing."""
+class NullObserver:
+    """An observer that ignores everything."""
 
-    def phase(self, text: str) -> None:
-        """Ignored."""
+    def phase(self, text: str) -> None: ...
 
-    def event(self, event: Event) -> None:
-        """Ignored."""
+    def event(self, event: Event) -> None: ...
 
 
-class Harmless:
-    """Tells another observer, and goes on where that fails: a lost terminal or a full disk behind it ends no run."""
+class SafeObserver:
+    """Calls another observer, and goes on where that fails: a lost terminal or a full disk behind it ends no run."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._has_warned = False
 
     def phase(self, text: str) -> None:
-        """See `Observer`."""
-        with self._failing_alone():
+        with self._errors_as_warning():
             self._observer.phase(text)
 
     def event(self, event: Event) -> None:
-        """See `Observer`."""
-        with self._failing_alone():
+        with self._errors_as_warning():
             self._observer.event(event)
 
     @contextmanager
-    def _failing_alone(self) -> Iterator[None]:
+    def _errors_as_warning(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -60,14 +55,14 @@ class Harmless:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in training, told by rank 0.
+    """Something that happened in training, reported by rank 0.
 
     Attributes:
         step: steps done by then.
-        metrics: figures under the names that tracking uses, e.g. `train/loss_mono`, `validation/loss`.
+        metrics: {name: value} under the names that MLflow gets, e.g. `train/loss_mono`, `validation/loss`.
         note: a sentence for people, or empty.
-        pairs: that were trained on since the last event that told of any; steps done again count again.
-        tokens: theirs, of all ranks, without padding.
+        pairs: pairs trained on since the last event that had any; steps that are repeated after a restart count again.
+        tokens: tokens of these pairs on all ranks, without padding.
     """
 
     step: int

@@ -66,7 +66,7 @@ def keep_comparison(comparison: Comparison, run: str, tracking_uri: str | None =
     found = server.find(run)
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as temporary:
         save_comparison(comparison, Path(temporary))
-        server.keep(found, Path(temporary), "comparison")
+        server.add_artifacts(found, Path(temporary), "comparison")
 
 
 def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> str:

@@ -13,7 +13,7 @@ from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
-from hbtrain.events import Harmless, Observer, Silent
+from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.planning.estimate import Estimate, estimate
 from hbtrain.runs.preflight import Checked, fetch_inputs, preflight
 from hbtrain.runs.ray_tasks import build, score
@@ -24,7 +24,7 @@ from hbtrain.runs.segments import (
     check_not_beyond,
     check_until,
     finished_segment,
-    keep_scores,
+    record_scores,
 )
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, RemoteError, is_whole, pushed
@@ -71,7 +71,7 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
     Raises:
         HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
     """
-    observer = Harmless(observer or Silent())
+    observer = SafeObserver(observer or NullObserver())
     config = absolute_paths(config)
     tracking_uri(config)  # there is one
     if until is not None:
@@ -123,7 +123,7 @@ def _train_in(
         if outages:
             observer.phase(outages)
     metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
-    scores = keep_scores(folder, until or outcome.step, metrics, config)
+    scores = record_scores(folder, until or outcome.step, metrics, config)
     if whole:
         folder.update(finished=True)
     return replace(outcome, scores=scores)
@@ -133,7 +133,7 @@ def _tracker(config: Config, folder: RunFolder) -> Tracker:
     """The run's MLflow run, a new one or the one it had; with what other runs could not deliver."""
     state = folder.state
     tracker = Tracker(config, state.mlflow_run_id, folder.name, outbox=folder.undelivered)
-    for file in folder.undelivered_beside():
+    for file in folder.undelivered_of_others():
         tracker.adopt(file)
     folder.update(mlflow_run_id=tracker.run_id)
     if state.continues is not None:

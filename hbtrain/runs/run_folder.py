@@ -130,7 +130,7 @@ class RunFolder:
         """What MLflow did not take."""
         return self.path / UNDELIVERED
 
-    def undelivered_beside(self) -> list[Place]:
+    def undelivered_of_others(self) -> list[Place]:
         """What MLflow did not take of the finished runs in the same storage."""
         root = self.path.parent
         files = [root / name / UNDELIVERED for name in folders_in(root, "*")]
@@ -186,7 +186,7 @@ class RunFolder:
         root = place(config.storage)
         return root.absolute() if isinstance(root, Path) else root
 
-    def forget_rays_record(self) -> None:
+    def delete_ray_checkpoint_list(self) -> None:
         """Delete Ray Train's own list of checkpoints.
 
         Training finds them by their manifests. The list is not written in one go: one that a kill cut off, or that

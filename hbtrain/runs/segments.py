@@ -1,12 +1,11 @@
-"""Runs in segments: trained up to a step, evaluated, and gone on with later as if they had never stopped.
+"""Training in segments, and forking a run from a checkpoint of another.
 
-A run folder remembers the step where training stopped last, and in `results-steps` what the encoder of each such step
-scored. A segment that is done is not trained or evaluated again.
+A segment trains up to a step and evaluates; a later one goes on from there as if training had never stopped. The run's
+folder holds the step where training stopped last, and in `results-steps` the scores of the encoder at each such step. A
+segment that is done is not trained or evaluated again.
 
-A run that goes on from another run's checkpoint, in a folder of its own.
-
-Where the batches of the first steps are the same (see `hbtrain.batching.plan`), the run ends with the weights that it
-would have had if it had been trained from its own first step.
+A forked run begins with the checkpoint of another run, in a folder of its own. Where the batches of both are the same
+up to that step (see `hbtrain.batching.plan`), it ends with the weights of a run trained from its own first step.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_
 
 @dataclass(frozen=True)
 class Segment:
-    """What is known of a run that has been trained up to a step.
+    """A run that has been trained up to a step, and its scores there.
 
     Attributes:
         folder: the run's folder.
-        step: where it stopped.
+        step: the step where it stopped.
         scores: {`<benchmark>/<setting>/<metric>`: score} of the encoder of that step.
     """
 
@@ -51,14 +50,14 @@ def check_until(config: Config, until: int) -> None:
 
 
 def finished_segment(config: Config, until: int) -> Segment | None:
-    """The run of `config` as far as step `until`, with scores on all its benchmarks; None if it has not come there.
+    """The run of `config` up to step `until`, with scores on all its benchmarks; None if it has not come that far.
 
-    At the last step only a run that came to its end counts.
+    For the last step only a run that has finished counts.
     """
     folders = RunFolder.finished(config)
-    whole = until == config.training.steps
-    for folder in folders if whole else [*folders, RunFolder.current(config)]:
-        evaluated = whole and config.evaluation.benchmarks
+    is_last = until == config.training.steps
+    for folder in folders if is_last else [*folders, RunFolder.current(config)]:
+        evaluated = is_last and config.evaluation.benchmarks
         file = folder.results / "metrics.json" if evaluated else _scores_file(folder, until)
         scores = scores_in(folder, file, config)
         if scores is not None:
@@ -67,7 +66,7 @@ def finished_segment(config: Config, until: int) -> Segment | None:
 
 
 def last_segment(config: Config) -> Segment | None:
-    """The run of `config` that is not finished, as far as it has been evaluated; None if it has not come anywhere."""
+    """The unfinished run of `config` up to the last step that was evaluated; None if none was."""
     folder = RunFolder.current(config)
     for name in sorted(files_in(folder.results_steps, "*.json"), reverse=True):
         scores = scores_in(folder, folder.results_steps / name, config)
@@ -76,10 +75,17 @@ def last_segment(config: Config) -> Segment | None:
     return None
 
 
-def keep_scores(folder: RunFolder, step: int, metrics: Place | None, config: Config) -> dict[str, float]:
-    """Remember that the segment up to `step` is done, with the scores in the file `metrics` (None: not evaluated).
+def record_scores(folder: RunFolder, step: int, metrics: Place | None, config: Config) -> dict[str, float]:
+    """Record that the segment up to `step` is done, with its scores and how `config` has them measured.
 
-    And how `config` has them measured.
+    Args:
+        folder: the run's folder.
+        step: last step of the segment.
+        metrics: the `metrics.json` of its evaluation; None: it was not evaluated.
+        config: the run's.
+
+    Returns:
+        The scores.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -98,7 +104,7 @@ def keep_scores(folder: RunFolder, step: int, metrics: Place | None, config: Con
 
 
 def measured_by(config: Config) -> dict[str, Any]:
-    """All keys that decide what a model's scores are, besides the benchmarks."""
+    """Values of all options of an evaluation, besides the benchmarks, that a model's scores depend on."""
     evaluation = config.evaluation
     found: dict[str, Any] = {"candidates": evaluation.candidates, "index": evaluation.index}
     if evaluation.index is not None:
@@ -107,10 +113,10 @@ def measured_by(config: Config) -> dict[str, Any]:
 
 
 def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float] | None:
-    """The scores in a file of `folder` on the benchmarks of `config`; None if one lacks, or was measured otherwise.
+    """The scores in a file of `folder` on the benchmarks of `config`; None if one is missing or measured differently.
 
     Raises:
-        StorageError: remote storage does not answer; what it holds would not be nothing.
+        StorageError: remote storage does not answer, so whether there are scores is not known.
     """
     wanted = {parse_benchmark(text).name for text in config.evaluation.benchmarks}
     if wanted and folder.state.measured != measured_by(config):
@@ -141,24 +147,24 @@ def _scores_file(folder: RunFolder, step: int) -> Place:
 
 
 LINKED_BYTES = 2**20
-"""Files of this size on are linked where the storage can do that; smaller ones, such as cards, may be written to."""
+"""Files of at least this size are hard-linked where that works; smaller ones, such as model cards, may change later."""
 
 
-def take_over(config: Config, donor: Config, step: int) -> bool:
-    """Have the run of `config` begin with the checkpoint of `step` of the run of `donor`.
+def fork_run(config: Config, origin: Config, step: int) -> bool:
+    """Have the run of `config` begin with the checkpoint of `step` of the run of `origin`.
 
-    Nothing is done where the run has come that far, or is over.
+    Nothing is done where the run has come that far already, or is finished.
 
     Returns:
-        Whether the run can go on from `step`; if not, as the donor has no such checkpoint, it begins at its own start.
+        Whether the run can go on from `step`. If not, `origin` has no such checkpoint, and the run begins at step 0.
 
     Raises:
         StorageError: the storage cannot be written.
     """
-    config, donor = absolute_paths(config), absolute_paths(donor)
+    config, origin = absolute_paths(config), absolute_paths(origin)
     if RunFolder.finished(config) or _furthest(RunFolder.current(config)) >= step:
         return True
-    for source in [*RunFolder.finished(donor), RunFolder.current(donor)]:
+    for source in [*RunFolder.finished(origin), RunFolder.current(origin)]:
         checkpoint = _checkpoint(source, step)
         if checkpoint is not None:
             folder = RunFolder.open(config)
@@ -175,7 +181,7 @@ def take_over(config: Config, donor: Config, step: int) -> bool:
 
 
 def _furthest(folder: RunFolder) -> int:
-    """The last step that a run has a whole checkpoint of; 0 without one."""
+    """The step of a run's last complete checkpoint; 0 without one."""
     steps = [step_of(name) for name in checkpoints_in(folder.checkpoints) if is_complete(folder.checkpoints / name)]
     return max(steps, default=0)
 
@@ -186,7 +192,7 @@ def _checkpoint(folder: RunFolder, step: int) -> Place | None:
 
 
 def _copy(source: Place, to: Place) -> None:
-    """A folder, as a whole or not at all."""
+    """Copy a folder, completely or not at all."""
     if to.exists() and is_whole(to):
         return
     if isinstance(to, RemotePath):
@@ -203,7 +209,7 @@ def _copy_here(source: Path, to: Path) -> None:
 
 
 def _link_or_copy(source: str, to: str) -> str:
-    """The files of checkpoints and weights are never written to again, only replaced or deleted."""
+    """Link large files: those of checkpoints and weights are never written to again, only replaced or deleted."""
     if Path(source).stat().st_size >= LINKED_BYTES:
         try:
             os.link(source, to)

@@ -1,9 +1,9 @@
 """What a run has used, over all its attempts: workers' time, GPU-hours, pairs, tokens.
 
-The totals are kept in the run's folder, so an attempt adds to those before it. Time is the driver's clock times the
-workers that stand at that moment, from their beginning to their end: loading, repeated steps, validation and
+The totals are saved in the run's folder, so an attempt adds to those before it. Time is the driver's clock times the
+number of workers that run at that moment, from their beginning to their end: loading, repeated steps, validation and
 checkpoints included. Pairs and tokens are those of all steps that workers reported, repeated ones included. A driver
-that is killed loses what happened since it last kept the totals: `KEEP_EVERY_S`, or the last report.
+that is killed loses the usage since it last saved the totals: at most `SAVE_EVERY_S`, or since the last report.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hbtrain.errors import StorageError
 from hbtrain.events import Event
 from hbtrain.runs.run_folder import RunFolder, UsageTotals
 
-KEEP_EVERY_S = 10.0
+SAVE_EVERY_S = 10.0
 
 
 class Usage:
-    """The ledger of a run. One thread at a time may use it."""
+    """Counts what a run uses. One thread at a time may use it."""
 
     def __init__(self, folder: RunFolder, gpus_per_worker: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Go on with the totals in `folder`."""
@@ -28,41 +28,41 @@ class Usage:
         self._folder = folder
         self._gpus_per_worker = gpus_per_worker
         self._clock = clock
-        self._seen_at = self._kept_at = clock()
+        self._seen_at = self._saved_at = clock()
 
-    def start(self) -> None:
-        """Time counts from now."""
+    def start_clock(self) -> None:
+        """Count time from now on."""
         self._seen_at = self._clock()
 
-    def stand(self, workers: int) -> None:
-        """The time since the last call was `workers` workers'."""
+    def add_time(self, workers: int) -> None:
+        """Count the time since the last call as that of `workers` workers."""
         now = self._clock()
         worker_s = workers * (now - self._seen_at)
         self._seen_at = now
         self._totals += UsageTotals(worker_s=worker_s, gpu_s=worker_s * self._gpus_per_worker)
-        if now - self._kept_at >= KEEP_EVERY_S:
-            self.keep()
+        if now - self._saved_at >= SAVE_EVERY_S:
+            self.save()
 
-    def add(self, event: Event) -> None:
-        """The work that an event reports."""
+    def add_event(self, event: Event) -> None:
+        """Count the pairs and tokens that an event reports."""
         if event.pairs:
             self._totals += UsageTotals(pairs=event.pairs, tokens=event.tokens)
-            self.keep()
+            self.save()
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the totals into the run's folder."""
-        self._kept_at = self._clock()
-        # Storage may be away for a moment; the next call keeps them.
+        self._saved_at = self._clock()
+        # Storage may not answer for a moment; the next call saves the totals.
         with suppress(StorageError):
             self._folder.update(usage=self._totals)
 
     def metrics(self) -> dict[str, float]:
-        """The totals by the names that tracking uses; GPU-hours where there are GPUs."""
+        """{MLflow metric: total}, with GPU-hours where workers have GPUs."""
         return metrics_of(self._totals, self._gpus_per_worker > 0)
 
 
 def metrics_of(totals: UsageTotals, has_gpus: bool = False) -> dict[str, float]:
-    """Totals as a run's folder keeps them, by the names that tracking uses; GPU-hours where there are any."""
+    """{MLflow metric: total} of totals from a run's folder, with GPU-hours where `has_gpus` or some were used."""
     metrics = {
         "usage/worker_hours": totals.worker_s / 3600,
         "usage/pairs": totals.pairs,

@@ -10,7 +10,7 @@ from typing import Any
 from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, from_tree, to_tree
 from hbtrain.errors import StorageError, TrainingError
-from hbtrain.events import Harmless, Observer, Silent
+from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.reporting.text import counted
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.ray_tasks import build
@@ -31,7 +31,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
     Raises:
         HbtrainError: what is wrong with the input, or why no gradient could be had.
     """
-    observer = Harmless(observer or Silent())
+    observer = SafeObserver(observer or NullObserver())
     config = absolute_paths(config)
     observer.phase("checking the configuration and the sources")
     preflight(config)
@@ -99,7 +99,7 @@ def _gradient_on_worker(settings: dict[str, Any]) -> None:
         initial_model=local_copy(folder / "initial"),
         final_model=folder / "model",
         emit=lambda event: None,
-        keep=lambda part: None,
+        upload=lambda part: None,
         checkpoints=folder / "checkpoints",
     )
     gradient = trained_gradient(from_tree(settings["config"]), worker, settings["step"])

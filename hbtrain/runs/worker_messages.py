@@ -1,4 +1,4 @@
-"""News from the workers to the driver, and the reason to give up to whoever restarts them."""
+"""Messages between the workers and the driver: events, progress, uploads of checkpoints, and reasons to give up."""
 
 from __future__ import annotations
 
@@ -9,114 +9,111 @@ from typing import Any
 
 from hbtrain.errors import HbtrainError
 from hbtrain.events import Event
-from hbtrain.runs.hang_detection import FINISHED, Position
-from hbtrain.training.worker import Part
+from hbtrain.runs.hang_detection import FINISHED, RankProgress
+from hbtrain.training.worker import CheckpointPart
 
-PATIENCE_S = 60.0
-"""How long a checkpoint is held up by news that the driver can neither deliver nor keep."""
-LOOK_S = 0.1
+ACKNOWLEDGE_WITHIN_S = 60.0
+"""How long a checkpoint waits for events that the driver can neither deliver to MLflow nor write to storage."""
+POLL_S = 0.1
+UPLOAD_WITHIN_S = 600.0
+"""After so many seconds an upload no longer holds up the next: Ray Train may have dropped it with a lost worker."""
 
 
-class Mailbox:
-    """An actor between the workers and the driver: events and positions one way, the reason to give up the other."""
+class MessageBroker:
+    """A Ray actor between workers and driver: events and progress go to the driver, a reason to give up to workers."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._left = self._settled = 0
+        self._received = self._acknowledged = 0
         self._failure: str | None = None
         self._complete = False
         self._group = ""
-        self._positions: dict[int, Position] = {}
+        self._progress: dict[int, RankProgress] = {}
         self._actors: dict[int, Any] = {}
 
-    def put(self, event: Event) -> None:
-        """Leave an event."""
+    def put_event(self, event: Event) -> None:
         self._events.append(event)
-        self._left += 1
+        self._received += 1
 
-    def take(self) -> list[Event]:
-        """The events left since the last call."""
+    def take_events(self) -> list[Event]:
+        """The events received since the last call, in order."""
         events, self._events = self._events, []
         return events
 
-    def settle(self, count: int) -> None:
-        """So many more of the events taken will outlive the driver: they are delivered, or kept in storage."""
-        self._settled += count
+    def acknowledge(self, count: int) -> None:
+        """The driver has delivered the next `count` events, or written them to storage: they outlive its process."""
+        self._acknowledged += count
 
-    def left(self) -> int:
-        """How many events have been left so far."""
-        return self._left
+    def received(self) -> int:
+        """How many events have been put so far."""
+        return self._received
 
-    def settled(self) -> int:
-        """How many of them are settled."""
-        return self._settled
+    def acknowledged(self) -> int:
+        """How many of the events received are acknowledged."""
+        return self._acknowledged
 
-    def join(self, position: Position, actor: Any) -> None:
-        """A worker begins; the first one of a group takes the place of the group before."""
-        if position.group != self._group:
-            self._group, self._positions, self._actors = position.group, {}, {}
-        self._actors[position.rank] = actor
-        self.stand(position)
+    def register(self, progress: RankProgress, actor: Any) -> None:
+        """A worker begins. The first worker of a new group replaces the whole group before."""
+        if progress.group != self._group:
+            self._group, self._progress, self._actors = progress.group, {}, {}
+        self._actors[progress.rank] = actor
+        self.report_progress(progress)
 
-    def stand(self, position: Position) -> None:
-        """Where a worker stands; nobody waits for this call."""
-        if position.group == self._group:
-            self._positions[position.rank] = position
+    def report_progress(self, progress: RankProgress) -> None:
+        """Take a worker's heartbeat; those of an earlier group are ignored."""
+        if progress.group == self._group:
+            self._progress[progress.rank] = progress
 
-    def standings(self) -> list[Position]:
-        """Where the workers of the latest group stand."""
-        return list(self._positions.values())
+    def progress(self) -> list[RankProgress]:
+        """The last heartbeat of every worker of the latest group."""
+        return list(self._progress.values())
 
-    def workers(self) -> int:
-        """How many of the latest group have begun and not ended."""
-        return sum(position.marks != FINISHED for position in self._positions.values())
+    def active_workers(self) -> int:
+        """How many workers of the latest group have begun and not ended."""
+        return sum(progress.phases_begun != FINISHED for progress in self._progress.values())
 
     def actor(self, rank: int) -> Any:
-        """The worker that has `rank` in the latest group."""
+        """The Ray actor of the worker that has `rank` in the latest group."""
         return self._actors[rank]
 
     def fail(self, reason: str) -> None:
-        """Say why going on is no use: restarting the workers would end the same way."""
+        """Report that restarting the workers would end the same way; the first reason counts."""
         self._failure = self._failure or reason
 
     def failure(self) -> str | None:
-        """Why to give up, or None."""
+        """Why restarted workers must not go on; None while they may."""
         return self._failure
 
     def complete(self) -> None:
-        """Training came to its end, and the model is saved."""
+        """Report that training came to its end, and that the model is saved."""
         self._complete = True
 
     def is_complete(self) -> bool:
-        """Whether it did; an interrupted one did not."""
+        """Whether training came to its end; False where it was interrupted."""
         return self._complete
 
 
-def await_settled(mailbox: Any) -> None:
-    """Return when the events left so far are settled, or waiting longer is no use."""
+def await_acknowledged(broker: Any) -> None:
+    """Return when all events received so far are acknowledged, or after `ACKNOWLEDGE_WITHIN_S` without that."""
     import ray
 
-    deadline = time.monotonic() + PATIENCE_S
-    left = ray.get(mailbox.left.remote())
-    while ray.get(mailbox.settled.remote()) < left and time.monotonic() < deadline:
-        time.sleep(LOOK_S)
+    deadline = time.monotonic() + ACKNOWLEDGE_WITHIN_S
+    received = ray.get(broker.received.remote())
+    while ray.get(broker.acknowledged.remote()) < received and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
-LONGEST_S = 600.0
-"""After this long an upload no longer holds up the next one: Ray Train may have dropped it with a lost worker."""
-
-
-class Uploads:
+class CheckpointUploads:
     """One worker's uploads, one at a time: were they slower than training, parts would pile up on the local disk."""
 
-    def __init__(self, mailbox: Any) -> None:
-        """`mailbox` is told why an upload failed."""
-        self._mailbox = mailbox
+    def __init__(self, broker: Any) -> None:
+        """`broker` is told why an upload failed."""
+        self._broker = broker
         self._idle = threading.Event()
         self._idle.set()
 
-    def keep(self, part: Part) -> None:
-        """Report a part of a checkpoint to Ray Train, which calls back on a thread of its own; collective."""
+    def start(self, part: CheckpointPart) -> None:
+        """Report a part of a checkpoint to Ray Train, which uploads it on a thread of its own; collective."""
         import ray
         import ray.train
         from ray.train import Checkpoint, CheckpointUploadMode
@@ -125,14 +122,14 @@ class Uploads:
             try:
                 part.store()
             except HbtrainError as error:
-                ray.get(self._mailbox.fail.remote(str(error)))
+                ray.get(self._broker.fail.remote(str(error)))
                 raise
             finally:
                 self._idle.set()
-            kept = str(part.to)
-            return Checkpoint.from_directory(kept) if isinstance(part.to, Path) else Checkpoint(kept)
+            stored = str(part.to)
+            return Checkpoint.from_directory(stored) if isinstance(part.to, Path) else Checkpoint(stored)
 
-        self._idle.wait(LONGEST_S)
+        self._idle.wait(UPLOAD_WITHIN_S)
         self._idle.clear()
         ray.train.report(
             {"step": part.step},

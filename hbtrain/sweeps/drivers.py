@@ -138,13 +138,13 @@ def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
 
 
 def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> dict[str, float]:
-    from hbtrain.runs.segments import take_over
+    from hbtrain.runs.segments import fork_run
 
     base = from_tree(plan["base"])
     config = member_config(base, schedule)
     if len(schedule) > 1:
         with _one_driver(config):
-            take_over(config, donor=member_config(base, schedule[:-1]), step=schedule[-1][0])
+            fork_run(config, origin=member_config(base, schedule[:-1]), step=schedule[-1][0])
     return _train(config, steps, plan["objectives"])
 
 

@@ -110,7 +110,7 @@ def set_up_tune() -> None:
     os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # A trial is a handful of small processes (driver, controller, mailbox), which a raylet finds worth a warning.
+    # A trial is a handful of small processes (driver, controller, broker), which a raylet finds worth a warning.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker processes have been started on node")
     # Trials that fail end with a reason and no scores.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")

@@ -1,7 +1,7 @@
-"""What is to be told to a server that may be away: delivered in order by a thread, kept in a file until it is.
+"""An outbox: messages for a server that may be down, delivered in order by a thread, and saved in a file until then.
 
-Nobody who has something to tell waits for the server. What it does not take is tried again, and again by a later
-process that reads the file. A letter may be delivered twice, if a process dies in between, so it must do no harm twice.
+The sender never waits for the server. A message that cannot be delivered is tried again, and again by a later process
+that reads the file. A message may be delivered twice, if a process dies in between, so delivery must be idempotent.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from hbtrain.storage import Place, write_text
 
 RETRY_EVERY_S = 5.0
 CLOSING_RETRY_EVERY_S = 1.0
-FIGURES_AT_ONCE = 1000
-"""MLflow takes no more in one call."""
-
+METRICS_PER_CALL = 1000
+"""The most metrics that MLflow takes in one call."""
 
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows at the head of a run's page."""
 
 
 @dataclass
-class Letter:
-    """Something to tell the server about a run.
+class Message:
+    """A change of a run that the server is to make.
 
     Attributes:
-        run_id: the run.
+        run_id: id of the MLflow run.
         kind: `figures`, `tag`, `untag`, `artifact` or `status`.
-        content: what the kind needs, as JSON has it; of `figures` one list [name, value, time in ms, step] each.
+        content: arguments by kind, as JSON values: of `figures` a list [name, value, time in ms, step] for each metric,
+            of `tag` [name, value], of `untag` [name], of `artifact` [path, folder], of `status` [status, time in ms].
     """
 
     run_id: str
@@ -50,29 +50,34 @@ class Letter:
 
 
 class Outbox:
-    """Letters on their way.
+    """Messages that wait for delivery, and the thread that delivers them.
 
     Attributes:
-        pending: not delivered yet, in order.
-        refused: what the server will never take, in words.
-        error: the last one.
-        away_s: seconds that the server was away for, all in all.
-        file: where it is kept, or None.
+        pending: messages not delivered yet, in order.
+        refused: descriptions of messages that the server will never take.
+        error: the last error of a delivery, or None.
+        away_s: seconds in all for which the server did not answer.
+        file: where pending messages are saved; None: nowhere.
     """
 
     def __init__(
         self,
-        send: Callable[[Letter], None],
+        send: Callable[[Message], None],
         failures: tuple[type[Exception], ...],
         is_refusal: Callable[[Exception], bool],
         file: Place | None,
         server: str,
     ) -> None:
-        """Send with `send`; what is undelivered goes to `file`, under the name of `server`.
+        """An outbox that begins empty.
 
-        An exception of `failures` is an outage, unless `is_refusal` says that trying again is no use.
+        Args:
+            send: delivers one message.
+            failures: exceptions of `send` that mean an outage, after which it is tried again.
+            is_refusal: whether one of these means that the server will never take the message; it is then dropped.
+            file: where pending messages are saved, or None.
+            server: identifies the server in the file.
         """
-        self.pending: list[Letter] = []
+        self.pending: list[Message] = []
         self.refused: list[str] = []
         self.error: Exception | None = None
         self.away_s = 0.0
@@ -87,16 +92,16 @@ class Outbox:
         self._given_up = False
         self._thread: threading.Thread | None = None
 
-    def put(self, letters: Iterable[Letter]) -> None:
-        """Deliver these after those that wait."""
+    def put(self, messages: Iterable[Message]) -> None:
+        """Deliver these after all that are pending. Adjacent metrics of a run are merged into one message."""
         with self._changed:
-            for letter in letters:
-                # The first one may be on its way, so nothing is added to it.
+            for message in messages:
+                # The first message may be on its way, so nothing is merged into it.
                 last = self.pending[-1] if len(self.pending) > 1 else None
-                if last is not None and _go_together(last, letter):
-                    last.content += letter.content
+                if last is not None and _can_merge(last, message):
+                    last.content += message.content
                 else:
-                    self.pending.append(letter)
+                    self.pending.append(message)
             self._closing.clear()
             self._given_up = False
             if self._thread is None and self.pending:
@@ -104,25 +109,25 @@ class Outbox:
                 self._thread.start()
 
     def adopt(self, file: Place, without: tuple[str, str] | None = None) -> None:
-        """Take over what another process left in `file`, if it is for the same server.
+        """Deliver the messages that another process saved in `file`, if they are for the same server.
 
         Args:
-            file: may be missing.
-            without: (run id, kind) of letters that are no longer true.
+            file: may be missing. Once its messages are in this outbox's own file, it is deleted.
+            without: (run id, kind) of messages to leave out, as they are no longer true.
         """
         try:
             server, *lines = file.read_text(encoding="utf-8").splitlines()
-            letters = [Letter(**json.loads(line)) for line in lines]
+            messages = [Message(**json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError):
             return
         if server != self._server:
             return
-        self.put(letter for letter in letters if (letter.run_id, letter.kind) != without)
+        self.put(message for message in messages if (message.run_id, message.kind) != without)
         if file != self.file and self.save():
             file.unlink(missing_ok=True)
 
     def close(self, patience_s: float) -> None:
-        """Wait until all is delivered, or the server has been away for `patience_s` since the call; then stop."""
+        """Stop the thread once all is delivered, or `patience_s` after the call if the server does not answer."""
         self._closing.set()
         given_up_at = time.monotonic() + patience_s
         with self._changed:
@@ -132,11 +137,11 @@ class Outbox:
         self.save()
 
     def save(self) -> bool:
-        """Have the file hold what is pending; False if some of it is kept nowhere."""
+        """Write the pending messages to the file; False if some of them are saved nowhere."""
         with self._changed:
             if self.file is None:
                 return not self.pending
-            lines = [self._server, *(json.dumps(asdict(letter)) for letter in self.pending)]
+            lines = [self._server, *(json.dumps(asdict(message)) for message in self.pending)]
             try:
                 if len(lines) == 1:
                     self.file.unlink(missing_ok=True)
@@ -151,25 +156,25 @@ class Outbox:
             with self._changed:
                 if not self.pending or self._given_up:
                     if not self.pending:
-                        self.save()  # the file goes: what it held has been delivered
+                        self.save()  # all is delivered, so the file is deleted
                     self._thread = None
                     self._changed.notify_all()
                     return
-                letter = self.pending[0]
+                message = self.pending[0]
             try:
-                self._send(letter)
+                self._send(message)
             except self._failures as error:
                 self.error = error
                 if self._is_refusal(error):
-                    self.refused.append(str(letter))
-                    self._done()
+                    self.refused.append(str(message))
+                    self._remove_first()
                 else:
                     self._wait()
             else:
-                self._done()
+                self._remove_first()
 
-    def _done(self) -> None:
-        """The first letter needs no more care; an outage, if there was one, is over."""
+    def _remove_first(self) -> None:
+        """Remove the first message, which was delivered or refused; an outage, if there was one, is over."""
         with self._changed:
             self.pending.pop(0)
             if self._away_since is not None:
@@ -178,7 +183,7 @@ class Outbox:
             self._changed.notify_all()
 
     def _wait(self) -> None:
-        """Keep what is pending where the next process finds it, and wait before the next attempt."""
+        """Save the pending messages for the next process, and wait before the next attempt."""
         with self._changed:
             self._away_since = self._away_since or time.monotonic()
             self._changed.notify_all()
@@ -189,9 +194,9 @@ class Outbox:
             self._closing.wait(RETRY_EVERY_S)
 
 
-def _go_together(last: Letter, new: Letter) -> bool:
+def _can_merge(last: Message, new: Message) -> bool:
     return (
         last.kind == new.kind == "figures"
         and last.run_id == new.run_id
-        and len(last.content) + len(new.content) <= FIGURES_AT_ONCE
+        and len(last.content) + len(new.content) <= METRICS_PER_CALL
     )

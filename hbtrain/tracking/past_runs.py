@@ -1,4 +1,4 @@
-"""MLflow runs that are over, read back; and files added to them."""
+"""Reading MLflow runs that have ended, and adding artifacts to them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from hbtrain.config import Config, override, without_passwords
-from hbtrain.tracking.tracker import SQLITE, TrackingError, be_brief, failures, first_line, tracking_uri
+from hbtrain.tracking.tracker import SQLITE, TrackingError, failures, first_line, limit_retries, tracking_uri
 
 STOPPED_AT = "stopped_at_step"
-"""Tag of a run in segments (see `hbtrain.runs.segments`) that has not come to its last step."""
-PAGE = 1000
-"""Runs asked for in one call."""
+"""Tag of a run whose training was stopped at a step to go on later (see `hbtrain.runs.segments`)."""
+RUNS_PER_CALL = 1000
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,15 @@ class TrackedRun:
     run_id: str
     name: str
     status: str
-    """MLflow's, or `stopped at step N` of a run that ended well, but before its last step."""
+    """MLflow's status; or `stopped at step N`, where training was stopped before its last step to go on later."""
     parent_id: str | None
     source: str
-    """The command that made it."""
+    """The command that made the run."""
     parameters: Mapping[str, str]
     artifact_uri: str
 
     @property
     def is_finished(self) -> bool:
-        """Whether it came to its end, and well."""
         return self.status == "FINISHED"
 
 
@@ -42,19 +40,19 @@ class TrackedRuns:
     """The runs of one tracking server."""
 
     def __init__(self, uri: str | None = None) -> None:
-        """Of `uri`, else `$MLFLOW_TRACKING_URI`, else SQLite in the folder `runs`.
+        """Connect to `uri`, else `$MLFLOW_TRACKING_URI`, else the SQLite file in the folder `runs`.
 
         Raises:
             TrackingError: there is no such database, or the server does not answer.
         """
         from mlflow import MlflowClient
 
-        be_brief()
+        limit_retries()
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         config = Config(name="compare")
         self.uri = tracking_uri(config if uri is None else override(config, {"tracking.uri": uri}))
         self._shown = without_passwords(self.uri)
-        # MLflow would make an empty one.
+        # MLflow would create an empty database.
         if self.uri.startswith(SQLITE) and not Path(self.uri.removeprefix(SQLITE)).is_file():
             raise TrackingError(f"there is no MLflow database {self._shown}; name the right one with --tracking-uri")
         try:
@@ -64,7 +62,7 @@ class TrackedRuns:
             raise self._unusable(error) from error
 
     def find(self, text: str) -> TrackedRun:
-        """The run whose id is `text` or, alone, begins with it.
+        """The run whose id is `text`, or the only one whose id begins with it.
 
         Raises:
             TrackingError: no run or several, or the server does not answer.
@@ -83,7 +81,7 @@ class TrackedRuns:
         return self._search(f"tags.`mlflow.parentRunId` = '{run.run_id}'")[::-1]
 
     def fetch(self, run: TrackedRun, name: str, into: Path) -> Path | None:
-        """An artifact, a file or a folder: where it is if that is on this machine, else a copy in `into`; or None.
+        """Path of an artifact (a file or a folder): its own on this machine, or of a copy in `into`; None if missing.
 
         Raises:
             TrackingError: the store of artifacts does not answer.
@@ -99,7 +97,7 @@ class TrackedRuns:
         except failures() as error:
             raise self._unusable(error) from error
 
-    def keep(self, run: TrackedRun, folder: Path, name: str) -> None:
+    def add_artifacts(self, run: TrackedRun, folder: Path, name: str) -> None:
         """Store a folder's content with a run, as artifacts under `name`.
 
         Raises:
@@ -111,13 +109,13 @@ class TrackedRuns:
             raise TrackingError(f"run {run.run_id} did not take {name}: {first_line(error)}") from error
 
     def _search(self, condition: str) -> list[TrackedRun]:
-        """Newest first, as the server gives them."""
+        """The runs that meet a condition of MLflow's filter language, newest first."""
         found: list[TrackedRun] = []
         token = None
         try:
             while True:
                 page = self._client.search_runs(
-                    self._experiments, filter_string=condition, max_results=PAGE, page_token=token
+                    self._experiments, filter_string=condition, max_results=RUNS_PER_CALL, page_token=token
                 )
                 found += [_tracked(run) for run in page]
                 token = page.token

@@ -1,8 +1,7 @@
-"""MLflow, written: one run per training; a resumed training goes on in the same one. `tracked_runs` reads them.
+"""Writing to MLflow: one MLflow run per training, which a resumed training continues (`past_runs` reads them).
 
-Where MLflow keeps artifacts if a database, and no server, tracks the runs: beside them, in the storage.
-
-In s3:// storage MLflow gets there with boto3, on its own way: it knows the environment, and not the URI's options.
+If a database, and no server, tracks the runs, their artifacts are stored in hbtrain's own storage. MLflow writes to s3://
+storage with boto3, which reads the environment and not the options of the storage's URI.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import HbtrainError
 from hbtrain.events import Event
 from hbtrain.storage import Place, RemotePath, as_local, is_remote, place
-from hbtrain.tracking.outbox import DESCRIPTION, Letter, Outbox
+from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
 SQLITE = "sqlite:///"
 POSTGRES, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
-PARAMETERS_AT_ONCE = 100
-"""MLflow takes no more in one call."""
+PARAMETERS_PER_CALL = 100
+"""The most parameters that MLflow takes in one call."""
 
 UNDELIVERED = "mlflow-undelivered.jsonl"
-"""File in a run's folder: what MLflow did not take."""
+"""File in a run's folder: messages that MLflow has not received yet."""
 
 PATIENCE_S = 30.0
-"""How long the end of a run waits for a server that is away."""
+"""Seconds that the end of a run waits for a server that does not answer."""
 
 EXTRAS = {"psycopg2": "postgres", "boto3": "s3"}
-"""Modules that a tracking URI may need, and the extras that bring them."""
+"""{module that a tracking URI may need: extra of hbtrain that installs it}."""
 
 ENGINE_ATTEMPTS = 5
-"""Attempts to reach a database at the start, some 3 seconds; MLflow's own 10 take two minutes."""
+"""Attempts to reach a database at the start: some 3 seconds. MLflow's default of 10 takes two minutes."""
 
 
 class TrackingError(HbtrainError):
@@ -74,7 +73,7 @@ def tracking_uri(config: Config) -> str:
 
 
 class Tracker:
-    """One MLflow run.
+    """Writes to one MLflow run.
 
     Attributes:
         run_id: its id.
@@ -93,11 +92,11 @@ class Tracker:
 
         Args:
             config: the run's.
-            run_id: of the run to go on with, or None.
-            name: of a new run.
-            command: what is shown as the new run's source.
-            parameters: of the new run, in place of the configuration.
-            outbox: file for what the server does not take; what it holds already is delivered first.
+            run_id: id of the run to go on with, or None.
+            name: name of a new run.
+            command: shown as the source of a new run.
+            parameters: parameters of a new run, in place of the configuration.
+            outbox: file for messages that are not delivered; those it holds already are delivered first.
 
         Raises:
             TrackingError: the server or the database does not answer.
@@ -105,13 +104,13 @@ class Tracker:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        be_brief()
-        lead_to(config.storage)
+        limit_retries()
+        set_s3_endpoint(config.storage)
         self.uri = tracking_uri(config)
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
             if run_id is None:
-                experiment = _patiently(self._experiment, config)
+                experiment = _retry_while_locked(self._experiment, config)
                 tags = environment_tags() | {
                     "mlflow.runName": config.tracking.run_name or name,
                     "mlflow.source.name": command or f"hbtrain train {config.name}",
@@ -120,14 +119,14 @@ class Tracker:
                     tags["mlflow.parentRunId"] = config.tracking.parent_run_id
                 if "USER" in os.environ:
                     tags["mlflow.user"] = os.environ["USER"]
-                run_id = _patiently(self._client.create_run, experiment, tags=tags).info.run_id
+                run_id = _retry_while_locked(self._client.create_run, experiment, tags=tags).info.run_id
                 given = _parameters(config) if parameters is None else parameters
                 params = [Param(key, _shown(value)) for key, value in given.items()]
-                for start in range(0, len(params), PARAMETERS_AT_ONCE):
-                    at_once = params[start : start + PARAMETERS_AT_ONCE]
-                    _patiently(self._client.log_batch, run_id, params=at_once)
+                for start in range(0, len(params), PARAMETERS_PER_CALL):
+                    batch = params[start : start + PARAMETERS_PER_CALL]
+                    _retry_while_locked(self._client.log_batch, run_id, params=batch)
             else:
-                _patiently(self._client.set_terminated, run_id, "RUNNING")
+                _retry_while_locked(self._client.set_terminated, run_id, "RUNNING")
         except failures() as error:
             raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {first_line(error)}") from error
         self.run_id: str = run_id
@@ -137,12 +136,12 @@ class Tracker:
             self._outbox.adopt(outbox, without=(run_id, "status"))
 
     def event(self, event: Event) -> None:
-        """Log the figures of training at their step."""
+        """Log the metrics of an event at its step."""
         if event.metrics:
             self.metrics(event.metrics, event.step)
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures at a step; like all that follows, it is handed over here and delivered by a thread."""
+        """Log metrics at a step. This and the methods below only hand a message to the outbox, which delivers it."""
         now_ms = int(time.time() * 1000)
         self._put("figures", [[key, float(value), now_ms, step] for key, value in metrics.items()])
 
@@ -155,12 +154,11 @@ class Tracker:
         self._put("tag", [DESCRIPTION, markdown])
 
     def tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags."""
         for key, value in tags.items():
             self._put("tag", [key, str(value)])
 
     def untag(self, key: str) -> None:
-        """Delete a tag, if it is there."""
+        """Delete a tag, if the run has it."""
         self._put("untag", [key])
 
     def artifact(self, path: Place, folder: str | None = None) -> None:
@@ -168,48 +166,48 @@ class Tracker:
         self._put("artifact", [str(path), folder])
 
     def adopt(self, outbox: Place) -> None:
-        """Deliver what the server did not take from another run that is over."""
+        """Deliver the messages that another run, which has ended, left in its file."""
         self._outbox.adopt(outbox)
 
-    def keep(self) -> bool:
-        """Keep what is not delivered where the run's next process finds it; False if some of it is kept nowhere."""
+    def save_undelivered(self) -> bool:
+        """Save undelivered messages where the run's next process finds them; False if some are saved nowhere."""
         return self._outbox.save()
 
     def finish(self, status: str = "FINISHED") -> str:
-        """End the run: FINISHED, FAILED or KILLED. Returns what there is to say of outages, in words; mostly nothing.
+        """End the run as FINISHED, FAILED or KILLED; returns a sentence about outages and refusals, mostly empty.
 
-        Waits for deliveries as long as the server takes them, and `patience_s` for one that is away.
+        Waits until all is delivered, but only `patience_s` seconds for a server that does not answer.
         """
         self._put("status", [status, int(time.time() * 1000)])
         outbox = self._outbox
         outbox.close(self.patience_s)
         reason = without_passwords(first_line(outbox.error))
-        said = []
+        notes = []
         if outbox.refused:
-            said.append(f"MLflow refused {', '.join(outbox.refused)} of run {self.run_id}: {reason}")
+            notes.append(f"MLflow refused {', '.join(outbox.refused)} of run {self.run_id}: {reason}")
         if outbox.pending:
             kept = f"; kept in {outbox.file}, the same command delivers it" if outbox.save() else ""
-            said.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending)}: {reason}{kept}")
+            notes.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending)}: {reason}{kept}")
         elif outbox.away_s:
-            said.append(f"MLflow was away for {outbox.away_s:.0f} s ({reason}); all has been delivered since")
-        return "; ".join(said)
+            notes.append(f"MLflow was away for {outbox.away_s:.0f} s ({reason}); all has been delivered since")
+        return "; ".join(notes)
 
     def _put(self, kind: str, content: list[object]) -> None:
-        self._outbox.put([Letter(self.run_id, kind, content)])
+        self._outbox.put([Message(self.run_id, kind, content)])
 
-    def _send(self, letter: Letter) -> None:
-        """Deliver a letter; called on the outbox's thread."""
+    def _send(self, message: Message) -> None:
+        """Deliver a message; called on the outbox's thread."""
         from mlflow.entities import Metric
 
-        client, run_id, content = self._client, letter.run_id, letter.content
-        if letter.kind == "figures":
+        client, run_id, content = self._client, message.run_id, message.content
+        if message.kind == "figures":
             client.log_batch(run_id, [Metric(*figure) for figure in content])
-        elif letter.kind == "tag":
+        elif message.kind == "tag":
             client.set_tag(run_id, *content)
-        elif letter.kind == "untag":
+        elif message.kind == "untag":
             if content[0] in client.get_run(run_id).data.tags:
                 client.delete_tag(run_id, content[0])
-        elif letter.kind == "status":
+        elif message.kind == "status":
             client.set_terminated(run_id, *content)
         else:
             with as_local(place(content[0])) as path:
@@ -217,7 +215,7 @@ class Tracker:
                 store(run_id, str(path), content[1])
 
     def _experiment(self, config: Config) -> str:
-        """The experiment's id; a new one in a database, without a server, keeps its artifacts in the storage."""
+        """Id of the experiment, made if need be; in a database without a server, its artifacts go to the storage."""
         name = config.tracking.experiment
         found = self._client.get_experiment_by_name(name)
         location = None
@@ -225,7 +223,7 @@ class Tracker:
             location = found.artifact_location
         elif is_database(self.uri):
             location = artifact_location(config.storage)
-        if location is not None and (missing := what_is_missing(location)):
+        if location is not None and (missing := missing_dependency(location)):
             raise TrackingError(f"experiment {name!r}: {missing}")
         if found is not None:
             return str(found.experiment_id)
@@ -235,15 +233,15 @@ class Tracker:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its server, its database or its files cannot be used, or lack their driver here."""
+    """Exceptions of MLflow where its server, database or files cannot be used, or the driver for them is missing."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError, *client_failures()
+    return MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError, *boto3_failures()
 
 
-def _patiently(call: Callable[..., Any], *arguments: object, **named: object) -> Any:
-    """Call the server; where another run is just writing to the same SQLite database, again after a moment."""
+def _retry_while_locked(call: Callable[..., Any], *arguments: object, **named: object) -> Any:
+    """Call the server; while another run is writing to the same SQLite database, try again after a moment."""
     for wait_s in (0.2, 0.5, 1.0, 2.0):
         try:
             return call(*arguments, **named)
@@ -255,13 +253,13 @@ def _patiently(call: Callable[..., Any], *arguments: object, **named: object) ->
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether trying again is no use: the server has refused what it was sent, or the file to send is missing."""
+    """Whether trying again would fail as well: the server refused the message, or the file to send is missing."""
     refusals = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
     return getattr(error, "error_code", None) in refusals or isinstance(error, FileNotFoundError)
 
 
-def be_brief() -> None:
-    """Have MLflow report a server that is away in seconds, and only through exceptions: retrying is the outbox's."""
+def limit_retries() -> None:
+    """Have MLflow fail within seconds, by exceptions only, where a server does not answer: the outbox retries."""
     from mlflow.store.db import utils
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -273,15 +271,15 @@ def be_brief() -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
-def _summary(letters: list[Letter]) -> str:
-    """What they hold, e.g. `20 figures, artifact model, status FINISHED`."""
-    figures = sum(len(letter.content) for letter in letters if letter.kind == "figures")
-    others = [str(letter) for letter in letters if letter.kind != "figures"]
+def _summary(messages: list[Message]) -> str:
+    """What the messages hold, e.g. `20 figures, artifact model, status FINISHED`."""
+    figures = sum(len(message.content) for message in messages if message.kind == "figures")
+    others = [str(message) for message in messages if message.kind != "figures"]
     return ", ".join([f"{figures} figures", *others] if figures else others)
 
 
 def first_line(error: Exception | None) -> str:
-    """What an error says, in one line."""
+    """An error's message in one line, with the extra to install where a module is missing."""
     lines = [line for line in str(error or "").strip().splitlines() if not line.startswith("(raised as a result of")]
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"{lines[0]}: pip install 'hbtrain[{EXTRAS[error.name]}]'"
@@ -289,18 +287,18 @@ def first_line(error: Exception | None) -> str:
 
 
 def _parameters(config: Config) -> dict[str, Any]:
-    """All keys but the run's name, which MLflow has, and which would be an axis of its own in parallel coordinates."""
+    """{dotted key: value} but for the run's name: MLflow has it, and would plot it as an axis of its own."""
     return {key: value for key, value in to_flat(config).items() if key != "tracking.run_name"}
 
 
 def _shown(value: object) -> str:
-    """A parameter as the command line takes it: a list's items side by side; without passwords."""
+    """A parameter's value as flags take it: a list's items separated by spaces; without passwords."""
     text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return without_passwords(text)
 
 
 def environment_tags() -> dict[str, str]:
-    """What a run was made with: versions, git commit, hardware."""
+    """Tags of what a run was made with: versions of packages, git commit, hardware."""
     tags = {f"version.{name}": found for name, found in _versions(PACKAGES)}
     tags["version.python"] = platform.python_version()
     tags["hardware.host"] = platform.node()
@@ -322,7 +320,7 @@ def _versions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the folder hbtrain is run from; empty outside a repository."""
+    """Output of a git command in the current folder; empty outside a repository."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -339,30 +337,30 @@ def is_database(tracking_uri: str) -> bool:
 
 
 def artifact_location(storage: str) -> str:
-    """The URI of the artifacts' folder in a storage."""
+    """URI of the folder of artifacts in a storage."""
     root = place(storage) / "artifacts"
     return root.absolute().as_uri() if isinstance(root, Path) else root.address
 
 
-def what_is_missing(location: str) -> str:
-    """What must be installed before artifacts can be taken to a location, in words; empty if nothing."""
+def missing_dependency(location: str) -> str:
+    """A sentence naming what must be installed to write artifacts to `location`; empty if nothing."""
     if location.startswith("s3:") and find_spec("boto3") is None:
         return f"artifacts go to {location}, which needs boto3: pip install 'hbtrain[s3]'"
     return ""
 
 
-def lead_to(storage: str) -> None:
-    """Let MLflow find the endpoint that a storage's URI names, unless the environment names one."""
-    at = place(storage)
-    if not isinstance(at, RemotePath) or {"MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"} & os.environ.keys():
+def set_s3_endpoint(storage: str) -> None:
+    """Pass the S3 endpoint in a storage's URI on to MLflow, unless the environment names one."""
+    root = place(storage)
+    if not isinstance(root, RemotePath) or {"MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"} & os.environ.keys():
         return
-    options = {name: values[-1] for name, values in parse_qs(at.options).items()}
+    options = {name: values[-1] for name, values in parse_qs(root.options).items()}
     if "endpoint_override" in options:
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = f"{options.get('scheme', 'https')}://{options['endpoint_override']}"
 
 
-def client_failures() -> tuple[type[Exception], ...]:
-    """What boto3 raises when storage does not answer or refuses; nothing where it is not installed."""
+def boto3_failures() -> tuple[type[Exception], ...]:
+    """Exceptions of boto3 where storage does not answer or refuses; empty where boto3 is not installed."""
     if find_spec("boto3") is None:
         return ()
     from boto3.exceptions import Boto3Error

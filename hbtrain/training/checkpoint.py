@@ -37,7 +37,7 @@ from hbtrain.training.checkpoint_files import (
 from hbtrain.training.engine import Engine
 from hbtrain.training.safe_loading import to_universal, weights_only
 from hbtrain.training.validation import Patience
-from hbtrain.training.worker import Part, Worker
+from hbtrain.training.worker import CheckpointPart, Worker
 
 TAG = "state"
 OTHERS_S = 600.0
@@ -91,7 +91,7 @@ class Checkpoints:
         best = patience.best if math.isfinite(patience.best) else None
         manifest = Manifest(step, group.rank, group.world_size, best, patience.waited)
         to = self._worker.checkpoints / folder_name(step, self._token)
-        self._worker.keep(Part(step, folder, to, lambda: self._store(folder, to, manifest)))
+        self._worker.upload(CheckpointPart(step, folder, to, lambda: self._store(folder, to, manifest)))
 
     def restore(self) -> int:
         """Load the newest checkpoint that is whole, and return the step to go on from: 0 without one; collective.
@@ -147,7 +147,7 @@ class Checkpoints:
         What was told of the steps before is settled first: who goes on from here never tells of them again.
         """
         if manifest.rank == 0:
-            self._worker.settle()
+            self._worker.flush_events()
         try:
             patiently(lambda: store(part, to, manifest), AWAY_S)
         except OSError as error:
@@ -164,7 +164,7 @@ class Checkpoints:
         if _completed(to):
             self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
             with suppress(RemoteError):  # the next one will see to it
-                prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.kept_step)
+                prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.protected_step)
 
     def _tell(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:

@@ -150,8 +150,8 @@ def damage(folder: Path, rank: int, world_size: int) -> str:
     return ""
 
 
-def prune(storage: Place, keep: int, token: str, refused: Iterable[str], kept_step: int | None = None) -> None:
-    """Delete all but the `keep` newest complete checkpoints, and the newest one of `kept_step`.
+def prune(storage: Place, keep: int, token: str, refused: Iterable[str], protected_step: int | None = None) -> None:
+    """Delete all but the `keep` newest complete checkpoints, and the newest one of `protected_step`.
 
     Those that are not complete go as well, unless they are being written now; so do remains of conversions.
 
@@ -160,13 +160,13 @@ def prune(storage: Place, keep: int, token: str, refused: Iterable[str], kept_st
         keep: how many stay.
         token: of the attempt that is going on; what it has not finished is being written.
         refused: names that look complete and are damaged.
-        kept_step: another run may want to go on from this step.
+        protected_step: another run may want to go on from this step.
     """
     refused = set(refused)
     names = checkpoints_in(storage)
     complete = [name for name in names if name not in refused and is_complete(storage / name)]
     stay = {*complete[:keep], *(name for name in names if name.endswith(token) and name not in complete)}
-    stay |= set([name for name in complete if step_of(name) == kept_step][:1])
+    stay |= set([name for name in complete if step_of(name) == protected_step][:1])
     for name in [*(name for name in names if name not in stay), *folders_in(storage, f"{CONVERTED}*")]:
         remove_tree(storage / name)
 

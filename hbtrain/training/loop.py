@@ -42,11 +42,11 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config = config
         self.worker = worker
-        worker.at("loading")
+        worker.on_phase("loading")
         self.encoder = load_on_rank(config, worker)
         self.corpus = ParallelCorpus.from_config(config)
         self.plan = BatchPlan.over(self.corpus, config)
-        self.stopwatch = Stopwatch(worker.device, worker.at)
+        self.stopwatch = Stopwatch(worker.device, worker.on_phase)
         self.group = TimedGroup(worker.group, self.stopwatch)
         self.feed = self._feed(self.plan, self.corpus)
         self.validation = self._validation_feed()
@@ -62,12 +62,12 @@ class Trainer:
         """The steps that are left, all or up to `until`."""
         training = self.config.training
         stop = training.steps if until is None else until
-        self.worker.at("restore")
+        self.worker.on_phase("restore")
         start = self.checkpoints.restore()
         done, stopped = start, self.patience.exhausted
         self.module.train()
         self.meter.start()
-        self.worker.at("data", start)
+        self.worker.on_phase("data", start)
         for work in self.stopwatch.each(self.feed.steps(start, stop if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1
@@ -90,7 +90,7 @@ class Trainer:
                     self._log(done)
                 self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
-            self.worker.at("data", done)
+            self.worker.on_phase("data", done)
         if self.validation is None or not training.validate_every or not math.isfinite(self.patience.best):
             self.meter.check(self.engine.is_finite())
             self._export(done)
@@ -119,7 +119,7 @@ class Trainer:
         return work.to(self.worker.device)
 
     def _log(self, step: int) -> None:
-        self.worker.at("log")
+        self.worker.on_phase("log")
         figures = self.meter.read()
         figures |= {
             "train/learning_rate": self.engine.learning_rate,
@@ -154,7 +154,7 @@ class Trainer:
     def _export(self, step: int) -> None:
         """Save the encoder as it is after `step` steps; collective."""
         worker = self.worker
-        worker.at("export")
+        worker.on_phase("export")
         to = worker.final_model if worker.group.rank == 0 else None
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         export(self.engine, self.encoder, self.config, worker.initial_model, to, card)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hbtrain.modeling.gather import Group
-from hbtrain.training.worker import Mark, unmarked
+from hbtrain.training.worker import PhaseCallback, ignore_phase
 
 T = TypeVar("T")
 
@@ -32,9 +32,9 @@ OTHER = "other"
 class Stopwatch:
     """Divides the time between two readings among phases; each moment counts for the innermost phase it lies in."""
 
-    def __init__(self, device: torch.device, at: Mark = unmarked) -> None:
-        """Measure on `device`; `at` is told of every phase as it begins, and of the one around it as it ends."""
-        self._at = at
+    def __init__(self, device: torch.device, on_phase: PhaseCallback = ignore_phase) -> None:
+        """Measure on `device`; `on_phase` is told of every phase as it begins, and of the one around it as it ends."""
+        self._on_phase = on_phase
         self._on_gpu = device.type == "cuda"
         self._running: list[str] = [OTHER]
         self._whole = False
@@ -44,19 +44,19 @@ class Stopwatch:
     def phase(self, name: str, whole: bool = False) -> Iterator[None]:
         """The body belongs to phase `name`; phases within it count for themselves, unless `name` takes the whole."""
         if self._whole:
-            self._at(name)
+            self._on_phase(name)
             yield
             return
         self._whole = whole
         self._running.append(name)
-        self._at(name)
+        self._on_phase(name)
         self._marks.append((name, self._now()))
         try:
             yield
         finally:
             self._whole = False
             self._running.pop()
-            self._at(self._running[-1])
+            self._on_phase(self._running[-1])
             self._marks.append((self._running[-1], self._now()))
 
     def each(self, items: Iterable[T], name: str) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""What a training worker is given, and what it tells: the loop's only ties to the world outside."""
+"""What a training worker is given, and what it reports: the training loop's only ties to the world outside."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:  # events travel through processes that need no torch
     from hbtrain.storage import Place
 
 
-class Mark(Protocol):
-    """Told of the phases of training as they begin, in the same order on all ranks; must return at once."""
+class PhaseCallback(Protocol):
+    """Called with every phase of training as it begins, in the same order on all ranks; must return at once."""
 
     def __call__(self, phase: str, step: int | None = None) -> None:
         """`phase` begins, in `step` if given, else in the same step as the phase before."""
 
 
-def unmarked(phase: str, step: int | None = None) -> None:
-    """A `Mark` that does nothing, for a worker whose phases nobody follows."""
+def ignore_phase(phase: str, step: int | None = None) -> None:
+    """A `PhaseCallback` that does nothing."""
 
 
-def at_once() -> None:
-    """A `settle` that waits for nothing, for a worker whose events nobody keeps."""
+def no_flush() -> None:
+    """A `Worker.flush_events` that does nothing, for a worker whose events are not stored."""
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointPart:
     """One rank's part of a checkpoint, on this machine's disk.
 
     Attributes:
         step: steps done.
-        folder: where the part is.
+        folder: the local folder that holds the part.
         to: the checkpoint's folder in the run's storage.
-        store: takes the part there and deletes it here; may run on a thread of its own. Raises StorageError.
+        store: moves the part from `folder` to `to`; may run on a thread of its own. Raises StorageError.
     """
 
     step: int
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Worker:
-    """One rank's place in a run.
+    """What the training loop of one rank is given.
 
     Attributes:
         group: the ranks that train together.
@@ -58,11 +58,12 @@ class Worker:
         initial_model: folder of the encoder that training starts from, on this machine.
         final_model: folder that rank 0 saves the trained encoder to.
         emit: takes events; called on rank 0 only, on any thread.
-        keep: takes this rank's part of a checkpoint and sees to it that it is stored, now or soon.
-        checkpoints: the folder in storage that holds the run's checkpoints; one that all ranks see.
-        at: told of every phase that begins, so that a hanging worker can be told from those that wait for it.
-        kept_step: the checkpoint of this step stays, however many newer ones there are.
-        settle: returns when the events emitted so far will outlive all processes; called on rank 0 only, on any thread.
+        upload: takes this rank's part of a checkpoint and has it stored, now or in the background.
+        checkpoints: the folder in storage that holds the run's checkpoints; all ranks see the same one.
+        on_phase: called with every phase that begins, so that a hanging worker can be told from those waiting for it.
+        protected_step: the checkpoint of this step is not deleted, however many newer ones there are.
+        flush_events: returns when the events emitted so far are stored outside this process and the driver's; called
+            on rank 0 only, on any thread.
     """
 
     group: Group
@@ -70,8 +71,8 @@ class Worker:
     initial_model: Path
     final_model: Place
     emit: Callable[[Event], None]
-    keep: Callable[[Part], None]
+    upload: Callable[[CheckpointPart], None]
     checkpoints: Place
-    at: Mark = unmarked
-    kept_step: int | None = None
-    settle: Callable[[], None] = at_once
+    on_phase: PhaseCallback = ignore_phase
+    protected_step: int | None = None
+    flush_events: Callable[[], None] = no_flush

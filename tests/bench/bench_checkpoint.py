@@ -26,8 +26,8 @@ from hbtrain.modeling.encoder import Encoder
 from tests.bench.measure import peak_mib, seconds, tell
 
 
-class SilentMailbox:
-    """A mailbox whose `fail` nobody reads."""
+class SilentBroker:
+    """A broker whose `fail` nobody reads."""
 
     class fail:  # noqa: N801
         @staticmethod
@@ -58,15 +58,15 @@ def on_worker(settings: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from hbtrain.modeling.gather import ProcessGroup
-    from hbtrain.runs.worker_messages import Uploads
+    from hbtrain.runs.worker_messages import CheckpointUploads
     from hbtrain.training.loop import Trainer
-    from hbtrain.training.worker import Part, Worker
+    from hbtrain.training.worker import CheckpointPart, Worker
 
     folder = Path(settings["folder"])
-    ways = {"waited": report_and_wait, "background": Uploads(SilentMailbox()).keep}
+    ways = {"waited": report_and_wait, "background": CheckpointUploads(SilentBroker()).start}
     way = ["waited"]
 
-    def keep(part: Part) -> None:
+    def upload(part: CheckpointPart) -> None:
         ways[way[0]](part)
 
     worker = Worker(
@@ -75,7 +75,7 @@ def on_worker(settings: dict[str, Any]) -> None:
         folder / "initial",
         folder / "model",
         lambda _: None,
-        keep,
+        upload,
         folder / "runs" / "ray",
     )
     trainer = Trainer(from_tree(settings["config"]), worker)

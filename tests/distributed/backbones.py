@@ -55,7 +55,7 @@ def worker(folder, model="model", checkpoints=None, events=None):
         initial_model=Path(folder) / "initial",
         final_model=Path(folder) / model,
         emit=(lambda event: None) if events is None else events.append,
-        keep=lambda part: part.store(),
+        upload=lambda part: part.store(),
         checkpoints=Path(checkpoints or Path(folder) / "none"),
     )
 

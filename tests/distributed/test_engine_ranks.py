@@ -53,13 +53,13 @@ def run(tmp_path_factory):
 
 
 def worker(folder, events=None, checkpoints=None):
-    def keep(part):
+    def upload(part):
         part.store()
 
     checkpoints = Path(checkpoints or Path(folder) / "none")
     emit = (lambda event: None) if events is None else events.append
     model = Path(folder) / "model"
-    return Worker(ProcessGroup(), torch.device("cpu"), Path(folder) / "initial", model, emit, keep, checkpoints)
+    return Worker(ProcessGroup(), torch.device("cpu"), Path(folder) / "initial", model, emit, upload, checkpoints)
 
 
 def gradient_of_first_step(tree, folder):

@@ -17,23 +17,26 @@ STEPS = 6
 TOLERANCE = 1e-6
 
 
-def train_in_segments(tree, folder, storage, ends, kept_step=None):
+def train_in_segments(tree, folder, storage, ends, protected_step=None):
     """(weights after the last of `ends`, [events of each segment], {step: its figures, and its checkpoint was whole}).
 
-    The last is what there was when the events before a checkpoint were to be settled.
+    The last is what there was when the events before a checkpoint were to be flushed.
     """
-    told, settled = [], {}
+    told, flushed = [], {}
     for until in ends:
         events = []
 
-        def settle(events=events):
+        def flush_events(events=events):
             step = max((event.step for event in events), default=0)
-            settled[step] = ([event.metrics for event in events if event.step == step], bool(at_step(storage, step)))
+            flushed[step] = ([event.metrics for event in events if event.step == step], bool(at_step(storage, step)))
 
-        trainer = Trainer(from_tree(tree), replace(worker(folder, events, storage), kept_step=kept_step, settle=settle))
+        trainer = Trainer(
+            from_tree(tree),
+            replace(worker(folder, events, storage), protected_step=protected_step, flush_events=flush_events),
+        )
         trainer.run(until)
         told.append([(event.step, event.note) for event in events])
-    return {name: weight.float().numpy() for name, weight in trainer.engine.trained_weights().items()}, told, settled
+    return {name: weight.float().numpy() for name, weight in trainer.engine.trained_weights().items()}, told, flushed
 
 
 def train_all(jobs):
@@ -97,11 +100,11 @@ def test_segments_end_where_the_whole_run_does(made):
     assert difference(weights, runs["scratch"][0]) > 100 * TOLERANCE, "other batches lead elsewhere"
 
 
-def test_figures_are_settled_before_their_checkpoint_is_whole(made):
+def test_figures_are_flushed_before_their_checkpoint_is_whole(made):
     runs, _ = made
-    settled = runs["parts"][2]
-    assert list(settled) == [2, 5]
-    for (figures,), was_whole in settled.values():
+    flushed = runs["parts"][2]
+    assert list(flushed) == [2, 5]
+    for (figures,), was_whole in flushed.values():
         assert "train/loss" in figures
         assert not was_whole
 
@@ -113,7 +116,7 @@ def test_validation_and_patience_do_not_notice_the_stops(made):
 
 def test_the_step_that_another_run_may_go_on_from_is_kept(made):
     _, storage = made
-    assert at_step(storage / "donor", 2), "kept_step"
+    assert at_step(storage / "donor", 2), "protected_step"
     assert at_step(storage / "donor", 4), "the newest one"
     assert not at_step(storage / "parts", 2), "keep_checkpoints = 1"
 

@@ -31,7 +31,7 @@ def trained(monkeypatch, tmp_path):
                 seen.pointers.append(json.loads((tmp_path / folder / "pointer.json").read_text()))
 
     monkeypatch.setattr("hbtrain.runs.run.train", train)
-    monkeypatch.setattr("hbtrain.runs.segments.take_over", lambda *_, **how: seen.taken.append(how))
+    monkeypatch.setattr("hbtrain.runs.segments.fork_run", lambda *_, **how: seen.taken.append(how))
     monkeypatch.setattr("ray.tune.report", report)
     monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
     return seen
@@ -91,7 +91,7 @@ def test_a_member_that_took_over_goes_on_from_there(trained, monkeypatch, tmp_pa
     member(trained, [[0, 0.25], [4, 0.5]])
     assert trained.runs == [({0: 0.25, 3: 0.25, 4: 0.5}, 8), ({0: 0.25, 3: 0.25, 4: 0.5}, 12)]
     assert {how["step"] for how in trained.taken} == {4}
-    assert {how["donor"].batching.alpha for how in trained.taken} == {0.25}
+    assert {how["origin"].batching.alpha for how in trained.taken} == {0.25}
 
 
 def test_a_member_whose_segment_fails_counts_as_the_worst_and_tries_again(trained):

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from hbtrain.cli.display import RunConsole, RunDisplay
-from hbtrain.events import Event, Harmless
-from hbtrain.runs.ray_train import News
+from hbtrain.events import Event, SafeObserver
+from hbtrain.runs.ray_train import EventDelivery
 
 EVENT = Event(3, {"train/loss_mono": 1.5}, pairs=10, tokens=100)
 
@@ -28,11 +28,11 @@ class Failing:
 
 def test_an_observer_that_fails_is_told_on_and_warned_of_once(caplog):
     observer = Failing()
-    harmless = Harmless(observer)
+    safe = SafeObserver(observer)
     with caplog.at_level(logging.WARNING):
-        harmless.phase("one")
-        harmless.event(EVENT)
-        harmless.phase("two")
+        safe.phase("one")
+        safe.event(EVENT)
+        safe.phase("two")
     assert observer.told == ["one", EVENT, "two"]
     (record,) = caplog.records
     assert "No space left on device" in record.getMessage()
@@ -68,14 +68,14 @@ class Server:
     def __getattr__(self, name):
         return Remote(getattr(self, f"remote_{name}"))
 
-    def remote_workers(self):
+    def remote_active_workers(self):
         return 1
 
-    def remote_take(self):
+    def remote_take_events(self):
         return self.batches.pop(0) if self.batches else []
 
-    def remote_settle(self, count):
-        self.order.append(("settled", count))
+    def remote_acknowledge(self, count):
+        self.order.append(("acknowledged", count))
 
 
 class Remote:
@@ -95,7 +95,7 @@ class Tracker:
     def metrics(self, metrics, step):
         pass
 
-    def keep(self):
+    def save_undelivered(self):
         return True
 
 
@@ -117,33 +117,33 @@ class Shown:
 
 @pytest.fixture
 def delivered(monkeypatch):
-    """Runs `News` over batches of events; returns what happened, in order."""
+    """Runs `EventDelivery` over batches of events; returns what happened, in order."""
     monkeypatch.setattr("ray.get", lambda references: references)
     monkeypatch.setattr("hbtrain.runs.ray_train.POLL_S", 0.01)
 
     def run(batches, fails_at=None, body=lambda: None):
-        mailbox = Server(batches)
-        news = News(Tracker(mailbox.order, fails_at), Shown(mailbox.order), Usage(), 100)
-        run.order = mailbox.order
-        with news.delivered_from(mailbox):
-            while mailbox.batches:
+        broker = Server(batches)
+        delivery = EventDelivery(Tracker(broker.order, fails_at), Shown(broker.order), Usage(), 100)
+        run.order = broker.order
+        with delivery.running(broker):
+            while broker.batches:
                 pass
             body()
-        return mailbox.order
+        return broker.order
 
     return run
 
 
-def test_events_are_delivered_and_settled_before_they_are_shown(delivered):
+def test_events_are_delivered_and_acknowledged_before_they_are_shown(delivered):
     events = [Event(1, {"x": 1.0}), Event(2, {"x": 2.0})]
-    assert delivered([events]) == [("tracked", 1), ("tracked", 2), ("settled", 2), ("shown", 1), ("shown", 2)]
+    assert delivered([events]) == [("tracked", 1), ("tracked", 2), ("acknowledged", 2), ("shown", 1), ("shown", 2)]
 
 
 def test_something_unexpected_is_raised_at_the_end_and_later_events_arrive(delivered):
     with pytest.raises(ValueError, match="what nobody expected"):
         delivered([[Event(1, {"x": 1.0})], [Event(2, {"x": 2.0})]], fails_at=1)
     assert ("tracked", 2) in delivered.order
-    assert ("settled", 2) in delivered.order, "or a checkpoint would wait for the first"
+    assert ("acknowledged", 2) in delivered.order, "or a checkpoint would wait for the first"
 
 
 def test_what_ended_the_training_is_told_rather_than_that(delivered):

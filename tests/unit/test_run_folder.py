@@ -49,11 +49,11 @@ def test_a_run_goes_on_on_other_machines_and_with_other_habits(tmp_path, key, va
 
 def test_rays_own_record_is_forgotten(tmp_path):
     folder = RunFolder.open(config(tmp_path))
-    folder.forget_rays_record()  # nothing there yet
+    folder.delete_ray_checkpoint_list()  # nothing there yet
     record = folder.checkpoints / "checkpoint_manager_snapshot.json"
     record.parent.mkdir()
     record.write_text("{")
-    folder.forget_rays_record()
+    folder.delete_ray_checkpoint_list()
     assert not record.exists()
 
 
@@ -146,7 +146,7 @@ def test_a_neighbour_with_a_damaged_state_keeps_its_letters(tmp_path):
         folder.undelivered.write_text("letters")
         folder.update(finished=True)
     (damaged.path / "run.json").write_text("{")
-    assert RunFolder(tmp_path / "mine").undelivered_beside() == [whole.undelivered]
+    assert RunFolder(tmp_path / "mine").undelivered_of_others() == [whole.undelivered]
 
 
 def test_finished_runs_of_a_configuration(tmp_path):

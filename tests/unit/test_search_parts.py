@@ -7,7 +7,7 @@ import pytest
 
 from hbtrain.config import override
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.segments import keep_scores, measured_by
+from hbtrain.runs.segments import measured_by, record_scores
 from hbtrain.sweeps import searches
 from hbtrain.sweeps.population import first_alphas
 from hbtrain.sweeps.search_records import Ledger, known_points, save_outcome
@@ -119,7 +119,7 @@ def test_what_became_of_trials_is_read_from_their_folders(space, base, tmp_path)
         folder.results.mkdir()
         (folder.results / "metrics.json").write_text(json.dumps(scores))
         if steps:
-            keep_scores(folder, steps, folder.results / "metrics.json", base)
+            record_scores(folder, steps, folder.results / "metrics.json", base)
         folder.update(finished=steps == 12)
     results = [
         result({"label": "alpha=0.1"}, step=12),

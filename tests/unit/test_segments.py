@@ -13,9 +13,9 @@ from hbtrain.runs.segments import (
     LINKED_BYTES,
     check_not_beyond,
     finished_segment,
-    keep_scores,
+    fork_run,
     last_segment,
-    take_over,
+    record_scores,
 )
 from hbtrain.storage.files import alone_in
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
@@ -50,9 +50,9 @@ def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeyp
     folder.update(mlflow_run_id="abc")
     assert finished_segment(config, 4) is None
     assert last_segment(config) is None
-    assert keep_scores(folder, 4, evaluated(folder), config) == SCORES
+    assert record_scores(folder, 4, evaluated(folder), config) == SCORES
     evaluated(folder, {"demo/multi/map": 0.75})
-    keep_scores(folder, 8, folder.results / "metrics.json", config)
+    record_scores(folder, 8, folder.results / "metrics.json", config)
     outcome = train(config, until=4)
     assert (outcome.folder, outcome.run_id, outcome.step, outcome.scores) == (folder, "abc", 4, SCORES)
     assert outcome.after == ()
@@ -65,15 +65,15 @@ def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeyp
 
 def test_a_segment_without_a_wanted_benchmark_does_not_count(config):
     folder = RunFolder.open(config)
-    keep_scores(folder, 4, evaluated(folder, {"other/multi/map": 1.0}), config)
+    record_scores(folder, 4, evaluated(folder, {"other/multi/map": 1.0}), config)
     assert finished_segment(config, 4) is None
-    keep_scores(folder, 4, evaluated(folder, {**SCORES, "other/multi/map": 1.0}), config)
+    record_scores(folder, 4, evaluated(folder, {**SCORES, "other/multi/map": 1.0}), config)
     assert finished_segment(config, 4).scores == SCORES
 
 
 def test_scores_that_were_measured_otherwise_do_not_count(config):
     folder = RunFolder.open(config)
-    keep_scores(folder, 4, evaluated(folder), config)
+    record_scores(folder, 4, evaluated(folder), config)
     assert finished_segment(override(config, {"evaluation.depth": 7}), 4).scores == SCORES, "no index, no depth"
     for other in ({"evaluation.candidates": "sentence+context"}, {"evaluation.index": "Flat"}):
         assert finished_segment(override(config, other), 4) is None
@@ -92,8 +92,8 @@ def test_one_process_at_a_time_is_in_a_run(config):
 def test_a_run_without_benchmarks_has_segments_as_well(config):
     bare = override(config, {"evaluation.benchmarks": []})
     folder = RunFolder.open(bare)
-    keep_scores(folder, 4, None, bare)
-    keep_scores(folder, 12, None, bare)
+    record_scores(folder, 4, None, bare)
+    record_scores(folder, 12, None, bare)
     assert finished_segment(bare, 4).scores == {}
     assert finished_segment(bare, 12) is None
     folder.update(finished=True)
@@ -119,53 +119,53 @@ def test_the_checkpoint_of_a_stop_outlives_newer_ones(config, tmp_path):
     folder = RunFolder.open(config)
     for step in (2, 4, 6, 8):
         checkpoint(folder, step, tmp_path)
-    prune(folder.checkpoints, 1, "aaaa0000", (), kept_step=4)
+    prune(folder.checkpoints, 1, "aaaa0000", (), protected_step=4)
     assert [name[:13] for name in checkpoints_in(folder.checkpoints)] == ["step-00000008", "step-00000004"]
     prune(folder.checkpoints, 1, "aaaa0000", ())
     assert [name[:13] for name in checkpoints_in(folder.checkpoints)] == ["step-00000008"]
 
 
-def taken(config, alpha):
+def with_alpha(config, alpha):
     from hbtrain.config import override
 
     return override(config, {"batching.alpha": alpha})
 
 
-def test_a_run_takes_over_a_checkpoint(config, tmp_path):
-    donor = RunFolder.open(config)
-    donor.update(mlflow_run_id="donor-run")
-    donor.initial_model.mkdir()
-    (donor.initial_model / "README.md").write_text("card")
-    checkpoint(donor, 4, tmp_path, size=LINKED_BYTES)
-    newest = checkpoint(donor, 8, tmp_path)
-    taker = taken(config, {0: 0.5, 3: 0.5, 4: 0.7})
-    assert take_over(taker, config, 4)
-    folder = RunFolder.current(taker)
+def test_a_run_forks_from_a_checkpoint(config, tmp_path):
+    origin = RunFolder.open(config)
+    origin.update(mlflow_run_id="origin-run")
+    origin.initial_model.mkdir()
+    (origin.initial_model / "README.md").write_text("card")
+    checkpoint(origin, 4, tmp_path, size=LINKED_BYTES)
+    newest = checkpoint(origin, 8, tmp_path)
+    fork = with_alpha(config, {0: 0.5, 3: 0.5, 4: 0.7})
+    assert fork_run(fork, config, 4)
+    folder = RunFolder.current(fork)
     (name,) = checkpoints_in(folder.checkpoints)
     assert name.startswith("step-00000004")
     assert is_complete(folder.checkpoints / name)
-    assert folder.state.continues == "donor-run"
+    assert folder.state.continues == "origin-run"
     assert folder.state.stopped_at == 4
     copied = folder.checkpoints / name / "weights.pt"
-    assert copied.stat().st_ino == (donor.checkpoints / name / "weights.pt").stat().st_ino, "linked, as it is large"
+    assert copied.stat().st_ino == (origin.checkpoints / name / "weights.pt").stat().st_ino, "linked, as it is large"
     (folder.initial_model / "README.md").write_text("changed")
-    assert (donor.initial_model / "README.md").read_text() == "card", "small files are its own"
-    prune(donor.checkpoints, 1, "aaaa0000", ())
-    assert is_complete(folder.checkpoints / name), "the donor's may go"
+    assert (origin.initial_model / "README.md").read_text() == "card", "small files are its own"
+    prune(origin.checkpoints, 1, "aaaa0000", ())
+    assert is_complete(folder.checkpoints / name), "the origin's may go"
     assert newest.exists()
 
 
-def test_a_take_over_is_done_once_and_only_where_it_can_be(config, tmp_path):
-    donor = RunFolder.open(config)
-    donor.initial_model.mkdir()
-    taker = taken(config, {0: 0.5, 3: 0.5, 4: 0.7})
-    assert not take_over(taker, config, 4), "the donor has no checkpoint"
-    assert not RunFolder.current(taker).path.exists()
-    checkpoint(donor, 4, tmp_path)
-    folder = RunFolder.open(taker)
+def test_a_fork_is_done_once_and_only_where_it_can_be(config, tmp_path):
+    origin = RunFolder.open(config)
+    origin.initial_model.mkdir()
+    fork = with_alpha(config, {0: 0.5, 3: 0.5, 4: 0.7})
+    assert not fork_run(fork, config, 4), "the origin has no checkpoint"
+    assert not RunFolder.current(fork).path.exists()
+    checkpoint(origin, 4, tmp_path)
+    folder = RunFolder.open(fork)
     checkpoint(folder, 6, tmp_path)
-    assert take_over(taker, config, 4), "it has come further"
+    assert fork_run(fork, config, 4), "it has come further"
     assert len(checkpoints_in(folder.checkpoints)) == 1
     folder.update(finished=True)
-    assert take_over(taker, config, 4)
-    assert not RunFolder.current(taker).path.exists()
+    assert fork_run(fork, config, 4)
+    assert not RunFolder.current(fork).path.exists()

@@ -44,8 +44,8 @@ def test_the_memory_of_a_run_is_in_the_bucket(config, bucket):
     assert RunFolder.finished(config) == [first]
     record = f"runs/{first.name}/ray/checkpoint_manager_snapshot.json"
     bucket.put(record, b"{")
-    first.forget_rays_record()
-    first.forget_rays_record()
+    first.delete_ray_checkpoint_list()
+    first.delete_ray_checkpoint_list()
     assert record not in bucket.keys("runs/")
 
 
@@ -173,9 +173,9 @@ def test_letters_to_mlflow_wait_in_the_bucket(config, bucket, monkeypatch, tmp_p
     assert b'"artifact"' in bucket.get(f"runs/{folder.name}/mlflow-undelivered.jsonl")
     folder.update(finished=True)
     after = RunFolder.open(config)
-    assert after.undelivered_beside() == [folder.undelivered]
+    assert after.undelivered_of_others() == [folder.undelivered]
     second = Tracker(config, None, "two", outbox=after.undelivered)
-    for file in after.undelivered_beside():
+    for file in after.undelivered_of_others():
         second.adopt(file)
     assert second.finish() == ""
     run = second._client.get_run(tracker.run_id)

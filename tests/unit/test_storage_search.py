@@ -5,7 +5,7 @@ import pytest
 from hbtrain.config import load_config, override
 from hbtrain.errors import StorageError
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.segments import keep_scores, last_segment, take_over
+from hbtrain.runs.segments import fork_run, last_segment, record_scores
 from hbtrain.storage import place, remote
 from hbtrain.sweeps.search_records import Ledger, SearchOutcome, save_outcome
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, store
@@ -40,30 +40,30 @@ def test_a_ledger_that_cannot_be_read_is_not_an_empty_one(bucket, monkeypatch):
 
 
 def test_a_run_goes_on_from_another_ones_checkpoint_in_the_bucket(config, bucket, tmp_path):
-    donor, taker = RunFolder.open(config), override(config, {"batching.alpha": {0: 0.5, 3: 0.5, 4: 0.75}})
-    donor.update(mlflow_run_id="abc")
-    bucket.put(f"runs/{donor.name}/initial/modules.json", b"[]")
-    assert not take_over(taker, config, 4), "the donor has no checkpoint"
+    origin, fork = RunFolder.open(config), override(config, {"batching.alpha": {0: 0.5, 3: 0.5, 4: 0.75}})
+    origin.update(mlflow_run_id="abc")
+    bucket.put(f"runs/{origin.name}/initial/modules.json", b"[]")
+    assert not fork_run(fork, config, 4), "the origin has no checkpoint"
     part = tmp_path / "part"
     part.mkdir()
     (part / "weights.pt").write_bytes(b"1234")
-    store(part, donor.checkpoints / folder_name(4, "aaaa0000"), Manifest(4, 0, 1))
-    bucket.put(f"runs/{RunFolder.current(taker).name}/initial/.unfinished", b"")  # of a process that was killed
-    assert take_over(taker, config, 4)
-    folder = RunFolder.current(taker)
+    store(part, origin.checkpoints / folder_name(4, "aaaa0000"), Manifest(4, 0, 1))
+    bucket.put(f"runs/{RunFolder.current(fork).name}/initial/.unfinished", b"")  # of a process that was killed
+    assert fork_run(fork, config, 4)
+    folder = RunFolder.current(fork)
     (name,) = checkpoints_in(folder.checkpoints)
     assert is_complete(folder.checkpoints / name)
     assert bucket.get(f"runs/{folder.name}/ray/{name}/weights.pt") == b"1234"
     assert bucket.get(f"runs/{folder.name}/initial/modules.json") == b"[]"
     assert not [key for key in bucket.keys(f"runs/{folder.name}/") if key.endswith(".unfinished")]
     assert (folder.state.continues, folder.state.stopped_at) == ("abc", 4)
-    assert take_over(taker, config, 4), "done"
+    assert fork_run(fork, config, 4), "done"
 
 
 def test_segments_and_the_outcome_are_kept_in_the_bucket(config, bucket):
     folder = RunFolder.open(config)
     bucket.put(f"runs/{folder.name}/results/metrics.json", b'{"demo/multi/map": 0.5}')
-    assert keep_scores(folder, 4, folder.results / "metrics.json", config) == {"demo/multi/map": 0.5}
+    assert record_scores(folder, 4, folder.results / "metrics.json", config) == {"demo/multi/map": 0.5}
     assert (last_segment(config).step, last_segment(config).scores) == (4, {"demo/multi/map": 0.5})
     save_outcome(SearchOutcome(failures={"alpha=1": "no"}), place(f"{bucket.uri}/sweep/outcome.json"))
     assert b'"alpha=1": "no"' in bucket.get("sweep/outcome.json")

@@ -83,7 +83,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer(tracker, monkeypatch):
     monkeypatch.setattr(tracker._client, "log_batch", lambda *_: answered.wait(60))
     for step in range(50):
         tracker.event(Event(step, {"train/loss_mono": 1.5}))
-    assert sum(len(letter.content) for letter in tracker._outbox.pending) == 50
+    assert sum(len(message.content) for message in tracker._outbox.pending) == 50
     answered.set()
     assert tracker.finish() == ""
 
@@ -119,10 +119,10 @@ def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
     answered = threading.Event()
     with monkeypatch.context() as patch:
         deliver = first._client.log_batch
-        patch.setattr(first._client, "log_batch", lambda *letter: (answered.wait(60), deliver(*letter)))
+        patch.setattr(first._client, "log_batch", lambda *message: (answered.wait(60), deliver(*message)))
         first.event(Event(10, {"train/loss_mono": 1.5}))
         first.event(Event(20, {"train/loss_mono": 1.4}))
-        assert first.keep()
+        assert first.save_undelivered()
         # Nothing more is heard of the first one.
         second = Tracker(config, first.run_id, "one", outbox=tmp_path / "undelivered.jsonl")
         assert second.finish() == ""
@@ -133,15 +133,15 @@ def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
 
 
 def test_what_can_be_kept_nowhere_is_not_kept(tracker, away, tmp_path):
-    assert tracker.keep(), "there is nothing to keep"
+    assert tracker.save_undelivered(), "there is nothing to keep"
     away(OSError("server gone"))
     tracker.event(Event(10, {"train/loss_mono": 1.5}))
-    assert not tracker.keep(), "without a file"
+    assert not tracker.save_undelivered(), "without a file"
     tracker._outbox.file = tmp_path / "undelivered.jsonl"
-    assert tracker.keep()
+    assert tracker.save_undelivered()
     (tmp_path / "file").touch()
     tracker._outbox.file = tmp_path / "file" / "undelivered.jsonl"
-    assert not tracker.keep()
+    assert not tracker.save_undelivered()
 
 
 def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monkeypatch):

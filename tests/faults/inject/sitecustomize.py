@@ -19,7 +19,7 @@ TOLD = set()
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds TARGET as anyone would, and wraps `Pulse.at` once it is loaded."""
+    """Finds TARGET as anyone would, and wraps `Heartbeat.begin_phase` once it is loaded."""
 
     def find_spec(self, name, path, target=None):
         if name != TARGET:
@@ -29,16 +29,16 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            module.Pulse.at = hurting(module.Pulse.at)
+            module.Heartbeat.begin_phase = hurting(module.Heartbeat.begin_phase)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-def hurting(at):
-    def at_and_hurt(self, phase, step=None):
-        at(self, phase, step)
-        rank = self._position.rank
+def hurting(begin_phase):
+    def begin_and_hurt(self, phase, step=None):
+        begin_phase(self, phase, step)
+        rank = self._progress.rank
         if os.getpid() not in TOLD:
             TOLD.add(os.getpid())
             (FOLDER / f".rank-{rank}").write_text(str(os.getpid()))
@@ -50,7 +50,7 @@ def hurting(at):
         if asked(f"hang-{name}") is not None:
             time.sleep(10_000)
 
-    return at_and_hurt
+    return begin_and_hurt
 
 
 def asked(name):
