@@ -11,11 +11,11 @@ import os
 import re
 
 MAKE_ROOM = "make room there, and the same command goes on"
-"""What to do where `is_full`."""
+"""The remedy that messages name for errors of which `is_full` is true."""
 
 
 class HbtrainError(Exception):
-    """Something the user can mend. `exit_code` is what the command line ends with; the message holds no password."""
+    """An error that the user can fix. `exit_code` is that of the command; passwords in the message are replaced."""
 
     exit_code = 2
 
@@ -36,7 +36,7 @@ class ModelError(HbtrainError):
 
 
 class StorageError(HbtrainError):
-    """A path that cannot be written or holds something else than expected."""
+    """A path that cannot be read or written, or holds something unexpected."""
 
 
 class TrainingError(HbtrainError):
@@ -46,19 +46,19 @@ class TrainingError(HbtrainError):
 
 
 class RetrievalError(HbtrainError):
-    """Encoding or searching stopped after it had begun. Shards that were finished are kept."""
+    """Encoding or searching stopped after it had begun. Finished shards stay on disk."""
 
     exit_code = 1
 
 
 class TranslationError(HbtrainError):
-    """Translating stopped after it had begun. Blocks that were finished are kept."""
+    """Translating stopped after it had begun. Finished blocks stay on disk."""
 
     exit_code = 1
 
 
 def is_full(error: Exception) -> bool:
-    """Whether a disk or a quota is exhausted: by number, or by the words that libraries in other languages pass on."""
+    """Whether a disk or quota is full, by error number, or by the message where a library gives no number."""
     numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in numbers
@@ -66,7 +66,7 @@ def is_full(error: Exception) -> bool:
 
 
 def is_write_error(error: Exception) -> bool:
-    """Whether a file could not be written; not so where a connection broke, which is an OSError or RuntimeError too."""
+    """Whether a file could not be written. A broken connection, also an OSError or RuntimeError, does not count."""
     if isinstance(error, OSError):
         return not isinstance(error, ConnectionError | TimeoutError)
     return is_full(error) or "inline_container" in str(error)  # how torch.save says it

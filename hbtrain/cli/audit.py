@@ -1,4 +1,4 @@
-"""`hbtrain audit`: the batches before training."""
+"""`hbtrain audit`: shows what the batches of a run will be, without training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def audit(
 ) -> None:
     """See what the batches will be like before paying for them: `hbtrain audit my-recipe.yaml --picture audit.png`.
 
-    Nothing is trained and no weights are read. Kinds, sources, languages, epochs, collisions, tokens, memory.
+    Shows kinds, sources, languages, epochs, collisions, tokens and memory. Nothing is trained, no weights are read.
 
     Parameters
     ----------
@@ -30,15 +30,15 @@ def audit(
     overrides
         Any key of the configuration as a flag.
     steps
-        How many steps, from the first; by default all of the run.
+        Steps to look at, from the first; by default all of the run.
     sample
-        The most batches that are tokenized.
+        Batches that are tokenized, at most.
     without_tokens
-        Read no texts: nothing on tokens and padding; the backbone need not be there.
+        Read no texts, and leave out tokens and padding; the backbone is not needed then.
     picture
-        A PNG to draw.
+        PNG file to draw.
     json_
-        Print JSON in place of tables.
+        Print JSON instead of tables.
     """
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags

@@ -1,4 +1,4 @@
-"""`hbtrain compare`: runs against each other, with significance."""
+"""`hbtrain compare`: compares the scores of runs, with tests of significance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hbtrain.comparison.compare import Comparison
 
 WIDEST = 10_000
-"""Characters a table may have in a pipe or a file."""
+"""Width of a table in characters at most, where the output is no terminal."""
 
 
 def compare(
@@ -42,11 +42,12 @@ def compare(
     output
         Folder or s3:// URI for the report (HTML), tables (Markdown, CSV, JSON) and pictures.
     baseline
-        What the others are judged against: a row's label or one of RUNS; by default the first row.
+        The row that the others are compared with: its label or one of RUNS; by default the first row.
     metric
-        Such as map, ndcg@10 or recall@10; by default map where there is one. Rank distance is always shown.
+        Metric to compare, such as map, ndcg@10 or recall@10; by default map where there is one. Rank distance is always
+        shown.
     benchmarks
-        Only these.
+        Only these benchmarks.
     names
         Labels of the rows, in the order in which RUNS names them.
     group_by
@@ -54,15 +55,15 @@ def compare(
     paper
         Put the figures of arXiv 2408.10536 beside these.
     tracking_uri
-        MLflow's; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
+        MLflow tracking URI; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
     data
-        For folders of TREC run files: the benchmarks that they answer, as NAME=PATH.
+        For folders of TREC run files: their benchmarks, as NAME=PATH.
     candidates
-        What a candidate of these is, as in `hbtrain evaluate`.
+        What a candidate of these benchmarks is, as in `hbtrain evaluate`.
     log_to
-        An MLflow run that keeps the report, tables and pictures as artifacts.
+        Id of an MLflow run to which the report, tables and pictures are added as artifacts.
     seed
-        Of the permutations and resamples.
+        Seed of the permutation tests and of resampling.
     """
     from hbtrain.comparison.compare import compare as run
     from hbtrain.comparison.estimates import Method

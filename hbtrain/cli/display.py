@@ -1,4 +1,4 @@
-"""What people see in a terminal: progress while a run goes on, and what to do with its result."""
+"""Output in the terminal: progress of a run and of other commands, and a run's results with what to do next."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ if TYPE_CHECKING:
     from hbtrain.training.verify import Agreement
 
 LINE_EVERY_S = 5.0
-"""Seconds between progress lines where the output is no terminal."""
+"""Seconds between two lines of progress where the output is no terminal."""
 
 
 class RunConsole(Console):
-    """A terminal, or a file, that may be lost while a run goes on: `hbtrain train ... | head`, or a full disk.
+    """A console whose output may fail during a run, as in `hbtrain train ... | head` or on a full disk.
 
-    From then on it is silent, and the run goes on: what it makes is in storage and in MLflow.
+    It then prints nothing more, and the run goes on: its results are in storage and in MLflow.
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """See `rich.console.Console.print`."""
         try:
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """Rich's own ends the process."""
+        """Go on without output; Rich's own method ends the process."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what else is written there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for other writers
 
 
 class RunDisplay:
-    """An observer that draws a run's progress; in a file or a pipe, a line now and then."""
+    """An observer that shows a run's progress: a bar in a terminal, else a line every `LINE_EVERY_S`."""
 
     def __init__(self, console: Console, steps: int) -> None:
         self._console = console
@@ -82,7 +81,7 @@ class RunDisplay:
         self._console.print(f"[dim]{since_s:5.0f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def event(self, event: Event) -> None:
-        """Move the bar, or print a line."""
+        """Print the event's note, and move the bar or print a line."""
         self._figures |= event.metrics
         if event.note:
             self._console.print(f"         step {event.step}: {event.note}", highlight=False, soft_wrap=True)
@@ -115,7 +114,7 @@ class RunDisplay:
 
 
 def describe(figures: dict[str, float]) -> str:
-    """Loss by kind, validation loss and throughput in a few words."""
+    """Loss by kind of batch, validation loss and throughput in one line."""
     words = [
         f"{kind} {figures[f'train/loss_{kind}']:.3f}"
         for kind in ("mono", "cross", "multi")
@@ -130,7 +129,7 @@ def describe(figures: dict[str, float]) -> str:
 
 
 def show_outcome(console: Console, outcome: Outcome) -> None:
-    """The scores before and after, the model's path, and what to try next."""
+    """Print the scores before and after training, the model's path, and commands to try next."""
     from hbtrain.config import without_passwords
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import before_after_table, domain_table, evaluation_table
@@ -156,7 +155,7 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
 
 
 def show_agreement(console: Console, config: Config, agreement: Agreement) -> None:
-    """What was compared, how the gradients agree, and the verdict."""
+    """Print what was compared, how far the gradients agree, and the verdict."""
     from hbtrain.training.deepspeed_config import zero_stage
 
     zero = zero_stage(config)
@@ -177,26 +176,26 @@ def show_agreement(console: Console, config: Config, agreement: Agreement) -> No
 
 
 def _program(name: str) -> str:
-    """How to call a program of this environment: by name where the shell finds it, else by path."""
+    """The command for a program of this environment: its name where the shell finds it, else its path."""
     return name if shutil.which(name) else shlex.quote(_short(Path(sys.executable).parent / name))
 
 
 def _short(path: Place) -> str:
-    """A path as seen from the current folder, where it lies below it; a URI as it is."""
+    """A path relative to the current folder, if it is inside; a URI as it is."""
     if not isinstance(path, Path):
         return str(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-class Bars:
-    """A bar for each thing that is told of."""
+class ProgressBars:
+    """Shows a progress bar for each task of a command."""
 
     def __init__(self, console: Console) -> None:
         columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> ProgressBars:
         self._progress.start()
         return self
 
@@ -204,7 +203,7 @@ class Bars:
         self._progress.stop()
 
     def tell(self, what: str, done: int, of: int) -> None:
-        """Show that `what` has come to `done` of `of` (0: not known)."""
+        """Show that the task `what` has done `done` of `of` items (0: not known)."""
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=of or None)
         self._progress.update(self._tasks[what], completed=done, total=of or None)

@@ -1,4 +1,4 @@
-"""`hbtrain evaluate`: any model on benchmarks."""
+"""`hbtrain evaluate`: evaluates any model on benchmarks."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class SearchFlags:
     Attributes:
         index: Search the best --depth with this index of FAISS (Flat, IVF4096,Flat, HNSW32, IVF4096,PQ64, ...) over
             embeddings kept on disk, for corpora that do not fit into memory; by default all ranks are exact.
-        index_parameters: Of the search, such as nprobe=16 or efSearch=64.
+        index_parameters: Parameters of the index's search, such as nprobe=16 or efSearch=64.
         depth: Candidates of a query that the index finds.
         actors: Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
         half_precision: Keep the embeddings on disk in half precision.
         embeddings: An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
-        address: Of the actors' Ray cluster; by default $RAY_ADDRESS, or one on this machine.
+        address: Address of the actors' Ray cluster; by default $RAY_ADDRESS, or a new one on this machine.
         wait_s: Seconds to wait for nodes where the cluster has too few for the actors.
     """
 
@@ -49,10 +49,10 @@ class SearchFlags:
     wait_s: float = 0.0
 
     def options(self, **others: object) -> tuple[EvaluationConfig, SearchOptions]:
-        """The options of the evaluation, of which `others` are given by other flags, and those of its search.
+        """The options of the evaluation, with `others` from other flags, and those of its search.
 
         Raises:
-            ConfigError: options that are not allowed, or do not go together.
+            ConfigError: values that are not allowed, or options that exclude each other.
             StorageError: the place of embeddings cannot be written.
         """
         from hbtrain.config import EvaluationConfig, evaluation_from_flags
@@ -76,7 +76,7 @@ class SearchFlags:
 
 Searched = Annotated[SearchFlags, Parameter(name="*")]
 EXACT = SearchFlags()
-"""All ranks, in this process."""
+"""By default all ranks are exact, and computed in this process."""
 
 
 def evaluate(
@@ -109,19 +109,19 @@ def evaluate(
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
-        The folder or file of the one benchmark, in place of NAME=PATH.
+        Folder or file of the benchmark, where there is one, in place of NAME=PATH.
     candidates
         What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
     languages
         Only these languages.
     trained_languages
-        What the model was trained on, to tell languages seen and unseen apart; models of hbtrain say it themselves.
+        Languages the model was trained on, to tell languages seen and unseen apart; models of hbtrain state them.
     in_domain
         The benchmark, or a domain of one as BENCHMARK@DOMAIN, that MRR on the others is compared with.
     query_prompt
-        Put before every query, in place of the model's own prompt.
+        Text put before every query, in place of the model's own prompt.
     passage_prompt
-        Put before every passage, in place of the model's own prompt.
+        Text put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
     run_depth

@@ -1,4 +1,4 @@
-"""`hbtrain evaluate-run`: run files of any system, in the tables of `hbtrain evaluate`."""
+"""`hbtrain evaluate-run`: evaluates TREC run files of any system, with the same results as `hbtrain evaluate`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def evaluate_run(
         A folder with SETTING/LANGUAGE.trec.gz, such as multi/de.trec.gz; ids are those of the benchmark, as the run
         files of `hbtrain evaluate` have them.
     benchmark
-        As in `hbtrain evaluate`, such as xquad-r=PATH.
+        The benchmark, as in `hbtrain evaluate`, such as xquad-r=PATH.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
     candidates
@@ -37,9 +37,9 @@ def evaluate_run(
     languages
         Only these languages.
     trained_languages
-        What the system was trained on, to tell languages seen and unseen apart.
+        Languages the system was trained on, to tell languages seen and unseen apart.
     name
-        What the system is called in tables; the folder unless said otherwise.
+        Name of the system in tables; by default the folder.
     """
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.results import save_evaluation

@@ -1,6 +1,6 @@
-"""The command line: its commands, each with a file of its own, and how they end.
+"""The program `hbtrain`: its commands, each in a file of its own, and their exit codes.
 
-Commands import what is heavy when they are called, so that the help is there at once.
+Commands import heavy libraries when they are called, so that the help appears at once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ app = App(
     version=hbtrain.__version__,
     help_format="plaintext",
     default_parameter=Parameter(negative=()),  # no --no-paper, no --empty-languages
-    suppress_keyboard_interrupt=False,  # `main` has something to say
+    suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
     train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, recipes, keys,
@@ -60,7 +60,7 @@ app.command(submit, help_flags=(), version_flags=())  # these, too, are read by 
 
 
 def main(program: App = app) -> None:
-    """Entry point: an error that the user can mend is one line, never a traceback."""
+    """Entry point: an error that the user can fix is printed as one line, without a traceback."""
     try:
         program(sys.argv[1:])
     except HbtrainError as error:

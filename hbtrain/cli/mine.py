@@ -1,4 +1,4 @@
-"""`hbtrain mine`: hard negatives for the rows of parallel sources."""
+"""`hbtrain mine`: finds hard negatives for the rows of parallel sources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from hbtrain.cli.display import Bars
+from hbtrain.cli.display import ProgressBars
 from hbtrain.cli.outputs import output_place, quiet, trusts, written_file
 from hbtrain.reporting.table import facts
 
@@ -38,9 +38,9 @@ def mine(
     data
         Parallel JSON-lines files (plain or .gz); the passages of all of them are candidates.
     output
-        The file to write; compressed if it ends in .gz.
+        File to write; compressed if its name ends in .gz.
     negatives
-        The most negatives of a row.
+        Negatives of a row, at most.
     languages
         Where a query's candidates are sought: same (the query's language), other (all the others) or both.
     margin
@@ -48,7 +48,7 @@ def mine(
     margin_kind
         absolute (a difference in score) or relative (a share of the positive's score).
     skip_top
-        Pass over so many of each row's best candidates.
+        How many of each row's best candidates to leave out.
     depth
         Candidates that are looked at for each query, the row's own passages among them.
     batch_size
@@ -74,7 +74,7 @@ def mine(
 
     quiet()
     console = Console()
-    with Bars(console) as bars:
+    with ProgressBars(console) as bars:
         miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
         with written_file(to) as file, atomic_output(file, f"--output {to}") as stream:
             summary = write_mined(miner, corpus, data, stream)

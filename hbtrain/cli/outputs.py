@@ -1,4 +1,4 @@
-"""Where a command puts its results: a folder, or remote storage by URI."""
+"""What several commands share: writing results to a folder or remote storage, and consent to a model's own code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, plac
 
 
 def output_place(text: str, is_file: bool = False) -> Place:
-    """The place that `--output` means, a folder or a file; remote storage is tried out before the work is done.
+    """The folder or file that `--output` names; for remote storage, checks first that it can be written.
 
     Raises:
-        StorageError: it is no place, or cannot be written.
+        StorageError: the text is neither a path nor a known URI, or remote storage cannot be written.
     """
     to = place(text)
     if isinstance(to, RemotePath):
@@ -24,11 +24,11 @@ def output_place(text: str, is_file: bool = False) -> Place:
 
 
 def local_output(text: str) -> Path:
-    """The folder or file that `--output` means where it cannot be in remote storage.
+    """The folder or file that `--output` names, for commands that cannot write to remote storage.
 
     Raises:
         ConfigError: the output is an s3:// URI.
-        StorageError: the output is neither a path nor a URI that storage knows.
+        StorageError: the text is neither a path nor a known URI.
     """
     to = place(text)
     if not isinstance(to, Path):
@@ -38,10 +38,10 @@ def local_output(text: str) -> Path:
 
 @contextmanager
 def written(to: Place) -> Iterator[Path]:
-    """A folder to write into; what is in it is in `to` at the end.
+    """A local folder to write into, whose content is in `to` at the end.
 
     Raises:
-        StorageError: remote storage does not take it.
+        StorageError: remote storage cannot be written.
     """
     try:
         with pushed(to) as folder:
@@ -52,10 +52,10 @@ def written(to: Place) -> Iterator[Path]:
 
 @contextmanager
 def written_file(to: Place) -> Iterator[Path]:
-    """A file to write; what is in it is in `to` at the end.
+    """A local file to write, whose content is in `to` at the end.
 
     Raises:
-        StorageError: remote storage does not take it.
+        StorageError: remote storage cannot be written.
     """
     if isinstance(to, Path):
         yield to
@@ -70,14 +70,14 @@ def written_file(to: Place) -> Iterator[Path]:
 
 
 def trusts(model: str, named: str | None) -> bool:
-    """Whether code that `model` brings along may run: if it is named a second time."""
+    """Whether Python code of `model` may run: only if `--trust-remote-code` names the same model (`named`)."""
     if named not in (None, model):
         raise ConfigError(f"--trust-remote-code {named}: must be the model, {model}, or be left out")
     return named is not None
 
 
 def quiet() -> None:
-    """Keep the progress bars of model loading out of the output."""
+    """Turn off the progress bars of model loading."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""`hbtrain prepare`: raw sources become corpora that `data.sources` takes; a command for each form."""
+"""`hbtrain prepare`: makes corpora for `data.sources` from raw sources, with a command for each format."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ColumnOptions:
     where: Annotated[list[str] | None, Many] = None
 
     def parsed(self) -> Columns:
-        """What they say. Raises ConfigError for what is not of the form."""
+        """The parsed options. Raises ConfigError for an option of the wrong form."""
         from hbtrain.corpus.readers.columns import Columns, parse_columns, parse_where
 
         return Columns(
@@ -60,9 +60,9 @@ class JudgedOptions:
     """Options of Mr. TyDi and MIRACL.
 
     Attributes:
-        languages: Codes; by default all that are there.
-        split: Of the topics: train, dev or test.
-        negatives: Keep passages that are judged not to be relevant as negatives.
+        languages: Language codes; by default all that are found.
+        split: Split of the topics: train, dev or test.
+        negatives: Use passages that are judged as not relevant as negatives.
     """
 
     languages: Annotated[list[str] | None, Many] = None
@@ -72,7 +72,6 @@ class JudgedOptions:
 
 Judged = Annotated[JudgedOptions, Parameter(name="*")]
 TRAINING = JudgedOptions()
-"""What is prepared by default."""
 
 
 prepare = App(name="prepare", help="Turn a raw source into a corpus that data.sources takes: one command a form.")
@@ -104,7 +103,7 @@ def columns(
     Parameters
     ----------
     files
-        Ending in .csv, .tsv, .jsonl (also with .gz), .parquet or .arrow.
+        Files ending in .csv, .tsv, .jsonl (also with .gz), .parquet or .arrow.
     """
     from hbtrain.corpus.readers.columns import ColumnReader
 
@@ -129,11 +128,11 @@ def huggingface(
     dataset
         A folder (save_to_disk, or data files), or a name on the hub.
     split
-        Of the dataset.
+        Split of the dataset.
     config
-        Of the dataset, where it has several.
+        Configuration of the dataset, where it has several.
     revision
-        A branch, tag or commit on the hub.
+        Branch, tag or commit on the hub.
     """
     from hbtrain.corpus.readers.columns import HuggingFaceReader
 
@@ -152,9 +151,9 @@ def squad(
     files
         A folder of <language>.json (.gz), or LANGUAGE=FILE for each language.
     passage
-        paragraph, or sentence: the one in which the answer begins.
+        What a passage is: paragraph, or sentence (the one in which the answer begins).
     allow_missing
-        Questions may lack languages.
+        Accept questions that lack some languages.
     """
     from hbtrain.corpus.readers.by_id import SquadReader
     from hbtrain.formats.languages import files_by_language
@@ -180,11 +179,11 @@ def mmarco(
     Parameters
     ----------
     folder
-        Holds the files, up to three folders deep.
+        Folder that holds the files, up to three levels deep.
     languages
-        Codes; by default all that are there.
+        Language codes; by default all that are found.
     allow_missing
-        Ids may lack languages.
+        Accept ids that lack some languages.
     """
     from hbtrain.corpus.readers.by_id import MmarcoReader
 
@@ -198,7 +197,7 @@ def mr_tydi(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     Parameters
     ----------
     folder
-        Holds a folder for each language, or is one.
+        Folder that holds a folder for each language, or the folder of one language.
     """
     from hbtrain.corpus.readers.by_id import JudgedReader
     from hbtrain.formats.judged import find_mr_tydi
@@ -216,7 +215,7 @@ def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     Parameters
     ----------
     folder
-        Holds the files, up to three folders deep.
+        Folder that holds the files, up to three levels deep.
     """
     from hbtrain.corpus.readers.by_id import JudgedReader
     from hbtrain.formats.judged import find_miracl
@@ -238,7 +237,7 @@ def pages(files: Annotated[list[str], Many], *, page_negatives: int = 0, common:
     files
         A folder of <language>.jsonl (.gz), or LANGUAGE=FILE for each language.
     page_negatives
-        The most answers of the same page that a row gets as negatives.
+        Answers of the same page that a row gets as negatives, at most.
     """
     from hbtrain.corpus.readers.inline import PagesReader
     from hbtrain.formats.languages import files_by_language
@@ -248,12 +247,12 @@ def pages(files: Annotated[list[str], Many], *, page_negatives: int = 0, common:
 
 @prepare.command
 def check(folder: str) -> None:
-    """Read every file of a prepared corpus and hold it against its checksum.
+    """Read every file of a prepared corpus and compare it with its checksum.
 
     Parameters
     ----------
     folder
-        The corpus.
+        Folder of the corpus.
     """
     show_check(folder)
 

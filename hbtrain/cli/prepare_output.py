@@ -1,4 +1,4 @@
-"""What all `hbtrain prepare` commands share: where the corpus goes, progress, and what is said in the end."""
+"""What all `hbtrain prepare` commands share: the output option, progress, and the summary."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:
-    """Options of every form.
+    """Options of every format.
 
     Attributes:
-        output: Folder of the corpus; it must not be there yet, or hold this very corpus.
-        skip_bad_rows: Pass over bad rows; each is counted and listed in drops.jsonl.
+        output: Folder of the corpus; it must not exist yet, or hold the same corpus.
+        skip_bad_rows: Leave bad rows out; each is counted and listed in drops.jsonl.
     """
 
     output: str
@@ -35,7 +35,7 @@ Common = Annotated[Output, Parameter(name="*")]
 
 
 def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
-    """Prepare the corpus of a reader, with progress, and say what is in it."""
+    """Prepare the corpus of a reader, show progress, and print a summary."""
     from hbtrain.cli.outputs import local_output
     from hbtrain.corpus.prepare.prepare import prepare
 
@@ -48,7 +48,7 @@ def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
 
 
 def show_check(folder: str) -> None:
-    """Say how many files are as they were written."""
+    """Check a corpus, and print how many files are as they were written."""
     from hbtrain.corpus.prepared import check_files
 
     files = check_files(Path(folder).expanduser())
@@ -65,8 +65,8 @@ def _show(console: Console, prepared: Prepared) -> None:
         table.add_column(column, justify="left" if column == "language" else "right")
     texts = manifest["texts"]
     passages = texts.get("passage", texts["query"])
-    for place, language in enumerate(index.languages):
-        both = index.query_patterns[:, place] & index.passage_patterns[:, place]
+    for column_index, language in enumerate(index.languages):
+        both = index.query_patterns[:, column_index] & index.passage_patterns[:, column_index]
         rows = int(index.pattern_counts[both].sum())
         counts = (texts["query"].get(language, 0), passages.get(language, 0))
         table.add_row(language, f"{rows:,}", *(f"{number:,}" for number in counts))
@@ -81,7 +81,7 @@ def _show(console: Console, prepared: Prepared) -> None:
 
 
 class _Steps:
-    """A line for each thing that is done, with how much of it."""
+    """Shows a line of progress for each step of `prepare`."""
 
     def __init__(self, console: Console) -> None:
         columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[done]}")
@@ -98,7 +98,7 @@ class _Steps:
         self._progress.stop()
 
     def tell(self, what: str, done: int) -> None:
-        """Show that `what` has come to `done`."""
+        """Show that the step `what` has processed `done` items."""
         if what not in self._tasks:
             self._finish()
             self._tasks[what] = self._progress.add_task(what, total=None, done="")

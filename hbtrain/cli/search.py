@@ -1,4 +1,4 @@
-"""`hbtrain search`: the best passages for a question."""
+"""`hbtrain search`: finds the best passages for a question."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def search(
     model
         A folder or a hub name.
     question
-        The question.
+        The question, in any language.
     data
         Parallel JSON-lines files; by default the demo corpus.
     top
-        How many passages.
+        How many passages to show.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """

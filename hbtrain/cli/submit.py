@@ -1,4 +1,4 @@
-"""`hbtrain submit`: a command as a job of a Ray cluster. `cluster/submit` in a checkout is the same."""
+"""`hbtrain submit`: runs a command as a job of a Ray cluster. `cluster/submit` in a checkout does the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from hbtrain.errors import ConfigError, HbtrainError
 
 COMMANDS = ("train", "evaluate", "sweep")
-PASSED = (
+PASSED_VARIABLES = (
     "DO_NOT_TRACK",
     "HBTRAIN_CACHE",
     "HF_HOME",
@@ -24,7 +24,7 @@ PASSED = (
     "MLFLOW_TRACKING_URI",
     "OMP_NUM_THREADS",
 )
-"""Variables of this shell that the job gets as well. Everyone with access to the cluster can read them."""
+"""Environment variables that are passed on to the job. Everyone with access to the cluster can read them."""
 
 
 def submit(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -33,11 +33,11 @@ def submit(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> 
 
 
 def run(arguments: Sequence[str], program: str) -> int:
-    """Submit, follow the job's output, and return its exit code.
+    """Submit a job, print its output until it ends, and return its exit code.
 
     Args:
-        arguments: of the command line: options, a command, and the command's own arguments.
-        program: its name in the help.
+        arguments: options, a command, and the command's own arguments.
+        program: name of the program in the help.
     """
     options = _parser(program).parse_args(arguments)
     from hbtrain.cluster.jobs import check_not_running, follow, job_client, send_job
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     except HbtrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    # Ray's own command shows the token only if told to.
+    # Ray's own command sends the token only with this variable.
     ray = "ray" if os.environ.get("RAY_AUTH_MODE") == mode else "RAY_AUTH_MODE=token ray"
     address = shlex.quote(client.get_address())
     print(f"job {job}: {entrypoint}\n  stop it with   {ray} job stop --address {address} {job}", flush=True)
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    """argparse leaves all that stands behind the command to the job; cyclopts would take flags out of it."""
+    """A parser that leaves all arguments after the command to the job; cyclopts would parse flags among them."""
     from hbtrain.cluster.jobs import CHECKOUT
 
     sent = "this installed package" if CHECKOUT is None else "the sources of this checkout"
@@ -88,7 +88,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _check(command: str, arguments: list[str]) -> None:
-    """Raise ConfigError for what can be known to be wrong before the job is sent."""
+    """Raise ConfigError for a mistake in the command that can be found before the job is sent."""
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags
     from hbtrain.storage import is_remote
@@ -100,28 +100,28 @@ def _check(command: str, arguments: list[str]) -> None:
     first, *rest = arguments
     files = []
     if command == "evaluate":
-        key, place = "--output", str(parse_flags(rest).get("output", ""))
+        key, output = "--output", str(parse_flags(rest).get("output", ""))
     elif command == "train":
         files = [first]
-        key, place = "storage", load_config(first, parse_flags(rest)).storage
+        key, output = "storage", load_config(first, parse_flags(rest)).storage
     else:
         space = with_flags(load_space(first), parse_flags(rest))
         trials_of(space)
         files = [first, space.recipe]
-        key, place = "storage", base_config(space).storage
-    if not Path(place).is_absolute() and not is_remote(place):
+        key, output = "storage", base_config(space).storage
+    if not Path(output).is_absolute() and not is_remote(output):
         flag = f"--{key.removeprefix('--')}"
         raise ConfigError(
-            f"{key} = {place!r}: a job's own folder is temporary; give an absolute path that all nodes see, or a URI: "
+            f"{key} = {output!r}: a job's own folder is temporary; give an absolute path that all nodes see, or a URI: "
             f"{flag} /... or s3://..."
         )
     _check_sent(files)
 
 
 def _check_sent(files: Sequence[str]) -> None:
-    """Raise ConfigError for a recipe or a space that the job would not find.
+    """Raise ConfigError for a recipe or space that the job would not find.
 
-    A checkout is sent as a whole, and they are found in it; an installed hbtrain is sent alone.
+    A checkout is sent as a whole, with its recipes and spaces; an installed hbtrain is sent without other files.
     """
     from hbtrain.cluster.jobs import CHECKOUT
 
@@ -143,14 +143,14 @@ def _check_passwords(arguments: list[str]) -> None:
 
 
 def _environment(more: list[str]) -> dict[str, str]:
-    """The variables to pass.
+    """The environment variables for the job; `more` are the values of `--env`.
 
     Raises:
-        ConfigError: one that is not set, or that holds a password.
+        ConfigError: a variable is not set, or holds a password.
     """
     from hbtrain.config import without_passwords
 
-    environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+    environment = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
     for text in more:
         name, equals, value = text.partition("=")
         if not equals and name not in os.environ:

@@ -1,4 +1,4 @@
-"""`hbtrain train`: training and evaluation by a recipe."""
+"""`hbtrain train`: trains and evaluates by a recipe."""
 
 from __future__ import annotations
 

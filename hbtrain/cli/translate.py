@@ -1,4 +1,4 @@
-"""`hbtrain translate`: the parallel side of a corpus, by machine translation."""
+"""`hbtrain translate`: adds languages to a corpus by machine translation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from hbtrain.cli.display import Bars
+from hbtrain.cli.display import ProgressBars
 from hbtrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,21 +54,21 @@ def translate(
     output
         The file to write, .jsonl or .jsonl.gz, in a folder that every node of the cluster sees.
     beams
-        Of beam search; 1 is greedy.
+        Beams of beam search; 1 is greedy.
     batch_tokens
-        Source tokens that are translated at one time, padding included.
+        Source tokens that are translated in one batch, padding included.
     max_tokens
-        Source tokens of a piece; longer texts are cut between sentences.
+        Source tokens that are translated as one text; longer texts are cut between sentences.
     precision
         fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 without.
     block_texts
-        Texts of a block; an interruption loses the blocks underway.
+        Texts of a block; an interruption loses unfinished blocks.
     actors
         Ray actors that hold the model; 0: one for each GPU of the cluster, or one without.
     cpus_per_actor
-        CPUs of each.
+        CPUs of each actor.
     use_gpu
-        A GPU for each actor; by default if the cluster has any.
+        Use a GPU for each actor; by default if the cluster has any.
     address
         A Ray cluster's address; by default $RAY_ADDRESS, or a new local cluster.
     wait_s
@@ -95,7 +95,7 @@ def translate(
         pool=Pool(actors, cpus_per_actor, use_gpu, address, wait_s),
     )
     console = Console()
-    with Bars(console) as bars:
+    with ProgressBars(console) as bars:
         translated = run(wanted, bars.tell)
     _show(console, translated)
 
@@ -115,7 +115,7 @@ def _limits(given: list[str]) -> Any:
             values[name] = kinds[name](value)
         except ValueError as error:
             raise ConfigError(f"--limit {pair}: {value!r} is no {kinds[name].__name__}") from error
-    return Limits(**values)  # type: ignore[arg-type]  # each of its own kind, as was seen to above
+    return Limits(**values)  # type: ignore[arg-type]  # each value has the type of its field
 
 
 def _show(console: Console, translated: Translated) -> None:

@@ -1,4 +1,4 @@
-"""`hbtrain verify`: the gradient of one step against a plain process."""
+"""`hbtrain verify`: compares the gradient of one step with that of a plain process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphe
     overrides
         Any key of the configuration as a flag.
     step
-        Whose batch.
+        The step whose batch is used.
     """
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags

@@ -12,25 +12,27 @@ from pathlib import Path
 from hbtrain.errors import ConfigError
 
 GIVEN_DEVICES = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
-"""The runtime environment of every task, actor and worker: it sees the GPUs that Ray gave it, and no others.
+"""Runtime environment of every task, actor and worker: with it a process sees the GPUs that Ray gave it, and no others.
 
-Left to itself, Ray 2.60 hides no GPU from a process that asked for none, and libraries take what they see: DeepSpeed
-would compute on the GPU of a worker that is to use the CPU, and several actors would share the first one.
+By default, Ray 2.60 hides no GPU from a process that asked for none, and libraries use the GPUs they see: DeepSpeed
+would compute on the GPU in a worker that is to use the CPU, and several actors would share the first GPU.
 """
 ANSWER_WITHIN_S = 5.0
-"""A cluster that takes no connection for so long is not there."""
+"""Seconds after which a cluster that accepts no connection counts as missing."""
 
 
 @contextmanager
 def ray_connection(address: str, name: str) -> Iterator[None]:
-    """Ray as it runs in this process already, or at `address`, or, where that is `local`, started here and ended after.
+    """Connect to Ray at `address`, or start it on this machine if that is `local`; disconnect or end it afterwards.
+
+    Where this process is connected to Ray already, that connection is used, and stays.
 
     Args:
-        address: of a cluster, or `local`.
-        name: what messages call the address.
+        address: a cluster's address, `auto` or `local`.
+        name: what messages call the address, e.g. `resources.address`.
 
     Raises:
-        ConfigError: no cluster answers.
+        ConfigError: no cluster answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address != "local" and (Path.home() / ".ray" / "auth_token").exists():
@@ -43,10 +45,10 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
         return
     address = _resolved(address, name)
     check_answers(address, name)
-    # A cluster of this command alone starts in half the time without a dashboard.
-    alone = {"include_dashboard": False} if address == "local" else {}
+    # A cluster that only this command uses starts in half the time without a dashboard.
+    options = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{name} = {address!r}: no Ray cluster answers there: {reason}") from error
@@ -57,7 +59,7 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
 
 
 def _resolved(address: str, name: str) -> str:
-    """The address that `auto` stands for; a cluster that was killed leaves its own behind."""
+    """The address that `auto` stands for; it may be that of a cluster that was killed."""
     if address != "auto":
         return address
     from ray._private.services import canonicalize_bootstrap_address
@@ -71,7 +73,7 @@ def _resolved(address: str, name: str) -> str:
 
 
 def check_answers(address: str, name: str) -> None:
-    """Raise ConfigError unless a server like Ray's listens at an address with a port: Ray would try for minutes."""
+    """Raise ConfigError unless a gRPC server answers at `address`, if it has a port; Ray would try for minutes."""
     found = re.fullmatch(r"(?:ray://)?(?P<where>\[?(?P<host>.+?)\]?:(?P<port>[0-9]+))", address)
     if found is None:
         return

@@ -1,4 +1,4 @@
-"""Jobs of a Ray cluster, through its dashboard: what is sent along with one, sending it, its output until its end."""
+"""Jobs of a Ray cluster: submitting one with hbtrain's own sources, and following its output until it ends."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(hbtrain.__file__).resolve().parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
-"""What this hbtrain runs from; None where it is an installed package."""
+"""The checkout that this hbtrain runs from; None where it is an installed package."""
 LEFT_OUT = ["/cluster", "/docs", "/tests"]
-"""Not sent along with a checkout; nor is what `.gitignore` names, nor `.git`."""
+"""Folders of a checkout that are not sent with a job; nor are `.git` and the files that `.gitignore` names."""
 START_S = 60.0
-"""How long a cluster that takes no jobs yet is waited for."""
+"""Seconds to wait for a cluster that has just started and takes no jobs yet."""
 STOPPED = 143
-"""Exit code for a job that someone stopped, as of a process that ended on SIGTERM."""
+"""Exit code for a job that someone stopped: that of a process ended by SIGTERM."""
 
 
 def job_client(address: str | None) -> JobSubmissionClient:
-    """The cluster's job server, reached with the token that this user has.
+    """A client of the cluster's job server, with this user's token.
 
     Args:
-        address: of the cluster's dashboard; None: `$RAY_API_SERVER_ADDRESS`, or what Ray finds.
+        address: URL of the cluster's dashboard; None: `$RAY_API_SERVER_ADDRESS`, or the one that Ray finds.
 
     Raises:
-        ConfigError: it does not answer, or does not take the token.
+        ConfigError: the server does not answer, or rejects the token.
     """
     token = Path.home() / ".ray" / "auth_token"
     if token.exists() or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
@@ -45,7 +45,7 @@ def job_client(address: str | None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.disable(logging.WARNING)  # of each file that is not sent, and the like
+    logging.disable(logging.WARNING)  # Ray warns of each file that is not sent
     try:
         return JobSubmissionClient()
     except AuthenticationError as error:
@@ -60,7 +60,7 @@ def job_client(address: str | None) -> JobSubmissionClient:
 
 
 def check_not_running(client: JobSubmissionClient, entrypoint: str) -> None:
-    """Raise ConfigError if the same command is a job already: two of them would write into the same folders."""
+    """Raise ConfigError if a job with the same command has not ended: both would write into the same folders."""
     for job in client.list_jobs():
         if job.entrypoint == entrypoint and not job.status.is_terminal():
             raise ConfigError(
@@ -70,12 +70,12 @@ def check_not_running(client: JobSubmissionClient, entrypoint: str) -> None:
 
 
 def send_job(client: JobSubmissionClient, entrypoint: str, environment: Mapping[str, str]) -> str:
-    """Send a job with this hbtrain; a cluster that has just started is given time until it takes one.
+    """Submit a job that runs this hbtrain; waits up to `START_S` for a cluster that has just started.
 
     Args:
-        client: of the cluster's job server.
+        client: client of the cluster's job server.
         entrypoint: the command that the job runs.
-        environment: variables that it gets.
+        environment: environment variables of the job.
 
     Returns:
         The job's id.
@@ -96,10 +96,10 @@ def send_job(client: JobSubmissionClient, entrypoint: str, environment: Mapping[
 
 
 def sources() -> dict[str, Any]:
-    """The part of a runtime environment that holds this hbtrain.
+    """The part of a job's runtime environment that holds this hbtrain.
 
-    A checkout becomes the job's working folder, with the recipes and spaces of one's own that are in it. An installed
-    package is sent alone, and put on the path of the job's processes.
+    A checkout becomes the job's working folder, the user's own recipes and spaces in it included. An installed package
+    is sent alone, and put on the path of the job's processes.
     """
     if CHECKOUT is None:
         return {"py_modules": [str(PACKAGE)]}
@@ -107,7 +107,7 @@ def sources() -> dict[str, Any]:
 
 
 def follow(client: JobSubmissionClient, job: str) -> int:
-    """Print the job's output until its end; its exit code."""
+    """Print the job's output until its end, and return its exit code."""
     import aiohttp
     from ray.job_submission import JobStatus
 

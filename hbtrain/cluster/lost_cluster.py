@@ -1,8 +1,9 @@
-"""Noticing that the cluster is gone, while there is time to say so.
+"""Detecting that the Ray cluster was lost, in time to end with an error message.
 
-Without its head a Ray cluster ends: its nodes, and the process that is connected to them, are ended by Ray's own code
-a minute later, from one instruction to the next. A little earlier than that the main thread is interrupted here. Where
-it waits in Ray's core, that takes until the call ends; of calls that never do, this process ends itself.
+When the head node of a Ray cluster is lost, Ray's own code ends all nodes and the connected process a minute later,
+without warning. A little earlier, this module interrupts the main thread, which raises a TrainingError. Where the main
+thread waits in a call of Ray's core, the interrupt takes effect when the call ends; if it never does, the process
+prints the error and exits.
 """
 
 from __future__ import annotations
@@ -19,71 +20,75 @@ from typing import Any
 from hbtrain.cluster.connection import check_answers
 from hbtrain.errors import ConfigError, TrainingError
 
-LIMIT = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""Ray's variable for how long a process goes on without the head, in seconds. Set on nodes whose head may come back."""
-LIMIT_S = 60.0
-"""Its default."""
-SHARE = 0.75
-"""Of the limit, after which the cluster counts as lost."""
-TO_END_S = 300.0
-"""How much longer this process is to live than the nodes, so that it can bring its own things to an end."""
-LOOK_EVERY_S = 2.0
-AGAIN_S = 30.0
-"""After which it is interrupted again: an interrupt is lost on a callback that takes no exceptions."""
+RECONNECT_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray's environment variable for how long a process goes on without the head; set higher where a head may return."""
+RECONNECT_TIMEOUT_S = 60.0
+"""Ray's default of that variable, in seconds."""
+LOST_AFTER_SHARE = 0.75
+"""The share of the reconnect timeout after which a silent head counts as lost."""
+SHUTDOWN_S = 300.0
+"""How much longer than the nodes this process may live, to finish its own work such as telling MLflow."""
+CHECK_EVERY_S = 2.0
+INTERRUPT_EVERY_S = 30.0
+"""Seconds until the interrupt is repeated: one that arrives in a callback without exceptions is lost."""
 STUCK_S = 120.0
-"""Interrupted for so long, the main thread does not come back. Calls of Ray's core that end do so within a minute."""
+"""Seconds of interrupts after which the process exits. Calls of Ray's core that end at all do so within a minute."""
 
 
 @contextmanager
-def outliving(address: str) -> Iterator[float]:
-    """Have Ray let this process live longer than the nodes of a cluster that is lost; for Ray to be started in.
+def longer_reconnect_timeout(address: str) -> Iterator[float]:
+    """Let this process live longer than the nodes of a lost cluster; Ray must be started while the body runs.
 
-    Gives how many seconds a head may be silent until the cluster counts as lost.
+    Yields the number of seconds after which a silent head counts as lost.
     """
     if address == "local":  # ends with this process; its nodes must not live longer
-        yield SHARE * LIMIT_S
+        yield LOST_AFTER_SHARE * RECONNECT_TIMEOUT_S
         return
-    before = os.environ.get(LIMIT)
-    limit_s = float(before or LIMIT_S)
-    os.environ[LIMIT] = str(round(limit_s + TO_END_S))
+    before = os.environ.get(RECONNECT_TIMEOUT)
+    timeout_s = float(before or RECONNECT_TIMEOUT_S)
+    os.environ[RECONNECT_TIMEOUT] = str(round(timeout_s + SHUTDOWN_S))
     try:
-        yield SHARE * limit_s
+        yield LOST_AFTER_SHARE * timeout_s
     finally:
         if before is None:
-            del os.environ[LIMIT]
+            del os.environ[RECONNECT_TIMEOUT]
         else:
-            os.environ[LIMIT] = before
+            os.environ[RECONNECT_TIMEOUT] = before
 
 
 @contextmanager
-def loss_in_words(address: str, patience_s: float) -> Iterator[None]:
-    """While the body runs, watch the cluster; what Ray says when it is gone becomes one line.
+def loss_as_error(address: str, patience_s: float) -> Iterator[None]:
+    """While the body runs, watch the cluster's head, and turn the errors of a lost cluster into a TrainingError.
+
+    Args:
+        address: the cluster's address, or `local`; for the message.
+        patience_s: seconds without an answer after which the head counts as lost.
 
     Raises:
         TrainingError: the cluster was lost.
     """
     import ray
 
-    line = Lifeline(address, patience_s)
+    monitor = HeadMonitor(address, patience_s)
     try:
-        with line.held():
+        with monitor.running():
             yield
     except KeyboardInterrupt as error:
-        if line.lost is None:
+        if monitor.lost is None:
             raise
-        raise TrainingError(line.in_words(line.lost)) from error
+        raise TrainingError(monitor.message(monitor.lost)) from error
     except ray.exceptions.RayTaskError:
-        raise  # of what ran there
+        raise  # an error of the task itself
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
-        raise TrainingError(line.in_words(reason)) from error
+        raise TrainingError(monitor.message(reason)) from error
 
 
-class Lifeline:
-    """Looks after the head of a cluster, from another thread.
+class HeadMonitor:
+    """Checks from a thread that the head of a cluster answers.
 
     Attributes:
-        lost: why the cluster counts as lost; None while it does not.
+        lost: why the cluster counts as lost; None as long as it does not.
     """
 
     def __init__(self, address: str, patience_s: float) -> None:
@@ -92,14 +97,13 @@ class Lifeline:
         self._patience_s = patience_s
         self._done = threading.Event()
 
-    def in_words(self, reason: str) -> str:
-        """What to say when the cluster is lost."""
+    def message(self, reason: str) -> str:
         again = "when one is there again, the same command goes on with what was kept"
         return f"the Ray cluster {self._where} was lost: {reason}; {again}"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """While the body runs, raise KeyboardInterrupt in it when the cluster is lost; on the main thread only."""
+    def running(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt in the body when the cluster is lost; does nothing outside the main thread."""
         import ray
 
         if threading.current_thread() is not threading.main_thread():
@@ -107,7 +111,7 @@ class Lifeline:
             return
         address = ray.get_runtime_context().gcs_address
         before = signal.signal(signal.SIGRTMIN, _interrupt)
-        thread = threading.Thread(target=self._watch, args=(address,), name="lifeline", daemon=True)
+        thread = threading.Thread(target=self._watch, args=(address,), name="head-monitor", daemon=True)
         thread.start()
         try:
             yield
@@ -118,7 +122,7 @@ class Lifeline:
 
     def _watch(self, address: str) -> None:
         answered = time.monotonic()
-        while not self._done.wait(LOOK_EVERY_S):
+        while not self._done.wait(CHECK_EVERY_S):
             try:
                 check_answers(address, "the head")
                 answered = time.monotonic()
@@ -126,18 +130,18 @@ class Lifeline:
                 silent_s = time.monotonic() - answered
                 if silent_s >= self._patience_s and not self._done.is_set():
                     self.lost = f"its head at {address} has not answered for {silent_s:.0f} s"
-                    self._end(self.lost)
+                    self._interrupt_main(self.lost)
                     return
 
-    def _end(self, reason: str) -> None:
-        """Interrupt the main thread until it has left the body; if it never does, end the process."""
+    def _interrupt_main(self, reason: str) -> None:
+        """Interrupt the main thread until it has left the body; exit if it has not in `STUCK_S`."""
         stuck_at = time.monotonic() + STUCK_S
         while time.monotonic() < stuck_at:
             # Not SIGINT, which Ray Train and Ray Tune answer with farewells to the cluster.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGRTMIN)
-            if self._done.wait(AGAIN_S):
+            if self._done.wait(INTERRUPT_EVERY_S):
                 return
-        print(f"error: {self.in_words(reason)}", file=sys.stderr, flush=True)
+        print(f"error: {self.message(reason)}", file=sys.stderr, flush=True)
         os._exit(TrainingError.exit_code)
 
 

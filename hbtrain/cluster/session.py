@@ -1,4 +1,4 @@
-"""Ray: connecting to a cluster or starting one, what it has, and tasks that run on it."""
+"""A command's session with Ray: the connection, room for its processes, detection of loss; and tasks of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from hbtrain.cluster.capacity import Demand, alive, await_room
 from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
-from hbtrain.cluster.lost_cluster import loss_in_words, outliving
+from hbtrain.cluster.lost_cluster import longer_reconnect_timeout, loss_as_error
 from hbtrain.config import Config
 from hbtrain.errors import HbtrainError, TrainingError
 
@@ -18,34 +18,38 @@ from hbtrain.errors import HbtrainError, TrainingError
 def ray_session(
     address: str | None, name: str, demand: Demand, tell: Callable[[str], None] = lambda text: None
 ) -> Iterator[None]:
-    """Ray as every command has it: connected or started, with room for its processes, and watched while the body runs.
+    """Connect to Ray or start it, wait for room for the command's processes, and watch the cluster while the body runs.
 
-    It is used as it runs in this process already, or at `address`, `$RAY_ADDRESS`, or is started on this machine and
-    ended afterwards.
+    The Ray that this process is connected to already is used as it is; else the cluster at `address` or at
+    `$RAY_ADDRESS`; else Ray is started on this machine, and ended afterwards.
 
     Args:
-        address: of a cluster, `auto` or `local`; None where the user gave none.
+        address: a cluster's address, `auto` or `local`; None where the user gave none.
         name: what the user calls the address, e.g. `resources.address`.
-        demand: the processes that there is to be room for; nodes are waited for as long as it says.
-        tell: told what is waited for.
+        demand: the processes that need room, and how long to wait for nodes.
+        tell: called with a sentence about what is waited for.
 
     Raises:
-        ConfigError: the cluster has too little, or does not answer.
-        TrainingError: the cluster went away in the meantime.
+        ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
+        TrainingError: the cluster was lost while the body ran.
     """
     where = address or os.environ.get("RAY_ADDRESS") or "local"
-    with outliving(where) as patience_s, ray_connection(where, name), loss_in_words(where, patience_s):
+    with (
+        longer_reconnect_timeout(where) as patience_s,
+        ray_connection(where, name),
+        loss_as_error(where, patience_s),
+    ):
         await_room(demand, tell)
         yield
 
 
 @contextmanager
 def connected(config: Config, tell: Callable[[str], None] = lambda text: None) -> Iterator[dict[str, object]]:
-    """`ray_session` for a run's workers; gives what is to be known of the cluster's hardware, as tags.
+    """`ray_session` for a run's workers; yields {MLflow tag: value} about the cluster's hardware.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs, or does not answer.
-        TrainingError: the cluster went away in the meantime.
+        TrainingError: the cluster was lost while the body ran.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     resources = config.resources
@@ -62,15 +66,20 @@ def connected(config: Config, tell: Callable[[str], None] = lambda text: None) -
 
 
 def _accelerators(have: dict[str, float]) -> list[str]:
-    """Models of the cluster's accelerators, as Ray names them, e.g. H200."""
+    """Models of the cluster's accelerators by Ray's names, e.g. H200."""
     mark = "accelerator_type:"
     return sorted(name.removeprefix(mark) for name in have if name.startswith(mark))
 
 
 def run_task(config: Config, function: Any, *arguments: Any, starts_actors: bool = False) -> Any:
-    """Run `function` as a Ray task with the resources of one worker, or more CPUs where a node has them idle.
+    """Run `function` as a Ray task, and return its result.
 
-    One that `starts_actors` leaves all resources to them.
+    The task gets the CPUs of all workers together, as far as one node has them, and a GPU where workers use GPUs. With
+    `starts_actors` it gets none, and leaves all resources to the actors that it starts.
+
+    Raises:
+        HbtrainError: raised by `function`.
+        TrainingError: the task failed in another way.
     """
     import ray
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbtrain.comparison.runs import Run
-from hbtrain.config.keys import ELSEWHERE, check_key
+from hbtrain.config.keys import NON_TRAINING_KEYS, check_key
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.reporting.metric_names import CROSS, HYBRID, MONO, TITLES
 
@@ -88,7 +88,7 @@ def _identity(run: Run, number: int, group_by: Sequence[str] | None) -> str:
     if group_by == [NO_GROUPS] or config is None:
         return f"run {number}"
     if group_by is None:
-        keys = [key for key in config if key not in ("seed", "name") and not key.startswith(ELSEWHERE)]
+        keys = [key for key in config if key not in ("seed", "name") and not key.startswith(NON_TRAINING_KEYS)]
     else:
         for key in group_by:
             check_key(key, "--group-by")
@@ -108,7 +108,7 @@ def _check_seeds(group: tuple[Run, ...]) -> None:
 
 def _trained(run: Run) -> dict[str, object]:
     """The keys that decide what was trained; its name, place, workers and evaluation do not."""
-    return {k: v for k, v in (run.config or {}).items() if k != "name" and not k.startswith(ELSEWHERE)}
+    return {k: v for k, v in (run.config or {}).items() if k != "name" and not k.startswith(NON_TRAINING_KEYS)}
 
 
 def _seed(run: Run) -> int:
@@ -148,7 +148,9 @@ def _schedule(run: Run) -> str:
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
     """What sets the systems apart, in a few words."""
     configs = [group[0].config for group in groups if group[0].config is not None]
-    keys = sorted({key for config in configs for key in config if not key.startswith((*ELSEWHERE, "batching.alpha"))})
+    keys = sorted(
+        {key for config in configs for key in config if not key.startswith((*NON_TRAINING_KEYS, "batching.alpha"))}
+    )
     varying = [
         key
         for key in keys

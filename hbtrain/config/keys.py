@@ -1,4 +1,4 @@
-"""Dotted keys: the one vocabulary of recipes, flags, sweeps and tracking."""
+"""Dotted keys of the configuration, such as `batching.alpha`: the same in recipes, flags, sweeps and MLflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from hbtrain.config.schema import Config
 from hbtrain.errors import ConfigError
 
-ELSEWHERE = (
+NON_TRAINING_KEYS = (
     "tracking.",
     "storage",
     "resources.",
@@ -25,14 +25,14 @@ ELSEWHERE = (
     "training.max_failures",
     "training.step_timeout_s",
 )
-"""Keys, or their beginnings, that do not change what is trained, and so do not make another run.
+"""Keys, or prefixes of keys, that do not change the trained model: with other values of them the same run goes on.
 
-The number of workers is one of them: a run goes on with another number, in batches of the same size.
+The number of workers is one of them, as it does not change the batches.
 """
 
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the schema, leaves only, in the order of the schema."""
+    """Every dotted key of a value, not of a section, in the order of the schema."""
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
         if section is None:
@@ -41,24 +41,27 @@ def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]
             yield from all_keys(section, f"{prefix}{name}.")
 
 
-def check_key(key: str, place: str) -> None:
-    """Raise ConfigError with the nearest keys unless `key` is a key, a section, or inside a free mapping."""
+def check_key(key: str, origin: str) -> None:
+    """Raise ConfigError unless `key` exists: a value, a section, or an entry of a mapping such as `language_weights`.
+
+    The message suggests similar keys, and names `origin`, where the key was written.
+    """
     model: type[BaseModel] = Config
     parts = key.split(".")
     for i, part in enumerate(parts):
         field = model.model_fields.get(part)
         if field is None:
-            raise unknown_key(key, place)
+            raise unknown_key(key, origin)
         section = _section(field.annotation)
         if section is None:
             if i + 1 == len(parts) or _holds_mapping(field.annotation):
                 return
-            raise unknown_key(key, place)
+            raise unknown_key(key, origin)
         model = section
 
 
-def unknown_key(key: str, place: str) -> ConfigError:
-    """The error for a key that does not exist, with the nearest ones that do."""
+def unknown_key(key: str, origin: str) -> ConfigError:
+    """The error for a key that does not exist, with similar ones that do."""
     known = list(all_keys())
     near = get_close_matches(key, known, n=3, cutoff=0.6)
     if not near:
@@ -66,7 +69,7 @@ def unknown_key(key: str, place: str) -> ConfigError:
         close = get_close_matches(key.rsplit(".", 1)[-1], ends, n=1, cutoff=0.6)
         near = [k for k, end in zip(known, ends, strict=True) if end in close][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "`hbtrain keys` lists them all"
-    return ConfigError(f"unknown key {key!r} in {place}: {hint}")
+    return ConfigError(f"unknown key {key!r} in {origin}: {hint}")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -81,7 +84,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def dotted_location(location: tuple[int | str, ...]) -> str:
-    """The dotted key of a pydantic error's location, less the names of union options that pydantic mixes in."""
+    """The dotted key of a pydantic error's location, without the names of union members that pydantic adds."""
     model: type[BaseModel] | None = Config
     parts: list[str] = []
     for part in location:
@@ -101,7 +104,7 @@ def dotted_location(location: tuple[int | str, ...]) -> str:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section class inside an annotation, `LoraConfig | None` included."""
+    """The section class that an annotation means, also in a union such as `LoraConfig | None`; None for a value."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     for option in options:
         if isinstance(option, type) and issubclass(option, BaseModel):

@@ -1,4 +1,4 @@
-"""Recipes: from a shipped name or a YAML file, plus overrides, to a validated Config, and back to YAML."""
+"""Loading a configuration from a recipe and overrides, validating it, and writing it as YAML."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ from hbtrain.storage import place
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship with hbtrain."""
+    """Names of the recipes that ship with hbtrain, sorted."""
     folder = resources.files("hbtrain") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def recipe_summary(name: str) -> str:
-    """What a shipped recipe says of itself in the comment at its head."""
+    """The comment at the head of a shipped recipe."""
     lines = (resources.files("hbtrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
 
 
 def load_config(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The validated configuration of a shipped recipe's name or of a YAML file, with {dotted key: value} laid over.
+    """Load a recipe and validate it.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a YAML file.
+        overrides: {dotted key: value} in place of the recipe's values.
 
     Raises:
-        ConfigError: unknown recipe, unreadable YAML, unknown key or a value that is not allowed; one line.
+        ConfigError: unknown recipe, unreadable YAML, unknown key, or a value that is not allowed.
     """
-    tree, place = _read(str(recipe))
-    _check_tree(tree, place)
-    return _validate(_lay_over(tree, overrides or {}), place)
+    tree, origin = _read(str(recipe))
+    _check_tree(tree, origin)
+    return _validate(_with_overrides(tree, overrides or {}), origin)
 
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """`config` with {dotted key: value} laid over and validated again."""
-    return _validate(_lay_over(to_tree(config), overrides), "overrides")
+    """A copy of `config` with the values of {dotted key: value}, validated again. Raises ConfigError."""
+    return _validate(_with_overrides(to_tree(config), overrides), "overrides")
 
 
 def to_tree(config: Config) -> dict[str, Any]:
@@ -68,10 +72,10 @@ def from_tree(tree: Mapping[str, Any]) -> Config:
 
 
 def evaluation_from_flags(**options: Any) -> EvaluationConfig:
-    """The options of an evaluation that a command's flags, by their names with underscores, mean.
+    """The evaluation options of a command line; `options` are its flags, with underscores in their names.
 
     Raises:
-        ConfigError: a value that is not allowed, or options that do not go together, by the names of the flags.
+        ConfigError: a value that is not allowed, or options that exclude each other; the message names the flags.
     """
     try:
         return EvaluationConfig.model_validate(options, context=FLAGS)
@@ -87,11 +91,11 @@ def evaluation_from_flags(**options: Any) -> EvaluationConfig:
 def _read(recipe: str) -> tuple[dict[str, Any], str]:
     path = Path(recipe)
     if recipe in recipe_names():
-        place = f"recipe {recipe!r}"
+        origin = f"recipe {recipe!r}"
         text = (resources.files("hbtrain") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
         name = recipe
     elif path.suffix in {".yaml", ".yml"} or path.is_file():
-        place, name = f"recipe {recipe}", path.stem
+        origin, name = f"recipe {recipe}", path.stem
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -107,20 +111,20 @@ def _read(recipe: str) -> tuple[dict[str, Any], str]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{place} is not YAML{line}: {getattr(error, 'problem', error)}") from error
+        raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', error)}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise ConfigError(f"{place} must hold keys and values, not {type(tree).__name__}")
+        raise ConfigError(f"{origin} must hold keys and values, not {type(tree).__name__}")
     tree.setdefault("name", name)
-    return tree, place
+    return tree, origin
 
 
-def _check_tree(tree: Mapping[str, Any], place: str) -> None:
+def _check_tree(tree: Mapping[str, Any], origin: str) -> None:
     for key in flatten(tree):
-        check_key(key, place)
+        check_key(key, origin)
 
 
-def _lay_over(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _with_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = _copy(tree)
     for key, value in overrides.items():
         check_key(key, "overrides")
@@ -138,69 +142,69 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
 
 
-def _validate(tree: dict[str, Any], place: str) -> Config:
+def _validate(tree: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise _one_line(error, place) from error
+        raise _one_line(error, origin) from error
 
 
-def _one_line(error: ValidationError, place: str) -> ConfigError:
-    """The first problem that pydantic found, as one line with key, value and what is allowed."""
+def _one_line(error: ValidationError, origin: str) -> ConfigError:
+    """The first problem that pydantic found, as one line: key, value, what is allowed, and the origin of the key."""
     problems = error.errors(include_url=False)
     # A union reports one problem per option; the option whose type fits says what is really wrong.
     fitting = [p for p in problems if not p["type"].endswith(("_type", "_parsing"))] or problems
     first = fitting[0]
     key = dotted_location(first["loc"])
     if first["type"] == "extra_forbidden":
-        return unknown_key(key, place)
+        return unknown_key(key, origin)
     same = [p["msg"].removeprefix("Value error, ") for p in fitting if dotted_location(p["loc"]) == key]
     allowed = " or ".join(m[:1].lower() + m[1:] for m in dict.fromkeys(same))
     value = first.get("input")
     shown = f"{key} = {value!r}: " if key and not isinstance(value, dict) else (f"{key}: " if key else "")
-    return ConfigError(f"{shown}{allowed} (in {place})")
+    return ConfigError(f"{shown}{allowed} (in {origin})")
 
 
 def absolute_paths(config: Config) -> Config:
-    """The same configuration with every path that exists, or is to be made, as seen from the current folder."""
+    """The same configuration with absolute paths, as seen from the current folder; hub and shipped names stay."""
     changes: dict[str, object] = {"storage": _absolute(config.storage)}
     if config.data.cache is not None:
         changes["data.cache"] = _absolute(config.data.cache)
-    changes["data.sources"] = [_if_there(source) for source in config.data.sources]
+    changes["data.sources"] = [_absolute_if_exists(source) for source in config.data.sources]
     if config.data.validation is not None:
-        changes["data.validation"] = _if_there(config.data.validation)
+        changes["data.validation"] = _absolute_if_exists(config.data.validation)
     if isinstance(config.training.deepspeed, str):
-        changes["training.deepspeed"] = _if_there(config.training.deepspeed)
-    changes["encoder.backbone"] = _if_there(config.encoder.backbone)
+        changes["training.deepspeed"] = _absolute_if_exists(config.training.deepspeed)
+    changes["encoder.backbone"] = _absolute_if_exists(config.encoder.backbone)
     if config.encoder.trust_remote_code is not None:
-        changes["encoder.trust_remote_code"] = changes["encoder.backbone"]  # the schema sees to it that they agree
+        changes["encoder.trust_remote_code"] = changes["encoder.backbone"]  # they agree, as the schema demands
     for section, vocabulary in (
         ("static", config.encoder.static.vocabulary),
         ("transformer", config.encoder.transformer.vocabulary),
     ):
         if vocabulary is not None:
-            changes[f"encoder.{section}.vocabulary"] = _if_there(vocabulary)
+            changes[f"encoder.{section}.vocabulary"] = _absolute_if_exists(vocabulary)
     changes["evaluation.benchmarks"] = [_benchmark(text) for text in config.evaluation.benchmarks]
     return override(config, changes)
 
 
 def _absolute(path: str) -> str:
-    at = place(path)
-    return str(at.absolute() if isinstance(at, Path) else at)
+    root = place(path)
+    return str(root.absolute() if isinstance(root, Path) else root)
 
 
-def _if_there(name: str) -> str:
-    """A path that exists, absolute; anything else (a hub name, a shipped name, a typing error) as it is."""
+def _absolute_if_exists(name: str) -> str:
+    """The absolute path if `name` is one that exists; anything else (a hub name, a shipped name, a typo) as it is."""
     return _absolute(name) if Path(name).expanduser().exists() else name
 
 
 def _benchmark(text: str) -> str:
     name, equals, folder = text.partition("=")
-    return f"{name}={_if_there(folder)}" if equals else text
+    return f"{name}={_absolute_if_exists(folder)}" if equals else text
 
 
 def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
-    """{dotted key: value} of the flags; several values make a list, none makes true.
+    """{dotted key: value} of flags such as `--batching.alpha 0.3`; several values make a list, none means true.
 
     Raises:
         ConfigError: an argument that belongs to no flag.
@@ -219,7 +223,7 @@ def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str, key: str) -> Any:
-    """A number, true, false, null, a [list] or a {mapping}; any other text is itself (`no` is a language)."""
+    """Parse a flag's value: a number, true, false, null, a [list] or {mapping}; else the text (`no` is a language)."""
     try:
         if text[:1] in {"{", "["}:
             return yaml.safe_load(text)

@@ -1,4 +1,4 @@
-"""The configuration: typed, frozen, validated. One vocabulary for recipes, flags, sweeps and tracking.
+"""The configuration: typed, immutable, validated; its keys are the same in recipes, flags, sweeps and MLflow.
 
 Every dotted path through these models (`batching.alpha`) is a command-line flag, a key of a sweep's space and
 a parameter in MLflow. This module imports neither torch nor ray, so that a recipe can be checked anywhere.
@@ -24,11 +24,11 @@ Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "englis
 Precision = Literal["fp32", "bf16"]
 
 FLAGS = "flags"
-"""The validation context of options that are given as flags of a command, not as keys of a recipe."""
+"""Validation context of options given as a command's flags; their errors name flags instead of keys."""
 
 
 def _checked(uri: str) -> str:
-    """The URI of a place, as it is shown everywhere."""
+    """Parse the URI of a storage folder, and return it in its canonical form."""
     try:
         return str(place(uri))
     except StorageError as error:
@@ -339,7 +339,7 @@ class EvaluationConfig(Section):
 
 
 def called(field: str, context: Any) -> str:
-    """What people write for a field of `evaluation`: a flag in the validation context FLAGS, a key in a recipe."""
+    """How users write a field of `evaluation`: as a flag in the validation context FLAGS, else as a dotted key."""
     return f"--{field.replace('_', '-')}" if context == FLAGS else f"evaluation.{field}"
 
 

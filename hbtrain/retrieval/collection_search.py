@@ -317,7 +317,7 @@ def _started(options: SearchOptions) -> Iterator[Start]:
         count=options.actors,
         cpus=options.cpus_per_actor,
         wait_s=options.wait_s,
-        waiting="--wait-s (resources.wait_s)",
+        wait_option="--wait-s (resources.wait_s)",
     )
     with actor_session(demand, options.address) as start:
         yield start

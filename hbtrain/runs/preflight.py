@@ -1,4 +1,4 @@
-"""Preflight: everything that can be known to be wrong is said before a worker starts."""
+"""Checks of a whole configuration before any worker starts, and the download of its inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hbtrain.training.validation import validation_plan
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks opened on their way."""
+    """What the checks have opened, for use by the run."""
 
     corpus: ParallelCorpus
     plan: BatchPlan
@@ -29,7 +29,7 @@ class Checked:
 
 
 def preflight(config: Config) -> Checked:
-    """Check a configuration as a whole, sources and benchmarks included; starts nothing.
+    """Check a configuration as a whole, sources and benchmarks included; starts no process.
 
     Raises:
         HbtrainError: the first thing that is wrong, in one line.
@@ -71,10 +71,10 @@ def _check_cores(config: Config) -> None:
 
 
 def fetch_inputs(config: Config, observer: Observer) -> None:
-    """Fetch sources and benchmarks that are not in the cache yet.
+    """Copy remote sources and benchmarks into the cache, as far as they are not there yet.
 
     Raises:
-        DataError: one is not there, or the storage refuses it.
+        DataError: a source or benchmark is missing, or the storage refuses access.
         StorageError: the cache cannot be written.
     """
     data = config.data

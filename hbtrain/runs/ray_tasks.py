@@ -1,4 +1,4 @@
-"""What a run does on the cluster besides training: building the first encoder, and scoring one."""
+"""Ray tasks of a run besides training: building the initial encoder, and evaluating an encoder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hbtrain.evaluation.summary import Evaluation
 from hbtrain.storage import as_local, place, pushed, put
 
 CARD = "README.md"
-"""A model's file that scores are written into."""
+"""File of a model that holds its model card, into which scores are written."""
 
 
 def build(tree: dict[str, Any], to: str) -> None:
-    """Build the encoder that training starts from, in the place `to`.
+    """Build the encoder that training starts from, and save it to the folder or URI `to`.
 
-    Adapters are added by the workers; they begin at zero.
+    It has no LoRA adapters: the workers add them, and they begin at zero.
     """
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.encoder import Encoder
@@ -29,28 +29,31 @@ def build(tree: dict[str, Any], to: str) -> None:
         built.save(folder)
 
 
-def score(tree: dict[str, Any], model: str, runs: str | None = None) -> list[Evaluation]:
-    """Evaluate the model in the place `model` on the configuration's benchmarks, and write the scores into its card.
+def score(tree: dict[str, Any], model: str, trec_runs: str | None = None) -> list[Evaluation]:
+    """Evaluate a model on the configuration's benchmarks, and write the scores into its model card.
 
-    Run files go to the place `runs`, if there is one.
+    Args:
+        tree: the configuration, as `hbtrain.config.to_tree` gives it.
+        model: folder or URI of the model.
+        trec_runs: folder or URI for TREC run files, or None for none.
     """
     where = place(model)
-    with as_local(where) as folder, pushed(place(runs)) if runs is not None else nullcontext() as run_files:
-        evaluations = _score(from_tree(tree), folder, run_files)
+    with as_local(where) as folder, pushed(place(trec_runs)) if trec_runs is not None else nullcontext() as runs:
+        evaluations = _score(from_tree(tree), folder, runs)
         if not isinstance(where, Path) and (folder / CARD).exists():
             put(folder / CARD, where / CARD)
     return evaluations
 
 
 def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
-    """`score` of folders on this machine."""
+    """`score` with folders on this machine."""
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.rankers import search_options
     from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 
-    # The model saved has the backbone's own code, if the configuration lets it run.
+    # A saved model brings the backbone's own Python code along, which runs only if the configuration allows it.
     encoder = Encoder.load(str(model), trust_remote_code=config.encoder.trust_remote_code is not None)
     options, cache = config.evaluation, config.data.cache
     benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache)

@@ -1,4 +1,4 @@
-"""A whole run: preflight, the first model, training, evaluation before and after, tracking."""
+"""A whole run: checks, building the initial encoder, training, evaluation before and after, tracking."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker, tracking_uri
 
 CONTINUES = "continues_run"
-"""Tag of an MLflow run: the one from whose checkpoint the run began."""
+"""MLflow tag: id of the MLflow run from whose checkpoint this run began."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind.
+    """The results of a run.
 
     Attributes:
         folder: the run's folder.
-        run_id: of the MLflow run.
-        tracking_uri: where that run is.
-        before: scores of the model before training, one a benchmark; empty if not asked for.
-        after: scores of the trained model, one a benchmark.
+        run_id: id of the MLflow run.
+        tracking_uri: MLflow tracking URI of that run.
+        before: evaluations of the model before training, one for each benchmark; empty if not asked for.
+        after: evaluations of the trained model, one for each benchmark.
         in_domain: the benchmark, or domain of one, that MRR on the others is compared with.
-        step: where training ended.
-        scores: {`<benchmark>/<setting>/<metric>`: score} of the trained model, those of `metrics.json`.
+        step: the step at which training ended.
+        scores: {`<benchmark>/<setting>/<metric>`: score} of the trained model, as in `metrics.json`.
     """
 
     folder: RunFolder
@@ -64,21 +64,21 @@ class Outcome:
 def train(config: Config, observer: Observer | None = None, until: int | None = None) -> Outcome:
     """Train and evaluate as `config` says; goes on with the unfinished run of the same configuration, if there is one.
 
-    With `until` it is a segment of the run: training stops after that many of its steps, as if it had been cut off
-    there, and the encoder of that step is evaluated. A later call goes on from there. A segment that is done, the last
-    one included, is not done again: its scores are returned, and no evaluations.
+    With `until`, one segment of the run is done: training stops after that many steps, and the encoder of that step is
+    evaluated. A later call goes on from there. A segment that was done before, the last one included, is not repeated:
+    the outcome then has its scores, and no evaluations.
 
     Raises:
         HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
     """
     observer = SafeObserver(observer or NullObserver())
     config = absolute_paths(config)
-    tracking_uri(config)  # there is one
+    tracking_uri(config)  # raises where none can be used
     if until is not None:
         check_until(config, until)
         done = finished_segment(config, until)
         if done is not None:
-            return _remembered(config, done)
+            return _outcome_of(config, done)
     observer.phase("checking the configuration and the sources")
     fetch_inputs(config, observer)
     checked = preflight(config)
@@ -94,17 +94,17 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
 def _train_in(
     folder: RunFolder, config: Config, checked: Checked, needs: Estimate | None, observer: Observer, until: int | None
 ) -> Outcome:
-    """`train` in its folder, which no other process is at work in."""
+    """`train` in the run's folder, which this process has locked."""
     observer.phase(f"run {folder.name}")
     tracker = _tracker(config, folder)
     if needs is not None:
         tracker.tags(needs.tags())
-    whole = until is None or until == config.training.steps
+    is_last = until is None or until == config.training.steps
     status = "FAILED"
     try:
-        # Whatever Ray is given may stand in its logs and on its dashboard.
+        # Ray shows its arguments in logs and on its dashboard, and the URI may hold a password.
         outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
-        if not whole:
+        if not is_last:
             tracker.tags({STOPPED_AT: outcome.step})
             folder.update(stopped_at=outcome.step)
         status = "FINISHED"
@@ -116,21 +116,21 @@ def _train_in(
     except OSError as error:
         if not is_full(error):
             raise
-        place = error.filename or folder.path
-        raise StorageError(f"cannot write {place}: {error.strerror}; {MAKE_ROOM}") from error
+        path = error.filename or folder.path
+        raise StorageError(f"cannot write {path}: {error.strerror}; {MAKE_ROOM}") from error
     finally:
         outages = tracker.finish(status)
         if outages:
             observer.phase(outages)
     metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
     scores = record_scores(folder, until or outcome.step, metrics, config)
-    if whole:
+    if is_last:
         folder.update(finished=True)
     return replace(outcome, scores=scores)
 
 
 def _tracker(config: Config, folder: RunFolder) -> Tracker:
-    """The run's MLflow run, a new one or the one it had; with what other runs could not deliver."""
+    """The run's MLflow run, new or continued; also delivers what other runs could not deliver."""
     state = folder.state
     tracker = Tracker(config, state.mlflow_run_id, folder.name, outbox=folder.undelivered)
     for file in folder.undelivered_of_others():
@@ -143,8 +143,8 @@ def _tracker(config: Config, folder: RunFolder) -> Tracker:
     return tracker
 
 
-def _remembered(config: Config, done: Segment) -> Outcome:
-    """The outcome of a segment that was done before."""
+def _outcome_of(config: Config, done: Segment) -> Outcome:
+    """The outcome of a segment that was done earlier."""
     run_id, in_domain = str(done.folder.state.mlflow_run_id), config.evaluation.in_domain
     return Outcome(done.folder, run_id, tracking_uri(config), (), (), in_domain, done.step, done.scores)
 
@@ -168,7 +168,7 @@ def _run(
         if benchmarks and config.evaluation.before and folder.state.stopped_at is None:
             observer.phase("evaluating before training")
             before = _score(config, folder.initial_model)
-            _keep_scores(before, config, folder.results_before, "results-before", tracker, step=0)
+            _save_scores(before, config, folder.results_before, "results-before", tracker, step=0)
         noun = "worker" if workers == "1" else "workers"
         up_to = "" if until is None else f" up to step {until}"
         observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
@@ -178,20 +178,20 @@ def _run(
         if benchmarks:
             observer.phase("evaluating the trained model")
             after = _score(config, folder.model, folder.results / "runs")
-            _keep_scores(after, config, folder.results, "results", tracker, step=steps)
+            _save_scores(after, config, folder.results, "results", tracker, step=steps)
         tracker.describe(scores_markdown(before, after))
     if config.tracking.log_model and (until is None or until == config.training.steps):
         tracker.artifact(folder.model, "model")
     return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain, steps)
 
 
-def _score(config: Config, model: Place, runs: Place | None = None) -> list[Evaluation]:
-    arguments = to_tree(config), str(model), None if runs is None else str(runs)
+def _score(config: Config, model: Place, trec_runs: Place | None = None) -> list[Evaluation]:
+    arguments = to_tree(config), str(model), None if trec_runs is None else str(trec_runs)
     evaluations: list[Evaluation] = run_task(config, score, *arguments, starts_actors=config.evaluation.actors > 0)
     return evaluations
 
 
-def _keep_scores(
+def _save_scores(
     evaluations: Sequence[Evaluation], config: Config, to: Place, name: str, tracker: Tracker, step: int
 ) -> None:
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}

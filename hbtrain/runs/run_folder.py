@@ -1,10 +1,10 @@
 """The folder of a run: where its configuration, checkpoints, models and results are.
 
-It is on disk, or in remote storage; then that alone holds the run, and no machine keeps anything of it that the next
-one needs: each process copies what it reads to its own disk, and pushes what it has made before it says that it has.
+It is on disk or in remote storage. Remote storage holds all of the run: each process copies what it reads to its own
+disk, and uploads what it has written before it reports it, so that a run can go on from any machine.
 
-The folder's name follows from the configuration, so that the same command goes on with a run that was cut off; a run
-that is finished is left alone, and the same command makes a new one.
+The folder's name follows from the configuration, so that the same command goes on with a run that was cut off. A
+finished run is not changed; the same command then begins a new one, in a folder with a number.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
-from hbtrain.config.keys import ELSEWHERE
+from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, write_text
 from hbtrain.tracking.tracker import UNDELIVERED
 
-LOOKS_AT_ONCE = 8
+PARALLEL_READS = 8
 
 
 class UsageTotals(BaseModel):
@@ -35,8 +35,8 @@ class UsageTotals(BaseModel):
     Attributes:
         worker_s: seconds of all workers together.
         gpu_s: seconds of all their GPUs together.
-        pairs: trained on, repeated steps included.
-        tokens: of these pairs.
+        pairs: pairs trained on, repeated steps included.
+        tokens: tokens of these pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -56,17 +56,17 @@ class UsageTotals(BaseModel):
 
 
 class RunState(BaseModel):
-    """What is known of a run, or of a sweep, beyond the life of its processes: the content of its `run.json`.
+    """The state of a run, or of a sweep, that outlives its processes: the content of its `run.json`.
 
-    The aliases are the names in the file. Names in it that are not known here, as of a later version, stay there.
+    The aliases are the names in the file. Unknown names in the file, as a later version may write, are preserved.
 
     Attributes:
-        mlflow_run_id: its run in MLflow.
+        mlflow_run_id: id of its MLflow run.
         usage: what it has used so far.
-        finished: it came to its end: trained, evaluated, and told MLflow.
+        finished: whether it was trained, evaluated and reported to MLflow as a whole.
         stopped_at: the step where training was stopped last, to go on later.
-        measured: how its scores were measured (see `hbtrain.runs.segments.measured_by`).
-        continues: the MLflow run from whose checkpoint it began.
+        measured: the options that its scores were measured with (see `hbtrain.runs.segments.measured_by`).
+        continues: id of the MLflow run from whose checkpoint it began.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True, validate_by_alias=True)
@@ -81,68 +81,66 @@ class RunState(BaseModel):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Places of one run."""
+    """The folder of one run, and the paths in it."""
 
     path: Place
 
     @property
     def name(self) -> str:
-        """The run's name."""
         return self.path.name
 
     @property
     def config(self) -> Place:
-        """The resolved configuration, as YAML."""
+        """File with the resolved configuration, as YAML."""
         return self.path / "config.yaml"
 
     @property
     def initial_model(self) -> Place:
-        """The encoder before training."""
+        """Folder of the encoder before training."""
         return self.path / "initial"
 
     @property
     def model(self) -> Place:
-        """The trained encoder."""
+        """Folder of the trained encoder."""
         return self.path / "model"
 
     @property
     def checkpoints(self) -> Place:
-        """The checkpoints of training, in what is Ray Train's folder of this run."""
+        """Folder of checkpoints; Ray Train stores its own files of the run there as well."""
         return self.path / "ray"
 
     @property
     def results(self) -> Place:
-        """What the trained encoder scored."""
+        """Folder of the trained encoder's scores."""
         return self.path / "results"
 
     @property
     def results_before(self) -> Place:
-        """What the encoder scored before training."""
+        """Folder of the scores before training."""
         return self.path / "results-before"
 
     @property
     def results_steps(self) -> Place:
-        """What the encoders of earlier steps scored, where training stopped in between."""
+        """Folder with the scores at each step where training was stopped (see `hbtrain.runs.segments`)."""
         return self.path / "results-steps"
 
     @property
     def undelivered(self) -> Place:
-        """What MLflow did not take."""
+        """File with the messages that MLflow has not received yet."""
         return self.path / UNDELIVERED
 
     def undelivered_of_others(self) -> list[Place]:
-        """What MLflow did not take of the finished runs in the same storage."""
+        """The files of undelivered MLflow messages of finished runs in the same storage."""
         root = self.path.parent
         files = [root / name / UNDELIVERED for name in folders_in(root, "*")]
-        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-            there = [
-                file for file, found in zip(files, pool.map(lambda file: file.exists(), files), strict=True) if found
-            ]
-        return [file for file in there if RunFolder(file.parent)._is_known_to_be_finished]
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            exists = pool.map(lambda file: file.exists(), files)
+            existing = [file for file, found in zip(files, exists, strict=True) if found]
+        return [file for file in existing if RunFolder(file.parent)._is_known_to_be_finished]
 
     @classmethod
     def open(cls, config: Config) -> RunFolder:
-        """The folder to work in: that of the unfinished run of this configuration, or a new one.
+        """The folder of this configuration's unfinished run, or a new one; writes the configuration into it.
 
         Raises:
             StorageError: the storage cannot be written.
@@ -163,7 +161,7 @@ class RunFolder:
 
     @classmethod
     def current(cls, config: Config) -> RunFolder:
-        """Where the unfinished run of this configuration is, or a new one would be; nothing is made."""
+        """The folder of this configuration's unfinished run, or of the run to come; creates nothing."""
         return next(folder for folder in cls._numbered(config) if not folder.is_finished)
 
     @classmethod
@@ -173,8 +171,8 @@ class RunFolder:
 
     @classmethod
     def _numbered(cls, config: Config) -> Iterator[RunFolder]:
-        """Where the first run of this configuration is, or would be; then the second, and so on."""
-        relevant = {key: value for key, value in to_flat(config).items() if not key.startswith(ELSEWHERE)}
+        """The folders of the first, second, ... run of this configuration, existing or not; without end."""
+        relevant = {key: value for key, value in to_flat(config).items() if not key.startswith(NON_TRAINING_KEYS)}
         digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
         root = cls._root(config)
         base = f"{config.name}-{digest}"
@@ -189,14 +187,14 @@ class RunFolder:
     def delete_ray_checkpoint_list(self) -> None:
         """Delete Ray Train's own list of checkpoints.
 
-        Training finds them by their manifests. The list is not written in one go: one that a kill cut off, or that
-        names a checkpoint that is gone, would keep Ray Train from ever starting in this folder again.
+        hbtrain finds checkpoints by their manifests. Ray Train does not write its list atomically: with one that a kill
+        cut off, or that names a deleted checkpoint, it would never start in this folder again.
         """
         (self.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end. Raises StorageError: see `state`."""
+        """Whether the run is finished. Raises StorageError where `state` does."""
         return self.state.finished
 
     @property
@@ -212,10 +210,10 @@ class RunFolder:
 
     @property
     def state(self) -> RunState:
-        """What is known of the run; of one that has not begun, nothing.
+        """The run's state; the default one where the run has not begun.
 
         Raises:
-            StorageError: the file cannot be read or is damaged; what it held is not known to be nothing.
+            StorageError: the file cannot be read, or is damaged.
         """
         file = self._state_file
         try:
@@ -231,10 +229,10 @@ class RunFolder:
             ) from error
 
     def update(self, **fields: Any) -> None:
-        """Set fields of the state, and keep it beyond the life of this process. One process at a time may do so.
+        """Set fields of the state, and write it to storage. One process at a time may do so.
 
         Raises:
-            StorageError: the state cannot be read, or not be written.
+            StorageError: the state cannot be read or written.
         """
         if unknown := fields.keys() - RunState.model_fields.keys():
             raise TypeError(f"a run's state has no {', '.join(sorted(unknown))}")
@@ -246,7 +244,7 @@ class RunFolder:
 
 
 def _reason(error: ValueError) -> str:
-    """In a few words what is wrong with a state, without the value itself."""
+    """What is wrong with a state file, without the value itself."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return ": ".join([".".join(map(str, first["loc"])), first["msg"]] if first["loc"] else [first["msg"]])

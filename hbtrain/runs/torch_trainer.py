@@ -1,7 +1,7 @@
-"""Ray Train's trainer for a run's workers: each with its own device, joined over the network of their nodes.
+"""Ray Train's trainer, set up so that every worker sees its own device only, and gloo uses the cluster's network.
 
-Gloo connects by the address that a machine's own name stands for. In the files of many systems that is 127.0.1.1, and
-on a machine in several networks it may be one that the others do not reach. Import this where Ray is needed anyway.
+By default, gloo connects to the address that a machine's host name resolves to. On many systems that is 127.0.1.1, and
+on a machine in several networks it may be an address that other machines cannot reach. Importing this imports Ray.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def torch_trainer(
     timeout_s: int | None = None,
     **run: Any,
 ) -> TorchTrainer:
-    """What runs `loop(settings)` on workers of a size that `resources` says.
+    """A trainer that runs `loop(settings)` on every worker.
 
     Args:
-        loop: imported by the workers.
-        settings: what it is told.
-        resources: the CPUs of a worker, and whether it has a GPU.
-        workers: how many; a pair, the fewest and the most, makes the run elastic.
-        timeout_s: of a collective call; Ray Train's own by default.
-        run: what `ray.train.RunConfig` takes.
+        loop: a function of a module that the workers can import.
+        settings: its argument.
+        resources: CPUs and GPU of each worker.
+        workers: number of workers; a pair (fewest, most) makes the run elastic.
+        timeout_s: timeout of a collective operation in seconds; by default Ray Train's.
+        run: arguments of `ray.train.RunConfig`.
     """
     gpus = {"GPU": 1.0} if resources.use_gpu else {}
     return TorchTrainer(
@@ -54,11 +54,10 @@ def torch_trainer(
 
 
 class ClusterTorchConfig(TorchConfig):
-    """Ray Train's, for workers on machines whose names need not lead to each other."""
+    """Ray Train's, with the network interface chosen by the node's address in the cluster."""
 
     @property
     def backend_cls(self) -> Any:
-        """What sets the process group up."""
         return _ClusterTorchBackend
 
 
@@ -69,7 +68,7 @@ class _ClusterTorchBackend(_TorchBackend):
 
 
 def _choose_interface() -> None:
-    """On a worker: have gloo use the interface of the node's address in the cluster, unless the node says otherwise."""
+    """Have gloo use the interface of this node's address in the cluster, unless the node's environment names one."""
     import ray
 
     name = interface_of(ray.util.get_node_ip_address())
@@ -78,8 +77,8 @@ def _choose_interface() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this machine that has `address`; None if it has none, as behind a forwarded address."""
+    """The network interface of this machine with the IP address `address`; None without one, as behind a NAT."""
     for name, addresses in psutil.net_if_addrs().items():
         if address in (known.address for known in addresses):
-            return name.partition(":")[0]  # an alias of it, as eth0:1 is, is none to gloo
+            return name.partition(":")[0]  # gloo knows no aliases such as eth0:1
     return None

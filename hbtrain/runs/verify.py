@@ -1,4 +1,4 @@
-"""`hbtrain verify`: the gradient of the user's own setup, on the user's own cluster, against one plain process."""
+"""`hbtrain verify`: compares the gradient of the configured workers on the cluster with that of one plain process."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
     """Compare the gradient of one step, as `config` would train it, with that of one plain process; trains nothing.
 
     Args:
-        config: its workers (the most of them), ZeRO stage, chunks, precision and loss are what is tried.
-        step: whose batch.
-        observer: told what goes on.
+        config: the setup to verify: workers (the most), ZeRO stage, chunks, precision and loss.
+        step: the step whose batch is used.
+        observer: told of each phase.
 
     Raises:
-        HbtrainError: what is wrong with the input, or why no gradient could be had.
+        HbtrainError: the input is wrong, or the workers gave no gradient.
     """
     observer = SafeObserver(observer or NullObserver())
     config = absolute_paths(config)
@@ -51,7 +51,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
 
 
 def _scratch(storage: str) -> Place:
-    """A folder in the storage, for the workers to find."""
+    """A temporary folder in the storage, which all workers can read."""
     root = place(storage)
     if isinstance(root, RemotePath):
         check_writable(root, "storage")

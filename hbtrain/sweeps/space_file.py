@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hbtrain.config import recipe_names
-from hbtrain.config.keys import ELSEWHERE, all_keys, check_key
+from hbtrain.config.keys import NON_TRAINING_KEYS, all_keys, check_key
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import (
     CHOICE,
@@ -160,7 +160,7 @@ def _check_varied(space: Space, dotted: str, key: str, place: str) -> None:
         raise ConfigError(f"{dotted} is varied twice in {place}, by itself and by {key}; keep one")
     if dotted == STEPS and space.search is not None:
         raise ConfigError(f"{STEPS} is the budget of every trial of a search ({place}); fix it under `overrides`")
-    if dotted.startswith(ELSEWHERE) or dotted == "name":
+    if dotted.startswith(NON_TRAINING_KEYS) or dotted == "name":
         raise ConfigError(f"{dotted} does not change what is trained ({place}); a sweep over it compares nothing")
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
-from hbtrain.config.keys import ELSEWHERE
+from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
@@ -54,7 +54,7 @@ class SweepFolder:
     @classmethod
     def of(cls, space: Space, base: Config) -> SweepFolder:
         """Named by what the trials have in common, scoring included, so that a wider range continues the sweep."""
-        common = {key: value for key, value in to_flat(base).items() if not key.startswith(ELSEWHERE)}
+        common = {key: value for key, value in to_flat(base).items() if not key.startswith(NON_TRAINING_KEYS)}
         varied = space.varied_keys
         relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
         relevant.append(sorted([*space.grids, *space.draws]))

@@ -1,8 +1,8 @@
-"""Checkpoints: what a run needs to go on from a step as if it had never stopped.
+"""Checkpoints: saving and restoring all that a run needs to go on from a step as if it had never stopped.
 
-DeepSpeed saves each rank's part of model, optimizer and schedule; beside it stand the step and what early stopping
-remembers. The batches need no state (they are a function of the step), nor do random numbers (each step seeds them).
-A checkpoint can be restored on any number of ranks.
+DeepSpeed saves each rank's part of model, optimizer and schedule; a manifest adds the step and the state of early
+stopping. Batches need no state (they are a function of the step), nor do random numbers (each step seeds them). A
+checkpoint can be restored on any number of ranks.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from hbtrain.storage import Place, RemoteError, local_copy, patiently, pushed, r
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
     Manifest,
-    at_hand,
     checkpoints_in,
     folder_name,
     is_complete,
+    local_checkpoint,
     prune,
     step_of,
     store,
@@ -40,47 +40,47 @@ from hbtrain.training.validation import Patience
 from hbtrain.training.worker import CheckpointPart, Worker
 
 TAG = "state"
-OTHERS_S = 600.0
-"""How long rank 0 waits for the other ranks' parts before it says nothing of a checkpoint."""
-AWAY_S = 300.0
-"""How long a part waits for remote storage that is away."""
-LOOK_S = 0.05
-LOOK_REMOTE_S = 1.0
-"""How often rank 0 looks for them: a look at remote storage is paid for."""
+COMPLETE_WITHIN_S = 600.0
+"""Seconds for which rank 0 waits for the other ranks' parts; after that a checkpoint is not reported."""
+RETRY_STORAGE_S = 300.0
+"""Seconds for which the upload of a part is tried again while remote storage does not answer."""
+POLL_S = 0.05
+POLL_REMOTE_S = 1.0
+"""Seconds between two looks of rank 0 for the other parts; requests to remote storage cost money."""
 
 T = TypeVar("T")
 
 
 class Checkpoints:
-    """Saves and restores a run's checkpoints; made on all ranks at one time."""
+    """Saves and restores a run's checkpoints. All methods are collective."""
 
     def __init__(self, engine: Engine, worker: Worker, patience: Patience, keep: int) -> None:
-        """Look for what earlier attempts left; collective.
+        """List the checkpoints of earlier attempts, and delete their temporary files on this machine.
 
         Args:
-            engine: what is saved.
-            worker: its `checkpoints` is the storage, its `keep` takes the parts there.
-            patience: early stopping's memory.
-            keep: how many checkpoints stay.
+            engine: its state is saved and restored.
+            worker: its `checkpoints` is the folder in storage, its `upload` stores the parts.
+            patience: the state of early stopping, saved and restored as well.
+            keep: how many of the newest checkpoints are not deleted.
         """
         self._engine, self._worker, self._patience, self._keep = engine, worker, patience, keep
-        # Parts on this machine's disk bear the mark of the run. Those that are there are of killed workers: no rank
-        # saves before all have come through the line below.
-        self._mark = f"hbtrain-{hashlib.blake2b(str(worker.checkpoints).encode(), digest_size=6).hexdigest()}-"
-        for left in Path(tempfile.gettempdir()).glob(f"{self._mark}*"):
+        # Temporary folders of this run have a prefix of their own. Those that exist now are of killed workers, for no
+        # rank saves before all have taken part in the broadcast below.
+        self._prefix = f"hbtrain-{hashlib.blake2b(str(worker.checkpoints).encode(), digest_size=6).hexdigest()}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
-        # Rank 0 looks for all: what is there may change while others look.
-        self._earlier, self._token = self._from_first((checkpoints_in(worker.checkpoints), uuid.uuid4().hex[:8]))
+        # Rank 0 lists them for all, as the list may change while other ranks look.
+        self._earlier, self._token = self._broadcast((checkpoints_in(worker.checkpoints), uuid.uuid4().hex[:8]))
         self._refused: dict[str, str] = {}
 
     def save(self, step: int) -> None:
-        """Save this rank's part after `step` steps, and hand it over; collective.
+        """Save this rank's part after `step` steps to a local folder, and hand it to `Worker.upload`.
 
         Raises:
             StorageError: this machine's disk is full or cannot be written.
         """
         group, patience = self._worker.group, self._patience
-        folder = Path(tempfile.mkdtemp(prefix=self._mark))
+        folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         try:
             self._engine.deepspeed.save_checkpoint(str(folder), tag=TAG)
         except (OSError, RuntimeError) as error:
@@ -94,17 +94,19 @@ class Checkpoints:
         self._worker.upload(CheckpointPart(step, folder, to, lambda: self._store(folder, to, manifest)))
 
     def restore(self) -> int:
-        """Load the newest checkpoint that is whole, and return the step to go on from: 0 without one; collective.
+        """Load the newest undamaged checkpoint, and return the step to go on from; 0 without one.
 
         Raises:
-            TrainingError: it cannot be divided among this number of ranks.
+            TrainingError: the checkpoint cannot be divided among this number of ranks.
         """
         group = self._worker.group
         for name in self._earlier:
             checkpoint = self._worker.checkpoints / name
-            with at_hand(checkpoint, group.rank, group.world_size, self._engine.zero_stage, self._mark) as at:
-                folder, damage = at
-                if reason := self._first_of_all(damage):
+            with local_checkpoint(checkpoint, group.rank, group.world_size, self._engine.zero_stage, self._prefix) as (
+                folder,
+                damage,
+            ):
+                if reason := self._first_nonempty(damage):
                     self._refused[name] = reason
                     continue
                 manifest = Manifest.read(folder, 0)
@@ -112,10 +114,10 @@ class Checkpoints:
             self._patience.best = math.inf if manifest.best is None else manifest.best
             self._patience.waited = manifest.waited
             workers = counted(group.world_size, "worker")
-            self._tell(manifest.step, f"goes on from the checkpoint of step {manifest.step} on {workers}")
+            self._report(manifest.step, f"goes on from the checkpoint of step {manifest.step} on {workers}")
             return manifest.step
         if self._refused:
-            self._tell(0, "no checkpoint is whole: begins again at step 0")
+            self._report(0, "no checkpoint is whole: begins again at step 0")
         return 0
 
     def _load(self, folder: Path, manifest: Manifest) -> None:
@@ -124,9 +126,9 @@ class Checkpoints:
                 self._engine.load(folder, TAG, universal=False)
             return
         converted = self._worker.checkpoints / f"{CONVERTED}{self._token}"
-        fetched = Path(tempfile.gettempdir()) / f"{self._mark}{self._token}"  # one for the ranks of a machine
+        fetched = Path(tempfile.gettempdir()) / f"{self._prefix}{self._token}"  # shared by the ranks of a machine
         first = self._worker.group.rank == 0
-        failure = self._from_first(_convert(folder, converted) if first else "")
+        failure = self._broadcast(_convert(folder, converted) if first else "")
         try:
             if failure:
                 raise TrainingError(
@@ -142,16 +144,16 @@ class Checkpoints:
             remove_tree(fetched)
 
     def _store(self, part: Path, to: Place, manifest: Manifest) -> None:
-        """Take a part to storage. Rank 0 then waits for the others', says so, and deletes what is too old.
+        """Copy a part to storage. Rank 0 then waits for the other parts, reports the checkpoint, and deletes old ones.
 
-        What was told of the steps before is settled first: who goes on from here never tells of them again.
+        Rank 0 flushes the events of earlier steps first: a run that goes on from here never emits them again.
         """
         if manifest.rank == 0:
             self._worker.flush_events()
         try:
-            patiently(lambda: store(part, to, manifest), AWAY_S)
+            patiently(lambda: store(part, to, manifest), RETRY_STORAGE_S)
         except OSError as error:
-            remove_tree(to)  # it will not be whole, and room may be what is missing
+            remove_tree(to)  # it stays incomplete, and the disk may be full
             remedy = "make room there, and" if isinstance(to, Path) else "see to that storage, and"
             raise StorageError(
                 f"checkpoint of step {manifest.step}: cannot write {to}: {error.strerror or error}; {remedy} "
@@ -161,42 +163,42 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)
         if manifest.rank > 0:
             return
-        if _completed(to):
+        if _await_complete(to):
             self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
-            with suppress(RemoteError):  # the next one will see to it
+            with suppress(RemoteError):  # the next checkpoint deletes them
                 prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.protected_step)
 
-    def _tell(self, step: int, text: str) -> None:
+    def _report(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:
             refused = [f"checkpoint of step {step_of(name)} is damaged ({why})" for name, why in self._refused.items()]
             self._worker.emit(Event(step, {}, ": ".join(["; ".join(refused), text]) if refused else text))
 
-    def _from_first(self, value: T) -> T:
+    def _broadcast(self, value: T) -> T:
         """Rank 0's value, on all ranks; collective."""
         values = [value]
         dist.broadcast_object_list(values, src=0, device=self._worker.device)
         return values[0]
 
-    def _first_of_all(self, text: str) -> str:
-        """The first text that is not empty on some rank; collective."""
+    def _first_nonempty(self, text: str) -> str:
+        """The text of the first rank whose text is not empty, on all ranks; collective."""
         texts: list[str] = [""] * self._worker.group.world_size
         dist.all_gather_object(texts, text)
         return next((text for text in texts if text), "")
 
 
-def _completed(checkpoint: Place) -> bool:
-    """Wait until all parts are there; False if that takes too long."""
-    deadline = time.monotonic() + OTHERS_S
+def _await_complete(checkpoint: Place) -> bool:
+    """Wait until all parts are in storage; False after `COMPLETE_WITHIN_S`."""
+    deadline = time.monotonic() + COMPLETE_WITHIN_S
     while time.monotonic() < deadline:
         with suppress(RemoteError):
             if is_complete(checkpoint):
                 return True
-        time.sleep(LOOK_S if isinstance(checkpoint, Path) else LOOK_REMOTE_S)
+        time.sleep(POLL_S if isinstance(checkpoint, Path) else POLL_REMOTE_S)
     return False
 
 
 def _convert(folder: Path, to: Place) -> str:
-    """Convert a checkpoint for any number of ranks; why that failed, or empty."""
+    """Convert a checkpoint to DeepSpeed's universal format; returns why that failed, or an empty text."""
     try:
         with pushed(to) as converted:
             return to_universal(folder / TAG, converted / TAG)

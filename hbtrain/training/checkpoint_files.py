@@ -1,12 +1,11 @@
-"""Checkpoints in storage: a folder each, every rank's part in it, and a manifest that says what a part must hold.
+"""Files of checkpoints in storage: a folder for each checkpoint, with a part and a manifest of every rank.
 
-A part is whole when its manifest is there and every file has the size and the digest that stand in it. The manifest
-is written last, so a checkpoint that was cut off while it was written is told from a whole one.
+A part is complete when its manifest exists and every file has the size and digest that the manifest states. The
+manifest is written last, so a checkpoint that was cut off while it was written is recognised as incomplete.
 
-A checkpoint as files that a rank can load: where it is, or fetched from remote storage as far as the rank needs it.
-
-Restored on as many ranks as saved it, a rank needs its own part and, for the weights and the schedule, that of rank 0.
-On another number rank 0 needs all parts, which it converts for everyone.
+To restore on as many ranks as saved it, a rank reads its own part and, for the weights and the schedule, that of rank
+0. On another number of ranks, rank 0 reads all parts and converts them. Only the parts that a rank reads are fetched
+from remote storage.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
 
 PREFIX = "step-"
 CONVERTED = "universal-"
-"""Folders that a checkpoint is converted into for another number of ranks; they live as long as that takes."""
+"""Prefix of temporary folders that hold a checkpoint converted for another number of ranks."""
 BLAKE2B = partial(hashlib.blake2b, digest_size=16)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a rank's part of a checkpoint is.
+    """The content of a rank's part of a checkpoint.
 
     Attributes:
         step: steps done.
         rank: the rank whose part it is.
         world_size: ranks that saved the checkpoint.
-        best: lowest validation loss so far, or None.
+        best: lowest validation loss so far; None before the first validation.
         waited: validations since then.
         files: {path within the folder: (bytes, BLAKE2b digest)}.
     """
@@ -51,15 +50,14 @@ class Manifest:
 
     @staticmethod
     def name(rank: int) -> str:
-        """File name of a rank's manifest."""
         return f"manifest-{rank:05d}.json"
 
     @classmethod
     def read(cls, folder: Place, rank: int) -> Manifest:
-        """A rank's manifest in a checkpoint.
+        """Read a rank's manifest in the checkpoint `folder`.
 
         Raises:
-            ValueError: there is none, or it cannot be read, in words.
+            ValueError: it is missing, or cannot be read.
             RemoteError: remote storage does not answer.
         """
         try:
@@ -75,24 +73,22 @@ class Manifest:
 
 
 def folder_name(step: int, token: str) -> str:
-    """Name of a checkpoint's folder; `token` tells attempts apart, so that no file of an earlier one is met again."""
+    """Name of a checkpoint's folder; `token` is unique to an attempt of a run, so that attempts share no files."""
     return f"{PREFIX}{step:08d}-{token}"
 
 
 def step_of(name: str) -> int:
-    """The step in a folder's name."""
+    """The step in the name of a checkpoint's folder."""
     return int(name.removeprefix(PREFIX).split("-")[0])
 
 
 def checkpoints_in(storage: Place) -> list[str]:
-    """Names of the checkpoints in a folder, whole or not, the furthest step first."""
+    """Names of the checkpoints in a folder, complete or not, the last step first."""
     return sorted(folders_in(storage, f"{PREFIX}????????-*"), reverse=True)
 
 
 def store(part: Path, to: Place, manifest: Manifest) -> None:
-    """Copy a rank's part into its checkpoint's folder, each file under another name until it is there; manifest last.
-
-    In remote storage a file has no other name: it appears when it is whole.
+    """Copy a rank's part into its checkpoint's folder, every file atomically, and write its manifest last.
 
     Raises:
         OSError: the storage is full or cannot be written.
@@ -111,7 +107,7 @@ def store(part: Path, to: Place, manifest: Manifest) -> None:
 
 
 def is_complete(folder: Place) -> bool:
-    """Whether every rank has finished its part, by manifests and sizes alone.
+    """Whether every rank has stored its part, as far as manifests and file sizes tell.
 
     Raises:
         RemoteError: remote storage does not answer.
@@ -129,12 +125,12 @@ def is_complete(folder: Place) -> bool:
 
 
 def damage(folder: Path, rank: int, world_size: int) -> str:
-    """What is wrong with a checkpoint, in words; empty if nothing is. Of `world_size` readers, each checks its share.
+    """Check a share of a checkpoint's files; returns what is wrong with them, or an empty text.
 
     Args:
         folder: the checkpoint.
         rank: this reader.
-        world_size: readers that share the work; their number is not that of the ranks that saved.
+        world_size: number of readers that share the work; it may differ from that of the ranks that saved.
     """
     try:
         first = Manifest.read(folder, 0)
@@ -153,26 +149,26 @@ def damage(folder: Path, rank: int, world_size: int) -> str:
 def prune(storage: Place, keep: int, token: str, refused: Iterable[str], protected_step: int | None = None) -> None:
     """Delete all but the `keep` newest complete checkpoints, and the newest one of `protected_step`.
 
-    Those that are not complete go as well, unless they are being written now; so do remains of conversions.
+    Incomplete checkpoints are deleted as well, unless this attempt is writing them; so are remains of conversions.
 
     Args:
         storage: the folder of checkpoints.
         keep: how many stay.
-        token: of the attempt that is going on; what it has not finished is being written.
-        refused: names that look complete and are damaged.
-        protected_step: another run may want to go on from this step.
+        token: of the current attempt (see `folder_name`).
+        refused: names of checkpoints that look complete and are damaged.
+        protected_step: a step from whose checkpoint another run may go on.
     """
     refused = set(refused)
     names = checkpoints_in(storage)
     complete = [name for name in names if name not in refused and is_complete(storage / name)]
     stay = {*complete[:keep], *(name for name in names if name.endswith(token) and name not in complete)}
-    stay |= set([name for name in complete if step_of(name) == protected_step][:1])
+    stay.update([name for name in complete if step_of(name) == protected_step][:1])
     for name in [*(name for name in names if name not in stay), *folders_in(storage, f"{CONVERTED}*")]:
         remove_tree(storage / name)
 
 
 def _copy(source: Path, target: Place) -> tuple[int, str]:
-    """Size and digest of what was copied."""
+    """Copy a file atomically; returns its size in bytes and its digest."""
     opened = target.open("wb") if isinstance(target, RemotePath) else whole_stream(target)
     with source.open("rb") as read, opened as write:
         return copy_with_digest(read, write, BLAKE2B)
@@ -195,15 +191,19 @@ def _wrong_content(folder: Path, name: str, expected: str) -> str:
 
 
 @contextmanager
-def at_hand(checkpoint: Place, rank: int, world_size: int, zero_stage: int, prefix: str) -> Iterator[tuple[Path, str]]:
-    """The checkpoint's folder on this machine while the body runs, and what is wrong with it, in words.
+def local_checkpoint(
+    checkpoint: Place, rank: int, world_size: int, zero_stage: int, prefix: str
+) -> Iterator[tuple[Path, str]]:
+    """Yield the checkpoint's folder on this machine, and what is wrong with it (an empty text if nothing is).
+
+    A checkpoint in remote storage is fetched into a temporary folder, as far as this rank needs it.
 
     Args:
-        checkpoint: where it is kept.
+        checkpoint: its folder in storage.
         rank: this reader.
-        world_size: readers; together they look at all that they will load.
-        zero_stage: under which it was saved.
-        prefix: of the name of the folder that it is fetched into.
+        world_size: number of readers; together they check all files that they will load.
+        zero_stage: the ZeRO stage under which it was saved.
+        prefix: prefix of the temporary folder's name.
     """
     if isinstance(checkpoint, Path):
         yield checkpoint, damage(checkpoint, rank, world_size)
@@ -213,7 +213,7 @@ def at_hand(checkpoint: Place, rank: int, world_size: int, zero_stage: int, pref
 
 
 def _fetch(checkpoint: RemotePath, to: Path, rank: int, world_size: int, zero_stage: int) -> str:
-    """What is wrong with the parts that this rank needs, or empty: then they are in `to`, and rank 0's manifest is."""
+    """Fetch the parts that this rank needs, and rank 0's manifest; returns what is wrong, or an empty text."""
     try:
         first = Manifest.read(checkpoint, 0)
         for saved in _needed(rank, world_size, first.world_size, zero_stage):
@@ -230,7 +230,7 @@ def _fetch(checkpoint: RemotePath, to: Path, rank: int, world_size: int, zero_st
 
 
 def _needed(rank: int, world_size: int, saved_by: int, zero_stage: int) -> Sequence[int]:
-    """The ranks whose parts this rank needs."""
+    """The ranks whose parts this rank reads; `saved_by` ranks saved the checkpoint."""
     if zero_stage == 0:
         return [0]
     if world_size == saved_by:
@@ -239,7 +239,7 @@ def _needed(rank: int, world_size: int, saved_by: int, zero_stage: int) -> Seque
 
 
 def _fetch_file(checkpoint: RemotePath, to: Path, name: str, size: int, digest: str) -> str:
-    """Fetch a file; what is wrong with it, in words."""
+    """Fetch a file; returns what is wrong with it, or an empty text."""
     target = to / name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,10 +1,10 @@
-"""Cutting a rank's texts into chunks that are embedded one after the other, and putting their vectors together again.
+"""Cutting a rank's texts into chunks that are embedded one after the other, and joining their vectors again.
 
 A rank's texts of a step are its queries, then its passages, then its hard negatives: n in all. A chunk holds some of
 each side, in batches of similar length, so that little padding is computed.
 
 All ranks make the same number of batches of every chunk: under ZeRO-3 each call of the encoder is collective. A rank
-that has no text left for a batch embeds one of its texts again, to no effect.
+that has no text left for a batch embeds one of its texts again, and ignores the vector.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ class Chunk:
     """Texts that are embedded in one forward pass.
 
     Attributes:
-        batches: token features.
-        places: int64 [B_i] for each batch: where the vector of each of its texts belongs among the rank's n; n itself
-            for a vector that belongs nowhere.
+        batches: token features of each batch.
+        positions: int64 [B_i] for each batch: the index of each of its texts among the rank's n; n itself for a text
+            whose vector is ignored.
     """
 
     batches: list[Features]
-    places: list[Tensor]
+    positions: list[Tensor]
 
     def to(self, device: torch.device) -> Chunk:
-        """The same on a device."""
+        """A copy on a device."""
         move: Callable[[Tensor], Tensor] = lambda x: x.to(device, non_blocking=True)  # noqa: E731
         batches = [{name: move(x) for name, x in batch.items()} for batch in self.batches]
-        return Chunk(batches, [move(x) for x in self.places])
+        return Chunk(batches, [move(x) for x in self.positions])
 
 
 def chunked(sides: Sequence[Features | None], count: int, buckets: int) -> list[Chunk]:
-    """The texts of all sides in `count` chunks.
+    """Cut the texts of all sides into `count` chunks.
 
     Args:
-        sides: queries, passages, negatives; None where this rank has none of a side that other ranks have. A side
-            that no rank has is left out.
-        count: chunks; at most the queries of the rank with the fewest.
-        buckets: batches that each side's part of a chunk is cut into.
+        sides: token features of queries, passages and negatives; None where this rank has no text of a side that other
+            ranks have. A side that no rank has is left out.
+        count: number of chunks; at most the number of queries of the rank with the fewest.
+        buckets: number of batches that each side's part of a chunk is cut into.
     """
     sizes = [0 if side is None else row_count(side) for side in sides]
-    nowhere = torch.tensor([sum(sizes)])
+    ignored = torch.tensor([sum(sizes)])
     spare = select_rows(_first(sides), torch.tensor([0]))
     chunks: list[Chunk] = [Chunk([], []) for _ in range(count)]
     offset = 0
@@ -58,18 +58,19 @@ def chunked(sides: Sequence[Features | None], count: int, buckets: int) -> list[
             chunk = chunks[i // buckets]
             if side is not None and i < len(parts):
                 chunk.batches.append(select_rows(side, parts[i]))
-                chunk.places.append(offset + parts[i])
+                chunk.positions.append(offset + parts[i])
             else:
                 chunk.batches.append(spare)
-                chunk.places.append(nowhere)
+                chunk.positions.append(ignored)
         offset += size
     return chunks
 
 
 def balanced_parts(lengths_B: Tensor, count: int) -> list[Tensor]:
-    """Row numbers in `count` parts (fewer if there are fewer rows), longest texts first.
+    """Divide the rows of `lengths_B` [B] (tokens) into `count` parts, or fewer if there are fewer rows.
 
-    The parts are chosen so that the largest, padded to its longest text, is as small as can be; none is empty.
+    Returns row numbers of each part, longest texts first. The parts are chosen so that the largest, padded to its
+    longest text, is as small as possible; none is empty.
     """
     order_B = torch.argsort(lengths_B, descending=True, stable=True)
     lengths = lengths_B[order_B].clamp(min=1).tolist()
@@ -84,13 +85,13 @@ def balanced_parts(lengths_B: Tensor, count: int) -> list[Tensor]:
     cuts = _cuts(lengths, high)
     while len(cuts) < count:  # the budget leaves parts over: halve the one with the most texts
         start, stop = max(cuts, key=lambda cut: cut[1] - cut[0])
-        place = cuts.index((start, stop))
-        cuts[place : place + 1] = [(start, (start + stop) // 2), ((start + stop) // 2, stop)]
+        index = cuts.index((start, stop))
+        cuts[index : index + 1] = [(start, (start + stop) // 2), ((start + stop) // 2, stop)]
     return [order_B[start:stop] for start, stop in cuts]
 
 
 def _cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
-    """[start, stop) of parts, each as long as rows x longest stays within the budget; lengths are descending."""
+    """[start, stop) of parts in which rows x longest row stays within `budget` tokens; `lengths` are descending."""
     cuts = []
     start = 0
     while start < len(lengths):
@@ -101,7 +102,7 @@ def _cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
 
 
 def chunks_within(sides: Sequence[Features | None], budget_tokens: int, most: int) -> int:
-    """How many chunks it takes to keep each within the budget of tokens, padding included; `most` if none do."""
+    """The fewest chunks that each stay within `budget_tokens`, padding included; `most` if no number suffices."""
     low, high = 1, most
     while low < high:
         middle = (low + high) // 2
@@ -118,10 +119,10 @@ def padded_tokens(chunk: Chunk) -> int:
     return sum(features["input_ids"].numel() for features in chunk.batches)
 
 
-def assemble(vectors: Sequence[Tensor], places: Sequence[Tensor], count: int) -> Tensor:
-    """x_nD: the vectors at their places, differentiable; what belongs nowhere gets a gradient of zero."""
+def assemble(vectors: Sequence[Tensor], positions: Sequence[Tensor], count: int) -> Tensor:
+    """x_nD with n = `count`: every vector at its position. Differentiable; the gradient of ignored vectors is zero."""
     all_ = torch.cat(list(vectors))
-    x = all_.new_zeros(count + 1, all_.shape[1]).index_copy(0, torch.cat(list(places)), all_)
+    x = all_.new_zeros(count + 1, all_.shape[1]).index_copy(0, torch.cat(list(positions)), all_)
     return x[:count]
 
 

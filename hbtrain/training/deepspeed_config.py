@@ -15,7 +15,7 @@ OWNED = {
     "scheduler": "training.schedule and warmup_steps",
     "fp16": "encoder.precision (fp32 or bf16)",
 }
-"""Sections that hbtrain's own keys replace."""
+"""{section that users may not set: keys of hbtrain that set it}."""
 
 
 def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     Raises:
         ConfigError: the user's file cannot be read, or a key of it disagrees with the recipe.
     """
-    user = _users(config.training.deepspeed)
+    user = _user_settings(config.training.deepspeed)
     micro = max(shard_sizes(config.batching.global_batch_size, world_size))
     decided: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
@@ -56,30 +56,30 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
 
 
 def _check_zero(zero: dict[str, Any]) -> None:
-    place = "training.deepspeed zero_optimization"
+    section = "training.deepspeed zero_optimization"
     stage = zero.get("stage", 0)
     if stage not in (0, 1, 2, 3):
-        raise ConfigError(f"{place}.stage = {stage!r}: allowed are 0, 1, 2 and 3")
+        raise ConfigError(f"{section}.stage = {stage!r}: allowed are 0, 1, 2 and 3")
     for key, stages in (("offload_optimizer", (1, 2, 3)), ("offload_param", (3,))):
         device = _section(zero, key).get("device", "none")
         if device not in ("none", "cpu"):
             raise ConfigError(
-                f"{place}.{key}.device = {device!r}: allowed are 'cpu' and 'none'; "
+                f"{section}.{key}.device = {device!r}: allowed are 'cpu' and 'none'; "
                 "'nvme' needs an extension of DeepSpeed that would have to be compiled on every machine"
             )
         if device == "cpu" and stage not in stages:
             raise ConfigError(
-                f"{place}.{key} has no effect on stage {stage}; it works on {', '.join(map(str, stages))}: "
+                f"{section}.{key} has no effect on stage {stage}; it works on {', '.join(map(str, stages))}: "
                 f"change the stage, or leave {key} out"
             )
 
 
 def zero_stage(config: Config) -> int:
-    """What ZeRO spreads over the ranks: 0 nothing, 1 optimizer state, 2 gradients as well, 3 parameters as well."""
-    return int(_section(_users(config.training.deepspeed), "zero_optimization").get("stage", 0))
+    """The ZeRO stage: ranks partition 0 nothing, 1 the optimizer state, 2 gradients as well, 3 parameters as well."""
+    return int(_section(_user_settings(config.training.deepspeed), "zero_optimization").get("stage", 0))
 
 
-def _users(setting: str | dict[str, Any] | None) -> dict[str, Any]:
+def _user_settings(setting: str | dict[str, Any] | None) -> dict[str, Any]:
     if setting is None:
         return {}
     if isinstance(setting, dict):
@@ -105,9 +105,9 @@ def _section(user: dict[str, Any], key: str) -> dict[str, Any]:
     return section
 
 
-def _agree(user: dict[str, Any], key: str, ours: object, place: str) -> None:
+def _agree(user: dict[str, Any], key: str, ours: object, reason: str) -> None:
     if user.get(key, ours) not in (ours, "auto"):
         raise ConfigError(
-            f"training.deepspeed sets {key} = {user[key]!r}, but {place} gives {ours!r}; "
+            f"training.deepspeed sets {key} = {user[key]!r}, but {reason} gives {ours!r}; "
             "leave it out, or make the two agree"
         )

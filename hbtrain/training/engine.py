@@ -35,7 +35,7 @@ class Engine:
         # Without ZeRO and in fp32 nothing stands between parameters and optimizer: gradients are where torch has them.
         self.holds_gradients = self.zero_stage == 0 and config.encoder.precision == "fp32"
         if config.encoder.precision == "bf16":
-            # DeepSpeed casts parameters as well, but not where some came to it in parts (ZeRO-3).
+            # DeepSpeed casts parameters as well, but not where some were partitioned before (ZeRO-3).
             for parameter in module.parameters():
                 parameter.data = parameter.data.bfloat16()
         self.deepspeed, *_ = deepspeed.initialize(
@@ -45,11 +45,10 @@ class Engine:
         self._optimizer, self._scheduler = optimizer, scheduler
 
     def __call__(self, *inputs: Any) -> Any:
-        """The module's forward pass."""
         return self.deepspeed(*inputs)
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
-        """Back-propagate a part of the step's loss; its last part averages gradients over ranks.
+        """Back-propagate a part of the step's loss; gradients are averaged over ranks with the last part.
 
         DeepSpeed reduces gradients where accumulation ends. It must be told where: left to count for itself, it
         reduces each part under ZeRO-1 and 2, and keeps only some of them.
@@ -58,23 +57,23 @@ class Engine:
         self.deepspeed.backward(loss)
 
     def step(self) -> None:
-        """Clip, and take an optimizer and a schedule step."""
+        """Clip the gradient, and take a step of the optimizer and the schedule."""
         if self.holds_gradients:
             self._norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
         self.deepspeed.step()
 
     @property
     def gradient_norm(self) -> float:
-        """Norm of the whole averaged gradient of the last step, before clipping."""
+        """Norm of the last step's whole gradient, averaged over ranks, before clipping."""
         return float(self._norm if self.holds_gradients else self.deepspeed.get_global_grad_norm() or 0.0)
 
     @property
     def learning_rate(self) -> float:
-        """Of the step to come."""
+        """The learning rate of the next step."""
         return float(self.deepspeed.get_lr()[0])
 
     def is_finite(self) -> bool:
-        """Whether every weight that this rank holds is a finite number."""
+        """Whether all weights that this rank holds are finite."""
         # Under ZeRO-3 a parameter is empty between uses, and `ds_tensor` is the rank's part of it.
         held = (getattr(parameter, "ds_tensor", parameter).detach() for parameter in self.module.parameters())
         return all(bool(torch.isfinite(weights).all()) for weights in held)
@@ -97,9 +96,9 @@ class Engine:
             state["step"] = state["step"].clone()
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """On rank 0 the module's state but for what is frozen, on the CPU; empty on the others; collective.
+        """The module's state without frozen parameters, on the CPU of rank 0; empty on other ranks; collective.
 
-        Parameters that ZeRO-3 has spread over the ranks are gathered one at a time.
+        Parameters that ZeRO-3 has partitioned are gathered one at a time.
         """
         import deepspeed
 

@@ -1,9 +1,9 @@
-"""Between sentence-transformers models on disk and the state of training.
+"""Loading sentence-transformers models for training, and saving trained ones.
 
-ZeRO-3 spreads the parameters of a transformer over the ranks while they are loaded: rank 0 reads the weights, one
+ZeRO-3 partitions the parameters of a transformer over the ranks while they are loaded: rank 0 reads the weights, one
 module at a time, and each rank keeps its part; so none ever holds the whole model. Modules of sentence-transformers
 around the transformer (a dense layer, a static embedding) are one or two parameters, each of which a forward pass
-gathers whole in any case: they are loaded whole, and spread when the engine takes them.
+gathers in any case: they are loaded as a whole, and partitioned when the engine is made.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from hbtrain.training.worker import Worker
 
 
 def load_on_rank(config: Config, worker: Worker) -> Encoder:
-    """The encoder that this rank trains: whole on the CPU, or under ZeRO-3 this rank's part of it; collective."""
+    """The encoder that this rank trains: all of it on the CPU, or under ZeRO-3 this rank's part; collective."""
     settings = deepspeed_config(config, worker.group.world_size)
     if zero_stage(config) < 3:
         return load_for_training(config, worker.initial_model)
     with partitioned_loading(settings, worker.device):
-        # DeepSpeed no longer moves a model that comes in parts; buffers and the modules around must be in their place.
+        # DeepSpeed does not move a partitioned model to the device; buffers and other modules must be there already.
         return load_for_training(config, worker.initial_model, worker.device)
 
 
 @contextmanager
 def partitioned_loading(settings: dict[str, Any], device: torch.device) -> Iterator[None]:
-    """While this lasts, transformers spreads the parameters of every model that it loads, as `settings` say."""
+    """While the body runs, transformers partitions every model that it loads, by DeepSpeed's `settings`."""
     deepspeed_for(device)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    held = HfDeepSpeedConfig(settings)  # transformers itself keeps no more than a weak reference
+    reference = HfDeepSpeedConfig(settings)  # transformers itself holds only a weak reference
     try:
         yield
     finally:
         unset_hf_deepspeed_config()
-        del held
+        del reference
 
 
 def load_for_training(config: Config, folder: Path, device: torch.device | None = None) -> Encoder:
@@ -67,16 +67,15 @@ def trainable(encoder: Encoder, config: Config) -> EmbeddingModule:
 
 
 def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: Place | None, card: ModelCard) -> None:
-    """Save the encoder as it is now; collective, written where `to` is given (rank 0).
+    """Save the encoder with its current weights; collective.
 
     Args:
         engine: holds the weights.
         encoder: the encoder inside the engine.
         config: the run's.
         initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
-            that were trained where they are in no state to be saved: spread over ranks (ZeRO-3), lying in one piece
-            of memory that safetensors will not cut up (ZeRO-1 and 2), or in bf16. What is frozen stays in it as it
-            was, to the last bit.
+            that were trained where these cannot be saved as they are: partitioned over ranks (ZeRO-3), in one flat
+            buffer that safetensors does not split (ZeRO-1 and 2), or in bf16. Frozen weights stay bit for bit.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
     """
@@ -94,7 +93,7 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
 
 
 def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...], steps: int) -> ModelCard:
-    """What is true of a model trained on `corpus` for `steps` steps; scores are not known yet."""
+    """The model card, without scores, of a model trained on `corpus` for `steps` steps."""
     batching = config.batching
     return ModelCard(
         base_model=config.encoder.backbone,

@@ -1,4 +1,4 @@
-"""Feeding: from the plan's batches to token ids, one thread ahead of the device."""
+"""Preparing batches for a rank: from the plan to token ids, on a thread that runs ahead of the device."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hbtrain.modeling.tokens import Tokenizes
 from hbtrain.training.chunks import Chunk, chunked, chunks_within, padded_tokens
 
 AHEAD = 4
-"""Steps prepared before they are asked for."""
+"""Steps that are prepared in advance."""
 
 BUCKET_ROWS = 16
 MOST_BUCKETS = 4
-"""Where the whole graph is kept, each side is embedded in batches of similar length: as many of them as have so many
-rows on every rank, and no more than that. Bags of tokens stay whole: they have no padding to save, and each batch costs
-a gradient of the size of the vocabulary."""
+"""Without gradient cache, each side is embedded in batches of similar length, at least `BUCKET_ROWS` rows each on every
+rank, and at most `MOST_BUCKETS` of them. Static embeddings use one batch: they have no padding to save, and each batch
+costs a gradient of the size of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Work:
         batch: the global batch.
         sizes: pairs and hard negatives of every rank.
         sides: token features of this rank's queries, passages and, where there are any in the batch, negatives.
-        chunks: the same texts, cut into what is embedded at one time.
-        ids: identities of all pairs and candidates, where some are shared; else None.
-        tokens: tokens of this rank without padding.
-        computed_tokens: the same with padding, as far as it is computed.
+        chunks: the same texts, cut into parts that are embedded one after the other.
+        ids: ids of all pairs and candidates, where some are equal; else None.
+        tokens: tokens of this rank, without padding.
+        computed_tokens: tokens of this rank with the padding that is computed.
     """
 
     batch: GlobalBatch
@@ -53,7 +53,7 @@ class Work:
     computed_tokens: int
 
     def to(self, device: torch.device) -> Work:
-        """The same on a device; the sides, which are no longer needed there, stay."""
+        """A copy with chunks and ids on a device; the sides, which are not needed there, stay on the CPU."""
         if device.type == "cpu":
             return self
         ids = self.ids
@@ -77,7 +77,7 @@ class Feed:
         self._world_size = world_size
 
     def work(self, step: int) -> Work:
-        """The rank's part of `step`; without a token budget in as many chunks as the configuration says."""
+        """This rank's part of `step`, cut into chunks as the configuration says."""
         batch = self._plan.batch(step)
         shard = batch.shard(self._rank, self._world_size)
         source = self._corpus.sources[batch.source]
@@ -97,10 +97,7 @@ class Feed:
         return Work(batch, sizes, sides, chunks, ids, tokens, sum(map(padded_tokens, chunks)))
 
     def steps(self, start: int, stop: int) -> Iterator[Work]:
-        """The work of steps [start, stop), prepared by a thread in the background.
-
-        An error of the thread is raised here, at the step it belongs to.
-        """
+        """The work of steps [start, stop), prepared by a background thread, whose errors are raised at their step."""
         ready: queue.Queue[Work | BaseException] = queue.Queue(AHEAD)
         stopped = threading.Event()
         thread = threading.Thread(target=self._fill, args=(start, stop, ready, stopped), name="feed", daemon=True)
@@ -113,7 +110,7 @@ class Feed:
                 yield item
         finally:
             stopped.set()
-            while thread.is_alive():  # make room, so that a waiting thread sees that it is no longer wanted
+            while thread.is_alive():  # make room in the queue, so that a waiting thread sees that it is to stop
                 while not ready.empty():
                     ready.get_nowait()
                 thread.join(0.01)
@@ -128,7 +125,7 @@ class Feed:
             ready.put(error)
 
     def _negative_sizes(self, source: Source, batch: GlobalBatch, pairs: Sequence[int]) -> list[int]:
-        """Hard negatives of every rank; each rank reads the counts of all pairs, so nothing is communicated."""
+        """Hard negatives of every rank, counted from the corpus by each rank alike, so nothing is communicated."""
         if not self._hard_negatives:
             return [0] * len(pairs)
         counts = source.negative_counts(batch.rows, batch.passage_languages).clip(max=self._hard_negatives)
@@ -155,9 +152,9 @@ class Feed:
 
 
 def agree_on_chunks(work: Work, group: Group, device: torch.device) -> Work:
-    """The work in as many chunks as the rank with the most has; collective.
+    """Cut every rank's work into as many chunks as the rank with the most has; collective.
 
-    With a budget of tokens each rank has counted its own.
+    This is needed with a token budget, by which each rank chooses its own number of chunks.
     """
     counts = group.all_gather(torch.tensor([len(work.chunks)], device=device))
     most = int(counts.max())

@@ -34,13 +34,13 @@ class Gradients:
         self._stopwatch = stopwatch
 
     def loss(self, work: Work) -> Tensor:
-        """This rank's part of the loss (see `contrastive_loss`); the graph, unless gradients are off, is whole."""
+        """This rank's part of the loss (see `contrastive_loss`), with the whole graph unless gradients are disabled."""
         embedded = [self._embed(work, i) for i in range(len(work.chunks))]
-        x_nD = assemble([x for vectors, _ in embedded for x in vectors], _places(work), self._texts(work))
+        x_nD = assemble([x for vectors, _ in embedded for x in vectors], _positions(work), self._text_count(work))
         return self._contrast(x_nD, work, embedded[0][1])
 
     def backward(self, work: Work) -> Tensor:
-        """Leave the gradient of the global batch with the engine; returns this rank's part of the loss."""
+        """Accumulate the gradient of the global batch in the engine; returns this rank's part of the loss."""
         if len(work.chunks) == 1:
             loss = self.loss(work)
             with self._stopwatch.phase("backward"):
@@ -51,7 +51,7 @@ class Gradients:
         # What the loss is differentiated by: every vector, and 1 / temperature where it is learned.
         leaves = [x.requires_grad_() for vectors, _ in embedded for x in vectors]
         learned = [scale.requires_grad_() for _, scale in embedded[:1] if scale is not None]
-        x_nD = assemble(leaves, _places(work), self._texts(work))
+        x_nD = assemble(leaves, _positions(work), self._text_count(work))
         loss = self._contrast(x_nD, work, learned[0] if learned else None)
         with self._stopwatch.phase("loss"):
             cached = iter(torch.autograd.grad(loss, leaves + learned))
@@ -79,11 +79,10 @@ class Gradients:
             own = Embedded(x_nD[:b], x_nD[b : 2 * b], x_nD[2 * b :], scale)
             return contrastive_loss(own, work.sizes, self._group, self._loss, work.ids)
 
-    def _texts(self, work: Work) -> int:
-        """n."""
+    def _text_count(self, work: Work) -> int:
         rank = self._group.rank
         return 2 * work.sizes.pairs[rank] + work.sizes.negatives[rank]
 
 
-def _places(work: Work) -> list[Tensor]:
-    return [places for chunk in work.chunks for places in chunk.places]
+def _positions(work: Work) -> list[Tensor]:
+    return [positions for chunk in work.chunks for positions in chunk.positions]

@@ -1,4 +1,4 @@
-"""The training loop of one worker: plan, feed, embed, gathered loss, DeepSpeed step."""
+"""The training loop of one worker: batches, embedding, loss over all ranks, optimizer step, checkpoints, validation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from hbtrain.training.worker import Worker
 
 
 def train_worker(config: Config, worker: Worker, until: int | None = None) -> None:
-    """Train `config` on this rank, from the last whole one of `worker.checkpoints` if there is one; collective.
+    """Train on this rank, from the last complete checkpoint if there is one; collective.
 
-    Ends with the trained encoder in `worker.final_model` (saved by rank 0): with a validation source the one of lowest
-    validation loss, else that of the last step.
+    At the end rank 0 has saved the trained encoder to `worker.final_model`: with a validation source the encoder of
+    lowest validation loss, else that of the last step.
 
     Args:
-        config: the run's.
-        worker: this rank's place in it.
-        until: the step to stop at, with a checkpoint, as if the run had been cut off there; None: the last one.
+        config: the run's configuration.
+        worker: what this rank is given.
+        until: the step to stop at, with a checkpoint; None: the last step.
     """
     Trainer(config, worker).run(until)
 
@@ -59,7 +59,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
     def run(self, until: int | None = None) -> None:
-        """The steps that are left, all or up to `until`."""
+        """Train the remaining steps, up to `until` if given."""
         training = self.config.training
         stop = training.steps if until is None else until
         self.worker.on_phase("restore")
@@ -81,22 +81,22 @@ class Trainer:
             ):
                 with self.stopwatch.phase("validation", whole=True):
                     stopped = self._validate(done)
-            if self._is_kept(done, stop, stopped):
+            if self._is_checkpoint_due(done, stop, stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
                     self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
             if stopped:
                 if not self.meter.is_read:
                     self._log(done)
-                self._tell(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
+                self._emit(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
                 break
             self.worker.on_phase("data", done)
         if self.validation is None or not training.validate_every or not math.isfinite(self.patience.best):
             self.meter.check(self.engine.is_finite())
             self._export(done)
 
-    def _is_kept(self, done: int, stop: int, stopped: bool) -> bool:
-        """Whether there is to be a checkpoint after `done` steps; always where training stops before its last one."""
+    def _is_checkpoint_due(self, done: int, stop: int, stopped: bool) -> bool:
+        """Whether to save a checkpoint after `done` steps; always where training stops before its last step."""
         every, steps = self.config.training.checkpoint_every, self.config.training.steps
         if stop < steps and (done == stop or stopped):
             return True
@@ -109,7 +109,7 @@ class Trainer:
         self.meter.add(work, loss)
 
     def backward(self, work: Work) -> Tensor:
-        """Leave the gradient of a step with the engine; returns this rank's part of the loss; collective."""
+        """Accumulate the gradient of a step in the engine; returns this rank's part of the loss; collective."""
         return self.gradients.backward(self._ready(work))
 
     def _ready(self, work: Work) -> Work:
@@ -126,10 +126,10 @@ class Trainer:
             "train/gradient_norm": self.engine.gradient_norm,
             "train/workers": float(self.worker.group.world_size),
         }
-        self._tell(Event(step, figures, pairs=self.meter.pairs, tokens=self.meter.tokens))
+        self._emit(Event(step, figures, pairs=self.meter.pairs, tokens=self.meter.tokens))
 
     def _validate(self, step: int) -> bool:
-        """Validate, keep the encoder if it is the best so far; True if it is time to stop."""
+        """Validate, and save the encoder if its loss is the lowest so far; True if training is to stop early."""
         assert self.validation is not None
         self.module.eval()
         with torch.no_grad():
@@ -137,7 +137,7 @@ class Trainer:
             losses = [self.gradients.loss(self._ready(work)) for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
-        self._tell(Event(step, {"validation/loss": loss}))
+        self._emit(Event(step, {"validation/loss": loss}))
         if self.patience.improved(loss):
             self._export(step)
         return self.patience.exhausted
@@ -152,13 +152,13 @@ class Trainer:
         return Feed(plan, corpus, self.encoder, self.config, self.group.rank, self.group.world_size)
 
     def _export(self, step: int) -> None:
-        """Save the encoder as it is after `step` steps; collective."""
+        """Save the encoder after `step` steps; collective."""
         worker = self.worker
         worker.on_phase("export")
         to = worker.final_model if worker.group.rank == 0 else None
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         export(self.engine, self.encoder, self.config, worker.initial_model, to, card)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if self.worker.group.rank == 0:
             self.worker.emit(event)

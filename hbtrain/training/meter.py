@@ -1,4 +1,4 @@
-"""Figures of training between two log lines: losses by kind, throughput, where the time went, memory."""
+"""Metrics of training between two log lines: losses by kind of batch, throughput, time by phase, memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hbtrain.training.feed import Work
 from hbtrain.training.stopwatch import OTHER, Stopwatch
 
 PHASES = ("data", "encode", "loss", "backward", "communication", "step", OTHER)
-"""What the time of a step is divided among."""
+"""Phases of a step whose share of the time is reported."""
 
-ASIDE = ("validation", "checkpoint")
-"""Phases that are not training's: they do not count in throughput and shares."""
+NOT_TRAINING = ("validation", "checkpoint")
+"""Phases whose time does not count in throughput and shares."""
 
 
 class Meter:
-    """Collects what each step did, and brings it together over ranks when asked.
+    """Collects losses and tokens of each step, and aggregates them over ranks.
 
     Attributes:
-        pairs: of the steps that the last reading was about, all ranks together.
-        tokens: of the same, without padding.
+        pairs: pairs of all ranks in the steps of the last reading.
+        tokens: tokens of these pairs, without padding.
     """
 
     def __init__(self, group: Group, stopwatch: Stopwatch, device: torch.device) -> None:
@@ -40,32 +40,32 @@ class Meter:
 
     @property
     def is_read(self) -> bool:
-        """Whether there is nothing to read since the last time."""
+        """Whether no step was added since the last reading."""
         return not self._works
 
     def start(self) -> None:
-        """Training begins now: what came before is not its time."""
+        """Measure time from now on."""
         self._stopwatch.read()
 
     def add(self, work: Work, loss: Tensor) -> None:
-        """Note a step; `loss` is the rank's part (see `contrastive_loss`) and is not waited for."""
+        """Add a step; `loss` is this rank's part (see `contrastive_loss`), and is not waited for on a GPU."""
         self._losses.append(loss.detach().float())
         self._latest = replace(work, sides=[], chunks=[], ids=None)
         self._works.append(self._latest)
 
     def read(self) -> dict[str, float]:
-        """Figures of the steps since the last reading; collective.
+        """{metric: value} of the steps since the last reading; collective.
 
-        `train/`: mean losses, by kind as well; pairs and tokens without padding per second of training; share of
-        computed tokens that is padding; temperature where it is learned. `system/`: share of the time by phase, mean
-        over ranks (`communication` is waiting for other ranks); the largest peak of memory of a rank, in GiB.
+        `train/`: mean loss, in all and by kind of batch; pairs and tokens (without padding) per second of training;
+        share of computed tokens that is padding. `system/`: share of the time by phase, mean over ranks
+        (`communication` includes waiting for other ranks); the largest peak memory of a rank, in GiB.
 
         Raises:
-            TrainingError: a loss was not finite, with its step and batch.
+            TrainingError: a loss is not finite; the message names its step and batch.
         """
         losses = self._mean_losses()
         seconds = self._stopwatch.read()
-        trained_s = sum(s for phase, s in seconds.items() if phase not in ASIDE)
+        trained_s = sum(s for phase, s in seconds.items() if phase not in NOT_TRAINING)
         tokens = sum(work.tokens for work in self._works)
         computed = sum(work.computed_tokens for work in self._works)
         own = [trained_s, tokens, computed, _memory_gib(), *(seconds.get(phase, 0.0) for phase in PHASES)]
@@ -91,41 +91,43 @@ class Meter:
         return figures
 
     def check(self, weights_are_finite: bool) -> None:
-        """Refuse to go on from a lost state; collective, and to be called before anything is saved.
+        """Raise unless losses and weights are finite; collective, to be called before anything is saved.
 
         Args:
-            weights_are_finite: of this rank's part of the model.
+            weights_are_finite: whether this rank's part of the model is finite.
 
         Raises:
-            TrainingError: a loss since the last reading, or the model after it, is not finite on some rank.
+            TrainingError: a loss since the last reading, or the model of some rank, is not finite.
         """
         if self._losses:
             self._mean_losses()
         lost = self._group.all_reduce_sum(torch.tensor([0.0 if weights_are_finite else 1.0], device=self._device))
         if float(lost) > 0 and self._latest is not None:
-            raise TrainingError(_told(f"weights are not finite after step {self._latest.batch.step}", self._latest))
+            raise TrainingError(
+                _with_batch(f"weights are not finite after step {self._latest.batch.step}", self._latest)
+            )
 
     def _mean_losses(self) -> list[float]:
-        """Of each step, over the global batch."""
+        """The loss of each step over the global batch."""
         sums = self._group.all_reduce_sum(torch.stack(self._losses)).cpu()
         losses: list[float] = (sums / self._group.world_size).tolist()
         for work, loss in zip(self._works, losses, strict=True):
             if not math.isfinite(loss):
-                raise TrainingError(_told(f"the loss of step {work.batch.step} is {loss}", work))
+                raise TrainingError(_with_batch(f"the loss of step {work.batch.step} is {loss}", work))
         return losses
 
 
-def _told(what: str, work: Work) -> str:
-    """What was found, the batch with its first rows, and what to do."""
+def _with_batch(problem: str, work: Work) -> str:
+    """A message: the problem, the batch with its first rows, and what to do."""
     rows = ", ".join(map(str, work.batch.rows[:5].tolist()))
     return (
-        f"{what}: {work.batch.kind} batch of source {work.batch.source}, rows {rows}, ...; "
+        f"{problem}: {work.batch.kind} batch of source {work.batch.source}, rows {rows}, ...; "
         "lower training.learning_rate or look at these rows"
     )
 
 
 def _memory_gib() -> float:
-    """The most main memory that this process has had; `getrusage` would count its parent's as well."""
+    """Peak main memory of this process in GiB; `getrusage` would include that of its parent."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 2**20

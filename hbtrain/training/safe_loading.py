@@ -1,13 +1,13 @@
-"""Loading what DeepSpeed pickled without running what a pickle may hold.
+"""Loading DeepSpeed's pickled checkpoints without running code in them; converting them for other numbers of ranks.
 
 DeepSpeed loads its own files with `weights_only=False`: whoever can write into a checkpoint could run code on every
-worker. PyTorch can be told to overrule that, and then takes tensors, plain containers and named classes only.
+worker. An environment variable makes PyTorch overrule that; then it accepts only tensors, plain containers and the
+classes that are named here.
 
-A checkpoint of some number of ranks, made ready for another: DeepSpeed's universal format, one file a tensor.
-
-Each rank saves its slice of the optimizer's state. DeepSpeed's converter puts the slices of every parameter together
-(arXiv 2406.18820); on loading each rank cuts its own out again. The converter runs in a process of its own, this
-module's `main`: its memory is given back, its many lines are not the user's, and it needs no device.
+Each rank saves its slice of the optimizer's state. DeepSpeed's converter joins the slices of every parameter (universal
+checkpoint, arXiv 2406.18820, one file for each tensor); on loading, each rank cuts out its own slice again. The
+converter runs in a process of its own, this module's `main`, so that its memory is freed, its output is not printed,
+and it uses no GPU.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from pathlib import Path
 
 from hbtrain.errors import TrainingError
 
-OVERRULE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Inside, `torch.load` refuses every class but torch's own and the three that DeepSpeed's state is made of.
+    """While the body runs, `torch.load` rejects all classes but torch's own and three of DeepSpeed's state.
 
     Raises:
-        TrainingError: a file names another class; it was not run.
+        TrainingError: a file names another class; its code was not run.
     """
     import torch
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    before = os.environ.get(OVERRULE)
-    os.environ[OVERRULE] = "1"
+    before = os.environ.get(FORCE_WEIGHTS_ONLY)
+    os.environ[FORCE_WEIGHTS_ONLY] = "1"
     try:
         with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
             yield
@@ -51,17 +51,17 @@ def weights_only() -> Iterator[None]:
         ) from error
     finally:
         if before is None:
-            del os.environ[OVERRULE]
+            del os.environ[FORCE_WEIGHTS_ONLY]
         else:
-            os.environ[OVERRULE] = before
+            os.environ[FORCE_WEIGHTS_ONLY] = before
 
 
 PROCESSES = 4
-"""Processes of the converter; each holds one rank's slices in memory."""
+"""The most processes of the converter; each holds one rank's slices in memory."""
 
 
 def to_universal(state: Path, to: Path) -> str:
-    """Convert DeepSpeed's `state` folder into `to`; returns why it failed, or an empty text."""
+    """Convert DeepSpeed's folder `state` into the folder `to`; returns why it failed, or an empty text."""
     to.mkdir(parents=True, exist_ok=True)
     ended = subprocess.run(
         [sys.executable, "-m", "hbtrain.training.safe_loading", str(state), str(to)],
@@ -77,7 +77,7 @@ def to_universal(state: Path, to: Path) -> str:
 
 
 def main(state: str, to: str) -> None:
-    """Convert, in this process."""
+    """Convert in this process; may be called once."""
     from hbtrain.training.engine import import_deepspeed
 
     import_deepspeed()

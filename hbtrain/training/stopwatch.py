@@ -1,12 +1,10 @@
-"""Where the time of training goes: waiting for data, encoder, loss, backward pass, communication, optimizer.
+"""Measuring the time of training by phase: waiting for data, encoder, loss, backward pass, communication, optimizer.
 
-A device computes while Python runs on, so on a GPU the marks between phases are CUDA events, which cost nothing until
-they are read; on a CPU they are readings of the clock.
+A GPU computes while Python runs on, so there the boundaries of phases are CUDA events, which cost nothing until they
+are read; on a CPU they are readings of the clock.
 
-Measuring how long training waits for other ranks: in hbtrain's own collectives, and in DeepSpeed's.
-
-What overlaps with computing costs no time and is not counted: a collective that runs on counts from where its result
-is waited for.
+Communication is the time for which training waits in collectives, hbtrain's own and DeepSpeed's. What overlaps with
+computing is not counted: an asynchronous collective counts from the point where its result is waited for.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ from hbtrain.training.worker import PhaseCallback, ignore_phase
 T = TypeVar("T")
 
 OTHER = "other"
-"""What is in none of the phases."""
+"""Name of the phase for time outside all others."""
 
 
 class Stopwatch:
-    """Divides the time between two readings among phases; each moment counts for the innermost phase it lies in."""
+    """Divides the time between two readings among phases; with nested phases, time counts for the innermost."""
 
     def __init__(self, device: torch.device, on_phase: PhaseCallback = ignore_phase) -> None:
         """Measure on `device`; `on_phase` is told of every phase as it begins, and of the one around it as it ends."""
@@ -42,7 +40,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str, whole: bool = False) -> Iterator[None]:
-        """The body belongs to phase `name`; phases within it count for themselves, unless `name` takes the whole."""
+        """Count the body's time for phase `name`; with `whole`, also that of phases nested in it."""
         if self._whole:
             self._on_phase(name)
             yield
@@ -60,7 +58,7 @@ class Stopwatch:
             self._marks.append((self._running[-1], self._now()))
 
     def each(self, items: Iterable[T], name: str) -> Iterator[T]:
-        """The items; waiting for them belongs to phase `name`."""
+        """The items, with the time of waiting for them counted for phase `name`."""
         iterator = iter(items)
         try:
             while True:
@@ -97,7 +95,6 @@ def _between_s(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -
 
 
 COMMUNICATION = "communication"
-"""The phase's name."""
 
 COLLECTIVES = (
     "all_gather",
@@ -113,7 +110,7 @@ COLLECTIVES = (
 
 
 class TimedGroup:
-    """A group whose collectives are phases of a stopwatch."""
+    """A group whose collectives are timed by a stopwatch."""
 
     def __init__(self, group: Group, stopwatch: Stopwatch) -> None:
         self.rank = group.rank
@@ -122,18 +119,16 @@ class TimedGroup:
         self._stopwatch = stopwatch
 
     def all_gather(self, x: Tensor) -> Tensor:
-        """[W, *x.shape]: the tensors of all ranks, which have one shape."""
         with self._stopwatch.phase(COMMUNICATION):
             return self._group.all_gather(x)
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
-        """The sum over ranks; may overwrite `x`."""
         with self._stopwatch.phase(COMMUNICATION):
             return self._group.all_reduce_sum(x)
 
 
 def time_deepspeed(stopwatch: Stopwatch) -> None:
-    """Make DeepSpeed's collectives of this process phases of a stopwatch, in place of an earlier one."""
+    """Time DeepSpeed's collectives in this process by a stopwatch, which replaces an earlier one."""
     from deepspeed.comm import comm
 
     backend = comm.cdb
@@ -153,7 +148,7 @@ def _timed(collective: Callable[..., Any], stopwatch: Stopwatch) -> Callable[...
 
 
 class _TimedHandle:
-    """A collective that runs on; waiting for it is communication."""
+    """Handle of an asynchronous collective; the time in `wait` counts as communication."""
 
     def __init__(self, handle: Any, stopwatch: Stopwatch) -> None:
         self._handle = handle

@@ -1,4 +1,4 @@
-"""Validation: the loss on a source that is not trained on, always over the same batches; early stopping by it."""
+"""Validation: the loss on fixed batches of a source that is not trained on, and early stopping by it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hbtrain.modeling.gather import Group
 
 
 def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
-    """The plan of the validation batches: the training's kinds, as far as the source's languages allow them.
+    """The plan of the validation batches, of the same kinds as in training as far as the source's languages allow.
 
     A source smaller than a batch is validated in batches of its own size; with one training language it has only
     monolingual batches.
@@ -47,7 +47,7 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
 
 @dataclass
 class Patience:
-    """Remembers the best validation loss and how many validations have passed without a better one.
+    """Early stopping: the lowest validation loss, and how many validations have passed since.
 
     Attributes:
         limit: validations without improvement after which to stop; None means never.
@@ -60,7 +60,7 @@ class Patience:
     waited: int = 0
 
     def improved(self, loss: float) -> bool:
-        """Take note of a validation; True if it is the best so far."""
+        """Record a validation loss; True if it is the lowest so far."""
         if loss < self.best:
             self.best, self.waited = loss, 0
             return True
@@ -69,11 +69,11 @@ class Patience:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether training is to stop."""
         return self.limit is not None and self.waited >= self.limit
 
 
 def mean_over_ranks(losses: list[torch.Tensor], group: Group) -> float:
-    """The mean loss of the global batches whose parts the ranks hold; collective."""
+    """The mean loss of several global batches, from this rank's part of the loss of each; collective."""
     total = group.all_reduce_sum(torch.stack([loss.detach().float() for loss in losses]))
     return float(total.mean()) / group.world_size

@@ -1,9 +1,9 @@
-"""Is the gradient right? That of a configuration's own workers, ZeRO stage, chunks and precision, against a plain one.
+"""Verifying the gradient of a configuration's workers, ZeRO stage, chunks and precision against a plain computation.
 
-The plain side shares as little as can be with the other: one process, the whole batch in one piece, the full score
-matrix, PyTorch's cross-entropy, no DeepSpeed, no gathering, no chunks. Gradients are compared rather than losses or
-weights: Adam hides a wrong factor, and a loss can be right while its gradient points elsewhere. Dropout is off on both
-sides, for no two layouts of the ranks draw the same.
+The plain computation shares as little code as possible with training: one process, the whole batch at once, the full
+score matrix, PyTorch's cross-entropy, no DeepSpeed, no gathering, no chunks. Gradients are compared rather than losses
+or weights: Adam hides a wrong factor, and a loss can be right while its gradient points elsewhere. Dropout is off on
+both sides, as its random numbers depend on the number of ranks and chunks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from hbtrain.training.loop import Trainer
 from hbtrain.training.worker import Worker
 
 Gradient = dict[str, Tensor]
-"""float32 of each trained parameter, flat, on the CPU."""
+"""{name of a trained parameter: its gradient, flat, float32, on the CPU}."""
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
-"""How far norm ratio and cosine may be from 1. Numbers in bf16 have 8 bits, an error of 0.4 % each."""
+"""How far norm ratio and cosine may be from 1. A number in bf16 has 8 significant bits, an error of up to 0.4 %."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Agreement:
     """How a gradient compares with the plain one.
 
     Attributes:
-        norm_ratio: its norm by the plain one's.
-        cosine: of the angle between them.
-        largest_difference: between two components, by the largest component of the plain one.
-        tolerance: allowed distance of ratio and cosine from 1.
+        norm_ratio: norm of the gradient / norm of the plain one.
+        cosine: cosine of the angle between both.
+        largest_difference: largest absolute difference of a component / largest absolute component of the plain one.
+        tolerance: allowed distance of `norm_ratio` and `cosine` from 1.
     """
 
     norm_ratio: float
@@ -49,12 +49,12 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether the gradient is right."""
+        """Whether both agree within the tolerance."""
         return abs(self.norm_ratio - 1) <= self.tolerance and abs(self.cosine - 1) <= self.tolerance
 
 
 def compare(got: Gradient, plain: Gradient, precision: Precision) -> Agreement:
-    """Compare two gradients of the same parameters; one that lacks a parameter has a gradient of zero there."""
+    """Compare two gradients of the same parameters; a parameter that one of them lacks counts as zero there."""
     names = sorted(got.keys() | plain.keys())
 
     def flat(gradient: Gradient) -> Tensor:
@@ -71,7 +71,7 @@ def compare(got: Gradient, plain: Gradient, precision: Precision) -> Agreement:
 
 
 def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
-    """The gradient of a step as the optimizer would get it, averaged over ranks, before clipping; collective."""
+    """The gradient of a step as in training, averaged over ranks, before clipping; collective."""
     from deepspeed.utils import safe_get_full_grad
 
     trainer = Trainer(config, worker)
@@ -89,7 +89,7 @@ def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
 
 
 def plain_gradient(config: Config, initial_model: Path, step: int, device: torch.device) -> Gradient:
-    """The same gradient by autograd over the full score matrix, in this process."""
+    """The gradient of a step by autograd over the full score matrix, in this process."""
     encoder = load_for_training(config, initial_model)
     corpus = ParallelCorpus.from_config(config)
     module = trainable(encoder, config).to(device).train()
@@ -101,7 +101,7 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
 
 
 def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: ParallelCorpus, step: int) -> Tensor:
-    """The loss of a step in one piece."""
+    """The loss of a step over the whole global batch at once (InfoNCE, see `hbtrain.modeling.loss`)."""
     batch = BatchPlan.over(corpus, config).batch(step)
     source = corpus.sources[batch.source]
     texts = [

@@ -73,7 +73,7 @@ def test_assembled_vectors_are_those_of_the_texts_in_order(sides, count, buckets
     embedded = [(x["input_ids"].amax(dim=1) * 100 + token_counts(x)).float()[:, None] for x in batches]
     for x in embedded:
         x.requires_grad_()
-    whole = assemble(embedded, [places for chunk in chunks for places in chunk.places], n)
+    whole = assemble(embedded, [positions for chunk in chunks for positions in chunk.positions], n)
     want = [(row + 1) * 100 + length for side in sides for row, length in enumerate(side)]
     assert whole[:, 0].tolist() == want
     whole.sum().backward()

@@ -74,7 +74,7 @@ def cluster(monkeypatch):
 
     seen.asked = []
     monkeypatch.setattr(capacity, "alive", seen.alive)
-    monkeypatch.setattr(capacity, "_asked_for", Asked)
+    monkeypatch.setattr(capacity, "_autoscaler_request", Asked)
     monkeypatch.setattr(capacity.time, "monotonic", lambda: seen.now)
     monkeypatch.setattr(capacity.time, "sleep", lambda seconds: setattr(seen, "now", seen.now + seconds))
     return seen

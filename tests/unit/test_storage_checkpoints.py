@@ -5,7 +5,15 @@ import shutil
 import pytest
 
 from hbtrain.storage import RemoteError, RemotePath, place
-from hbtrain.training.checkpoint_files import Manifest, at_hand, checkpoints_in, folder_name, is_complete, prune, store
+from hbtrain.training.checkpoint_files import (
+    Manifest,
+    checkpoints_in,
+    folder_name,
+    is_complete,
+    local_checkpoint,
+    prune,
+    store,
+)
 
 FILES = {"state/model.pt": 0, "state/rank-0.pt": 0, "state/rank-1.pt": 1}
 
@@ -28,7 +36,7 @@ def save(runs, tmp_path, step, parts=(0, 1), token="aaaaaaaa"):
 
 
 def fetched(checkpoint, rank, world_size, stage):
-    with at_hand(checkpoint, rank, world_size, stage, "hbtrain-test-") as (folder, wrong):
+    with local_checkpoint(checkpoint, rank, world_size, stage, "hbtrain-test-") as (folder, wrong):
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert not folder.exists()
     return names - {"manifest-00000.json"}, wrong
