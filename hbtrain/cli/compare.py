@@ -44,8 +44,7 @@ def compare(
     baseline
         The row that the others are compared with: its label or one of RUNS; by default the first row.
     metric
-        Metric to compare, such as map, ndcg@10 or recall@10; by default map where there is one. Rank distance is always
-        shown.
+        Metric, such as map, ndcg@10 or recall@10; by default map where there is one. Rank distance is always shown.
     benchmarks
         Only these benchmarks.
     names

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
     """Run a recipe many times with a few keys varied, and compare the runs.
 
-    The same command goes on with a sweep that was cut off: finished trials stay, others go on from their last
+    The same command goes on with a sweep that was cut off: finished trials are kept, others go on from their last
     checkpoint. A wider range of a key continues the sweep as well.
 
     Parameters
