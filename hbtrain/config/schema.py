@@ -42,7 +42,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """What is trained on."""
+    """The data of training and validation."""
 
     sources: tuple[str, ...] = ()
     """Paths or s3:// URIs of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
@@ -161,7 +161,7 @@ class EncoderConfig(Section):
     The pooling of a sentence-transformers model is kept.
     """
     trust_remote_code: str | None = None
-    """Name of the hub model whose own Python code may run on the workers: the backbone's, spelt out again."""
+    """Consent to running the backbone's own Python code on the workers: the value of `backbone` once more."""
     freeze_embeddings: bool = False
     """Leave the token (and position) embeddings of a transformer as they are."""
     freeze_layers: NonNegativeInt = 0
@@ -201,7 +201,7 @@ class EncoderConfig(Section):
 
 
 class LossConfig(Section):
-    """InfoNCE over the gathered batch."""
+    """The loss: InfoNCE, with the passages of the whole global batch as candidates of every query."""
 
     temperature: PositiveFloat = 0.05
     learn_temperature: bool = False
@@ -209,7 +209,7 @@ class LossConfig(Section):
     symmetric: bool = False
     """Also score passages against queries, and take the mean of both directions."""
     hard_negatives: NonNegativeInt = 0
-    """Negatives of its row that each pair brings along, in the language of its passage; candidates for every query."""
+    """Hard negatives of its row that each pair adds, in the language of its passage, as candidates of every query."""
     matryoshka_dimensions: tuple[PositiveInt, ...] = ()
     """Prefixes of the embedding that are trained to serve alone (arXiv 2205.13147); the loss is the mean over them
     and the whole."""
@@ -218,7 +218,7 @@ class LossConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation by DeepSpeed."""
+    """Optimisation by DeepSpeed, validation, checkpoints and restarts."""
 
     steps: PositiveInt = 1000
     learning_rate: PositiveFloat = 3e-5
@@ -250,7 +250,7 @@ class TrainingConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """Where it runs."""
+    """The workers, and the Ray cluster that they run on."""
 
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     """Workers of the run, or [fewest, most]: then workers may come and go while it runs."""
@@ -281,7 +281,7 @@ class ResourcesConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What a model is evaluated on, and how: of a recipe, and of the flags of `hbtrain evaluate` alike."""
+    """What a model is evaluated on, and how; also the options of `hbtrain evaluate`, given as flags."""
 
     benchmarks: tuple[str, ...] = ()
     """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
@@ -297,7 +297,7 @@ class EvaluationConfig(Section):
     index: str | None = None
     """An index of FAISS over embeddings kept on disk, such as `IVF4096,Flat`; by default all ranks are exact."""
     index_parameters: str = ""
-    """Of the index's search, such as `nprobe=16`."""
+    """Parameters of the index's search, such as `nprobe=16`."""
     depth: PositiveInt = 100
     """Candidates of a query that the index finds."""
     actors: NonNegativeInt = 0
@@ -344,7 +344,7 @@ def called(field: str, context: Any) -> str:
 
 
 class TrackingConfig(Section):
-    """MLflow."""
+    """Tracking of the run in MLflow."""
 
     uri: str | None = None
     """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder, where that is one."""
@@ -356,7 +356,7 @@ class TrackingConfig(Section):
 
 
 class Config(Section):
-    """A whole run."""
+    """The configuration of a whole run."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0

@@ -23,7 +23,6 @@ class Usage:
     """Counts what a run uses. One thread at a time may use it."""
 
     def __init__(self, folder: RunFolder, gpus_per_worker: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Go on with the totals in `folder`."""
         self._totals = folder.state.usage + UsageTotals()
         self._folder = folder
         self._gpus_per_worker = gpus_per_worker
@@ -31,7 +30,6 @@ class Usage:
         self._seen_at = self._saved_at = clock()
 
     def start_clock(self) -> None:
-        """Count time from now on."""
         self._seen_at = self._clock()
 
     def add_time(self, workers: int) -> None:
@@ -44,7 +42,6 @@ class Usage:
             self.save()
 
     def add_event(self, event: Event) -> None:
-        """Count the pairs and tokens that an event reports."""
         if event.pairs:
             self._totals += UsageTotals(pairs=event.pairs, tokens=event.tokens)
             self.save()

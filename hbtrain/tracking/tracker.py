@@ -136,7 +136,6 @@ class Tracker:
             self._outbox.adopt(outbox, without=(run_id, "status"))
 
     def event(self, event: Event) -> None:
-        """Log the metrics of an event at its step."""
         if event.metrics:
             self.metrics(event.metrics, event.step)
 

@@ -32,7 +32,6 @@ class Chunk:
     positions: list[Tensor]
 
     def to(self, device: torch.device) -> Chunk:
-        """A copy on a device."""
         move: Callable[[Tensor], Tensor] = lambda x: x.to(device, non_blocking=True)  # noqa: E731
         batches = [{name: move(x) for name, x in batch.items()} for batch in self.batches]
         return Chunk(batches, [move(x) for x in self.positions])

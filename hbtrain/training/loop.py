@@ -152,7 +152,6 @@ class Trainer:
         return Feed(plan, corpus, self.encoder, self.config, self.group.rank, self.group.world_size)
 
     def _export(self, step: int) -> None:
-        """Save the encoder after `step` steps; collective."""
         worker = self.worker
         worker.on_phase("export")
         to = worker.final_model if worker.group.rank == 0 else None
