@@ -27,9 +27,9 @@ from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions,
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
-from hbtrain.retrieval.partial import Blocks
 from hbtrain.retrieval.ranks import Search, exact_search
 from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
 from hbtrain.storage import RemotePath, check_writable
 

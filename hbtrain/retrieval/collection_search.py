@@ -22,12 +22,12 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.partial import joined_scores, merge_partials
 from hbtrain.retrieval.ranks import Search, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
-from hbtrain.retrieval.top import Int64s, Top, merge
+from hbtrain.retrieval.top import Int64s, Top, merge_top
 from hbtrain.retrieval.workers import LocalWorkers, Make, Start
 from hbtrain.storage import RemotePath, cache_root
 
@@ -193,7 +193,7 @@ def rank_collection(
         makes: list[Make] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
         with start(makes) as workers:
             scores_P = joined_scores(workers.each("relevant_scores", q_QD, pairs))
-            counted = merge_partials(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
+            counted = sum_counts(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
     return Search(ranks_of(pairs, counted), counted.top, depth)
 
 
@@ -288,13 +288,13 @@ def _search(
         partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed) for part in parts
     ]
     with start(makes) as workers:
-        found = merge(workers.each("nearest", q_QD, k), k)
+        found = merge_top(workers.each("nearest", q_QD, k), k)
         if options.index == EXACT:
             return found, None
         drawn = np.random.default_rng(options.seed).choice(
             len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
         )
-        exact = merge(workers.each("exact", q_QD[drawn], k), k)
+        exact = merge_top(workers.each("exact", q_QD[drawn], k), k)
     return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.retrieval.counting import Pairs
-from hbtrain.retrieval.partial import Blocks, Partial, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores
 from hbtrain.retrieval.top import Int64s, Top, merge_top
 
 TIE_RULE = "candidates of equal score rank in the order of the pool"
@@ -96,11 +96,11 @@ def exact_search(
     check_finite("passage", p_ND)
     pairs = Pairs.of(relevant, codes)
     scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
-    counted = partial_counts(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
+    counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
     return Search(ranks_of(pairs, counted), counted.top, depth)
 
 
-def ranks_of(pairs: Pairs, counted: Partial) -> Ranks:
+def ranks_of(pairs: Pairs, counted: ShardCounts) -> Ranks:
     """The ranks that follow from the counts over all candidates."""
     return Ranks(pairs.query, pairs.candidate, pairs.language, 1 + counted.in_language, 1 + counted.in_pool)
 

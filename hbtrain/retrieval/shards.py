@@ -26,10 +26,10 @@ import numpy.typing as npt
 
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
-from hbtrain.retrieval.partial import Blocks, Partial, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores, sum_counts
 from hbtrain.retrieval.store import EmbeddingStore
-from hbtrain.retrieval.top import NONE, Int64s, Top, merge, top_scores
+from hbtrain.retrieval.top import NONE, Int64s, Top, merge_top, top_scores
 
 RESCORED_FLOATS = 16_777_216
 """Numbers of embeddings that are read at one time to be scored anew: 64 MiB."""
@@ -80,7 +80,7 @@ class ShardIndex:
         for file in self._files:
             p_RD = torch.from_numpy(self._store.shard(file)).to(device, torch.float32)
             scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
-            best = merge([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
+            best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
 
     def _blocks(self) -> Iterator[Floats]:
@@ -106,7 +106,7 @@ class ShardIndex:
             p_QKD = self._store.take(np.where(found_QK[at], places_QK[at], self._rows.start))
             scores_QK[at] = np.einsum("qkd,qd->qk", p_QKD, q_QD[at])
         scores_QK[~found_QK] = -np.inf
-        return merge([Top(scores_QK, places_QK)], places_QK.shape[1])
+        return merge_top([Top(scores_QK, places_QK)], places_QK.shape[1])
 
 
 def split(files: int, shards: int) -> list[range]:
@@ -142,13 +142,13 @@ class RankShard:
             np.copyto(scores_P, here, where=~np.isnan(here))
         return scores_P
 
-    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> Partial:
+    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> ShardCounts:
         """What these candidates add to the ranks, and the `depth` best of them in each language."""
         parts = []
         for first, p_RD in self._vectors():
             codes = self._languages[first : first + len(p_RD)]
-            parts.append(partial_counts(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
-        return merge_partials(parts, depth)
+            parts.append(count_in_shard(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
+        return sum_counts(parts, depth)
 
     def _vectors(self) -> Iterator[tuple[int, Floats]]:
         """Each file's place in the pool, and its vectors."""

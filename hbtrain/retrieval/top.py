@@ -6,10 +6,6 @@ the rule for ties.
 
 Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, H candidates
 held so far, S that may be among the best, K candidates returned.
-
-The best of several shards' best, where results may be out of order or missing; `merge_top` asks for neither.
-
-Shapes: Q queries, K results, Ks results of a shard.
 """
 
 from __future__ import annotations
@@ -32,6 +28,8 @@ CHUNK_COLUMNS = 16_384
 """Candidates scored at one time by `top_scores`; with `TILE_QUERIES` queries, 32 MiB of scores."""
 MERGED_ROWS = 4096
 """Queries whose lists are merged at one time."""
+NONE = -1
+"""The place of a result that an approximate index did not find; its score is minus infinity."""
 
 
 class Top(NamedTuple):
@@ -44,11 +42,12 @@ class Top(NamedTuple):
 
 
 def merge_top(parts: Sequence[Top], depth: int) -> Top:
-    """The best `depth` of what the parts hold of the same queries.
+    """The best `depth` candidates of all parts [B, `depth`], or all of them where they are fewer.
 
     Args:
-        parts: at least one; the candidates of each stand in the pool before those of the next.
-        depth: candidates wanted.
+        parts: at least one, of the same queries and of distinct candidates; in any order, and so the candidates of a
+            part.
+        depth: candidates wanted of each query.
     """
     width = min(depth, sum(part.scores.shape[1] for part in parts))
     queries = len(parts[0].scores)
@@ -56,10 +55,9 @@ def merge_top(parts: Sequence[Top], depth: int) -> Top:
     for start in range(0, queries, MERGED_ROWS):
         rows = slice(start, start + MERGED_ROWS)
         scores = np.concatenate([part.scores[rows] for part in parts], axis=1)
-        # Parts stand in the order of the pool, so a stable sort keeps ties in it.
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-        merged.scores[rows] = np.take_along_axis(scores, order, axis=1)
         places = np.concatenate([part.places[rows] for part in parts], axis=1)
+        order = np.lexsort((places, -scores), axis=1)[:, :width]  # by score, and equal scores by place
+        merged.scores[rows] = np.take_along_axis(scores, order, axis=1)
         merged.places[rows] = np.take_along_axis(places, order, axis=1)
     return merged
 
@@ -185,16 +183,3 @@ def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
     found = np.flatnonzero(scores_TM.numpy() >= least_T1.numpy())
     row_n, column_n = np.divmod(found, scores_TM.shape[1])
     return torch.from_numpy(row_n), torch.from_numpy(column_n)
-
-
-NONE = -1
-"""The place of a result that an approximate index did not find; its score is minus infinity."""
-
-
-def merge(parts: Sequence[Top], k: int) -> Top:
-    """The best `k` of all parts, or all where they are fewer; the parts' candidates are distinct."""
-    scores = np.concatenate([part.scores for part in parts], axis=1)
-    places = np.concatenate([part.places for part in parts], axis=1)
-    # By score, and of equal scores by place, whatever the order of the parts and of the results within them.
-    order = np.lexsort((places, -scores), axis=1)[:, :k]
-    return Top(np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1))

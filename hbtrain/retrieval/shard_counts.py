@@ -5,8 +5,8 @@ a count over candidates, to which every shard of them adds its part. So a shard 
 candidates, wherever these stand, and nothing else of the other shards:
 
 1. `relevant_scores` of each shard, `joined_scores` of what they give;
-2. `partial_counts` of each shard with those;
-3. `merge_partials` over the shards of candidates, `join` over the shards of queries.
+2. `count_in_shard` of each shard with those;
+3. `sum_counts` over the shards of candidates, `join` over the shards of queries.
 
 The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
 
@@ -54,7 +54,7 @@ class Blocks:
             raise ValueError(f"{self}: all must be positive")
 
 
-class Partial(NamedTuple):
+class ShardCounts(NamedTuple):
     """What some candidates add, for Q queries with P pairs."""
 
     in_language: Int64s
@@ -125,7 +125,7 @@ def joined_scores(parts: Sequence[Floats]) -> Floats:
     return scores_P
 
 
-def partial_counts(
+def count_in_shard(
     q_QD: Floats,
     p_ND: Floats,
     languages: Int64s,
@@ -134,7 +134,7 @@ def partial_counts(
     first: int = 0,
     depth: int = 0,
     blocks: Blocks | None = None,
-) -> Partial:
+) -> ShardCounts:
     """What the candidates of a shard add to the ranks of all pairs, and the best of them.
 
     Args:
@@ -164,16 +164,16 @@ def partial_counts(
                     job.result()
                 forget_pages(p_ND)
             forget_pages(q_QD)
-    return Partial(counter.in_language, counter.in_pool, counter.top)
+    return ShardCounts(counter.in_language, counter.in_pool, counter.top)
 
 
-def merge_partials(parts: Sequence[Partial], depth: int = 0) -> Partial:
+def sum_counts(parts: Sequence[ShardCounts], depth: int = 0) -> ShardCounts:
     """The sum over shards of the candidates, which are given in the order of the pool."""
     tops: dict[int, list[Top]] = {}
     for part in parts:
         for code, top in part.top.items():
             tops.setdefault(code, []).append(top)
-    return Partial(
+    return ShardCounts(
         np.sum([part.in_language for part in parts], axis=0),
         np.sum([part.in_pool for part in parts], axis=0),
         {code: merge_top(of_code, depth) for code, of_code in tops.items()},
