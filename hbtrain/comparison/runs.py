@@ -81,7 +81,7 @@ class RunFinder:
         """
         self._uri = tracking_uri
         self._benchmarks = benchmarks
-        self._foreign = 0
+        self._trec_folders = 0
         self._downloads = downloads
         self._server: TrackedRuns | None = None
         self.left_out: list[str] = []
@@ -148,10 +148,10 @@ class RunFinder:
         if (path / "metrics.json").is_file() or (path / "per_query.parquet").is_file():
             trained = path.name == "results" and (path.parent / "run.json").is_file()
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
-        if holds_run_files(path):
-            self._foreign += 1
-            results = self._downloads / f"run-files-{self._foreign}"
-            evaluate_run_files(path, text, self._benchmarks, results)
+        if holds_trec_runs(path):
+            self._trec_folders += 1
+            results = self._downloads / f"run-files-{self._trec_folders}"
+            evaluate_trec_folder(path, text, self._benchmarks, results)
             return [_read(results, text, path.name, None, None)]
         raise DataError(
             f"run {text!r}: the folder holds neither results of hbtrain evaluate (metrics.json), nor a run (run.json), "
@@ -257,12 +257,12 @@ def _json(path: Path, text: str) -> dict[str, Any]:
     return found
 
 
-def holds_run_files(folder: Path) -> bool:
+def holds_trec_runs(folder: Path) -> bool:
     """Whether a folder has `<setting>/`, or `<benchmark>/<setting>/` for some benchmark."""
     return any((place / setting).is_dir() for place in (folder, *_folders(folder)) for setting in SETTINGS)
 
 
-def evaluate_run_files(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
+def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
     """Score the run files in `folder` and write the results into `output`.
 
     Args:
@@ -276,7 +276,7 @@ def evaluate_run_files(folder: Path, text: str, benchmarks: Sequence[Benchmark],
         ConfigError: there are files, but none of these benchmarks is theirs.
         DataError: files that do not fit the benchmark.
     """
-    from hbtrain.evaluation.trec_evaluation import evaluate_run, find_run_files
+    from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
 
     places = {benchmark.name: folder / benchmark.name for benchmark in benchmarks}
     if len(benchmarks) == 1 and not places[benchmarks[0].name].is_dir():
@@ -288,7 +288,7 @@ def evaluate_run_files(folder: Path, text: str, benchmarks: Sequence[Benchmark],
             f"run {text!r} holds run files; say what they answer with --data NAME=PATH, such as xquad-r=FOLDER"
             + (f" (there are none{named})" if named else "")
         )
-    found = [evaluate_run(benchmark, find_run_files(places[benchmark.name])) for benchmark in there]
+    found = [evaluate_trec_runs(benchmark, find_trec_runs(places[benchmark.name])) for benchmark in there]
     save_evaluation(found, output, folder.name)
 
 

@@ -37,7 +37,7 @@ ALL_LANGUAGES = "all"
 
 
 @dataclass(frozen=True)
-class Scored:
+class CollectionScores:
     """What is kept of a collection once it is scored."""
 
     query_counts: dict[str, int]
@@ -49,7 +49,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RankingScores:
     """Scores of G rankings; a metric that cannot be known of them is missing or NaN."""
 
     setting: npt.NDArray[np.object_]
@@ -58,16 +58,18 @@ class Rows:
     scores: dict[str, Floats]
 
 
-def score(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> Scored:
+def score_collection(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> CollectionScores:
     """The scores of every query in the settings of `benchmark`, from ranks or from lists."""
     if isinstance(ranking, TopLists):
         listed = _listed(collection, ranking)
-        return scored(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
+        return table_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
     parts = [_pairs(collection, ranking.ranks), _pool(collection, ranking.ranks)]
-    return scored(benchmark, collection, parts, ranking.pool.places)
+    return table_scores(benchmark, collection, parts, ranking.pool.places)
 
 
-def scored(benchmark: Benchmark, collection: Collection, parts: list[Rows], pool: Int64s | None) -> Scored:
+def table_scores(
+    benchmark: Benchmark, collection: Collection, parts: list[RankingScores], pool: Int64s | None
+) -> CollectionScores:
     """The scores of all rankings as a table; `pool`: places [Q, K] of the best of all languages, where known."""
     shares = None
     if pool is not None and "multi" in benchmark.settings:
@@ -79,7 +81,7 @@ def scored(benchmark: Benchmark, collection: Collection, parts: list[Rows], pool
                 multi = part.setting == "multi"
                 for name, values in ((OWN_LANGUAGE, own), (LANGUAGE_BIAS, language_bias(shares, counts))):
                     part.scores[name] = np.where(multi, values[part.query], np.nan)
-    return Scored(
+    return CollectionScores(
         query_counts=collection.query_counts,
         candidate_counts=dict(collection.candidate_counts),
         left_out=collection.left_out,
@@ -93,7 +95,7 @@ def _by_query_language(collection: Collection, shares: Floats) -> dict[str, Floa
     return {collection.languages[code]: shares[codes == code].mean(axis=0) for code in np.unique(codes).tolist()}
 
 
-def _pairs(collection: Collection, ranks: Ranks) -> Rows:
+def _pairs(collection: Collection, ranks: Ranks) -> RankingScores:
     """A ranking for every query and language that has an answer to it."""
     size = len(collection.languages)
     group = ranks.query * size + ranks.language
@@ -101,20 +103,20 @@ def _pairs(collection: Collection, ranks: Ranks) -> Rows:
     query, language = np.divmod(rankings.group, size)
     setting = np.where(collection.query_codes[query] == language, "mono", "cross").astype(object)
     languages = np.array(collection.languages, object)
-    return Rows(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
+    return RankingScores(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
 
 
-def _pool(collection: Collection, ranks: Ranks) -> Rows:
+def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
     """A ranking for every query, of all languages."""
     rankings = Rankings.of(ranks.query, ranks.in_pool)
     worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
     scores = _scores(collection, rankings, ranks.query, ranks.in_pool)
     scores |= {RANK_DISTANCE: rank_distance(rankings), WORST_RANK: worst}
     size = len(rankings.group)
-    return Rows(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
+    return RankingScores(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
 
 
-def _listed(collection: Collection, lists: TopLists) -> Rows:
+def _listed(collection: Collection, lists: TopLists) -> RankingScores:
     """A ranking for every query, of one language (`mono`) or all (`multi`), known down to the depth of the lists."""
     depth = lists.places.shape[1]
     query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
@@ -131,7 +133,9 @@ def _listed(collection: Collection, lists: TopLists) -> Rows:
     one = len(collection.languages) == 1
     size = len(rankings.group)
     asked = collection.languages[0] if one else ALL_LANGUAGES
-    return Rows(np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known)
+    return RankingScores(
+        np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known
+    )
 
 
 def cutoff(metric: str) -> int:
@@ -146,7 +150,7 @@ def _scores(collection: Collection, rankings: Rankings, group: Int64s, rank: Int
     return scores
 
 
-def _table(benchmark: Benchmark, collection: Collection, parts: list[Rows]) -> pa.Table:
+def _table(benchmark: Benchmark, collection: Collection, parts: list[RankingScores]) -> pa.Table:
     import pyarrow as pa
 
     setting = np.concatenate([part.setting for part in parts])

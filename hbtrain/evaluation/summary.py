@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, Scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,7 +95,7 @@ class Evaluation:
 
 def summarise(
     benchmark: Benchmark,
-    scored: Sequence[Scored],
+    scored: Sequence[CollectionScores],
     search: Mapping[str, Any],
     trained_languages: Sequence[str] | None = None,
 ) -> Evaluation:
@@ -123,7 +123,7 @@ def summarise(
     )
 
 
-def _first_languages(scored: Sequence[Scored]) -> dict[str, dict[str, float]]:
+def _first_languages(scored: Sequence[CollectionScores]) -> dict[str, dict[str, float]]:
     """Of the one collection that a multilingual benchmark has."""
     found: dict[str, dict[str, float]] = {}
     for part in scored:

@@ -15,11 +15,11 @@ import numpy as np
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
-from hbtrain.evaluation.runs import query_name
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, Rows, Scored, cutoff, scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, CollectionScores, RankingScores, cutoff, table_scores
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.evaluation.trec_runs import query_name
 from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
-from hbtrain.retrieval.trec_files import RunFile, escape_id, read_run
+from hbtrain.retrieval.trec_files import TrecRun, escape_id, read_trec_run
 
 RunKey = tuple[str, str]
 """Setting and query language."""
@@ -29,7 +29,7 @@ CHECKED_DOCUMENTS = 2_000_000
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _JudgedQuery:
     """A line of the tables: a query of a collection in a setting."""
 
     name: str
@@ -40,7 +40,7 @@ class _Asked:
     """Gains by document id, as they stand in run files."""
 
 
-def find_run_files(folder: Path) -> dict[RunKey, Path]:
+def find_trec_runs(folder: Path) -> dict[RunKey, Path]:
     """The files `<setting>/<query language>.trec.gz` of a folder; .trec, .run and .txt will do as well.
 
     Raises:
@@ -61,7 +61,7 @@ def find_run_files(folder: Path) -> dict[RunKey, Path]:
     return found
 
 
-def evaluate_run(
+def evaluate_trec_runs(
     benchmark: Benchmark, run_files: Mapping[RunKey, Path], trained_languages: Sequence[str] | None = None
 ) -> Evaluation:
     """The scores of run files, by trec_eval's measures; queries without a line score 0.
@@ -72,14 +72,14 @@ def evaluate_run(
         trained_languages: what the system was trained on, if that is known.
 
     Raises:
-        DataError: a setting or language that the benchmark does not have, or a file that `read_run` refuses.
+        DataError: a setting or language that the benchmark does not have, or a file that `read_trec_run` refuses.
     """
     _check_keys(benchmark, run_files)
     collections = list(benchmark.collections())  # candidates of large ones stay on disk
-    asked_of = [{key: asked for key in run_files if (asked := _asked(c, *key))} for c in collections]
+    asked_of = [{key: asked for key in run_files if (asked := _judged_queries(c, *key))} for c in collections]
     known = {key: {a.name for of in asked_of for a in of.get(key, ())} for key in run_files}
-    runs: dict[RunKey, RunFile] = {}
-    parts: list[Scored] = []
+    runs: dict[RunKey, TrecRun] = {}
+    parts: list[CollectionScores] = []
     notes: list[str] = []
     cuts: set[int] = set()
     for collection, own in zip(collections, asked_of, strict=True):
@@ -87,14 +87,14 @@ def evaluate_run(
         places = {escape_id(c): place for place, c in enumerate(collection.candidate_ids)} if small else None
         for key in own:
             if key not in runs:
-                runs[key] = read_run(run_files[key], known[key], places)
+                runs[key] = read_trec_run(run_files[key], known[key], places)
                 missing = len(known[key]) - len(runs[key].documents)
                 notes += runs[key].notes
                 notes += [f"{run_files[key]}: no line for {missing} queries; they score 0"] if missing else []
         rows = [_rows(collection, key, asked, runs[key]) for key, asked in own.items()]
         cuts |= {runs[key].depth for key, asked in own.items() if runs[key].depth < _candidates(collection, asked)}
         if rows:
-            parts.append(scored(benchmark, collection, rows, _pool(collection, own, runs, places)))
+            parts.append(table_scores(benchmark, collection, rows, _pool(collection, own, runs, places)))
     depths = {"/".join(key): run.depth for key, run in runs.items()}
     search = f"run files of depth {max(depths.values())}"
     cut = [min(cuts), max(cuts)] if cuts else []
@@ -118,10 +118,10 @@ def _check_keys(benchmark: Benchmark, run_files: Mapping[RunKey, Path]) -> None:
             )
 
 
-def _asked(collection: Collection, setting: str, query_language: str) -> list[_Asked]:
+def _judged_queries(collection: Collection, setting: str, query_language: str) -> list[_JudgedQuery]:
     """The queries of a setting in one language, in `cross` one for every passage language with an answer."""
     stops = np.cumsum(list(collection.candidate_counts.values()))
-    found: list[_Asked] = []
+    found: list[_JudgedQuery] = []
     for query, language in enumerate(collection.query_languages):
         if language != query_language:
             continue
@@ -136,13 +136,13 @@ def _asked(collection: Collection, setting: str, query_language: str) -> list[_A
                 by_language.setdefault(asked, {})[escape_id(collection.candidate_ids[place])] = gain
         question = collection.question_ids[query]
         found += [
-            _Asked(escape_id(query_name(question, setting, asked)), query, asked, judged)
+            _JudgedQuery(escape_id(query_name(question, setting, asked)), query, asked, judged)
             for asked, judged in by_language.items()
         ]
     return found
 
 
-def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile) -> Rows:
+def _rows(collection: Collection, key: RunKey, asked: list[_JudgedQuery], run: TrecRun) -> RankingScores:
     judged = {a.name: a.relevant for a in asked}
     by_trec = cutoff_scores(judged, run.documents, list(TREC_MEASURES.values()))
     pool = _candidates(collection, asked)
@@ -159,7 +159,7 @@ def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile
             scores[WORST_RANK] = worst
             best = np.array([min(r for r in own if r) for own in ranks], np.float64)
             scores[RANK_DISTANCE] = np.where([len(own) > 1 for own in ranks], worst - best, np.nan)
-    return Rows(
+    return RankingScores(
         setting=np.full(len(asked), key[0], object),
         query=np.array([a.query for a in asked], np.int64),
         passage_language=np.array([a.passage_language for a in asked], object),
@@ -167,7 +167,7 @@ def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile
     )
 
 
-def _candidates(collection: Collection, asked: list[_Asked]) -> int:
+def _candidates(collection: Collection, asked: list[_JudgedQuery]) -> int:
     """The most that one of the queries is asked of."""
     counts = collection.candidate_counts
     return max(counts.get(a.passage_language, sum(counts.values())) for a in asked)
@@ -180,8 +180,8 @@ def _ranks(documents: Sequence[str], relevant: Mapping[str, float]) -> list[int 
 
 def _pool(
     collection: Collection,
-    asked: Mapping[RunKey, list[_Asked]],
-    runs: Mapping[RunKey, RunFile],
+    asked: Mapping[RunKey, list[_JudgedQuery]],
+    runs: Mapping[RunKey, TrecRun],
     places: Mapping[str, int] | None,
 ) -> Int64s | None:
     """[Q, 10] places of what stands first in the pool of all languages, if it was asked for all queries."""

@@ -35,7 +35,7 @@ class Group(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """One process, nothing to talk about."""
 
     rank = 0

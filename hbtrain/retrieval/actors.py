@@ -15,7 +15,7 @@ from hbtrain.cluster.capacity import Demand
 from hbtrain.cluster.connection import GIVEN_DEVICES
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
-from hbtrain.retrieval.workers import Make, Start, Workers
+from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
 
 RESTARTS = 3
 """Times that an actor is started again; one that dies more often dies of its task."""
@@ -26,7 +26,7 @@ TASKS_AHEAD = 2
 
 
 @contextmanager
-def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]:
+def actor_session(demand: Demand, address: str | None = None) -> Iterator[StartWorkers]:
     """What starts up to as many workers at one time as `demand` says, each with a GPU or a share if there are any.
 
     Args:
@@ -39,8 +39,8 @@ def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]
     """
 
     @contextmanager
-    def start(makes: Sequence[Make]) -> Iterator[Workers]:
-        workers = RayWorkers(makes, demand.cpus, gpus)
+    def start(factories: Sequence[Factory]) -> Iterator[Workers]:
+        workers = RayWorkers(factories, demand.cpus, gpus)
         try:
             yield workers
         finally:
@@ -54,7 +54,7 @@ def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]
 class RayWorkers:
     """Actors of a Ray that runs."""
 
-    def __init__(self, makes: Sequence[Make], cpus: float, gpus: float) -> None:
+    def __init__(self, factories: Sequence[Factory], cpus: float, gpus: float) -> None:
         import ray
 
         # Where a placement group holds this driver, it has no room for them.
@@ -66,10 +66,10 @@ class RayWorkers:
             "scheduling_strategy": "DEFAULT",
             "runtime_env": GIVEN_DEVICES,
         }
-        actor = ray.remote(**options)(_Host)
-        self._actors = [actor.remote(make) for make in makes]
+        actor = ray.remote(**options)(_RetrievalActor)
+        self._actors = [actor.remote(factory) for factory in factories]
 
-    def share(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """See `Workers`."""
         import ray
 
@@ -91,7 +91,7 @@ class RayWorkers:
             give(actor)
             yield number, result
 
-    def each(self, method: str, *arguments: Any) -> list[Any]:
+    def call_all(self, method: str, *arguments: Any) -> list[Any]:
         """See `Workers`."""
         import ray
 
@@ -100,7 +100,7 @@ class RayWorkers:
 
     def processes(self) -> list[int]:
         """Process ids of the actors, each on its own machine."""
-        return self.each("__process__")
+        return self.call_all("__process__")
 
     def close(self) -> None:
         """End the actors."""
@@ -110,18 +110,18 @@ class RayWorkers:
             ray.kill(actor)
 
 
-class _Host:
+class _RetrievalActor:
     """What an actor is: it makes its object at the first call, so that an error on the way is that call's."""
 
-    def __init__(self, make: Make) -> None:
-        self._make = make
+    def __init__(self, factory: Factory) -> None:
+        self._factory = factory
         self._made: Any = None
 
     def call(self, method: str, *arguments: Any) -> Any:
         if method == "__process__":
             return os.getpid()
         if self._made is None:
-            self._made = self._make()
+            self._made = self._factory()
         return getattr(self._made, method)(*arguments)
 
 

@@ -28,7 +28,7 @@ from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
 from hbtrain.retrieval.top import Int64s, Top, merge_top
-from hbtrain.retrieval.workers import LocalWorkers, Make, Start
+from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers
 from hbtrain.storage import RemotePath, cache_root
 
 Progress = Callable[[Side, int, int], None]
@@ -190,10 +190,10 @@ def rank_collection(
         q_QD = _embedded_queries(encoder, digest, queries, options, None)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
-        makes: list[Make] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
-        with start(makes) as workers:
-            scores_P = joined_scores(workers.each("relevant_scores", q_QD, pairs))
-            counted = sum_counts(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
+        factories: list[Factory] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
+        with start(factories) as workers:
+            scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
+            counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
     return Search(ranks_of(pairs, counted), counted.top, depth)
 
 
@@ -226,7 +226,7 @@ def _embed(
     passages: Sequence[str],
     options: SearchOptions,
     store: Path | None,
-    start: Start,
+    start: StartWorkers,
     progress: Progress | None,
 ) -> EmbeddingStore:
     manifest = Manifest(
@@ -259,8 +259,8 @@ def _embed(
             blocks = sum(len(manifest.blocks(shard)) for shard in writer.missing)
             actors = min(options.actors, blocks)
             if blocks:
-                makes = block_encoders(encoder, model, "passage", options.batching, actors)
-                with start(makes) as workers:
+                factories = block_encoders(encoder, model, "passage", options.batching, actors)
+                with start(factories) as workers:
                     fill(writer, passages, workers, told)
         found = EmbeddingStore(folder, manifest)
     if mirror is not None:
@@ -279,22 +279,22 @@ def _embedded_queries(
 
 
 def _search(
-    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: Start
+    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: StartWorkers
 ) -> tuple[Top, float | None]:
     if not len(q_QD):
         return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
     parts = split(len(store.manifest.shards), options.parts)
-    makes: list[Make] = [
+    factories: list[Factory] = [
         partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed) for part in parts
     ]
-    with start(makes) as workers:
-        found = merge_top(workers.each("nearest", q_QD, k), k)
+    with start(factories) as workers:
+        found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
             return found, None
         drawn = np.random.default_rng(options.seed).choice(
             len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
         )
-        exact = merge_top(workers.each("exact", q_QD[drawn], k), k)
+        exact = merge_top(workers.call_all("exact", q_QD[drawn], k), k)
     return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact)
 
 
@@ -305,7 +305,7 @@ def recall_of(found: Top, exact: Top) -> float:
 
 
 @contextmanager
-def _started(options: SearchOptions) -> Iterator[Start]:
+def _started(options: SearchOptions) -> Iterator[StartWorkers]:
     if not options.actors:
         yield LocalWorkers
         return

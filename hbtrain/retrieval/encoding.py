@@ -24,7 +24,7 @@ from hbtrain.modeling.encoder import Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
-from hbtrain.retrieval.workers import Make, Workers
+from hbtrain.retrieval.workers import Factory, Workers
 from hbtrain.storage.files import whole_stream
 
 Progress = Callable[[int, int], None]
@@ -95,8 +95,8 @@ class BlockEncoder:
             ) from error
 
 
-def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Batching, actors: int) -> list[Make]:
-    """What makes the workers' objects: `encoder` itself if `actors` is 0, else one that each loads for itself.
+def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Batching, actors: int) -> list[Factory]:
+    """What factories the workers' objects: `encoder` itself if `actors` is 0, else one that each loads for itself.
 
     Raises:
         ModelError: actors are wanted of an encoder that was not loaded from anywhere.
@@ -143,7 +143,7 @@ def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: 
         for block in blocks:
             yield ([texts[row] for row in block],)
 
-    for number, vectors_RD in workers.share("encode", tasks()):
+    for number, vectors_RD in workers.map_unordered("encode", tasks()):
         block = blocks[number]
         if len(vectors_RD) != len(block):
             raise ModelError(f"the model gave {len(vectors_RD)} embeddings for {len(block)} texts, not one each")

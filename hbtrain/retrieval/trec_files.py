@@ -28,7 +28,7 @@ FIELDS = 6
 
 
 @dataclass(frozen=True)
-class RunFile:
+class TrecRun:
     """What a run file says."""
 
     path: Path
@@ -53,7 +53,7 @@ def unescape_id(identifier: str) -> str:
     return unquote(identifier)
 
 
-def write_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[Iterable[str]], tag: str) -> None:
+def write_trec_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[Iterable[str]], tag: str) -> None:
     """Add the lists of some queries to a run file, which is made if it is not there; gz by its name.
 
     Args:
@@ -86,7 +86,9 @@ def write_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[
         ) from error
 
 
-def read_run(path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None) -> RunFile:
+def read_trec_run(
+    path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None
+) -> TrecRun:
     """Read a run file, whoever wrote it.
 
     Lines may stand in any order; scores decide, and where they are equal document ids backwards, as in trec_eval,
@@ -128,7 +130,7 @@ def read_run(path: Path, queries: Container[str] | None = None, documents: Conta
             ranked.setdefault(query, []).append((int(rank), value))
     if not found:
         raise DataError(f"{path} holds no line; a TREC run has lines of: query Q0 document rank score tag")
-    return RunFile(path, {query: _in_order(own) for query, own in found.items()}, list(_notes(path, found, ranked)))
+    return TrecRun(path, {query: _in_order(own) for query, own in found.items()}, list(_notes(path, found, ranked)))
 
 
 def _in_order(scores: dict[str, float]) -> list[str]:

@@ -89,7 +89,7 @@ def compare(store: EmbeddingStore, q_QD: np.ndarray, index: str, arguments: argp
 
 
 def search(workers: Workers, q_QD: np.ndarray, k: int) -> Top:
-    return merge_top(workers.each("nearest", q_QD, k), k)
+    return merge_top(workers.call_all("nearest", q_QD, k), k)
 
 
 def store_of(folder: Path, arguments: argparse.Namespace) -> EmbeddingStore:

@@ -33,8 +33,8 @@ def options(tmp_path):
 class Backwards(LocalWorkers):
     """Does its tasks last first, as actors may."""
 
-    def share(self, method, tasks):
-        yield from reversed(list(super().share(method, tasks)))
+    def map_unordered(self, method, tasks):
+        yield from reversed(list(super().map_unordered(method, tasks)))
 
 
 def described(**changes):

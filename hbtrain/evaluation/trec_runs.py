@@ -16,7 +16,7 @@ from hbtrain.evaluation.benchmark import Benchmark, Collection, Int64s
 from hbtrain.evaluation.rankers import TopLists
 from hbtrain.retrieval.ranks import Search
 from hbtrain.retrieval.top import Top
-from hbtrain.retrieval.trec_files import write_run
+from hbtrain.retrieval.trec_files import write_trec_run
 
 RUN_DEPTH = 10
 
@@ -27,7 +27,7 @@ def query_name(question: str, setting: str, passage_language: str) -> str:
 
 
 @dataclass
-class RunWriter:
+class TrecRunWriter:
     """Writes the best candidates of every query that is scored; files of an earlier evaluation are replaced."""
 
     folder: Path
@@ -84,7 +84,9 @@ class RunWriter:
         found = Top(top.scores[rows, : self.depth], top.places[rows, : self.depth])
         names = [query_name(collection.question_ids[row], setting, language) for row in rows.tolist()]
         ids = collection.candidate_ids
-        write_run(path, names, found, ([ids[place] for place in places] for places in found.places.tolist()), self.tag)
+        write_trec_run(
+            path, names, found, ([ids[place] for place in places] for places in found.places.tolist()), self.tag
+        )
 
 
 def _remove(path: Path) -> None:
