@@ -27,14 +27,14 @@ def evaluate_all(
     trec_runs: Path | None = None,
     system: str = "hbtrain",
 ) -> list[Evaluation]:
-    """Scores of `encoder` on several benchmarks, as the options of an evaluation have it.
+    """Scores of `encoder` on several benchmarks, with the options of a recipe or a command.
 
     Args:
         encoder: embeds queries and passages.
         benchmarks: those of the options, loaded.
-        options: of the evaluation.
-        search: its `search_options`, where they are others than the defaults of those.
-        trained_languages: what the model was trained on, if that is known.
+        options: how to evaluate.
+        search: how collections are searched; None: as `search_options(options)` says.
+        trained_languages: the languages that the model was trained on; None: not known.
         trec_runs: folder of TREC run files, `options.run_depth` deep; None: nothing is written.
         system: what the run files call the model.
 
@@ -77,9 +77,9 @@ def evaluate(
         benchmark: what is asked of which candidates.
         batch_size: texts encoded at one time.
         block_rows: queries scored at one time; memory only, the scores do not depend on it.
-        progress: told of the encoding.
-        ranker: searches in place of the exact ranks in fp32, which the arguments above belong to.
-        trained_languages: what the model was trained on, if that is known; told apart in tables and means.
+        progress: called while texts are encoded.
+        ranker: how candidates are ranked; None: exact ranks in fp32, with the three arguments above.
+        trained_languages: the languages that the model was trained on, which get means of their own; None: not known.
         trec_runs: writes what is found as TREC run files, to its own depth; None: nothing is written.
 
     Raises:

@@ -27,10 +27,10 @@ TASKS_AHEAD = 2
 
 @contextmanager
 def actor_session(demand: Demand, address: str | None = None) -> Iterator[StartWorkers]:
-    """What starts up to as many workers at one time as `demand` says, each with a GPU or a share if there are any.
+    """A Ray session in which workers can be started, each with a GPU, or a share of one, if the cluster has any.
 
     Args:
-        demand: the actors, and the CPUs of each.
+        demand: the most actors at one time, and the CPUs of each.
         address: of a Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
 
     Raises:
@@ -52,7 +52,7 @@ def actor_session(demand: Demand, address: str | None = None) -> Iterator[StartW
 
 
 class RayWorkers:
-    """Actors of a Ray that runs."""
+    """Ray actors as workers; Ray must be connected."""
 
     def __init__(self, factories: Sequence[Factory], cpus: float, gpus: float) -> None:
         import ray
@@ -70,7 +70,6 @@ class RayWorkers:
         self._actors = [actor.remote(factory) for factory in factories]
 
     def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        """See `Workers`."""
         import ray
 
         numbered = enumerate(tasks)
@@ -92,7 +91,6 @@ class RayWorkers:
             yield number, result
 
     def call_all(self, method: str, *arguments: Any) -> list[Any]:
-        """See `Workers`."""
         import ray
 
         stored = [ray.put(argument) for argument in arguments]  # once for all actors
@@ -103,7 +101,6 @@ class RayWorkers:
         return self.call_all("__process__")
 
     def close(self) -> None:
-        """End the actors."""
         import ray
 
         for actor in self._actors:
@@ -111,7 +108,7 @@ class RayWorkers:
 
 
 class _RetrievalActor:
-    """What an actor is: it makes its object at the first call, so that an error on the way is that call's."""
+    """An actor. It makes its object at the first call, so that what goes wrong is raised where that call is awaited."""
 
     def __init__(self, factory: Factory) -> None:
         self._factory = factory
@@ -143,7 +140,11 @@ def _result(reference: Any) -> Any:
 
 
 def _gpus_of_an_actor(demand: Demand) -> float:
-    """The GPUs of an actor, or its share of one; ConfigError if others use the CPUs that the actors need."""
+    """GPUs of an actor: 1, the share of one, or 0.
+
+    Raises:
+        ConfigError: other jobs use the CPUs that the actors need.
+    """
     idle = _idle(demand)
     if (short := demand.shortage([idle])) is not None and demand.count * demand.cpus > idle.get("CPU", 0):
         raise ConfigError(f"{short} that are idle; take fewer actors, or wait until others have ended")
@@ -155,9 +156,9 @@ def _gpus_of_an_actor(demand: Demand) -> float:
 
 
 def _idle(demand: Demand) -> dict[str, float]:
-    """What is idle in the cluster once the demand's CPUs are, and a GPU for each actor or all that there are.
+    """The idle resources of the cluster, after a short wait for the CPUs and GPUs that the actors can use.
 
-    What a training had that just ended comes back after a moment, its GPUs not always together with its CPUs.
+    When a training has ended, Ray gives its CPUs and its GPUs back after a moment, and not always together.
     """
     import ray
 

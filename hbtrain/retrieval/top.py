@@ -1,8 +1,8 @@
 """The best-scoring candidates of each query, exactly, with ties in the order of the pool.
 
 FAISS leaves open which of equally good candidates it returns, and computes a score differently for few and for many
-queries. What is mined or written down should not hang on the size of blocks, hence a selection of our own that knows
-the rule for ties.
+queries. What is mined or written down must not depend on the size of blocks, hence a selection of our own with a rule
+for ties.
 
 Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, H candidates
 held so far, S that may be among the best, K candidates returned.
@@ -33,12 +33,12 @@ NONE = -1
 
 
 class Top(NamedTuple):
-    """The best candidates of B queries, best first; of equal scores the first places of the pool stand first."""
+    """The best candidates of B queries, best first; of equal scores the first in the pool comes first."""
 
     scores: Floats
     """[B, K]"""
     places: Int64s
-    """[B, K] places of the candidates in the whole pool."""
+    """[B, K] where the candidates stand in the whole pool, from 0; NONE fills up a short list."""
 
 
 def merge_top(parts: Sequence[Top], depth: int) -> Top:
@@ -63,13 +63,13 @@ def merge_top(parts: Sequence[Top], depth: int) -> Top:
 
 
 def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> Top:
-    """Inner products in fp32 with the `depth` best candidates of some parts of the pool, on the device of `p_ND`.
+    """The `depth` best candidates of each query by inner product in fp32, computed on the device of `p_ND`.
 
     Args:
         q_BD: queries.
-        p_ND: candidates, float32.
-        spans: the places of the pool that are searched: ascending, without overlap, with start and stop.
-        depth: candidates wanted.
+        p_ND: all candidates of the pool, float32.
+        spans: the parts of the pool that are searched, ascending and without overlap.
+        depth: candidates wanted of each query.
 
     Returns:
         K = `depth`, or all candidates where the spans hold fewer. A query's result does not depend on the others.
@@ -100,14 +100,14 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
 
 
 def absorb(scores_TH: Tensor, places_TH: Tensor, scores_TM: Tensor, first: int, depth: int) -> tuple[Tensor, Tensor]:
-    """The best of the candidates held and of further ones, which stand after them in the pool.
+    """Merge the best candidates so far with the scores of further candidates, which come later in the pool.
 
     Args:
-        scores_TH: those held, in order; H = `depth`, or all candidates seen so far where these are fewer.
+        scores_TH: the best scores so far, in order; H = `depth`, or all candidates so far where they are fewer.
         places_TH: their places in the pool.
-        scores_TM: scores of the further ones.
+        scores_TM: scores of M further candidates, which stand side by side in the pool.
         first: place of the first of these.
-        depth: candidates wanted.
+        depth: candidates wanted of each query.
     """
     import torch
 
@@ -137,7 +137,7 @@ def _join(
 
 
 def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
-    """The best K of each row in order, and their columns counted from `first`."""
+    """Scores and places [T, K] of the best K of each row, in order; the first column is at place `first`."""
     import torch
 
     rows, columns = scores_TM.shape
@@ -150,7 +150,7 @@ def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
     least_T1 = _kth_highest(maxima_TG, width)
     row_n, column_n = _at_least(scores_TM, least_T1)
     value_n = scores_TM[row_n, column_n]
-    # Side by side, what is left of each row: -inf at the end, then in order.
+    # What is left of each row goes to its beginning, filled up with -inf, and is sorted.
     nth_n = torch.arange(len(row_n), device=row_n.device) - torch.searchsorted(row_n, row_n)
     left_TS = torch.full((rows, int(nth_n.max()) + 1), -torch.inf, device=row_n.device)
     left_TS[row_n, nth_n] = value_n
@@ -164,7 +164,7 @@ def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
 
 
 def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
-    """[T, 1]"""
+    """[T, 1]: the k-th highest value of each row."""
     import torch
 
     if x_TG.device.type != "cpu":
@@ -174,7 +174,7 @@ def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
 
 
 def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns, row by row and ascending, of the scores not below their row's bound."""
+    """Rows and columns (both int64 [n]) of the scores that are not below their row's bound, in reading order."""
     import torch
 
     if scores_TM.device.type != "cpu":
