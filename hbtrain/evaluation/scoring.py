@@ -28,29 +28,44 @@ if TYPE_CHECKING:
     from hbtrain.retrieval.ranks import Ranks, Search
 
 OWN_LANGUAGE = "own_language@10"
-"""Share of the query's language in the first ten."""
+"""Share of the query's own language among the first ten candidates."""
 LANGUAGE_BIAS = "language_bias@10"
 POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)
-"""Of the multi setting only."""
+"""Metrics that only the setting `multi` has."""
 ALL_LANGUAGES = "all"
-"""The `passage_language` of the multi setting."""
+"""The `passage_language` in the setting `multi`."""
 
 
 @dataclass(frozen=True)
 class CollectionScores:
-    """What is kept of a collection once it is scored."""
+    """The scores of a collection, without its texts.
+
+    Attributes:
+        query_counts: {language: queries}.
+        candidate_counts: {language: candidates}, in the order of the pool.
+        left_out: queries without a relevant candidate.
+        per_query: one row per query and setting; see `Evaluation.per_query`.
+        first_languages: {query language: mean share [L] of each language among the first ten candidates} in the setting
+            `multi`; empty without it.
+    """
 
     query_counts: dict[str, int]
     candidate_counts: dict[str, int]
     left_out: int
     per_query: pa.Table
     first_languages: Mapping[str, Floats] = field(default_factory=dict)
-    """For each query language the mean share [L] of the pool's languages in the first ten of the multi setting."""
 
 
 @dataclass(frozen=True)
 class RankingScores:
-    """Scores of G rankings; a metric that cannot be known of them is missing or NaN."""
+    """Scores of G rankings.
+
+    Attributes:
+        setting: [G] of each ranking.
+        query: [G] the query's place in the collection.
+        passage_language: [G] of the candidates.
+        scores: {metric: [G]}; a metric that is not known is missing or NaN.
+    """
 
     setting: npt.NDArray[np.object_]
     query: Int64s
@@ -59,18 +74,18 @@ class RankingScores:
 
 
 def score_collection(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> CollectionScores:
-    """The scores of every query in the settings of `benchmark`, from ranks or from lists."""
+    """The scores of every query in the settings of `benchmark`, from exact ranks or from lists of the best."""
     if isinstance(ranking, TopLists):
         listed = _listed(collection, ranking)
-        return table_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
+        return combine_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
     parts = [_pairs(collection, ranking.ranks), _pool(collection, ranking.ranks)]
-    return table_scores(benchmark, collection, parts, ranking.pool.places)
+    return combine_scores(benchmark, collection, parts, ranking.pool.places)
 
 
-def table_scores(
+def combine_scores(
     benchmark: Benchmark, collection: Collection, parts: list[RankingScores], pool: Int64s | None
 ) -> CollectionScores:
-    """The scores of all rankings as a table; `pool`: places [Q, K] of the best of all languages, where known."""
+    """The scores of all rankings in one table; `pool`: places [Q, K] of the best candidates in all languages."""
     shares = None
     if pool is not None and "multi" in benchmark.settings:
         counts = list(collection.candidate_counts.values())
@@ -96,7 +111,7 @@ def _by_query_language(collection: Collection, shares: Floats) -> dict[str, Floa
 
 
 def _pairs(collection: Collection, ranks: Ranks) -> RankingScores:
-    """A ranking for every query and language that has an answer to it."""
+    """Scores in the settings `mono` and `cross`: a ranking for every query and language that has an answer to it."""
     size = len(collection.languages)
     group = ranks.query * size + ranks.language
     rankings = Rankings.of(group, ranks.in_language)
@@ -107,7 +122,7 @@ def _pairs(collection: Collection, ranks: Ranks) -> RankingScores:
 
 
 def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
-    """A ranking for every query, of all languages."""
+    """Scores in the setting `multi`: a ranking of all languages for every query."""
     rankings = Rankings.of(ranks.query, ranks.in_pool)
     worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
     scores = _scores(collection, rankings, ranks.query, ranks.in_pool)
@@ -117,10 +132,10 @@ def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
 
 
 def _listed(collection: Collection, lists: TopLists) -> RankingScores:
-    """A ranking for every query, of one language (`mono`) or all (`multi`), known down to the depth of the lists."""
+    """Scores in `mono` (one language) or `multi`, as far as the depth of the lists lets them be known."""
     depth = lists.places.shape[1]
     query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
-    # What is in no list ranks somewhere behind: any places there will do for metrics that do not look beyond the list.
+    # What is in no list ranks somewhere behind it; metrics that do not look beyond the list do not depend on where.
     rank = depth + 1 + np.arange(len(query))
     first = 0
     for best, relevant in zip(lists.places, collection.relevant, strict=True):
@@ -139,7 +154,7 @@ def _listed(collection: Collection, lists: TopLists) -> RankingScores:
 
 
 def cutoff(metric: str) -> int:
-    """How deep a metric looks; 0 for all the way."""
+    """The cut-off in a metric's name, such as 10 of `mrr@10`; 0 if it has none."""
     return int(metric.partition("@")[2] or 0)
 
 
@@ -154,19 +169,19 @@ def _table(benchmark: Benchmark, collection: Collection, parts: list[RankingScor
     import pyarrow as pa
 
     setting = np.concatenate([part.setting for part in parts])
-    kept = np.flatnonzero(np.isin(setting, benchmark.settings))
-    query = np.concatenate([part.query for part in parts])[kept]
+    rows = np.flatnonzero(np.isin(setting, benchmark.settings))
+    query = np.concatenate([part.query for part in parts])[rows]
     texts = {
-        "benchmark": np.full(len(kept), benchmark.name, object),
-        "setting": setting[kept],
+        "benchmark": np.full(len(rows), benchmark.name, object),
+        "setting": setting[rows],
         "query_language": np.array(collection.query_languages, object)[query],
-        "passage_language": np.concatenate([part.passage_language for part in parts])[kept],
+        "passage_language": np.concatenate([part.passage_language for part in parts])[rows],
         "question_id": np.array(collection.question_ids, object)[query],
     }
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     for name in (*METRICS, *POOL_METRICS):
         values = [part.scores.get(name, np.full(len(part.query), np.nan)) for part in parts]
-        scores = np.concatenate(values)[kept]
+        scores = np.concatenate(values)[rows]
         columns[name] = pa.array(scores, pa.float64(), mask=np.isnan(scores))
     domains = np.array(collection.domains or [None] * len(collection.question_ids), object)
     columns["domain"] = pa.array(domains[query], pa.string())

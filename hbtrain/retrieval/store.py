@@ -69,7 +69,7 @@ class EmbeddingStore:
         return self.manifest.rows
 
     def shard(self, shard: int) -> Stored:
-        """Vectors [R, D] of a shard, memory-mapped, in the type of the store. Writing to them leaves the file as it is."""
+        """Vectors [R, D] of a shard, memory-mapped, in the type of the store. Writing to them does not change it."""
         return self._shards[shard]
 
     def take(self, places: Int64s) -> Floats:
