@@ -1,4 +1,4 @@
-"""An audit as one picture: pairs of languages, languages, uses by source and language, kinds over the steps."""
+"""The picture of an audit: pairs of languages, languages, uses by source and language, kinds over the steps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hbtrain.reporting.figures import draw_map, new_figure, without_frame
 from hbtrain.reporting.metric_names import SETTINGS
 
 KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
-"""What the kinds are called, and their colours: those of samplings that have no other kind."""
+"""{kind: (title, colour)}; a kind has the colour of the sampling that consists of this kind only."""
 
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
 MOST_NUMBERS = 24
 """Languages of a map whose cells have numbers in them."""
 LEGEND_POINTS = 130
-"""From one kind's name to the next."""
+"""Distance in points from one kind's name to the next."""
 
 
 def draw(audit: Audit, path: Path) -> None:

@@ -100,7 +100,7 @@ def _identity(run: Run, number: int, group_by: Sequence[str] | None) -> str:
 
 
 def _check_seeds(group: tuple[Run, ...]) -> None:
-    """Raise DataError if a training was run twice with one seed, which would make the spread over seeds look smaller."""
+    """Raise DataError if a training was run twice with one seed: the spread over seeds would look smaller."""
     for i, run in enumerate(group):
         for other in group[:i]:
             if run.config is not None and _training_keys(run) == _training_keys(other):

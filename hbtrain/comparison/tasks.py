@@ -27,7 +27,7 @@ class Task:
         candidates_kind: what a candidate is; None if the runs do not say.
         languages: of its queries.
         metric: the main metric.
-        parts: {name: query languages} of everything that gets a mean: all languages, those seen and not seen in training
+        parts: {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training
             if that is known, the benchmark's own groups, and every single language.
         layout: its questions and cells.
         pair_means: {system: [L, L]}, the main metric by query and passage language; NaN where there are no queries.

@@ -1,4 +1,4 @@
-"""Pictures: figures, and maps whose cells have numbers in them."""
+"""Figures of matplotlib, and heat maps with numbers in their cells."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from hbtrain.reporting.colours import INK, NOTHING
 
 DARK = 0.56
-"""Mean of the colour channels below which a cell is so dark that its number is white."""
+"""A cell whose colour channels have a lower mean than this gets a white number."""
 
 
 def new_figure(width: float, height: float, layout: Any = None) -> Any:
-    """A figure of matplotlib, in inches, that needs no screen."""
+    """A figure of matplotlib that needs no screen; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,15 +34,15 @@ def draw_map(
     fontsize: float = 9.5,
     **scale: Any,
 ) -> Any:
-    """Draw a map of `values`, NaN where there is none, and return its image, for a colour bar.
+    """Draw a heat map and return its image, for a colour bar.
 
     Args:
-        axes: to be drawn on.
-        values: [rows, columns].
+        axes: to draw on.
+        values: [rows, columns], NaN where there is none.
         names: of the rows and of the columns.
-        tell: what stands in a cell; None for nothing.
+        tell: gives the text in a cell from its value; None: cells have no text.
         bold_diagonal: whether the numbers from the top left to the bottom right are in bold.
-        fontsize: of the numbers, in points.
+        fontsize: of the texts in cells, in points.
         scale: cmap, vmin, vmax and other options of matplotlib's imshow.
     """
     image = axes.imshow(values, **scale)
@@ -71,6 +71,6 @@ def draw_map(
 
 
 def without_frame(axes: Any) -> None:
-    """Neither frame nor tick marks."""
+    """Remove the frame and the tick marks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)
