@@ -11,7 +11,7 @@ from hbtrain.audit.audit import Audit
 from hbtrain.audit.tokens import Texts
 from hbtrain.batching.offers import Offer
 from hbtrain.reporting.table import EMPTY, Table, facts, table_of, terminal
-from hbtrain.reporting.text import counted
+from hbtrain.reporting.text import byte_size, counted
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -133,20 +133,19 @@ def _needs(audit: Audit) -> list[tuple[str, str]]:
     if audit.estimate is None:
         rows.append(("memory of a worker", "not known, as the backbone's sizes are not to be had here"))
         return rows
-    at_most = size(audit.estimate.memory)
+    at_most = byte_size(audit.estimate.memory)
     same = audit.measured is None or audit.measured.memory == audit.estimate.memory
-    measured = "" if same or audit.measured is None else f", {size(audit.measured.memory)} by the texts that were read"
+    measured = (
+        "" if same or audit.measured is None else f", {byte_size(audit.measured.memory)} by the texts that were read"
+    )
     rows.append(("memory of a worker", f"{at_most} at most{measured}"))
     if audit.estimate.sent:
-        rows.append(("sent by a worker", size(audit.estimate.sent)))
+        rows.append(("sent by a worker", byte_size(audit.estimate.sent)))
     return rows
 
 
 def _two(sides: tuple[Texts | None, Texts | None], tell: Callable[[Texts], str]) -> str:
     return " | ".join(EMPTY if one is None else tell(one) for one in sides)
-
-
-GIB = 2**30
 
 
 def fraction(share: float) -> str:
@@ -159,11 +158,6 @@ def number(count: float) -> str:
     if count == 0:
         return "0"
     return f"{count:.1f}" if 0.95 <= count < 100 else f"{count:,.0f}" if count >= 100 else f"{count:.2g}"
-
-
-def size(count: float) -> str:
-    """Bytes: 3 MiB, 1.2 GiB."""
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
 
 
 def notes(audit: Audit) -> list[str]:

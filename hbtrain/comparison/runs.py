@@ -88,7 +88,7 @@ class RunFinder:
         """
         self._uri = tracking_uri
         self._benchmarks = benchmarks
-        self._trec_folders = 0
+        self._evaluated_folders = 0
         self._downloads = downloads
         self._server: TrackedRuns | None = None
         self.left_out: list[str] = []
@@ -155,8 +155,8 @@ class RunFinder:
             trained = path.name == "results" and (path.parent / "run.json").is_file()
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
         if holds_trec_runs(path):
-            self._trec_folders += 1
-            results = self._downloads / f"run-files-{self._trec_folders}"
+            self._evaluated_folders += 1
+            results = self._downloads / f"run-files-{self._evaluated_folders}"
             evaluate_trec_folder(path, text, self._benchmarks, results)
             return [_read(results, text, path.name, None, None)]
         raise DataError(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class EmbeddingModule(nn.Module):
     """The module that is trained: all parameters of the encoder, and the temperature if it is learned.
 
-    One call embeds several batches (queries, passages, negatives), because a wrapper that counts forward passes, such as
-    DeepSpeed's engine, should see one.
+    One call embeds several batches (queries, passages, negatives), because a wrapper that counts forward passes (the
+    engine of DeepSpeed) should see one.
     """
 
     def __init__(self, model: SentenceTransformer, learned_temperature: float | None = None) -> None:

@@ -17,14 +17,13 @@ from hbtrain.errors import ModelError
 from hbtrain.planning.communication import embedding_messages, encoder_flops, loss_flops, model_messages
 from hbtrain.planning.memory import States, Zero, activation_bytes, loss_bytes, model_states
 from hbtrain.planning.shape import BackboneShape, distilbert_shape, sentence_transformer_shape, static_shape
+from hbtrain.reporting.text import GIB, byte_size
 from hbtrain.training.deepspeed_config import deepspeed_config
 
 ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}
 """Peak of an A100, from which GPU-hours are estimated."""
 ASSUMED_UTILISATION = 0.4
 """The share of the peak that a training is assumed to reach."""
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,14 @@ class Estimate:
             "activations": self.activations,
             "loss": self.loss,
         }
-        sizes = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
-        host = f", and {_size(s.host)} offloaded" if s.host else ""
-        first = f"a worker needs at most {_size(self.memory)} beside its libraries ({sizes}){host}"
+        sizes = ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items() if size)
+        host = f", and {byte_size(s.host)} offloaded" if s.host else ""
+        first = f"a worker needs at most {byte_size(self.memory)} beside its libraries ({sizes}){host}"
         second = (
             f"{_short(self.parameters)} parameters; {_short(self.pairs)} pairs, {_short(self.tokens)} tokens at most"
         )
         if self.sent:
-            second += f"; {_size(self.sent)} sent by a worker in a step"
+            second += f"; {byte_size(self.sent)} sent by a worker in a step"
         if self.gpu_hours:
             rate = ASSUMED_FLOPS_PER_S[self.precision] / 1e12
             second += f"; {self.gpu_hours:.2g} GPU-hours at {ASSUMED_UTILISATION:.0%} of {rate:g} TFLOP/s"
@@ -218,11 +217,6 @@ def _read(name: str, file: str) -> Any:
         return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _size(count: float) -> str:
-    """Bytes in words: 3 MiB, 1.2 GiB."""
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
 
 
 def _short(count: float) -> str:

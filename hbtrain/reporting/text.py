@@ -1,8 +1,15 @@
-"""Counts in sentences."""
+"""Counts and sizes in sentences."""
 
 from __future__ import annotations
+
+GIB = 2**30
 
 
 def counted(count: float, noun: str) -> str:
     """A count with its noun: `1 worker`, `3 workers`, `1,000 steps`."""
     return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def byte_size(count: float) -> str:
+    """Bytes with their unit: `3 MiB`, `1.2 GiB`."""
+    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"

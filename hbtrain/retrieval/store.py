@@ -333,4 +333,4 @@ class Mirror:
 
 
 def _unusable(there: RemotePath, error: OSError) -> StorageError:
-    return StorageError(f"embeddings in {there} cannot be kept or fetched: {error.strerror} ({error.filename})")
+    return StorageError(f"embeddings in {there} cannot be written or fetched: {error.strerror} ({error.filename})")
