@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,13 @@ def _kinds(axes: Any, audit: Audit) -> None:
     _title(axes, "Kinds of batches over the steps")
 
 
-def _map(axes: Any, values: Floats, rows: tuple[str, ...], columns: tuple[str, ...], tell: Any) -> None:
+def _map(
+    axes: Any, values: Floats, rows: tuple[str, ...], columns: tuple[str, ...], text_of: Callable[[float], str]
+) -> None:
     known = values[~np.isnan(values)]
     high = float(known.max()) if known.size and known.max() > 0 else 1.0
-    told = tell if len(columns) <= MOST_NUMBERS else None
-    draw_map(axes, values, (rows, columns), told, fontsize=8.5, cmap="YlGnBu", vmin=0, vmax=high, aspect="auto")
+    shown = text_of if len(columns) <= MOST_NUMBERS else None
+    draw_map(axes, values, (rows, columns), shown, fontsize=8.5, cmap="YlGnBu", vmin=0, vmax=high, aspect="auto")
 
 
 def _title(axes: Any, text: str) -> None:

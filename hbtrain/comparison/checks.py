@@ -79,8 +79,10 @@ def check_metric(benchmark: str, metric: str, runs: Sequence[Run], scores: Seque
             )
         has = {cell.setting for c, cell in enumerate(of_run.layout.cells) if not np.isnan(values[:, c]).all()}
         if settings is not None and has != settings:
-            odd = sorted(settings ^ has)[0]
-            raise DataError(f"run {run.given}: only some runs have {metric} of {benchmark}, {odd}; evaluate it again")
+            differing = sorted(settings ^ has)[0]
+            raise DataError(
+                f"run {run.given}: only some runs have {metric} of {benchmark}, {differing}; evaluate it again"
+            )
         settings = has
 
 

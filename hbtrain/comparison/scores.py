@@ -49,15 +49,15 @@ class Layout:
         if self is other:
             return None
         if self.cells != other.cells:
-            odd = sorted(set(self.cells) ^ set(other.cells))[0]
-            return f"only one has {odd.setting} {odd.query_language} → {odd.passage_language}"
+            differing = sorted(set(self.cells) ^ set(other.cells))[0]
+            return f"only one has {differing.setting} {differing.query_language} → {differing.passage_language}"
         if self.questions != other.questions:
-            odd_id = sorted(set(self.questions) ^ set(other.questions))[0]
-            return f"{len(self.questions):,} and {len(other.questions):,} questions; only one has {odd_id!r}"
+            differing_id = sorted(set(self.questions) ^ set(other.questions))[0]
+            return f"{len(self.questions):,} and {len(other.questions):,} questions; only one has {differing_id!r}"
         if not np.array_equal(self.present_UC, other.present_UC):
             unit, cell = np.argwhere(self.present_UC != other.present_UC)[0]
-            odd = self.cells[cell]
-            return f"only one asks {self.questions[unit]!r} in {odd.setting} {odd.query_language}"
+            differing = self.cells[cell]
+            return f"only one asks {self.questions[unit]!r} in {differing.setting} {differing.query_language}"
         return None
 
 
@@ -150,9 +150,9 @@ def _row_index(keys: pa.Table, place: str, separate: frozenset[str]) -> _RowInde
         encoded = column.dictionary_encode()
         names[key] = [str(name) for name in encoded.dictionary.to_pylist()]
         codes[key] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    strange = [setting for setting in names["setting"] if setting not in SETTINGS]
-    if strange:
-        raise DataError(f"{place} has the setting {strange[0]!r}; known are {', '.join(SETTINGS)}")
+    unknown = [setting for setting in names["setting"] if setting not in SETTINGS]
+    if unknown:
+        raise DataError(f"{place} has the setting {unknown[0]!r}; known are {', '.join(SETTINGS)}")
     unit, cell = np.zeros(keys.num_rows, np.int64), np.zeros(keys.num_rows, np.int64)
     rows, layouts = {}, {}
     for number, benchmark in enumerate(names["benchmark"]):

@@ -38,7 +38,7 @@ def main_tables(comparison: Comparison) -> list[Table]:
 
 
 def language_tables(comparison: Comparison) -> list[Table]:
-    """By query language, as tables 3 to 8: one for each benchmark and setting, then rank distance."""
+    """Scores by query language, like tables 3 to 8 of the paper: for each benchmark, its settings and rank distance."""
     found: list[Table] = []
     for task in comparison.tasks:
         for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]:

@@ -42,7 +42,7 @@ def read_squad(
         candidates: what a candidate is.
 
     Raises:
-        DataError: no language files, a language nobody has, or a file that is not of this form, with the question id.
+        DataError: no language files, a language that is not there, or a file that is not of this form.
     """
     files = language_files(str(folder), ".json")
     chosen = choose_languages(files, languages, f"benchmark {name} ({folder})")

@@ -97,9 +97,9 @@ def _check_lengths(c: Collection) -> None:
 
 
 def _check_queries(c: Collection) -> None:
-    strange = set(c.query_languages) - set(c.languages)
-    if strange:
-        raise DataError(f"benchmark {c.name}: language {min(strange)!r} is none of {', '.join(c.languages)}")
+    unknown = set(c.query_languages) - set(c.languages)
+    if unknown:
+        raise DataError(f"benchmark {c.name}: language {min(unknown)!r} is none of {', '.join(c.languages)}")
     names = [f"{x} in {y}" for x, y in zip(c.question_ids, c.query_languages, strict=True)]
     check_unique(names, f"benchmark {c.name}: question")
 

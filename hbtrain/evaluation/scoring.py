@@ -1,4 +1,4 @@
-"""From a collection's ranking to the scores of every query. Shapes: P relevant candidates in all, G rankings."""
+"""Scoring: every query of a collection, from its ranking. Shapes: P relevant candidates in all, G rankings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the scores of every query to an evaluation: means over queries, then over languages.
+"""Averaging the scores of a benchmark: over queries, then over languages.
 
 A *cell* is a setting, a query language and a passage language ("all" in multi): the mean over its queries is the unit
 of every mean over languages.

@@ -28,7 +28,7 @@ def draw_map(
     axes: Any,
     values: npt.NDArray[np.float64],
     names: tuple[Sequence[str], Sequence[str]],
-    tell: Callable[[float], str] | None,
+    text_of: Callable[[float], str] | None,
     *,
     bold_diagonal: bool = False,
     fontsize: float = 9.5,
@@ -40,7 +40,7 @@ def draw_map(
         axes: to draw on.
         values: [rows, columns], NaN where there is none.
         names: of the rows and of the columns.
-        tell: gives the text in a cell from its value; None: cells have no text.
+        text_of: gives the text in a cell from its value; None: cells have no text.
         bold_diagonal: whether the numbers from the top left to the bottom right are in bold.
         fontsize: of the texts in cells, in points.
         scale: cmap, vmin, vmax and other options of matplotlib's imshow.
@@ -54,13 +54,13 @@ def draw_map(
     axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
     without_frame(axes)
-    for (row, column), value in np.ndenumerate(values) if tell is not None else ():
+    for (row, column), value in np.ndenumerate(values) if text_of is not None else ():
         known = not np.isnan(value)
         dark = known and sum(image.cmap(image.norm(value))[:3]) < 3 * DARK
         axes.text(
             column,
             row,
-            tell(float(value)) if known and tell is not None else "–",
+            text_of(float(value)) if known and text_of is not None else "–",
             ha="center",
             va="center",
             fontsize=fontsize,

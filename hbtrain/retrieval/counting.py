@@ -45,7 +45,7 @@ class Pairs:
 
     @classmethod
     def of(cls, relevant: Sequence[Int64s], languages: Int64s) -> Pairs:
-        """From the places of each query's relevant candidates, and the language codes of the whole pool."""
+        """Make the pairs from the places of each query's relevant candidates and the language codes of the pool."""
         query = np.repeat(np.arange(len(relevant)), [len(r) for r in relevant])
         candidate = np.concatenate([np.zeros(0, np.int64), *relevant]).astype(np.int64)
         return cls(len(relevant), query, candidate, languages[candidate])

@@ -82,7 +82,7 @@ class PassagePool:
         return list(found)
 
     def translations(self, places: Int64s) -> list[dict[str, str]]:
-        """For each text of the pool, itself and the passage of the same id in all other languages that it has."""
+        """{language: text} of each text's passage, by its id, in all languages that the passage has."""
         wanted = self._texts_of_id[self._id_of_row[self._row[places]]]
         wanted[np.arange(len(places)), self.language[places]] = places
         owner, code = np.nonzero(wanted >= 0)

@@ -7,9 +7,9 @@ passages of every row that has the same question; see `PassagePool` for what is 
 
 **Margin against false negatives** (NV-Retriever, arXiv 2407.15831). A candidate in language y is too close if its score
 exceeds the positive's less the margin, `absolute` (s+ - margin) or `relative` (s+ - margin * |s+|). The positive is the
-row's passage in the same language y, since models score some pairs of languages higher than others. A candidate in a
-language that the row's passage lacks is held against the best of the row's, and so is one in the language of a parallel
-sentence, which as its own positive would score 1.
+row's passage in the same language y, since models score some pairs of languages higher than others. If the row's
+passage lacks that language, the positive is the best of its translations; so it is if a parallel sentence is compared
+in its own language, where the positive would be the sentence itself and score 1.
 
 **Merging.** A training pair needs negatives in the language of its passage, whatever the language they were found with.
 So what is chosen are passages, not texts: a passage's score is its best over the row's queries and its own languages;

@@ -44,7 +44,7 @@ class Search(NamedTuple):
 
     ranks: Ranks
     by_language: dict[int, Top]
-    """By language code, in the order of the pool: the best [Q, K] candidates of that language."""
+    """{language code: the best candidates [Q, K] in that language}, in the order of the pool."""
     depth: int
     """K, or all candidates where there are fewer."""
 

@@ -45,8 +45,8 @@ class Blocks:
     Memory: (`queries` + `candidates`) x D x 4 bytes, and for each thread 512 x `candidates` x 4 bytes of scores.
 
     Attributes:
-        queries: at least 1, rounded up to whole tiles.
-        candidates: likewise.
+        queries: rounded up to a multiple of TILE_QUERIES.
+        candidates: rounded up to a multiple of TILE_CANDIDATES.
         threads: that compute scores; None: as many as torch uses.
     """
 

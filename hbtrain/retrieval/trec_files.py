@@ -101,7 +101,7 @@ def read_trec_run(
     Args:
         path: plain or gzip, which its content tells.
         queries: the ids that may occur, escaped; None: all.
-        documents: likewise.
+        documents: the same for documents.
 
     Raises:
         DataError: no such file; no line; or a line with too few or too many fields, with a score that is no finite
