@@ -18,26 +18,26 @@ from hbtrain.errors import ConfigError, ModelError
 from hbtrain.planning.estimate import Estimate, estimate
 
 PLANNED_BATCHES, PLANNED_PAIRS = 500, 500_000
-"""The most that are made in full to count collisions; a batch at least."""
+"""The most batches, and pairs in them, in which collisions are counted; at least one batch."""
 TOKENIZED_BATCHES, TOKENIZED_PAIRS = 50, 20_000
-"""The most whose texts are read and tokenized; a batch at least."""
+"""The most batches, and pairs in them, whose texts are tokenized; at least one batch."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what goes on, how much of it is done, and of how much."""
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the plan of a configuration holds.
+    """What the batches of a configuration are like.
 
     Attributes:
-        config: audited.
-        counts: over all steps.
-        collisions: {source: of sampled batches}.
-        tokens: of sampled batches; None if they were not wanted.
-        estimate: what a worker needs if every text is as long as may be; None where the backbone is not known here.
-        measured: the same with the longest chunk of the sample; None without tokens.
-        too_small: what has rows, but fewer than a batch, and is never drawn.
+        config: the configuration.
+        counts: of all steps.
+        collisions: {source: collisions in sampled batches}.
+        tokens: of sampled batches; None if texts were not tokenized.
+        estimate: what a worker needs if every text is as long as its limit; None if the backbone's sizes are not known.
+        measured: the same for the longest chunk of the sample; None if texts were not tokenized.
+        too_small: what a source offers in fewer rows than a batch, so that it is never drawn.
     """
 
     config: Config
@@ -60,13 +60,13 @@ def audit(
 
     Args:
         config: of the run.
-        steps: how many, from the first; by default all of the run.
+        steps: how many steps, from the first; None: all of the run.
         sample: the most batches that are tokenized.
         tokens: whether texts are tokenized at all.
-        progress: told what goes on.
+        progress: called while batches are tokenized.
 
     Raises:
-        HbtrainError: what is wrong with the configuration or the sources, in one line.
+        HbtrainError: something is wrong with the configuration or the sources.
     """
     steps = config.training.steps if steps is None else steps
     if not 1 <= steps <= config.training.steps:
@@ -96,7 +96,7 @@ def audit(
 
 
 def spread(steps: int, *most: int) -> Int64s:
-    """int64 [n]: as many steps of [0, steps) as the least of `most` allows, and one at least; evenly spread."""
+    """int64 [n]: steps of [0, steps), evenly spaced; n is the least of `steps` and `most`, but at least 1."""
     number = max(1, min(steps, *most))
     return (np.arange(number, dtype=np.int64) * steps) // number
 

@@ -21,22 +21,22 @@ from hbtrain.batching.permutation import permute
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 
 PARTS = 25
-"""Parts that the steps are cut into, to see how kinds change."""
+"""Into so many parts the steps are divided, to show how the share of each kind changes."""
 
 
 @dataclass(frozen=True)
 class StreamUse:
-    """What is drawn of one source's rows for one kind, and one language where the batch has one.
+    """How a source is used for batches of one kind, and of one language or pair of languages if batches have one.
 
     Attributes:
         source: its name.
         kind: `mono`, `cross` or `multi`.
-        languages: the one pair's, if the whole batch has one, else none.
-        rows: that serve.
-        batches: of all steps.
-        epochs: how many times each row is dealt out, on average.
-        largest_cluster: rows that are linked by shared queries or passages.
-        batches_per_epoch: a larger cluster than this cannot be kept apart.
+        languages: of the pair, if all pairs of a batch have the same languages, else none.
+        rows: rows that have these languages.
+        batches: in all steps.
+        epochs: how many times each row is used, on average.
+        largest_cluster: the most rows that are linked by shared queries or passages.
+        batches_per_epoch: in a larger cluster than this, some rows meet in a batch.
     """
 
     source: str
@@ -51,18 +51,18 @@ class StreamUse:
 
 @dataclass(frozen=True)
 class Counts:
-    """What `steps` steps of `batch_size` pairs hold.
+    """The content of `steps` batches of `batch_size` pairs.
 
     Attributes:
-        steps: that were counted, from 0.
+        steps: how many were counted, from step 0.
         batch_size: pairs of a batch.
         kinds: {kind: batches}.
-        expected_kinds: {kind: batches that alpha lets expect}.
-        part_starts: int64 [T + 1], the first step of each part, and the end.
+        expected_kinds: {kind: expected batches, from alpha}.
+        part_starts: int64 [T + 1], the first step of each part, and the end of the last.
         kinds_by_part: {kind: float64 [T]}, share of a kind among the batches of each part.
-        sources: names, S.
-        source_rows: int64 [S].
-        languages: L.
+        sources: names of the S sources.
+        source_rows: int64 [S], rows of each source.
+        languages: the L training languages.
         pairs: {kind: float64 [S, L, L]}, pairs by source, query language and passage language.
         query_rows: int64 [S, L], rows that have the query in a language.
         passage_rows: int64 [S, L].
@@ -85,28 +85,27 @@ class Counts:
 
     @property
     def total_pairs(self) -> int:
-        """Of all steps."""
         return self.steps * self.batch_size
 
     @property
     def all_pairs(self) -> Floats:
-        """float64 [S, L, L]: of all kinds."""
+        """float64 [S, L, L]: `pairs`, summed over kinds."""
         return np.asarray(np.sum(list(self.pairs.values()), axis=0))
 
     @property
     def language_shares(self) -> Floats:
-        """float64 [L], sums to 1: of all queries and passages."""
+        """float64 [L]: each language's share of all queries and passages; sums to 1."""
         pairs = self.all_pairs.sum(axis=0)
         return np.asarray((pairs.sum(axis=0) + pairs.sum(axis=1)) / (2 * self.total_pairs))
 
     @property
     def passes(self) -> Floats:
-        """float64 [S, L]: how often a query or passage of a source in a language is used, on average; NaN: has none."""
+        """float64 [S, L]: how often each query or passage of a source in a language is used, on average; NaN: none."""
         return self._passes(self.all_pairs, self.query_rows, self.passage_rows)
 
     @property
     def language_passes(self) -> Floats:
-        """float64 [L]: the same over all sources."""
+        """float64 [L]: how often each query or passage in a language is used, on average over all sources."""
         pairs = self.all_pairs.sum(axis=0)
         return self._passes(pairs, self.query_rows.sum(axis=0), self.passage_rows.sum(axis=0))
 
@@ -184,15 +183,15 @@ def _numbers(plan: BatchPlan, kind: Kind) -> list[int]:
 
 @dataclass
 class Collisions:
-    """Of sampled batches of one source.
+    """Pairs that collide in sampled batches of one source: they share a query or a passage with another pair.
 
     Attributes:
-        batches: that were looked at.
-        pairs: in them.
-        left: pairs that share a query or a passage with another pair of their batch, which cannot be avoided where
-            more rows are linked than there are batches; the loss masks them.
-        shuffled: the same in as many batches of a plain shuffle of what was drawn from: all (row, query language,
-            passage language) of the same source, kind and languages, however they are linked.
+        batches: how many were looked at.
+        pairs: in these batches.
+        left: pairs that collide, which cannot be avoided where more rows are linked than there are batches; the loss
+            masks them.
+        shuffled: pairs that would collide in as many batches of a plain shuffle of all (row, query language, passage
+            language) of the same source, kind and languages.
     """
 
     batches: int = 0
@@ -223,8 +222,8 @@ def _draws(plan: BatchPlan, steps: Int64s) -> Int64s:
 def _shuffled_rows(plan: BatchPlan, number: int, step: int) -> Int64s:
     """int64 [B]: rows of a batch of a plain shuffle of the pairs that `step` draws from.
 
-    Each row has as many cards in the pack as it offers pairs. The pack is drawn as if each had as many as the most,
-    and the cards that do not exist are passed over.
+    In the shuffle each row stands as often as it offers pairs of languages. It is drawn as if every row stood as often
+    as the one that offers the most, and what does not exist is skipped.
     """
     stream, size = plan.stream(number), plan.batching.global_batch_size
     offer = plan.catalogue.offers[number]
@@ -232,11 +231,12 @@ def _shuffled_rows(plan: BatchPlan, number: int, step: int) -> Int64s:
     found: list[Int64s] = []
     start = 0
     while sum(map(len, found)) < size:
-        cards = np.arange(start, min(start + size, stream.rows * most), dtype=np.int64)
-        places, card = np.divmod(permute(cards, stream.rows * most, (plan.seed, "plain shuffle", step)), most)
+        positions = np.arange(start, min(start + size, stream.rows * most), dtype=np.int64)
+        shuffled = permute(positions, stream.rows * most, (plan.seed, "plain shuffle", step))
+        places, pair = np.divmod(shuffled, most)
         rows = places if stream.order is None else np.asarray(stream.order[places], np.int64)
         if offer.pair is None:
-            rows = rows[card < offer.table.pairs_per_pattern[offer.availability.source.patterns_of(rows)]]
+            rows = rows[pair < offer.table.pairs_per_pattern[offer.availability.source.patterns_of(rows)]]
         found.append(rows)
         start += size
     return np.concatenate(found)[:size]

@@ -1,7 +1,8 @@
-"""An audit as one picture: pairs of languages, languages, uses by source and language, kinds over the steps."""
+"""The picture of an audit: pairs of languages, languages, uses by source and language, kinds over the steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from hbtrain.reporting.figures import draw_map, new_figure, without_frame
 from hbtrain.reporting.metric_names import SETTINGS
 
 KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
-"""What the kinds are called, and their colours: those of samplings that have no other kind."""
+"""{kind: (title, colour)}; a kind has the colour of the sampling that consists of this kind only."""
 
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
 MOST_NUMBERS = 24
 """Languages of a map whose cells have numbers in them."""
 LEGEND_POINTS = 130
-"""From one kind's name to the next."""
+"""Distance in points from one kind's name to the next."""
 
 
 def draw(audit: Audit, path: Path) -> None:
@@ -119,11 +120,13 @@ def _kinds(axes: Any, audit: Audit) -> None:
     _title(axes, "Kinds of batches over the steps")
 
 
-def _map(axes: Any, values: Floats, rows: tuple[str, ...], columns: tuple[str, ...], tell: Any) -> None:
+def _map(
+    axes: Any, values: Floats, rows: tuple[str, ...], columns: tuple[str, ...], text_of: Callable[[float], str]
+) -> None:
     known = values[~np.isnan(values)]
     high = float(known.max()) if known.size and known.max() > 0 else 1.0
-    told = tell if len(columns) <= MOST_NUMBERS else None
-    draw_map(axes, values, (rows, columns), told, fontsize=8.5, cmap="YlGnBu", vmin=0, vmax=high, aspect="auto")
+    shown = text_of if len(columns) <= MOST_NUMBERS else None
+    draw_map(axes, values, (rows, columns), shown, fontsize=8.5, cmap="YlGnBu", vmin=0, vmax=high, aspect="auto")
 
 
 def _title(axes: Any, text: str) -> None:

@@ -1,4 +1,4 @@
-"""An audit as plain values, for JSON."""
+"""An audit as values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hbtrain.planning.estimate import Estimate
 
 
 def record(audit: Audit) -> dict[str, Any]:
-    """Everything that was found; pairs by language are {kind: {query language: {passage language: pairs}}}."""
+    """The whole audit; `pairs_by_language` is {kind: {query language: {passage language: pairs}}}."""
     counts = audit.counts
     return {
         "config": to_flat(audit.config),
@@ -93,7 +93,7 @@ def _by_language(values: Floats, languages: tuple[str, ...]) -> dict[str, float 
 
 
 def _number(value: np.floating[Any]) -> float | None:
-    """Not a number, where a language has no texts, is null: JSON has no word for it."""
+    """The value, or None for NaN (a language without texts), which JSON does not have."""
     return None if np.isnan(value) else float(value)
 
 

@@ -9,14 +9,15 @@ import numpy as np
 
 from hbtrain.audit.audit import Audit
 from hbtrain.audit.tokens import Texts
+from hbtrain.batching.offers import Offer
 from hbtrain.reporting.table import EMPTY, Table, facts, table_of, terminal
-from hbtrain.reporting.text import counted
+from hbtrain.reporting.text import byte_size, counted
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 MOST_COLUMNS = 12
-"""Languages of a table with a column for each; beyond them the picture and the JSON have it."""
+"""Tables with a column for each language are left out if there are more; picture and JSON have the numbers."""
 
 
 def tables(audit: Audit) -> Iterator[RichTable]:
@@ -132,20 +133,19 @@ def _needs(audit: Audit) -> list[tuple[str, str]]:
     if audit.estimate is None:
         rows.append(("memory of a worker", "not known, as the backbone's sizes are not to be had here"))
         return rows
-    at_most = size(audit.estimate.memory)
+    at_most = byte_size(audit.estimate.memory)
     same = audit.measured is None or audit.measured.memory == audit.estimate.memory
-    measured = "" if same or audit.measured is None else f", {size(audit.measured.memory)} by the texts that were read"
+    measured = (
+        "" if same or audit.measured is None else f", {byte_size(audit.measured.memory)} by the texts that were read"
+    )
     rows.append(("memory of a worker", f"{at_most} at most{measured}"))
     if audit.estimate.sent:
-        rows.append(("sent by a worker", size(audit.estimate.sent)))
+        rows.append(("sent by a worker", byte_size(audit.estimate.sent)))
     return rows
 
 
 def _two(sides: tuple[Texts | None, Texts | None], tell: Callable[[Texts], str]) -> str:
     return " | ".join(EMPTY if one is None else tell(one) for one in sides)
-
-
-GIB = 2**30
 
 
 def fraction(share: float) -> str:
@@ -154,19 +154,14 @@ def fraction(share: float) -> str:
 
 
 def number(count: float) -> str:
-    """With as many digits as tell something: 0, 0.012, 3.4, 120."""
+    """A number with two or three significant digits: 0, 0.012, 3.4, 120."""
     if count == 0:
         return "0"
     return f"{count:.1f}" if 0.95 <= count < 100 else f"{count:,.0f}" if count >= 100 else f"{count:.2g}"
 
 
-def size(count: float) -> str:
-    """Bytes: 3 MiB, 1.2 GiB."""
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
-
-
 def notes(audit: Audit) -> list[str]:
-    """What the figures rest on, and what cannot be avoided or is never drawn, a line each."""
+    """Lines on what was counted, on collisions that cannot be avoided, and on what is never drawn."""
     counts, looked = audit.counts, sum(one.batches for one in audit.collisions.values())
     rest = (
         f"kinds, sources and epochs: all {counts.steps:,} batches; pairs that rows draw by themselves: expected number"
@@ -185,8 +180,12 @@ def notes(audit: Audit) -> list[str]:
                 f"has {one.batches_per_epoch:,} batches, so some of them meet; the loss masks them"
             )
     for kind in ("mono", "cross", "multi"):
-        small = [offer for offer in audit.too_small if offer.kind == kind]
-        told = ", ".join(f"{' '.join(o.label.split(' ' + kind + ' '))} ({o.rows:,})" for o in small)
+        small = [f"{_source_and_languages(offer)} ({offer.rows:,})" for offer in audit.too_small if offer.kind == kind]
         if small:
-            lines.append(f"never drawn for {kind} batches, as fewer rows than a batch: {told}")
+            lines.append(f"never drawn for {kind} batches, as fewer rows than a batch: {', '.join(small)}")
     return lines
+
+
+def _source_and_languages(offer: Offer) -> str:
+    codes = () if offer.pair is None else dict.fromkeys(offer.pair)
+    return " ".join([offer.availability.source.name, *(offer.availability.languages[code] for code in codes)])

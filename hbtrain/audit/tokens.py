@@ -1,4 +1,4 @@
-"""Tokens of sampled batches, as training would prepare them: real, padded, cut off, by language."""
+"""Counting the tokens of sampled batches, prepared as in training: by language, with padding, at the limit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Texts:
-    """Texts of one side in one language: how many, their tokens, and how many are cut off at the limit or just at it.
+    """Texts of one side in one language.
 
-    Tokens count prefix and special tokens and stop at the side's limit.
+    Attributes:
+        texts: how many.
+        tokens: of all of them, prefix and special tokens included, after cutting.
+        at_limit: texts that reach the token limit of their side; most of them were cut.
     """
 
     texts: int = 0
@@ -31,18 +34,18 @@ class Texts:
 
 @dataclass
 class Tokens:
-    """Of one rank's part of sampled batches; ranks take turns.
+    """Counts over sampled batches, of each batch the part of one rank; ranks take turns.
 
     Attributes:
-        batches: that were looked at.
-        workers: ranks that a batch is divided among.
-        pairs: in the parts.
-        tokens: without padding; hard negatives included.
-        computed: with the padding that is computed.
-        unsorted: what would be computed if texts were not sorted by length.
-        largest_graph: tokens, padding included, that have their graph at one time, at most.
-        queries: by language.
-        passages: by language; hard negatives not included.
+        batches: how many were looked at.
+        workers: number of ranks.
+        pairs: in the parts that were looked at.
+        tokens: without padding, hard negatives included.
+        computed: tokens with padding, hard negatives included.
+        unsorted: `computed`, if texts were not sorted by length.
+        largest_graph: the most tokens, with padding, that have a graph at one time.
+        queries: {language: texts}.
+        passages: {language: texts}, without hard negatives.
     """
 
     batches: int = 0
@@ -57,17 +60,17 @@ class Tokens:
 
     @property
     def tokens_per_pair(self) -> float:
-        """Without padding."""
+        """Tokens of a pair, without padding."""
         return self.tokens / self.pairs
 
     @property
     def padding_share(self) -> float:
-        """Of the tokens that are computed."""
+        """The share of padding in the computed tokens."""
         return 1.0 - self.tokens / self.computed
 
     @property
     def unsorted_padding_share(self) -> float:
-        """The same if texts were not sorted by length."""
+        """The share of padding, if texts were not sorted by length."""
         return 1.0 - self.tokens / self.unsorted
 
 
@@ -79,7 +82,7 @@ def count_tokens(
     steps: Int64s,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tokens:
-    """Prepare the work of `steps` (int64 [n]) as training does, of one rank each, and count.
+    """Prepare the batches of `steps` (int64 [n]) as training does, each for one rank, and count their tokens.
 
     Raises:
         DataError: a text cannot be read.

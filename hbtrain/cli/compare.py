@@ -66,7 +66,7 @@ def compare(
     """
     from hbtrain.comparison.compare import compare as run
     from hbtrain.comparison.estimates import Method
-    from hbtrain.comparison.save import keep_comparison, save_comparison
+    from hbtrain.comparison.save import log_comparison, save_comparison
 
     to = None if output is None else output_place(output)
     comparison = run(
@@ -86,7 +86,7 @@ def compare(
         with written(to) as folder:
             save_comparison(comparison, folder)
     if log_to is not None:
-        keep_comparison(comparison, log_to, tracking_uri)
+        log_comparison(comparison, log_to, tracking_uri)
     console = Console()
     _show(console, comparison, written=to is not None)
     if to is not None:

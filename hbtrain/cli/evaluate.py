@@ -151,7 +151,7 @@ def evaluate(
     known = trained_languages or languages_of(Path(here))
     with written(to) as folder:
         evaluations = evaluate_all(
-            encoder, benchmarks, options, search, trained_languages=known, runs=folder / "runs", system=model
+            encoder, benchmarks, options, search, trained_languages=known, trec_runs=folder / "runs", system=model
         )
         save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, to)

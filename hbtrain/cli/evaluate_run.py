@@ -44,13 +44,12 @@ def evaluate_run(
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.evaluation.tables import evaluation_table
-    from hbtrain.evaluation.trec_evaluation import evaluate_run as run
-    from hbtrain.evaluation.trec_evaluation import find_run_files
+    from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
 
     to = output_place(output)
-    files = find_run_files(runs)
+    files = find_trec_runs(runs)
     [loaded] = load_benchmarks([benchmark], languages, candidates)
-    evaluation = run(loaded, files, trained_languages)
+    evaluation = evaluate_trec_runs(loaded, files, trained_languages)
     with written(to) as folder:
         save_evaluation([evaluation], folder, name or str(runs))
     console = Console()

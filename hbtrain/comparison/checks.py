@@ -1,4 +1,4 @@
-"""Whether runs can be compared: if not, one line that says why."""
+"""Checks that runs can be compared; the error says in one line why they cannot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNCUT = frozenset({"map", "mrr"})
 
 
 def check_distinct(runs: Sequence[Run]) -> None:
-    """Raise DataError where one run is named twice, whatever the names."""
+    """Raise DataError if one run is named twice, even under different names."""
     known: dict[str, Run] = {}
     for run in runs:
         names = [str(run.results.resolve())] + ([run.run_id] if run.run_id else [])
@@ -79,13 +79,15 @@ def check_metric(benchmark: str, metric: str, runs: Sequence[Run], scores: Seque
             )
         has = {cell.setting for c, cell in enumerate(of_run.layout.cells) if not np.isnan(values[:, c]).all()}
         if settings is not None and has != settings:
-            odd = sorted(settings ^ has)[0]
-            raise DataError(f"run {run.given}: only some runs have {metric} of {benchmark}, {odd}; evaluate it again")
+            differing = sorted(settings ^ has)[0]
+            raise DataError(
+                f"run {run.given}: only some runs have {metric} of {benchmark}, {differing}; evaluate it again"
+            )
         settings = has
 
 
 def unlike_cuts(benchmark: str, metric: str, runs: Sequence[Run]) -> str | None:
-    """Why an uncut metric cannot be compared: some runs know the whole ranking, others its first places; or None."""
+    """Why an uncut metric cannot be compared: some runs know whole rankings, others only their tops. Else None."""
     if metric not in UNCUT:
         return None
     cuts = [str(run.about_benchmark(benchmark).get("map") or "mAP").removeprefix("mAP") for run in runs]
@@ -99,7 +101,7 @@ def unlike_cuts(benchmark: str, metric: str, runs: Sequence[Run]) -> str | None:
 
 
 def check_means(benchmark: str, metric: str, run: Run, scores: Scores) -> None:
-    """Raise DataError where `metrics.json` says something else than the rows: results of two evaluations."""
+    """Raise DataError if `metrics.json` and `per_query.parquet` are of two evaluations, since their means differ."""
     values, layout = scores.values[metric], scores.layout
     for setting in SETTINGS:
         cells = [c for c, cell in enumerate(layout.cells) if cell.setting == setting]

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found. `save_comparison` writes it into a folder."""
+    """The result of `compare`; `save_comparison` writes it into a folder."""
 
     systems: tuple[System, ...]
     baseline: str
-    """Label of the system that the others are judged against."""
+    """Label of the system with which the others are compared."""
     tasks: tuple[Task, ...]
     estimates: tuple[Estimate, ...]
     method: Method
     notes: tuple[str, ...] = ()
-    """What a reader must know: runs left out, training languages unknown."""
+    """What readers must know, such as runs that were left out or unknown training languages."""
     paper: bool = False
-    """Whether the paper's figures stand beside these."""
+    """Whether tables show the paper's figures too."""
 
     @cached_property
     def _by_score(self) -> dict[tuple[str, Score], Estimate]:
@@ -61,22 +61,23 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     candidates: Candidates = "sentence",
     method: Method | None = None,
 ) -> Comparison:
-    """Judge every score of `runs` against a baseline.
+    """Compare every score of `runs` with that of a baseline.
 
     Args:
         runs: folders that `hbtrain evaluate` wrote, folders of runs or of sweeps, ids (or beginnings of ids) of MLflow
             runs or sweeps, folders of TREC run files.
         baseline: a system's label, or one of `runs`; by default the first row of the table.
-        metric: the main one, by default the first of MAIN_METRICS that every run has. Rank distance always is.
+        metric: the main metric, by default the first of MAIN_METRICS that every run has. Rank distance is always
+            compared too.
         benchmarks: only these; by default all, which every run must have.
         names: labels for the systems, in the order in which `runs` names them.
         group_by: dotted keys; runs with equal values are one system. By default they differ in their seed only;
             `run` sets every run apart.
-        paper: put the figures of arXiv 2408.10536 beside these.
+        paper: whether tables show the figures of arXiv 2408.10536 too.
         tracking_uri: of MLflow, by default `$MLFLOW_TRACKING_URI` or SQLite in the folder `runs`.
-        data: benchmarks, as NAME=PATH, that folders of run files answer; see `load_benchmarks`.
-        candidates: what they rank, as for `hbtrain evaluate`.
-        method: how differences are judged.
+        data: the benchmarks of run files, as NAME=PATH; see `load_benchmarks`.
+        candidates: what a candidate of these benchmarks is, as for `hbtrain evaluate`.
+        method: tests, intervals and levels.
 
     Raises:
         DataError: a run that cannot be read or is not finished, or runs that cannot be compared.

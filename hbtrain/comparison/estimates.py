@@ -2,8 +2,8 @@
 
 Questions are the units of all statistics. Where a system has several runs (seeds), each question's scores are averaged
 over them first, so a test asks whether the systems, as trained, would differ on other questions of the kind. What
-other seeds would give is another matter (Reimers, Gurevych 2017; Bouthillier et al. 2021): the spread over seeds stands
-beside each mean, and a difference that the seeds do not all show is marked apart. Shapes: U questions, C cells,
+other seeds would give is another question (Reimers, Gurevych 2017; Bouthillier et al. 2021): the spread over seeds
+stands beside each mean, and a difference that not all seeds show has a mark of its own. Shapes: U questions, C cells,
 K scores, S systems.
 """
 
@@ -23,21 +23,25 @@ from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SETTINGS, sign
 
 @dataclass(frozen=True)
 class Method:
-    """How differences are judged."""
+    """How differences are judged.
+
+    Attributes:
+        flips: sign flips of a permutation test; all of them, if they are fewer.
+        resamples: bootstrap resamples.
+        confidence: of the intervals.
+        level: of the marks: the chance that any mark of a family is false stays below it.
+        seed: of the flips and the resamples.
+    """
 
     flips: int = 19_999
-    """Sign flips of a permutation test; as many as there are, where they are fewer."""
     resamples: int = 2_000
-    """Bootstrap resamples."""
     confidence: float = 0.95
-    """Of intervals."""
     level: float = 0.05
-    """Of marks: the chance that any mark of a family is false stays below it."""
     seed: int = 0
 
 
 class Score(NamedTuple):
-    """What is compared: a column of a table."""
+    """Which score: a column of a table."""
 
     benchmark: str
     setting: str
@@ -48,32 +52,46 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """A system's score less the baseline's."""
+    """A system's score less the baseline's.
+
+    Attributes:
+        value: the difference.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        p: p-value of the two-sided paired permutation test over questions.
+        p_holm: the same with Holm's correction; see `adjusted`.
+        seeds_agree: whether every run of one of the two systems is better than every run of the other.
+    """
 
     value: float
     low: float
     high: float
     p: float
-    """Of the paired permutation test over questions, two-sided."""
     p_holm: float
-    """Adjusted: of the family of all scores over all languages, or of all scores of single languages and parts."""
     seeds_agree: bool
-    """Whether every run of the one system is better than every run of the other."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one system scores."""
+    """One score of one system.
+
+    Attributes:
+        system: its label.
+        score: which score.
+        value: mean over the system's runs.
+        by_run: the score of each run.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        difference: from the baseline; None for the baseline itself.
+    """
 
     system: str
     score: Score
     value: float
-    """The mean over the system's runs."""
     by_run: tuple[float, ...]
     low: float
     high: float
     difference: Difference | None
-    """None for the baseline itself."""
 
     @property
     def spread(self) -> float | None:
@@ -140,7 +158,7 @@ def estimates_of(
 
 
 def adjusted(estimates: Sequence[Estimate]) -> list[Estimate]:
-    """With Holm's correction in two families: all scores over all languages, and all scores of single parts."""
+    """The estimates with p-values corrected by Holm's method, in two families: over all languages, and others."""
     result = list(estimates)
     for over_all in (True, False):
         family = [
@@ -170,12 +188,12 @@ def _judge(
     baseline: int,
     method: Method,
 ) -> tuple[list[Estimate], list[Floats]]:
-    """Estimates by system and score; and each question's part in the scores, [U, K] for each system."""
+    """All estimates, by system and score; and what each question contributes to the scores, [U, K] for each system."""
     counts_C = present_UC.sum(axis=0)
     means_SUC = np.stack([values.mean(axis=0) for values in of_runs])
     resampled_RSK = bootstrap_means(means_SUC, weights_CK, present_UC, method.resamples, method.seed)
     low_SK, high_SK = interval(resampled_RSK, method.confidence)
-    apart_low, apart_high = interval(resampled_RSK - resampled_RSK[:, [baseline]], method.confidence)
+    difference_low, difference_high = interval(resampled_RSK - resampled_RSK[:, [baseline]], method.confidence)
     filled = [np.where(present_UC, values, 0.0) / counts_C for values in of_runs]
     by_run = [np.sum(values, axis=1) @ weights_CK for values in filled]
     value_SK = np.stack([values.mean(axis=0) for values in by_run])
@@ -186,11 +204,11 @@ def _judge(
             if s != baseline:
                 difference = Difference(
                     value=float(value_SK[s, k] - value_SK[baseline, k]),
-                    low=float(apart_low[s, k]),
-                    high=float(apart_high[s, k]),
+                    low=float(difference_low[s, k]),
+                    high=float(difference_high[s, k]),
                     p=1.0,
                     p_holm=1.0,
-                    seeds_agree=_apart(by_run[s][:, k], by_run[baseline][:, k]),
+                    seeds_agree=_do_not_overlap(by_run[s][:, k], by_run[baseline][:, k]),
                 )
             estimates.append(
                 Estimate(
@@ -206,5 +224,5 @@ def _judge(
     return estimates, [values.mean(axis=0) @ weights_CK for values in filled]
 
 
-def _apart(one: Floats, other: Floats) -> bool:
+def _do_not_overlap(one: Floats, other: Floats) -> bool:
     return bool(one.min() > other.max() or one.max() < other.min())

@@ -21,16 +21,21 @@ from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, metric_title, sco
 DPI = 160
 ROW_INCHES = 0.34
 MOST_MAPS = 12
-"""Maps of differences are drawn for the first so many systems."""
+"""How many systems get a map of differences; further ones get none."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file to be drawn."""
+    """A picture that can be drawn.
+
+    Attributes:
+        file: its name.
+        title: what it shows; also the text for readers who cannot see it.
+        draw: writes the PNG.
+    """
 
     file: str
     title: str
-    """What it shows, for those who cannot see it too."""
     draw: Callable[[Path], None]
 
 
@@ -104,7 +109,7 @@ def bars(comparison: Comparison, task: Task, path: Path) -> None:
         axes.spines[:].set_visible(False)
         axes.axvline(0, color=EDGE, linewidth=1)
         axes.tick_params(length=0)
-    _words(figure, f"{task.name}: retrieval by setting", _bars_note(comparison))
+    _add_texts(figure, f"{task.name}: retrieval by setting", _bars_note(comparison))
     _save(figure, path)
 
 
@@ -173,7 +178,7 @@ def rank_distances(comparison: Comparison, task: Task, path: Path) -> None:
     )  # fmt: skip
     note = language_note(task)
     confidence = f"line: {comparison.method.confidence:.0%} interval over questions"
-    _words(figure, f"{task.name}: rank distance by query language", f"{confidence}\n{note}".strip())
+    _add_texts(figure, f"{task.name}: rank distance by query language", f"{confidence}\n{note}".strip())
     _save(figure, path)
 
 
@@ -203,7 +208,7 @@ def shares(comparison: Comparison, task: Task, path: Path) -> None:
     for axes in panels.flat[len(labels) :]:
         axes.set_visible(False)
     note = "bar: share of the top 10; upright line: share of the pool\n" + language_note(task)
-    _words(figure, f"{task.name}: languages in the top 10 of all queries", note.strip())
+    _add_texts(figure, f"{task.name}: languages in the top 10 of all queries", note.strip())
     _save(figure, path)
 
 
@@ -226,7 +231,7 @@ def difference_map(comparison: Comparison, task: Task, system: str, path: Path) 
     bar.ax.tick_params(length=0, colors=PALE)
     title = f"{system} less {comparison.baseline}"
     note = f"{task.name}: difference in {metric_title(task.metric)} × 100; monolingual in bold\n{language_note(task)}"
-    _words(figure, title, note.strip())
+    _add_texts(figure, title, note.strip())
     _save(figure, path)
 
 
@@ -241,7 +246,7 @@ def _figure(width: float, height: float) -> Any:
     return new_figure(width, height, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04))
 
 
-def _words(figure: Any, title: str, note: str) -> None:
+def _add_texts(figure: Any, title: str, note: str) -> None:
     figure.suptitle(title, fontsize=12.5, color=INK, fontweight="bold", x=0.02, ha="left")
     figure.supxlabel(note, fontsize=8.5, color=PALE, x=0.02, ha="left")
 

@@ -1,4 +1,4 @@
-"""What can be compared: runs in folders and in MLflow, sweeps expanded to theirs."""
+"""Finding the runs to compare: in folders, in MLflow and in remote storage; a sweep stands for all of its runs."""
 
 from __future__ import annotations
 
@@ -25,35 +25,41 @@ if TYPE_CHECKING:
 
 
 SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
-"""How the source of a sweep's MLflow run begins: what was called."""
+"""The MLflow run of a sweep has a source (the command line) that begins so."""
 SWEEP_FILE = "space.yaml"
-"""What the folder of a sweep, and its MLflow run, hold."""
+"""A file that the folder and the MLflow run of every sweep have."""
 NOT_COMPARED = ("ray", "tune", "initial", "model")
-"""Folders of runs and sweeps that hold no scores."""
+"""Folders of runs and sweeps that are not fetched, as they hold no scores."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run that is over, with what it scored."""
+    """A training run, or an evaluation of any model, with its scores.
+
+    Attributes:
+        given: the name that the user gave; for a run of a sweep, the sweep's and the run's.
+        name: its own name.
+        results: folder of `metrics.json`, `per_query.parquet` and `about.json`.
+        run_id: of its MLflow run, if that is known.
+        config: {dotted key: value} of the training; None for a model that was only evaluated.
+        metrics: content of `metrics.json`.
+        about: content of `about.json`.
+        first_ten: {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the
+            setting `multi`, means over query languages; empty for evaluations without these shares.
+    """
 
     given: str
-    """As the user named it; for a run of a sweep, the sweep's name and its own."""
     name: str
     results: Path
-    """The folder of `metrics.json`, `per_query.parquet` and `about.json`."""
     run_id: str | None
-    """In MLflow, where it is known."""
     config: dict[str, Any] | None
-    """{dotted key: value} of the training; None for a model that was evaluated only."""
     metrics: dict[str, float]
     about: dict[str, Any]
     first_ten: dict[str, dict[str, tuple[float, float]]]
-    """{benchmark: {language: (its share in the first ten, in the pool)}} of the multi setting; means over query
-    languages, empty for evaluations that did not count."""
 
     @property
     def trained_languages(self) -> tuple[str, ...] | None:
-        """The languages it was trained on; None where nobody knows."""
+        """The languages it was trained on; None if they are not known."""
         known = self.about.get("trained_languages")
         if known is None and self.config is not None:
             known = ["en"] if self.config.get("batching.mode") == "english" else self.config.get("data.languages")
@@ -61,12 +67,12 @@ class Run:
 
     @property
     def unrelated_questions(self) -> frozenset[str]:
-        """The benchmarks in which one question id stands for another question in every language."""
+        """The benchmarks in which a question id means another question in every language."""
         benchmarks = self.about.get("benchmarks", {})
         return frozenset(name for name in benchmarks if self.about_benchmark(name).get("parallel_questions") is False)
 
     def about_benchmark(self, name: str) -> dict[str, Any]:
-        """What `about.json` says of a benchmark."""
+        """The part of `about.json` on a benchmark."""
         found = self.about.get("benchmarks", {}).get(name, {})
         return found if isinstance(found, dict) else {}
 
@@ -75,21 +81,21 @@ class RunFinder:
     """Finds runs by what users write."""
 
     def __init__(self, tracking_uri: str | None, downloads: Path, benchmarks: Sequence[Benchmark] = ()) -> None:
-        """With the tracking server at `tracking_uri`, asked only if needed; `downloads` holds copies of its files.
-
-        `benchmarks` are those that run files of other systems answer.
+        """Args:
+        tracking_uri: of the MLflow server, which is asked only if needed.
+        downloads: folder for copies of remote files.
+        benchmarks: with which TREC run files are evaluated.
         """
         self._uri = tracking_uri
         self._benchmarks = benchmarks
-        self._foreign = 0
+        self._evaluated_folders = 0
         self._downloads = downloads
         self._server: TrackedRuns | None = None
         self.left_out: list[str] = []
-        """Runs of sweeps that are not finished, in words."""
+        """A sentence on every run of a sweep that is left out, because it is not finished."""
 
     @property
     def server(self) -> TrackedRuns:
-        """The tracking server."""
         if self._server is None:
             from hbtrain.tracking.past_runs import TrackedRuns
 
@@ -125,7 +131,7 @@ class RunFinder:
         return [self._tracked(child, f"{text} {child.name}") for child in self._finished(children, run.name)]
 
     def _fetched(self, uri: str) -> Path:
-        """A copy of a folder in remote storage, without what is large in those of runs."""
+        """A copy of a folder in remote storage, without the large folders of a run."""
         source = place(uri)
         to = self._downloads / hashlib.sha256(uri.encode()).hexdigest()[:8] / source.name
         try:
@@ -138,7 +144,7 @@ class RunFinder:
     def _in_folder(self, path: Path, text: str) -> list[Run]:
         if (path / SWEEP_FILE).is_file():
             folders = [folder for folder in sorted(path.iterdir()) if (folder / "run.json").is_file()]
-            done = [folder for folder in folders if _memory(folder).get("finished") is True]
+            done = [folder for folder in folders if _state(folder).get("finished") is True]
             self.left_out += [f"{folder.name} of {text} is not finished" for folder in folders if folder not in done]
             if not done:
                 raise DataError(f"sweep {text}: none of its {len(folders)} runs is finished")
@@ -148,10 +154,10 @@ class RunFinder:
         if (path / "metrics.json").is_file() or (path / "per_query.parquet").is_file():
             trained = path.name == "results" and (path.parent / "run.json").is_file()
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
-        if holds_run_files(path):
-            self._foreign += 1
-            results = self._downloads / f"run-files-{self._foreign}"
-            evaluate_run_files(path, text, self._benchmarks, results)
+        if holds_trec_runs(path):
+            self._evaluated_folders += 1
+            results = self._downloads / f"run-files-{self._evaluated_folders}"
+            evaluate_trec_folder(path, text, self._benchmarks, results)
             return [_read(results, text, path.name, None, None)]
         raise DataError(
             f"run {text!r}: the folder holds neither results of hbtrain evaluate (metrics.json), nor a run (run.json), "
@@ -159,10 +165,10 @@ class RunFinder:
         )
 
     def _in_run_folder(self, path: Path, text: str) -> Run:
-        memory = _memory(path)
-        if memory.get("finished") is False or ("finished" not in memory and (path / "run.json").is_file()):
+        state = _state(path)
+        if state.get("finished") is False or ("finished" not in state and (path / "run.json").is_file()):
             raise DataError(f"run {text} is not finished; the command that began it goes on with it")
-        return _read(path / "results", text, path.name, memory.get("mlflow_run_id"), path / "config.yaml")
+        return _read(path / "results", text, path.name, state.get("mlflow_run_id"), path / "config.yaml")
 
     def _finished(self, children: Sequence[TrackedRun], sweep: str) -> list[TrackedRun]:
         done = [child for child in children if child.is_finished]
@@ -213,7 +219,7 @@ def _first_ten(results: Path, text: str) -> dict[str, dict[str, tuple[float, flo
 
 
 def _config(path: Path | None, text: str) -> dict[str, Any] | None:
-    """The configuration with today's defaults for keys that it is too old to have."""
+    """{dotted key: value} of a configuration, with today's defaults for keys that are newer than the run."""
     if path is None or not path.is_file():
         return None
     try:
@@ -230,19 +236,19 @@ def _config(path: Path | None, text: str) -> dict[str, Any] | None:
         return flatten(tree)
 
 
-def _memory(folder: Path) -> dict[str, Any]:
-    """The state of a run (see `hbtrain.runs.run_folder.RunState`) by its names in the file; empty without a file."""
+def _state(folder: Path) -> dict[str, Any]:
+    """The content of run.json (see `hbtrain.runs.run_folder.RunState`); empty if there is no such file."""
     file = folder / "run.json"
     try:
-        memory = json.loads(file.read_text(encoding="utf-8"))
+        state = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file} is damaged ({reason}): put a copy of it back, or leave the run out") from error
-    if not isinstance(memory, dict):
+    if not isinstance(state, dict):
         raise DataError(f"{file} is damaged (no object): put a copy of it back, or leave the run out")
-    return memory
+    return state
 
 
 def _json(path: Path, text: str) -> dict[str, Any]:
@@ -257,40 +263,37 @@ def _json(path: Path, text: str) -> dict[str, Any]:
     return found
 
 
-def holds_run_files(folder: Path) -> bool:
+def holds_trec_runs(folder: Path) -> bool:
     """Whether a folder has `<setting>/`, or `<benchmark>/<setting>/` for some benchmark."""
-    return any((place / setting).is_dir() for place in (folder, *_folders(folder)) for setting in SETTINGS)
+    parents = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    return any((parent / setting).is_dir() for parent in parents for setting in SETTINGS)
 
 
-def evaluate_run_files(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
-    """Score the run files in `folder` and write the results into `output`.
+def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
+    """Score the TREC run files in `folder` and write the results into `output`.
 
     Args:
-        folder: holds `<benchmark>/<setting>/<query language>.trec.gz` and the like; with one benchmark its name may
-            be left out.
-        text: what the user calls the run.
-        benchmarks: what was asked; those that have no files are passed over.
-        output: as of `hbtrain evaluate`.
+        folder: with `<benchmark>/<setting>/<query language>.trec.gz` and the like, or with `<setting>/...` if there is
+            one benchmark.
+        text: the user's name for the run.
+        benchmarks: those without files are left out.
+        output: folder for the files that `hbtrain evaluate` writes.
 
     Raises:
-        ConfigError: there are files, but none of these benchmarks is theirs.
-        DataError: files that do not fit the benchmark.
+        ConfigError: there are files, but for none of these benchmarks.
+        DataError: files do not fit their benchmark.
     """
-    from hbtrain.evaluation.trec_evaluation import evaluate_run, find_run_files
+    from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
 
-    places = {benchmark.name: folder / benchmark.name for benchmark in benchmarks}
-    if len(benchmarks) == 1 and not places[benchmarks[0].name].is_dir():
-        places = {benchmarks[0].name: folder}
-    there = [benchmark for benchmark in benchmarks if any((places[benchmark.name] / s).is_dir() for s in SETTINGS)]
-    if not there:
-        named = f" of {', '.join(places)}" if places else ""
+    folders = {benchmark.name: folder / benchmark.name for benchmark in benchmarks}
+    if len(benchmarks) == 1 and not folders[benchmarks[0].name].is_dir():
+        folders = {benchmarks[0].name: folder}
+    answered = [benchmark for benchmark in benchmarks if any((folders[benchmark.name] / s).is_dir() for s in SETTINGS)]
+    if not answered:
+        named = f" of {', '.join(folders)}" if folders else ""
         raise ConfigError(
             f"run {text!r} holds run files; say what they answer with --data NAME=PATH, such as xquad-r=FOLDER"
             + (f" (there are none{named})" if named else "")
         )
-    found = [evaluate_run(benchmark, find_run_files(places[benchmark.name])) for benchmark in there]
+    found = [evaluate_trec_runs(benchmark, find_trec_runs(folders[benchmark.name])) for benchmark in answered]
     save_evaluation(found, output, folder.name)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()]

@@ -25,7 +25,7 @@ from hbtrain.storage.files import put_in_place
 def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """Write `comparison.md`, `.csv`, `.json`, `report.html` and PNGs into `folder`, made if it is not there.
 
-    Files are written beside the folder first, so that none is half there. Returns their paths.
+    A file is put in place when it is finished, so that none is there by half. Returns their paths.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -54,11 +54,11 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         ) from error
 
 
-def keep_comparison(comparison: Comparison, run: str, tracking_uri: str | None = None) -> None:
-    """Store the same files with an MLflow run, as artifacts under `comparison`.
+def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = None) -> None:
+    """Store the files of `save_comparison` as artifacts of an MLflow run, under `comparison`.
 
     Raises:
-        TrackingError: an unknown id, or a server that does not take them.
+        TrackingError: the id is unknown, or the server does not accept them.
     """
     from hbtrain.tracking.past_runs import TrackedRuns
 
@@ -70,7 +70,7 @@ def keep_comparison(comparison: Comparison, run: str, tracking_uri: str | None =
 
 
 def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> str:
-    """All tables, or those given, with how to read them."""
+    """The comparison in Markdown: all tables, or those given, and a legend."""
     chosen = [*main_tables(comparison), *language_tables(comparison)] if tables is None else tables
     parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in chosen]
     notes = "".join(f"\n\nNote: {note}." for note in comparison.notes)
@@ -78,7 +78,7 @@ def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> s
 
 
 def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
-    """The page, with `pictures` (title, PNG file) inside it."""
+    """The HTML page, with `pictures` (title, PNG file) embedded."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -101,7 +101,7 @@ def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
 
 
 def _method(comparison: Comparison) -> list[str]:
-    """How it was compared, a paragraph each."""
+    """Paragraphs on the statistics of the comparison."""
     method = comparison.method
     return [
         "The unit of all statistics is the question: asked in several languages, of several pools, it is one "
@@ -128,7 +128,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything that was found, as JSON takes it."""
+    """The whole comparison as values that JSON can hold."""
     return {
         "baseline": comparison.baseline,
         "method": asdict(comparison.method),
@@ -171,7 +171,6 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def as_json(comparison: Comparison) -> str:
-    """`as_dict` as text."""
     return json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"
 
 

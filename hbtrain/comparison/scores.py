@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 KEYS = ("benchmark", "setting", "query_language", "passage_language", "question_id")
-"""Columns of `per_query.parquet` that say what a row is about."""
+"""Columns of `per_query.parquet` that identify a row."""
 
 
 class Cell(NamedTuple):
-    """What a mean is taken over: all questions asked in one language, of one pool."""
+    """All questions in one language on one pool of candidates; a reported mean is a mean over cells."""
 
     setting: str
     query_language: str
@@ -32,29 +32,32 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a benchmark asks: equal for all runs that can be compared."""
+    """The questions and cells of a benchmark, which are the same for all runs that can be compared.
+
+    Attributes:
+        questions: ids, ascending.
+        cells: sorted by setting, query language and passage language.
+        present_UC: which questions each cell has.
+    """
 
     questions: tuple[str, ...]
-    """Ids, ascending."""
     cells: tuple[Cell, ...]
-    """By setting, then query and passage language, ascending."""
     present_UC: npt.NDArray[np.bool_]
-    """Which questions a cell has."""
 
     def difference(self, other: Layout) -> str | None:
-        """What `other` has otherwise, in words; None if it is the same."""
+        """A sentence on how `other` differs; None if it does not."""
         if self is other:
             return None
         if self.cells != other.cells:
-            odd = sorted(set(self.cells) ^ set(other.cells))[0]
-            return f"only one has {odd.setting} {odd.query_language} → {odd.passage_language}"
+            differing = sorted(set(self.cells) ^ set(other.cells))[0]
+            return f"only one has {differing.setting} {differing.query_language} → {differing.passage_language}"
         if self.questions != other.questions:
-            odd_id = sorted(set(self.questions) ^ set(other.questions))[0]
-            return f"{len(self.questions):,} and {len(other.questions):,} questions; only one has {odd_id!r}"
+            differing_id = sorted(set(self.questions) ^ set(other.questions))[0]
+            return f"{len(self.questions):,} and {len(other.questions):,} questions; only one has {differing_id!r}"
         if not np.array_equal(self.present_UC, other.present_UC):
             unit, cell = np.argwhere(self.present_UC != other.present_UC)[0]
-            odd = self.cells[cell]
-            return f"only one asks {self.questions[unit]!r} in {odd.setting} {odd.query_language}"
+            differing = self.cells[cell]
+            return f"only one asks {self.questions[unit]!r} in {differing.setting} {differing.query_language}"
         return None
 
 
@@ -64,41 +67,47 @@ class Scores:
 
     layout: Layout
     values: dict[str, Floats]
-    """{metric: [U, C]}; NaN where a cell lacks the question, or the setting the metric."""
+    """{metric: [U, C]}; NaN where the cell does not have the question, or the setting not the metric."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
-    """Where the rows of a file belong."""
+class _RowIndex:
+    """Where the rows of a file belong.
+
+    Attributes:
+        rows: {benchmark: numbers of its rows}.
+        unit: the question of each row, as an index of its layout's questions.
+        cell: the cell of each row, as an index of its layout's cells.
+        layouts: {benchmark: layout}.
+    """
 
     rows: dict[str, npt.NDArray[np.int64]]
-    """{benchmark: its rows}."""
     unit: npt.NDArray[np.int64]
     cell: npt.NDArray[np.int64]
     layouts: dict[str, Layout]
 
 
 class ScoreReader:
-    """Reads files of many runs; where their rows stand for the same, which is the rule, it is worked out once."""
+    """Reads the scores of many runs. Mostly their files have the same rows, whose layout is then worked out once."""
 
     def __init__(self) -> None:
         self._keys: pa.Table | None = None
         self._separate: frozenset[str] = frozenset()
-        self._places: _Places | None = None
+        self._index: _RowIndex | None = None
 
     def read(
         self, path: Path, run: str, wanted: Sequence[str], separate: frozenset[str] = frozenset()
     ) -> dict[str, Scores]:
-        """{benchmark: scores} of a `per_query.parquet`, of the metrics among `wanted` that it has.
+        """{benchmark: scores} from a `per_query.parquet`.
 
         Args:
             path: the file.
-            run: what messages call the run.
-            wanted: names of metrics.
+            run: the run's name in messages.
+            wanted: metrics; those that the file lacks are left out.
             separate: benchmarks in which a question id means another question in every language, as in MIRACL.
 
         Raises:
-            DataError: no such file, not a parquet file, columns missing, a row twice, a score that is no number.
+            DataError: no such file, no parquet file, a missing column, two equal rows, or a score that is no number.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -116,21 +125,23 @@ class ScoreReader:
             raise DataError(f"run {run}: {path} cannot be read as parquet ({reason}); evaluate again") from error
         if table.num_rows == 0:
             raise DataError(f"run {run}: {path} holds no rows; evaluate again")
-        places = self._placed(table.select(list(KEYS)), f"run {run}: {path}", separate)
+        index = self._index_of(table.select(list(KEYS)), f"run {run}: {path}", separate)
         metrics = [metric for metric in wanted if metric in columns]
         return {
-            benchmark: Scores(layout, {metric: _spread(table, metric, places, benchmark, run) for metric in metrics})
-            for benchmark, layout in places.layouts.items()
+            benchmark: Scores(
+                layout, {metric: _score_table(table, metric, index, benchmark, run) for metric in metrics}
+            )
+            for benchmark, layout in index.layouts.items()
         }
 
-    def _placed(self, keys: pa.Table, place: str, separate: frozenset[str]) -> _Places:
-        if self._places is None or self._keys is None or separate != self._separate or not keys.equals(self._keys):
-            self._places = _places(keys, place, separate)
+    def _index_of(self, keys: pa.Table, place: str, separate: frozenset[str]) -> _RowIndex:
+        if self._index is None or self._keys is None or separate != self._separate or not keys.equals(self._keys):
+            self._index = _row_index(keys, place, separate)
             self._keys, self._separate = keys, separate
-        return self._places
+        return self._index
 
 
-def _places(keys: pa.Table, place: str, separate: frozenset[str]) -> _Places:
+def _row_index(keys: pa.Table, place: str, separate: frozenset[str]) -> _RowIndex:
     codes, names = {}, {}
     for key in KEYS:
         column = keys.column(key).combine_chunks()
@@ -139,9 +150,9 @@ def _places(keys: pa.Table, place: str, separate: frozenset[str]) -> _Places:
         encoded = column.dictionary_encode()
         names[key] = [str(name) for name in encoded.dictionary.to_pylist()]
         codes[key] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    strange = [setting for setting in names["setting"] if setting not in SETTINGS]
-    if strange:
-        raise DataError(f"{place} has the setting {strange[0]!r}; known are {', '.join(SETTINGS)}")
+    unknown = [setting for setting in names["setting"] if setting not in SETTINGS]
+    if unknown:
+        raise DataError(f"{place} has the setting {unknown[0]!r}; known are {', '.join(SETTINGS)}")
     unit, cell = np.zeros(keys.num_rows, np.int64), np.zeros(keys.num_rows, np.int64)
     rows, layouts = {}, {}
     for number, benchmark in enumerate(names["benchmark"]):
@@ -164,26 +175,26 @@ def _places(keys: pa.Table, place: str, separate: frozenset[str]) -> _Places:
             raise DataError(f"{place} scores a question of {benchmark} twice; evaluate again")
         rows[benchmark] = at
         layouts[benchmark] = Layout(questions, tuple(cells[i] for i in order), present)
-    return _Places(rows, unit, cell, layouts)
+    return _RowIndex(rows, unit, cell, layouts)
 
 
 def _ranked(codes: npt.NDArray[np.int64], names: list[str]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """The names that occur, ascending, and for each code its place among them."""
+    """The names that occur, ascending, and the index among them of each code."""
     used, which = np.unique(codes, return_inverse=True)
     found = [names[code] for code in used]
     order = sorted(range(len(found)), key=found.__getitem__)
     return tuple(found[i] for i in order), np.argsort(order)[which]
 
 
-def _spread(table: pa.Table, metric: str, places: _Places, benchmark: str, run: str) -> Floats:
-    """[U, C] of a metric; a setting either has it for all its questions or for none."""
-    layout, at = places.layouts[benchmark], places.rows[benchmark]
+def _score_table(table: pa.Table, metric: str, index: _RowIndex, benchmark: str, run: str) -> Floats:
+    """[U, C] scores of a metric, which a setting must have for all of its questions or for none."""
+    layout, at = index.layouts[benchmark], index.rows[benchmark]
     try:
         column = table.column(metric).cast("double").to_numpy()[at]
     except Exception as error:
         raise DataError(f"run {run}: column {metric!r} of per_query.parquet does not hold numbers") from error
     values = np.full(layout.present_UC.shape, np.nan)
-    values[places.unit[at], places.cell[at]] = column
+    values[index.unit[at], index.cell[at]] = column
     missing = layout.present_UC & ~np.isfinite(values)
     for setting in SETTINGS:
         of_setting = np.array([cell.setting == setting for cell in layout.cells])

@@ -1,4 +1,4 @@
-"""Systems: what a row of a comparison stands for. Runs that differ in their seed only are one."""
+"""Systems, the rows of a comparison: runs that differ only in their seed are one system."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from hbtrain.comparison.runs import Run
 from hbtrain.config.keys import NON_TRAINING_KEYS, check_key
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.reporting.metric_names import CROSS, HYBRID, MONO, TITLES
+from hbtrain.reporting.text import counted
 
 MOST_DIFFERENCES = 3
-"""Keys that are named in a label; where systems differ in more, they are called by their runs' names."""
+"""If systems differ in more keys, labels have the names of runs instead of the values of keys."""
 
 MOST_CHANGES = 4
-"""Of a schedule of alpha, that are shown in a label."""
+"""How many values of a schedule of alpha a label shows."""
 
 NO_GROUPS = "run"
-"""`--group-by run`: every run is a system."""
+"""With `--group-by run`, every run is a system."""
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """One or more runs of one training."""
+    """One or more runs of the same training."""
 
     label: str
     runs: tuple[Run, ...]
     sampling: str | None
     """One of TITLES; None for a model whose training is not known."""
     alpha: float | None
-    """The share of monolingual batches, where it is one number."""
+    """The share of monolingual batches, if it is one number."""
 
     @property
     def trained_languages(self) -> tuple[str, ...] | None:
@@ -43,17 +44,17 @@ class System:
 
 
 def systems_of(runs: Sequence[Run], group_by: Sequence[str] | None, names: Sequence[str] | None) -> list[System]:
-    """The systems of `runs`, in the order of their first runs; within one, by seed.
+    """The systems of `runs`, in the order of their first runs; within a system runs are sorted by seed.
 
     Args:
         runs: without repetitions.
-        group_by: runs with equal values of these dotted keys are one system; `run` alone sets every run apart; None
-            stands for all keys but the seed and those that do not change what is trained.
-        names: labels in place of the ones that follow from the configurations.
+        group_by: runs with equal values of these dotted keys are one system; `["run"]` makes every run a system; None
+            stands for all keys that decide what is trained, but the seed.
+        names: labels to use instead of those made from the configurations.
 
     Raises:
-        ConfigError: an unknown key, or as many names as there are no systems.
-        DataError: two runs of one system with one seed.
+        ConfigError: a key is unknown, or there are more or fewer names than systems.
+        DataError: two runs of one system have the same seed.
     """
     groups: dict[str, list[Run]] = {}
     for number, run in enumerate(runs):
@@ -63,7 +64,9 @@ def systems_of(runs: Sequence[Run], group_by: Sequence[str] | None, names: Seque
         _check_seeds(group)
     labels = list(names) if names else _labels(grouped)
     if len(labels) != len(grouped):
-        found = ", ".join(f"{label} ({_count(group)})" for label, group in zip(_labels(grouped), grouped, strict=True))
+        found = ", ".join(
+            f"{label} ({counted(len(group), 'run')})" for label, group in zip(_labels(grouped), grouped, strict=True)
+        )
         raise ConfigError(f"--names has {len(labels)} names for {len(grouped)} systems: {found}")
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
@@ -75,7 +78,7 @@ def systems_of(runs: Sequence[Run], group_by: Sequence[str] | None, names: Seque
 
 
 def in_table_order(systems: Sequence[System]) -> list[System]:
-    """By sampling, then falling alpha; what is not known comes last. Otherwise the order stays."""
+    """Sorted by sampling, then by alpha from high to low; systems of unknown training come last."""
     samplings = list(TITLES)
     return sorted(
         systems,
@@ -97,17 +100,17 @@ def _identity(run: Run, number: int, group_by: Sequence[str] | None) -> str:
 
 
 def _check_seeds(group: tuple[Run, ...]) -> None:
-    """A training that was run twice is no second seed: it would make the spread over seeds look smaller."""
+    """Raise DataError if a training was run twice with one seed: the spread over seeds would look smaller."""
     for i, run in enumerate(group):
         for other in group[:i]:
-            if run.config is not None and _trained(run) == _trained(other):
+            if run.config is not None and _training_keys(run) == _training_keys(other):
                 raise DataError(
                     f"runs {other.given} and {run.given} are the same training, seed and all; leave one out"
                 )
 
 
-def _trained(run: Run) -> dict[str, object]:
-    """The keys that decide what was trained; its name, place, workers and evaluation do not."""
+def _training_keys(run: Run) -> dict[str, object]:
+    """{key: value} of what decides the training: not the run's name, its folders, workers or evaluation."""
     return {k: v for k, v in (run.config or {}).items() if k != "name" and not k.startswith(NON_TRAINING_KEYS)}
 
 
@@ -131,7 +134,7 @@ def _alpha(run: Run) -> float | None:
 
 
 def _schedule(run: Run) -> str:
-    """Where a schedule of alpha begins and what follows, `0.3 → 0.5`; of a long one the beginning and the end."""
+    """The values of a schedule of alpha, such as `0.3 → 0.5`; of a long one the first ones and the last."""
     config = run.config or {}
     given = config.get("batching.alpha")
     prefix = "batching.alpha."
@@ -146,7 +149,7 @@ def _schedule(run: Run) -> str:
 
 
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
-    """What sets the systems apart, in a few words."""
+    """Labels that show in what the systems differ."""
     configs = [group[0].config for group in groups if group[0].config is not None]
     keys = sorted(
         {key for config in configs for key in config if not key.startswith((*NON_TRAINING_KEYS, "batching.alpha"))}
@@ -181,7 +184,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(str(part).rsplit("/", 1)[-1] for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _count(group: Sequence[Run]) -> str:
-    return f"{len(group)} runs" if len(group) > 1 else "1 run"

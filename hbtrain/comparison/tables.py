@@ -1,4 +1,4 @@
-"""A comparison as tables, whatever they are shown in: those of the paper's forms, and the differences."""
+"""The tables of a comparison: those of the paper (arXiv 2408.10536), and the differences from the baseline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hbtrain.reporting.metric_names import (
 from hbtrain.reporting.table import EMPTY, Cell, Row, Table
 
 MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}
-"""What stands behind a language, by whether it was trained on."""
+"""Marks behind a language that say whether it was seen in training."""
 
 
 def main_tables(comparison: Comparison) -> list[Table]:
@@ -38,7 +38,7 @@ def main_tables(comparison: Comparison) -> list[Table]:
 
 
 def language_tables(comparison: Comparison) -> list[Table]:
-    """By query language, as tables 3 to 8: one for each benchmark and setting, then rank distance."""
+    """Scores by query language, like tables 3 to 8 of the paper: for each benchmark, its settings and rank distance."""
     found: list[Table] = []
     for task in comparison.tasks:
         for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]:
@@ -61,7 +61,7 @@ def legend(comparison: Comparison) -> str:
 
 
 def marks_legend(comparison: Comparison, than: str | None = None) -> str:
-    """How to read marks; `than`: what systems are compared with, by default the comparison's baseline."""
+    """How to read marks; `than`: name of what systems are compared with, by default the comparison's baseline."""
     seeds = (
         "Hollow △ ▽: so over questions, but seeds of the two overlap."
         if _several(comparison)
@@ -85,7 +85,7 @@ def language_note(task: Task) -> str:
 
 
 def shown_language(task: Task, language: str) -> str:
-    """With its mark."""
+    """A language with its mark."""
     return language + next((MARKS[part] for part in task.split if language in task.parts[part]), "")
 
 
@@ -95,7 +95,7 @@ def shown_p(p: float) -> str:
 
 
 def _scores(comparison: Comparison) -> Table:
-    """In the form of Table 1."""
+    """Scores by setting, like Table 1 of the paper."""
     columns = [(task, setting, task.metric) for task in comparison.tasks for setting in task.settings]
     metrics = {task.metric for task in comparison.tasks}
     title = f"{metric_title(min(metrics))} by setting" if len(metrics) == 1 else "Scores by setting"
@@ -103,7 +103,7 @@ def _scores(comparison: Comparison) -> Table:
 
 
 def _rank_distance(comparison: Comparison) -> Table | None:
-    """In the form of Table 2."""
+    """Rank distance, like Table 2 of the paper."""
     columns = [(task, "multi", RANK_DISTANCE) for task in comparison.tasks if task.metric != RANK_DISTANCE]
     columns = [
         column for column in columns if comparison.get(comparison.baseline, column[0].name, column[1], column[2])
@@ -292,26 +292,24 @@ def _tasks(comparison: Comparison) -> str:
 
 
 CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}
-"""What the paper ranks."""
+"""{benchmark: what a candidate is in the paper}."""
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One model of the paper."""
+    """The scores {`<benchmark>/<setting>/<metric>`: score} of one model in the paper."""
 
     backbone: str
     sampling: str
     scores: dict[str, float]
-    """{`<benchmark>/<setting>/<metric>`: score}."""
 
     @property
     def label(self) -> str:
-        """As in the rows of tables."""
         return f"paper: {self.backbone}, {TITLES[self.sampling]}"
 
 
 @cache
 def paper_rows() -> tuple[PaperRow, ...]:
-    """The models of the paper, in the order of tables."""
+    """The models of the paper, in the order of its tables."""
     text = (resources.files("hbtrain") / "comparison" / "paper_tables.json").read_text(encoding="utf-8")
     return tuple(PaperRow(**row) for row in json.loads(text)["rows"])

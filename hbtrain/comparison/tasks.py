@@ -1,4 +1,4 @@
-"""A benchmark as all systems answered it: what can be compared on it, by which metric, in which parts."""
+"""What is compared on a benchmark: which metrics, and which groups of languages."""
 
 from __future__ import annotations
 
@@ -15,29 +15,38 @@ from hbtrain.errors import DataError
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SEEN, SOME, UNSEEN
 
 MAIN_METRICS = ("map", "ndcg@10", "recall@10")
-"""What is compared where no metric is named: the first that every run has."""
+"""The first of these that every run has is the main metric, if the user names none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A benchmark, as all systems answered it."""
+    """A benchmark on which all systems were evaluated.
+
+    Attributes:
+        name: of the benchmark.
+        candidates_kind: what a candidate is; None if the runs do not say.
+        languages: of its queries.
+        metric: the main metric.
+        parts: {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training
+            if that is known, the benchmark's own groups, and every single language.
+        layout: its questions and cells.
+        pair_means: {system: [L, L]}, the main metric by query and passage language; NaN where there are no queries.
+        top10_shares: {system: {language: (share among the first ten candidates, share of the pool)}}; empty for
+            evaluations without these shares.
+    """
 
     name: str
     candidates_kind: str | None
     languages: tuple[str, ...]
     metric: str
-    """The main one."""
     parts: dict[str, tuple[str, ...]]
-    """{name: its query languages}: all, seen and unseen ones where that is known, and every language."""
     layout: Layout
     pair_means: dict[str, Floats]
-    """{system: [L, L]} the main metric by query and passage language; NaN where nothing was asked."""
     top10_shares: dict[str, dict[str, tuple[float, float]]]
-    """{system: {language: (share in the top 10, share in the pool)}}; empty where the evaluation did not count them."""
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Those it has, in the order of tables."""
+        """The settings that it has, in the order of tables."""
         return tuple(dict.fromkeys(cell.setting for cell in self.layout.cells))
 
     @property
@@ -47,17 +56,17 @@ class Task:
 
     @property
     def split(self) -> tuple[str, ...]:
-        """The parts that tell trained languages from others; empty where there is nothing to tell."""
+        """The parts by seen and unseen languages; empty where all or none were seen, or that is not known."""
         return tuple(part for part in (SEEN, UNSEEN, SOME) if part in self.parts)
 
 
 def task_of(
     benchmark: str, metric: str | None, systems: Sequence[System], scores: dict[Run, Scores]
 ) -> tuple[Task, list[str]]:
-    """The benchmark as all runs answered it, and the metrics to compare, the main one first.
+    """The task, and the metrics to compare, the main metric first.
 
     Raises:
-        DataError: runs that cannot be compared on it, or have no metric in common.
+        DataError: the runs cannot be compared on the benchmark, or have no metric in common.
     """
     runs, of_runs = list(scores), list(scores.values())
     check_same_task(benchmark, runs, of_runs)
@@ -104,7 +113,7 @@ def _main_metric(benchmark: str, wanted: str | None, runs: Sequence[Run], scores
 def _parts(
     languages: Sequence[str], systems: Sequence[System], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, ...]]:
-    """All, seen and unseen languages where that is known and there are both, the benchmark's groups, each language."""
+    """{name: languages} of `Task.parts`; seen and unseen languages only where there are both."""
     parts = {ALL: tuple(languages)}
     known = [set(s.trained_languages) for s in systems if s.trained_languages is not None]
     if known:
@@ -134,7 +143,7 @@ def _pair_means(languages: Sequence[str], layout: Layout, runs: Sequence[Scores]
 
 
 def _shares(benchmark: str, system: System, languages: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Means over the system's runs, and over query languages, of what `language_share.csv` says."""
+    """{language: (share among the first ten candidates, share of the pool)}, means over the system's runs."""
     found = [run.first_ten.get(benchmark, {}) for run in system.runs]
     return {
         language: (

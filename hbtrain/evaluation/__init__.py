@@ -1,1 +1,1 @@
-"""Evaluation: benchmarks, metrics from exact ranks, and how results are kept and shown."""
+"""Evaluation: benchmarks, metrics from exact ranks, and how results are stored and shown."""

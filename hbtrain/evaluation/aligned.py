@@ -1,4 +1,4 @@
-"""Benchmarks whose questions are the same in several languages, by id: LAReQA's, SQuAD's, parallel rows, Tatoeba."""
+"""Benchmarks that ask the same questions in several languages: LAReQA, SQuAD, parallel rows, Tatoeba."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def read_squad(
     Args:
         folder: of files such as en.json or en.json.gz.
         name: what the benchmark is called.
-        languages: only these, and the pool in their order; by default all, alphabetical.
+        languages: only these, which is also the order of the pool; by default all, in alphabetical order.
         candidates: what a candidate is.
 
     Raises:
-        DataError: no language files, a language nobody has, or a file that is not of this form, with the question id.
+        DataError: no language files, a language that is not there, or a file that is not of this form.
     """
     files = language_files(str(folder), ".json")
     chosen = choose_languages(files, languages, f"benchmark {name} ({folder})")
@@ -78,11 +78,11 @@ def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None)
 
 
 def read_tatoeba(folder: str | Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:
-    """Tatoeba, a collection for each language beside English: a sentence is asked of those of the other language, in
-    both directions; the accuracy is recall@1.
+    """Tatoeba: for each language, its sentences must find their English translations, and the other way round.
 
-    Both sides are candidates and queries by turns, so a model with prompts gets the query's before one and the
-    passage's before the other. `languages`: only these, by the codes of the files; English belongs to it in any case.
+    There is one collection for each language but English; its accuracy is recall@1. Sentences of both sides are queries
+    once and candidates once, with the prompt of a query and of a passage. `languages`: only these, by the codes of the
+    files; English is always included.
 
     Raises:
         DataError: no pairs, a language that is not there, a side missing, or sides of different length.
@@ -128,7 +128,7 @@ def _add_sentences(paragraph: Paragraph, part: LanguagePart, candidates: Candida
 
 
 def _new_questions(paragraph: Paragraph, part: LanguagePart) -> Iterator[tuple[Question, int]]:
-    """The questions of a paragraph, put into a part, each with the place where its answer begins."""
+    """Add the questions of a paragraph to `part`; gives each with the character at which its answer begins."""
     for record in paragraph.records:
         question = read_question(record, paragraph.place, REFUSED)
         start = None if question is None else answer_start(question, paragraph, REFUSED)

@@ -29,15 +29,15 @@ class Collection:
     """
 
     name: str
-    """What messages call it, such as `xquad-r` or `miracl in sw`."""
+    """Its name in messages, such as `xquad-r` or `miracl in sw`."""
     question_ids: Sequence[str]
-    """[Q] unique in a language."""
+    """[Q] unique within a language."""
     query_languages: Sequence[str]
     """[Q]"""
     query_texts: Sequence[str]
     """[Q]"""
     candidate_ids: Sequence[str]
-    """[N] unique; whoever makes them sees to that."""
+    """[N] unique, which is not checked here."""
     candidate_texts: Sequence[str]
     """[N] grouped by language."""
     candidate_counts: Mapping[str, int]
@@ -45,11 +45,11 @@ class Collection:
     relevant: Sequence[Int64s]
     """[Q] for each query the places of its relevant candidates in the pool, at least one, ascending."""
     gains: Sequence[Floats] | None = None
-    """[Q] how relevant each of them is, above 0; None where all count alike."""
+    """[Q] the gain of each relevant candidate, above 0; None: all gains are 1."""
     domains: Sequence[str | None] | None = None
-    """[Q] what a query is about, where the benchmark says so."""
+    """[Q] subject of each query, if the benchmark states subjects."""
     left_out: int = 0
-    """Queries that the data hold but that have no relevant candidate here."""
+    """Number of queries of the data that are left out, because they have no relevant candidate."""
 
     def __post_init__(self) -> None:
         _check_lengths(self)
@@ -58,24 +58,24 @@ class Collection:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """In the order of the pool."""
+        """The languages, in the order of the pool."""
         return tuple(self.candidate_counts)
 
     @property
     def query_counts(self) -> dict[str, int]:
-        """Queries per language, all languages of the pool."""
+        """{language: queries}, for all languages of the pool."""
         counts = Counter(self.query_languages)
         return {language: counts[language] for language in self.languages}
 
     @property
     def query_codes(self) -> Int64s:
-        """[Q] the queries' languages as places in `languages`."""
+        """[Q] the language of each query, as an index of `languages`."""
         place = {language: code for code, language in enumerate(self.languages)}
         return np.array([place[language] for language in self.query_languages], np.int64)
 
     @property
     def candidate_codes(self) -> Int64s:
-        """[N] the candidates' languages as places in `languages`; ascending."""
+        """[N] the language of each candidate, as an index of `languages`; ascending."""
         return np.repeat(np.arange(len(self.languages)), list(self.candidate_counts.values()))
 
 
@@ -97,9 +97,9 @@ def _check_lengths(c: Collection) -> None:
 
 
 def _check_queries(c: Collection) -> None:
-    strange = set(c.query_languages) - set(c.languages)
-    if strange:
-        raise DataError(f"benchmark {c.name}: language {min(strange)!r} is none of {', '.join(c.languages)}")
+    unknown = set(c.query_languages) - set(c.languages)
+    if unknown:
+        raise DataError(f"benchmark {c.name}: language {min(unknown)!r} is none of {', '.join(c.languages)}")
     names = [f"{x} in {y}" for x, y in zip(c.question_ids, c.query_languages, strict=True)]
     check_unique(names, f"benchmark {c.name}: question")
 
@@ -125,29 +125,34 @@ def _check_relevant(c: Collection) -> None:
 
 Setting = Literal["mono", "cross", "multi"]
 SETTINGS: tuple[Setting, ...] = ("mono", "cross", "multi")
-"""`mono` asks in x the candidates in x; `cross` asks in x the candidates in another language y; `multi` asks in x the
-pool of all languages."""
+"""A query in language x ranks the candidates in x (`mono`), in one other language y (`cross`), or in all languages
+(`multi`)."""
 
 CandidatesKind = Literal["sentence", "sentence+context", "passage", "title+text"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Collections that are evaluated one after the other and whose scores stand under one name."""
+    """One or more collections that are evaluated one after another and averaged under one name.
+
+    Attributes:
+        name: first part of the metrics' keys.
+        candidates_kind: what a candidate is.
+        languages: of all collections, in the order of tables.
+        openers: each opens one collection, and reads nothing before it is called.
+        settings: in which queries are asked.
+        groups: {name: languages} that get a mean of their own, such as those of low resource; languages that the
+            benchmark does not have are ignored.
+        parallel: whether a question id means the same question in every language.
+    """
 
     name: str
-    """The first part of its metrics' keys."""
     candidates_kind: CandidatesKind
     languages: tuple[str, ...]
-    """Of all collections, in the order of tables."""
     openers: tuple[Callable[[], Collection], ...]
-    """Each gives a collection; nothing of a corpus is read before its turn."""
     settings: tuple[Setting, ...] = SETTINGS
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Groups of languages that are averaged as well, such as those of low resource; languages not in `languages` are
-    passed over."""
     parallel: bool = True
-    """Whether a question id means the same question in every language."""
 
     @classmethod
     def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:
@@ -155,19 +160,19 @@ class Benchmark:
         return cls(name, kind, collection.languages, (lambda: collection,))
 
     def collections(self) -> Iterator[Collection]:
-        """The collections, each opened when it is its turn.
+        """The collections, opened one after another.
 
         Raises:
-            DataError: the corpus of one does not fit its judgements or is not of the form expected.
+            DataError: a corpus does not fit its judgements, or a file is not of the expected form.
         """
-        for opened in self.openers:
-            yield opened()
+        for opener in self.openers:
+            yield opener()
 
     def check(self) -> None:
-        """Open every collection once, so that what is wrong is said, and corpora converted, before anything is encoded.
+        """Open every collection once, so that errors come, and corpora are converted, before anything is encoded.
 
         Raises:
-            DataError: as `collections`.
+            DataError: see `collections`.
         """
         for _ in self.collections():
             pass
@@ -175,16 +180,21 @@ class Benchmark:
 
 @dataclass
 class LanguagePart:
-    """What one language brings to a collection."""
+    """The candidates and queries of a collection in one language.
+
+    Attributes:
+        candidate_ids: unique within the language.
+        candidate_texts: one for each id.
+        queries: {question id: text}.
+        answers: {question id: place of its relevant candidate in the lists above}.
+        domains: {question id: domain}, of the questions that have one.
+    """
 
     candidate_ids: list[str] = field(default_factory=list)
     candidate_texts: list[str] = field(default_factory=list)
     queries: dict[str, str] = field(default_factory=dict)
-    """Question id -> text."""
     answers: dict[str, int] = field(default_factory=dict)
-    """Question id -> place of its relevant candidate in this language."""
     domains: dict[str, str] = field(default_factory=dict)
-    """Question id -> domain, for the questions that have one."""
 
 
 def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
@@ -197,15 +207,20 @@ def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
         DataError: the parts do not fit together.
     """
     offsets = dict(zip(parts, np.cumsum([0, *(len(p.candidate_ids) for p in parts.values())]).tolist(), strict=False))
-    asked: list[tuple[str, str, str, str | None]] = []
+    ids: list[str] = []
+    languages: list[str] = []
+    texts: list[str] = []
+    domains: list[str | None] = []
     relevant: list[Int64s] = []
     for language, part in parts.items():
         for question, text in part.queries.items():
             found = [offsets[other] + p.answers[question] for other, p in parts.items() if question in p.answers]
             if found:
-                asked.append((question, language, text, part.domains.get(question)))
+                ids.append(question)
+                languages.append(language)
+                texts.append(text)
+                domains.append(part.domains.get(question))
                 relevant.append(np.array(found, np.int64))
-    ids, languages, texts, domains = (list(column) for column in zip(*asked, strict=True)) if asked else ([],) * 4
     candidate_ids = [f"{language}/{c}" for language, part in parts.items() for c in part.candidate_ids]
     if candidate_ids:
         check_unique(candidate_ids, f"benchmark {name}: candidate")
@@ -219,5 +234,5 @@ def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
         candidate_counts={language: len(part.candidate_ids) for language, part in parts.items()},
         relevant=relevant,
         domains=domains if any(domain is not None for domain in domains) else None,
-        left_out=sum(len(part.queries) for part in parts.values()) - len(asked),
+        left_out=sum(len(part.queries) for part in parts.values()) - len(ids),
     )

@@ -21,28 +21,31 @@ from hbtrain.storage import place as place_of
 __all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
-"""Forms whose candidates are sentences, alone or with their paragraph."""
+"""Forms whose candidates are sentences, with or without their paragraph."""
 FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
-"""What may stand before the `=`; `demo` stands alone."""
+"""What may stand before the `=`; `demo` takes no path."""
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
-"""Forms that many benchmarks have: these are called by their folder or file."""
+"""Forms of many benchmarks, which are therefore named after their folder or file."""
 
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """Which benchmark, from where."""
+    """Which benchmark to load from where.
+
+    Attributes:
+        name: first part of the metrics' keys.
+        form: one of FORMS.
+        path: a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo.
+    """
 
     name: str
-    """The first part of its metrics' keys."""
     form: str
-    """One of FORMS."""
     path: str | None
-    """A file (parallel) or a folder (the others), here or at a URL; None for the demo."""
 
 
 def parse_benchmark(text: str) -> BenchmarkSpec:
-    """The spec of `demo`, `parallel=FILE`, or `FORM=FOLDER` for the other FORMS; either may be a URL:
-    s3://, gs://, hf://, or another that `hbtrain.formats` reads.
+    """Parse `demo`, `parallel=FILE`, or `FORM=FOLDER` with another of FORMS; file and folder may be s3://, gs:// or hf://
+    URLs, or others that `hbtrain.formats` reads.
 
     `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
 
@@ -67,7 +70,7 @@ def parse_benchmark(text: str) -> BenchmarkSpec:
 
 
 def has_sentences(spec: BenchmarkSpec) -> bool:
-    """Whether `candidates` makes a difference to the benchmark."""
+    """Whether the option `candidates` matters to the benchmark."""
     return spec.form in SENTENCES
 
 
@@ -78,17 +81,17 @@ def load_benchmarks(
     cache: str | None = None,
     in_domain: str | None = None,
 ) -> tuple[Benchmark, ...]:
-    """The benchmarks that texts name, checked as a whole: what can be known to be wrong is said here.
+    """Load several benchmarks and check all of their files.
 
     Args:
-        texts: as `parse_benchmark` takes them, at least one.
-        languages: as for `load_benchmark`, of each.
-        candidates: as for `load_benchmark`.
-        cache: as for `load_benchmark`.
-        in_domain: the benchmark, or domain of one, that others are compared with.
+        texts: at least one, in the form of `parse_benchmark`.
+        languages: see `load_benchmark`.
+        candidates: see `load_benchmark`.
+        cache: see `load_benchmark`.
+        in_domain: the benchmark, or the domain of one, with which the others are compared.
 
     Raises:
-        DataError: as `load_benchmark`, or two share a name, or the in-domain one is not among them.
+        DataError: a benchmark cannot be loaded, two have one name, or `in_domain` is not among them.
     """
     specs = [parse_benchmark(text) for text in texts]
     for spec, text in zip(specs, texts, strict=True):
@@ -107,16 +110,16 @@ def load_benchmark(
     candidates: Candidates = "sentence",
     cache: str | None = None,
 ) -> Benchmark:
-    """The benchmark of a spec. Corpora of judged collections (MIRACL and the like) are not read yet.
+    """Load a benchmark. Corpora of judged collections (MIRACL and the like) are read only when they are opened.
 
     Args:
-        spec: which one.
-        languages: only these, in this order.
-        candidates: what a candidate of XQuAD-R, MLQA-R and their like is; others pass it over.
-        cache: folder of converted corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
+        spec: which benchmark.
+        languages: only these, in this order; None: all.
+        candidates: what a candidate is in the forms of SENTENCES; other forms ignore it.
+        cache: folder for converted corpora and downloads; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
 
     Raises:
-        DataError: missing folder or file, a language nobody has, or data that are not of the form.
+        DataError: a folder or file is missing, a language is not there, or the data are not of this form.
     """
     if spec.path is None:
         with resources.as_file(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl") as path:

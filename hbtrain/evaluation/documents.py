@@ -1,6 +1,6 @@
-"""Corpora that do not fit into memory: documents converted once, by content, into memory-mapped columns.
+"""Corpora that do not fit into memory: their documents are converted once into memory-mapped columns in the cache.
 
-Kept in memory while converting: 8 bytes a document.
+The conversion takes 8 bytes of memory for each document.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import read_documents
 
 FORMAT = 1
-"""Version of the folder's layout; a new one makes new folders."""
+"""Version of the layout of a converted corpus; folders of another version are not used."""
 
 
 class StoredTexts(Sequence[str]):
-    """A column of texts on disk, read by row; it can be sent to other processes of the machine, and sends its path."""
+    """A column of texts on disk, read by row. It is pickled as its path, for other processes."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self._path = path
@@ -63,12 +63,12 @@ class Documents:
     ids: StoredTexts
     texts: StoredTexts
     _digests: npt.NDArray[np.int64]
-    """[N] of the ids, ascending."""
+    """[N] digests of the ids, ascending."""
     _rows: npt.NDArray[np.int64]
-    """[N] the documents in that order."""
+    """[N] rows of the documents, in the order of their digests."""
 
     def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """The places of documents by id, -1 where there is none."""
+        """The row of each document, by id; -1 where there is no such document."""
         digests = np.array([digest_number(x) for x in ids], np.int64)
         at = np.minimum(np.searchsorted(self._digests, digests), len(self._digests) - 1)
         rows = np.where(self._digests[at] == digests, self._rows[at], -1)
@@ -77,10 +77,10 @@ class Documents:
 
 
 def open_documents(files: Sequence[str], cache: Path) -> Documents:
-    """The documents of JSON-lines files, plain or gzip, in their order; converted on first sight of their content.
+    """The documents of JSON-lines files, plain or gzip, in their order; converted unless the cache has their content.
 
     Raises:
-        DataError: a missing, empty or broken file, a document without an id or text, an id that occurs twice.
+        DataError: a file is missing, empty or broken; a document has no id or no text; an id occurs twice.
         StorageError: the cache cannot be written.
     """
     contents = [content_digest(Path(file), cache) for file in files]

@@ -9,9 +9,9 @@ from hbtrain.config import EvaluationConfig
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.metrics import FIRST_PLACES
 from hbtrain.evaluation.rankers import ExactRanker, Progress, Ranker, TextEncoder, ranker_of, search_options
-from hbtrain.evaluation.runs import RunWriter
-from hbtrain.evaluation.scoring import Scored, score
+from hbtrain.evaluation.scoring import CollectionScores, score_collection
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.evaluation.trec_runs import TrecRunWriter
 from hbtrain.retrieval.collection_search import SearchOptions
 
 __all__ = ["Evaluation", "Progress", "TextEncoder", "evaluate", "evaluate_all"]
@@ -24,18 +24,18 @@ def evaluate_all(
     search: SearchOptions | None = None,
     *,
     trained_languages: Sequence[str] | None = None,
-    runs: Path | None = None,
+    trec_runs: Path | None = None,
     system: str = "hbtrain",
 ) -> list[Evaluation]:
-    """Scores of `encoder` on several benchmarks, as the options of an evaluation have it.
+    """Scores of `encoder` on several benchmarks, with the options of a recipe or a command.
 
     Args:
         encoder: embeds queries and passages.
         benchmarks: those of the options, loaded.
-        options: of the evaluation.
-        search: its `search_options`, where they are others than the defaults of those.
-        trained_languages: what the model was trained on, if that is known.
-        runs: folder of run files, `options.run_depth` deep; None: nothing is written.
+        options: how to evaluate.
+        search: how collections are searched; None: as `search_options(options)` says.
+        trained_languages: the languages that the model was trained on; None: not known.
+        trec_runs: folder of TREC run files, `options.run_depth` deep; None: nothing is written.
         system: what the run files call the model.
 
     Raises:
@@ -43,7 +43,9 @@ def evaluate_all(
         HbtrainError: as for `evaluate`.
     """
     search = search or search_options(options)
-    writer = RunWriter(runs, system, options.run_depth) if runs is not None and options.run_depth else None
+    writer = (
+        TrecRunWriter(trec_runs, system, options.run_depth) if trec_runs is not None and options.run_depth else None
+    )
     return [
         evaluate(
             encoder,
@@ -51,7 +53,7 @@ def evaluate_all(
             options.batch_size,
             ranker=ranker_of(options, search),
             trained_languages=trained_languages,
-            runs=writer,
+            trec_runs=writer,
         )
         for benchmark in benchmarks
     ]
@@ -66,7 +68,7 @@ def evaluate(
     *,
     ranker: Ranker | None = None,
     trained_languages: Sequence[str] | None = None,
-    runs: RunWriter | None = None,
+    trec_runs: TrecRunWriter | None = None,
 ) -> Evaluation:
     """Scores of `encoder` in the settings of `benchmark`; scores of passages are inner products.
 
@@ -75,23 +77,23 @@ def evaluate(
         benchmark: what is asked of which candidates.
         batch_size: texts encoded at one time.
         block_rows: queries scored at one time; memory only, the scores do not depend on it.
-        progress: told of the encoding.
-        ranker: searches in place of the exact ranks in fp32, which the arguments above belong to.
-        trained_languages: what the model was trained on, if that is known; told apart in tables and means.
-        runs: writes what is found, to its own depth; None: nothing is written.
+        progress: called while texts are encoded.
+        ranker: how candidates are ranked; None: exact ranks in fp32, with the three arguments above.
+        trained_languages: the languages that the model was trained on, which get means of their own; None: not known.
+        trec_runs: writes what is found as TREC run files, to its own depth; None: nothing is written.
 
     Raises:
         DataError: a collection cannot be read.
-        StorageError: runs cannot be written.
+        StorageError: run files cannot be written.
         ModelError: an embedding holds NaN or infinity, or the encoder does not give one vector a text.
     """
-    depth = max(FIRST_PLACES, runs.depth if runs else 0)
+    depth = max(FIRST_PLACES, trec_runs.depth if trec_runs else 0)
     ranker = ranker or ExactRanker(batch_size, block_rows, progress, depth)
-    scored: list[Scored] = []
+    scored: list[CollectionScores] = []
     for collection in benchmark.collections():
         ranking = ranker(encoder, collection)
-        scored.append(score(benchmark, collection, ranking))
-        if runs is not None:
-            runs.add(benchmark, collection, ranking)
+        scored.append(score_collection(benchmark, collection, ranking))
+        if trec_runs is not None:
+            trec_runs.add(benchmark, collection, ranking)
         del collection, ranking  # before the next one is opened
     return summarise(benchmark, scored, ranker.about, trained_languages)

@@ -19,20 +19,20 @@ from hbtrain.formats.judged import JudgedFolder, Judgement, Topic, find_beir, fi
 from hbtrain.formats.languages import choose_languages
 
 SHOWN = 3
-"""Ids that a message names."""
+"""How many ids an error message names."""
 
 RESOURCES = {
     "low-resource": ("bn", "hi", "sw", "te", "th", "yo"),
     "mid-resource": ("ar", "fa", "fi", "id", "ko"),
     "high-resource": ("de", "en", "es", "fr", "ja", "ru", "zh"),
 }
-"""A grouping of ours by the Wikipedia articles of a language's corpus, which leave two wide gaps: below 200,000 (47,793
-in Swahili to 148,107 in Hindi), to a million (437,373 in Korean to 857,827 in Persian), and above (1,133,444 in
-Japanese to 5,758,285 in English). The paper's table has these figures for all but Yoruba, whose corpus is 49,043
-passages in all, and German, whose corpus is more than eleven million."""
+"""MIRACL's languages, grouped by the number of Wikipedia articles in their corpus: below 200,000 (47,793 in Swahili to
+148,107 in Hindi), up to a million (437,373 in Korean to 857,827 in Persian), and above (1,133,444 in Japanese to
+5,758,285 in English). The grouping is ours. MIRACL's paper has these figures for all but Yoruba, whose corpus has
+49,043 passages, and German, whose corpus has more than eleven million."""
 
 Qrels = dict[str, dict[str, int]]
-"""Question id -> document id -> grade; 0 is judged and not relevant."""
+"""{question id: {document id: grade}}; 0 means judged and not relevant."""
 
 
 def read_judged(
@@ -44,18 +44,18 @@ def read_judged(
     cache: Path,
     split: str | None = None,
 ) -> Benchmark:
-    """The benchmark of a folder, one collection a language, alphabetical or in the order of `languages`.
+    """The benchmark in a folder: one collection for each language, in alphabetical order or that of `languages`.
 
     Args:
         form: miracl (its languages are those whose corpus is there), mr-tydi or beir.
-        folder: holds the files.
-        name: what the benchmark is called.
-        languages: only these.
-        cache: where corpora are kept in converted form.
-        split: of topics and judgements; by default dev of MIRACL, where test is not public, and test of the others.
+        folder: with the files as their makers publish them.
+        name: of the benchmark.
+        languages: only these; None: all.
+        cache: folder for converted corpora.
+        split: of topics and judgements; by default dev for MIRACL, whose test is not public, and test for the others.
 
     Raises:
-        DataError: no language, one that is not there, or one that lacks a file.
+        DataError: there are no languages, a language is not there, or a file of a language is missing.
     """
     if form == "miracl":
         found = find_miracl(str(folder), split or "dev", by="corpus")
@@ -65,17 +65,17 @@ def read_judged(
         found = find_beir(str(folder), split or "test", languages)
     chosen = choose_languages(found.languages, languages, f"benchmark {name} ({folder})")
     for language in chosen:
-        found.of(language)  # what is missing is said before anything is read
+        found.of(language)  # raises if a file is missing, before anything is read
     openers = tuple(partial(_open, found, name, language, cache) for language in chosen)
     groups = RESOURCES if form == "miracl" else {}
     return Benchmark(name, "title+text", chosen, openers, ("mono",), groups, parallel=False)
 
 
 def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:
-    """The topics of a file by their ids.
+    """{id: topic} of a file.
 
     Raises:
-        DataError: there are none, one has no text, or an id occurs twice.
+        DataError: there are no topics, a topic has no text, or an id occurs twice.
     """
     found: dict[str, Topic] = {}
     for topic in topics:
@@ -90,10 +90,10 @@ def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:
 
 
 def grades_by_question(judgements: Iterable[Judgement], file: str) -> Qrels:
-    """The judgements of a file by question and document.
+    """{question id: {document id: grade}} of a file.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no judgements.
     """
     found: Qrels = {}
     for one in judgements:
@@ -108,7 +108,7 @@ def _open(found: JudgedFolder, name: str, language: str, cache: Path) -> Collect
     topics = topics_by_id(found.topics(language, REFUSED), files.topics)
     qrels = grades_by_question(found.judgements(language, REFUSED), files.qrels)
     if found.form == "beir":
-        # A file of queries serves all splits: those that this one does not judge belong to others.
+        # BEIR has one file of queries for all splits; those without judgements in this split belong to others.
         topics = {question: topic for question, topic in topics.items() if question in qrels}
     documents = open_documents(files.corpus, cache)
     return judged_collection(f"{name} in {language}", language, topics, qrels, documents)
@@ -121,14 +121,13 @@ def judged_collection(
     qrels: Qrels,
     documents: Documents,
 ) -> Collection:
-    """The collection of one language: topics with a relevant document, in their order, over all documents.
+    """The collection of one language: the topics that have a relevant document, over all documents.
 
-    Topics of which nothing is judged relevant cannot be scored: they are left out and counted. Judgements of unknown
-    questions, and relevant documents that the corpus lacks, are an error: both mean that files are missing or do not
-    belong together, and scores would be wrong.
+    Topics without one cannot be scored; they are left out and counted.
 
     Raises:
-        DataError: as said, with how many there are and the first of them.
+        DataError: judgements name questions that are not among the topics, or relevant documents that the corpus lacks.
+            Files are then missing or do not belong together, and scores would be wrong.
     """
     _check_known([x for x in qrels if x not in topics], "questions", f"benchmark {name}: the judgements", "the topics")
     relevant = {

@@ -1,7 +1,6 @@
 """Metrics of rankings with binary relevance, computed from the exact ranks of the relevant candidates.
 
-Nothing else of a ranking is needed: no metric here has a cut-off that the ranks do not know. All but the rank distance
-agree with trec_eval on the full ranking. Shapes: P relevant candidates in all, G rankings.
+All but the rank distance agree with trec_eval on the full ranking. Shapes: P relevant candidates in all, G rankings.
 """
 
 from __future__ import annotations
@@ -18,22 +17,25 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rankings:
-    """The ranks of the relevant candidates of G rankings, rankings in ascending order, ranks ascending within."""
+    """The ranks of the relevant candidates of G rankings, sorted by ranking and then by rank.
+
+    Attributes:
+        group: [G] number of each ranking.
+        start: [G] where the ranks of each ranking begin in `rank`.
+        relevant: [G] how many relevant candidates each ranking has (R), at least 1.
+        rank: [P] ranks from 1, distinct within a ranking.
+        nth: [P] 1 for the best relevant candidate of a ranking, 2 for the next, and so on.
+    """
 
     group: Int64s
-    """[G] numbers of the rankings."""
     start: Int64s
-    """[G] where a ranking's ranks begin in `rank`."""
     relevant: Int64s
-    """[G] how many relevant candidates a ranking has (R), at least 1."""
     rank: Int64s
-    """[P] ranks from 1, distinct within a ranking."""
     nth: Int64s
-    """[P] 1 for a ranking's best relevant candidate, 2 for the next."""
 
     @classmethod
     def of(cls, group: Int64s, rank: Int64s) -> Rankings:
-        """From the ranking's number and the rank of every relevant candidate, both [P], in any order."""
+        """From the number of the ranking and the rank of every relevant candidate, both [P], in any order."""
         order = np.lexsort((rank, group))
         groups, start, relevant = np.unique(group[order], return_index=True, return_counts=True)
         nth = np.arange(1, len(order) + 1) - np.repeat(start, relevant)
@@ -85,7 +87,7 @@ METRICS: dict[str, Callable[[Rankings], Floats]] = {
     "mrr@10": lambda rankings: reciprocal_rank(rankings, 10),
     "ndcg@10": lambda rankings: ndcg(rankings, 10),
 }
-"""The metrics of every setting, by the names in keys and columns; `rank_distance` is of the pool of all languages."""
+"""The metrics of every setting, by their names in keys and columns; the setting `multi` has `rank_distance` too."""
 
 
 def _sums(rankings: Rankings, values: Floats) -> Floats:
@@ -96,7 +98,7 @@ def graded_ndcg(group: Int64s, rank: Int64s, gain: Floats, k: int) -> Floats:
     """[G] gain / log2(1 + rank) summed over the first k, over that of the best possible ranking; as in trec_eval.
 
     Args:
-        group: int64 [P], the number of each relevant candidate's ranking; results are in ascending order of these.
+        group: int64 [P], number of each relevant candidate's ranking; results are in the ascending order of rankings.
         rank: int64 [P] from 1.
         gain: float64 [P], above 0.
         k: the cut-off.
@@ -118,10 +120,10 @@ FIRST_PLACES = 10
 
 
 def first_languages(places: Int64s, candidate_counts: Sequence[int]) -> Floats:
-    """[Q, L] share of each language in the first ten candidates, or in all where there are fewer.
+    """[Q, L] share of each language among a query's first ten candidates, or all candidates if they are fewer.
 
     Args:
-        places: [Q, K] places in the pool, best first; -1 after the last.
+        places: [Q, K] places in the pool, best first; -1 fills up a short list.
         candidate_counts: candidates of the L languages, in the order of the pool.
     """
     first = places[:, :FIRST_PLACES]

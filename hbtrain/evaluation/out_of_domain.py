@@ -1,7 +1,7 @@
-"""What a model loses outside its domain: MRR of several benchmarks, or of the domains of one, against one of them.
+"""What a model loses outside its domain: the MRR of one benchmark or domain less that of the others.
 
-A benchmark whose queries have domains is also reported domain by domain, as `<benchmark>@<domain>`; candidates stay
-those of the whole benchmark.
+A benchmark whose queries have domains is also reported by domain, as `<benchmark>@<domain>`, with the candidates of the
+whole benchmark.
 """
 
 from __future__ import annotations
@@ -19,27 +19,31 @@ MRR, MRR_10 = "mrr", "mrr@10"
 
 @dataclass(frozen=True)
 class DomainScore:
-    """How a benchmark, or one domain of it, is answered in a setting."""
+    """MRR of a benchmark, or of one of its domains, in a setting.
+
+    Attributes:
+        name: `<benchmark>` or `<benchmark>@<domain>`.
+        setting: `mono`, `cross` or `multi`.
+        queries: how many; in `cross`, each counts once for every passage language.
+        mrr: macro mean over cells (see `summary`).
+        drop: the in-domain MRR less this one, both over the cells that the two have in common; None if they have none,
+            or if there is no in-domain benchmark.
+    """
 
     name: str
-    """`<benchmark>` or `<benchmark>@<domain>`."""
     setting: str
     queries: int
-    """In `cross`, once for each passage language."""
     mrr: float
-    """Macro mean over cells, as everywhere."""
     drop: float | None
-    """The in-domain MRR less this one, both over the cells (languages, or pairs of them) that the two have in common;
-    None if there are none, or nothing to compare with."""
 
 
 def domain_scores(evaluations: Sequence[Evaluation], in_domain: str | None = None) -> list[DomainScore]:
-    """Every benchmark and domain in every setting that it has, and the drop against `in_domain`, by its name.
+    """Scores of every benchmark and every domain in its settings, with the drop against `in_domain`.
 
-    The reciprocal rank is uncut, or cut off at 10 throughout where one of the searches knows no more.
+    MRR is uncut; if one of the evaluations knows MRR@10 only, all scores are MRR@10.
 
     Raises:
-        DataError: there is no benchmark or domain `in_domain`.
+        DataError: no benchmark or domain is called `in_domain`.
     """
     metric = MRR if all(MRR in cell.means for e in evaluations for cell in e.cells) else MRR_10
     cells = {name: found for e in evaluations for name, found in _by_domain(e).items()}
@@ -68,7 +72,7 @@ def domain_metrics(scores: Sequence[DomainScore]) -> dict[str, float]:
 
 
 def check_in_domain(in_domain: str | None, benchmarks: Sequence[Benchmark]) -> None:
-    """Raise DataError if no benchmark, and no domain of its queries, has that name; before anything is encoded."""
+    """Raise DataError if neither a benchmark nor a domain is called `in_domain`; before anything is encoded."""
     if in_domain is None or in_domain in (benchmark.name for benchmark in benchmarks):
         return
     names = []
@@ -84,7 +88,7 @@ def _check_known(in_domain: str | None, names: Sequence[str]) -> None:
 
 
 def _by_domain(evaluation: Evaluation) -> dict[str, tuple[Cell, ...]]:
-    """The cells of a benchmark, and those of each of its domains, by name."""
+    """{name: cells} of a benchmark and of each of its domains."""
     import pyarrow.compute as pc
 
     table = evaluation.per_query
@@ -96,7 +100,7 @@ def _by_domain(evaluation: Evaluation) -> dict[str, tuple[Cell, ...]]:
 
 
 def _name(benchmark: str, domain: str) -> str:
-    """Of a domain, in which only such characters stand as a key can hold."""
+    """The name of a domain, with a hyphen for characters that a metric's key cannot hold."""
     plain = re.sub(r"[^\w. -]", "-", domain)
     return f"{benchmark}@{plain}"
 

@@ -1,10 +1,9 @@
-"""Collections whose embeddings are in a store on disk, searched in parts: for exact ranks, or through an index.
+"""Rankers: how the candidates of a collection are ranked for its queries.
 
-From exact ranks follow all scores. An index finds the best of a query, from which follow scores with a cut-off.
+`ExactRanker` and `SpreadRanker` (over actors) give exact ranks, from which all metrics follow. `SearchRanker` lists the
+best candidates that an index finds, from which metrics with a cut-off follow.
 
-How a collection's queries rank its candidates: the place where searches of other kinds come in.
-
-Shapes: Q queries, K places of a list.
+Shapes: Q queries, K entries of a list.
 """
 
 from __future__ import annotations
@@ -27,25 +26,25 @@ from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions,
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
-from hbtrain.retrieval.partial import Blocks
 from hbtrain.retrieval.ranks import Search, exact_search
 from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
 from hbtrain.storage import RemotePath, check_writable
 
 ANY_DIMENSION = 1536
-"""Of embeddings, to see whether FAISS knows an index before the encoder is there; a multiple of most codes' parts."""
+"""Dimension with which an index is checked before the model is loaded; most product quantizers divide it."""
 
 DEPTH = 100
-"""Candidates of a query's list, as recall@100 asks."""
+"""Candidates in the list of a query: recall@100 needs so many."""
 
 
 def check_search(options: EvaluationConfig, flags: bool = False) -> None:
-    """See that FAISS knows the index, and that remote storage takes the embeddings; before any model is loaded.
+    """Check that FAISS knows the index and that remote storage can be written, before any model is loaded.
 
     Args:
-        options: of the evaluation.
-        flags: messages name the flags of a command instead of the keys of a recipe.
+        options: how to evaluate.
+        flags: whether messages name the flags of a command instead of the keys of a recipe.
 
     Raises:
         ConfigError: FAISS does not know the index, or its search not the parameters.
@@ -69,12 +68,12 @@ def search_options(
     """How the collections of an evaluation are encoded and searched.
 
     Args:
-        options: of the evaluation.
-        dtype: of the embeddings on disk.
-        cpus_per_actor: CPUs of each of its actors.
+        options: how to evaluate.
+        dtype: type of the stored embeddings.
+        cpus_per_actor: CPUs of each actor.
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors.
-        cache: folder of embeddings; None is hbtrain's cache.
+        cache: folder for embeddings; None is hbtrain's cache.
     """
     return SearchOptions(
         index=options.index or EXACT,
@@ -91,12 +90,7 @@ def search_options(
 
 
 def ranker_of(options: EvaluationConfig, search: SearchOptions) -> Ranker | None:
-    """A new ranker, for one benchmark; None stands for exact ranks in this process.
-
-    Args:
-        options: of the evaluation.
-        search: the `search_options` of it.
-    """
+    """A new ranker for one benchmark; None: exact ranks in this process, for which `ExactRanker` is the default."""
     if options.index is not None:
         return SearchRanker(search, options.depth)
     return SpreadRanker(search, max(options.run_depth, FIRST_PLACES)) if options.actors else None
@@ -104,19 +98,21 @@ def ranker_of(options: EvaluationConfig, search: SearchOptions) -> Ranker | None
 
 @dataclass(frozen=True)
 class SpreadRanker:
-    """Exact ranks by `rank_collection`, spread over actors."""
+    """Exact ranks, computed by actors: `rank_collection`, whose errors it raises.
+
+    Attributes:
+        options: how texts are encoded.
+        depth: length of the lists of the best candidates.
+    """
 
     options: SearchOptions
     depth: int = FIRST_PLACES
-    """How many of the best candidates of every pool are listed."""
 
     @property
     def about(self) -> dict[str, Any]:
-        """Exact, and of which embeddings."""
         return {"search": "exact", "embeddings": self.options.dtype}
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
-        """The ranks of all relevant candidates; see `rank_collection` for errors."""
         return rank_collection(
             _stored(encoder),
             collection.candidate_texts,
@@ -129,7 +125,7 @@ class SpreadRanker:
 
 
 class SearchRanker:
-    """Ranks by `search_collection`; of one benchmark, so that `about` speaks of that."""
+    """Lists of the best candidates from `search_collection`; one ranker for one benchmark."""
 
     def __init__(
         self,
@@ -140,9 +136,9 @@ class SearchRanker:
     ) -> None:
         """Args:
         options: how collections are encoded and searched.
-        depth: the candidates of a list; all of a collection that has fewer.
-        folder: of the store for a collection's name; None is one in the cache.
-        progress: told of the encoding.
+        depth: length of the lists; a collection with fewer candidates is listed whole.
+        folder: gives the store's folder for a collection's name; None is a folder in the cache.
+        progress: called while texts are encoded.
 
         Raises:
             ConfigError: the depth is not positive.
@@ -170,13 +166,6 @@ class SearchRanker:
         }
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> TopLists:
-        """The best candidates of every query.
-
-        Raises:
-            ConfigError: the index does not fit the collection.
-            ModelError: the encoder cannot say what it is, or its vectors are no numbers.
-            StorageError: the store cannot be written.
-        """
         depth = min(self._depth, len(collection.candidate_texts))
         search = search_collection(
             _stored(encoder),
@@ -188,7 +177,7 @@ class SearchRanker:
             self._progress,
         )
         self._searches[collection.name] = search
-        # A pool that is listed whole is known as deep as is asked.
+        # A pool that is listed whole is known to any depth.
         padding = ((0, 0), (0, self._depth - depth))
         scores, places = search.found
         return TopLists(np.pad(places, padding, constant_values=NONE), np.pad(scores, padding, constant_values=-np.inf))
@@ -209,7 +198,7 @@ Progress = Callable[[Side, int, int], None]
 
 
 class TextEncoder(Protocol):
-    """What can be evaluated; `hbtrain.modeling.encoder.Encoder` is one."""
+    """An encoder that can be evaluated, such as `hbtrain.modeling.encoder.Encoder`."""
 
     def encode(
         self, texts: Sequence[str], side: Side, batch_size: int = ..., progress: Callable[[int], None] | None = None
@@ -219,12 +208,15 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class TopLists:
-    """The best candidates of every query in the pool of all languages, where not all ranks are known."""
+    """The best candidates of every query in the pool of all languages, where not all ranks are known.
+
+    Attributes:
+        places: [Q, K] places in the pool, best first, ties in the pool's order; -1 fills up a short list.
+        scores: [Q, K], for run files; None: not known.
+    """
 
     places: Int64s
-    """[Q, K] places in the pool, best first, ties in the pool's order; -1 after the last of a shorter list."""
     scores: Floats | None = None
-    """[Q, K] for run files; None: not known."""
 
 
 class Ranker(Protocol):
@@ -232,53 +224,55 @@ class Ranker(Protocol):
 
     @property
     def about(self) -> dict[str, Any]:
-        """How it searches, for `about.json`: {"search": "exact" or a factory string, "recall": against exact, ...}."""
+        """How it searched, for `about.json`: {"search": "exact" or a factory string, "recall": of an index, ...}."""
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search | TopLists:
-        """The ranks of all relevant candidates, from which follow all metrics, or lists, from which follow those with
-        a cut-off no deeper than they are."""
+        """The ranks of all relevant candidates, or lists of the best candidates.
+
+        Raises:
+            ConfigError: the index does not fit the collection.
+            ModelError: the vectors are not finite, or not one for each text.
+            StorageError: the store cannot be written.
+        """
 
 
 @dataclass(frozen=True)
 class ExactRanker:
-    """Exact ranks in fp32; every text is embedded once and all embeddings are held in memory."""
+    """Exact ranks in fp32, with all embeddings in memory; equal texts are encoded once.
+
+    Attributes:
+        batch_size: texts encoded at one time.
+        block_rows: queries scored at one time; the ranks do not depend on it.
+        progress: called while texts are encoded.
+        depth: length of the lists of the best candidates.
+    """
 
     batch_size: int = 128
-    """Texts encoded at one time."""
     block_rows: int = 128
-    """Queries scored at one time; memory only, the ranks do not depend on it."""
     progress: Progress | None = None
-    """Told of the encoding."""
     depth: int = FIRST_PLACES
-    """How many of the best candidates of every pool are listed."""
 
     @property
     def about(self) -> dict[str, Any]:
-        """Exact."""
         return {"search": "exact"}
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
-        """The ranks of all relevant candidates, and the best of every pool.
-
-        Raises:
-            ModelError: an embedding holds NaN or infinity, or the encoder does not give one vector a text.
-        """
         q = self._embed(encoder, collection.query_texts, "query")
         p = self._embed(encoder, collection.candidate_texts, "passage")
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
         return exact_search(q, p, codes, collection.relevant, self.depth, blocks)
 
     def _embed(self, encoder: TextEncoder, texts: Sequence[str], side: Side) -> npt.NDArray[np.float32]:
-        """[N, D]; a repeated text is encoded once, so that it costs once and its copies tie exactly."""
+        """Vectors [N, D]; equal texts are encoded once, which saves time and makes their scores exactly equal."""
         places: dict[str, int] = {}
         row = np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
         distinct = list(places)
 
-        def told(done: int) -> None:
+        def report(done: int) -> None:
             if self.progress is not None:
                 self.progress(side, done, len(distinct))
 
-        vectors = np.asarray(encoder.encode(distinct, side, batch_size=self.batch_size, progress=told), np.float32)
+        vectors = np.asarray(encoder.encode(distinct, side, batch_size=self.batch_size, progress=report), np.float32)
         if vectors.ndim != 2 or len(vectors) != len(distinct):
             raise ModelError(
                 f"the encoder gave shape {vectors.shape} for {len(distinct)} {side} texts, not one vector each"

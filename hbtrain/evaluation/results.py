@@ -41,12 +41,12 @@ def save_evaluation(
     Args:
         evaluations: of different benchmarks.
         output_dir: the folder.
-        model: its name or path.
-        prompts: what stood before its queries and its passages, by side.
-        in_domain: the benchmark, or domain of one, that the others are compared with.
+        model: name or path of the model.
+        prompts: {side: what was put before its texts}.
+        in_domain: the benchmark, or the domain of one, with which the others are compared.
 
     Raises:
-        DataError: no evaluation, two of one benchmark name, or none of the in-domain one.
+        DataError: there is no evaluation, two have one benchmark name, or `in_domain` is not among them.
         StorageError: the folder cannot be written.
     """
     import pyarrow as pa
@@ -69,7 +69,7 @@ def save_evaluation(
         _replace(output_dir / "cells.csv", lambda path: _write_cells(path, evaluations))
         _replace(output_dir / "language_share.csv", lambda path: _write_shares(path, evaluations))
         _replace(output_dir / "about.json", lambda path: _write_json(path, about))
-        # Last, so that whoever sees new metrics sees the rest as well.
+        # Last: when the new metrics are there, the other files are new as well.
         _replace(output_dir / "metrics.json", lambda path: _write_json(path, metrics))
     except OSError as error:
         raise StorageError(
@@ -128,7 +128,7 @@ def _write_cells(path: Path, evaluations: Sequence[Evaluation]) -> None:
 
 
 def _write_shares(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """What stands in the first ten of the multi setting, by query language: one row per language of the pool."""
+    """One row per query language and language of the pool: its share among the first ten candidates in `multi`."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["benchmark", "query_language", "language", "share_in_first_ten", "share_in_pool"])

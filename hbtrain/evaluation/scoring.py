@@ -1,4 +1,4 @@
-"""From a collection's ranking to the scores of every query. Shapes: P relevant candidates in all, G rankings."""
+"""Scoring: every query of a collection, from its ranking. Shapes: P relevant candidates in all, G rankings."""
 
 from __future__ import annotations
 
@@ -28,29 +28,44 @@ if TYPE_CHECKING:
     from hbtrain.retrieval.ranks import Ranks, Search
 
 OWN_LANGUAGE = "own_language@10"
-"""Share of the query's language in the first ten."""
+"""Share of the query's own language among the first ten candidates."""
 LANGUAGE_BIAS = "language_bias@10"
 POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)
-"""Of the multi setting only."""
+"""Metrics that only the setting `multi` has."""
 ALL_LANGUAGES = "all"
-"""The `passage_language` of the multi setting."""
+"""The `passage_language` in the setting `multi`."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What is kept of a collection once it is scored."""
+class CollectionScores:
+    """The scores of a collection, without its texts.
+
+    Attributes:
+        query_counts: {language: queries}.
+        candidate_counts: {language: candidates}, in the order of the pool.
+        left_out: queries without a relevant candidate.
+        per_query: one row per query and setting; see `Evaluation.per_query`.
+        first_languages: {query language: mean share [L] of each language among the first ten candidates} in the setting
+            `multi`; empty without it.
+    """
 
     query_counts: dict[str, int]
     candidate_counts: dict[str, int]
     left_out: int
     per_query: pa.Table
     first_languages: Mapping[str, Floats] = field(default_factory=dict)
-    """For each query language the mean share [L] of the pool's languages in the first ten of the multi setting."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Scores of G rankings; a metric that cannot be known of them is missing or NaN."""
+class RankingScores:
+    """Scores of G rankings.
+
+    Attributes:
+        setting: [G] of each ranking.
+        query: [G] the query's place in the collection.
+        passage_language: [G] of the candidates.
+        scores: {metric: [G]}; a metric that is not known is missing or NaN.
+    """
 
     setting: npt.NDArray[np.object_]
     query: Int64s
@@ -58,17 +73,19 @@ class Rows:
     scores: dict[str, Floats]
 
 
-def score(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> Scored:
-    """The scores of every query in the settings of `benchmark`, from ranks or from lists."""
+def score_collection(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> CollectionScores:
+    """The scores of every query in the settings of `benchmark`, from exact ranks or from lists of the best."""
     if isinstance(ranking, TopLists):
         listed = _listed(collection, ranking)
-        return scored(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
+        return combine_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
     parts = [_pairs(collection, ranking.ranks), _pool(collection, ranking.ranks)]
-    return scored(benchmark, collection, parts, ranking.pool.places)
+    return combine_scores(benchmark, collection, parts, ranking.pool.places)
 
 
-def scored(benchmark: Benchmark, collection: Collection, parts: list[Rows], pool: Int64s | None) -> Scored:
-    """The scores of all rankings as a table; `pool`: places [Q, K] of the best of all languages, where known."""
+def combine_scores(
+    benchmark: Benchmark, collection: Collection, parts: list[RankingScores], pool: Int64s | None
+) -> CollectionScores:
+    """The scores of all rankings in one table; `pool`: places [Q, K] of the best candidates in all languages."""
     shares = None
     if pool is not None and "multi" in benchmark.settings:
         counts = list(collection.candidate_counts.values())
@@ -79,7 +96,7 @@ def scored(benchmark: Benchmark, collection: Collection, parts: list[Rows], pool
                 multi = part.setting == "multi"
                 for name, values in ((OWN_LANGUAGE, own), (LANGUAGE_BIAS, language_bias(shares, counts))):
                     part.scores[name] = np.where(multi, values[part.query], np.nan)
-    return Scored(
+    return CollectionScores(
         query_counts=collection.query_counts,
         candidate_counts=dict(collection.candidate_counts),
         left_out=collection.left_out,
@@ -93,32 +110,32 @@ def _by_query_language(collection: Collection, shares: Floats) -> dict[str, Floa
     return {collection.languages[code]: shares[codes == code].mean(axis=0) for code in np.unique(codes).tolist()}
 
 
-def _pairs(collection: Collection, ranks: Ranks) -> Rows:
-    """A ranking for every query and language that has an answer to it."""
+def _pairs(collection: Collection, ranks: Ranks) -> RankingScores:
+    """Scores in the settings `mono` and `cross`: a ranking for every query and language that has an answer to it."""
     size = len(collection.languages)
     group = ranks.query * size + ranks.language
     rankings = Rankings.of(group, ranks.in_language)
     query, language = np.divmod(rankings.group, size)
     setting = np.where(collection.query_codes[query] == language, "mono", "cross").astype(object)
     languages = np.array(collection.languages, object)
-    return Rows(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
+    return RankingScores(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
 
 
-def _pool(collection: Collection, ranks: Ranks) -> Rows:
-    """A ranking for every query, of all languages."""
+def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
+    """Scores in the setting `multi`: a ranking of all languages for every query."""
     rankings = Rankings.of(ranks.query, ranks.in_pool)
     worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
     scores = _scores(collection, rankings, ranks.query, ranks.in_pool)
     scores |= {RANK_DISTANCE: rank_distance(rankings), WORST_RANK: worst}
     size = len(rankings.group)
-    return Rows(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
+    return RankingScores(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
 
 
-def _listed(collection: Collection, lists: TopLists) -> Rows:
-    """A ranking for every query, of one language (`mono`) or all (`multi`), known down to the depth of the lists."""
+def _listed(collection: Collection, lists: TopLists) -> RankingScores:
+    """Scores in `mono` (one language) or `multi`, as far as the depth of the lists lets them be known."""
     depth = lists.places.shape[1]
     query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
-    # What is in no list ranks somewhere behind: any places there will do for metrics that do not look beyond the list.
+    # What is in no list ranks somewhere behind it; metrics that do not look beyond the list do not depend on where.
     rank = depth + 1 + np.arange(len(query))
     first = 0
     for best, relevant in zip(lists.places, collection.relevant, strict=True):
@@ -131,11 +148,13 @@ def _listed(collection: Collection, lists: TopLists) -> Rows:
     one = len(collection.languages) == 1
     size = len(rankings.group)
     asked = collection.languages[0] if one else ALL_LANGUAGES
-    return Rows(np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known)
+    return RankingScores(
+        np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known
+    )
 
 
 def cutoff(metric: str) -> int:
-    """How deep a metric looks; 0 for all the way."""
+    """The cut-off in a metric's name, such as 10 of `mrr@10`; 0 if it has none."""
     return int(metric.partition("@")[2] or 0)
 
 
@@ -146,23 +165,23 @@ def _scores(collection: Collection, rankings: Rankings, group: Int64s, rank: Int
     return scores
 
 
-def _table(benchmark: Benchmark, collection: Collection, parts: list[Rows]) -> pa.Table:
+def _table(benchmark: Benchmark, collection: Collection, parts: list[RankingScores]) -> pa.Table:
     import pyarrow as pa
 
     setting = np.concatenate([part.setting for part in parts])
-    kept = np.flatnonzero(np.isin(setting, benchmark.settings))
-    query = np.concatenate([part.query for part in parts])[kept]
+    rows = np.flatnonzero(np.isin(setting, benchmark.settings))
+    query = np.concatenate([part.query for part in parts])[rows]
     texts = {
-        "benchmark": np.full(len(kept), benchmark.name, object),
-        "setting": setting[kept],
+        "benchmark": np.full(len(rows), benchmark.name, object),
+        "setting": setting[rows],
         "query_language": np.array(collection.query_languages, object)[query],
-        "passage_language": np.concatenate([part.passage_language for part in parts])[kept],
+        "passage_language": np.concatenate([part.passage_language for part in parts])[rows],
         "question_id": np.array(collection.question_ids, object)[query],
     }
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     for name in (*METRICS, *POOL_METRICS):
         values = [part.scores.get(name, np.full(len(part.query), np.nan)) for part in parts]
-        scores = np.concatenate(values)[kept]
+        scores = np.concatenate(values)[rows]
         columns[name] = pa.array(scores, pa.float64(), mask=np.isnan(scores))
     domains = np.array(collection.domains or [None] * len(collection.question_ids), object)
     columns["domain"] = pa.array(domains[query], pa.string())

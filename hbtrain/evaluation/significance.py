@@ -1,4 +1,4 @@
-"""Whether a difference is more than luck with the questions: permutation tests, bootstrap intervals, Holm's correction.
+"""Is a difference more than chance? Permutation tests, bootstrap intervals, Holm's correction.
 
 The unit is the question: one that is asked in eleven languages, of eleven pools, is one observation, and all of its
 scores are flipped or drawn together. Shapes: U questions, C cells, K scores (each a mean over cells), S systems,
@@ -15,10 +15,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 BLOCK_BYTES = 2**26
-"""Size of the blocks in which resamples are drawn: memory only, no result depends on it."""
+"""Memory of a block of resamples; no result depends on it."""
 
 ROUNDING = 1e-10
-"""Sums that differ by less than this share of the sum of magnitudes are equal: they differ by rounding only."""
+"""Sums count as equal if they differ by less than this share of the sum of magnitudes, which is rounding."""
 
 
 def permutation_p_values(differences_UK: npt.ArrayLike, resamples: int, seed: int = 0) -> Floats:
@@ -31,9 +31,9 @@ def permutation_p_values(differences_UK: npt.ArrayLike, resamples: int, seed: in
     The same flips serve all K scores.
 
     Args:
-        differences_UK: each question's part in the difference of each score; the score's difference is their sum.
-        resamples: flips drawn at random.
-        seed: of the draws.
+        differences_UK: what each question contributes to the difference of each score, which is their sum.
+        resamples: how many random sign flips.
+        seed: of the random sign flips.
     """
     d_UK = np.atleast_2d(np.asarray(differences_UK, np.float64))
     units, scores = d_UK.shape
@@ -107,7 +107,8 @@ def bootstrap_means(
 
 
 def interval(resampled: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Lower and upper ends of the percentile intervals (Efron, Tibshirani 1993, chapter 13) of [R, ...]; less NaN."""
+    """Lower and upper ends [...] of the percentile intervals (Efron, Tibshirani 1993, chapter 13) of [R, ...], NaN left
+    out."""
     tail = (1 - confidence) / 2
     quantile = np.nanquantile if np.isnan(resampled).any() else np.quantile
     low, high = quantile(resampled, (tail, 1 - tail), axis=0)

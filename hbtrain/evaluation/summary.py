@@ -1,4 +1,4 @@
-"""From the scores of every query to an evaluation: means over queries, then over languages.
+"""Averaging the scores of a benchmark: over queries, then over languages.
 
 A *cell* is a setting, a query language and a passage language ("all" in multi): the mean over its queries is the unit
 of every mean over languages.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, Scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,35 +34,38 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Cell:
-    """Queries in one language asked of the candidates in one language, or in all of them ("all")."""
+    """Mean scores of the queries in one language on the candidates in one language, or in all languages ("all").
+
+    Attributes:
+        means: {metric: mean over queries}, without metrics that this setting or search does not have.
+    """
 
     setting: str
     query_language: str
     passage_language: str
     queries: int
     means: dict[str, float]
-    """By metric; those that are not known of this setting or search are missing."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model scores on one benchmark."""
+    """The scores of one model on one benchmark."""
 
     benchmark: str
     candidates_kind: CandidatesKind
     languages: tuple[str, ...]
     query_counts: dict[str, int]
     candidate_counts: dict[str, int]
-    """Per language; where collections share a language, as English in every pair of Tatoeba, their sum."""
+    """{language: candidates}, added up where collections share a language, as English in every pair of Tatoeba."""
     left_out: int
-    """Queries of the data without a relevant candidate."""
+    """Queries that were left out, because they have no relevant candidate."""
     search: dict[str, Any]
-    """How it was searched; `search` is "exact" or an index's factory string."""
+    """How it was searched; the entry `search` is "exact" or the factory string of an index."""
     parallel: bool
     """Whether a question id means the same question in every language."""
     groups: dict[str, tuple[str, ...]]
-    """Groups of languages that have means: the benchmark's own, and `seen` and `unseen` where the model's training
-    languages are known."""
+    """{name: languages} with a mean of their own: the benchmark's groups, and `seen` and `unseen` if the training
+    languages of the model are known."""
     trained_languages: tuple[str, ...] | None
     metrics: dict[str, float]
     """`<benchmark>/<setting>/<metric>` is the macro mean over cells, `<benchmark>/<setting>/<metric>/<language>` that
@@ -70,8 +73,8 @@ class Evaluation:
     Settings or languages without queries have no key."""
     cells: tuple[Cell, ...]
     first_languages: Mapping[str, Mapping[str, float]]
-    """For each query language the share of each language in the first ten of the multi setting, mean over queries;
-    empty where there is no such setting."""
+    """{query language: {language: share}}: mean share of each language among the first ten candidates in `multi`; empty
+    without that setting."""
     per_query: pa.Table
     """One row per query and setting (in `cross`, per passage language): benchmark, setting, query_language,
     passage_language ("all" in multi), question_id, the metrics by name, rank_distance, worst_rank, own_language@10
@@ -95,7 +98,7 @@ class Evaluation:
 
 def summarise(
     benchmark: Benchmark,
-    scored: Sequence[Scored],
+    scored: Sequence[CollectionScores],
     search: Mapping[str, Any],
     trained_languages: Sequence[str] | None = None,
 ) -> Evaluation:
@@ -123,8 +126,8 @@ def summarise(
     )
 
 
-def _first_languages(scored: Sequence[Scored]) -> dict[str, dict[str, float]]:
-    """Of the one collection that a multilingual benchmark has."""
+def _first_languages(scored: Sequence[CollectionScores]) -> dict[str, dict[str, float]]:
+    """Shares by the names of languages; a benchmark with the setting `multi` has a single collection."""
     found: dict[str, dict[str, float]] = {}
     for part in scored:
         for asked, shares in part.first_languages.items():

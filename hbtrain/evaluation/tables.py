@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hbtrain.evaluation.out_of_domain import DomainScore
 
 COLUMNS = ("map", "recall@1", "recall@10", "recall@100", "mrr", "mrr@10", "ndcg@10", RANK_DISTANCE)
-"""Metrics of a table, in its order."""
+"""Metrics in the order of the columns."""
 
 
 def evaluation_table(evaluation: Evaluation) -> RichTable:
@@ -36,7 +36,7 @@ def evaluation_table(evaluation: Evaluation) -> RichTable:
     if {cell.setting for cell in evaluation.cells} == {"cross"} and (hub := _hub(evaluation)):
         return _drawn(evaluation, *_accuracies(evaluation, hub))
     known = {name for cell in evaluation.cells for name in cell.means}
-    # The reciprocal rank with a cut-off is shown only where it is not known without.
+    # MRR@10 is shown only where the uncut MRR is not known.
     names = [name for name in COLUMNS if name in known and (name != "mrr@10" or "mrr" not in known)]
     rows: list[Row] = []
     for setting in SETTINGS:
@@ -97,7 +97,7 @@ def scores_markdown(before: Sequence[Evaluation], after: Sequence[Evaluation]) -
 
 
 def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """(title, key, metric) of the scores that say the most of this kind of benchmark."""
+    """(title, key, metric) of the most important scores of this kind of benchmark."""
     settings = {cell.setting for cell in evaluation.cells}
     if settings == {"mono"}:
         rows = [(metric_title(name), "mono", name) for name in ("ndcg@10", "recall@100", "mrr", "mrr@10")]
@@ -121,7 +121,7 @@ def _title(evaluation: Evaluation) -> str:
 
 
 def _proper_groups(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
-    """The groups that are not all of the languages."""
+    """The groups that hold some of the languages, but not all."""
     return {name: members for name, members in evaluation.groups.items() if set(members) != set(evaluation.languages)}
 
 
@@ -130,14 +130,14 @@ def _marked(evaluation: Evaluation, part: str) -> str:
 
 
 def _hub(evaluation: Evaluation) -> str | None:
-    """The language that all cells are from or to."""
+    """The language that every cell has on one side, if there is one."""
     sides = [{cell.query_language, cell.passage_language} for cell in evaluation.cells]
     common = set.intersection(*sides)
     return next((language for language in evaluation.languages[::-1] if language in common), None)
 
 
 def _accuracies(evaluation: Evaluation, hub: str) -> tuple[tuple[str, ...], list[Row]]:
-    """Head and rows of a table of translations: accuracy to the hub, from it, and in both directions."""
+    """Head and rows of a table of accuracies: into the hub language, out of it, and both."""
     accuracy = {(cell.query_language, cell.passage_language): cell.means["recall@1"] for cell in evaluation.cells}
     languages = [language for language in evaluation.languages if language != hub]
     groups = {name: [x for x in members if x != hub] for name, members in _proper_groups(evaluation).items()}

@@ -1,7 +1,7 @@
-"""Evaluate run files, whatever system wrote them, into the tables that a model's evaluation gives.
+"""Evaluation of TREC run files of any system, with the same metrics and tables as the evaluation of a model.
 
-A run of depth k says nothing about what ranks behind: mAP from it is mAP@k, a metric with a deeper cut-off stays
-unknown, and so do rank distance and worst rank unless every relevant candidate was found.
+A run of depth k does not say what ranks behind its last document: its mAP is mAP@k, a metric with a deeper cut-off is
+not known, and neither are rank distance and worst rank unless every relevant candidate was found.
 """
 
 from __future__ import annotations
@@ -15,36 +15,41 @@ import numpy as np
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
-from hbtrain.evaluation.runs import query_name
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, Rows, Scored, cutoff, scored
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, CollectionScores, RankingScores, combine_scores, cutoff
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.evaluation.trec_runs import query_name
 from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
-from hbtrain.retrieval.trec_files import RunFile, escape_id, read_run
+from hbtrain.retrieval.trec_files import TrecRun, escape_id, read_trec_run
 
 RunKey = tuple[str, str]
 """Setting and query language."""
 SUFFIXES = (".trec.gz", ".trec", ".run.gz", ".run", ".txt.gz", ".txt")
 CHECKED_DOCUMENTS = 2_000_000
-"""In a larger collection unknown document ids are not looked for: the ids would fill the memory."""
+"""In a larger collection document ids are not checked: all of its ids would fill the memory."""
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A line of the tables: a query of a collection in a setting."""
+class _JudgedQuery:
+    """A query in a setting, with its judgements.
+
+    Attributes:
+        name: query id in run files.
+        query: the query's place in the collection.
+        passage_language: of the candidates; `all` in the setting `multi`.
+        relevant: {document id in run files: gain}.
+    """
 
     name: str
-    """Its id in run files."""
     query: int
     passage_language: str
     relevant: dict[str, float]
-    """Gains by document id, as they stand in run files."""
 
 
-def find_run_files(folder: Path) -> dict[RunKey, Path]:
-    """The files `<setting>/<query language>.trec.gz` of a folder; .trec, .run and .txt will do as well.
+def find_trec_runs(folder: Path) -> dict[RunKey, Path]:
+    """The run files of a folder, `<setting>/<query language>` with one of SUFFIXES, such as mono/en.trec.gz.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder has none.
     """
     found: dict[RunKey, Path] = {}
     for setting in SETTINGS:
@@ -61,50 +66,56 @@ def find_run_files(folder: Path) -> dict[RunKey, Path]:
     return found
 
 
-def evaluate_run(
+def evaluate_trec_runs(
     benchmark: Benchmark, run_files: Mapping[RunKey, Path], trained_languages: Sequence[str] | None = None
 ) -> Evaluation:
-    """The scores of run files, by trec_eval's measures; queries without a line score 0.
+    """Score run files with trec_eval's measures; a query without a line scores 0.
 
     Args:
-        benchmark: what was asked of which candidates; ids in run files are its ids (see `runs`, `escape_id`).
-        run_files: by setting and query language; what is not there is not scored.
-        trained_languages: what the system was trained on, if that is known.
+        benchmark: queries and candidates; `trec_runs` and `escape_id` say how run files write their ids.
+        run_files: by setting and query language; other settings and languages get no scores.
+        trained_languages: the languages that the system was trained on; None: not known.
 
     Raises:
-        DataError: a setting or language that the benchmark does not have, or a file that `read_run` refuses.
+        DataError: a setting or language that the benchmark does not have, or a file that `read_trec_run` refuses.
     """
     _check_keys(benchmark, run_files)
     collections = list(benchmark.collections())  # candidates of large ones stay on disk
-    asked_of = [{key: asked for key in run_files if (asked := _asked(c, *key))} for c in collections]
-    known = {key: {a.name for of in asked_of for a in of.get(key, ())} for key in run_files}
-    runs: dict[RunKey, RunFile] = {}
-    parts: list[Scored] = []
+    judged = [{key: found for key in run_files if (found := _judged_queries(c, *key))} for c in collections]
+    known = {key: {query.name for by_key in judged for query in by_key.get(key, ())} for key in run_files}
+    runs: dict[RunKey, TrecRun] = {}
+    parts: list[CollectionScores] = []
     notes: list[str] = []
     cuts: set[int] = set()
-    for collection, own in zip(collections, asked_of, strict=True):
+    for collection, by_key in zip(collections, judged, strict=True):
         small = len(collections) == 1 and len(collection.candidate_ids) <= CHECKED_DOCUMENTS
         places = {escape_id(c): place for place, c in enumerate(collection.candidate_ids)} if small else None
-        for key in own:
+        for key, queries in by_key.items():
             if key not in runs:
-                runs[key] = read_run(run_files[key], known[key], places)
-                missing = len(known[key]) - len(runs[key].documents)
+                runs[key] = read_trec_run(run_files[key], known[key], places)
                 notes += runs[key].notes
-                notes += [f"{run_files[key]}: no line for {missing} queries; they score 0"] if missing else []
-        rows = [_rows(collection, key, asked, runs[key]) for key, asked in own.items()]
-        cuts |= {runs[key].depth for key, asked in own.items() if runs[key].depth < _candidates(collection, asked)}
-        if rows:
-            parts.append(scored(benchmark, collection, rows, _pool(collection, own, runs, places)))
+                if missing := len(known[key]) - len(runs[key].documents):
+                    notes.append(f"{run_files[key]}: no line for {missing} queries; they score 0")
+            if runs[key].depth < _most_candidates(collection, queries):
+                cuts.add(runs[key].depth)
+        if by_key:
+            scores = [_scores(collection, key, queries, runs[key]) for key, queries in by_key.items()]
+            parts.append(combine_scores(benchmark, collection, scores, _first_places(collection, by_key, runs, places)))
     depths = {"/".join(key): run.depth for key, run in runs.items()}
-    search = f"run files of depth {max(depths.values())}"
-    cut = [min(cuts), max(cuts)] if cuts else []
     about = {
-        "search": search,
+        "search": f"run files of depth {max(depths.values())}",
         "run_depth": depths,
-        "map": "mAP@" + " to ".join(map(str, dict.fromkeys(cut))) if cut else "mAP",
+        "map": _map_name(cuts),
         "notes": notes,
     }
     return summarise(benchmark, parts, about, trained_languages)
+
+
+def _map_name(cuts: set[int]) -> str:
+    """`mAP`, or `mAP@10`, or `mAP@10 to 100`: by the depths of the runs that do not list all candidates."""
+    if not cuts:
+        return "mAP"
+    return f"mAP@{min(cuts)}" if len(cuts) == 1 else f"mAP@{min(cuts)} to {max(cuts)}"
 
 
 def _check_keys(benchmark: Benchmark, run_files: Mapping[RunKey, Path]) -> None:
@@ -118,10 +129,10 @@ def _check_keys(benchmark: Benchmark, run_files: Mapping[RunKey, Path]) -> None:
             )
 
 
-def _asked(collection: Collection, setting: str, query_language: str) -> list[_Asked]:
-    """The queries of a setting in one language, in `cross` one for every passage language with an answer."""
+def _judged_queries(collection: Collection, setting: str, query_language: str) -> list[_JudgedQuery]:
+    """The queries in one language that a setting asks; in `cross`, once for every passage language with an answer."""
     stops = np.cumsum(list(collection.candidate_counts.values()))
-    found: list[_Asked] = []
+    found: list[_JudgedQuery] = []
     for query, language in enumerate(collection.query_languages):
         if language != query_language:
             continue
@@ -132,45 +143,43 @@ def _asked(collection: Collection, setting: str, query_language: str) -> list[_A
             own = collection.languages[int(np.searchsorted(stops, place, side="right"))]
             kind = "multi" if setting == "multi" else "mono" if own == language else "cross"
             if kind == setting:
-                asked = ALL_LANGUAGES if setting == "multi" else own
-                by_language.setdefault(asked, {})[escape_id(collection.candidate_ids[place])] = gain
-        question = collection.question_ids[query]
-        found += [
-            _Asked(escape_id(query_name(question, setting, asked)), query, asked, judged)
-            for asked, judged in by_language.items()
-        ]
+                passage_language = ALL_LANGUAGES if setting == "multi" else own
+                by_language.setdefault(passage_language, {})[escape_id(collection.candidate_ids[place])] = gain
+        for passage_language, judged in by_language.items():
+            name = escape_id(query_name(collection.question_ids[query], setting, passage_language))
+            found.append(_JudgedQuery(name, query, passage_language, judged))
     return found
 
 
-def _rows(collection: Collection, key: RunKey, asked: list[_Asked], run: RunFile) -> Rows:
-    judged = {a.name: a.relevant for a in asked}
+def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], run: TrecRun) -> RankingScores:
+    judged = {query.name: query.relevant for query in queries}
     by_trec = cutoff_scores(judged, run.documents, list(TREC_MEASURES.values()))
-    pool = _candidates(collection, asked)
+    candidates = _most_candidates(collection, queries)
     scores: dict[str, Floats] = {}
     for name, measure in TREC_MEASURES.items():
-        if run.depth >= min(cutoff(name), pool):
-            scores[name] = np.array([by_trec[measure][a.name] for a in asked], np.float64)
-    if run.depth >= min(FIRST_PLACES, pool):
+        if run.depth >= min(cutoff(name), candidates):
+            scores[name] = np.array([by_trec[measure][query.name] for query in queries], np.float64)
+    if run.depth >= min(FIRST_PLACES, candidates):
         scores["mrr@10"] = np.where(scores["mrr"] * FIRST_PLACES > 0.99, scores["mrr"], 0.0)
     if key[0] == "multi":
-        ranks = [_ranks(run.documents.get(a.name, []), a.relevant) for a in asked]
+        ranks = [_ranks(run.documents.get(query.name, []), query.relevant) for query in queries]
         if all(None not in own for own in ranks):
             worst = np.array([max(r for r in own if r) for own in ranks], np.float64)
             scores[WORST_RANK] = worst
             best = np.array([min(r for r in own if r) for own in ranks], np.float64)
             scores[RANK_DISTANCE] = np.where([len(own) > 1 for own in ranks], worst - best, np.nan)
-    return Rows(
-        setting=np.full(len(asked), key[0], object),
-        query=np.array([a.query for a in asked], np.int64),
-        passage_language=np.array([a.passage_language for a in asked], object),
+    return RankingScores(
+        setting=np.full(len(queries), key[0], object),
+        query=np.array([query.query for query in queries], np.int64),
+        passage_language=np.array([query.passage_language for query in queries], object),
         scores=scores,
     )
 
 
-def _candidates(collection: Collection, asked: list[_Asked]) -> int:
-    """The most that one of the queries is asked of."""
+def _most_candidates(collection: Collection, queries: list[_JudgedQuery]) -> int:
+    """The size of the largest pool that one of the queries ranks."""
     counts = collection.candidate_counts
-    return max(counts.get(a.passage_language, sum(counts.values())) for a in asked)
+    return max(counts.get(query.passage_language, sum(counts.values())) for query in queries)
 
 
 def _ranks(documents: Sequence[str], relevant: Mapping[str, float]) -> list[int | None]:
@@ -178,21 +187,21 @@ def _ranks(documents: Sequence[str], relevant: Mapping[str, float]) -> list[int 
     return [place.get(document) for document in relevant]
 
 
-def _pool(
+def _first_places(
     collection: Collection,
-    asked: Mapping[RunKey, list[_Asked]],
-    runs: Mapping[RunKey, RunFile],
+    judged: Mapping[RunKey, list[_JudgedQuery]],
+    runs: Mapping[RunKey, TrecRun],
     places: Mapping[str, int] | None,
 ) -> Int64s | None:
-    """[Q, 10] places of what stands first in the pool of all languages, if it was asked for all queries."""
-    multi = {key: own for key, own in asked.items() if key[0] == "multi"}
+    """[Q, 10] places of the best candidates in the pool of all languages; None unless they are known of all queries."""
+    multi = {key: queries for key, queries in judged.items() if key[0] == "multi"}
     if places is None or sum(map(len, multi.values())) < len(collection.question_ids):
         return None
     found = np.full((len(collection.question_ids), FIRST_PLACES), -1, np.int64)
-    for key, own in multi.items():
-        for a in own:
-            first = [places[document] for document in runs[key].documents.get(a.name, ())[:FIRST_PLACES]]
-            found[a.query, : len(first)] = first
+    for key, queries in multi.items():
+        for query in queries:
+            first = [places[document] for document in runs[key].documents.get(query.name, ())[:FIRST_PLACES]]
+            found[query.query, : len(first)] = first
     return found
 
 
@@ -204,7 +213,7 @@ TREC_MEASURES: dict[str, str] = {
     "mrr": "RR",
     "ndcg@10": "nDCG@10",
 }
-"""Our names of measures that trec_eval computes, and their names in ir_measures."""
+"""{metric: its name in ir_measures}, of the metrics that trec_eval computes."""
 
 
 def cutoff_scores(
@@ -213,11 +222,10 @@ def cutoff_scores(
     """{measure: {query: score}} of ranked lists, for every judged query.
 
     Args:
-        judged: for each query the gains of its relevant documents, whole numbers; those of 1 and more are relevant,
-            and nDCG uses the gain itself.
-        found: for each query its documents, best first and each once; a query without a list scores 0.
-        measures: as ir_measures writes them, such as nDCG@10, R@100, AP, RR; a measure without a cut-off knows no
-            more than the lists.
+        judged: {query: {document: gain}}, gains being whole numbers; 1 or more means relevant, and nDCG uses the gain.
+        found: {query: documents}, best first, each once; a query without a list scores 0.
+        measures: names in ir_measures, such as nDCG@10, R@100, AP, RR; one without a cut-off is computed on the lists
+            as they are.
 
     Raises:
         DataError: a gain that is no whole number.
@@ -231,7 +239,7 @@ def cutoff_scores(
         if any(gain != int(gain) for gain in own.values()):
             raise DataError(f"gains of query {query} must be whole numbers for trec_eval, not {dict(own)}")
         gains[query] = {document: int(gain) for document, gain in own.items()}
-    # Places as scores: trec_eval has a rule of its own for equal ones.
+    # Places serve as scores, because trec_eval would sort equal scores by its own rule.
     run = {query: {d: float(-place) for place, d in enumerate(found[query])} for query in judged if found.get(query)}
     scores = {name: dict.fromkeys(judged, 0.0) for name in measures}
     by_measure: dict[str, list[str]] = {}

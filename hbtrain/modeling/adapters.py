@@ -1,9 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) on the transformer inside an encoder.
+"""Training only a part of a transformer: low-rank adapters (LoRA, arXiv 2106.09685), or freezing.
 
-Freezing: the lowest layers of a transformer, and its embeddings, are left as they are.
-
-Layers are found by structure, not by name, for every architecture names them anew: the stack of layers is the
-`ModuleList` that holds the most parameters, in the order in which text passes through it.
+Frozen are the lowest layers, the embeddings, or both. Layers are found by structure, because every architecture has
+other names for them: they are the `ModuleList` with the most parameters, in the order in which text passes through it.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_lora(model: SentenceTransformer, config: LoraConfig, seed: int) -> None:
-    """Freeze `model` and add adapters that leave its embeddings as they are until they are trained.
+    """Freeze `model` and add adapters, which change nothing until they are trained.
 
     Raises:
         ModelError: the model has no transformer, or `target_modules` names no linear layer of it.
@@ -57,14 +55,14 @@ def add_lora(model: SentenceTransformer, config: LoraConfig, seed: int) -> None:
 
 
 def has_lora(model: SentenceTransformer) -> bool:
-    """Whether the model carries adapters that are not merged."""
+    """Whether the model has adapters that are not merged into its weights."""
     from peft import PeftModel
 
     return isinstance(getattr(model[0], "model", None), PeftModel)
 
 
 def merged(model: SentenceTransformer) -> SentenceTransformer:
-    """The plain model with the same embeddings: `model` itself, or a copy with the adapters added to its weights."""
+    """A model without adapters that gives the same embeddings: `model` itself, or a copy with the adapters merged."""
     if not has_lora(model):
         return model
     plain = copy.deepcopy(model)
@@ -125,8 +123,8 @@ def stack_of_layers(network: nn.Module) -> nn.ModuleList:
 
 
 def embedding_modules(network: nn.Module, layers: nn.ModuleList) -> Iterator[nn.Module]:
-    """What turns tokens into the lowest layer's input: the block around the token embeddings, with its normalisation,
-    and every other embedding table (of positions) outside the layers."""
+    """The modules between tokens and the lowest layer: the block around the token embeddings, with its normalisation,
+    and every other embedding table outside the layers, such as that of positions."""
     from torch import nn
 
     inside = set(layers.modules())

@@ -1,4 +1,4 @@
-"""Where a backbone comes from, found out without importing torch: before workers start, and again when it is loaded."""
+"""Finding a backbone, and checking that its weights are safe to load; needs no torch, and runs before workers start."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Backbone:
     """A pretrained model that exists."""
 
     name: str
-    """An absolute folder, or a name on the hub with its organisation."""
+    """The absolute path of a folder, or a name on the hub with its organisation."""
     is_sentence_transformer: bool
-    """Whether it has a `modules.json`, hence its own pooling."""
+    """Whether it has a `modules.json`, which defines its pooling."""
 
 
 def check_backbone(config: EncoderConfig) -> None:
-    """Raise ModelError, cheaply, if `config.backbone` or a vocabulary it needs cannot be had from here, or is unsafe.
+    """Raise ModelError if `config.backbone` or its vocabulary is not there or is unsafe. No weights are downloaded.
 
-    A folder is looked into; a hub name is looked up in the local cache and, unless offline, on the hub.
+    A name on the hub is looked up in the local cache and, unless offline, on the hub.
     """
     if config.backbone in BUILT_BACKBONES:
         section = config.static if config.backbone == "static" else config.transformer
@@ -156,7 +156,7 @@ def check_weights(name: str, is_sentence_transformer: bool, convert: str = CONVE
 
 
 def _module_folders(name: str, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:
-    """Folders, inside the model's, that its parts are loaded from."""
+    """The folders, inside the model's folder, from which its modules are loaded."""
     modules = _modules(name)
     if any(str(module.get("type", "")).endswith(".Router") for module in modules):
         return sorted({file.parent for file in files})  # its parts are in folders that only itself knows of

@@ -1,4 +1,4 @@
-"""SentenceTransformers from a configuration: from random weights, or from a pretrained backbone."""
+"""Making a SentenceTransformer from a configuration, with random weights or from a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ Texts = Callable[[], Iterable[str]]
 
 
 def build_static(config: EncoderConfig, texts: Texts) -> SentenceTransformer:
-    """The mean of token vectors, random; its vocabulary is the given one or one trained on `texts()`."""
+    """A static encoder, whose embedding is the mean of token vectors; these are random. The vocabulary is read from a
+    file or trained on `texts()`."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -81,7 +82,7 @@ def build_transformer(config: EncoderConfig, texts: Texts) -> SentenceTransforme
             pad_token_id=pieces.index("[PAD]"),
         )
     )
-    # sentence-transformers takes a transformer from a folder only; so what is trained is what would be loaded.
+    # sentence-transformers loads a transformer only from a folder.
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
         fast.save_pretrained(folder)
@@ -167,6 +168,6 @@ def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
     if config is None:
         return {"use_safetensors": True}
     attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
-    # Said while loading, because parameters that are then spread over ranks (ZeRO-3) cannot be cast afterwards.
+    # Given at loading, because parameters that are spread over ranks (ZeRO-3) cannot be cast afterwards.
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     return {"use_safetensors": True, "dtype": dtype, **attention}

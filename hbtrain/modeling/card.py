@@ -16,10 +16,10 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model's training; what is None or empty is called unknown in the card."""
+    """What is known of a model's training. The card calls unknown what is None or empty."""
 
     base_model: str | None = None
-    """A hub name, a path, or `static` or `transformer` for a start from random weights."""
+    """A name on the hub or a path; `static` or `transformer` if training began with random weights."""
     languages: tuple[str, ...] = ()
     """Training languages, as language tags."""
     sources: Mapping[str, int] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class ModelCard:
     """Version of hbtrain."""
 
     def render(self, *, query_prefix: str, passage_prefix: str, dimension: int, max_tokens: int | None) -> str:
-        """README.md with its YAML front matter, for a model of these properties."""
+        """The text of README.md, with its YAML front matter."""
         parts = [
             f"---\n{yaml.safe_dump(self._front_matter(), sort_keys=False, allow_unicode=True)}---",
             "# Retriever",
@@ -67,7 +67,7 @@ class ModelCard:
         return front
 
     def _base_is_on_hub(self) -> bool:
-        """Whether the name may stand in `base_model`, which hubs take for one of their own."""
+        """Whether the base model's name looks like one of the hub, which is what `base_model` must be."""
         return self.base_model is not None and self.base_model.count("/") == 1 and self.base_model[0] not in "./~"
 
     def _training_rows(self) -> list[tuple[str, str]]:
@@ -97,7 +97,7 @@ class ModelCard:
 
 
 def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
-    """Put scores into the card of a saved model, in place of those it has; a folder without a card is left alone."""
+    """Replace the scores in the card of a saved model; does nothing if the folder has no card."""
     readme = folder / "README.md"
     if not readme.exists():
         return
@@ -108,8 +108,8 @@ def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
 
 
 def trained_languages(folder: Path) -> tuple[str, ...] | None:
-    """The languages that a model was trained on, as its card says; None where that is not a card of ours, or says no
-    languages (as that of a model before its training)."""
+    """The languages that a model was trained on, from its card; None if hbtrain did not write the card, or if it has no
+    languages, as before training."""
     try:
         _, front, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
         known = yaml.safe_load(front)

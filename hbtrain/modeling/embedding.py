@@ -1,4 +1,4 @@
-"""From token features to unit vectors: the part of the encoder that carries gradients.
+"""From token features to unit vectors: the part of the encoder that is trained.
 
 Shapes: B texts, D dimensions of an embedding.
 """
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 
 class EmbeddingModule(nn.Module):
-    """The module that is trained: every parameter of the encoder is registered here, and the temperature if it is
-    learned.
+    """The module that is trained: all parameters of the encoder, and the temperature if it is learned.
 
-    One call embeds several batches (queries, passages, negatives), so that a wrapper which counts forward passes,
-    such as DeepSpeed's engine, sees one.
+    One call embeds several batches (queries, passages, negatives), because a wrapper that counts forward passes (the
+    engine of DeepSpeed) should see one.
     """
 
     def __init__(self, model: SentenceTransformer, learned_temperature: float | None = None) -> None:
-        """Wrap `model`; `learned_temperature` is where a temperature that is trained begins."""
+        """Wrap `model`; `learned_temperature`: initial value of a temperature that is trained, None if it is fixed."""
         super().__init__()
         self.model = model
         self.log_scale: nn.Parameter | None = None

@@ -30,19 +30,20 @@ if TYPE_CHECKING:
 Side = Literal["query", "passage"]
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
-"""Tokens of a batch, padding included: what caches of a CPU hold, and what keeps a large GPU busy."""
+"""{device: tokens of a batch, padding included}: what fits into the caches of a CPU, what keeps a large GPU busy."""
 
 _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage": ("passage", "document", "corpus")}
-"""Names under which models of all makers store their prompts."""
+"""Names under which published models store their prompts."""
 _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
-"""What sentence-transformers calls the sides, for models that treat them differently."""
+"""Names of the sides in sentence-transformers, for models that treat them differently."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """While sentence-transformers is imported: the collector would look again and again at all that is being made."""
+    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
+    and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -53,7 +54,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 class Origin(NamedTuple):
-    """Where an encoder was loaded from, as it was meant by its makers; other processes can load it again."""
+    """Where an encoder was loaded from with its own prompts, so that other processes can load it again."""
 
     name_or_path: str
     trust_remote_code: bool
@@ -91,7 +92,7 @@ class Encoder:
             seed: of the random weights.
 
         Raises:
-            ModelError: the backbone or the vocabulary cannot be had, or has not the layers to freeze.
+            ModelError: the backbone or the vocabulary is not there, or has fewer layers than are to be frozen.
         """
         import torch
 
@@ -119,15 +120,14 @@ class Encoder:
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> Encoder:
-        """A model by hub name or folder.
+        """Load a model by its name on the hub or its folder.
 
         Args:
             name_or_path: a sentence-transformers model, or a plain Hugging Face model, which gets pooling.
-            config: for training: its prefixes, limits and attention; a transformer comes in its precision. None, for
-                evaluation, leaves the model as its makers meant it, with its own prompts. Adapters are `add_lora`'s
-                affair.
+            config: for training: prefixes, token limits, attention and the precision of a transformer; its adapters are
+                not added. None, for evaluation: the model stays as published, with its own prompts.
             device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
-            trust_remote_code: run Python code that the model brings along. `config` says so with its own key.
+            trust_remote_code: whether to run Python code that comes with the model; `config` has a key for it too.
 
         Raises:
             ModelError: there is no such model, it is unsafe, or it cannot be loaded or trained.
@@ -175,23 +175,22 @@ class Encoder:
 
     @property
     def dimension(self) -> int:
-        """D, the dimensions of an embedding."""
+        """D, the number of dimensions of an embedding."""
         return int(self.model.get_embedding_dimension())
 
     @property
     def device(self) -> device:
-        """Where the model is."""
         where: device = self.model.device
         return where
 
     def digest(self) -> str:
-        """What tells this model from all others, wherever it lies: see `model_digest`. Prefixes are not part of it."""
+        """A hex digest that differs from that of any other model, see `model_digest`; prefixes do not enter it."""
         from hbtrain.modeling.saving import model_digest
 
         return model_digest(self.model)
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
-        """Token features of prefix + text, cut to the side's token limit, on the CPU; what `EmbeddingModule` takes.
+        """Token features of prefix + text, cut to the side's token limit, on the CPU: the input of `EmbeddingModule`.
 
         A transformer's features are `input_ids` [B, tokens] and its companions; a static encoder's are `input_ids`
         [all tokens] and `offsets` [B]. May run in a background thread while the encoder is used in another.
@@ -218,8 +217,8 @@ class Encoder:
         their vectors, depends on all texts given and on nothing else.
 
         Args:
-            texts: to be embedded.
-            side: which of the prefixes.
+            texts: to embed.
+            side: decides the prefix.
             batch_size: the most texts of a batch.
             progress: called after every batch with the number of texts done so far.
             batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
@@ -247,7 +246,7 @@ class Encoder:
                     done += len(rows_B)
                     if progress is not None:
                         progress(done)
-                # Taken from the device once a window, so that it need not wait for the host after each batch.
+                # Copied from the device once a window: after each batch, the device would have to wait for the host.
                 vectors_ND[np.asarray(places_W)[torch.cat(batches).numpy()]] = torch.cat(found).cpu().numpy()
         return vectors_ND
 
@@ -303,7 +302,7 @@ def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
 
 @contextmanager
 def _evaluating(model: SentenceTransformer) -> Iterator[None]:
-    """Evaluation mode, and afterwards every module in the mode it was in."""
+    """Evaluation mode; afterwards every module is in its former mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

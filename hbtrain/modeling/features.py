@@ -1,17 +1,15 @@
-"""Token features: what tokenizing gives and the encoder takes. Counting, cutting, and taking some rows of a batch.
+"""Token features, which a tokenizer makes for the encoder: counting, cutting, padding, batches of like length.
 
-Two forms occur. A transformer's features are padded: `input_ids` and `attention_mask` [B, tokens] and companions. A
-static encoder's are bags: `input_ids` [all tokens] and `offsets` [B], where each bag begins.
+Features have two forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like them.
+A static encoder's are bags: `input_ids` [all tokens] and `offsets` [B], where each bag begins.
 
-Padding token ids: from the rows that a tokenizer gives to a transformer's tensors, without a detour through Python.
+**Padding** is done here with numpy. A tokenizer would make padded lists, and tensors from them, number by number while
+it holds Python's lock: 40 % of the time to prepare a batch of mixed lengths, in which the other threads of a worker
+must wait.
 
-Left to the tokenizer, rows become padded lists, and these tensors, number by number, while Python's lock is held: 40 %
-of the time of preparing a batch of mixed lengths, in which no other thread of a worker gets on.
-
-Batches of like length: texts are tokenized a window ahead of the network, and cut by a budget of tokens.
-
-Characters sort texts well enough to choose windows, but not batches: a token holds one character of Thai and five of
-English. Inside a window texts are sorted by their tokens.
+**Batches of like length**: texts are tokenized one window ahead of the network, and a window is cut into batches by a
+budget of tokens. Windows are chosen by the number of characters, which would be too coarse for batches: a token has one
+character in Thai and five in English. Inside a window texts are sorted by their tokens.
 """
 
 from __future__ import annotations
@@ -26,19 +24,18 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import Tensor
 
 
 Features = dict[str, Tensor]
 
 
 def row_count(features: Features) -> int:
-    """B, the texts of a batch."""
+    """B, the number of texts."""
     return len(features["offsets"]) if "offsets" in features else len(features["input_ids"])
 
 
 def is_padded(features: Features) -> bool:
-    """Whether a short text costs what the longest of its batch does."""
+    """Whether texts are padded to the longest of their batch."""
     return "offsets" not in features
 
 
@@ -57,7 +54,7 @@ def select_rows(features: Features, rows_R: Tensor) -> Features:
 
     Args:
         features: of B texts.
-        rows_R: int64 [R], which of them, in the order wanted.
+        rows_R: int64 [R], numbers of the texts, in the order wanted.
     """
     if "offsets" in features:
         return _select_bags(features, rows_R)
@@ -101,14 +98,14 @@ def _ends(features: Features) -> Tensor:
 
 
 UNPADDED: Mapping[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
-"""`processing_kwargs` that make sentence-transformers' preprocessing give lists of rows."""
+"""`processing_kwargs` with which sentence-transformers' preprocessing gives lists of unpadded rows."""
 
 ROWS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-"""What a tokenizer gives of each text."""
+"""Names of what a tokenizer gives for each token of a text."""
 
 
 def gives_rows(model: SentenceTransformer) -> bool:
-    """Whether the model reads texts through a tokenizer alone, so that its rows may be padded here."""
+    """Whether the model does nothing but tokenize its texts, so that rows may be padded here."""
     from sentence_transformers.base.modules import Transformer
     from transformers import PreTrainedTokenizerFast
 
@@ -126,14 +123,13 @@ def gives_rows(model: SentenceTransformer) -> bool:
 
 
 def padded(rows: Mapping[str, Any], tokenizer: Any) -> dict[str, Tensor]:
-    """int64 [B, longest] of each kind of rows, as the tokenizer would pad them.
+    """{name: int64 [B, longest]}, padded as the tokenizer would do it.
 
     Args:
-        rows: {name: B lists of numbers}, names as in `ROWS`; anything else is left out.
-        tokenizer: of transformers: says with what, and on which side.
+        rows: {name: B lists of numbers}; names that are not in ROWS are left out.
+        tokenizer: of transformers; has the padding token and the side on which to pad.
     """
     import numpy as np
-    import torch
 
     lengths = np.fromiter(map(len, rows["input_ids"]), np.int64, len(rows["input_ids"]))
     longest = int(lengths.max(initial=0))
@@ -160,7 +156,7 @@ WINDOW_CHARACTERS = 4_000_000
 
 
 def windows(texts: Sequence[str]) -> Iterator[list[int]]:
-    """The places of all texts in windows, longest texts first; texts of one length in their order."""
+    """The numbers of all texts, in windows, longest texts first; texts of equal length in their order."""
     longest_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     start = 0
     while start < len(texts):
@@ -171,12 +167,12 @@ def windows(texts: Sequence[str]) -> Iterator[list[int]]:
 
 
 def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int) -> Iterator[Tensor]:
-    """int64 [B] places of the texts of each batch, longest first.
+    """int64 [B] numbers of the texts of each batch, longest texts first.
 
     Args:
         tokens_W: tokens of each text of a window.
         batch_size: the most texts of a batch.
-        batch_tokens: the most tokens of a batch, padding included; a longer text is a batch of its own.
+        batch_tokens: the most tokens of a batch, padding included; a longer text gets a batch of its own.
     """
     order_W = tokens_W.argsort(descending=True, stable=True)
     start = 0
@@ -188,7 +184,7 @@ def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int) -> Itera
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """`items` with their results, each computed in a thread while the one before is being used."""
+    """(item, result of `function`) for all items; a thread computes the next result while one is being used."""
     with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as thread:
         before = None
         for item in items:

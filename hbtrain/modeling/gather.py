@@ -17,54 +17,44 @@ class Group(Protocol):
     """The ranks that train together."""
 
     @property
-    def rank(self) -> int:
-        """This rank, from 0."""
-        ...
+    def rank(self) -> int: ...
 
     @property
-    def world_size(self) -> int:
-        """How many ranks there are."""
-        ...
+    def world_size(self) -> int: ...
 
     def all_gather(self, x: Tensor) -> Tensor:
-        """[W, *x.shape]: the tensors of all ranks, which have one shape."""
-        ...
+        """[W, *x.shape]: the tensors of all ranks, which must have the same shape."""
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
         """The sum over ranks; may overwrite `x`."""
-        ...
 
 
-class Alone:
-    """One process, nothing to talk about."""
+class SingleProcess:
+    """A group of one rank."""
 
     rank = 0
     world_size = 1
 
     def all_gather(self, x: Tensor) -> Tensor:
-        """[1, *x.shape]."""
         return x.unsqueeze(0)
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
-        """`x` itself."""
         return x
 
 
 class ProcessGroup:
-    """torch.distributed's default group."""
+    """The default group of torch.distributed."""
 
     def __init__(self) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
 
     def all_gather(self, x: Tensor) -> Tensor:
-        """[W, *x.shape]."""
         out = x.new_empty((self.world_size, *x.shape))
         dist.all_gather(list(out.unbind(0)), x.contiguous())
         return out
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
-        """The sum over ranks, in place."""
         dist.all_reduce(x)
         return x
 
@@ -77,7 +67,7 @@ def gather_rows(x_bD: Tensor, sizes: Sequence[int], group: Group) -> Tensor:
 
     Args:
         x_bD: this rank's rows; b equals sizes[rank].
-        sizes: rows of every rank; they may differ.
+        sizes: number of rows of every rank; they may differ.
         group: the ranks.
     """
     if x_bD.shape[0] != sizes[group.rank]:

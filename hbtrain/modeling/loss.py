@@ -29,12 +29,12 @@ from hbtrain.modeling.gather import Group, gather_rows
 
 @dataclass(frozen=True)
 class Embedded:
-    """What one rank embedded of a global batch.
+    """The embeddings of a rank's part of the global batch.
 
     Attributes:
         q_bD: unit vectors of its queries.
         p_bD: unit vectors of their passages, row by row.
-        n_mD: unit vectors of the hard negatives that its pairs bring along; m may be 0.
+        n_mD: unit vectors of the hard negatives of its pairs; m may be 0.
         scale: 1 / temperature, a tensor [1], where it is learned; None where it is fixed.
     """
 
@@ -54,9 +54,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class PairIds:
-    """Identities in the global batch: equal numbers mark one query, or one passage.
+    """Which queries, and which candidates, of the global batch are the same: these have equal numbers.
 
-    query_B int64 [B]; candidate_C int64 [C], of the passages and then of the negatives. The same on all ranks.
+    Attributes:
+        query_B: int64 [B], of the queries.
+        candidate_C: int64 [C], of the passages and then of the negatives. Both are the same on all ranks.
     """
 
     query_B: Tensor
@@ -64,15 +66,15 @@ class PairIds:
 
 
 def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConfig, ids: PairIds | None) -> Tensor:
-    """This rank's part of the loss; its mean over ranks is the loss of the global batch, and so for gradients.
+    """This rank's part of the loss. The mean over ranks is the loss of the global batch; the same holds for gradients.
 
     Args:
         own: this rank's vectors.
-        sizes: rows of every rank; the pairs' sum is B, the negatives' M.
+        sizes: pairs and negatives of every rank; their sums are B and M.
         group: the ranks.
         config: temperature, symmetric (the other direction scores passages against queries), dimensions, block_rows.
-        ids: with them, a candidate that is the same passage, or another passage of the same query, is no negative:
-            its score leaves the softmax. None where no two share one.
+        ids: with them, a candidate that is the same passage as the positive, or another passage of the same query, is
+            no negative: its score is left out of the softmax. None if there are no such candidates.
 
     Returns:
         a scalar, float32: the mean over `matryoshka_dimensions` and the whole embedding.
@@ -98,7 +100,7 @@ def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConf
 
 
 def _prefix(x_BD: Tensor, d: int) -> Tensor:
-    """Unit vectors [B, d] of the first d dimensions."""
+    """The first d dimensions, normalised to unit vectors [B, d]."""
     return x_BD if d == x_BD.shape[1] else normalize(x_BD[:, :d], dim=-1)
 
 
@@ -111,7 +113,7 @@ def _info_nce_sum(
 
 
 class _BlockedInfoNCE(torch.autograd.Function):
-    """The sum over rows, computed R rows at a time.
+    """The sum over queries of `_info_nce_sum`, computed R rows at a time.
 
     The gradient of a block needs its scores; rather than keep or recompute them, the forward pass forms the gradient
     while it holds them, which costs the three matrix products of the plain computation and R x C memory.
@@ -167,7 +169,7 @@ class _BlockedInfoNCE(torch.autograd.Function):
 
 
 def _same_item(ids: PairIds, positives_R: Tensor) -> Tensor:
-    """bool [R, C]: candidate j is not candidate i, but is its passage, or a passage of its query."""
+    """bool [R, C]: whether candidate j, another one than the positive i, is the same passage or of the same query."""
     same_RC = ids.candidate_C[positives_R, None] == ids.candidate_C
     same_RC[:, : len(ids.query_B)] |= ids.query_B[positives_R, None] == ids.query_B
     same_RC[torch.arange(len(positives_R), device=positives_R.device), positives_R] = False

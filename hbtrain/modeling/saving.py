@@ -1,4 +1,4 @@
-"""Writing a model folder so that nobody ever sees half of one."""
+"""Writing a model's folder, whole or not at all; the digest of a model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` a folder with what `write(temporary folder)` writes, in place of a model that was there.
+    """Make `path` a folder with what `write(folder)` writes; a model that was there is replaced.
 
     Raises:
-        StorageError: `path` cannot be written, or holds something that is no model.
+        StorageError: `path` cannot be written, or is something else than a model.
     """
     if path.exists() and not _may_be_replaced(path):
         raise StorageError(f"{path} exists and holds no model; choose another folder, or empty that one")
@@ -44,10 +44,9 @@ def _may_be_replaced(path: Path) -> bool:
 
 
 def model_digest(model: SentenceTransformer) -> str:
-    """Hex digest of the modules, their settings, the tokenizer and the weights with their precision.
+    """Hex digest of the modules, their settings, the tokenizer, and the weights with their precision.
 
-    It does not depend on the folder or the device; prompts are not part of it. Reads all weights: some seconds for a
-    model of a billion parameters.
+    Folder, device and prompts do not enter it. It reads all weights: some seconds for a billion parameters.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Tokens without a network: the features that a configuration's encoder would get, for audits and estimates."""
+"""Tokenizers without weights: they give the token features that an encoder would get, for audits."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Side = Literal["query", "passage"]
 
 
 class Tokenizes(Protocol):
-    """What makes token features of texts: an encoder, or its tokenizer alone."""
+    """Makes token features of texts: an encoder, or its tokenizer without weights."""
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit (see `Encoder.tokenize`)."""
 
 
 def tokenizer_of(config: EncoderConfig, texts: Callable[[], Iterable[str]]) -> Tokenizes:
-    """What tokenizes as the configuration's encoder does, without its weights.
+    """A tokenizer that cuts texts into tokens as the configuration's encoder does, without the encoder's weights.
 
-    A vocabulary that the configuration trims is taken whole, which cuts the sources' texts the same. One that it trains
-    is trained here as well, on `texts()`.
+    A vocabulary that the encoder would trim is used whole, which gives the same tokens for the texts of the sources.
+    One that it would train is trained here as well, on `texts()`.
 
     Raises:
-        ModelError: the backbone or the vocabulary cannot be had.
+        ModelError: the backbone or the vocabulary is not there.
     """
     from hbtrain.modeling.encoder import Encoder
 
@@ -66,7 +66,6 @@ class _Pretrained:
         self._limits = {"query": min(config.max_query_tokens, own), "passage": min(config.max_passage_tokens, own)}
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
-        """See `Tokenizes`."""
         features = self._tokenizer(
             [self._prefixes[side] + text for text in texts],
             truncation=True,
@@ -78,7 +77,7 @@ class _Pretrained:
 
 
 def _smallest(config: EncoderConfig) -> EncoderConfig:
-    """The same tokens, and a network that takes no time to make."""
+    """The configuration of an encoder with the same tokens and the smallest possible network."""
     small = {"layers": 1, "hidden_size": 1, "heads": 1, "intermediate_size": 1, "trim": False}
     return config.model_copy(
         update={
@@ -92,7 +91,7 @@ def _smallest(config: EncoderConfig) -> EncoderConfig:
 
 
 def _transformer_folder(backbone: Backbone) -> str | None:
-    """Where in a model the transformer and its tokenizer are; None where it has none."""
+    """The folder of the transformer and its tokenizer inside the model's folder; None if it has no transformer."""
     if not backbone.is_sentence_transformer:
         return ""
     first = (_read(backbone.name, "modules.json") or [{"type": "", "path": ""}])[0]
@@ -100,18 +99,18 @@ def _transformer_folder(backbone: Backbone) -> str | None:
 
 
 def _length_limit(backbone: Backbone, folder: str, of_tokenizer: int) -> int:
-    """Tokens that the backbone reads at most."""
-    place = f"{folder}/" if folder else ""
+    """The most tokens of a text that the backbone reads."""
+    prefix = f"{folder}/" if folder else ""
     limits = [
         of_tokenizer,
-        (_read(backbone.name, f"{place}sentence_bert_config.json") or {}).get("max_seq_length"),
-        (_read(backbone.name, f"{place}config.json") or {}).get("max_position_embeddings"),
+        (_read(backbone.name, f"{prefix}sentence_bert_config.json") or {}).get("max_seq_length"),
+        (_read(backbone.name, f"{prefix}config.json") or {}).get("max_position_embeddings"),
     ]
     return min(limit for limit in limits if limit is not None)
 
 
 def _read(name: str, file: str) -> Any:
-    """A JSON file of a model in a folder or on the hub; None where there is none."""
+    """The content of a JSON file of a model in a folder or on the hub; None if there is no such file."""
     from transformers.utils import cached_file
 
     path = (

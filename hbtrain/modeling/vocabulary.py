@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-"""Stands before every piece that does not begin a word."""
+"""Prefix of every piece that does not begin a word."""
 
 MAX_WORD_CHARACTERS = 1000
 """A longer word is [UNK]. BERT's 100 would lose whole clauses of Thai, which is written without spaces."""
@@ -59,12 +59,12 @@ def load_vocabulary(path: str | Path) -> list[str]:
 
 
 def train_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> list[str]:
-    """About `size` pieces (fewer where texts are few), learnt from `texts()`, which is read twice.
+    """Train about `size` pieces (fewer if there are few texts) on `texts()`, which is called twice.
 
     The same texts give the same pieces, in the same order.
 
     Raises:
-        ModelError: there is nothing to learn from.
+        ModelError: there is no text.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import WordPiece
@@ -75,7 +75,7 @@ def train_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> list[str]
         raise ModelError("a vocabulary cannot be trained: the sources hold no text; check data.sources")
     # The trainer numbers the continuation letters in the order of a hash table, which differs between processes and
     # decides ties. Listed as special tokens they have fixed numbers; limit_alphabet=0 admits no others.
-    fixed = [*SPECIAL_TOKENS, *alphabet, *(CONTINUATION + c for c in alphabet if not _stands_alone(c))]
+    fixed = [*SPECIAL_TOKENS, *alphabet, *(CONTINUATION + c for c in alphabet if not _is_own_word(c))]
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     _set_splitting(tokenizer)
     trainer = WordPieceTrainer(
@@ -94,7 +94,7 @@ def train_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> list[str]
 def trim_vocabulary(pieces: list[str], texts: Iterable[str]) -> list[str]:
     """The pieces that `texts` use, the special tokens and all single characters, in their old order.
 
-    Every one of `texts` is cut exactly as with the full vocabulary; other texts are cut into smaller pieces at worst.
+    `texts` are cut into the same pieces as with the full vocabulary; other texts may be cut into smaller ones.
     """
     import numpy as np
 
@@ -109,11 +109,11 @@ def trim_vocabulary(pieces: list[str], texts: Iterable[str]) -> list[str]:
             if unknown_id in ids:
                 normalized = tokenizer.normalizer.normalize_str(text)
                 words_beside_unknown.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized))
-    kept = {*SPECIAL_TOKENS, *_pieces_tried(words_beside_unknown, set(pieces))}
+    needed = {*SPECIAL_TOKENS, *_pieces_tried(words_beside_unknown, set(pieces))}
     return [
         piece
         for i, piece in enumerate(pieces)
-        if used[i] or piece in kept or len(piece.removeprefix(CONTINUATION)) <= 1
+        if used[i] or piece in needed or len(piece.removeprefix(CONTINUATION)) <= 1
     ]
 
 
@@ -152,15 +152,16 @@ def _alphabet(texts: Iterable[str], limit: int) -> list[str]:
     return sorted(sorted(visible, key=lambda c: (-counts[c], c))[:limit])
 
 
-def _stands_alone(character: str) -> bool:
-    """Whether splitting surely makes the character a word of its own, so that it never continues one."""
+def _is_own_word(character: str) -> bool:
+    """Whether the character is always split off as a word of its own, so that it never continues a word."""
     return character in string.punctuation or "\u3400" <= character <= "\u4dbf" or "\u4e00" <= character <= "\u9fff"
 
 
 def _pieces_tried(words: Iterable[str], known: set[str]) -> Iterator[str]:
-    """The pieces of each word up to its end, or up to where no piece fits and it becomes unknown.
+    """The pieces of each word, up to the character where no piece fits and the word becomes unknown.
 
-    Without the latter a shorter piece would be tried instead, and might let the rest fit: a word no longer unknown.
+    An unknown word's pieces must stay in the vocabulary too: with a shorter piece in their place the rest of the word
+    might fit, and it would not be unknown any more.
     """
     longest = max(map(len, known))
     for word in words:

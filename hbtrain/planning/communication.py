@@ -1,11 +1,9 @@
-"""What the ranks tell each other in one step: messages of collectives, and the bytes that one rank sends for them.
+"""Communication and computation of a step: bytes that a rank sends, floating-point operations.
 
-A ring moves (W - 1) / W of a message out of each rank for a gather or a reduce-scatter, and twice that for an
-all-reduce (Patarasuk & Yuan, 2009; the volumes of arXiv 1910.02054, section 7).
+In a ring, each rank sends (W - 1) / W of a message for a gather or a reduce-scatter, and twice that for an all-reduce
+(Patarasuk & Yuan, 2009; the volumes of arXiv 1910.02054, section 7).
 
-Floating-point operations of a step.
-
-A matrix of N parameters costs 2N operations a token forwards and 4N backwards (Kaplan et al., arXiv 2001.08361,
+A matrix of N parameters costs 2N operations for each token forwards and 4N backwards (Kaplan et al., arXiv 2001.08361,
 section 2.1): 6N, and 2N more for each time that the forward pass is run again.
 """
 
@@ -19,12 +17,12 @@ from hbtrain.planning.shape import BackboneShape
 
 @dataclass(frozen=True)
 class Messages:
-    """Bytes of all messages of one kind in a step, each counted whole: the tensor that is reduced or gathered.
+    """Bytes of the tensors that are reduced or gathered in a step.
 
     Attributes:
-        all_reduce: sums that every rank gets.
-        all_gather: parts that every rank gets.
-        reduce_scatter: sums of which each rank gets a part.
+        all_reduce: tensors of which every rank gets the sum.
+        all_gather: tensors that are spread over ranks, and that every rank gets whole.
+        reduce_scatter: tensors of which every rank gets a part of the sum.
     """
 
     all_reduce: int = 0
@@ -39,7 +37,7 @@ class Messages:
         )
 
     def sent(self, world_size: int) -> int:
-        """Bytes that one rank sends in rings of `world_size` ranks."""
+        """Bytes that one of `world_size` ranks sends in rings."""
         return (2 * self.all_reduce + self.all_gather + self.reduce_scatter) * (world_size - 1) // world_size
 
 
@@ -91,14 +89,15 @@ def embedding_messages(candidates: int, dimension: int, queries: int = 0) -> Mes
 
 
 def forward_flops(shape: BackboneShape, tokens: int, length: int) -> int:
-    """Of `tokens` tokens in texts of `length`: matrices, and attention's two products. Embeddings cost nothing."""
+    """Operations for `tokens` tokens in texts of `length` tokens: matrices and attention's two products; embeddings are
+    free."""
     return tokens * (2 * shape.matrix_parameters + 4 * shape.layers * shape.hidden * length)
 
 
 def encoder_flops(
     shape: BackboneShape, texts: dict[int, int], checkpointing: bool = False, cached: bool = False
 ) -> int:
-    """Of a step's encoder: three times the forward pass, once more with checkpointing, once more with a gradient cache.
+    """Operations of the encoder in a step: 3 forward passes, 1 more for checkpointing, 1 more for a gradient cache.
 
     Args:
         shape: the backbone.
@@ -111,5 +110,5 @@ def encoder_flops(
 
 
 def loss_flops(pairs: int, candidates: int, dimension: int) -> int:
-    """Of one rank's rows against all candidates: scores, and the gradients of both sides; in float32."""
+    """Operations, in float32, for the scores of `pairs` queries with all candidates, and for the gradients of both."""
     return 6 * pairs * candidates * dimension

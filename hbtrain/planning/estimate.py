@@ -1,6 +1,6 @@
-"""What a run will need, before it starts: from the configuration and the backbone's own, no weights read.
+"""What a run will need, from its configuration and that of its backbone; no weights are read.
 
-Texts count at the token limit of their side, so memory, tokens and work are upper bounds, and short texts need less.
+Every text counts with the token limit of its side, so memory, tokens and work are upper bounds.
 """
 
 from __future__ import annotations
@@ -17,32 +17,31 @@ from hbtrain.errors import ModelError
 from hbtrain.planning.communication import embedding_messages, encoder_flops, loss_flops, model_messages
 from hbtrain.planning.memory import States, Zero, activation_bytes, loss_bytes, model_states
 from hbtrain.planning.shape import BackboneShape, distilbert_shape, sentence_transformer_shape, static_shape
+from hbtrain.reporting.text import GIB, byte_size
 from hbtrain.training.deepspeed_config import deepspeed_config
 
 ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}
-"""An A100's peak, for estimates of GPU-hours."""
+"""Peak of an A100, from which GPU-hours are estimated."""
 ASSUMED_UTILISATION = 0.4
-"""The share of it that is taken to be reached."""
-
-GIB = 2**30
+"""The share of the peak that a training is assumed to reach."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a run on `workers` workers; bytes are of one worker.
+    """What a run needs.
 
     Attributes:
-        workers: how many.
+        workers: number of workers.
         parameters: of the encoder, adapters included.
         trained: how many of them are trained.
-        states: weights, gradients, optimizer.
-        activations: of the texts that have a graph at one time.
-        loss: of the gathered loss.
+        states: bytes of a worker for weights, gradients and optimizer.
+        activations: bytes of a worker for the texts that have a graph at one time.
+        loss: bytes of a worker for the gathered loss.
         sent: bytes that a worker sends in a step.
         pairs: of the whole run.
         tokens: of the whole run, at most.
-        flops: of the whole run, at most; all workers together.
-        gpu_hours: by the assumed rate and without communication; 0 where no GPU is used.
+        flops: operations of the whole run, all workers together, at most.
+        gpu_hours: at the assumed rate, without communication; 0 if no GPU is used.
         precision: of the encoder.
         zero_stage: of DeepSpeed.
     """
@@ -63,12 +62,12 @@ class Estimate:
 
     @property
     def memory(self) -> int:
-        """Bytes of a worker's device, at most; the framework's own are not in it."""
+        """Bytes on a worker's device, at most, without those of the frameworks."""
         s = self.states
         return s.standing + s.gradients + max(s.gathered + self.activations + self.loss, s.step)
 
     def tags(self) -> dict[str, str]:
-        """For tracking."""
+        """Tags of the MLflow run."""
         tags = {
             "estimate.workers": str(self.workers),
             "estimate.parameters": str(self.parameters),
@@ -84,7 +83,7 @@ class Estimate:
         return tags
 
     def lines(self) -> list[str]:
-        """Two lines for people."""
+        """Two lines of text for people."""
         s = self.states
         parts = {
             "weights": s.parameters + s.gathered,
@@ -94,14 +93,14 @@ class Estimate:
             "activations": self.activations,
             "loss": self.loss,
         }
-        told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
-        host = f", and {_size(s.host)} offloaded" if s.host else ""
-        first = f"a worker needs at most {_size(self.memory)} beside its libraries ({told}){host}"
+        sizes = ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items() if size)
+        host = f", and {byte_size(s.host)} offloaded" if s.host else ""
+        first = f"a worker needs at most {byte_size(self.memory)} beside its libraries ({sizes}){host}"
         second = (
             f"{_short(self.parameters)} parameters; {_short(self.pairs)} pairs, {_short(self.tokens)} tokens at most"
         )
         if self.sent:
-            second += f"; {_size(self.sent)} sent by a worker in a step"
+            second += f"; {byte_size(self.sent)} sent by a worker in a step"
         if self.gpu_hours:
             rate = ASSUMED_FLOPS_PER_S[self.precision] / 1e12
             second += f"; {self.gpu_hours:.2g} GPU-hours at {ASSUMED_UTILISATION:.0%} of {rate:g} TFLOP/s"
@@ -109,12 +108,12 @@ class Estimate:
 
 
 def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None:
-    """Of the run on the most workers it may have; None where the backbone's sizes are not known without its weights.
+    """What a run needs on the most workers that it may have; None if the backbone's sizes are not known.
 
     Args:
         config: of the run.
-        graph_tokens: tokens of a rank, padding included, that have their graph at one time, where they were counted;
-            by default every text is as long as may be.
+        graph_tokens: the most tokens of a rank, with padding, that have a graph at one time, if they were counted;
+            None: as if every text were as long as its limit.
 
     Raises:
         ConfigError: the DeepSpeed configuration is wrong.
@@ -126,7 +125,7 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
     workers, number_bytes = config.resources.max_workers, 2 if encoder.precision == "bf16" else 4
     shape, trained = _trained(shape, encoder)
     zero = Zero.of(deepspeed_config(config, workers).get("zero_optimization") or {})
-    if not config.resources.use_gpu:  # main memory is taken as it is written to, and the bucket's rest never is
+    if not config.resources.use_gpu:  # main memory counts when it is written to, and most of a bucket never is
         zero = replace(zero, bucket=min(zero.bucket, trained))
     per_pair = {encoder.max_query_tokens: 1}
     sides = 2 + int(config.loss.hard_negatives > 0)
@@ -169,7 +168,7 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
 
 
 def _trained(shape: BackboneShape, encoder: EncoderConfig) -> tuple[BackboneShape, int]:
-    """The shape with adapters, if there are any, and how many parameters are trained."""
+    """The shape with the adapters, if there are any, and how many parameters are trained."""
     if encoder.lora is None:
         return shape, shape.unfrozen_parameters(min(encoder.freeze_layers, shape.layers), encoder.freeze_embeddings)
     adapters = shape.lora_parameters(encoder.lora.rank)
@@ -177,9 +176,9 @@ def _trained(shape: BackboneShape, encoder: EncoderConfig) -> tuple[BackboneShap
 
 
 def backbone_shape(config: EncoderConfig) -> BackboneShape | None:
-    """The shape of a configuration's backbone; a vocabulary that is trained or trimmed counts at its largest.
+    """The shape of a configuration's backbone; a vocabulary that is trained or trimmed counts with its largest size.
 
-    None where it is on the hub and not cached, or of an architecture whose formula is not known.
+    None if the backbone is on the hub and not cached, or if the formula of its architecture is not known.
     """
     if config.backbone == "static":
         section = config.static
@@ -218,11 +217,6 @@ def _read(name: str, file: str) -> Any:
         return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _size(count: float) -> str:
-    """Bytes in words: 3 MiB, 1.2 GiB."""
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
 
 
 def _short(count: float) -> str:

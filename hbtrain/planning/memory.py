@@ -18,20 +18,20 @@ FLOAT = 4
 """Bytes of a float32 number."""
 
 AVERAGED_AT_ONCE = 500_000_000
-"""Numbers that DeepSpeed copies into one piece to average them, where there is no ZeRO."""
+"""The most numbers that DeepSpeed, without ZeRO, copies into one tensor to average them."""
 
 
 @dataclass(frozen=True)
 class Zero:
-    """What a DeepSpeed configuration says of ZeRO.
+    """The ZeRO settings of a DeepSpeed configuration.
 
     Attributes:
         stage: 0 to 3.
-        offload_optimizer: optimizer states, float32 weights and averaged gradients are in the machine's memory.
-        offload_parameters: under stage 3 a rank's part of the weights is there as well.
+        offload_optimizer: whether optimizer states, float32 weights and averaged gradients are in the machine's memory.
+        offload_parameters: whether, in stage 3, the rank's part of the weights is there as well.
         bucket: numbers in a bucket of gradients.
-        buckets: how many there are.
-        reuse_distance: numbers that stage 3 looks ahead for another use of a gathered weight.
+        buckets: how many buckets there are.
+        reuse_distance: stage 3 keeps a gathered weight if its next use is at most so many numbers away.
     """
 
     stage: int = 0
@@ -43,7 +43,7 @@ class Zero:
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Zero:
-        """From `zero_optimization` of a DeepSpeed configuration; what is not there is DeepSpeed's default."""
+        """From the section `zero_optimization` of a DeepSpeed configuration, with DeepSpeed's defaults."""
         stage = int(section.get("stage", 0))
         on_cpu = {
             key: (section.get(key) or {}).get("device") == "cpu" for key in ("offload_optimizer", "offload_param")
@@ -60,10 +60,10 @@ class Zero:
         )
 
     def keeps_gathered(self, shape: BackboneShape) -> bool:
-        """Whether stage 3 gathers each weight once a step, and holds all of them between.
+        """Whether stage 3 gathers each weight only once in a step, and holds all of them until the last use.
 
-        From one forward pass to the next lie all parameters, from a forward pass to its backward pass twice the
-        layers at most.
+        Between two uses lie all parameters (from one forward pass to the next), or at most twice the layers (from a
+        forward pass to its backward pass).
         """
         uses_apart = max(shape.parameters, 2 * (shape.parameters - shape.embedding_parameters))
         return self.stage == 3 and uses_apart <= self.reuse_distance
@@ -74,15 +74,15 @@ class States:
     """Bytes of one rank that do not depend on the batch.
 
     Attributes:
-        parameters: weights as the model computes with them; under stage 3 the rank's part.
+        parameters: weights with which the model computes; in stage 3 the rank's part of them.
         masters: float32 copies of the trained weights.
-        optimizer: AdamW's two moments.
-        gradients: at their most, when the backward pass ends.
-        buckets: gradients on their way to other ranks.
-        gathered: weights of other ranks that are held at one time under stage 3.
-        step: copies of gradients when activations are gone: in one piece while stage 0 averages them, in float32
+        optimizer: the two moments of AdamW.
+        gradients: at the end of the backward pass, when they are largest.
+        buckets: gradients that are being sent to other ranks.
+        gathered: weights of other ranks that stage 3 holds at one time.
+        step: copies of gradients after the backward pass: one tensor of them while stage 0 averages, float32 copies
             while the optimizer steps in bf16.
-        host: all of the above that is in the machine's memory.
+        host: everything that was offloaded to the machine's memory.
     """
 
     parameters: int
@@ -96,7 +96,7 @@ class States:
 
     @property
     def standing(self) -> int:
-        """What is there all the time, on the device."""
+        """Bytes that are on the device all the time."""
         return self.parameters + self.masters + self.optimizer + self.buckets
 
 
@@ -107,8 +107,8 @@ def model_states(shape: BackboneShape, trained: int, world_size: int, zero: Zero
         shape: the backbone, adapters included.
         trained: how many of its parameters are trained.
         world_size: ranks.
-        zero: stage and what belongs to it.
-        number_bytes: of a weight: 4 in fp32, 2 in bf16.
+        zero: the ZeRO settings.
+        number_bytes: bytes of a weight: 4 in fp32, 2 in bf16.
     """
     held = shape.parameters
     own_trained = -(-trained // world_size)
@@ -151,12 +151,12 @@ def activation_bytes(
     4.1: 34h bytes at f = 4h in 16 bits). With checkpointing a layer's input, and one layer at a time (section 5).
 
     Args:
-        shape: the backbone; a static one keeps next to nothing.
-        tokens: that have their graph at one time.
-        number_bytes: of an activation.
+        shape: the backbone; a static one keeps almost nothing.
+        tokens: how many have a graph at one time.
+        number_bytes: bytes of an activation.
         checkpointing: encoder.gradient_checkpointing.
         dropout: whether there is any.
-        score_length: tokens of a text, where attention keeps its scores (`attention: eager`); 0 where it does not.
+        score_length: tokens of a text if attention keeps its scores (`attention: eager`), else 0.
     """
     feed_forward = (4 if shape.gated else 2) * shape.intermediate
     per_token = number_bytes * (8 * shape.hidden + feed_forward) + (2 * shape.hidden if dropout else 0)
@@ -167,17 +167,17 @@ def activation_bytes(
 
 
 def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int) -> int:
-    """Bytes of the gathered loss on one rank, in float32, above its own embeddings.
+    """Bytes of the gathered loss on one rank, in float32, besides its own embeddings.
 
-    The candidates of all ranks where there are others, their gradient, the gradient of the own queries, and one block
-    of scores. Never pairs x candidates.
+    These are the candidates of all ranks (if there are others), their gradient, the gradient of the rank's queries, and
+    one block of scores; never pairs x candidates.
 
     Args:
         pairs: of this rank.
-        candidates: the passages of all ranks, and their hard negatives.
+        candidates: passages and hard negatives of all ranks.
         dimension: of an embedding.
         block_rows: loss.block_rows.
-        world_size: ranks.
+        world_size: number of ranks.
     """
     rows = min(block_rows, pairs)
     gathered = candidates * dimension if world_size > 1 else 0

@@ -1,4 +1,4 @@
-"""The size of a backbone, from its configuration alone: no weights are read."""
+"""The sizes of a backbone, from its configuration alone; no weights are read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """Sizes that memory, communication and work follow from.
+    """The sizes of a backbone on which memory, communication and work depend.
 
     Attributes:
         dimension: of an embedding.
-        embedding_parameters: of tokens, positions and segments.
-        layer_parameters: of one layer.
-        other_parameters: normalisation before or after the layers, pooler, dense layers after the transformer.
+        embedding_parameters: parameters of the embeddings of tokens, positions and segments.
+        layer_parameters: parameters of one layer.
+        other_parameters: those of normalisation outside the layers, pooler, and dense layers after the transformer.
         layers: how many; 0 for a static encoder.
         hidden: width of the residual stream.
-        heads: of attention.
+        heads: attention heads.
         intermediate: width of the feed-forward part.
         gated: whether that part multiplies two projections (SwiGLU).
         linear: (inputs, outputs) of each matrix of one layer.
@@ -42,39 +42,38 @@ class BackboneShape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
         return self.embedding_parameters + self.layers * self.layer_parameters + self.other_parameters
 
     @property
     def matrix_parameters(self) -> int:
-        """Those that every token is multiplied by: an embedding is looked up, which is no work worth counting."""
+        """Parameters of the matrices with which every token is multiplied; embeddings are only looked up."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linear)
 
     def lora_parameters(self, rank: int) -> int:
-        """Of adapters on every matrix of every layer."""
+        """Parameters of adapters on every matrix of every layer."""
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.linear)
 
     def unfrozen_parameters(self, frozen_layers: int, frozen_embeddings: bool) -> int:
-        """What is trained where the lowest layers, or the embeddings, are left as they are."""
+        """Parameters that are trained if the lowest layers, or the embeddings, are frozen."""
         frozen = frozen_layers * self.layer_parameters + (self.embedding_parameters if frozen_embeddings else 0)
         return self.parameters - frozen
 
 
 def static_shape(vocabulary: int, dimension: int) -> BackboneShape:
-    """A bag of token vectors."""
+    """The shape of a bag of token vectors: `encoder.backbone: static`."""
     return BackboneShape(dimension, vocabulary * dimension)
 
 
 def distilbert_shape(vocabulary: int, positions: int, layers: int, hidden: int, heads: int, intermediate: int) -> (
     BackboneShape
 ):  # fmt: skip
-    """BERT's layers without pooler and segments: `encoder.backbone: transformer`."""
+    """The shape of BERT without pooler and segments: `encoder.backbone: transformer`."""
     embeddings = (vocabulary + positions) * hidden
     return _encoder(embeddings, 2 * hidden, layers, hidden, heads, intermediate)
 
 
 def transformers_shape(config: Mapping[str, Any]) -> BackboneShape | None:
-    """The shape of a Hugging Face model, from its `config.json`; None for an architecture whose formula is not here."""
+    """The shape of a Hugging Face model, from its `config.json`; None if there is no formula for its architecture."""
     kind = config.get("model_type")
     try:
         if kind == "distilbert":
@@ -99,20 +98,20 @@ def transformers_shape(config: Mapping[str, Any]) -> BackboneShape | None:
 
 
 def sentence_transformer_shape(read: Callable[[str], Any]) -> BackboneShape | None:
-    """The shape of a model from its files; None where they are not there, or its architecture is not known here.
+    """The shape of a model, from its files; None if they are missing, or if there is no formula for its architecture.
 
     Args:
-        read: the content of a JSON file of the model by its path in there, or None.
+        read: gives the content of a JSON file by its path in the model's folder, None if there is no such file.
     """
     modules = read("modules.json") or [{"type": "Transformer", "path": ""}]
     shape: BackboneShape | None = None
     for module in modules:
         kind = module["type"].rpartition(".")[2]
-        place = f"{module['path']}/" if module["path"] else ""
+        folder = f"{module['path']}/" if module["path"] else ""
         if kind == "Transformer":
-            shape = transformers_shape(read(f"{place}config.json") or {})
+            shape = transformers_shape(read(f"{folder}config.json") or {})
         elif kind == "Dense" and shape is not None:
-            dense = read(f"{place}config.json") or {}
+            dense = read(f"{folder}config.json") or {}
             inputs, outputs = dense.get("in_features"), dense.get("out_features")
             if inputs is None or outputs is None:
                 return None

@@ -9,18 +9,18 @@ from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MONO, MULTI
 
 INK, PALE, GRID, EDGE = "#222222", "#5f5f5f", "#e6e6e6", "#bbbbbb"
 NOTHING = "#888888"
-"""Of a dash that stands where there is no value."""
+"""Colour of the dash that stands for a missing value."""
 
 SAMPLING = {MONO: "#0072B2", HYBRID: "#009E73", CROSS: "#D55E00", MULTI: "#AA4499", ENGLISH: "#8C6D00"}
 OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")
-"""Of systems whose training is not known, in turn."""
+"""Colours of systems whose training is not known, in turn."""
 
 LIGHTEST = 0.55
-"""How far the lightest of several systems of one sampling goes towards white."""
+"""How far the lightest of several systems of one sampling is mixed with white, from 0 to 1."""
 
 
 class Sampled(Protocol):
-    """What has a label and, if it is known, the sampling that it was trained with."""
+    """A system with a label and the sampling that it was trained with; None: not known."""
 
     @property
     def label(self) -> str: ...
@@ -29,7 +29,7 @@ class Sampled(Protocol):
 
 
 def colours_of(systems: Sequence[Sampled]) -> dict[str, str]:
-    """{label: colour}: by sampling; several systems of one, such as hybrids by alpha, from dark to light."""
+    """{label: colour} by sampling; several systems of one sampling go from dark to light, in their order."""
     colours = {}
     unknown = 0
     for system in systems:

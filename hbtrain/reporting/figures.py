@@ -1,4 +1,4 @@
-"""Pictures: figures, and maps whose cells have numbers in them."""
+"""Figures of matplotlib, and heat maps with numbers in their cells."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from hbtrain.reporting.colours import INK, NOTHING
 
 DARK = 0.56
-"""Mean of the colour channels below which a cell is so dark that its number is white."""
+"""A cell whose colour channels have a lower mean than this gets a white number."""
 
 
 def new_figure(width: float, height: float, layout: Any = None) -> Any:
-    """A figure of matplotlib, in inches, that needs no screen."""
+    """A figure of matplotlib that needs no screen; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -28,21 +28,21 @@ def draw_map(
     axes: Any,
     values: npt.NDArray[np.float64],
     names: tuple[Sequence[str], Sequence[str]],
-    tell: Callable[[float], str] | None,
+    text_of: Callable[[float], str] | None,
     *,
     bold_diagonal: bool = False,
     fontsize: float = 9.5,
     **scale: Any,
 ) -> Any:
-    """Draw a map of `values`, NaN where there is none, and return its image, for a colour bar.
+    """Draw a heat map and return its image, for a colour bar.
 
     Args:
-        axes: to be drawn on.
-        values: [rows, columns].
+        axes: to draw on.
+        values: [rows, columns], NaN where there is none.
         names: of the rows and of the columns.
-        tell: what stands in a cell; None for nothing.
+        text_of: gives the text in a cell from its value; None: cells have no text.
         bold_diagonal: whether the numbers from the top left to the bottom right are in bold.
-        fontsize: of the numbers, in points.
+        fontsize: of the texts in cells, in points.
         scale: cmap, vmin, vmax and other options of matplotlib's imshow.
     """
     image = axes.imshow(values, **scale)
@@ -54,13 +54,13 @@ def draw_map(
     axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
     without_frame(axes)
-    for (row, column), value in np.ndenumerate(values) if tell is not None else ():
+    for (row, column), value in np.ndenumerate(values) if text_of is not None else ():
         known = not np.isnan(value)
         dark = known and sum(image.cmap(image.norm(value))[:3]) < 3 * DARK
         axes.text(
             column,
             row,
-            tell(float(value)) if known and tell is not None else "–",
+            text_of(float(value)) if known and text_of is not None else "–",
             ha="center",
             va="center",
             fontsize=fontsize,
@@ -71,6 +71,6 @@ def draw_map(
 
 
 def without_frame(axes: Any) -> None:
-    """Neither frame nor tick marks."""
+    """Remove the frame and the tick marks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)

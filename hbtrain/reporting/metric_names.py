@@ -7,7 +7,7 @@ SETTINGS = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multiling
 
 MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", "multilingual", "english"
 TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
-"""Samplings, in the order of tables, with what they are called there."""
+"""Samplings in the order of tables, with their titles."""
 
 RANK_DISTANCE, WORST_RANK = "rank_distance", "worst_rank"
 METRICS = {
@@ -17,7 +17,7 @@ METRICS = {
     WORST_RANK: "worst rank",
 }
 LOWER_IS_BETTER = frozenset({RANK_DISTANCE, WORST_RANK})
-"""Metrics counted in ranks."""
+"""Metrics whose unit is the rank."""
 
 ALL, SEEN, UNSEEN, SOME = "all", "seen", "unseen", "seen by some"
 """Parts of a table that are not a single language. Seen: trained on by every system; unseen: by none."""
@@ -36,7 +36,7 @@ def score_title(metric: str, setting: str) -> str:
 
 
 def shown(value: float, metric: str) -> str:
-    """A score as it stands in every table and picture."""
+    """A score as tables and pictures write it."""
     return format(value, _form(metric))
 
 

@@ -1,4 +1,4 @@
-"""Tables of scores and how they are drawn: in a terminal and as Markdown; a report in HTML draws the same tables."""
+"""Tables, and how they look in a terminal and in Markdown; reports in HTML draw the same tables."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 EMPTY = "–"
-"""What stands where nothing is known."""
+"""The text of a cell without a value."""
 
 LABEL_WIDTH = 24
-"""Characters of a row's label that are never broken in a terminal."""
+"""In a terminal, so many characters of a row's label are never broken."""
 
 TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}
-"""Marks by whether they say better or worse."""
+"""{mark: 1 if it means better, -1 if it means worse}."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands at one place.
+    """The content of a cell.
 
     Attributes:
-        text: in full.
-        detail: smaller lines below.
-        mark: one of TREND, behind the text.
-        value: to sort by.
-        best: in bold.
-        trend: 1 where the text says better, -1 where it says worse: green or red in a terminal.
+        text: of the cell.
+        detail: smaller lines below it.
+        mark: one of TREND, shown behind the text.
+        value: number to sort by.
+        best: whether the text is in bold.
+        trend: 1 for better (green in a terminal), -1 for worse (red), 0 for neither.
     """
 
     text: str
@@ -47,10 +47,10 @@ class Row:
     """One line of a table.
 
     Attributes:
-        label: of its first column.
-        cells: of the others.
-        kind: `system`; `paper`; `part` or `group` for a row that stands for several languages.
-        last: a line is drawn below in a terminal.
+        label: text of the first column.
+        cells: of the other columns.
+        kind: `system`; `paper`; `part` or `group` for a row on several languages.
+        last: whether a line is drawn below the row in a terminal.
     """
 
     label: str
@@ -64,13 +64,13 @@ class Table:
     """A table with a title above and a note below.
 
     Attributes:
-        key: short, for links and files.
-        title: what it shows.
+        key: short name for links and files.
+        title: what the table shows.
         head: titles of all columns, the labels' first.
         rows: from top to bottom.
-        note: how to read it.
-        labels: columns that say what a row is, aligned to the left; the others hold numbers.
-        grid: drawn with lines around its cells in a terminal.
+        note: how to read the table.
+        labels: how many columns, from the left, hold texts and are aligned to the left; the others hold numbers.
+        grid: whether lines are drawn around the cells in a terminal.
     """
 
     key: str
@@ -83,13 +83,13 @@ class Table:
 
 
 def table_of(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "", labels: int = 1) -> Table:
-    """A table of plain texts, one for each column."""
+    """A table from plain texts, one for each column of each row."""
     made = (Row(label, tuple(map(Cell, cells))) for label, *cells in rows)
     return Table("", title, tuple(head), tuple(made), note, labels)
 
 
 def markdown(table: Table) -> str:
-    """The table, its note below, without its title."""
+    """The table in Markdown, with its note and without its title."""
     lines = [
         _line(map(_escaped, table.head)),
         "|" + " --- |" * table.labels + " ---: |" * (len(table.head) - table.labels),
@@ -135,7 +135,7 @@ def terminal(table: Table) -> RichTable:
 
 
 def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> RichTable:
-    """Names and what is so called, for rich's console; texts may hold its markup."""
+    """Two columns, name and text, for rich's console; texts may contain its markup."""
     from rich.table import Table as RichTable
 
     made = RichTable(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
@@ -154,7 +154,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """In one line, without what Markdown would take for its own; an underscore inside a word it leaves alone."""
+    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
     return re.sub(r"[\\|*`<]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text).replace("\n", " ")
 
 
@@ -164,7 +164,7 @@ def _text(cell: Cell, marks: bool) -> Text:
     colours = {1: "green", -1: "red"}
     text = Text(cell.text, colours.get(cell.trend, "bold" if cell.best else ""))
     if marks:
-        # A mark's place is kept where there is none, so that numbers stand below each other.
+        # A cell without a mark gets a blank in its place, so that numbers are aligned.
         text.append(" ").append(cell.mark or " ", colours.get(TREND.get(cell.mark, 0), ""))
     for line in cell.detail.splitlines():
         text.append(f"\n{line}{'  ' if marks else ''}", "dim")

@@ -1,8 +1,15 @@
-"""Numbers of things in sentences."""
+"""Counts and sizes in sentences."""
 
 from __future__ import annotations
 
+GIB = 2**30
+
 
 def counted(count: float, noun: str) -> str:
-    """`1 worker`, `3 workers`, `1,000 steps`: a count with its noun, which is plural but for exactly one."""
+    """A count with its noun: `1 worker`, `3 workers`, `1,000 steps`."""
     return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def byte_size(count: float) -> str:
+    """Bytes with their unit: `3 MiB`, `1.2 GiB`."""
+    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"

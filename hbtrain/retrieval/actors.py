@@ -15,7 +15,7 @@ from hbtrain.cluster.capacity import Demand
 from hbtrain.cluster.connection import GIVEN_DEVICES
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
-from hbtrain.retrieval.workers import Make, Start, Workers
+from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
 
 RESTARTS = 3
 """Times that an actor is started again; one that dies more often dies of its task."""
@@ -26,11 +26,11 @@ TASKS_AHEAD = 2
 
 
 @contextmanager
-def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]:
-    """What starts up to as many workers at one time as `demand` says, each with a GPU or a share if there are any.
+def actor_session(demand: Demand, address: str | None = None) -> Iterator[StartWorkers]:
+    """A Ray session in which workers can be started, each with a GPU, or a share of one, if the cluster has any.
 
     Args:
-        demand: the actors, and the CPUs of each.
+        demand: the most actors at one time, and the CPUs of each.
         address: of a Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
 
     Raises:
@@ -39,8 +39,8 @@ def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]
     """
 
     @contextmanager
-    def start(makes: Sequence[Make]) -> Iterator[Workers]:
-        workers = RayWorkers(makes, demand.cpus, gpus)
+    def start(factories: Sequence[Factory]) -> Iterator[Workers]:
+        workers = RayWorkers(factories, demand.cpus, gpus)
         try:
             yield workers
         finally:
@@ -52,9 +52,9 @@ def actor_session(demand: Demand, address: str | None = None) -> Iterator[Start]
 
 
 class RayWorkers:
-    """Actors of a Ray that runs."""
+    """Ray actors as workers; Ray must be connected."""
 
-    def __init__(self, makes: Sequence[Make], cpus: float, gpus: float) -> None:
+    def __init__(self, factories: Sequence[Factory], cpus: float, gpus: float) -> None:
         import ray
 
         # Where a placement group holds this driver, it has no room for them.
@@ -66,11 +66,10 @@ class RayWorkers:
             "scheduling_strategy": "DEFAULT",
             "runtime_env": GIVEN_DEVICES,
         }
-        actor = ray.remote(**options)(_Host)
-        self._actors = [actor.remote(make) for make in makes]
+        actor = ray.remote(**options)(_RetrievalActor)
+        self._actors = [actor.remote(factory) for factory in factories]
 
-    def share(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        """See `Workers`."""
+    def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         import ray
 
         numbered = enumerate(tasks)
@@ -91,8 +90,7 @@ class RayWorkers:
             give(actor)
             yield number, result
 
-    def each(self, method: str, *arguments: Any) -> list[Any]:
-        """See `Workers`."""
+    def call_all(self, method: str, *arguments: Any) -> list[Any]:
         import ray
 
         stored = [ray.put(argument) for argument in arguments]  # once for all actors
@@ -100,28 +98,27 @@ class RayWorkers:
 
     def processes(self) -> list[int]:
         """Process ids of the actors, each on its own machine."""
-        return self.each("__process__")
+        return self.call_all("__process__")
 
     def close(self) -> None:
-        """End the actors."""
         import ray
 
         for actor in self._actors:
             ray.kill(actor)
 
 
-class _Host:
-    """What an actor is: it makes its object at the first call, so that an error on the way is that call's."""
+class _RetrievalActor:
+    """An actor. It makes its object at the first call, so that what goes wrong is raised where that call is awaited."""
 
-    def __init__(self, make: Make) -> None:
-        self._make = make
+    def __init__(self, factory: Factory) -> None:
+        self._factory = factory
         self._made: Any = None
 
     def call(self, method: str, *arguments: Any) -> Any:
         if method == "__process__":
             return os.getpid()
         if self._made is None:
-            self._made = self._make()
+            self._made = self._factory()
         return getattr(self._made, method)(*arguments)
 
 
@@ -143,7 +140,11 @@ def _result(reference: Any) -> Any:
 
 
 def _gpus_of_an_actor(demand: Demand) -> float:
-    """The GPUs of an actor, or its share of one; ConfigError if others use the CPUs that the actors need."""
+    """GPUs of an actor: 1, the share of one, or 0.
+
+    Raises:
+        ConfigError: other jobs use the CPUs that the actors need.
+    """
     idle = _idle(demand)
     if (short := demand.shortage([idle])) is not None and demand.count * demand.cpus > idle.get("CPU", 0):
         raise ConfigError(f"{short} that are idle; take fewer actors, or wait until others have ended")
@@ -155,9 +156,9 @@ def _gpus_of_an_actor(demand: Demand) -> float:
 
 
 def _idle(demand: Demand) -> dict[str, float]:
-    """What is idle in the cluster once the demand's CPUs are, and a GPU for each actor or all that there are.
+    """The idle resources of the cluster, after a short wait for the CPUs and GPUs that the actors can use.
 
-    What a training had that just ended comes back after a moment, its GPUs not always together with its CPUs.
+    When a training has ended, Ray gives its CPUs and its GPUs back after a moment, and not always together.
     """
     import ray
 

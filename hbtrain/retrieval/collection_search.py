@@ -1,6 +1,6 @@
-"""Search in a collection of any size: its embeddings in a store, an index over each part of them, results merged.
+"""Search in a collection of any size: its embeddings in a store on disk, each shard of it searched by a worker.
 
-`PassageIndex` is the same for the passages of a parallel corpus: a question in any language, the best passages in all.
+`PassageIndex` searches the passages of a parallel corpus: it answers a question in any language with passages in all.
 
 Shapes: N passages, Q queries, D dimensions, K results.
 """
@@ -22,40 +22,43 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.partial import joined_scores, merge_partials
 from hbtrain.retrieval.ranks import Search, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
-from hbtrain.retrieval.top import Int64s, Top, merge
-from hbtrain.retrieval.workers import LocalWorkers, Make, Start
+from hbtrain.retrieval.top import Int64s, Top, merge_top
+from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers
 from hbtrain.storage import RemotePath, cache_root
 
 Progress = Callable[[Side, int, int], None]
 """Called with the side that is being encoded, the texts done so far and all of them."""
 
 SAME_SCORE = 1e-5
-"""Inner products of unit vectors that differ by no more may be the same, rounded in two ways."""
+"""Two inner products of unit vectors that differ by no more than this may be one score, rounded differently."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a collection is encoded and searched. None of it but the index changes what is found.
+    """How a collection is encoded and searched.
+
+    `index`, `parameters`, `dtype` and `seed` decide what is found; `batching` and `block_rows` decide the last bits of
+    the vectors; nothing else changes the result.
 
     Attributes:
         index: an `index_factory` string of FAISS for inner products; `Flat` is exact.
         parameters: of the index's search, such as `nprobe=16`.
-        shards: parts with an index each where all is done in this process; there are no more than the store has files.
-        actors: Ray actors that encode, and then hold one shard each; 0 does all in this process.
-        cpus_per_actor: CPUs of an actor; each has a GPU, or its share of one, where there are any.
-        dtype: of the store; float16 takes half the space, and half the digits.
-        batching: of the texts.
-        recall_queries: queries on which an index other than `Flat` is held against exact search.
-        seed: of the samples that indices are trained on and recall is measured on.
-        rows_per_shard: rows of a file of the store.
-        block_rows: texts that are batched together.
-        cache: folder of stores that are given no folder, and of queries; None is hbtrain's cache.
-        mirror: folder in remote storage where stores are kept as well, for other machines.
+        shards: parts with an index each where there are no actors; at most one for each file of the store.
+        actors: Ray actors that encode, and then hold one shard each; 0: everything is done in this process.
+        cpus_per_actor: CPUs of an actor; each has a GPU too, or a share of one, where there are any.
+        dtype: type of the stored embeddings; float16 takes half the space, with fewer digits.
+        batching: how texts are batched while they are encoded.
+        recall_queries: queries on which an index other than `Flat` is compared with exact search.
+        seed: of the random samples on which indices are trained and recall is measured.
+        rows_per_shard: rows in a file of the store.
+        block_rows: texts that a worker encodes at one time.
+        cache: folder for embeddings that have no `store`, and for those of queries; None is hbtrain's cache.
+        mirror: folder in remote storage to which stores are copied, for other machines.
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add
             them.
@@ -86,7 +89,7 @@ class SearchOptions:
 
     @property
     def parts(self) -> int:
-        """Shards that are searched, if the store has as many files."""
+        """The number of shards that are searched, if the store has as many files."""
         return self.actors or self.shards
 
 
@@ -97,9 +100,9 @@ class CollectionSearch:
     Attributes:
         found: scores and places [Q, K].
         search: `exact`, or the factory string and the parameters.
-        recall: of the `recall_queries`, the mean share of the K best that the index found; None for exact search.
-        recall_queries: queries on which that was measured.
-        store_type: the type of the embeddings searched.
+        recall: mean share of a query's K best that the index found; None for exact search.
+        recall_queries: how many queries it was measured on.
+        store_type: type of the stored embeddings.
     """
 
     found: Top
@@ -120,18 +123,18 @@ def search_collection(
 ) -> CollectionSearch:
     """The `k` best passages of every query by inner product of fp32 vectors.
 
-    The result depends neither on shards, actors and restarts nor on interruptions; it does on `index` and `dtype`. Of
-    equal scores the first in the pool comes first.
+    Of equal scores the first passage in the pool comes first. Shards, actors, restarts and interruptions do not change
+    the result.
 
     Args:
-        encoder: embeds queries in this process, and passages where there are no actors.
+        encoder: encodes the queries in this process, and the passages where there are no actors.
         passages: read in their order, some thousands at one time; they may lie on disk.
-        queries: held in memory.
+        queries: all in memory.
         k: results of a query, at most the number of passages.
-        options: how it is done.
-        store: folder of the passages' embeddings, on a file system that all actors see; None is a folder in the cache
-            that is named by its content. A finished store is not encoded again.
-        progress: told of the encoding.
+        options: how to encode and search.
+        store: folder of the passages' embeddings, on a file system that all actors see; None is a folder in the cache.
+            What it has already is not encoded again.
+        progress: called while texts are encoded.
 
     Raises:
         ConfigError: `k` or the index do not fit the collection, or the cluster is too small; before anything is done.
@@ -167,16 +170,16 @@ def rank_collection(
 ) -> Search:
     """Exact ranks of all relevant passages and the `depth` best of every pool, spread over shards; see `exact_search`.
 
-    The index of `options` is not used. The result depends neither on shards, actors and restarts nor on interruptions.
+    The index of `options` is not used. Shards, actors, restarts and interruptions do not change the result.
 
     Args:
-        encoder: as for `search_collection`; the passages' embeddings are kept in the cache.
+        encoder: as for `search_collection`; the passages' embeddings go into the cache.
         passages: grouped by language.
-        queries: held in memory.
+        queries: all in memory.
         languages: language codes [N] of the passages.
-        relevant: for each query the places of its relevant passages.
-        depth: how many of the best of every pool are listed.
-        options: how it is done.
+        relevant: for each query the places of its relevant passages in the pool.
+        depth: length of the lists of the best passages.
+        options: how to encode.
 
     Raises:
         ConfigError: the cluster is too small.
@@ -190,10 +193,10 @@ def rank_collection(
         q_QD = _embedded_queries(encoder, digest, queries, options, None)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
-        makes: list[Make] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
-        with start(makes) as workers:
-            scores_P = joined_scores(workers.each("relevant_scores", q_QD, pairs))
-            counted = merge_partials(workers.each("counts", q_QD, pairs, scores_P, depth), depth)
+        factories: list[Factory] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
+        with start(factories) as workers:
+            scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
+            counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
     return Search(ranks_of(pairs, counted), counted.top, depth)
 
 
@@ -204,13 +207,13 @@ def embed_collection(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> EmbeddingStore:
-    """The passages' embeddings, from `store` as far as they are there; see `search_collection`."""
+    """The store of the passages' embeddings; what it lacks is encoded. For the arguments see `search_collection`."""
     with _started(options) as start:
         return _embed(encoder, encoder.digest(), passages, options, store, start, progress)
 
 
 def search_store(store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions) -> tuple[Top, float | None]:
-    """The `k` best of a store for query vectors, and the recall of an index that is not exact.
+    """The `k` best rows of a store for each query vector, and the recall of the index (None for exact search).
 
     Raises:
         ModelError: a query holds NaN or infinity.
@@ -226,7 +229,7 @@ def _embed(
     passages: Sequence[str],
     options: SearchOptions,
     store: Path | None,
-    start: Start,
+    start: StartWorkers,
     progress: Progress | None,
 ) -> EmbeddingStore:
     manifest = Manifest(
@@ -246,22 +249,22 @@ def _embed(
     if mirror is not None:
         mirror.fetch()
 
-    def told(done: int, of: int) -> None:
+    def report(done: int, total: int) -> None:
         if mirror is not None:
             mirror.push()
         if progress is not None:
-            progress("passage", done, of)
+            progress("passage", done, total)
 
     try:
         found = EmbeddingStore(folder, manifest)
-    except StorageError:  # not there, not whole, or another one: which, and whether it can be written, is said here
+    except StorageError:  # absent, unfinished or of other content; the writer tells which, and whether it can go on
         with StoreWriter(folder, manifest) as writer:
             blocks = sum(len(manifest.blocks(shard)) for shard in writer.missing)
             actors = min(options.actors, blocks)
             if blocks:
-                makes = block_encoders(encoder, model, "passage", options.batching, actors)
-                with start(makes) as workers:
-                    fill(writer, passages, workers, told)
+                factories = block_encoders(encoder, model, "passage", options.batching, actors)
+                with start(factories) as workers:
+                    fill(writer, passages, workers, report)
         found = EmbeddingStore(folder, manifest)
     if mirror is not None:
         mirror.push()
@@ -279,33 +282,33 @@ def _embedded_queries(
 
 
 def _search(
-    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: Start
+    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: StartWorkers
 ) -> tuple[Top, float | None]:
     if not len(q_QD):
         return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
     parts = split(len(store.manifest.shards), options.parts)
-    makes: list[Make] = [
+    factories: list[Factory] = [
         partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed) for part in parts
     ]
-    with start(makes) as workers:
-        found = merge(workers.each("nearest", q_QD, k), k)
+    with start(factories) as workers:
+        found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
             return found, None
         drawn = np.random.default_rng(options.seed).choice(
             len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
         )
-        exact = merge(workers.each("exact", q_QD[drawn], k), k)
+        exact = merge_top(workers.call_all("exact", q_QD[drawn], k), k)
     return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact)
 
 
 def recall_of(found: Top, exact: Top) -> float:
-    """The mean share of the K best that were found; a candidate as good as the K-th best is one of them."""
+    """Mean share of each query's K best candidates that were found; equals of the K-th best count as well."""
     good = found.scores >= exact.scores[:, -1:] - SAME_SCORE
     return float(np.mean(good)) if good.size else 1.0
 
 
 @contextmanager
-def _started(options: SearchOptions) -> Iterator[Start]:
+def _started(options: SearchOptions) -> Iterator[StartWorkers]:
     if not options.actors:
         yield LocalWorkers
         return
@@ -335,16 +338,16 @@ class Passage:
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage found, with its cosine similarity to the question."""
+    """A passage that was found, with its cosine similarity to the question."""
 
     passage: Passage
     score: float
 
 
 class PassageIndex:
-    """All passages of a corpus, embedded, searched exactly.
+    """Exact search in all passages of a corpus.
 
-    The embeddings are kept in the cache, so that the next question to the same model and corpus is answered at once.
+    The embeddings go into the cache, so that later questions to the same model and corpus are answered at once.
     """
 
     def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus) -> None:
@@ -365,7 +368,7 @@ class PassageIndex:
 
 
 def distinct_passages(corpus: ParallelCorpus) -> list[Passage]:
-    """Every passage of the corpus in every language it has, a text that several rows share only once."""
+    """Every passage of the corpus in every language it has; a text that several rows share is there once."""
     found: dict[tuple[str, str], Passage] = {}
     for source in corpus.sources.values():
         for row, language, text in source.passages():

@@ -1,12 +1,12 @@
-"""Counting what stands ahead of the relevant candidates, and keeping the best, tile by tile.
+"""Counting the candidates that rank ahead of the relevant ones, and collecting the best, tile by tile.
 
-For a query with many relevant candidates, the scores of a piece of the pool are sorted where they lie in the cache and
-the relevant ones' scores looked up among them; for one or two it is faster to compare. The order of the candidates is
-not needed, only how many score higher, and how many the same.
+The order of the candidates is not needed, only how many score higher than a relevant one, and how many the same. For a
+query with many relevant candidates, the scores of a block are sorted while they lie in the CPU's cache, and the
+relevant candidates' scores are looked up among them; for one or two it is faster to compare them with every score.
 
-Shapes: P (query, relevant candidate) pairs, Q queries, T queries of a tile, R of them that are there, B candidates of a
-block, M of them in one language, S the most relevant candidates of a query of the tile, D dimensions, H and K places of
-a list.
+Shapes: P (query, relevant candidate) pairs, Q queries, T rows of a tile, R queries in it (the other rows are filled
+up), B candidates of a block, M of them in one language, S the most relevant candidates of a query of the tile,
+D dimensions, H and K entries of a list.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Pairs:
     """The relevant candidates of Q queries, as pairs; all arrays int64 [P]."""
 
     queries: int
-    """Q; some may have no pair."""
+    """Q. Some queries may be in no pair."""
     query: Int64s
-    """Ascending."""
+    """Numbers of the queries, ascending."""
     candidate: Int64s
-    """Places in the whole pool; distinct for a query."""
+    """Places of the candidates in the whole pool, each once for a query."""
     language: Int64s
-    """Codes of the candidates' languages."""
+    """Language codes of the candidates."""
 
     @classmethod
     def of(cls, relevant: Sequence[Int64s], languages: Int64s) -> Pairs:
-        """From each query's relevant candidates and the language codes of the whole pool."""
+        """Make the pairs from the places of each query's relevant candidates and the language codes of the pool."""
         query = np.repeat(np.arange(len(relevant)), [len(r) for r in relevant])
         candidate = np.concatenate([np.zeros(0, np.int64), *relevant]).astype(np.int64)
         return cls(len(relevant), query, candidate, languages[candidate])
@@ -57,7 +57,7 @@ class Pairs:
 
 
 COMPARED = 2
-"""Up to so many relevant candidates of a query are compared with every score."""
+"""Where no query of a tile has more relevant candidates, they are compared with every score."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,28 @@ class _Segment:
     stop: int
 
     def within(self, start: int, stop: int) -> slice:
-        """Its part of the places [start, stop), counted from `start`; empty if it has none."""
+        """The part of the segment within the places [start, stop), counted from `start`; may be empty."""
         low = max(self.start, start)
         return slice(low - start, max(low, min(self.stop, stop)) - start)
 
 
 class _Targets(NamedTuple):
-    """The relevant candidates of a tile's queries, and how many candidates were found ahead of each."""
+    """The p relevant candidates of a tile's queries, and how many candidates were found ahead of each.
+
+    Attributes:
+        pair: [p] their numbers among all pairs.
+        row: [p] the query's row in the tile.
+        nth: [p] 0 for a query's first relevant candidate, 1 for the next; the column in the arrays below.
+        score: [R, S] scores; a query with fewer than S relevant candidates leaves the last columns unused.
+        place: [R, S] places in the pool.
+        language: [R, S] language codes.
+        in_language: [R, S] candidates of that language ahead.
+        in_pool: [R, S] candidates of all languages ahead.
+    """
 
     pair: Int64s
-    """[p] which pairs they are."""
     row: Int64s
-    """[p]"""
     nth: Int64s
-    """[p] the column in what follows, all [R, S]; where a query has fewer than S, nothing is read."""
     score: Floats
     place: Int64s
     language: Int64s
@@ -91,18 +99,18 @@ class _Targets(NamedTuple):
 
 
 class Counter:
-    """The counts and lists of a shard of the candidates; different queries may be worked on at one time.
+    """Counts and lists of the best for a shard of the candidates; several threads may score different queries at once.
 
     Args:
-        pairs: the relevant candidates of the queries, of any shard.
-        scores_P: their scores.
-        languages: language codes [N] of the shard's candidates.
-        first: place of the first of them in the pool.
-        columns: the most candidates of a block, in whole tiles.
-        depth: length of the lists; 0: none.
+        pairs: of the queries and their relevant candidates, which may be in any shard.
+        scores_P: scores of the pairs.
+        languages: language codes [N] of the shard's candidates, grouped.
+        first: place of the shard's first candidate in the pool.
+        columns: the most candidates of a block, a multiple of TILE_CANDIDATES.
+        depth: length of the lists of the best; 0: no lists.
 
     Raises:
-        ValueError: a language comes back after another.
+        ValueError: the candidates are not grouped by language.
     """
 
     def __init__(
@@ -115,17 +123,18 @@ class Counter:
         self._depth = depth
         self._own = local()
         self.in_language = np.zeros(len(pairs.query), np.int64)
-        """[P] candidates of the same language ahead of each."""
+        """[P] candidates in the relevant candidate's language that rank ahead of it."""
         self.in_pool = np.zeros(len(pairs.query), np.int64)
-        """[P] candidates ahead of each."""
+        """[P] candidates in any language that rank ahead of it."""
         self.top: dict[int, Top] = {}
-        """[Q, K] the best by language code."""
+        """{language code: the best candidates [Q, K] in that language}."""
         for segment in self._segments if depth else []:
             shape = pairs.queries, min(depth, segment.stop - segment.start)
             self.top[segment.language] = Top(np.empty(shape, np.float32), np.empty(shape, np.int64))
 
     def score(self, start: int, q_RD: Floats, first: int, p_BD: Floats) -> None:
-        """The queries from `start`, at most a tile, against a block of candidates from `first`, blocks in order."""
+        """Score a tile of queries, the first of which is number `start`, against a block of candidates, the first of
+        which is at place `first` in the pool. A query's blocks must come in the order of the pool."""
         scores_TB = self._scratch()
         q_TD = tile_of(q_RD, TILE_QUERIES)
         for c in range(0, len(p_BD), TILE_CANDIDATES):
@@ -139,12 +148,12 @@ class Counter:
                 if len(targets.pair):
                     _count(targets, scores_RM.numpy(), first + here.start, segment.language)
                 if self._depth:
-                    self._keep_best(start, scores_RM, first + here.start, segment)
+                    self._update_best(start, scores_RM, first + here.start, segment)
         self.in_language[targets.pair] += targets.in_language[targets.row, targets.nth]
         self.in_pool[targets.pair] += targets.in_pool[targets.row, targets.nth]
 
     def _scratch(self) -> Tensor:
-        """[T, B] the thread's own; new memory for every tile would cost a tenth of the time."""
+        """[T, B] for the scores, one for each thread; new memory for every tile would cost a tenth of the time."""
         import torch
 
         if not hasattr(self._own, "scores_TB"):
@@ -172,8 +181,8 @@ class Counter:
         targets.language[row, nth] = self._pairs.language[span]
         return targets
 
-    def _keep_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
-        """Those of one language that stand next in the pool, from `first`, into the lists of the queries."""
+    def _update_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
+        """Merge a language's next candidates in the pool, from place `first`, into the lists of the queries."""
         import torch
 
         top = self.top[segment.language]
@@ -187,7 +196,7 @@ class Counter:
 
 
 def _count(targets: _Targets, scores_RM: Floats, first: int, language: int) -> None:
-    """Add what is ahead of the targets among candidates of one language from `first`."""
+    """Count the candidates of one language, from place `first` in the pool, that rank ahead of the targets."""
     stop = first + scores_RM.shape[1]
     higher_RS, equal_RS = higher_and_equal(scores_RM, targets.score)
     place_RS = targets.place
@@ -222,7 +231,7 @@ def _true_per_row(mask: npt.NDArray[np.bool_]) -> Int64s:
 
 
 def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
-    """The languages of a shard in the order of the pool."""
+    """The segments of a shard, one for each language."""
     codes = np.asarray(languages, np.int64)
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     if len(np.unique(codes[starts])) != len(starts):

@@ -1,4 +1,4 @@
-"""Encoding into a store: blocks of texts go to workers, their vectors into the shards' files.
+"""Encoding into a store: workers encode blocks of texts, and their vectors are written into the shards' files.
 
 A block's vectors depend on its texts alone, so the store does not depend on the number of workers, on their restarts or
 on when an encoding was interrupted.
@@ -24,7 +24,7 @@ from hbtrain.modeling.encoder import Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
-from hbtrain.retrieval.workers import Make, Workers
+from hbtrain.retrieval.workers import Factory, Workers
 from hbtrain.storage.files import whole_stream
 
 Progress = Callable[[int, int], None]
@@ -35,17 +35,16 @@ logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class StoredEncoder(Protocol):
-    """What can fill a store; `hbtrain.modeling.encoder.Encoder` is one."""
+    """An encoder whose vectors can be stored, such as `hbtrain.modeling.encoder.Encoder`."""
 
     prefixes: dict[Side, str]
     origin: Origin | None
 
     @property
-    def dimension(self) -> int:
-        """D."""
+    def dimension(self) -> int: ...
 
     def digest(self) -> str:
-        """What tells the model from others."""
+        """A hex digest that differs from that of any other model."""
 
     def encode(
         self,
@@ -72,7 +71,7 @@ class Batching:
 
 
 class BlockEncoder:
-    """What a worker holds: the model and how it is used."""
+    """The object of a worker that encodes blocks of texts."""
 
     def __init__(self, encoder: StoredEncoder, side: Side, batching: Batching) -> None:
         self._encoder = encoder
@@ -80,7 +79,11 @@ class BlockEncoder:
         self._batching = batching
 
     def encode(self, texts: list[str]) -> Floats:
-        """Vectors [R, D] of a block."""
+        """Unit vectors [R, D] of a block.
+
+        Raises:
+            RetrievalError: a batch does not fit into the GPU's memory.
+        """
         import torch
 
         batching = self._batching
@@ -95,8 +98,8 @@ class BlockEncoder:
             ) from error
 
 
-def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Batching, actors: int) -> list[Make]:
-    """What makes the workers' objects: `encoder` itself if `actors` is 0, else one that each loads for itself.
+def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Batching, actors: int) -> list[Factory]:
+    """Factories of the workers' `BlockEncoder`s: one with `encoder`, or one for each actor, which loads the model.
 
     Raises:
         ModelError: actors are wanted of an encoder that was not loaded from anywhere.
@@ -114,8 +117,8 @@ def _load(origin: Origin, digest: str, prefixes: dict[Side, str], side: Side, ba
     encoder = Encoder.load(origin.name_or_path, trust_remote_code=origin.trust_remote_code)
     if encoder.digest() != digest:
         raise ModelError(
-            f"model '{origin.name_or_path}' is another one where an actor loads it than here; it must be the same on "
-            "all nodes, and not change meanwhile"
+            f"model '{origin.name_or_path}': an actor loaded other weights from there than this process did; the model "
+            "must be the same on all nodes, and must not change while it is used"
         )
     encoder.prefixes = prefixes
     return BlockEncoder(encoder, side, batching)
@@ -127,11 +130,13 @@ def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: 
     Args:
         writer: of a store for these texts.
         texts: all of the store, read block by block.
-        workers: hold `BlockEncoder`s.
-        progress: told of the rows that are in the store, those of before included.
+        workers: whose objects are `BlockEncoder`s.
+        progress: called with the rows that the store has, earlier ones included.
 
     Raises:
-        HbtrainError: the model gives no usable vectors, a worker is lost for good, or the disk is full.
+        ModelError: the model gives too few vectors, or unusable ones.
+        RetrievalError: a worker is lost for good.
+        StorageError: the disk is full.
     """
     manifest = writer.manifest
     blocks = [block for shard in writer.missing for block in manifest.blocks(shard)]
@@ -143,7 +148,7 @@ def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: 
         for block in blocks:
             yield ([texts[row] for row in block],)
 
-    for number, vectors_RD in workers.share("encode", tasks()):
+    for number, vectors_RD in workers.map_unordered("encode", tasks()):
         block = blocks[number]
         if len(vectors_RD) != len(block):
             raise ModelError(f"the model gave {len(vectors_RD)} embeddings for {len(block)} texts, not one each")
@@ -156,12 +161,12 @@ def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: 
 def cached_embeddings(
     encoder: StoredEncoder, digest: str, texts: Sequence[str], side: Side, cache: Path, batching: Batching
 ) -> Floats:
-    """Vectors [N, D] of few texts, such as queries, from the cache folder if this model has embedded them before.
+    """Vectors [N, D] of texts that fit into memory, such as queries; from the cache if they have been encoded before.
 
     Args:
-        encoder: embeds them otherwise.
-        digest: its digest.
-        texts: embedded together; the cache knows them as a whole.
+        encoder: encodes them if the cache does not have them.
+        digest: `encoder.digest()`.
+        texts: cached together, as one file.
         side: which of the prefixes.
         cache: hbtrain's cache folder.
         batching: how they are batched.
@@ -172,9 +177,9 @@ def cached_embeddings(
     """
     key = repr((digest, side, encoder.prefixes[side], texts_digest(texts), batching))
     path = cache / "embeddings" / f"{side}-{sha256(key.encode()).hexdigest()[:32]}.npy"
-    kept = _read(path, (len(texts), encoder.dimension))
-    if kept is not None:
-        return kept
+    cached = _read(path, (len(texts), encoder.dimension))
+    if cached is not None:
+        return cached
     vectors_ND = BlockEncoder(encoder, side, batching).encode(list(texts))
     check_finite(side, vectors_ND)
     np.save(content := io.BytesIO(), vectors_ND, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""FAISS indices from an `index_factory` string: checked before anything runs long, trained on a bounded sample.
+"""FAISS indices from an `index_factory` string: checked before any encoding, trained on a bounded sample.
 
 Shapes: N vectors of an index, D dimensions.
 """
@@ -19,7 +19,7 @@ EXACT = "Flat"
 TRAINING_VECTORS = 64
 """Vectors that an index is trained on for each of its centroids; FAISS asks for 39 at least, and takes 256 at most."""
 FEWEST_SAMPLED = 65_536
-"""Vectors of a training sample where there are as many, however few the centroids."""
+"""Vectors of a training sample, however few the centroids, if the shard has as many."""
 GPU_DEPTH = 2048
 """The most neighbours that FAISS finds on a GPU."""
 
@@ -29,9 +29,9 @@ def check_factory(factory: str, parameters: str, dimension: int, fewest_rows: in
 
     Args:
         factory: the `index_factory` string.
-        parameters: of the search, such as `nprobe=16`; may be empty.
+        parameters: search parameters such as `nprobe=16`; may be empty.
         dimension: D.
-        fewest_rows: of any shard.
+        fewest_rows: rows of the smallest shard.
     """
     if factory == EXACT:
         if parameters:
@@ -66,7 +66,7 @@ def new_index(factory: str, dimension: int) -> Any:
 
 
 def set_parameters(index: Any, parameters: str) -> None:
-    """Set parameters of the search, such as `nprobe=16`.
+    """Set search parameters such as `nprobe=16`.
 
     Raises:
         ConfigError: the index has no such parameter.
@@ -84,7 +84,7 @@ def set_parameters(index: Any, parameters: str) -> None:
 
 
 def centroids_of(index: Any) -> int:
-    """The fewest vectors that training takes: k-means finds no more centroids than it has vectors."""
+    """The fewest vectors that the index can be trained on: k-means needs one for each centroid."""
     import faiss
 
     needed = [1]
@@ -103,13 +103,13 @@ def centroids_of(index: Any) -> int:
 
 
 def build(factory: str, parameters: str, blocks: Iterable[Floats], sample: Floats) -> Any:
-    """An index of all vectors of `blocks`.
+    """Train an index and add all vectors of `blocks`.
 
     Args:
         factory: the `index_factory` string.
-        parameters: of the search.
-        blocks: the vectors in their order, piece by piece.
-        sample: vectors it is trained on.
+        parameters: search parameters; may be empty.
+        blocks: the vectors, in their order.
+        sample: vectors to train the index on.
 
     Raises:
         ConfigError: FAISS cannot train it on the sample.
@@ -131,13 +131,13 @@ def build(factory: str, parameters: str, blocks: Iterable[Floats], sample: Float
 
 
 def sample_size(factory: str, dimension: int) -> int:
-    """Vectors that an index is trained on at most; 0 if it needs no training."""
+    """The most vectors that an index is trained on; 0 if it needs no training."""
     index = new_index(factory, dimension)
     return 0 if index.is_trained else max(FEWEST_SAMPLED, TRAINING_VECTORS * centroids_of(index))
 
 
 def on_gpu(index: Any, parameters: str) -> Any:
-    """The index on this process's first GPU, or as it is where FAISS sees none or has no such index for it."""
+    """The index on this process's first GPU; unchanged where FAISS sees no GPU or cannot put this index on one."""
     import faiss
 
     if not hasattr(faiss, "get_num_gpus") or faiss.get_num_gpus() < 1:
@@ -153,7 +153,7 @@ def on_gpu(index: Any, parameters: str) -> Any:
 
 
 def _reason(error: RuntimeError) -> str:
-    """FAISS's own words without the place in its source."""
+    """FAISS's message without the line of its source code."""
     text = str(error).strip().splitlines()[0]
     words = re.sub(r"^Error in .*? at /?\S+:\d+: ", "", text)
     return re.sub(r"^Error: '.*?' failed: ?", "", words) or words

@@ -1,8 +1,9 @@
-"""The pool of a corpus's passages for mining: which texts are one passage, and which may be no negative of which row.
+"""The pool of passages that negatives are mined from, and which of them must not be a negative of which row.
 
-Kept in memory are numbers only, some 40 bytes a passage and language; texts stay on disk.
+In memory are numbers only, some 40 bytes for each passage and language; texts stay on disk.
 
-Shapes: R rows of all sources, N texts of the pool, L languages, C passages by id, E (row, language) that have a text.
+Shapes: R rows of all sources, N texts of the pool, L languages, C passages by id, E entries: (row, language) with a
+text.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class PassagePool:
     equal text. In the same way rows are one *question* by query id or by an equal query.
 
     Attributes:
-        languages: of the corpus, sorted; codes are places in it.
-        language: int64 [N], the code of each text.
-        identity: int64 [N], which passage each text is.
+        languages: of the corpus, sorted; a language's code is its place in this list.
+        language: int64 [N], language code of each text.
+        identity: int64 [N], number of the passage that each text belongs to.
         row_texts: int64 [R, L], the place in the pool of each row's passage; -1 where it lacks the language.
     """
 
@@ -48,7 +49,7 @@ class PassagePool:
         return len(self.language)
 
     def rows_of(self, source: Source) -> range:
-        """The numbers, among the R, of a source's rows."""
+        """The numbers, from 0 to R - 1, of a source's rows."""
         place = self._sources.index(source)
         return range(int(self._starts[place]), int(self._starts[place + 1]))
 
@@ -58,11 +59,13 @@ class PassagePool:
         return slice(start, stop)
 
     def is_own(self, rows: Int64s, texts: Int64s) -> Bools:
-        """bool [n]: text is, or is one passage with, a passage of the row or of another row with its question.
+        """bool [n]: whether each text belongs to a passage that answers the row's question.
+
+        Passages that answer it are the row's own, and those of all rows with the same question.
 
         Args:
-            rows: int64 [n] of the R.
-            texts: int64 [n] of the N.
+            rows: int64 [n], numbers of rows.
+            texts: int64 [n], places of texts in the pool.
         """
         wanted = self._question_of_row[rows] * self._passages + self.identity[texts]
         place = np.minimum(np.searchsorted(self._answers, wanted), len(self._answers) - 1)
@@ -79,7 +82,7 @@ class PassagePool:
         return list(found)
 
     def translations(self, places: Int64s) -> list[dict[str, str]]:
-        """For each text of the pool, itself and the passage of the same id in all other languages that it has."""
+        """{language: text} of each text's passage, by its id, in all languages that the passage has."""
         wanted = self._texts_of_id[self._id_of_row[self._row[places]]]
         wanted[np.arange(len(places)), self.language[places]] = places
         owner, code = np.nonzero(wanted >= 0)
@@ -89,7 +92,7 @@ class PassagePool:
         return found
 
     def _entries(self, sides: Iterable[Iterator[tuple[int, str, str]]]) -> tuple[Int64s, Int64s, Int64s]:
-        """int64 [E] each, in the order of languages and rows: row, code of the language, digest of the text."""
+        """Row, language code and text digest of every entry, int64 [E] each, sorted by language and row."""
         code_of = {language: code for code, language in enumerate(self.languages)}
         rows, codes, digests = array("q"), array("q"), array("q")
         for start, side in zip(self._starts[:-1].tolist(), sides, strict=True):
@@ -131,7 +134,7 @@ class PassagePool:
 
 
 def _compact(ids: Iterable[Int64s]) -> Int64s:
-    """The ids of all sources one after the other, numbered from 0; those of different sources differ."""
+    """The ids of all sources in one array, numbered from 0; no two sources share a number."""
     parts, first = [], 0
     for part in ids:
         _, codes = np.unique(part, return_inverse=True)

@@ -24,7 +24,7 @@ BLOCK_ROWS = 2048
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that decides the content of a store.
+    """Everything that the content of a store depends on.
 
     Raises:
         ConfigError: numbers that no store can have.
@@ -55,19 +55,18 @@ class Manifest:
 
     @property
     def shards(self) -> list[range]:
-        """The rows of every shard."""
+        """[first row, last row + 1) of every shard."""
         return cut(range(self.rows), self.rows_per_shard)
 
     def blocks(self, shard: int) -> list[range]:
-        """The rows of every block of a shard."""
+        """[first row, last row + 1) of every block of a shard."""
         return cut(self.shards[shard], self.block_rows)
 
     def name(self) -> str:
-        """A folder name of its own for every content."""
+        """A name for the store's folder: equal manifests have equal names, others differ."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:24]
 
     def to_json(self) -> str:
-        """The content of the manifest's file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
@@ -97,27 +96,29 @@ class Manifest:
 
     def check_same(self, expected: Manifest, folder: Path) -> None:
         """Raise StorageError if this, read from `folder`, is not what is expected there."""
-        for field, words in _DIFFERENCES.items():
+        for field, sentence in _DIFFERENCES.items():
             here, there = getattr(self, field), getattr(expected, field)
             if here != there:
-                here, there = (x[:12] if field in ("model", "texts") else repr(x) for x in (here, there))
+                if field in ("model", "texts"):
+                    here, there = here[:12], there[:12]
                 raise StorageError(
-                    f"the embedding store {folder} holds {words} {here}, not {there}; "
+                    f"the embedding store {folder} {sentence.format(here, there)}; "
                     "give another folder, or delete that one to encode anew"
                 )
 
 
 _DIFFERENCES = {
-    "dimension": "embeddings of dimension",
-    "model": "the embeddings of another model: digest",
-    "side": "the side",
-    "prompt": "embeddings with the prompt",
-    "rows": "a number of texts of",
-    "texts": "the embeddings of other texts: digest",
-    "dtype": "the type",
-    "rows_per_shard": "shards of rows numbering",
-    "block_rows": "blocks of rows numbering",
+    "dimension": "has embeddings of dimension {}, not {}",
+    "model": "was made by another model (digest {}, not {})",
+    "side": "is of {} embeddings, not {} embeddings",
+    "prompt": "was made with the prompt {!r}, not {!r}",
+    "rows": "has {:,} texts, not {:,}",
+    "texts": "was made from other texts (digest {}, not {})",
+    "dtype": "has embeddings of type {}, not {}",
+    "rows_per_shard": "has shards of {:,} rows, not {:,}",
+    "block_rows": "was made in blocks of {:,} texts, not {:,}",
 }
+"""What to say where a field is another than expected: what the store has, then what was expected."""
 
 
 def texts_digest(texts: Sequence[str]) -> str:
@@ -131,5 +132,5 @@ def texts_digest(texts: Sequence[str]) -> str:
 
 
 def cut(rows: range, size: int) -> list[range]:
-    """`rows` in pieces of `size`, the last one shorter."""
+    """`rows` in ranges of `size`; the last one may be shorter."""
     return [range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]

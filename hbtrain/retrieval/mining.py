@@ -7,20 +7,18 @@ passages of every row that has the same question; see `PassagePool` for what is 
 
 **Margin against false negatives** (NV-Retriever, arXiv 2407.15831). A candidate in language y is too close if its score
 exceeds the positive's less the margin, `absolute` (s+ - margin) or `relative` (s+ - margin * |s+|). The positive is the
-row's passage in the same language y, since models score some pairs of languages higher than others. A candidate in a
-language that the row's passage lacks is held against the best of the row's, and so is one in the language of a parallel
-sentence, which as its own positive would score 1.
+row's passage in the same language y, since models score some pairs of languages higher than others. If the row's
+passage lacks that language, the positive is the best of its translations; so it is if a parallel sentence is compared
+in its own language, where the positive would be the sentence itself and score 1.
 
-**Merging.** A training pair wants negatives in the language of its passage, whatever the language it was found with. So
-what is chosen are passages, not texts: a passage's score is its best over the row's queries and its own languages, it
-is too close if a text of it that was found is, and it brings all its translations. Of these, best first, ties in the
-order of the pool, the first `skip_top` are passed over and those too close dropped; the next `negatives` are the row's.
+**Merging.** A training pair needs negatives in the language of its passage, whatever the language they were found with.
+So what is chosen are passages, not texts: a passage's score is its best over the row's queries and its own languages;
+it is too close if any of its texts that were found is; and it brings all its translations. Passages are sorted by
+score, ties in the order of the pool. The first `skip_top` are passed over, those too close are dropped, and the next
+`negatives` become the row's.
 
-Shapes: B rows of a block, K candidates of a query, L languages, N texts of the pool, D dimensions.
-
-Candidates for negatives, found by the queries of a block of rows: held against the positives, merged, ranked.
-
-Shapes: n candidates, B queries, L languages.
+Shapes: B rows of a block (or its queries in one language), K candidates of a query, L languages, N texts of the pool,
+D dimensions, n candidates of a whole block.
 """
 
 from __future__ import annotations
@@ -61,10 +59,18 @@ BLOCK_TEXTS = 8192
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """What is a hard negative; the head of this file says how they are used.
+    """Which passages become hard negatives; the head of this file explains the words.
+
+    Attributes:
+        negatives: the most for each row.
+        languages: of the candidates, relative to the query's: `same`, `other` or `both`.
+        margin: how far below the positive's score a candidate's must be.
+        margin_kind: `absolute`, or `relative` to the positive's score.
+        skip_top: how many of the best candidates are passed over.
+        depth: candidates that are looked at for each query.
 
     Raises:
-        ConfigError: a value that cannot be used, by its name on the command line.
+        ConfigError: a value that cannot be used; the message names the flag of `hbtrain mine`.
     """
 
     negatives: int = 8
@@ -96,18 +102,18 @@ class MiningOptions:
 
 
 class MinedRow(NamedTuple):
-    """The outcome for one row."""
+    """What was mined for one row."""
 
     negatives: list[dict[str, str]]
-    """Best first; each in all languages that it has."""
+    """{language: text} of each negative passage, best first."""
     too_close: int
-    """Passages dropped by the margin."""
+    """How many passages were dropped by the margin."""
 
 
 class Miner:
-    """Embeds the passages of a corpus once, then mines row by row.
+    """Encodes the passages of a corpus once, then mines negatives for one row after another.
 
-    In memory: the embeddings (N x D x 4 bytes) and the pool's numbers.
+    Memory: the embeddings (N x D x 4 bytes) and the numbers of `PassagePool`.
     """
 
     def __init__(
@@ -118,7 +124,14 @@ class Miner:
         batch_size: int = 128,
         progress: Progress | None = None,
     ) -> None:
-        """Args: `batch_size`, texts embedded at one time; `progress`, told of the passages, then of the rows.
+        """Encode the passages.
+
+        Args:
+            encoder: an earlier model.
+            corpus: whose passages are candidates.
+            options: which passages become negatives.
+            batch_size: texts encoded at one time.
+            progress: called while passages are encoded, then while rows are mined.
 
         Raises:
             ConfigError: other languages are wanted and the corpus has only one.
@@ -137,7 +150,7 @@ class Miner:
         self._on_device = torch.from_numpy(self._p_ND).to(encoder.device)
 
     def rows(self, source: Source) -> Iterator[MinedRow]:
-        """The negatives of every row of a source of the corpus, in its order."""
+        """The negatives of every row of a source, in the order of the rows."""
         numbers = self.pool.rows_of(source)
         for first in range(0, len(numbers), BLOCK_ROWS):
             rows = np.arange(first, min(first + BLOCK_ROWS, len(numbers)), dtype=np.int64)
@@ -146,7 +159,7 @@ class Miner:
             self._tell(f"rows of {source.name}", first + len(rows), len(numbers))
 
     def _candidates(self, source: Source, rows: Int64s, start: int, code: int) -> Candidates:
-        """What the rows' queries in one language find."""
+        """The candidates that the rows' queries in one language find."""
         language = self.pool.languages[code]
         index = source.index
         if language not in index.languages:
@@ -188,8 +201,8 @@ class Miner:
         ranked = found.merged(self.pool.identity[found.text]).ranked()
         reached = ranked.at(ranked.ranks() >= self._options.skip_top)
         dropped = np.bincount(reached.row[reached.too_close], minlength=rows)
-        kept = reached.at(~reached.too_close)
-        chosen = kept.at(kept.ranks() < self._options.negatives)
+        allowed = reached.at(~reached.too_close)
+        chosen = allowed.at(allowed.ranks() < self._options.negatives)
         bounds = np.searchsorted(chosen.row, np.arange(rows + 1))
         negatives = self.pool.translations(chosen.text)
         return [
@@ -221,19 +234,19 @@ class Miner:
 
 
 def _drop_copies(positives_BL: Doubles, code: int) -> None:
-    """Take a sentence's own text out of its positives, where it has translations."""
+    """Set the score of a parallel sentence with itself to NaN, where it has translations as positives."""
     translated = np.isfinite(positives_BL).sum(axis=1) > 1
     positives_BL[translated, code] = np.nan
 
 
 @dataclass
 class MiningSummary:
-    """Counts over all rows."""
+    """How many rows were mined, and what became of their candidates."""
 
     rows: int = 0
     negatives: int = 0
     too_close: int = 0
-    """Passages dropped by the margin."""
+    """Passages that were dropped by the margin."""
     rows_without: int = 0
     """Rows that got no negative."""
 
@@ -263,7 +276,7 @@ def write_mined(miner: Miner, corpus: ParallelCorpus, sources: Sequence[str], st
 
 
 def check_sources(corpus: ParallelCorpus) -> None:
-    """Raise DataError if the rows of the sources cannot stand in one file."""
+    """Raise DataError if some sources hold pairs of query and passage, and others parallel sentences."""
     by_form = {source.index.sentences: name for name, source in corpus.sources.items()}
     if len(by_form) > 1:
         raise DataError(
@@ -273,7 +286,7 @@ def check_sources(corpus: ParallelCorpus) -> None:
 
 
 def check_output(path: Place) -> None:
-    """Raise StorageError if `path` cannot be written; its folder is made. Remote storage has been tried already."""
+    """Make the folder of `path`; raise StorageError if the file cannot be written. Remote storage is not tried here."""
     try:
         if path.is_dir():
             raise StorageError(f"--output {path} is a folder; give a file's name, such as {path}/mined.jsonl.gz")
@@ -302,22 +315,27 @@ Doubles = npt.NDArray[np.float64]
 
 
 class Candidates(NamedTuple):
-    """n texts of the pool, each for a row; all arrays [n]."""
+    """n candidates: texts that were found for rows of a block.
+
+    Attributes:
+        row: int64 [n], the row's place in the block.
+        text: int64 [n], the text's place in the pool.
+        score: float32 [n].
+        too_close: bool [n], whether the score exceeds the positive's less the margin.
+    """
 
     row: Int64s
     text: Int64s
     score: Floats
     too_close: Bools
-    """Whether the score is too near the positive's."""
 
     @classmethod
     def none(cls) -> Candidates:
-        """n = 0."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool))
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """Those of all parts, at least one."""
+        """The candidates of all parts; at least one part."""
         return cls(
             np.concatenate([part.row for part in parts]),
             np.concatenate([part.text for part in parts]),
@@ -326,14 +344,16 @@ class Candidates(NamedTuple):
         )
 
     def at(self, places: Int64s | Bools) -> Candidates:
-        """Those at `places`, in that order."""
+        """The candidates with these numbers, or for which a mask is true."""
         return Candidates(self.row[places], self.text[places], self.score[places], self.too_close[places])
 
     def merged(self, identity: Int64s) -> Candidates:
-        """One for each row and passage: its best text (of equal ones the first in the pool); too close if any is.
+        """One candidate for each row and passage: the text with the best score, of equal scores the first in the pool.
+
+        It is too close if any of the passage's texts is.
 
         Args:
-            identity: int64 [n], which passage each text is.
+            identity: int64 [n], number of the passage that each text belongs to.
         """
         if not len(self.row):
             return self
@@ -344,11 +364,11 @@ class Candidates(NamedTuple):
         return found.at(first)._replace(too_close=np.logical_or.reduceat(found.too_close, first))
 
     def ranked(self) -> Candidates:
-        """Row by row, best first, ties in the order of the pool."""
+        """The candidates sorted by row, then by score, best first; ties in the order of the pool."""
         return self.at(np.lexsort((self.text, -self.score, self.row)))
 
     def ranks(self) -> Int64s:
-        """int64 [n] from 0: the place of each among those of its row, where rows ascend."""
+        """int64 [n]: 0 for the first candidate of each row, 1 for the next, and so on; rows must ascend."""
         return np.arange(len(self.row)) - np.searchsorted(self.row, self.row)
 
 
@@ -357,8 +377,8 @@ def highest_allowed(positives_BL: Doubles, margin: float, relative: bool) -> Dou
 
     Args:
         positives_BL: scores of the queries' positives, NaN where there is none in a language (but one at least).
-        margin: what is taken off.
-        relative: as a share of the score's size.
+        margin: what is subtracted from the positive's score.
+        relative: whether `margin` is a share of the score's magnitude.
     """
     best_B1 = np.nanmax(positives_BL, axis=1, keepdims=True)
     held_BL = np.where(np.isnan(positives_BL), best_B1, positives_BL)

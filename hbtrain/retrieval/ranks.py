@@ -2,7 +2,8 @@
 
 One pass over the scores gives each relevant candidate's rank in its own language's pool and in the pool of all
 languages, hence every monolingual, cross-lingual and multilingual setting at once, with no limit on the depth, and the
-best candidates of every pool besides. How it is counted, and how it is spread over workers: `partial`.
+best candidates of every pool besides. `counting` says how, `shard_counts` how the
+work is spread over workers.
 
 Shapes: Q queries, N candidates, D dimensions, P (query, relevant candidate) pairs, L languages.
 """
@@ -17,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.retrieval.counting import Pairs
-from hbtrain.retrieval.partial import Blocks, Partial, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores
 from hbtrain.retrieval.top import Int64s, Top, merge_top
 
 TIE_RULE = "candidates of equal score rank in the order of the pool"
@@ -43,7 +44,7 @@ class Search(NamedTuple):
 
     ranks: Ranks
     by_language: dict[int, Top]
-    """By language code, in the order of the pool: the best [Q, K] candidates of that language."""
+    """{language code: the best candidates [Q, K] in that language}, in the order of the pool."""
     depth: int
     """K, or all candidates where there are fewer."""
 
@@ -67,10 +68,10 @@ def exact_ranks(
         q_QD: embeddings of the queries.
         p_ND: embeddings of the candidates, grouped by language; both may be memory-mapped.
         languages: language codes [N] of the candidates, int; equal ones stand together.
-        relevant: for each query the indices of its relevant candidates; none in some language is fine, as is none.
+        relevant: for each query the indices of its relevant candidates; a query may have none.
         block_rows: queries in memory at one time, rounded up to a multiple of 512.
-        block_columns: candidates in memory at one time, rounded up to a multiple of 1,024. For memory see `Blocks`;
-            the result depends on neither.
+        block_columns: candidates in memory at one time, rounded up to a multiple of 512. `Blocks` says how much memory
+            that is; the ranks do not depend on it.
 
     Raises:
         ModelError: an embedding holds NaN or infinity.
@@ -96,12 +97,12 @@ def exact_search(
     check_finite("passage", p_ND)
     pairs = Pairs.of(relevant, codes)
     scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
-    counted = partial_counts(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
+    counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
     return Search(ranks_of(pairs, counted), counted.top, depth)
 
 
-def ranks_of(pairs: Pairs, counted: Partial) -> Ranks:
-    """The ranks that follow from the counts over all candidates."""
+def ranks_of(pairs: Pairs, counted: ShardCounts) -> Ranks:
+    """Ranks, which are 1 + the candidates that stand ahead, from the counts over all shards."""
     return Ranks(pairs.query, pairs.candidate, pairs.language, 1 + counted.in_language, 1 + counted.in_pool)
 
 

@@ -28,11 +28,11 @@ Floats = npt.NDArray[np.float32]
 
 TILE_QUERIES = 512
 TILE_CANDIDATES = 512
-"""At this shape the product runs at nine tenths of its full speed and its scores, 1 MiB, stay in a core's cache."""
+"""At this shape a product runs at nine tenths of full speed, and its scores (1 MiB) stay in the cache of a core."""
 CHECKED_ROWS = 4096
-"""Vectors looked at in one go by `check_finite`."""
+"""Vectors that `check_finite` looks at in one go."""
 GATHERED_ROWS = 64
-"""Vectors fetched in one go by `rows_at`."""
+"""Vectors that `rows_at` reads in one go."""
 
 
 def rows_of(x_ND: Floats, start: int, stop: int) -> Floats:
@@ -41,7 +41,7 @@ def rows_of(x_ND: Floats, start: int, stop: int) -> Floats:
 
 
 def rows_at(x_ND: Floats, places: npt.NDArray[np.int64]) -> Floats:
-    """[R, D] in fp32: the rows at `places`."""
+    """[R, D] in fp32: a copy of the rows at `places`."""
     rows_RD = np.empty((len(places), x_ND.shape[1]), np.float32)
     # Reading a row of a file brings in its surroundings, so let go of them early.
     for start in range(0, len(places), GATHERED_ROWS):
@@ -51,7 +51,7 @@ def rows_at(x_ND: Floats, places: npt.NDArray[np.int64]) -> Floats:
 
 
 def tile_of(x_RD: Floats, rows: int) -> Tensor:
-    """[rows, D]: those of `x_RD`, which may be fewer, and zeros below."""
+    """[rows, D]: `x_RD`, filled up with rows of zeros."""
     import torch
 
     if len(x_RD) == rows:
@@ -62,7 +62,7 @@ def tile_of(x_RD: Floats, rows: int) -> Tensor:
 
 
 def tile_scores(q_TD: Tensor, p_CD: Tensor, out_TC: Tensor) -> None:
-    """Inner products of one query tile and one candidate tile, for threads of `scoring_threads`."""
+    """Write the inner products of two tiles into `out_TC`; to be called in a thread of `scoring_threads`."""
     import torch
 
     torch.mm(q_TD, p_CD.T, out=out_TC)
@@ -70,7 +70,7 @@ def tile_scores(q_TD: Tensor, p_CD: Tensor, out_TC: Tensor) -> None:
 
 @contextmanager
 def scoring_threads(threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Threads that compute a product each, in full fp32; as many as torch uses unless said otherwise."""
+    """Threads that compute one product each, in full fp32; `threads` None: as many as torch uses."""
     import torch
 
     before = torch.get_num_threads()
@@ -86,10 +86,10 @@ def scoring_threads(threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
 
 
 def check_finite(what: str, x_ND: Floats) -> None:
-    """Raise unless all vectors are finite, and so short that none of their inner products overflows.
+    """Check that all vectors are finite, and short enough for their inner products to be finite too.
 
     Raises:
-        ModelError: the first vector that is not, and how many are not.
+        ModelError: with the number of the first vector that is not, and how many are not.
     """
     broken: list[int] = []
     for start in range(0, len(x_ND), CHECKED_ROWS):

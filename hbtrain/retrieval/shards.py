@@ -1,17 +1,17 @@
-"""One shard of a search: a range of a store's files, searched exactly or through a FAISS index.
+"""What a worker does with its shard, a range of a store's files: search it, or count in it for exact ranks.
 
-**Exact** (`Flat`) is not FAISS, which leaves open which of equally good candidates it returns and rounds by the shape
-of its operands. `top_scores` is used, on one file of the store after another: a file's scores come from the same
-products whatever shard it is in, so any number of shards gives the same bits and the same order of ties.
+**Exact search** (`Flat`) does not use FAISS, which leaves open which of equally good candidates it returns and rounds
+by the shape of its operands. `top_scores` scores one file of the store after another: a file's scores come from the
+same products whatever shard it is in, so any number of shards gives the same bits and the same order of ties.
 
-**Approximate**: the index names candidates, and they are scored anew in fp32 from the store. So scores of all indices
-mean the same, results of shards can be merged although their indices were trained apart, and ties keep the rule.
+**Approximate search**: the index names candidates, and they are scored anew in fp32 from the store. So scores of all
+indices mean the same, results of shards can be merged although their indices were trained apart, and of equal scores
+the first in the pool comes first.
 
-Shapes: Q queries, N candidates, R rows of a file, D dimensions, K results.
+**Exact ranks**: `shard_counts` says how the counts of shards are added up.
 
-One shard of an exact ranking: a range of a store's files. How shards are put together: `partial`.
-
-Shapes: Q queries, N candidates of the whole pool, D dimensions, P (query, relevant candidate) pairs.
+Shapes: Q queries, N candidates of the whole pool, R rows of a file, D dimensions, K results, P (query, relevant
+candidate) pairs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import numpy.typing as npt
 
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
-from hbtrain.retrieval.partial import Blocks, Partial, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores, sum_counts
 from hbtrain.retrieval.store import EmbeddingStore
-from hbtrain.retrieval.top import NONE, Int64s, Top, merge, top_scores
+from hbtrain.retrieval.top import NONE, Int64s, Top, merge_top, top_scores
 
 RESCORED_FLOATS = 16_777_216
 """Numbers of embeddings that are read at one time to be scored anew: 64 MiB."""
 
 
 class ShardIndex:
-    """What a worker holds: some files of a store, and the index over them, which is built when it is first searched."""
+    """Searches a shard. An index is built at the first search."""
 
     def __init__(self, folder: str, files: range, factory: str, parameters: str = "", seed: int = 0) -> None:
         """Args:
@@ -72,7 +72,7 @@ class ShardIndex:
         return self._rescored(q_QD, places_QK)
 
     def exact(self, q_QD: Floats, k: int) -> Top:
-        """The same without the index: all candidates are scored."""
+        """The `k` best candidates of the shard, found by scoring all of them."""
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,7 +80,7 @@ class ShardIndex:
         for file in self._files:
             p_RD = torch.from_numpy(self._store.shard(file)).to(device, torch.float32)
             scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
-            best = merge([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
+            best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
 
     def _blocks(self) -> Iterator[Floats]:
@@ -88,7 +88,7 @@ class ShardIndex:
             yield self._store.shard(file).astype(np.float32)
 
     def _sample(self) -> Floats:
-        """Rows to train on, drawn with the seed."""
+        """Vectors to train the index on, drawn at random."""
         wanted = max(1, sample_size(self._factory, self._store.manifest.dimension))
         drawn = np.random.default_rng(self._seed).choice(
             len(self._rows), min(wanted, len(self._rows)), replace=False, shuffle=False
@@ -96,7 +96,7 @@ class ShardIndex:
         return self._store.take(self._rows.start + np.sort(drawn))
 
     def _rescored(self, q_QD: Floats, places_QK: npt.NDArray[np.int64]) -> Top:
-        """What the index found, with inner products in fp32 and in the order of the rule."""
+        """What the index found, scored anew in fp32 and sorted."""
         scores_QK = np.empty(places_QK.shape, np.float32)
         found_QK = places_QK >= 0
         places_QK = np.where(found_QK, places_QK + self._rows.start, NONE)
@@ -106,7 +106,7 @@ class ShardIndex:
             p_QKD = self._store.take(np.where(found_QK[at], places_QK[at], self._rows.start))
             scores_QK[at] = np.einsum("qkd,qd->qk", p_QKD, q_QD[at])
         scores_QK[~found_QK] = -np.inf
-        return merge([Top(scores_QK, places_QK)], places_QK.shape[1])
+        return merge_top([Top(scores_QK, places_QK)], places_QK.shape[1])
 
 
 def split(files: int, shards: int) -> list[range]:
@@ -117,14 +117,14 @@ def split(files: int, shards: int) -> list[range]:
 
 
 class RankShard:
-    """What a worker holds: some neighbouring files of a store."""
+    """Counts in a shard for exact ranks: the steps of `shard_counts`, over the files of the shard."""
 
     def __init__(self, folder: str, files: range, languages: Int64s, threads: int | None = None) -> None:
         """Args:
         folder: of a finished store.
         files: neighbouring shards of the store.
         languages: language codes [N] of the whole pool.
-        threads: None: as many as torch uses.
+        threads: that compute scores; None: as many as torch uses.
 
         Raises:
             StorageError: the store cannot be read.
@@ -135,22 +135,22 @@ class RankShard:
         self._blocks = Blocks(threads=threads)
 
     def relevant_scores(self, q_QD: Floats, pairs: Pairs) -> Floats:
-        """[P] scores of the pairs whose candidates are here, NaN for the others."""
+        """[P] scores of the pairs whose candidates are in the shard, NaN for the others."""
         scores_P = np.full(len(pairs.query), np.nan, np.float32)
         for first, p_RD in self._vectors():
             here = relevant_scores(q_QD, p_RD, pairs, first, self._blocks.threads)
             np.copyto(scores_P, here, where=~np.isnan(here))
         return scores_P
 
-    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> Partial:
-        """What these candidates add to the ranks, and the `depth` best of them in each language."""
+    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> ShardCounts:
+        """How many of the shard's candidates rank ahead, and the `depth` best of them in each language."""
         parts = []
         for first, p_RD in self._vectors():
             codes = self._languages[first : first + len(p_RD)]
-            parts.append(partial_counts(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
-        return merge_partials(parts, depth)
+            parts.append(count_in_shard(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
+        return sum_counts(parts, depth)
 
     def _vectors(self) -> Iterator[tuple[int, Floats]]:
-        """Each file's place in the pool, and its vectors."""
+        """(place of its first row in the pool, vectors [R, D]) of each file."""
         for file in self._files:
             yield self._store.manifest.shards[file].start, np.asarray(self._store.shard(file), np.float32)

@@ -1,13 +1,12 @@
 """Embeddings on disk: fp32 (or fp16) shards of fixed row ranges, memory-mapped, beside a manifest.
 
 A store is a folder with `manifest.json`, and for each shard `shard-00000.npy` [R, D] and `shard-00000.json` with the
-digest of its bytes, which is written last: a shard that has it is whole.
+digest of its bytes, which is written last: a shard with this file is complete.
+
+A `Mirror` copies a store to remote storage, so that what one machine has encoded no other encodes again. A shard is
+copied as soon as it is finished; so an encoding that was interrupted can go on elsewhere.
 
 Shapes: N rows, R rows of a shard or block, D dimensions.
-
-An embedding store in remote storage as well: what one machine has encoded, no other one encodes again.
-
-A shard is pushed as soon as it is finished here, its digest last; so an encoding that was cut off goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -40,25 +39,25 @@ Int64s = npt.NDArray[np.int64]
 Stored = npt.NDArray[Any]
 
 LOCK = ".lock"
-"""File that a writer holds locked."""
+"""File on which a writer holds a lock."""
 LEFTOVERS = (".part", PARTIAL)
-"""Endings of what a writer that was killed may leave."""
+"""Suffixes of files that a killed writer may leave."""
 
 
 class EmbeddingStore:
     """A finished store, open for reading."""
 
     def __init__(self, folder: Path, expected: Manifest | None = None) -> None:
-        """Args: `expected`, what it must hold.
+        """Open the store in `folder`; with `expected`, check that it has this manifest.
 
         Raises:
-            StorageError: it is missing, unfinished, truncated, or holds something else.
+            StorageError: the store is missing, unfinished, truncated, or has another manifest.
         """
         self.folder = folder
         self.manifest = Manifest.read(folder)
         if expected is not None:
             self.manifest.check_same(expected, folder)
-        missing = [shard for shard in range(len(self.manifest.shards)) if not _marks(folder, shard).is_file()]
+        missing = [shard for shard in range(len(self.manifest.shards)) if not _digest(folder, shard).is_file()]
         if missing:
             raise StorageError(
                 f"the embedding store {folder} is unfinished: {len(missing)} of {len(self.manifest.shards)} shards are "
@@ -70,11 +69,11 @@ class EmbeddingStore:
         return self.manifest.rows
 
     def shard(self, shard: int) -> Stored:
-        """[R, D] of a shard, memory-mapped, in the type of the store. What is written into it stays in memory."""
+        """Vectors [R, D] of a shard, memory-mapped, in the type of the store. Writing to them does not change it."""
         return self._shards[shard]
 
     def take(self, places: Int64s) -> Floats:
-        """Rows [..., D] in fp32 of any places [...]."""
+        """Vectors [..., D] in fp32 of the rows `places` [...]."""
         flat = places.reshape(-1)
         vectors = np.empty((len(flat), self.manifest.dimension), np.float32)
         shard_n = flat // self.manifest.rows_per_shard
@@ -84,10 +83,10 @@ class EmbeddingStore:
         return vectors.reshape(*places.shape, self.manifest.dimension)
 
     def verify(self) -> None:
-        """Read all shards and compare their digests.
+        """Read all shards and compare their bytes with their digests.
 
         Raises:
-            StorageError: one is damaged.
+            StorageError: a shard is damaged.
         """
         for shard in range(len(self._shards)):
             if not _is_whole(self.folder, self.manifest, shard):
@@ -95,17 +94,17 @@ class EmbeddingStore:
 
 
 class StoreWriter:
-    """Writes a store, or what it still lacks. Use as a context: one process writes a store at a time.
+    """Writes a store, or the shards that it lacks. A context manager: one process writes a store at a time.
 
     Attributes:
-        missing: the shards that are not there yet, ascending.
+        missing: numbers of the shards that are not finished, ascending.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Begin or continue; finished shards are kept if their digest is right, all else is written anew.
+        """Begin a store or continue one. Finished shards whose digest is right stay; the others are written anew.
 
         Raises:
-            StorageError: the folder holds something else, cannot be written, or is being written.
+            StorageError: the folder holds something else, cannot be written, or another process writes it.
         """
         self.folder = folder
         self.manifest = manifest
@@ -118,7 +117,7 @@ class StoreWriter:
                 if (folder / MANIFEST).exists():
                     Manifest.read(folder).check_same(manifest, folder)
                 else:
-                    _refuse_strangers(folder)
+                    _check_empty(folder)
                     write_text(folder / MANIFEST, manifest.to_json())
                 for leftover in folder.glob("*.part"):
                     leftover.unlink()
@@ -138,7 +137,7 @@ class StoreWriter:
         self._lock.close()
 
     def write(self, start: int, vectors_RD: npt.ArrayLike) -> None:
-        """Put the vectors of rows `start` and following of one shard; its last rows make it appear.
+        """Write the vectors of row `start` and the following rows, all of one shard. Its last rows finish the shard.
 
         Raises:
             ModelError: a vector holds NaN or infinity, or has another dimension.
@@ -179,7 +178,7 @@ class StoreWriter:
             )
 
     def _create(self, shard: int, rows: int) -> np.memmap[Any, Any]:
-        """The file of a shard at its full size: a full disk is an error here, and no bus error in its mapping."""
+        """Allocate the file of a shard in full: a full disk is an error here, not a crash while it is written."""
         path = _part(self.folder, shard)
         shape = (rows, self.manifest.dimension)
         mapped = np.lib.format.open_memmap(path, mode="w+", dtype=self.manifest.dtype, shape=shape)
@@ -191,16 +190,16 @@ class StoreWriter:
         path = _part(self.folder, shard)
         digest = file_digest(path)
         put_in_place(path, _data(self.folder, shard))
-        write_text(_marks(self.folder, shard), json.dumps({"sha256": digest}) + "\n")
+        write_text(_digest(self.folder, shard), json.dumps({"sha256": digest}) + "\n")
 
 
 def data_name(shard: int) -> str:
-    """File of a shard's rows."""
+    """File name of a shard's vectors."""
     return f"shard-{shard:05d}.npy"
 
 
-def mark_name(shard: int) -> str:
-    """File of their digest; a shard that has it is whole."""
+def digest_name(shard: int) -> str:
+    """File name of a shard's digest, which is written last."""
     return f"shard-{shard:05d}.json"
 
 
@@ -208,8 +207,8 @@ def _data(folder: Path, shard: int) -> Path:
     return folder / data_name(shard)
 
 
-def _marks(folder: Path, shard: int) -> Path:
-    return folder / mark_name(shard)
+def _digest(folder: Path, shard: int) -> Path:
+    return folder / digest_name(shard)
 
 
 def _part(folder: Path, shard: int) -> Path:
@@ -218,7 +217,7 @@ def _part(folder: Path, shard: int) -> Path:
 
 def _mapped(folder: Path, manifest: Manifest, shard: int) -> Stored:
     try:
-        # Copied where written to: torch warns of arrays that cannot be written.
+        # Copy on write, because torch warns of arrays that cannot be written.
         mapped: Stored = np.load(_data(folder, shard), mmap_mode="c", allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
         raise _damaged(folder, shard) from error
@@ -228,24 +227,24 @@ def _mapped(folder: Path, manifest: Manifest, shard: int) -> Stored:
 
 
 def _is_whole(folder: Path, manifest: Manifest, shard: int) -> bool:
-    """Whether the shard is there with the digest that its writer found."""
+    """Whether the shard is there and has the digest that its writer wrote down."""
     try:
-        told = _told_digest(_marks(folder, shard).read_text())
+        written = _read_digest(_digest(folder, shard).read_text())
         _mapped(folder, manifest, shard)
-        return file_digest(_data(folder, shard)) == told
+        return file_digest(_data(folder, shard)) == written
     except (OSError, StorageError, ValueError):
         return False
 
 
-def _told_digest(mark: str) -> str | None:
-    """The digest that a shard's mark tells; None if the mark is damaged."""
+def _read_digest(text: str) -> str | None:
+    """The digest in the text of a shard's digest file; None if the text is damaged."""
     try:
-        return str(json.loads(mark)["sha256"])
+        return str(json.loads(text)["sha256"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _check_empty(folder: Path) -> None:
     others = [path.name for path in folder.iterdir() if path.name != LOCK and path.suffix not in LEFTOVERS]
     if others:
         raise StorageError(f"{folder} holds {min(others)!r} and is no embedding store; give an empty or a new folder")
@@ -264,69 +263,74 @@ def _unwritable(folder: Path, error: OSError) -> StorageError:
 
 
 class Mirror:
-    """The two places of one store."""
+    """Copies the finished shards of a store between this machine and remote storage."""
 
-    def __init__(self, here: Path, there: RemotePath, manifest: Manifest) -> None:
-        """Args: `here`, the store's folder on this machine; `there`, its folder in remote storage.
+    def __init__(self, local: Path, remote: RemotePath, manifest: Manifest) -> None:
+        """See which shards are in remote storage.
+
+        Args:
+            local: the store's folder on this machine.
+            remote: its folder in remote storage.
+            manifest: of the store.
 
         Raises:
             StorageError: the storage does not answer.
         """
-        self._here, self._there, self._manifest = here, there, manifest
+        self._local, self._remote, self._manifest = local, remote, manifest
         try:
-            names = set(there.children())
+            names = set(remote.children())
         except RemoteError as error:
-            raise _unusable(there, error) from error
+            raise _unusable(remote, error) from error
         shards = range(len(manifest.shards))
-        self._pushed = {shard for shard in shards if {data_name(shard), mark_name(shard)} <= names}
+        self._pushed = {shard for shard in shards if {data_name(shard), digest_name(shard)} <= names}
 
     def fetch(self) -> None:
-        """Bring the finished shards that are lacking here; a damaged one is left, and so is encoded again.
+        """Copy the finished shards that this machine lacks; one that is damaged is left out, and so is encoded again.
 
         Raises:
             StorageError: the storage does not answer, or this machine's disk cannot be written.
         """
-        wanted = [shard for shard in sorted(self._pushed) if not (self._here / mark_name(shard)).is_file()]
+        wanted = [shard for shard in sorted(self._pushed) if not (self._local / digest_name(shard)).is_file()]
         if not wanted:
             return
         try:
-            self._here.mkdir(parents=True, exist_ok=True)
-            if not (self._here / MANIFEST).exists():
-                write_text(self._here / MANIFEST, self._manifest.to_json())
+            self._local.mkdir(parents=True, exist_ok=True)
+            if not (self._local / MANIFEST).exists():
+                write_text(self._local / MANIFEST, self._manifest.to_json())
             for shard in wanted:
                 self._fetch(shard)
         except OSError as error:
-            raise _unusable(self._there, error) from error
+            raise _unusable(self._remote, error) from error
 
     def push(self) -> None:
-        """Take the finished shards that are lacking there.
+        """Copy the finished shards that remote storage lacks.
 
         Raises:
             StorageError: the storage does not answer, or refuses.
         """
         for shard in range(len(self._manifest.shards)):
-            if shard in self._pushed or not (self._here / mark_name(shard)).is_file():
+            if shard in self._pushed or not (self._local / digest_name(shard)).is_file():
                 continue
             try:
                 if not self._pushed:
-                    (self._there / MANIFEST).write_text(self._manifest.to_json())
-                for name in (data_name(shard), mark_name(shard)):
-                    put(self._here / name, self._there / name)
+                    (self._remote / MANIFEST).write_text(self._manifest.to_json())
+                for name in (data_name(shard), digest_name(shard)):
+                    put(self._local / name, self._remote / name)
             except OSError as error:
-                raise _unusable(self._there, error) from error
+                raise _unusable(self._remote, error) from error
             self._pushed.add(shard)
 
     def _fetch(self, shard: int) -> None:
-        mark = (self._there / mark_name(shard)).read_text()
-        data = self._here / data_name(shard)
-        with (self._there / data_name(shard)).open() as read, whole_stream(data) as write:
+        mark = (self._remote / digest_name(shard)).read_text()
+        data = self._local / data_name(shard)
+        with (self._remote / data_name(shard)).open() as read, whole_stream(data) as write:
             _, digest = copy_with_digest(read, write)
-        if _told_digest(mark) == digest:
-            write_text(self._here / mark_name(shard), mark)
+        if _read_digest(mark) == digest:
+            write_text(self._local / digest_name(shard), mark)
         else:
             data.unlink()
             self._pushed.discard(shard)
 
 
 def _unusable(there: RemotePath, error: OSError) -> StorageError:
-    return StorageError(f"embeddings in {there} cannot be kept or fetched: {error.strerror} ({error.filename})")
+    return StorageError(f"embeddings in {there} cannot be written or fetched: {error.strerror} ({error.filename})")

@@ -1,15 +1,11 @@
 """The best-scoring candidates of each query, exactly, with ties in the order of the pool.
 
 FAISS leaves open which of equally good candidates it returns, and computes a score differently for few and for many
-queries. What is mined or written down should not hang on the size of blocks, hence a selection of our own that knows
-the rule for ties.
+queries. What is mined or written down must not depend on the size of blocks, hence a selection of our own with a rule
+for ties.
 
 Shapes: B queries, N candidates, D dimensions, T rows of a tile (or those filled), M columns of a chunk, H candidates
 held so far, S that may be among the best, K candidates returned.
-
-The best of several shards' best, where results may be out of order or missing; `merge_top` asks for neither.
-
-Shapes: Q queries, K results, Ks results of a shard.
 """
 
 from __future__ import annotations
@@ -32,23 +28,26 @@ CHUNK_COLUMNS = 16_384
 """Candidates scored at one time by `top_scores`; with `TILE_QUERIES` queries, 32 MiB of scores."""
 MERGED_ROWS = 4096
 """Queries whose lists are merged at one time."""
+NONE = -1
+"""The place of a result that an approximate index did not find; its score is minus infinity."""
 
 
 class Top(NamedTuple):
-    """The best candidates of B queries, best first; of equal scores the first places of the pool stand first."""
+    """The best candidates of B queries, best first; of equal scores the first in the pool comes first."""
 
     scores: Floats
     """[B, K]"""
     places: Int64s
-    """[B, K] places of the candidates in the whole pool."""
+    """[B, K] where the candidates stand in the whole pool, from 0; NONE fills up a short list."""
 
 
 def merge_top(parts: Sequence[Top], depth: int) -> Top:
-    """The best `depth` of what the parts hold of the same queries.
+    """The best `depth` candidates of all parts [B, `depth`], or all of them where they are fewer.
 
     Args:
-        parts: at least one; the candidates of each stand in the pool before those of the next.
-        depth: candidates wanted.
+        parts: at least one, of the same queries and of distinct candidates; in any order, and so the candidates of a
+            part.
+        depth: candidates wanted of each query.
     """
     width = min(depth, sum(part.scores.shape[1] for part in parts))
     queries = len(parts[0].scores)
@@ -56,22 +55,21 @@ def merge_top(parts: Sequence[Top], depth: int) -> Top:
     for start in range(0, queries, MERGED_ROWS):
         rows = slice(start, start + MERGED_ROWS)
         scores = np.concatenate([part.scores[rows] for part in parts], axis=1)
-        # Parts stand in the order of the pool, so a stable sort keeps ties in it.
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-        merged.scores[rows] = np.take_along_axis(scores, order, axis=1)
         places = np.concatenate([part.places[rows] for part in parts], axis=1)
+        order = np.lexsort((places, -scores), axis=1)[:, :width]  # by score, and equal scores by place
+        merged.scores[rows] = np.take_along_axis(scores, order, axis=1)
         merged.places[rows] = np.take_along_axis(places, order, axis=1)
     return merged
 
 
 def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> Top:
-    """Inner products in fp32 with the `depth` best candidates of some parts of the pool, on the device of `p_ND`.
+    """The `depth` best candidates of each query by inner product in fp32, computed on the device of `p_ND`.
 
     Args:
         q_BD: queries.
-        p_ND: candidates, float32.
-        spans: the places of the pool that are searched: ascending, without overlap, with start and stop.
-        depth: candidates wanted.
+        p_ND: all candidates of the pool, float32.
+        spans: the parts of the pool that are searched, ascending and without overlap.
+        depth: candidates wanted of each query.
 
     Returns:
         K = `depth`, or all candidates where the spans hold fewer. A query's result does not depend on the others.
@@ -102,14 +100,14 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
 
 
 def absorb(scores_TH: Tensor, places_TH: Tensor, scores_TM: Tensor, first: int, depth: int) -> tuple[Tensor, Tensor]:
-    """The best of the candidates held and of further ones, which stand after them in the pool.
+    """Merge the best candidates so far with the scores of further candidates, which come later in the pool.
 
     Args:
-        scores_TH: those held, in order; H = `depth`, or all candidates seen so far where these are fewer.
+        scores_TH: the best scores so far, in order; H = `depth`, or all candidates so far where they are fewer.
         places_TH: their places in the pool.
-        scores_TM: scores of the further ones.
+        scores_TM: scores of M further candidates, which stand side by side in the pool.
         first: place of the first of these.
-        depth: candidates wanted.
+        depth: candidates wanted of each query.
     """
     import torch
 
@@ -139,7 +137,7 @@ def _join(
 
 
 def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
-    """The best K of each row in order, and their columns counted from `first`."""
+    """Scores and places [T, K] of the best K of each row, in order; the first column is at place `first`."""
     import torch
 
     rows, columns = scores_TM.shape
@@ -152,7 +150,7 @@ def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
     least_T1 = _kth_highest(maxima_TG, width)
     row_n, column_n = _at_least(scores_TM, least_T1)
     value_n = scores_TM[row_n, column_n]
-    # Side by side, what is left of each row: -inf at the end, then in order.
+    # What is left of each row goes to its beginning, filled up with -inf, and is sorted.
     nth_n = torch.arange(len(row_n), device=row_n.device) - torch.searchsorted(row_n, row_n)
     left_TS = torch.full((rows, int(nth_n.max()) + 1), -torch.inf, device=row_n.device)
     left_TS[row_n, nth_n] = value_n
@@ -166,7 +164,7 @@ def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
 
 
 def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
-    """[T, 1]"""
+    """[T, 1]: the k-th highest value of each row."""
     import torch
 
     if x_TG.device.type != "cpu":
@@ -176,7 +174,7 @@ def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
 
 
 def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns, row by row and ascending, of the scores not below their row's bound."""
+    """Rows and columns (both int64 [n]) of the scores that are not below their row's bound, in reading order."""
     import torch
 
     if scores_TM.device.type != "cpu":
@@ -185,16 +183,3 @@ def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
     found = np.flatnonzero(scores_TM.numpy() >= least_T1.numpy())
     row_n, column_n = np.divmod(found, scores_TM.shape[1])
     return torch.from_numpy(row_n), torch.from_numpy(column_n)
-
-
-NONE = -1
-"""The place of a result that an approximate index did not find; its score is minus infinity."""
-
-
-def merge(parts: Sequence[Top], k: int) -> Top:
-    """The best `k` of all parts, or all where they are fewer; the parts' candidates are distinct."""
-    scores = np.concatenate([part.scores for part in parts], axis=1)
-    places = np.concatenate([part.places for part in parts], axis=1)
-    # By score, and of equal scores by place, whatever the order of the parts and of the results within them.
-    order = np.lexsort((places, -scores), axis=1)[:, :k]
-    return Top(np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1))

@@ -28,39 +28,43 @@ FIELDS = 6
 
 
 @dataclass(frozen=True)
-class RunFile:
-    """What a run file says."""
+class TrecRun:
+    """The content of a run file.
+
+    Attributes:
+        path: of the file.
+        documents: {query id: document ids, best first}, ids as they are written in the file.
+        notes: a line about everything that was unusual but harmless.
+    """
 
     path: Path
     documents: dict[str, list[str]]
-    """By query id, best first; ids as they stand in the file."""
     notes: list[str] = field(default_factory=list)
-    """What was unusual and harmless, a line each."""
 
     @property
     def depth(self) -> int:
-        """The most documents of a query."""
+        """The length of the longest list of documents."""
         return max(map(len, self.documents.values()))
 
 
 def escape_id(identifier: str) -> str:
-    """An id without blanks; `unescape_id` gives it back."""
+    """The id as it is written in run files, without blanks; `unescape_id` is the inverse."""
     return re.sub(r"[\s%]", lambda found: quote(found.group(), safe=""), identifier)
 
 
 def unescape_id(identifier: str) -> str:
-    """The id that `escape_id` was given."""
+    """The inverse of `escape_id`."""
     return unquote(identifier)
 
 
-def write_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[Iterable[str]], tag: str) -> None:
-    """Add the lists of some queries to a run file, which is made if it is not there; gz by its name.
+def write_trec_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[Iterable[str]], tag: str) -> None:
+    """Append the lists of some queries to a run file; the file and its folder are made if they are not there.
 
     Args:
-        path: its folder is made as well.
-        queries: ids of Q queries, not yet escaped.
-        top: scores [Q, K] best first; places below 0 are left out.
-        documents: ids [Q, K], not yet escaped.
+        path: gzip if the name ends in .gz.
+        queries: ids of Q queries, not escaped.
+        top: scores [Q, K], best first; entries whose place is below 0 are left out.
+        documents: ids [Q, K], not escaped.
         tag: name of the system.
 
     Raises:
@@ -77,8 +81,8 @@ def write_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[
                 found = enumerate(zip(ids, values, there, strict=True), 1)
                 stream.writelines(
                     f"{name} Q0 {escape_id(identifier)} {rank} {value:.9g} {tag}\n"
-                    for rank, (identifier, value, kept) in found
-                    if kept
+                    for rank, (identifier, value, listed) in found
+                    if listed
                 )
     except OSError as error:
         raise StorageError(
@@ -86,20 +90,22 @@ def write_run(path: Path, queries: Iterable[str], top: Top, documents: Iterable[
         ) from error
 
 
-def read_run(path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None) -> RunFile:
-    """Read a run file, whoever wrote it.
+def read_trec_run(
+    path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None
+) -> TrecRun:
+    """Read a run file that any system may have written.
 
-    Lines may stand in any order; scores decide, and where they are equal document ids backwards, as in trec_eval,
-    which like this reader passes over the ranks.
+    Documents are sorted as trec_eval does: by score, and equal scores by document id backwards. The order of the lines
+    and the column of ranks do not matter.
 
     Args:
-        path: plain or gz, by its content.
-        queries: ids that may occur, as they stand in the file; None: all.
-        documents: likewise.
+        path: plain or gzip, which its content tells.
+        queries: the ids that may occur, escaped; None: all.
+        documents: the same for documents.
 
     Raises:
-        DataError: no such file, no line, or a line that is not of the form, has a score that is no finite number,
-            names an unknown query or document, or a document that the query had before.
+        DataError: no such file; no line; or a line with too few or too many fields, with a score that is no finite
+            number, with an unknown query or document, or with a document that the query had before.
     """
     found: dict[str, dict[str, float]] = {}
     ranked: dict[str, list[tuple[int, float]]] = {}
@@ -128,7 +134,7 @@ def read_run(path: Path, queries: Container[str] | None = None, documents: Conta
             ranked.setdefault(query, []).append((int(rank), value))
     if not found:
         raise DataError(f"{path} holds no line; a TREC run has lines of: query Q0 document rank score tag")
-    return RunFile(path, {query: _in_order(own) for query, own in found.items()}, list(_notes(path, found, ranked)))
+    return TrecRun(path, {query: _in_order(own) for query, own in found.items()}, list(_notes(path, found, ranked)))
 
 
 def _in_order(scores: dict[str, float]) -> list[str]:
@@ -148,7 +154,7 @@ def _notes(path: Path, found: dict[str, dict[str, float]], ranked: dict[str, lis
 
 
 def _number(text: str) -> float | None:
-    """In fp32, as trec_eval reads it; None for what is no finite number."""
+    """The number rounded to fp32, as trec_eval reads it; None if it is no finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -159,7 +165,7 @@ def _number(text: str) -> float | None:
 
 
 def _falling(scores_QK: Floats) -> Floats:
-    """Each score below the one before it: equal ones go down by as little as fp32 can tell."""
+    """The scores made strictly descending: an equal score is lowered to the next smaller fp32 number."""
     falling = scores_QK.astype(np.float32)
     for k in range(1, falling.shape[1]):
         below = np.nextafter(falling[:, k - 1], np.float32(-np.inf))

@@ -1,4 +1,7 @@
-"""Workers that share tasks or each do their part: the interface of Ray's actors, and the same in this process."""
+"""Workers, each of which holds an object whose methods are called: the interface, and workers in this process.
+
+`actors` has workers that are Ray actors.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-Make = Callable[[], Any]
-"""Makes the object that a worker holds; it can be pickled."""
-Start = Callable[[Sequence[Make]], AbstractContextManager["Workers"]]
-"""Starts a worker for each object; they end with the context."""
+Factory = Callable[[], Any]
+"""Makes the object that a worker holds; can be pickled."""
+StartWorkers = Callable[[Sequence[Factory]], AbstractContextManager["Workers"]]
+"""Starts one worker for each factory; they end with the context."""
 
 
 class Workers(Protocol):
-    """Objects whose methods are called, wherever they are."""
+    """A fixed number of workers, each with an object of its own."""
 
-    def share(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        """Call `method` of any of the objects for every tuple of arguments: (number of the task, result) as they are
-        done. Tasks are read as they are needed.
+    def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """Call `method` once for every tuple of arguments, each time in whichever worker is free.
+
+        Gives (number of the task, result) in the order in which they are done. `tasks` is read lazily.
         """
 
-    def each(self, method: str, *arguments: Any) -> list[Any]:
-        """Call `method` of every object with the same arguments: the results in the order of the objects."""
+    def call_all(self, method: str, *arguments: Any) -> list[Any]:
+        """Call `method` in every worker with the same arguments; the results are in the order of the workers."""
 
 
 class LocalWorkers:
-    """Workers in this process, one after another; an object is made when it is first needed."""
+    """Workers in this process, one after another. An object is made when it is first called."""
 
-    def __init__(self, makes: Sequence[Make]) -> None:
-        self._makes = list(makes)
+    def __init__(self, factories: Sequence[Factory]) -> None:
+        self._factories = list(factories)
         self._made: dict[int, Any] = {}
 
     def __enter__(self) -> Workers:
@@ -37,16 +41,14 @@ class LocalWorkers:
     def __exit__(self, *_: object) -> None:
         self._made.clear()
 
-    def share(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        """See `Workers`; the first object does all."""
+    def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         for number, arguments in enumerate(tasks):
             yield number, getattr(self._object(0), method)(*arguments)
 
-    def each(self, method: str, *arguments: Any) -> list[Any]:
-        """See `Workers`."""
-        return [getattr(self._object(worker), method)(*arguments) for worker in range(len(self._makes))]
+    def call_all(self, method: str, *arguments: Any) -> list[Any]:
+        return [getattr(self._object(worker), method)(*arguments) for worker in range(len(self._factories))]
 
     def _object(self, worker: int) -> Any:
         if worker not in self._made:
-            self._made[worker] = self._makes[worker]()
+            self._made[worker] = self._factories[worker]()
         return self._made[worker]

@@ -61,7 +61,7 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     search = search_options(options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache)
     known = trained_languages(model)
     evaluations = evaluate_all(
-        encoder, benchmarks, options, search, trained_languages=known, runs=runs, system=config.name
+        encoder, benchmarks, options, search, trained_languages=known, trec_runs=runs, system=config.name
     )
     add_scores(model, {key: score for e in evaluations for key, score in e.macro.items()})
     return evaluations

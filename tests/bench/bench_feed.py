@@ -27,7 +27,7 @@ from hbtrain.config import Config, load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.modeling.gather import Alone
+from hbtrain.modeling.gather import SingleProcess
 from hbtrain.training.chunks import chunked, padded_tokens
 from hbtrain.training.feed import Feed, Work
 from hbtrain.training.gradients import Gradients
@@ -145,7 +145,9 @@ def main() -> None:
         alone = waited(map(feed.work, range(steps)), lambda _, device_s=device_s: time.sleep(device_s))
         ahead = waited(feed.steps(0, steps), lambda _, device_s=device_s: time.sleep(device_s))
         tell("feed wait", device_by_preparing=by_preparing, wait_share=ahead, wait_share_without_thread=alone)
-    gradients = Gradients(PlainEngine(EmbeddingModule(encoder.model)), Alone(), config, Stopwatch(torch.device("cpu")))
+    gradients = Gradients(
+        PlainEngine(EmbeddingModule(encoder.model)), SingleProcess(), config, Stopwatch(torch.device("cpu"))
+    )
     few = min(steps, 8)
     tell(
         "feed training",

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hbtrain.retrieval.partial import Blocks
 from hbtrain.retrieval.ranks import exact_search
+from hbtrain.retrieval.shard_counts import Blocks
 from tests.bench.measure import memory_mib, seconds, tell
 
 WRITTEN_ROWS = 50_000

@@ -25,7 +25,7 @@ from hbtrain.retrieval.collection_search import recall_of
 from hbtrain.retrieval.manifest import Manifest
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
-from hbtrain.retrieval.top import Top, merge
+from hbtrain.retrieval.top import Top, merge_top
 from hbtrain.retrieval.workers import Workers
 from tests.bench.measure import in_turns, seconds, tell
 
@@ -64,8 +64,8 @@ def compare(store: EmbeddingStore, q_QD: np.ndarray, index: str, arguments: argp
             build_several_s = seconds(lambda: several.each("nearest", q_QD[:1], k))
             several_s = in_turns({"several": lambda: search(several, q_QD, k)}, arguments.repeats)["several"]
             parts = several.each("nearest", q_QD, k)
-    found = merge(parts, k)
-    merge_s = in_turns({"merge": lambda: merge(parts, k)}, 5)["merge"]
+    found = merge_top(parts, k)
+    merge_s = in_turns({"merge": lambda: merge_top(parts, k)}, 5)["merge"]
     tell(
         "shards",
         index=index,
@@ -89,7 +89,7 @@ def compare(store: EmbeddingStore, q_QD: np.ndarray, index: str, arguments: argp
 
 
 def search(workers: Workers, q_QD: np.ndarray, k: int) -> Top:
-    return merge(workers.each("nearest", q_QD, k), k)
+    return merge_top(workers.call_all("nearest", q_QD, k), k)
 
 
 def store_of(folder: Path, arguments: argparse.Namespace) -> EmbeddingStore:

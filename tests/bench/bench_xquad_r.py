@@ -21,8 +21,8 @@ from hbtrain.evaluation.aligned import read_squad
 from hbtrain.evaluation.benchmark import Benchmark, Collection
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.summary import Evaluation
-from hbtrain.retrieval.partial import Blocks
 from hbtrain.retrieval.ranks import exact_search
+from hbtrain.retrieval.shard_counts import Blocks
 from tests.bench.measure import in_turns, tell
 
 LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")

@@ -20,9 +20,9 @@ class Sleeper:
 if __name__ == "__main__":
     try:
         with actor_session(Demand("--actors 1", 1, 1), sys.argv[1]) as start, start([Sleeper]) as workers:
-            workers.each("ready")
+            workers.call_all("ready")
             print("at work", flush=True)
-            workers.each("sleep")
+            workers.call_all("sleep")
     except HbtrainError as error:
         print(f"error: {error}", flush=True)
         sys.exit(error.exit_code)

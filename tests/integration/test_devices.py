@@ -55,7 +55,7 @@ def look(gpus):
     """What an actor sees that has so many GPUs."""
     workers = RayWorkers([Looker], 0.1, gpus)
     try:
-        return workers.each("seen")
+        return workers.call_all("seen")
     finally:
         workers.close()
 

@@ -86,7 +86,7 @@ def check_spread_evaluation(folder, one, other, variables):
     with Command(folder, run / "model", folder / "store", program=program, host=one, **variables) as command:
         deadline = time.monotonic() + PATIENCE_S
         while command.process.poll() is None and time.monotonic() < deadline:
-            most = list(map(max, most, counts("_Host", one, other)))
+            most = list(map(max, most, counts("_RetrievalActor", one, other)))
             time.sleep(0.1)
         assert command.finish(1) == 0, command.output
         scores = json.loads(command.output.splitlines()[-1])

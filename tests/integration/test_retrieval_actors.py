@@ -106,7 +106,7 @@ def test_a_killed_actor_is_replaced_and_its_block_done_again(cluster, encoder, h
     def kill(side, done, total):
         """Kill an actor that encodes, after the first block."""
         if not killed:
-            victim = called("_Host", psutil.Process().children(recursive=True))[0]
+            victim = called("_RetrievalActor", psutil.Process().children(recursive=True))[0]
             victim.kill()
             killed.append(victim.pid)
 
@@ -155,23 +155,23 @@ def test_exact_ranks_spread_over_actors_are_those_of_one_pass(cluster, encoder, 
 
 def test_tasks_are_shared_and_lost_ones_done_again(cluster, tmp_path):
     with actor_session(Demand("--actors 2", 2, 1)) as start, start([MakeTool(tmp_path)] * 2) as workers:
-        results = dict(workers.share("where", [(number,) for number in range(20)]))
+        results = dict(workers.map_unordered("where", [(number,) for number in range(20)]))
         assert [results[number][0] for number in range(20)] == list(range(20))
         assert len({process for _, process in results.values()}) == 2
-        assert sorted(workers.share("die_once", [(number,) for number in range(2)])) == [(0, 0), (1, 1)]
-        assert workers.each("add", 3, 4) == [7, 7]
-        assert list(workers.share("add", [])) == []
+        assert sorted(workers.map_unordered("die_once", [(number,) for number in range(2)])) == [(0, 0), (1, 1)]
+        assert workers.call_all("add", 3, 4) == [7, 7]
+        assert list(workers.map_unordered("add", [])) == []
 
 
 def test_errors_of_actors_are_one_line_and_a_task_that_kills_is_given_up(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("hbtrain.retrieval.actors.RESTARTS", 1)
     with actor_session(Demand("--actors 1", 1, 1)) as start, start([MakeTool(tmp_path)]) as workers:
         with pytest.raises(ModelError, match="no such vector"):
-            workers.each("fail", "known")
+            workers.call_all("fail", "known")
         with pytest.raises(RetrievalError, match="an actor failed: ZeroDivisionError"):
-            workers.each("fail", "unknown")
+            workers.call_all("fail", "unknown")
         with pytest.raises(RetrievalError, match="lost 2 times") as error:
-            list(workers.share("die", [()]))
+            list(workers.map_unordered("die", [()]))
         assert "\n" not in str(error.value)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.retrieval.top import NONE, Top, merge
+from hbtrain.retrieval.top import NONE, Top, merge_top
 
 SCORES = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 
@@ -21,7 +21,7 @@ def test_any_parts_in_any_order_give_the_best_of_all(scores, k, data):
         padding = data.draw(st.integers(0, 2))
         row = [scores[i] for i in best] + [-np.inf] * padding
         parts.append(Top(np.array([row], np.float32), np.array([[*best, *[NONE] * padding]], np.int64)))
-    found = merge(data.draw(st.permutations(parts)), k)
+    found = merge_top(data.draw(st.permutations(parts)), k)
     expected = sorted(range(n), key=lambda i: (-scores[i], i))[:k]
     assert [place for place in found.places[0].tolist() if place != NONE] == expected
     assert found.scores[0][: len(expected)].tolist() == [scores[i] for i in expected]
@@ -37,7 +37,7 @@ def test_merging_in_steps_is_merging_at_once(rows, k):
         start += len(row)
     stepwise = parts[0]
     for part in parts[1:]:
-        stepwise = merge([merge([stepwise], k), merge([part], k)], k)
-    at_once = merge(parts, k)
-    np.testing.assert_array_equal(merge([stepwise], k).places, at_once.places)
-    np.testing.assert_array_equal(merge([stepwise], k).scores, at_once.scores)
+        stepwise = merge_top([merge_top([stepwise], k), merge_top([part], k)], k)
+    at_once = merge_top(parts, k)
+    np.testing.assert_array_equal(merge_top([stepwise], k).places, at_once.places)
+    np.testing.assert_array_equal(merge_top([stepwise], k).scores, at_once.scores)

@@ -33,8 +33,8 @@ def options(tmp_path):
 class Backwards(LocalWorkers):
     """Does its tasks last first, as actors may."""
 
-    def share(self, method, tasks):
-        yield from reversed(list(super().share(method, tasks)))
+    def map_unordered(self, method, tasks):
+        yield from reversed(list(super().map_unordered(method, tasks)))
 
 
 def described(**changes):
@@ -238,5 +238,5 @@ def test_a_real_encoder_fills_a_store_with_what_it_encodes(options, tmp_path: Pa
     (make, other) = block_encoders(loaded, loaded.digest(), "passage", Batching(), 2)
     np.testing.assert_array_equal(make().encode(TEXTS[14:18]), loaded.encode(TEXTS[14:18], "passage", batch_size=1024))
     Encoder.build(encoder_config(backbone), lambda: TEXTS, 1).save(tmp_path / "model")
-    with pytest.raises(ModelError, match="another one where an actor loads it"):
+    with pytest.raises(ModelError, match="an actor loaded other weights from there"):
         other()

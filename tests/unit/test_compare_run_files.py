@@ -9,7 +9,7 @@ from hbtrain.errors import ConfigError, DataError
 from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.results import save_evaluation
-from hbtrain.evaluation.runs import RunWriter
+from hbtrain.evaluation.trec_runs import TrecRunWriter
 from tests.unit.evaluation_samples import HashEncoder, paragraph, write_lareqa
 
 QUICK = Method(flips=99, resamples=50)
@@ -30,8 +30,8 @@ def made(tmp_path):
     }
     text = f"lareqa={write_lareqa(tmp_path / 'small', languages)}"
     benchmark = load_benchmark(parse_benchmark(text))
-    runs = RunWriter(tmp_path / "theirs", "other system")
-    evaluation = evaluate(HashEncoder(), benchmark, runs=runs)
+    runs = TrecRunWriter(tmp_path / "theirs", "other system")
+    evaluation = evaluate(HashEncoder(), benchmark, trec_runs=runs)
     save_evaluation([evaluation], tmp_path / "ours", "hash")
     return text, tmp_path / "ours", tmp_path / "theirs"
 

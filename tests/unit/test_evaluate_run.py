@@ -7,14 +7,14 @@ from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.metrics import first_languages, language_bias
-from hbtrain.evaluation.runs import RunWriter
-from hbtrain.evaluation.trec_evaluation import evaluate_run, find_run_files
+from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
+from hbtrain.evaluation.trec_runs import TrecRunWriter
 from tests.unit.evaluation_samples import HashEncoder, only, random_benchmark
 
 
 def evaluated(folder, depth, benchmark=None):
     benchmark = benchmark or random_benchmark()
-    return evaluate(HashEncoder(), benchmark, runs=RunWriter(folder, "hash", depth))
+    return evaluate(HashEncoder(), benchmark, trec_runs=TrecRunWriter(folder, "hash", depth))
 
 
 def rows(evaluation):
@@ -24,9 +24,9 @@ def rows(evaluation):
 
 def test_runs_as_deep_as_the_pool_score_as_the_evaluation_that_wrote_them(tmp_path):
     exact = evaluated(tmp_path, 100)
-    files = find_run_files(tmp_path / "sample")
+    files = find_trec_runs(tmp_path / "sample")
     assert set(files) == {(s, x) for s in ("mono", "cross", "multi") for x in ("de", "en", "th")}
-    found = evaluate_run(random_benchmark(), files)
+    found = evaluate_trec_runs(random_benchmark(), files)
     assert found.per_query.column_names == exact.per_query.column_names
     assert rows(found).keys() == rows(exact).keys()
     for key, row in rows(exact).items():
@@ -40,7 +40,7 @@ def test_runs_as_deep_as_the_pool_score_as_the_evaluation_that_wrote_them(tmp_pa
 
 def test_a_run_of_ten_knows_what_ten_can_tell(tmp_path):
     exact = evaluated(tmp_path, 10)
-    found = evaluate_run(random_benchmark(), find_run_files(tmp_path / "sample"))
+    found = evaluate_trec_runs(random_benchmark(), find_trec_runs(tmp_path / "sample"))
     assert found.search["search"] == "run files of depth 10"
     assert found.search["map"] == "mAP@10"
     assert found.search["run_depth"]["multi/th"] == 10
@@ -58,14 +58,16 @@ def test_a_collection_is_opened_once_for_all_run_files(tmp_path):
     evaluated(tmp_path, 3)
     benchmark, opened = random_benchmark(), []
     counted = [lambda one=one: opened.append(1) or one() for one in benchmark.openers]
-    evaluate_run(replace(benchmark, openers=tuple(counted)), find_run_files(tmp_path / "sample"))
+    evaluate_trec_runs(replace(benchmark, openers=tuple(counted)), find_trec_runs(tmp_path / "sample"))
     assert len(opened) == len(benchmark.openers)
 
 
 def test_runs_are_replaced_not_added_to(tmp_path):
     evaluated(tmp_path, 3)
     evaluated(tmp_path, 3)
-    assert evaluate_run(random_benchmark(), find_run_files(tmp_path / "sample")).search["run_depth"]["mono/en"] == 3
+    assert (
+        evaluate_trec_runs(random_benchmark(), find_trec_runs(tmp_path / "sample")).search["run_depth"]["mono/en"] == 3
+    )
 
 
 def test_ids_with_blanks_and_graded_gains(tmp_path):
@@ -81,7 +83,7 @@ def test_ids_with_blanks_and_graded_gains(tmp_path):
     )
     benchmark = Benchmark.of("blanks", "passage", collection)
     exact = evaluated(tmp_path, 100, benchmark)
-    found = evaluate_run(benchmark, find_run_files(tmp_path / "blanks"))
+    found = evaluate_trec_runs(benchmark, find_trec_runs(tmp_path / "blanks"))
     assert found.metrics == pytest.approx(exact.metrics, abs=1e-6)
     assert rows(found).keys() == rows(exact).keys()
 
@@ -93,7 +95,7 @@ def test_queries_without_lines_score_nothing_and_this_is_said(tmp_path):
     path.parent.mkdir()
     c = only(benchmark)
     path.write_text(f"{question} Q0 {c.candidate_ids[c.relevant[0][0]]} 1 2.5 other\n")
-    found = evaluate_run(benchmark, find_run_files(tmp_path), trained_languages=["de"])
+    found = evaluate_trec_runs(benchmark, find_trec_runs(tmp_path), trained_languages=["de"])
     assert found.metrics["sample/mono/map"] == pytest.approx(1 / c.query_languages.count("de"))
     assert found.search["notes"] == [f"{path}: no line for {c.query_languages.count('de') - 1} queries; they score 0"]
     assert found.groups == {"seen": ("de",), "unseen": ("en", "th")}
@@ -102,18 +104,18 @@ def test_queries_without_lines_score_nothing_and_this_is_said(tmp_path):
 def test_what_does_not_fit_the_benchmark_is_refused(tmp_path):
     benchmark = random_benchmark()
     with pytest.raises(DataError, match="no run file in"):
-        find_run_files(tmp_path)
+        find_trec_runs(tmp_path)
     with pytest.raises(DataError, match="no setting mono for queries in fr"):
-        evaluate_run(benchmark, {("mono", "fr"): tmp_path / "fr.trec"})
+        evaluate_trec_runs(benchmark, {("mono", "fr"): tmp_path / "fr.trec"})
     with pytest.raises(DataError, match="no run file given"):
-        evaluate_run(benchmark, {})
+        evaluate_trec_runs(benchmark, {})
     path = tmp_path / "de.trec"
     path.write_text("nobody Q0 de/0 1 1 x\n")
     with pytest.raises(DataError, match=r"de.trec, line 1: query 'nobody'"):
-        evaluate_run(benchmark, {("multi", "de"): path})
+        evaluate_trec_runs(benchmark, {("multi", "de"): path})
     path.write_text("q0 Q0 de/999 1 1 x\n")
     with pytest.raises(DataError, match=r"de.trec, line 1: document 'de/999'"):
-        evaluate_run(benchmark, {("multi", "de"): path})
+        evaluate_trec_runs(benchmark, {("multi", "de"): path})
 
 
 def test_shares_and_bias_worked_out_by_hand():

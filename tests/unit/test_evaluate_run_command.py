@@ -6,7 +6,7 @@ import pytest
 from hbtrain.cli.main import app, main
 from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.runs import RunWriter
+from hbtrain.evaluation.trec_runs import TrecRunWriter
 from tests.unit.evaluation_samples import HashEncoder
 
 
@@ -14,7 +14,7 @@ from tests.unit.evaluation_samples import HashEncoder
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     [demo] = load_benchmarks(["demo"], ["de", "en"])
-    evaluate(HashEncoder(), demo, runs=RunWriter(folder, "hash", 20))
+    evaluate(HashEncoder(), demo, trec_runs=TrecRunWriter(folder, "hash", 20))
     return folder / "demo"
 
 

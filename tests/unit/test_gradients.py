@@ -8,7 +8,7 @@ from hbtrain.config import load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.modeling.gather import Alone
+from hbtrain.modeling.gather import SingleProcess
 from hbtrain.training.feed import Feed
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.stopwatch import Stopwatch
@@ -42,7 +42,7 @@ def prepared(cache, dropout, **overrides):
     module = EmbeddingModule(encoder.model, 0.1 if config.loss.learn_temperature else None).train()
     engine = PlainEngine(module)
     feed = Feed(BatchPlan.over(corpus, config), corpus, encoder, config, 0, 1)
-    gradients = Gradients(engine, Alone(), config, Stopwatch(torch.device("cpu")))
+    gradients = Gradients(engine, SingleProcess(), config, Stopwatch(torch.device("cpu")))
     return engine, gradients, feed.work(3)
 
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from hbtrain.config import load_config
 from hbtrain.config.schema import LossConfig
-from hbtrain.modeling.gather import Alone
+from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
 from hbtrain.planning.communication import Messages, embedding_messages, encoder_flops, forward_flops
 from hbtrain.planning.estimate import backbone_shape, estimate
@@ -143,7 +143,7 @@ def test_memory_of_the_loss_is_what_it_allocates(pairs, dimension, rows):
     own, config = Embedded(q, p, q.new_zeros(0, dimension)), LossConfig(block_rows=rows)
 
     def work():
-        contrastive_loss(own, Sizes([pairs], [0]), Alone(), config, None).backward()
+        contrastive_loss(own, Sizes([pairs], [0]), SingleProcess(), config, None).backward()
 
     work()
     q.grad = p.grad = None

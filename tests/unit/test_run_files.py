@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.retrieval.top import Top
-from hbtrain.retrieval.trec_files import escape_id, read_run, unescape_id, write_run
+from hbtrain.retrieval.trec_files import escape_id, read_trec_run, unescape_id, write_trec_run
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 
@@ -27,9 +27,9 @@ def test_trec_eval_finds_the_order_that_was_meant(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("runs") / "en.trec.gz"
     scores = np.sort(np.array([values], np.float32))[:, ::-1]
     ids = [f"d{i}" for i in range(len(values))]  # trec_eval puts the last of equal ones first
-    write_run(path, ["a question"], Top(scores, np.arange(len(values))[None]), [ids], "my system")
-    assert read_run(path).documents == {"a%20question": ids}
-    assert read_run(path).notes == []
+    write_trec_run(path, ["a question"], Top(scores, np.arange(len(values))[None]), [ids], "my system")
+    assert read_trec_run(path).documents == {"a%20question": ids}
+    assert read_trec_run(path).notes == []
     lines = [line.split() for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
     assert [line[1::2] for line in lines] == [["Q0", str(rank), "my%20system"] for rank in range(1, len(ids) + 1)]
     run = {line[0]: {} for line in lines}
@@ -43,8 +43,8 @@ def test_trec_eval_finds_the_order_that_was_meant(tmp_path_factory, values):
 def test_lists_are_added_and_may_be_short(tmp_path):
     path = tmp_path / "deep" / "en.trec"
     scores = np.array([[0.5, 0.25], [0.5, 0.0]], np.float32)
-    write_run(path, ["a", "b"], Top(scores, np.array([[1, 0], [0, -1]])), [["y", "x"], ["x", "no"]], "s")
-    write_run(path, ["c"], Top(scores[:1], np.array([[0, 1]])), [["x", "y"]], "s")
+    write_trec_run(path, ["a", "b"], Top(scores, np.array([[1, 0], [0, -1]])), [["y", "x"], ["x", "no"]], "s")
+    write_trec_run(path, ["c"], Top(scores[:1], np.array([[0, 1]])), [["x", "y"]], "s")
     assert path.read_text().splitlines() == [
         "a Q0 y 1 0.5 s",
         "a Q0 x 2 0.25 s",
@@ -52,7 +52,7 @@ def test_lists_are_added_and_may_be_short(tmp_path):
         "c Q0 x 1 0.5 s",
         "c Q0 y 2 0.25 s",
     ]
-    assert read_run(path).depth == 2
+    assert read_trec_run(path).depth == 2
 
 
 def test_what_is_unusual_but_harmless_is_put_in_order_as_trec_eval_does_and_said(tmp_path):
@@ -61,7 +61,7 @@ def test_what_is_unusual_but_harmless_is_put_in_order_as_trec_eval_does_and_said
         "q1 Q0 a 1 0.1 x\nq1 Q0 b 2 0.9 x\n\nq2 Q0 a 7 5e-1 x\nq1 0 c 3 0.5 x\nq2 Q0 z 8 0.50000000001 y\n"
         "q3\tQ0\ta\t-\t-3\tx\n"
     )
-    run = read_run(path, queries={"q1", "q2", "q3"}, documents={"a", "b", "c", "z"})
+    run = read_trec_run(path, queries={"q1", "q2", "q3"}, documents={"a", "b", "c", "z"})
     assert run.documents == {"q1": ["b", "c", "a"], "q2": ["z", "a"], "q3": ["a"]}
     assert [note.removeprefix(f"{path}: ") for note in run.notes] == [
         "lines of 1 queries do not stand in the order of their scores; they were sorted",
@@ -89,22 +89,22 @@ def test_a_bad_line_is_named(tmp_path, text, message):
     path = tmp_path / "run.trec"
     path.write_text(text)
     with pytest.raises(DataError, match=message) as error:
-        read_run(path, queries={"q1"}, documents={"a", "b"})
+        read_trec_run(path, queries={"q1"}, documents={"a", "b"})
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_files_that_cannot_be_read_or_written_are_named(tmp_path):
     with pytest.raises(DataError, match="cannot read the run file .*No such file"):
-        read_run(tmp_path / "none.trec")
+        read_trec_run(tmp_path / "none.trec")
     whole = gzip.compress("".join(f"q Q0 d{i} 1 0.{i} x\n" for i in range(500)).encode())
     for name, damaged in (("cut", whole[:-12]), ("hurt", whole[:300] + bytes(40) + whole[340:])):
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(DataError, match=f"cannot read the run file .*{name}"):
-            read_run(tmp_path / name)
+            read_trec_run(tmp_path / name)
     (tmp_path / "latin.trec").write_bytes(b"q Q0 \xe4 1 0.5 x\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        read_run(tmp_path / "latin.trec")
+        read_trec_run(tmp_path / "latin.trec")
     with pytest.raises(StorageError, match="cannot write"):
         top = Top(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int64))
-        write_run(tmp_path / "latin.trec" / "en.trec", ["q"], top, [["a"]], "x")
+        write_trec_run(tmp_path / "latin.trec" / "en.trec", ["q"], top, [["a"]], "x")

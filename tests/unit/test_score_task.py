@@ -4,7 +4,7 @@ import pytest
 
 from hbtrain.config import load_config, override, to_tree
 from hbtrain.errors import ConfigError
-from hbtrain.retrieval.trec_files import read_run
+from hbtrain.retrieval.trec_files import read_trec_run
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.ray_tasks import build, score
 
@@ -24,7 +24,7 @@ def test_an_index_scores_what_exact_ranks_score(config, tmp_path):
     assert {key: found.metrics[key] for key in keys} == pytest.approx({key: exact.metrics[key] for key in keys})
     assert "demo/multi/map" in exact.metrics
     assert "demo/multi/map" not in found.metrics, "a list that ends does not know it"
-    written = [read_run(tmp_path / kind / "demo" / "multi" / "de.trec.gz") for kind in ("exact", "indexed")]
+    written = [read_trec_run(tmp_path / kind / "demo" / "multi" / "de.trec.gz") for kind in ("exact", "indexed")]
     assert written[0].documents == written[1].documents
 
 

@@ -8,9 +8,9 @@ from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import read_judged
 from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, ranker_of, search_options
-from hbtrain.evaluation.runs import RunWriter
+from hbtrain.evaluation.trec_runs import TrecRunWriter
 from hbtrain.retrieval.collection_search import SearchOptions
-from hbtrain.retrieval.trec_files import read_run
+from hbtrain.retrieval.trec_files import read_trec_run
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 from tests.unit.judged_samples import miracl
 from tests.unit.retrieval_samples import Hashed
@@ -105,8 +105,8 @@ def test_run_files_hold_what_was_found_with_its_scores_and_no_more(tmp_path):
     miracl(tmp_path)
     benchmark = read_judged("miracl", tmp_path, "miracl", None, cache=tmp_path / "texts")
     for name, ranker in (("found", SearchRanker(options(tmp_path))), ("exact", None)):
-        runs = RunWriter(tmp_path / name, "system", 10)
-        evaluate(Hashed(), benchmark, ranker=ranker, runs=runs)
-    found, exact = (read_run(tmp_path / name / "miracl" / "mono" / "sw.trec.gz") for name in ("found", "exact"))
+        runs = TrecRunWriter(tmp_path / name, "system", 10)
+        evaluate(Hashed(), benchmark, ranker=ranker, trec_runs=runs)
+    found, exact = (read_trec_run(tmp_path / name / "miracl" / "mono" / "sw.trec.gz") for name in ("found", "exact"))
     assert found.documents == exact.documents
     assert {len(documents) for documents in found.documents.values()} == {3}

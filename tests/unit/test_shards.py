@@ -10,7 +10,7 @@ from hbtrain.retrieval.collection_search import SearchOptions, recall_of, search
 from hbtrain.retrieval.faiss_index import check_factory
 from hbtrain.retrieval.shards import ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, StoreWriter
-from hbtrain.retrieval.top import NONE, Top, merge
+from hbtrain.retrieval.top import NONE, Top, merge_top
 from tests.unit.retrieval_samples import manifest, unit
 
 ROWS, DIMENSION, PER_FILE = 1100, 16, 100
@@ -159,10 +159,10 @@ def test_half_precision_is_searched_in_fp32(tmp_path):
 def test_parts_are_merged_by_score_then_place():
     one = Top(np.array([[3.0, 1.0, -np.inf]], np.float32), np.array([[7, 2, NONE]]))
     two = Top(np.array([[3.0, 3.0, 1.0]], np.float32), np.array([[4, 9, 1]]))
-    found = merge([one, two], 5)
+    found = merge_top([one, two], 5)
     assert found.places.tolist() == [[4, 7, 9, 1, 2]]
     assert found.scores.tolist() == [[3, 3, 3, 1, 1]]
-    assert merge([one, two], 9).places.tolist() == [[4, 7, 9, 1, 2, NONE]]
+    assert merge_top([one, two], 9).places.tolist() == [[4, 7, 9, 1, 2, NONE]]
 
 
 @pytest.mark.parametrize(("files", "shards"), [(1, 1), (1, 5), (5, 2), (7, 7), (10, 3)])

@@ -99,13 +99,13 @@ def test_a_truncated_shard_is_one_line_and_written_again(tmp_path, keep):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": "n" * 64}, "of another model: digest mmmmmmmmmmmm, not nnnnnnnnnnnn"),
-        ({"texts": "u" * 64}, "of other texts"),
-        ({"rows": 11}, "a number of texts of 10, not 11"),
+        ({"model": "n" * 64}, r"by another model \(digest mmmmmmmmmmmm, not nnnnnnnnnnnn\)"),
+        ({"texts": "u" * 64}, "made from other texts"),
+        ({"rows": 11}, "has 10 texts, not 11"),
         ({"dimension": 5}, "of dimension 4, not 5"),
-        ({"prompt": "q: "}, "with the prompt 'p: ', not 'q: '"),
-        ({"dtype": "float16"}, "the type 'float32', not 'float16'"),
-        ({"rows_per_shard": 6}, "rows numbering 4, not 6"),
+        ({"prompt": "q: "}, "made with the prompt 'p: ', not 'q: '"),
+        ({"dtype": "float16"}, "embeddings of type float32, not float16"),
+        ({"rows_per_shard": 6}, "shards of 4 rows, not 6"),
     ],
 )
 def test_a_store_of_something_else_is_refused_by_writer_and_reader(tmp_path, changes, words):

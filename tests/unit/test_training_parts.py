@@ -9,7 +9,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import DataError, TrainingError
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.features import token_counts
-from hbtrain.modeling.gather import Alone
+from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Sizes
 from hbtrain.training.feed import Feed
 from hbtrain.training.meter import PHASES, Meter
@@ -79,7 +79,7 @@ def test_an_error_in_the_background_is_raised_at_its_step(feed, monkeypatch):
 
 def new_meter():
     device = torch.device("cpu")
-    return Meter(Alone(), Stopwatch(device), device)
+    return Meter(SingleProcess(), Stopwatch(device), device)
 
 
 def test_meter_tells_losses_by_kind(feed):

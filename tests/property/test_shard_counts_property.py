@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrain.retrieval import counting, partial, scores
+from hbtrain.retrieval import counting, scores, shard_counts
 from hbtrain.retrieval.counting import Pairs
-from hbtrain.retrieval.partial import Blocks, Partial, joined_scores, merge_partials, partial_counts, relevant_scores
 from hbtrain.retrieval.ranks import exact_search, ranks_of
+from hbtrain.retrieval.shard_counts import (
+    Blocks,
+    ShardCounts,
+    count_in_shard,
+    joined_scores,
+    relevant_scores,
+    sum_counts,
+)
 from hbtrain.retrieval.top import Top
 
 
@@ -39,7 +46,7 @@ def small_tiles(queries, candidates):
     """Tiles of another size wherever it was imported."""
     return [
         mock.patch.object(module, name, size)
-        for module in (scores, partial, counting)
+        for module in (scores, shard_counts, counting)
         for name, size in (("TILE_QUERIES", queries), ("TILE_CANDIDATES", candidates))
         if hasattr(module, name)
     ]
@@ -96,7 +103,7 @@ def of_queries(pairs, start, stop):
 
 def join(parts):
     """The shards of the queries together, in the order of the queries."""
-    return Partial(
+    return ShardCounts(
         np.concatenate([part.in_language for part in parts]),
         np.concatenate([part.in_pool for part in parts]),
         {
@@ -121,8 +128,8 @@ def test_shards_of_queries_and_of_candidates_add_up_to_the_whole(search, depth, 
         some, own = q[q_start:q_stop], of_queries(pairs, q_start, q_stop)
         shards = list(pairwise(p_cuts))
         targets = joined_scores([relevant_scores(some, p[a:b], own, a) for a, b in shards])
-        parts = [partial_counts(some, p[a:b], codes[a:b], own, targets, a, depth) for a, b in shards]
-        joined.append(merge_partials(parts, depth))
+        parts = [count_in_shard(some, p[a:b], codes[a:b], own, targets, a, depth) for a, b in shards]
+        joined.append(sum_counts(parts, depth))
     found = join(joined)
     ranks = ranks_of(pairs, found)
     assert np.array_equal(ranks.in_pool, whole.ranks.in_pool)
@@ -151,7 +158,7 @@ def shard_on_disk(folder, start, stop, codes, pairs, targets):
     q, p = np.load(folder / "q.npy", mmap_mode="r"), np.load(folder / "p.npy", mmap_mode="r")
     if targets is None:
         return relevant_scores(q, p[start:stop], pairs, start, threads=1)
-    return partial_counts(q, p[start:stop], codes[start:stop], pairs, targets, start, 7, Blocks(512, 512, 1))
+    return count_in_shard(q, p[start:stop], codes[start:stop], pairs, targets, start, 7, Blocks(512, 512, 1))
 
 
 @pytest.mark.timeout(120)
@@ -170,7 +177,7 @@ def test_processes_with_memory_mapped_shards_give_what_one_gives(tmp_path):
         jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, None) for a, b in shards]
         targets = joined_scores([job.result() for job in jobs])
         jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, targets) for a, b in shards]
-        merged = merge_partials([job.result() for job in jobs], 7)
+        merged = sum_counts([job.result() for job in jobs], 7)
     assert np.array_equal(ranks_of(pairs, merged).in_pool, whole.ranks.in_pool)
     assert np.array_equal(ranks_of(pairs, merged).in_language, whole.ranks.in_language)
     assert all(np.array_equal(merged.top[c].places, whole.by_language[c].places) for c in (0, 1, 2))

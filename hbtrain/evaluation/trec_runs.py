@@ -1,4 +1,4 @@
-"""What a search found, as TREC run files: `<folder>/<benchmark>/<setting>/<query language>.trec.gz`.
+"""Writing the candidates that an evaluation found as TREC runs: `<benchmark>/<setting>/<query language>.trec.gz`.
 
 The query id is the question id; in `cross`, where a question is asked of every other language, it is
 `<question id>/<passage language>`. Shapes: Q queries, K places of a list.
@@ -16,7 +16,7 @@ from hbtrain.evaluation.benchmark import Benchmark, Collection, Int64s
 from hbtrain.evaluation.rankers import TopLists
 from hbtrain.retrieval.ranks import Search
 from hbtrain.retrieval.top import Top
-from hbtrain.retrieval.trec_files import write_run
+from hbtrain.retrieval.trec_files import write_trec_run
 
 RUN_DEPTH = 10
 
@@ -27,14 +27,18 @@ def query_name(question: str, setting: str, passage_language: str) -> str:
 
 
 @dataclass
-class RunWriter:
-    """Writes the best candidates of every query that is scored; files of an earlier evaluation are replaced."""
+class TrecRunWriter:
+    """Writes the best candidates of every scored query; files of an earlier evaluation are replaced.
+
+    Attributes:
+        folder: of the run files.
+        tag: name of the system, the last field of each line.
+        depth: the most candidates of a query.
+    """
 
     folder: Path
     tag: str
-    """Name of the system, the last field of each line."""
     depth: int = RUN_DEPTH
-    """Candidates of a query."""
     _begun: set[Path] = field(default_factory=set)
 
     def add(self, benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> None:
@@ -57,7 +61,7 @@ class RunWriter:
         self._add_pool(benchmark, collection, ranking.pool)
 
     def _add_language(self, benchmark: Benchmark, collection: Collection, code: int, top: Top) -> None:
-        """The queries that have an answer in one language, asked of its candidates."""
+        """Write `top`, the best candidates in the language `code`, for the queries that have an answer in it."""
         bounds = np.cumsum([0, *collection.candidate_counts.values()])[code : code + 2]
         answered = np.array([np.any((r >= bounds[0]) & (r < bounds[1])) for r in collection.relevant], bool)
         codes = collection.query_codes
@@ -73,7 +77,7 @@ class RunWriter:
     def _write(
         self, benchmark: Benchmark, collection: Collection, setting: str, rows: Int64s, top: Top, code: int = 0
     ) -> None:
-        """Queries of one language."""
+        """Write `top` for the queries `rows`, all in one language."""
         if setting not in benchmark.settings:
             return
         asked, language = collection.query_languages[rows[0]], collection.languages[code]
@@ -84,7 +88,9 @@ class RunWriter:
         found = Top(top.scores[rows, : self.depth], top.places[rows, : self.depth])
         names = [query_name(collection.question_ids[row], setting, language) for row in rows.tolist()]
         ids = collection.candidate_ids
-        write_run(path, names, found, ([ids[place] for place in places] for places in found.places.tolist()), self.tag)
+        write_trec_run(
+            path, names, found, ([ids[place] for place in places] for places in found.places.tolist()), self.tag
+        )
 
 
 def _remove(path: Path) -> None:

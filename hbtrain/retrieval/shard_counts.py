@@ -1,12 +1,12 @@
-"""What a shard of the candidates adds to exact ranks and to lists of the best, for a shard of the queries.
+"""Exact ranks when the candidates are divided into shards: what each shard counts, and how the counts are added.
 
 The rank of a candidate is 1 + the candidates that score higher + those of equal score that stand earlier in the pool:
-a count over candidates, to which every shard of them adds its part. So a shard needs to know the scores of the relevant
-candidates, wherever these stand, and nothing else of the other shards:
+a count over candidates, to which every shard adds its part. A shard needs the scores of all relevant candidates, and
+nothing else from the other shards:
 
-1. `relevant_scores` of each shard, `joined_scores` of what they give;
-2. `partial_counts` of each shard with those;
-3. `merge_partials` over the shards of candidates, `join` over the shards of queries.
+1. `relevant_scores` in each shard, then `joined_scores` over the shards;
+2. `count_in_shard` in each shard with these scores;
+3. `sum_counts` over the shards.
 
 The outcome is the same to the last bit for any shards, blocks and threads (see `scores`).
 
@@ -40,29 +40,34 @@ from hbtrain.retrieval.top import Int64s, Top, merge_top
 
 @dataclass(frozen=True)
 class Blocks:
-    """What is in memory at one time; results do not depend on it."""
+    """How many vectors are in memory at one time; results do not depend on it.
+
+    Memory: (`queries` + `candidates`) x D x 4 bytes, and for each thread 512 x `candidates` x 4 bytes of scores.
+
+    Attributes:
+        queries: rounded up to a multiple of TILE_QUERIES.
+        candidates: rounded up to a multiple of TILE_CANDIDATES.
+        threads: that compute scores; None: as many as torch uses.
+    """
 
     queries: int = 4096
     candidates: int = 4096
-    """Both are rounded up to whole tiles; together (`queries` + `candidates`) x D x 4 bytes, and for each thread the
-    scores of 512 queries with `candidates`."""
     threads: int | None = None
-    """None: as many as torch uses."""
 
     def __post_init__(self) -> None:
         if min(self.queries, self.candidates, self.threads or 1) < 1:
             raise ValueError(f"{self}: all must be positive")
 
 
-class Partial(NamedTuple):
-    """What some candidates add, for Q queries with P pairs."""
+class ShardCounts(NamedTuple):
+    """What a shard counted for the P pairs of Q queries."""
 
     in_language: Int64s
-    """[P] candidates of the relevant one's language that stand ahead of it."""
+    """[P] candidates in the relevant candidate's language that rank ahead of it."""
     in_pool: Int64s
-    """[P] candidates that stand ahead of it."""
+    """[P] candidates in any language that rank ahead of it."""
     top: dict[int, Top]
-    """By language code the best candidates [Q, K] of each language; empty unless asked for."""
+    """{language code: the best candidates [Q, K] in that language}; empty where no lists were wanted."""
 
 
 def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, threads: int | None = None) -> Floats:
@@ -71,9 +76,9 @@ def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, th
     Args:
         q_QD: queries.
         p_ND: the shard's candidates.
-        pairs: of these queries with any candidates.
+        pairs: of these queries and of candidates in any shard.
         first: place of the shard's first candidate in the pool.
-        threads: None: as many as torch uses.
+        threads: that compute scores; None: as many as torch uses.
 
     Raises:
         ModelError: a score is NaN or infinite.
@@ -112,7 +117,7 @@ def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, th
 
 
 def joined_scores(parts: Sequence[Floats]) -> Floats:
-    """[P] the scores of all pairs, from those that the shards of the candidates gave.
+    """[P] the scores of all pairs, from `relevant_scores` of every shard.
 
     Raises:
         ValueError: a relevant candidate is in no shard.
@@ -125,7 +130,7 @@ def joined_scores(parts: Sequence[Floats]) -> Floats:
     return scores_P
 
 
-def partial_counts(
+def count_in_shard(
     q_QD: Floats,
     p_ND: Floats,
     languages: Int64s,
@@ -134,18 +139,18 @@ def partial_counts(
     first: int = 0,
     depth: int = 0,
     blocks: Blocks | None = None,
-) -> Partial:
-    """What the candidates of a shard add to the ranks of all pairs, and the best of them.
+) -> ShardCounts:
+    """Count how many of a shard's candidates rank ahead of each pair's, and find the best of the shard.
 
     Args:
-        q_QD: queries; like the candidates anything of numpy's form, memory-mapped for one.
+        q_QD: queries; they and the candidates may be memory-mapped.
         p_ND: the shard's candidates, finite (see `scores.check_finite`).
-        languages: their language codes [N], equal ones together.
-        pairs: of these queries with candidates of any shard.
-        scores_P: scores of the pairs, of all shards.
+        languages: language codes [N] of the candidates, grouped.
+        pairs: of these queries and of candidates in any shard.
+        scores_P: scores of the pairs (`joined_scores`).
         first: place of the shard's first candidate in the pool.
-        depth: how many of the best candidates of each language to list; 0: none.
-        blocks: what is in memory at one time.
+        depth: length of the list of the best candidates in each language; 0: no lists.
+        blocks: how many vectors are in memory at one time.
     """
     blocks = blocks or Blocks()
     rows = _whole_tiles(blocks.queries, TILE_QUERIES)
@@ -164,16 +169,16 @@ def partial_counts(
                     job.result()
                 forget_pages(p_ND)
             forget_pages(q_QD)
-    return Partial(counter.in_language, counter.in_pool, counter.top)
+    return ShardCounts(counter.in_language, counter.in_pool, counter.top)
 
 
-def merge_partials(parts: Sequence[Partial], depth: int = 0) -> Partial:
-    """The sum over shards of the candidates, which are given in the order of the pool."""
+def sum_counts(parts: Sequence[ShardCounts], depth: int = 0) -> ShardCounts:
+    """The counts of all shards added up, and their lists merged to `depth` candidates."""
     tops: dict[int, list[Top]] = {}
     for part in parts:
         for code, top in part.top.items():
             tops.setdefault(code, []).append(top)
-    return Partial(
+    return ShardCounts(
         np.sum([part.in_language for part in parts], axis=0),
         np.sum([part.in_pool for part in parts], axis=0),
         {code: merge_top(of_code, depth) for code, of_code in tops.items()},
