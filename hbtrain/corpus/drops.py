@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TextIO
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 
 FLAG = "--skip-bad-rows"
 
@@ -32,17 +32,17 @@ class Drops:
         """Passes over what an earlier reading has told of."""
         return cls(True, None)
 
-    def bad(self, place: Place, reason: str, detail: str = "") -> None:
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
         """A row that cannot be used; `reason` is one of few, by which rows are counted, `detail` this row's own.
 
         Raises:
             DataError: unless bad rows are skipped.
         """
         if not self._skip:
-            raise DataError(f"{place}: {reason}{detail}; mend it, or pass over such rows with {FLAG}")
+            raise DataError(f"{position}: {reason}{detail}; mend it, or pass over such rows with {FLAG}")
         self.counts[reason] += 1
         if self._stream is not None:
-            record = {"file": place.file, place.unit: place.number, "reason": f"{reason}{detail}"}
+            record = {"file": position.file, position.unit: position.number, "reason": f"{reason}{detail}"}
             self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def __enter__(self) -> Drops:

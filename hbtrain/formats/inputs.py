@@ -25,7 +25,7 @@ AT_ONCE = 8
 NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where something stands in an input, for messages: `en.tsv line 7`."""
 
     file: str
@@ -39,13 +39,13 @@ class Place(NamedTuple):
 class BadRows(Protocol):
     """What is done with a row that cannot be used: it is an error, or it is counted and passed over."""
 
-    def bad(self, place: Place, reason: str, detail: str = "") -> None:
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
         """Told of a row: `reason` is one of few, by which rows are counted, `detail` is this row's own."""
 
 
 class _Refused:
-    def bad(self, place: Place, reason: str, detail: str = "") -> None:
-        raise DataError(f"{place}: {reason}{detail}")
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
+        raise DataError(f"{position}: {reason}{detail}")
 
 
 REFUSED: BadRows = _Refused()
@@ -90,7 +90,7 @@ def open_unzipped(path: str | Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path} is a broken gzip file: {error}; fetch it again") from error
 
 
-def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
+def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Position]]:
     """The lines of a file, unzipped, with their ends.
 
     Raises:
@@ -100,66 +100,66 @@ def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
     try:
         with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
             for number, line in enumerate(stream, 1):
-                yield line, Place(str(path), number)
+                yield line, Position(str(path), number)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
 
 
-def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Place]]:
+def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Position]]:
     """The lines of a file that are not blank, without their ends.
 
     Raises:
         DataError: the file cannot be read; `rows` refuses a line that is not UTF-8.
     """
-    for line, place in raw_lines(path):
+    for line, position in raw_lines(path):
         try:
-            text = decoded(line, place)
+            text = decoded(line, position)
         except UnicodeDecodeError as error:
-            rows.bad(place, "not UTF-8", f" at byte {error.start}")
+            rows.bad(position, "not UTF-8", f" at byte {error.start}")
             continue
         if text.strip():
-            yield text, place
+            yield text, position
 
 
-def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Place]]:
-    """(id, text, place) of the lines of a file of texts: id, tab, text; further tabs are the text's.
+def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Position]]:
+    """(id, text, position) of the lines of a file of texts: id, tab, text; further tabs are the text's.
 
     Raises:
         DataError: as `numbered_lines`, or `rows` refuses a line without id or tab.
     """
-    for line, place in numbered_lines(path, rows):
+    for line, position in numbered_lines(path, rows):
         key, tab, text = line.partition("\t")
         if tab and key.strip():
-            yield key.strip(), text, place
+            yield key.strip(), text, position
         else:
-            rows.bad(place, "a row with too few columns", ": id, tab, text is expected")
+            rows.bad(position, "a row with too few columns", ": id, tab, text is expected")
 
 
-def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iterator[tuple[dict[str, Any], Place]]:
+def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iterator[tuple[dict[str, Any], Position]]:
     """The objects that the lines of a file hold; `bad` is what a line is that holds none.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses such a line.
     """
-    for line, place in raw_lines(path):
+    for line, position in raw_lines(path):
         if not line.strip():
             continue
         try:
-            record = json.loads(decoded(line, place))
+            record = json.loads(decoded(line, position))
         except UnicodeDecodeError as error:
-            rows.bad(place, bad, f": is not UTF-8 at byte {error.start}")
+            rows.bad(position, bad, f": is not UTF-8 at byte {error.start}")
         except (ValueError, RecursionError) as error:
-            rows.bad(place, bad, f": is not JSON: {error}")
+            rows.bad(position, bad, f": is not JSON: {error}")
         else:
             if isinstance(record, dict):
-                yield record, place
+                yield record, position
             else:
-                rows.bad(place, bad, f": must be an object, not {type(record).__name__}")
+                rows.bad(position, bad, f": must be an object, not {type(record).__name__}")
 
 
-def decoded(line: bytes, place: Place) -> str:
+def decoded(line: bytes, position: Position) -> str:
     """A line as text without its end; a byte-order mark in front is dropped. Raises UnicodeDecodeError."""
-    return line.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
+    return line.decode("utf-8-sig" if position.number == 1 else "utf-8").rstrip("\r\n")
 
 
 def is_unicode(text: str) -> bool:
@@ -174,7 +174,7 @@ def is_unicode(text: str) -> bool:
 def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] | None = None) -> Path:
     """A file or folder on this machine: itself, or its copy in the cache, as `storage.local_copy` makes them.
 
-    A copy is known by its URL, and by the names, sizes and times of what is there, as far as the place tells them. Of a
+    A copy is known by its URL, and by the names, sizes and times of what is there, as far as the storage tells them. Of a
     folder, the files that `list_files` finds are copied.
 
     Raises:

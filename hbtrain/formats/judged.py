@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import BadRows, Place, is_unicode, json_lines, numbered_lines, text_lines
+from hbtrain.formats.inputs import BadRows, Position, is_unicode, json_lines, numbered_lines, text_lines
 from hbtrain.formats.languages import CODES, LANGUAGE, one_each
 from hbtrain.formats.locations import is_remote, list_files, named
 
@@ -31,7 +31,7 @@ class Topic(NamedTuple):
 
     id: str
     text: str
-    place: Place
+    position: Position
     domain: str | None = None
 
 
@@ -41,7 +41,7 @@ class Judgement(NamedTuple):
     question: str
     document: str
     grade: int
-    place: Place
+    position: Position
 
 
 class Document(NamedTuple):
@@ -49,7 +49,7 @@ class Document(NamedTuple):
 
     id: str
     text: str
-    place: Place
+    position: Position
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line of another form.
     """
-    for key, text, place in text_lines(file, rows):
-        yield Topic(key, text.strip(), place)
+    for key, text, position in text_lines(file, rows):
+        yield Topic(key, text.strip(), position)
 
 
 def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
@@ -216,13 +216,13 @@ def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no query.
     """
-    for record, place in json_lines(file, rows, "not a query"):
+    for record, position in json_lines(file, rows, "not a query"):
         key, text, metadata = record.get("_id"), record.get("text"), record.get("metadata")
         if isinstance(key, str | int) and isinstance(text, str) and text.strip():
             domain = metadata.get("domain") if isinstance(metadata, dict) else None
-            yield Topic(str(key), text, place, domain if isinstance(domain, str) else None)
+            yield Topic(str(key), text, position, domain if isinstance(domain, str) else None)
         else:
-            rows.bad(place, "not a query", ": _id and text are expected")
+            rows.bad(position, "not a query", ": _id and text are expected")
 
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
@@ -241,7 +241,7 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
         form, widths = f"{form} (or question, document, grade)", [3, 4]
     grades: dict[tuple[str, str], int] = {}
     is_first = True
-    for line, place in numbered_lines(file, rows):
+    for line, position in numbered_lines(file, rows):
         columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
         is_grade = _GRADE.fullmatch(columns[-1]) is not None
         names_columns = is_first and three_columns and len(columns) == 3 and not is_grade
@@ -249,16 +249,16 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
         if names_columns:
             continue
         if not is_grade or not all(columns) or len(columns) not in widths:
-            rows.bad(place, "not a judgement", f": {form} is expected")
+            rows.bad(position, "not a judgement", f": {form} is expected")
             continue
         question, document, grade = columns[0], columns[-2], int(columns[-1])
         before = grades.get((question, document))
         if before is None:
             grades[question, document] = grade
-            yield Judgement(question, document, grade, place)
+            yield Judgement(question, document, grade, position)
         elif before != grade:
             detail = f": document {document} of question {question} had {before}"
-            rows.bad(place, "a judgement that contradicts an earlier one", detail)
+            rows.bad(position, "a judgement that contradicts an earlier one", detail)
 
 
 def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
@@ -268,7 +268,7 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
         DataError: a file cannot be read, or `rows` refuses a line that is no document.
     """
     for file in files:
-        for record, place in json_lines(file, rows, "not a document"):
+        for record, position in json_lines(file, rows, "not a document"):
             key = next((record[name] for name in ID_KEYS if name in record), None)
             title, text = record.get("title") or "", record.get("contents", record.get("text"))
             if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
@@ -278,9 +278,9 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
             elif not all(map(is_unicode, (str(key), title, text))):
                 detail = f": document {key!r} is not Unicode: it holds half a surrogate pair"
             else:
-                yield Document(str(key), f"{title} {text}".strip(), place)
+                yield Document(str(key), f"{title} {text}".strip(), position)
                 continue
-            rows.bad(place, "not a document", detail)
+            rows.bad(position, "not a document", detail)
 
 
 def _matching(paths: Mapping[str, str], patterns: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import BadRows, Place, raw_lines
+from hbtrain.formats.inputs import BadRows, Position, raw_lines
 from hbtrain.formats.languages import CODES, LANGUAGE, choose_languages, one_each
 from hbtrain.formats.locations import list_files, named
 
@@ -35,7 +35,7 @@ class Triple(NamedTuple):
     query: str
     passage: str
     negative: str
-    place: Place
+    position: Position
 
 
 def find_mmarco(folder: str, languages: Sequence[str] | None = None) -> MmarcoFiles:
@@ -64,17 +64,17 @@ def read_triples(file: str, rows: BadRows) -> Iterator[Triple]:
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is none.
     """
-    for line, place in raw_lines(file):
+    for line, position in raw_lines(file):
         columns = line.split()
         if len(columns) != 3:
-            rows.bad(place, "a triple without three columns", f": it has {len(columns)}")
+            rows.bad(position, "a triple without three columns", f": it has {len(columns)}")
             continue
         try:
             query, passage, negative = (column.decode("ascii") for column in columns)
         except UnicodeDecodeError:
-            rows.bad(place, "a triple whose ids are not in ASCII")
+            rows.bad(position, "a triple whose ids are not in ASCII")
             continue
-        yield Triple(query, passage, negative, place)
+        yield Triple(query, passage, negative, position)
 
 
 def _texts(

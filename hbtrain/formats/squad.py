@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import NOT_UNICODE, BadRows, Place, is_unicode, open_unzipped
+from hbtrain.formats.inputs import NOT_UNICODE, BadRows, Position, is_unicode, open_unzipped
 
 READ_CHARACTERS = 1 << 20
 BAD_QUESTION = "a question that is not in SQuAD's form"
@@ -35,14 +35,14 @@ class Paragraph:
         records: of its questions, for `read_question`.
         sentences: of LAReQA; None: there are none.
         breaks: of the sentences, for `read_breaks`; None: there are none.
-        place: its number is counted from 1, over all articles.
+        position: its number is counted from 1, over all articles.
     """
 
     context: str
     records: Sequence[Any]
     sentences: Any
     breaks: Any
-    place: Place
+    position: Position
 
 
 class Question(NamedTuple):
@@ -73,31 +73,31 @@ def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
     for article in array_elements(file, "data"):
         paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
-            rows.bad(Place(file, number + 1, "paragraph"), "an article without paragraphs")
+            rows.bad(Position(file, number + 1, "paragraph"), "an article without paragraphs")
             continue
         for record in paragraphs:
             number += 1
-            place = Place(file, number, "paragraph")
+            position = Position(file, number, "paragraph")
             context, questions = (record.get(x) if isinstance(record, dict) else None for x in ("context", "qas"))
             if not isinstance(context, str) or not context.strip() or not isinstance(questions, list):
-                rows.bad(place, "a paragraph without context and qas")
+                rows.bad(position, "a paragraph without context and qas")
             elif not is_unicode(context):
-                rows.bad(place, NOT_UNICODE, " (its context)")
+                rows.bad(position, NOT_UNICODE, " (its context)")
             else:
-                yield Paragraph(context, questions, record.get("sentences"), record.get("sentence_breaks"), place)
+                yield Paragraph(context, questions, record.get("sentences"), record.get("sentence_breaks"), position)
 
 
-def read_question(record: Any, place: Place, rows: BadRows) -> Question | None:
+def read_question(record: Any, position: Position, rows: BadRows) -> Question | None:
     """The question of a record; None if it is bad."""
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
-        rows.bad(place, BAD_QUESTION, ": no id")
+        rows.bad(position, BAD_QUESTION, ": no id")
         return None
     key, text, answers = str(record["id"]), record.get("question"), record.get("answers")
     if not is_unicode(key) or (isinstance(text, str) and not is_unicode(text)):
-        rows.bad(place, NOT_UNICODE, f" (question {key!r})")
+        rows.bad(position, NOT_UNICODE, f" (question {key!r})")
         return None
     if not isinstance(text, str) or not text.strip():
-        rows.bad(place, "an empty text", f" (question {key})")
+        rows.bad(position, "an empty text", f" (question {key})")
         return None
     return Question(key, text, record.get("is_impossible") is True or answers == [], answers, record.get("domain"))
 
@@ -115,7 +115,7 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows) -> int
         problem = f": the answer begins at character {start}, outside the text of {length} characters"
     else:
         return start
-    rows.bad(paragraph.place, BAD_QUESTION, f": question {question.id}{problem}")
+    rows.bad(paragraph.position, BAD_QUESTION, f": question {question.id}{problem}")
     return None
 
 
@@ -126,7 +126,7 @@ def read_breaks(paragraph: Paragraph, rows: BadRows) -> list[tuple[int, int]] | 
         starts = [start for start, _ in breaks]
         if starts == sorted(starts) and all(0 <= start <= len(paragraph.context) for start in starts):
             return [(start, end) for start, end in breaks]
-    rows.bad(paragraph.place, "a paragraph whose sentence_breaks are not pairs of places in it, one after the other")
+    rows.bad(paragraph.position, "a paragraph whose sentence_breaks are not pairs of places in it, one after the other")
     return None
 
 

@@ -37,10 +37,10 @@ class TatoebaFolder:
         """
         files = self.pairs[language]
         if "tsv" in files:
-            rows = [(line.split("\t"), place) for line, place in numbered_lines(files["tsv"])]
-            for columns, place in rows:
+            rows = [(line.split("\t"), position) for line, position in numbered_lines(files["tsv"])]
+            for columns, position in rows:
                 if len(columns) != 2 or not all(column.strip() for column in columns):
-                    raise DataError(f"{place} is not a pair: a sentence, tab, its translation is expected")
+                    raise DataError(f"{position} is not a pair: a sentence, tab, its translation is expected")
             own, translated = ([columns[side].strip() for columns, _ in rows] for side in (0, 1))
         else:
             for side in (language, self.english):

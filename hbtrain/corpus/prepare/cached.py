@@ -26,7 +26,7 @@ from hbtrain.corpus.prepare.stages import Preparation
 from hbtrain.corpus.prepare.staging import Staging
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.parallel import read_rows
 
 
@@ -61,14 +61,14 @@ class GivenRows:
                 raise DataError(
                     f"{self._path}: row {row.id!r} differs from those before it: text, or query and passage, not both"
                 )
-            place, key = Place(str(self._path), number + 1, "row"), str(number)
-            yield from _texts("query", key, row.query, place)
+            position, key = Position(str(self._path), number + 1, "row"), str(number)
+            yield from _texts("query", key, row.query, position)
             if not sentence:
-                yield from _texts("passage", key, row.passage, place)
+                yield from _texts("passage", key, row.passage, position)
             negatives = [json.dumps(negative, ensure_ascii=False, sort_keys=True) for negative in row.negatives]
             for own, negative in zip(negatives, row.negatives, strict=True):
-                yield from _texts("query" if sentence else "passage", own, negative, place)
-            yield PairItem(key, key, negatives, place, row.id, row.passage_id)
+                yield from _texts("query" if sentence else "passage", own, negative, position)
+            yield PairItem(key, key, negatives, position, row.id, row.passage_id)
         if number < 0:
             raise DataError(f"source {self._path} holds no rows")
 
@@ -89,6 +89,6 @@ def build_cached(path: Path, folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest | {"texts_by_row": True}), encoding="utf-8")
 
 
-def _texts(side: TextSide, key: str, texts: dict[str, str], place: Place) -> Iterator[TextItem]:
+def _texts(side: TextSide, key: str, texts: dict[str, str], position: Position) -> Iterator[TextItem]:
     for language, text in texts.items():
-        yield TextItem(side, language, key, text, place)
+        yield TextItem(side, language, key, text, position)

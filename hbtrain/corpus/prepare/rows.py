@@ -217,17 +217,17 @@ def _tell_bad_pairs(inputs: RowInputs, drops: Drops, bad: Path) -> None:
     """Tell of bad pairs, each by its place and keys, for which the source is read once more."""
     for reason, pair in _again(inputs, bad):
         if reason == QUERY_UNKNOWN:
-            drops.bad(pair.place, "a query that the queries lack", f" ({pair.query})")
+            drops.bad(pair.position, "a query that the queries lack", f" ({pair.query})")
         elif reason == PASSAGE_UNKNOWN:
-            drops.bad(pair.place, "a passage that the corpus lacks", f" ({pair.passage})")
+            drops.bad(pair.position, "a passage that the corpus lacks", f" ({pair.passage})")
         else:
-            drops.bad(pair.place, "an id that an earlier row has with another query", f" ({pair.query_id})")
+            drops.bad(pair.position, "an id that an earlier row has with another query", f" ({pair.query_id})")
 
 
 def _tell_bad_negatives(inputs: RowInputs, drops: Drops, bad: Path) -> None:
     """The same of negatives."""
     for nth, pair in _again(inputs, bad):
-        drops.bad(pair.place, "a negative passage that the corpus lacks", f" ({pair.negatives[nth]})")
+        drops.bad(pair.position, "a negative passage that the corpus lacks", f" ({pair.negatives[nth]})")
 
 
 def _again(inputs: RowInputs, bad: Path) -> Iterator[tuple[int, PairItem]]:

@@ -23,7 +23,7 @@ from hbtrain.corpus.prepare.database import Database, NumberWriter, Session, by_
 from hbtrain.corpus.prepare.rows import PART_SHIFT, Digests, PairWriter
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, check_languages
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.languages import LANGUAGE
 
 TELL_EVERY = 4096
@@ -68,9 +68,9 @@ class PartTables:
         self.tables = [Table(**table) for table in result["tables"]]
         self._files = result["files"]
 
-    def place(self, number: int) -> Place:
+    def position(self, number: int) -> Position:
         """Where an item stands in the source."""
-        return _place(number, self._files)
+        return _position(number, self._files)
 
 
 class _PartWriter:
@@ -106,7 +106,7 @@ class _PartWriter:
         else:
             column.append({COLUMN: item.text})
             table.texts += 1
-        place = item.place
+        place = item.position
         file = self._files.setdefault((place.file, place.unit), len(self._files))
         key = self._digests.of(item.key)
         self._items.append((table.number, table.items, key, table.texts - 1, file << FILE_SHIFT | place.number))
@@ -135,10 +135,10 @@ class _PartWriter:
 
     def _open(self, item: TextItem) -> tuple[Table, ColumnWriter]:
         if not LANGUAGE.fullmatch(item.language):
-            raise DataError(f"{item.place}: {item.language!r} is not a language code such as en, zh or pt-BR")
+            raise DataError(f"{item.position}: {item.language!r} is not a language code such as en, zh or pt-BR")
         if self._most_languages:
             there = sum(side == item.side for side, _ in self._columns)
-            check_languages(1 + there, f"{item.place}: the source up to here")
+            check_languages(1 + there, f"{item.position}: the source up to here")
         table = Table(item.side, item.language, len(self._columns))
         table.column(self._folder).parent.mkdir()
         new = self._columns[item.side, item.language] = table, ColumnWriter(table.column(self._folder).parent)
@@ -170,7 +170,7 @@ def write_texts(
         elif isinstance(item, PairItem):
             writer.pair(item)
         elif item.text is not None and not item.text.strip():
-            drops.bad(item.place, "an empty text", f" ({item.side} {item.key} in {item.language})")
+            drops.bad(item.position, "an empty text", f" ({item.side} {item.key} in {item.language})")
         else:
             writer.text(item)
             done += 1
@@ -207,7 +207,7 @@ def _drop_repeated(
         for block in db.blocks(told):
             for number, place, first in zip(*(column.tolist() for column in block), strict=True):
                 reason = f"a {tables[number].side} id that came before"
-                drops.bad(_place(place, files), reason, f" (at {_place(first, files)})")
+                drops.bad(_position(place, files), reason, f" (at {_position(first, files)})")
     _narrow(db, tables, folder)
 
 
@@ -254,6 +254,6 @@ def _rank(table: Table) -> tuple[bool, str]:
     return table.side != "query", table.language
 
 
-def _place(number: int, files: Sequence[tuple[str, str]]) -> Place:
+def _position(number: int, files: Sequence[tuple[str, str]]) -> Position:
     file, unit = files[number >> FILE_SHIFT]
-    return Place(file, number & (1 << FILE_SHIFT) - 1, unit)
+    return Position(file, number & (1 << FILE_SHIFT) - 1, unit)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
-from hbtrain.formats.inputs import Place, text_lines
+from hbtrain.formats.inputs import Position, text_lines
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.languages import choose_languages
 from hbtrain.formats.mmarco import find_mmarco, read_triples
@@ -62,33 +62,33 @@ class SquadReader:
         """One row for each question, in the order of the first file that has it."""
         seen: set[str] = set()
         for file in self._files.values():
-            for (key, *_), _, place in self._questions(file, Drops.silent()):
+            for (key, *_), _, position in self._questions(file, Drops.silent()):
                 if key not in seen:
                     seen.add(key)
-                    yield PairItem(key, key, (), place)
+                    yield PairItem(key, key, (), position)
 
     def _texts(self, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
         last = None
-        for question, passage, place in self._questions(file, drops):
-            yield TextItem("query", language, question.id, question.text, place)
-            same = (place.number, passage) == last
-            yield TextItem("passage", language, question.id, None if same else passage, place)
-            last = place.number, passage
+        for question, passage, position in self._questions(file, drops):
+            yield TextItem("query", language, question.id, question.text, position)
+            same = (position.number, passage) == last
+            yield TextItem("passage", language, question.id, None if same else passage, position)
+            last = position.number, passage
 
-    def _questions(self, file: str, drops: Drops) -> Iterator[tuple[Question, str, Place]]:
+    def _questions(self, file: str, drops: Drops) -> Iterator[tuple[Question, str, Position]]:
         """All answered questions with their passages."""
         for paragraph in read_paragraphs(file, drops):
             starts = _starts(paragraph, drops) if self._passage == "sentence" else []
             if starts is None:
                 continue
             for record in paragraph.records:
-                question = read_question(record, paragraph.place, drops)
+                question = read_question(record, paragraph.position, drops)
                 if question is None or question.is_unanswerable:
                     continue
                 if self._passage == "paragraph":
-                    yield question, paragraph.context, paragraph.place
+                    yield question, paragraph.context, paragraph.position
                 elif (sentence := _sentence(question, paragraph, starts, drops)) is not None:
-                    yield question, sentence, paragraph.place
+                    yield question, sentence, paragraph.position
 
 
 def _starts(paragraph: Paragraph, drops: Drops) -> list[int] | None:
@@ -110,7 +110,7 @@ def _sentence(question: Question, paragraph: Paragraph, starts: Sequence[int], d
     if sentence:
         return sentence
     detail = f" (the sentence in which the answer of question {question.id} begins)"
-    drops.bad(paragraph.place, "an empty text", detail)
+    drops.bad(paragraph.position, "an empty text", detail)
     return None
 
 
@@ -147,13 +147,13 @@ class MmarcoReader:
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """One row for each triple."""
-        for query, passage, negative, place in read_triples(self._files.triples, drops):
-            yield PairItem(query, passage, (negative,), place)
+        for query, passage, negative, position in read_triples(self._files.triples, drops):
+            yield PairItem(query, passage, (negative,), position)
 
 
 def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
-    for key, text, place in text_lines(file, drops):
-        yield TextItem(side, language, key, text, place)
+    for key, text, position in text_lines(file, drops):
+        yield TextItem(side, language, key, text, position)
 
 
 class JudgedReader:
@@ -196,26 +196,26 @@ class JudgedReader:
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """The rows, in the order of the judgements."""
         for language in self._languages:
-            relevant: dict[str, list[tuple[str, Place]]] = {}
+            relevant: dict[str, list[tuple[str, Position]]] = {}
             others: dict[str, list[str]] = {}
-            for query, passage, grade, place in self._found.judgements(language, drops):
+            for query, passage, grade, position in self._found.judgements(language, drops):
                 key = f"{language}:{passage}"
                 positives = relevant.setdefault(query, [])
                 if grade > 0:
-                    positives.append((key, place))
+                    positives.append((key, position))
                 elif self._negatives:
                     others.setdefault(query, []).append(key)
             for query, positives in relevant.items():
-                for passage, place in positives:
-                    yield PairItem(f"{language}:{query}", passage, others.get(query, []), place)
+                for passage, position in positives:
+                    yield PairItem(f"{language}:{query}", passage, others.get(query, []), position)
 
     def _topics(self, language: str, drops: Drops) -> Iterator[TextItem]:
         for topic in self._found.topics(language, drops):
-            yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.place)
+            yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.position)
 
     def _corpus(self, language: str, drops: Drops) -> Iterator[TextItem]:
         judged = self._found.judgements(language, Drops.silent())
         wanted = {one.document for one in judged if one.grade > 0 or self._negatives}
-        for key, text, place in self._found.documents(language, drops):
+        for key, text, position in self._found.documents(language, drops):
             if key in wanted:
-                yield TextItem("passage", language, f"{language}:{key}", text, place)
+                yield TextItem("passage", language, f"{language}:{key}", text, position)

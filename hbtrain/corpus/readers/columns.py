@@ -11,7 +11,7 @@ from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.inline import InlineReader
 from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.languages import LANGUAGE
 from hbtrain.formats.parallel import ParallelRow
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
@@ -93,17 +93,17 @@ class MappedReader(InlineReader):
     def records(self, drops: Drops) -> Records:
         """The records with their places; each has the columns asked for."""
 
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         """A row for each record; a language whose column is empty is one that the row lacks."""
-        for record, place in self.records(drops):
+        for record, position in self.records(drops):
             if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
                 continue
             try:
                 row = self._row(record)
             except _BadError as error:
-                drops.bad(place, *error.args)
+                drops.bad(position, *error.args)
                 continue
-            yield row, place
+            yield row, position
 
     def _row(self, record: Record) -> ParallelRow:
         columns = self.columns

@@ -13,7 +13,7 @@ from typing import Any
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide, check_languages
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.formats.inputs import NOT_UNICODE, Place, is_unicode, raw_lines
+from hbtrain.formats.inputs import NOT_UNICODE, Position, is_unicode, raw_lines
 from hbtrain.formats.pages import read_pages
 from hbtrain.formats.parallel import ParallelRow, parse_row
 
@@ -29,7 +29,7 @@ class InlineReader(ABC):
     sentences = False
 
     @abstractmethod
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         """The rows with their places; a row whose id is empty has none."""
 
     def parts(self) -> Sequence[Part]:
@@ -38,35 +38,35 @@ class InlineReader(ABC):
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """One for each row."""
-        for row, place in self._good_rows(Drops.silent()):
+        for row, position in self._good_rows(Drops.silent()):
             yield PairItem(
                 _key(row.query),
                 _key(row.passage),
                 [_key(negative) for negative in row.negatives],
-                place,
+                position,
                 row.id or None,
                 row.passage_id or None,
             )
 
-    def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         """The rows that can be written."""
-        for row, place in self.rows(drops):
+        for row, position in self.rows(drops):
             texts = [text for one in (row.query, row.passage, *row.negatives) for text in one.values()]
             if all(map(is_unicode, (row.id, row.passage_id, *texts))):
-                yield row, place
+                yield row, position
             else:
-                drops.bad(place, NOT_UNICODE)
+                drops.bad(position, NOT_UNICODE)
 
     def _texts(self, drops: Drops) -> Iterator[TextItem | IdItem]:
-        for row, place in self._good_rows(drops):
+        for row, position in self._good_rows(drops):
             if row.id:
                 yield IdItem(row.id, _key(row.query))
-            yield from _items("query", row.query, place)
+            yield from _items("query", row.query, position)
             if not self.sentences:
-                yield from _items("passage", row.passage, place)
+                yield from _items("passage", row.passage, position)
             # Sentences are queries and passages in one; so are the negatives of one.
             for negative in row.negatives:
-                yield from _items("query" if self.sentences else "passage", negative, place)
+                yield from _items("query" if self.sentences else "passage", negative, position)
 
 
 class ParallelReader(InlineReader):
@@ -80,23 +80,23 @@ class ParallelReader(InlineReader):
         first = next(self._all(Drops.silent()), None)
         self.sentences = first is not None and first[0].passage is first[0].query
 
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         """The rows of all files."""
-        for row, place in self._all(drops):
+        for row, position in self._all(drops):
             if (row.passage is row.query) == self.sentences:
-                yield row, place
+                yield row, position
             else:
-                drops.bad(place, "a row of another form: text, or query and passage, not both")
+                drops.bad(position, "a row of another form: text, or query and passage, not both")
 
-    def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for file in self.inputs:
-            for line, place in raw_lines(file):
+            for line, position in raw_lines(file):
                 if not line.strip():
                     continue
                 try:
-                    yield parse_row(line, str(place)), place
+                    yield parse_row(line, str(position)), position
                 except DataError as error:
-                    drops.bad(place, "not a row", f": {str(error).removeprefix(f'{place}').lstrip(': ')}")
+                    drops.bad(position, "not a row", f": {str(error).removeprefix(f'{position}').lstrip(': ')}")
 
 
 class PagesReader(InlineReader):
@@ -121,19 +121,19 @@ class PagesReader(InlineReader):
         self.inputs = list(files.values())
         self.options: dict[str, Any] = {"languages": list(files), "page_negatives": page_negatives}
 
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         """The rows of all pages."""
         for language, file in self._files.items():
-            for pairs, place in read_pages(file, drops):
+            for pairs, position in read_pages(file, drops):
                 for at, (question, answer) in enumerate(pairs):
                     negatives = [{language: x} for x in _others(pairs, at, self._page_negatives)]
-                    yield ParallelRow("", {language: question}, {language: answer}, "", negatives), place
+                    yield ParallelRow("", {language: question}, {language: answer}, "", negatives), position
 
 
-def _items(side: TextSide, texts: dict[str, str], place: Place) -> Iterator[TextItem]:
+def _items(side: TextSide, texts: dict[str, str], position: Position) -> Iterator[TextItem]:
     key = _key(texts)
     for language, text in texts.items():
-        yield TextItem(side, language, key, text, place)
+        yield TextItem(side, language, key, text, position)
 
 
 def _key(texts: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 
 TextSide = Literal["query", "passage"]
 MOST_LANGUAGES = 63
@@ -26,7 +26,7 @@ class TextItem(NamedTuple):
     key: str
     text: str | None
     """None: the text of the item before it in the same side and language, known by another key as well."""
-    place: Place
+    position: Position
 
 
 class IdItem(NamedTuple):
@@ -42,7 +42,7 @@ class PairItem(NamedTuple):
     query: str
     passage: str
     negatives: Sequence[str]
-    place: Place
+    position: Position
     query_id: str | None = None
     """Rows with one query id ask one question; None: those with one key do."""
     passage_id: str | None = None
