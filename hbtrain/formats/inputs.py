@@ -1,4 +1,4 @@
-"""Input files by path or URL, plain or gzip: bytes, lines and JSON with their places; what is done with bad rows."""
+"""Input files by path or URL, plain or gzip: bytes, lines and JSON with their positions; what is done with bad rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hbtrain.errors import DataError
 from hbtrain.formats.locations import below, errors_in_words, file_state, is_remote, named, reason, remote, remote_files
 
 BUFFER_BYTES = 1 << 16
-"""Read at one time."""
+"""Size of the buffer through which a file is read."""
 COPY_BYTES = 1 << 22
-"""Copied at one time."""
-AT_ONCE = 8
-"""Files of a folder that are copied at one time."""
+"""Size of the blocks in which a remote file is copied."""
+PARALLEL_COPIES = 8
+"""How many files of a remote folder are copied at the same time."""
 NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
 
 
 class Position(NamedTuple):
-    """Where something stands in an input, for messages: `en.tsv line 7`."""
+    """Where something stands in an input file, for messages: `en.tsv line 7`. Lines are counted from 1."""
 
     file: str
     number: int
@@ -37,10 +37,16 @@ class Position(NamedTuple):
 
 
 class BadRows(Protocol):
-    """What is done with a row that cannot be used: it is an error, or it is counted and passed over."""
+    """What readers call for a row that cannot be used. An implementation raises DataError, or counts and skips it."""
 
     def bad(self, position: Position, reason: str, detail: str = "") -> None:
-        """Told of a row: `reason` is one of few, by which rows are counted, `detail` is this row's own."""
+        """Report a bad row.
+
+        Args:
+            position: of the row.
+            reason: why it is bad, in words that are the same for all rows with that fault; rows are counted by it.
+            detail: what is particular to this row, appended to `reason`.
+        """
 
 
 class _Refused:
@@ -122,7 +128,7 @@ def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[
 
 
 def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Position]]:
-    """(id, text, position) of the lines of a file of texts: id, tab, text; further tabs are the text's.
+    """(id, text, position) of each line of a file whose lines are: id, tab, text. Further tabs belong to the text.
 
     Raises:
         DataError: as `numbered_lines`, or `rows` refuses a line without id or tab.
@@ -136,7 +142,12 @@ def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Position]]:
 
 
 def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iterator[tuple[dict[str, Any], Position]]:
-    """The objects that the lines of a file hold; `bad` is what a line is that holds none.
+    """The JSON objects of a file, one a line, with their positions. Blank lines are skipped.
+
+    Args:
+        path: of the file.
+        rows: told of lines that hold no JSON object.
+        bad: the reason it is given.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses such a line.
@@ -172,9 +183,9 @@ def is_unicode(text: str) -> bool:
 
 
 def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] | None = None) -> Path:
-    """A file or folder on this machine: itself, or its copy in the cache, as `storage.local_copy` makes them.
+    """The path of a file or folder on this machine: its own, or that of its copy in the cache (`storage.local_copy`).
 
-    A copy is known by its URL, and by the names, sizes and times of what is there, as far as the storage tells them. Of a
+    A copy is made again when the names, sizes or times at the URL have changed, as far as the server tells them. Of a
     folder, the files that `list_files` finds are copied.
 
     Raises:
@@ -202,7 +213,7 @@ def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] 
                 for block in _blocks(below(path, name) if name else path):
                     copy.write(block)
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(PARALLEL_COPIES) as pool:
             for _ in pool.map(one, files):
                 pass
 
@@ -212,7 +223,7 @@ def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] 
 
 
 def _blocks(path: str) -> Iterator[bytes]:
-    """The bytes of a file, so that errors of reading it are told apart from those of whoever writes them."""
+    """The bytes of a file in blocks. Errors of reading become DataError here, so that those of writing stand apart."""
     with open_plain(path) as plain:
         stream = _Reading(plain, path)
         while block := stream.read(COPY_BYTES):
@@ -230,7 +241,7 @@ def _unzipped(plain: BinaryIO, path: str) -> Iterator[BinaryIO]:
 
 
 class _Reading(io.RawIOBase):
-    """A stream of which nothing is asked but to be read on: some remote ones can do no more."""
+    """A stream that is only read from front to back, since some remote streams can neither seek nor tell."""
 
     def __init__(self, stream: BinaryIO, path: str) -> None:
         self._stream = stream
@@ -240,7 +251,7 @@ class _Reading(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, but for the end of the stream."""
+        """Fill the whole buffer, unless the stream ends before."""
         done = 0
         with errors_in_words(self._path):
             while done < len(buffer) and (part := self._stream.read(len(buffer) - done)):

@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"([0-9]+)")
 
 
 class Topic(NamedTuple):
-    """A question."""
+    """A question of an evaluation or training set; `domain` is what it is about, where the file says so."""
 
     id: str
     text: str
@@ -45,7 +45,7 @@ class Judgement(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A passage of a corpus; its text is title, blank, text."""
+    """A passage of a corpus; `text` is its title, a space, and its text."""
 
     id: str
     text: str
@@ -63,16 +63,16 @@ class JudgedFiles:
 
 @dataclass(frozen=True)
 class JudgedFolder:
-    """What a folder holds of a data set.
+    """The files of a data set that were found in a folder, by language.
 
     Attributes:
-        form: miracl, mr-tydi or beir.
-        folder: it.
-        split: of topics and judgements.
-        given: what it has in each of `languages`, for messages.
-        languages: alphabetical.
-        files: {what: {language: files}} of topics, qrels and corpus.
-        names: what -> how such a file is called, with the language as {language}.
+        form: `miracl`, `mr-tydi` or `beir`.
+        folder: the path or URL that was searched.
+        split: of topics and judgements, such as `train`.
+        given: what was found in each of `languages`, in words for messages: `topics`, `a corpus`, `a folder`.
+        languages: codes, in alphabetical order.
+        files: {`topics`, `qrels` or `corpus`: {language: files}}.
+        names: {`topics`, `qrels` or `corpus`: name that such a file should have, with `{language}`}, for messages.
     """
 
     form: str
@@ -94,35 +94,33 @@ class JudgedFolder:
             if not found:
                 missing = name.format(language=language)
                 raise DataError(f"{self.folder} has {self.given} in {language} but no {missing} (plain or .gz)")
-            if (self.form, what) != ("miracl", "corpus"):  # which is published in parts
+            if (self.form, what) != ("miracl", "corpus"):  # MIRACL publishes a corpus in several files
                 one_each((language, path) for path in found)
         topics, qrels, corpus = (self.files[what][language] for what in ("topics", "qrels", "corpus"))
         return JudgedFiles(topics[0], qrels[0], corpus)
 
     def topics(self, language: str, rows: BadRows) -> Iterator[Topic]:
-        """The topics of a language, as `read_topics` or `read_queries` give them."""
-        return (read_queries if self.form == "beir" else read_topics)(self.of(language).topics, rows)
+        read = read_queries if self.form == "beir" else read_topics
+        return read(self.of(language).topics, rows)
 
     def judgements(self, language: str, rows: BadRows) -> Iterator[Judgement]:
-        """The judgements of a language, as `read_judgements` gives them."""
         return read_judgements(self.of(language).qrels, rows, three_columns=self.form == "beir")
 
     def documents(self, language: str, rows: BadRows) -> Iterator[Document]:
-        """The corpus of a language, as `read_documents` gives it."""
         return read_documents(self.of(language).corpus, rows)
 
 
 def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> JudgedFolder:
-    """What a folder, and those some levels below it, hold of MIRACL.
+    """Find MIRACL's files in a folder and up to five levels below it.
 
     Args:
         folder: on this machine, or a URL.
-        split: train, dev, or another.
-        by: what a language must have to be one of the folder's; it is an error if another file is missing then. Topics
-            are published for all languages at once, corpora one by one.
+        split: `train`, `dev`, or another.
+        by: which file decides that a language is there; its other files must then be there too. Topics are published
+            for all languages at once, corpora one by one.
 
     Raises:
-        DataError: there is no language.
+        DataError: no language has such a file.
     """
     names = {what: f"{what}.miracl-v1.0-{{language}}-{split}.tsv" for what in ("topics", "qrels")}
     found = _matching(
@@ -149,10 +147,10 @@ def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> Jud
 
 
 def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
-    """What a folder holds of Mr. TyDi: a folder for each language, some levels deep, or it is one of these.
+    """Find Mr. TyDi's folders, one for each language, in a folder and below it; `folder` may be one of them itself.
 
     Raises:
-        DataError: no language, or two folders of one.
+        DataError: there is none, or there are two for one language.
     """
     paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(Path(folder).resolve()))}
     start = rf"mrtydi-v[\d.]+-({'|'.join(CODES)})/"
@@ -172,11 +170,17 @@ def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
 
 
 def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -> JudgedFolder:
-    """What a folder in BEIR's form holds: a folder for each language, or one corpus, whose language `languages` says.
-    Where there is one file of judgements only, it is taken whatever its name.
+    """Find the files of a folder in BEIR's form: a folder for each language, or a single corpus.
+
+    A file of judgements that is the only one of its language is taken whatever its name.
+
+    Args:
+        folder: on this machine, or a URL.
+        split: name of the file of judgements, without `.tsv`.
+        languages: the language of a single corpus, whose files do not tell it.
 
     Raises:
-        DataError: no corpus, or one whose language is not said.
+        DataError: there is no corpus, or a single one and `languages` is not one code.
     """
     start = named(folder).rstrip("/") + "/"
     paths = {named(path).removeprefix(start): path for path in list_files(folder, levels=3)}
@@ -201,7 +205,7 @@ def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -
 
 
 def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics from lines of id, tab, text; a text may be blank.
+    """Topics from a file whose lines are: id, tab, text. A text may be blank.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line of another form.
@@ -211,7 +215,7 @@ def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
 
 
 def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics as BEIR has them, in JSON lines; a query's `metadata` may say its `domain`.
+    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no query.
@@ -226,12 +230,12 @@ def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
 
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
-    """Judgements from TREC's four columns: question, anything, document, grade. One that is repeated counts once.
+    """Judgements from TREC's four columns: question, anything, document, grade. A repeated line is read once.
 
     Args:
-        file: to read; columns are parted by tabs, or by blanks where a line has no tab.
-        rows: told of bad ones.
-        three_columns: BEIR's columns are taken as well: question, document, grade; the first line may name them.
+        file: path or URL; columns are separated by tabs, or by spaces where a line has no tab.
+        rows: told of bad lines.
+        three_columns: also accept BEIR's columns: question, document, grade; the first line may hold their names.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no judgement or contradicts an earlier one.
@@ -284,7 +288,7 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
 
 
 def _matching(paths: Mapping[str, str], patterns: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
-    """{what: {language: paths}} of the paths whose names match a pattern, in which the language is the group."""
+    """{key of a pattern: {language: paths}} of the paths whose keys match it; the language is its first group."""
     found: dict[str, dict[str, list[str]]] = {what: {} for what in patterns}
     for what, pattern in patterns.items():
         compiled = re.compile(pattern)

@@ -22,7 +22,7 @@ _TRIPLES = re.compile(r"(?:.*/)?triples\.train\.ids(?:\.small)?\.tsv(?:\.gz)?")
 
 
 class MmarcoFiles(NamedTuple):
-    """The files of a folder; queries and collections by language, in alphabetical order, of the same languages."""
+    """The files of a folder: {language: file} of queries and of collections, in the same languages, and the triples."""
 
     queries: dict[str, str]
     collections: dict[str, str]
@@ -30,7 +30,7 @@ class MmarcoFiles(NamedTuple):
 
 
 class Triple(NamedTuple):
-    """Ids of a query, a passage that answers it and one that does not."""
+    """The ids of a query, of a passage that answers it, and of one that does not."""
 
     query: str
     passage: str
@@ -39,7 +39,7 @@ class Triple(NamedTuple):
 
 
 def find_mmarco(folder: str, languages: Sequence[str] | None = None) -> MmarcoFiles:
-    """The files of a folder, of some languages or of all that are there.
+    """Find mMARCO's files in a folder, for `languages` or for all that are there.
 
     Raises:
         DataError: a file or a language is missing, or there are two files of one kind and language.
@@ -59,10 +59,10 @@ def find_mmarco(folder: str, languages: Sequence[str] | None = None) -> MmarcoFi
 
 
 def read_triples(file: str, rows: BadRows) -> Iterator[Triple]:
-    """The triples of a file.
+    """The triples of a file, in its order.
 
     Raises:
-        DataError: the file cannot be read, or `rows` refuses a line that is none.
+        DataError: the file cannot be read, or `rows` refuses a line that is no triple.
     """
     for line, position in raw_lines(file):
         columns = line.split()

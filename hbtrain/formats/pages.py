@@ -1,6 +1,6 @@
-"""Pages of questions and answers, as MFAQ (arXiv 2109.12870) has them: JSON lines, a page each.
+"""Pages of questions and answers, as MFAQ (arXiv 2109.12870) publishes them: JSON lines, one page a line.
 
-A page is `{"qa_pairs": [{"question", "answer"}, ...]}`, with anything beside it.
+A page is `{"qa_pairs": [{"question", "answer"}, ...]}`; its other keys are ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hbtrain.formats.inputs import BadRows, Position, json_lines
 
 
 class Page(NamedTuple):
-    """(question, answer) of each pair; no text is blank."""
+    """A page: (question, answer) of each of its pairs, neither of them blank."""
 
     pairs: Sequence[tuple[str, str]]
     position: Position

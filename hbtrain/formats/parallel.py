@@ -1,8 +1,8 @@
-"""Parallel JSON lines: the one text format sources come in.
+"""Parallel JSON lines: hbtrain's own text format of a source, plain or gzip.
 
-A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; `{"id", "text": {lang:
-text}}` is accepted for parallel sentences, where a sentence in one language asks for the same in another. `negatives`
-is a list of `{lang: text}`: texts like the passage that do not answer the query, each in some languages.
+A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; or, for parallel
+sentences, `{"id", "text": {lang: text}}`, where a sentence is the query and its translations are the passages.
+`negatives` is a list of `{lang: text}`: texts like the passage that do not answer the query, each in some languages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "source", "
 
 @dataclass(frozen=True, slots=True)
 class ParallelRow:
-    """One item: a question and its passage, each in some languages."""
+    """A query and its passage, each as {language: text}. Of a parallel sentence both are the same object."""
 
     id: str
     query: dict[str, str]
@@ -33,10 +33,10 @@ class ParallelRow:
 
 
 def read_rows(path: Path) -> Iterator[ParallelRow]:
-    """The rows of a file, plain or gzip, in file order; empty lines are passed over.
+    """The rows of a file, plain or gzip, in file order; empty lines are skipped.
 
     Raises:
-        DataError: with file and line number, at the first line that is not such a row.
+        DataError: at the first line that is not such a row, with file and line number.
     """
     for record, position in read_records(path):
         yield checked_row(record, position)
@@ -54,10 +54,10 @@ def read_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def parse_row(line: bytes, position: str) -> ParallelRow:
-    """The row that a line holds.
+    """The row of a line.
 
     Raises:
-        DataError: it holds none, with the position.
+        DataError: it is no row; the message begins with `position`.
     """
     return checked_row(_record(line, position), position)
 
@@ -80,10 +80,10 @@ def _record(line: bytes, position: str) -> dict[str, Any]:
 
 
 def checked_row(record: dict[str, Any], position: str) -> ParallelRow:
-    """The row that an object of `read_records` is.
+    """The row of an object from `read_records`.
 
     Raises:
-        DataError: it is none, with the position.
+        DataError: it is no row; the message begins with `position`.
     """
     sentence = "text" in record
     query = _texts(record, "text" if sentence else "query", position)

@@ -1,7 +1,7 @@
 """SQuAD's form, one JSON file a language: articles of paragraphs with questions; and LAReQA's, with their sentences.
 
-LAReQA (arXiv 2004.05484: XQuAD-R, MLQA-R) adds `sentences` and `sentence_breaks`, pairs of places in the paragraph in
-which a sentence begins and ends. Files are read article by article: what is in memory does not grow with a file.
+LAReQA (arXiv 2004.05484: XQuAD-R, MLQA-R) adds `sentences` and `sentence_breaks`: for each sentence, the characters of
+the paragraph at which it begins and ends. Files are read article by article, so memory does not grow with a file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _GAP = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph and what stands beside it, as it is in the file.
+    """A paragraph with its questions, which are not checked yet.
 
     Attributes:
         context: its text.
-        records: of its questions, for `read_question`.
-        sentences: of LAReQA; None: there are none.
-        breaks: of the sentences, for `read_breaks`; None: there are none.
-        position: its number is counted from 1, over all articles.
+        records: the JSON of its questions, for `read_question`.
+        sentences: LAReQA's sentences; None where the file has none.
+        breaks: LAReQA's sentence breaks, for `read_breaks`; None where the file has none.
+        position: its number is counted from 1 through all articles.
     """
 
     context: str
@@ -46,14 +46,14 @@ class Paragraph:
 
 
 class Question(NamedTuple):
-    """A question.
+    """A question on a paragraph.
 
     Attributes:
         id: the same in all languages.
         text: not blank.
-        is_unanswerable: SQuAD 2.0 has such.
-        answers: as they are in the file.
-        domain: what it is about; not a part of SQuAD's form, and unchecked.
+        is_unanswerable: whether the paragraph holds no answer, as SQuAD 2.0 may say.
+        answers: as they are in the file, for `answer_start`.
+        domain: what it is about; not a part of SQuAD's form, and not checked.
     """
 
     id: str
@@ -88,7 +88,7 @@ def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
 
 
 def read_question(record: Any, position: Position, rows: BadRows) -> Question | None:
-    """The question of a record; None if it is bad."""
+    """The question of a record of `Paragraph.records`; None if it is bad and `rows` skips it."""
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
         rows.bad(position, BAD_QUESTION, ": no id")
         return None
@@ -103,7 +103,10 @@ def read_question(record: Any, position: Position, rows: BadRows) -> Question | 
 
 
 def answer_start(question: Question, paragraph: Paragraph, rows: BadRows) -> int | None:
-    """Where the first answer to a question begins, in characters of the paragraph; None, told as bad: nowhere in it."""
+    """The character of the paragraph at which the first answer to a question begins, from 0.
+
+    None if it begins nowhere in the paragraph and `rows` skips that.
+    """
     first = question.answers[0] if isinstance(question.answers, list) and question.answers else None
     start = first.get("answer_start") if isinstance(first, dict) else None
     if question.is_unanswerable or not first:
@@ -120,7 +123,7 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows) -> int
 
 
 def read_breaks(paragraph: Paragraph, rows: BadRows) -> list[tuple[int, int]] | None:
-    """[start, end) of the sentences of a paragraph that has breaks, in characters; None if they are bad."""
+    """[start, end) of each sentence in characters of a paragraph that has breaks; None if bad and `rows` skips them."""
     breaks = paragraph.breaks
     if isinstance(breaks, list) and all(isinstance(x, list) and [type(y) for y in x] == [int, int] for x in breaks):
         starts = [start for start, _ in breaks]
@@ -131,20 +134,19 @@ def read_breaks(paragraph: Paragraph, rows: BadRows) -> list[tuple[int, int]] | 
 
 
 def sentence_starts(text: str) -> list[int]:
-    """The places at which the sentences of `text` begin, 0 first, by the marks that end them in the scripts of the
-    training languages.
+    """The characters at which the sentences of a text begin, 0 first.
 
-    A rule for passages, not a linguist's: an abbreviation with a full stop ends a sentence here.
+    Sentences end at punctuation marks (Latin, Arabic, Devanagari, Chinese, Japanese) and at line ends. The rule is a
+    simple one: an abbreviation with a full stop ends a sentence here.
     """
     return [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() > 0)]
 
 
 def array_elements(file: str, key: str) -> Iterator[Any]:
-    """The elements of the first array under `key` in a JSON document, one after the other; what stands before and after
-    it is not looked at.
+    """The elements of the first array under `key` in a JSON document, one by one; the rest is not looked at.
 
-    ijson is no help here: its fast backend ends at the first half of a surrogate pair, and makes another character of
-    one that a letter's escape follows, where such a text is to be told and passed over.
+    ijson cannot be used: its fast backend fails at the first half of a surrogate pair, or changes it into another
+    character, where such a text is to be reported as a bad row.
 
     Raises:
         DataError: the file cannot be read, is no JSON or not UTF-8, or has no such array.

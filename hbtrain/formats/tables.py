@@ -1,6 +1,6 @@
-"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, by the ending of their names, and Hugging Face datasets.
+"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, told by their names' endings, and Hugging Face datasets.
 
-CSV has quotes as in RFC 4180, and a text may hold line ends; TSV has neither. Both begin with a line of column names.
+CSV has quotes as in RFC 4180, and texts may hold line ends; TSV has neither. Both begin with a line of column names.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Reading = Callable[[str, Sequence[str], BadRows], Records]
 
 
 def table_reading(file: str) -> Reading:
-    """What reads a table: `table_reading(file)(file, columns, rows)` gives its records, which have the columns asked
-    for, and raises DataError where the file cannot be read or lacks one.
+    """The function that reads a table of this name.
+
+    It is called with the file, the columns that records must have, and what is told of bad rows. It raises DataError
+    where the file cannot be read or lacks a column.
 
     Raises:
-        ConfigError: it is none, by its name.
+        ConfigError: the name has no ending of a table.
     """
     name = named(file).removesuffix(".gz")
     for ending, reading in (
@@ -47,7 +49,7 @@ class HuggingFaceSplit:
     keeps memory-mapped.
 
     Attributes:
-        fingerprint: changes with the content.
+        fingerprint: of the content, as `datasets` computes it.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class HuggingFaceSplit:
 
         Args:
             name: a folder, or a name on the hub.
-            columns: what `records` gives.
-            split: of the dataset.
-            config: of the dataset, where it has several.
-            revision: of a dataset on the hub: a branch, a tag or a commit.
+            columns: that `records` gives.
+            split: such as `train`.
+            config: name of the dataset's configuration, where it has several.
+            revision: branch, tag or commit of a dataset on the hub.
 
         Raises:
             DataError: there is no such dataset, split or column.
@@ -122,13 +124,13 @@ def _header(file: str, rows: Iterator[list[str]], lines: _Lines) -> list[str]:
 
 
 def _span(start: Position, lines: _Lines) -> str:
-    """How far a record goes that has several lines: an unclosed quotation mark takes all that follow with it."""
+    """A hint, where a record has several lines: one without a closing quotation mark takes all that follow with it."""
     number = lines.read - start.number + 1
     return f"; it spans {number:,} lines, to line {lines.read}: is a quotation mark not closed?" if number > 1 else ""
 
 
 class _Lines:
-    """The lines of a file, with the position of the last that is not UTF-8."""
+    """The lines of a file for `csv.reader`; `broken` is the position of the last line that is not UTF-8."""
 
     def __init__(self, file: str) -> None:
         self._lines = raw_lines(file)

@@ -217,7 +217,7 @@ def _tell_bad_pairs(inputs: RowInputs, drops: Drops, bad: Path) -> None:
     """Tell of bad pairs, each by its place and keys, for which the source is read once more."""
     for reason, pair in _again(inputs, bad):
         if reason == QUERY_UNKNOWN:
-            drops.bad(pair.position, "a query that the queries lack", f" ({pair.query})")
+            drops.bad(pair.position, "a query without a text", f" ({pair.query})")
         elif reason == PASSAGE_UNKNOWN:
             drops.bad(pair.position, "a passage that the corpus lacks", f" ({pair.passage})")
         else:

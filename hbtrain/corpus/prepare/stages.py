@@ -212,6 +212,7 @@ def _check_complete(side: Side, database: Database) -> None:
     found = side.incomplete(database)
     if found is not None:
         raise DataError(
-            f"{found.part.position(found.place)}: a {side.name} id that {found.lacks} lacks, one of {found.total:,} that "
-            "are not in every language; fetch the files again, or give --allow-missing where rows may lack languages"
+            f"{found.part.position(found.place)}: a {side.name} id that {found.lacks} lacks, one of {found.total:,} "
+            "that are not in every language; fetch the files again, or give --allow-missing where rows may lack "
+            "languages"
         )
