@@ -1,4 +1,4 @@
-"""What cannot be used of a source: the first is an error, or each is listed, counted and passed over."""
+"""Bad rows of a source: the first is an error, or all are listed, counted and skipped."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ FLAG = "--skip-bad-rows"
 
 
 class Drops:
-    """Bad rows of a part.
+    """Collects the bad rows of a part of a source.
 
     Attributes:
         counts: dropped rows by reason.
     """
 
     def __init__(self, skip: bool, path: Path | None) -> None:
-        """`skip`: list them in `path` (nowhere, if None) instead of raising."""
+        """Raise at the first bad row, or with `skip` write each as a JSON line to `path` (None: nowhere)."""
         self.counts: Counter[str] = Counter()
         self._skip = skip
         self._stream: TextIO | None = path.open("w", encoding="utf-8") if path is not None else None
 
     @classmethod
     def silent(cls) -> Drops:
-        """Passes over what an earlier reading has told of."""
+        """For reading a part again: skips the bad rows, which the first reading has reported."""
         return cls(True, None)
 
     def bad(self, position: Position, reason: str, detail: str = "") -> None:
-        """A row that cannot be used; `reason` is one of few, by which rows are counted, `detail` this row's own.
+        """Report a row that cannot be used; see `hbtrain.formats.inputs.BadRows`.
 
         Raises:
             DataError: unless bad rows are skipped.

@@ -16,7 +16,6 @@ FORMAT = 1
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest of the files that `folder` holds."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(folder.iterdir())
     }
@@ -25,10 +24,10 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_prepared(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared corpus, whose files are there in their size.
+    """The manifest of a prepared corpus. That every file has its size is checked, checksums are not.
 
     Raises:
-        DataError: it is none, is not finished, is of another version, or lacks a file.
+        DataError: the folder is no prepared corpus, not finished, of another version, or lacks a file.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -55,10 +54,10 @@ def read_prepared(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path) -> int:
-    """Read every file of a prepared corpus and hold it against its checksum; returns their number.
+    """Check the checksum of every file of a prepared corpus; returns how many there are.
 
     Raises:
-        DataError: see `read_prepared`, and where a checksum differs.
+        DataError: a checksum differs; or see `read_prepared`.
         StorageError: a file cannot be read.
     """
     files = read_prepared(folder)["files"]

@@ -63,7 +63,7 @@ def every_step(monkeypatch):
         return whole(self, name, counted)
 
     monkeypatch.setattr(Staging, "stage", stage)
-    monkeypatch.setattr(text_tables, "TELL_EVERY", 8)
+    monkeypatch.setattr(text_tables, "PROGRESS_EVERY", 8)
 
     def kill_at(number):
         seen["left"] = number

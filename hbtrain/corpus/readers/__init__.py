@@ -1,1 +1,1 @@
-"""What `hbtrain prepare` makes of raw files (`hbtrain.formats`): texts by key, and rows of keys (`items`)."""
+"""Readers of `hbtrain prepare`: they make texts with keys and pairs of keys (`items`) of raw files (`hbtrain.formats`)."""

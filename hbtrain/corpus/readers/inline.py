@@ -1,6 +1,6 @@
-"""Sources whose rows have their texts in them: JSON lines and pages here; tables and datasets are in `columns`.
+"""Sources whose rows hold their texts: parallel JSON lines and pages; tables and datasets are in `columns`.
 
-Keys are made of the texts in all languages, so that equal queries and passages are stored once, under one number.
+The key of a query or passage is made of its texts in all languages, so equal ones are stored once, under one number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hbtrain.formats.parallel import ParallelRow, parse_row
 
 
 class InlineReader(ABC):
-    """A reader of rows; it goes through the source twice, for texts and for pairs."""
+    """A reader of rows, which goes through the source twice: once for the texts, once for the pairs."""
 
     kind: str
     options: dict[str, Any]
@@ -30,14 +30,12 @@ class InlineReader(ABC):
 
     @abstractmethod
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """The rows with their places; a row whose id is empty has none."""
+        """The rows with their positions. An empty id or passage id means that the row has none."""
 
     def parts(self) -> Sequence[Part]:
-        """All texts in one part."""
         return [Part("of all rows", self._texts)]
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
-        """One for each row."""
         for row, position in self._good_rows(Drops.silent()):
             yield PairItem(
                 _key(row.query),
@@ -49,7 +47,7 @@ class InlineReader(ABC):
             )
 
     def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """The rows that can be written."""
+        """The rows all of whose texts can be written as UTF-8."""
         for row, position in self.rows(drops):
             texts = [text for one in (row.query, row.passage, *row.negatives) for text in one.values()]
             if all(map(is_unicode, (row.id, row.passage_id, *texts))):
@@ -64,13 +62,13 @@ class InlineReader(ABC):
             yield from _items("query", row.query, position)
             if not self.sentences:
                 yield from _items("passage", row.passage, position)
-            # Sentences are queries and passages in one; so are the negatives of one.
+            # Parallel sentences have no passages of their own: their texts, also negatives, are on the query side.
             for negative in row.negatives:
                 yield from _items("query" if self.sentences else "passage", negative, position)
 
 
 class ParallelReader(InlineReader):
-    """Rows of parallel JSON lines, as `data.sources` takes them directly (`hbtrain.formats.parallel`)."""
+    """Rows of parallel JSON lines (`hbtrain.formats.parallel`)."""
 
     kind = "parallel"
 
@@ -81,7 +79,6 @@ class ParallelReader(InlineReader):
         self.sentences = first is not None and first[0].passage is first[0].query
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """The rows of all files."""
         for row, position in self._all(drops):
             if (row.passage is row.query) == self.sentences:
                 yield row, position
@@ -100,18 +97,18 @@ class ParallelReader(InlineReader):
 
 
 class PagesReader(InlineReader):
-    """Rows of pages, a file for each language: each pair is a row of that language. Answers of other questions of the
-    page may be its negatives.
+    """Rows of pages of questions and answers, one file for each language. Each pair is a row in that language; answers
+    to other questions of its page can be its negatives.
     """
 
     kind = "pages"
 
     def __init__(self, files: Mapping[str, str], page_negatives: int = 0) -> None:
-        """`page_negatives`: the most answers of the same page that a row has as negatives.
+        """A reader of {language: file}, with up to `page_negatives` answers of the same page as negatives of a row.
 
         Raises:
-            ConfigError: it is below zero.
-            DataError: there are more languages than a corpus holds.
+            ConfigError: `page_negatives` is below zero.
+            DataError: there are more languages than a corpus can hold.
         """
         if page_negatives < 0:
             raise ConfigError(f"--page-negatives {page_negatives}: must be 0 or more")
@@ -122,7 +119,6 @@ class PagesReader(InlineReader):
         self.options: dict[str, Any] = {"languages": list(files), "page_negatives": page_negatives}
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """The rows of all pages."""
         for language, file in self._files.items():
             for pairs, position in read_pages(file, drops):
                 for at, (question, answer) in enumerate(pairs):
@@ -141,7 +137,7 @@ def _key(texts: dict[str, str]) -> str:
 
 
 def _others(pairs: Sequence[tuple[str, str]], at: int, limit: int) -> Sequence[str]:
-    """Up to `limit` answers that differ from each other and from that of pair `at`, of the pairs after it, around."""
+    """Up to `limit` different answers of a page other than that of pair `at`: of the pairs after it, then before it."""
     found: dict[str, None] = {}
     for step in range(1, len(pairs)):
         if len(found) == limit:
