@@ -182,7 +182,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] | None = None) -> Path:
+def local_copy(path: str, cache: str | None = None, notify: Callable[[str], None] | None = None) -> Path:
     """The path of a file or folder on this machine: its own, or that of its copy in the cache (`storage.local_copy`).
 
     A copy is made again when the names, sizes or times at the URL have changed, as far as the server tells them. Of a
@@ -194,7 +194,7 @@ def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] 
         StorageError: the cache cannot be written.
     """
     if not is_remote(path) or path.startswith(("s3://", "file://")):
-        return storage.local_copy(storage.place(path), cache, tell)
+        return storage.local_copy(storage.place(path), cache, notify)
     filesystem, inside = remote(path)
     filesystem.invalidate_cache()  # of listings, which may be older than what is there
     try:
@@ -219,7 +219,7 @@ def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] 
 
     size = sum(int(state["bytes"] or 0) for state in files.values())
     name = PurePosixPath(named(path).partition("://")[2]).name
-    return storage.cached_copy(path, name, size, json.dumps(sorted(files.items())), fetch, cache, tell)
+    return storage.cached_copy(path, name, size, json.dumps(sorted(files.items())), fetch, cache, notify)
 
 
 def _blocks(path: str) -> Iterator[bytes]:

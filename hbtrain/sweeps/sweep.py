@@ -20,7 +20,7 @@ from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed, write_text
-from hbtrain.storage.files import alone_in
+from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
 from hbtrain.sweeps.marks import Judged, judge
 from hbtrain.sweeps.points import SCORES, Finished, Score
@@ -84,7 +84,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
     _check(space, trials, base)
     folder = SweepFolder.of(space, base)
     _make(space, base, folder)
-    with alone_in(folder.path):
+    with exclusive_access(folder.path):
         tracker = _begin(space, base, folder, f"{command} {space.name}")
         _run_in(folder, space, trials, base, tracker, console)
 

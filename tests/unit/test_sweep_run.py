@@ -10,7 +10,7 @@ from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
-from hbtrain.storage.files import alone_in
+from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps import sweep as sweeping
 from hbtrain.sweeps import tuning
 from hbtrain.sweeps.space_file import load_space, with_flags
@@ -171,7 +171,7 @@ def test_passwords_stay_out_of_what_a_sweep_keeps(space, trained, tmp_path):
 def test_two_processes_are_not_in_one_sweep(space, trained, tmp_path):
     sweeping.run_sweep(space)
     (folder,) = (tmp_path / "runs").glob("alpha-grid-*")
-    with alone_in(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
+    with exclusive_access(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
         sweeping.run_sweep(space)
 
 

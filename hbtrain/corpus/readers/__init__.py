@@ -1,1 +1,1 @@
-"""Readers of `hbtrain prepare`: they make texts with keys and pairs of keys (`items`) of raw files (`hbtrain.formats`)."""
+"""The readers of `hbtrain prepare`: raw files (`hbtrain.formats`) become texts with keys and pairs of keys (`items`)."""
