@@ -58,7 +58,7 @@ def translate(
     batch_tokens
         Source tokens that are translated at one time, padding included.
     max_tokens
-        Source tokens of a piece; longer texts are cut between sentences.
+        Source tokens of a segment; longer texts are split between sentences.
     precision
         fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 without.
     block_texts
