@@ -54,8 +54,8 @@ class PairTable:
         else:
             last = first + count - 1
             before = self._cumulative[first] - self._weights[first]
-            place = np.searchsorted(self._cumulative, before + uniforms * (self._cumulative[last] - before), "right")
-            chosen = np.clip(place, first, last)  # rounding may carry a sum of weights past a pattern's end
+            chosen = np.searchsorted(self._cumulative, before + uniforms * (self._cumulative[last] - before), "right")
+            chosen = np.clip(chosen, first, last)  # rounding may carry a sum of weights past a pattern's end
         return self._query[chosen], self._passage[chosen]
 
     def shares(self, rows_per_pattern: Int64s) -> Floats:

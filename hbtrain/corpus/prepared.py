@@ -41,14 +41,14 @@ def read_prepared(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"source {folder}: {MANIFEST} is damaged; prepare the corpus again") from error
     if manifest.get("prepared") != FORMAT:
-        told = manifest.get("prepared")
-        raise DataError(f"source {folder} is of format {told}, this version reads {FORMAT}; prepare it again")
-    for name, told in files.items():
+        recorded = manifest.get("prepared")
+        raise DataError(f"source {folder} is of format {recorded}, this version reads {FORMAT}; prepare it again")
+    for name, recorded in files.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if there != told["bytes"]:
+        if there != recorded["bytes"]:
             raise DataError(
                 f"source {folder}: {name} has {there if there is not None else 'no'} bytes, the manifest says "
-                f"{told['bytes']}; copy the corpus again, or prepare it again"
+                f"{recorded['bytes']}; copy the corpus again, or prepare it again"
             )
     return manifest
 
@@ -61,11 +61,11 @@ def check_files(folder: Path) -> int:
         StorageError: a file cannot be read.
     """
     files = read_prepared(folder)["files"]
-    for name, told in files.items():
+    for name, recorded in files.items():
         try:
             found = file_digest(folder / name)
         except OSError as error:
             raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
-        if found != told["sha256"]:
+        if found != recorded["sha256"]:
             raise DataError(f"source {folder}: {name} is not what was written; copy or prepare the corpus again")
     return len(files)

@@ -1,4 +1,4 @@
-"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, told by their names' endings, and Hugging Face datasets.
+"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, by the endings of their names, and Hugging Face datasets.
 
 CSV has quotes as in RFC 4180, and texts may hold line ends; TSV has neither. Both begin with a line of column names.
 """
@@ -227,6 +227,6 @@ def _load(name: str, split: str, config: str | None, revision: str | None) -> An
             return found
         return datasets.load_dataset(str(folder) if folder.exists() else name, config, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetBuildError) else None
-        reason = str(told or error).strip().splitlines() or [type(told or error).__name__]
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetBuildError) else None
+        reason = str(cause or error).strip().splitlines() or [type(cause or error).__name__]
         raise DataError(f"dataset {name}: cannot load split {split!r}: {reason[0]}") from error

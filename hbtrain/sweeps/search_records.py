@@ -102,7 +102,7 @@ class SearchOutcome:
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:
-    """Write the outcome as JSON: of each trial its values, the step if it was stopped, its scores, and its run's folder.
+    """Write the outcome as JSON: of each trial its values, the step if it was stopped, its scores and its run's folder.
 
     Raises:
         StorageError: `path` cannot be written.

@@ -61,7 +61,7 @@ def find_translation_model(name: str, source: str, targets: list[str]) -> Transl
     revision = getattr(config, "_commit_hash", None)
     folder = Path(found)
     if not folder.is_dir() and revision is None:
-        raise ModelError(f"--model {name}: its commit on the hub cannot be told; download it, and give the folder")
+        raise ModelError(f"--model {name}: its commit on the hub is unknown; download it, and give the folder")
     digest = folder_digest(folder) if folder.is_dir() else str(revision)
     return TranslationModel(found, revision, digest, prompting.family, _max_tokens(config, tokenizer))
 

@@ -150,16 +150,16 @@ def _write(
     wanted: Translation, source: RowSource, texts: Texts, blocks: list[Block], outputs: Outputs, progress: Progress
 ) -> dict[str, Any]:
     """Write the rows and the rejects; returns the manifest's entries on them."""
-    kept = texts.folder / "kept"
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir()
+    accepted = texts.folder / "kept"
+    shutil.rmtree(accepted, ignore_errors=True)
+    accepted.mkdir()
     progress("judging translations", 0, 0)
     with outputs.unfinished(outputs.rejects) as stream:
-        counts = judge(texts, blocks, wanted.limits, kept, stream)
+        counts = judge(texts, blocks, wanted.limits, accepted, stream)
     progress("writing rows", 0, 0)
     with outputs.unfinished(outputs.rows) as stream:
         try:
-            assemble(source.records(), texts, wanted.to_languages, kept, stream)
+            assemble(source.records(), texts, wanted.to_languages, accepted, stream)
         except DataError as error:  # there was none when the texts were collected
             raise DataError(
                 f"source {wanted.source} changed while it was translated: {error}; make it what it was, and the same "
