@@ -1,4 +1,4 @@
-"""Which pairs of languages a source offers: counts for drawing sources, and pairs for drawing languages."""
+"""Which pairs of languages the rows of a source offer: how many rows, to draw sources by, and the draw of languages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Floats = npt.NDArray[np.float64]
 
 
 class PairTable:
-    """For each availability pattern, the ordered (query, passage) languages that its rows offer."""
+    """For each availability pattern, the ordered pairs (query language, passage language) that its rows offer."""
 
     def __init__(self, allowed: Bools, weights: Floats | None = None) -> None:
         """A table of the pairs that are allowed.
 
         Args:
-            allowed: bool [P, L, L], pattern p offers a query in language x with a passage in language y.
-            weights: how much each pair weighs where a row offers several, above 0; None: all the same.
+            allowed: bool [P, L, L]: whether pattern p offers a query in language x with a passage in language y.
+            weights: float64 [L, L], above 0: how probable each pair is among those of a row; None: all alike.
         """
         self.pairs_per_pattern: Int64s = allowed.sum((1, 2))
         self._first = np.concatenate([[0], np.cumsum(self.pairs_per_pattern)[:-1]])
@@ -33,28 +33,36 @@ class PairTable:
 
     @property
     def weight_per_pattern(self) -> Floats:
-        """float64 [P]: the weights of a pattern's pairs together; their number where all weigh the same."""
+        """float64 [P]: the sum of the weights of a pattern's pairs; their number if all weigh the same."""
         if self._weights is None:
             return self.pairs_per_pattern.astype(np.float64)
         return np.bincount(self._pattern, self._weights, len(self.pairs_per_pattern)).astype(np.float64)
 
     def draw(self, patterns: Int64s, uniforms: Floats) -> tuple[Int64s, Int64s]:
-        """Language codes (int64 [B], int64 [B]) of one pair for each row, by weight among those that the row offers."""
+        """Draw a pair of languages for each row, in proportion to the weights of those that the row offers.
+
+        Args:
+            patterns: int64 [B], the availability pattern of each row.
+            uniforms: float64 [B] in [0, 1), which decide the draws.
+
+        Returns:
+            Codes of the query's and of the passage's language (int64 [B] each).
+        """
         first, count = self._first[patterns], self.pairs_per_pattern[patterns]
         if self._cumulative is None or self._weights is None:
             chosen = first + (uniforms * count).astype(np.int64)
         else:
             last = first + count - 1
             before = self._cumulative[first] - self._weights[first]
-            place = np.searchsorted(self._cumulative, before + uniforms * (self._cumulative[last] - before), "right")
-            chosen = np.clip(place, first, last)  # rounding may carry a sum of weights past a pattern's end
+            chosen = np.searchsorted(self._cumulative, before + uniforms * (self._cumulative[last] - before), "right")
+            chosen = np.clip(chosen, first, last)  # rounding may carry a sum of weights past a pattern's end
         return self._query[chosen], self._passage[chosen]
 
     def shares(self, rows_per_pattern: Int64s) -> Floats:
-        """float64 [L, L], sums to 1: how often `draw` gives each pair when rows come by the numbers of their patterns.
+        """float64 [L, L], which sums to 1: how often `draw` gives each pair.
 
         Args:
-            rows_per_pattern: int64 [P]; rows that offer no pair are not counted.
+            rows_per_pattern: int64 [P], how many rows have each pattern; rows that offer no pair are not counted.
         """
         weights = np.ones(len(self._query)) if self._weights is None else self._weights
         offering = np.where(self.pairs_per_pattern > 0, rows_per_pattern, 0)
@@ -68,8 +76,8 @@ class Availability:
     """A source seen through the training languages.
 
     Attributes:
-        source: the index.
-        languages: the training languages; codes are places in this tuple.
+        source: its index.
+        languages: the training languages; a language's code is its index in this tuple.
     """
 
     def __init__(self, source: SourceIndex, languages: Sequence[str]) -> None:
@@ -79,38 +87,41 @@ class Availability:
         self._passage = self._columns(source.passage_patterns)
 
     def allowed(self, same: bool) -> Bools:
-        """bool [P, L, L]: what the rows of each pattern offer, in one language (`same`) or in two."""
+        """bool [P, L, L]: the pairs of languages that the rows of each pattern offer.
+
+        With `same`, pairs of one language with itself, else pairs of two languages.
+        """
         both = self._query[:, :, None] & self._passage[:, None, :]
         diagonal = np.eye(len(self.languages), dtype=bool)
         return np.asarray(both & (diagonal if same else ~diagonal))
 
     def pair_patterns(self, query_language: int, passage_language: int) -> Bools:
-        """bool [P]: patterns whose rows have the query in one and the passage in the other language."""
+        """bool [P]: the patterns whose rows have the query in the one language and the passage in the other."""
         return np.asarray(self._query[:, query_language] & self._passage[:, passage_language])
 
     def count(self, patterns: Bools) -> int:
-        """Rows of these patterns."""
         return int(self.source.pattern_counts[patterns].sum())
 
     def text_rows(self) -> tuple[Int64s, Int64s]:
-        """(int64 [L], int64 [L]): rows that have the query, and rows that have the passage, in each language."""
+        """For each language, how many rows have the query in it, and how many the passage (int64 [L] each)."""
         counts = self.source.pattern_counts
         return counts @ self._query, counts @ self._passage
 
     def stream(self, key: str, patterns: Bools) -> Stream:
-        """The stream of the rows of these patterns."""
+        """The stream of the rows that have one of these patterns (bool [P])."""
         source = self.source
         if patterns[source.pattern_counts > 0].all():
             return Stream(key, source.rows, source.order, source.size_classes)
         everything = np.arange(source.rows, dtype=np.int64) if source.order is None else np.asarray(source.order)
         chosen = patterns[source.patterns_of(everything)]
         rows = everything[chosen]
-        # Clusters of the source stand together along its order; the stream keeps what is left of each.
-        order, classes = cluster_order(rows, self._cluster_of_place[chosen], source.passage_ids_of(rows))
+        # A cluster of the source is a run of its order; the chosen rows of it are a cluster of the stream.
+        order, classes = cluster_order(rows, self._clusters_along_order[chosen], source.passage_ids_of(rows))
         return Stream(key, len(order), order, classes)
 
     @property
-    def _cluster_of_place(self) -> Int64s:
+    def _clusters_along_order(self) -> Int64s:
+        """int64 [rows]: the cluster of each row, in the order of the source."""
         parts, first = [], 0
         for one in self.source.size_classes:
             parts.append(np.repeat(np.arange(first, first + one.clusters, dtype=np.int64), one.size))
@@ -119,9 +130,9 @@ class Availability:
 
     def _columns(self, patterns: Bools) -> Bools:
         """bool [P, training languages] from bool [P, the source's languages]."""
-        place = {language: i for i, language in enumerate(self.source.languages)}
+        column = {language: i for i, language in enumerate(self.source.languages)}
         out = np.zeros((len(patterns), len(self.languages)), bool)
         for code, language in enumerate(self.languages):
-            if language in place:
-                out[:, code] = patterns[:, place[language]]
+            if language in column:
+                out[:, code] = patterns[:, column[language]]
         return out

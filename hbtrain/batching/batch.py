@@ -23,11 +23,11 @@ class GlobalBatch:
         kind: `mono`, `cross` or `multi`.
         source: name of the source.
         rows: int64 [B], row in the source.
-        languages: what the codes mean.
-        query_codes: int64 [B], places in `languages`.
-        passage_codes: int64 [B], places in `languages`.
-        query_ids: int64 [B]; equal numbers mark one query, in whatever language.
-        passage_ids: int64 [B]; equal numbers mark one passage, in whatever language.
+        languages: the training languages.
+        query_codes: int64 [B], the query's language as an index into `languages`.
+        passage_codes: int64 [B], the passage's language as an index into `languages`.
+        query_ids: int64 [B]; equal numbers mark the same query, in whatever language.
+        passage_ids: int64 [B]; equal numbers mark the same passage, in whatever language.
     """
 
     step: int
@@ -45,16 +45,14 @@ class GlobalBatch:
 
     @property
     def query_languages(self) -> list[str]:
-        """The language of each query, [B]."""
         return [self.languages[code] for code in self.query_codes.tolist()]
 
     @property
     def passage_languages(self) -> list[str]:
-        """The language of each passage, [B]."""
         return [self.languages[code] for code in self.passage_codes.tolist()]
 
     def shard(self, rank: int, world_size: int) -> GlobalBatch:
-        """The pairs of one rank: contiguous, sizes differ by at most one (see `shard_sizes`)."""
+        """The pairs of one rank: a contiguous part of the batch, of the size that `shard_sizes` gives."""
         sizes = shard_sizes(len(self), world_size)
         start = sum(sizes[:rank])
         part = slice(start, start + sizes[rank])
@@ -73,7 +71,7 @@ class GlobalBatch:
 
 
 def colliding(query_ids: Int64s, passage_ids: Int64s) -> npt.NDArray[np.bool_]:
-    """bool [B]: pairs whose query or passage occurs in another pair; the ids are int64 [B]."""
+    """bool [B]: the pairs whose query or passage occurs in another pair, by their ids (int64 [B] each)."""
     repeated = np.zeros(len(query_ids), bool)
     for ids in (query_ids, passage_ids):
         _, code, count = np.unique(ids, return_inverse=True, return_counts=True)
@@ -82,7 +80,7 @@ def colliding(query_ids: Int64s, passage_ids: Int64s) -> npt.NDArray[np.bool_]:
 
 
 def shard_sizes(batch_size: int, world_size: int) -> list[int]:
-    """Pairs of each rank; the first `batch_size % world_size` ranks hold one more.
+    """How many pairs of a batch each rank has; the first `batch_size % world_size` ranks have one more than the others.
 
     Raises:
         ConfigError: there are more ranks than pairs.

@@ -1,4 +1,4 @@
-"""The catalogue: everything a batch can be drawn from, with its probability, checked before training starts."""
+"""The catalogue: everything that a batch can be drawn from, with probabilities, checked before training starts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from hbtrain.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All offers that can fill a batch, and those too small to.
+    """All offers (what one source has for one kind of batch) that batches are drawn from.
 
     Attributes:
-        languages: the training languages, those of weight 0 left out.
-        offers: drawable, with weights that sum to 1 within a kind.
-        too_small: rows exist, but fewer than a batch.
+        languages: the training languages, without those of weight 0.
+        offers: those that can fill a batch; the weights of one kind sum to 1.
+        too_small: those that have rows, but fewer than a batch.
+        cumulative: {kind: (indices into `offers` of those of the kind, their cumulative weights)}.
     """
 
     languages: tuple[str, ...]
@@ -35,12 +36,12 @@ class Catalogue:
     def build(
         cls, sources: Sequence[SourceIndex], batching: BatchingConfig, languages: Sequence[str] | None
     ) -> Catalogue:
-        """List and check what `sources` offer.
+        """List and check what the sources offer, in the training `languages` (None: all that the sources have).
 
         Raises:
-            ConfigError: a cross-lingual kind with fewer than two languages, an English mode without English, a weight
-                for a source or a language that there is not.
-            DataError: a language that no source has, a source or a kind too small to fill a batch.
+            ConfigError: cross-lingual batches of fewer than two languages, mode `english` without English, or a weight
+                of a source or language that does not exist.
+            DataError: a language that no source has; a source, a language or a kind with too few rows for a batch.
         """
         sources = weighted_sources(sources, batching.source_weights)
         sampling = Sampling.of(batching, _training_languages(sources, languages))
@@ -63,10 +64,10 @@ class Catalogue:
         return cls(training, weighted, too_small, cumulative)
 
     def pick(self, kind: Kind, uniforms: npt.NDArray[np.float64]) -> Int64s:
-        """int64 [n]: the offer of `kind` that each uniform number in [0, 1) chooses."""
+        """int64 [n]: the index in `offers` of the offer of `kind` that each uniform number in [0, 1) chooses."""
         numbers, cumulative = self.cumulative[kind]
-        place = np.searchsorted(cumulative, uniforms * cumulative[-1], side="right")
-        return np.asarray(numbers[np.minimum(place, len(numbers) - 1)])
+        chosen = np.searchsorted(cumulative, uniforms * cumulative[-1], side="right")
+        return np.asarray(numbers[np.minimum(chosen, len(numbers) - 1)])
 
 
 def _training_languages(sources: Sequence[SourceIndex], languages: Sequence[str] | None) -> tuple[str, ...]:
@@ -89,7 +90,7 @@ def _check(
     for source in sources:
         mine = [o for o in offers if o.availability.source is source]
         if source.sentences and "cross" not in kinds:
-            continue  # idle in a run, or a point of a sweep, that has no cross-lingual batches
+            continue  # not used without cross-lingual batches, which may be one point of a sweep
         if not any(o.availability.source is source for o in usable):
             most = max((o.rows for o in mine), default=0)
             raise DataError(
@@ -117,7 +118,7 @@ def _check(
 def alpha_at(batching: BatchingConfig, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """float64 of the shape of `steps`: the probability that a batch is monolingual rather than cross-lingual.
 
-    A schedule is joined by straight lines between its points and constant outside them.
+    A schedule has straight lines between its points, and is constant before the first and after the last.
     """
     if batching.mode in ("monolingual", "english"):
         return np.ones(steps.shape)
@@ -130,7 +131,7 @@ def alpha_at(batching: BatchingConfig, steps: npt.NDArray[np.int64]) -> npt.NDAr
 
 
 def kinds_of(batching: BatchingConfig) -> tuple[str, ...]:
-    """The kinds of batches that can occur: among `mono`, `cross` and `multi`."""
+    """The kinds of batches that can occur, of `mono`, `cross` and `multi`."""
     if batching.mode == "multilingual":
         return ("multi",)
     if batching.mode in ("monolingual", "english"):

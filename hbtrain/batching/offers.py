@@ -1,4 +1,4 @@
-"""Offers: what each source has for each kind of batch, and how probable it is to be drawn."""
+"""Offers: what each source has for each kind of batch, and how probable it is that a batch is drawn from it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Sampling:
     """`batching.source_weights`, `batching.language_weights` and the temperatures, for given training languages.
 
     Attributes:
-        languages: the training languages, those of weight 0 left out; codes are places in this tuple.
+        languages: the training languages, without those of weight 0; a language's code is its index in this tuple.
         language_weights: float64 [L], positive.
-        source_weights: by name; a source that is not named has weight 1.
-        language_temperature: of monolingual batches; None: languages are drawn by their weights alone.
-        pair_temperature: of pairs that are drawn row by row or batch by batch; None is 1: by size.
+        source_weights: {name: weight}; a source that is not named has weight 1.
+        language_temperature: of the draw of a monolingual batch's language; None: by weights only.
+        pair_temperature: of the draw of pairs of languages; None is 1: in proportion to size.
     """
 
     languages: tuple[str, ...]
@@ -68,14 +68,14 @@ class Sampling:
         )
 
     def source_weight(self, name: str) -> float:
-        """How much each row of a source counts."""
+        """The weight that each row of a source has."""
         return self.source_weights.get(name, 1.0)
 
     def language_shares(self, sizes: Mapping[int, float]) -> dict[int, float]:
-        """Probability of each language of monolingual batches.
+        """{code: probability} of the languages of monolingual batches.
 
         Args:
-            sizes: {code: weighted pairs in that language}.
+            sizes: {code: weighted number of pairs in that language}.
         """
         power = 0.0 if self.language_temperature is None else 1.0 / self.language_temperature
         share = {code: size**power * float(self.language_weights[code]) for code, size in sizes.items()}
@@ -83,14 +83,13 @@ class Sampling:
         return {code: one / total for code, one in share.items()}
 
     def pair_weights(self, sizes: Floats) -> Floats | None:
-        """float64 [L, L]: the weight of a pair (query language, passage language); None where all weigh the same.
+        """float64 [L, L]: the weight of each pair (query language, passage language); None if all weigh the same.
 
-        A pair weighs as much as its query's and its passage's language together, times size^(1/temperature - 1): as
-        there are `size` rows that offer it, it is drawn in proportion to size^(1/temperature). A pair (x, x) has one
-        language, which counts once.
+        The weight is the product of the two languages' weights (of a pair (x, x), the weight of x), times
+        size^(1/temperature - 1). Since `size` rows offer the pair, it is drawn in proportion to size^(1/temperature).
 
         Args:
-            sizes: weighted rows that offer each pair.
+            sizes: float64 [L, L], the weighted number of rows that offer each pair.
         """
         tempered = self.pair_temperature not in (None, 1.0)
         if not tempered and (self.language_weights == self.language_weights[0]).all():
@@ -100,14 +99,14 @@ class Sampling:
         if tempered and self.pair_temperature is not None:
             offered = sizes > 0
             weights[offered] *= (sizes[offered] / sizes.max()) ** (1.0 / self.pair_temperature - 1.0)
-        return np.maximum(weights, np.finfo(np.float64).tiny)  # however small, never never
+        return np.maximum(weights, np.finfo(np.float64).tiny)  # a weight that underflows to 0 would never be drawn
 
 
 def weighted_sources(sources: Sequence[SourceIndex], weights: Mapping[str, float]) -> list[SourceIndex]:
-    """The sources of a weight above 0.
+    """The sources with a weight above 0.
 
     Raises:
-        ConfigError: a weight of a source that there is not.
+        ConfigError: a weight of a source that does not exist.
         DataError: no source is left.
     """
     names = [source.name for source in sources]
@@ -127,12 +126,12 @@ class Offer:
     Attributes:
         kind: `mono`, `cross` or `multi`.
         availability: the source, seen through the training languages.
-        patterns: bool [P], availability patterns whose rows serve.
-        pair: (query, passage) language codes where the whole batch has one pair, else None.
-        rows: how many rows serve.
-        pairs: how many (row, query language, passage language) they offer: the size the source is drawn by.
+        patterns: bool [P]: the availability patterns whose rows can be used.
+        pair: codes of (query language, passage language) if the whole batch has one pair, else None.
+        rows: how many rows can be used.
+        pairs: how many (row, query language, passage language) they offer; sources are drawn in proportion to it.
         weight: probability among the offers of its kind.
-        pair_weights: float64 [L, L], how much the pairs weigh that rows choose from; None: all the same.
+        pair_weights: float64 [L, L], how probable the pairs are among those of a row; None: all alike.
     """
 
     kind: Kind
@@ -151,17 +150,17 @@ class Offer:
         return " ".join([self.availability.source.name, self.kind, *(self.availability.languages[c] for c in codes)])
 
     def stream(self, seed: int) -> Stream:
-        """The offer's stream; depends on the seed, the source's name, the kind and the languages."""
+        """The offer's stream of rows; it depends on the seed, the source's name, the kind and the languages."""
         return self.availability.stream(f"{seed}\0{self.label}", self.patterns)
 
     @cached_property
     def table(self) -> PairTable:
-        """The pairs that each row chooses from, where the batch has not one pair."""
+        """The pairs of languages from which one is drawn for each row, where `pair` is None."""
         return PairTable(self.availability.allowed(same=self.kind == "multi"), self.pair_weights)
 
     @property
     def pair_shares(self) -> Floats:
-        """float64 [L, L], sums to 1: the share of each (query language, passage language) among the pairs it gives."""
+        """float64 [L, L], which sums to 1: the share of each (query language, passage language) in its batches."""
         if self.pair is None:
             return self.table.shares(self.availability.source.pattern_counts)
         shares = np.zeros((len(self.availability.languages),) * 2)
@@ -169,14 +168,14 @@ class Offer:
         return shares
 
     def pair_counts(self) -> Floats:
-        """float64 [L, L]: rows that offer each pair."""
+        """float64 [L, L]: how many rows offer each pair of languages."""
         if self.pair is not None:
             return self.pair_shares * self.rows
         allowed = self.availability.allowed(same=self.kind == "multi")
         return np.asarray(np.einsum("p,pxy->xy", self.availability.source.pattern_counts, allowed), np.float64)
 
     def weighted_pairs(self) -> float:
-        """`pairs`, each counted by its weight."""
+        """The sum of the weights of `pairs`."""
         if self.pair_weights is None:
             return float(self.pairs)
         if self.pair is not None:
@@ -185,10 +184,10 @@ class Offer:
 
 
 def offers_of(availability: Availability, kinds: Sequence[str], batching: BatchingConfig) -> list[Offer]:
-    """Everything that a source offers, as yet without probabilities."""
+    """The offers of a source for these kinds of batches, still without probabilities."""
     codes = range(len(availability.languages))
     offers = []
-    # A sentence as its own passage would teach nothing but to match copies.
+    # In one language, a parallel sentence is its own passage, so such a batch would only teach to match copies.
     if "mono" in kinds and not availability.source.sentences:
         offers += [_fixed_pair("mono", availability, (x, x)) for x in codes]
     if "multi" in kinds and not availability.source.sentences:
@@ -201,9 +200,10 @@ def offers_of(availability: Availability, kinds: Sequence[str], batching: Batchi
 
 
 def weighed(offers: Sequence[Offer], sampling: Sampling) -> list[Offer]:
-    """Offers of one kind with their probabilities.
+    """Give offers of one kind their probabilities.
 
-    Monolingual: languages first, then sources by size; else pairs of languages and sources by size together.
+    For monolingual batches the language is drawn first, then a source in proportion to its size in that language; for
+    other kinds, pairs of languages and sources are drawn together, in proportion to size.
     """
     if not offers:
         return []

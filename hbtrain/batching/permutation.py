@@ -1,11 +1,9 @@
-"""A keyed permutation of [0, n) that is computed place by place: no table, any n, the same on every machine.
+"""Keyed permutations and keyed hashes: random-looking, computed element by element, the same on every machine.
 
-A generalised Feistel network over Z_a x Z_b with a * b >= n (Black and Rogaway: Ciphers with arbitrary finite domains,
-2002); the few values that fall outside [0, n) are walked along their cycle until they fall inside.
-
-Keyed hashes: numbers that look random and depend on nothing but their key, on any machine and in any order.
-
-The mixer is SplitMix64's finaliser (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+The permutation of [0, n) needs no table, for any n. It is a generalised Feistel network over Z_a x Z_b with a * b >= n
+(Black and Rogaway: Ciphers with arbitrary finite domains, 2002); the few values that fall outside [0, n) are walked
+along their cycle until they fall inside. The hash is SplitMix64's finaliser (Steele, Lea, Flood: Fast splittable
+pseudorandom number generators, 2014).
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ ROUNDS = 6
 
 
 def permute(places: npt.NDArray[np.int64], n: int, key: object) -> npt.NDArray[np.int64]:
-    """Where the keyed permutation of [0, n) sends each of `places`.
+    """The images of `places` under the permutation of [0, n) that `key` selects.
 
     Args:
         places: int64 of any shape, values in [0, n).
@@ -28,7 +26,7 @@ def permute(places: npt.NDArray[np.int64], n: int, key: object) -> npt.NDArray[n
         key: anything printable; different keys give unrelated permutations.
 
     Returns:
-        int64 of the shape of `places`. O(len(places)) time, no memory that grows with n.
+        int64 of the shape of `places`. Time and memory are O(len(places)), whatever n is.
     """
     if n <= 1 or not places.size:
         return places.copy()
@@ -42,7 +40,7 @@ def permute(places: npt.NDArray[np.int64], n: int, key: object) -> npt.NDArray[n
 
 
 def _network(values: npt.NDArray[np.int64], a: int, b: int, keys: list[np.uint64]) -> npt.NDArray[np.int64]:
-    # Even rounds move the half in Z_a by a hash of the half in Z_b, odd rounds the other way: each can be undone.
+    # Even rounds add a hash of the half in Z_b to the half in Z_a, odd rounds the reverse: each round is invertible.
     left, right = np.divmod(values, b)
     for round_, key in enumerate(keys):
         if round_ % 2 == 0:
@@ -64,7 +62,7 @@ def key_of(*parts: object) -> np.uint64:
 
 
 def mix(key: np.uint64, counters: npt.NDArray[np.integer]) -> UInt64s:
-    """uint64 of the shape of `counters`: a hash of (key, counter) each."""
+    """uint64 of the shape of `counters`: a hash of (key, counter) for each."""
     with np.errstate(over="ignore"):
         z = (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN + key
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -73,5 +71,5 @@ def mix(key: np.uint64, counters: npt.NDArray[np.integer]) -> UInt64s:
 
 
 def uniform(key: np.uint64, counters: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """float64 in [0, 1) of the shape of `counters`."""
+    """float64 in [0, 1) of the shape of `counters`: a uniform number from a hash of (key, counter) for each."""
     return (mix(key, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53

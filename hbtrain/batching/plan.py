@@ -1,13 +1,12 @@
 """The batch plan: the global batch of a step as a pure function of (configuration, seed, step).
 
-Every rank computes the same plan without talking, a run resumes at any step from one integer, and the stream of
+Every rank computes the same plan without communication, a run resumes at any step from one integer, and the stream of
 batches does not depend on the number of workers. The kinds and how they are drawn follow arXiv 2408.10536, section 3:
 a batch is monolingual (X-X) with probability alpha and cross-lingual (X-Y) otherwise.
 
-Which stream each step draws from, and how far every stream has advanced by then.
-
-A draw depends on (seed, step) alone. Where a stream stands at a step is a count over all steps before, so the draws
-are tabulated, a few bytes a step, in blocks that are made when a step is first asked for.
+A step first draws the stream of rows that its batch comes from, which depends on (seed, step) only. How many batches
+that stream has given before is a count over all earlier steps, so the draws are tabulated (`DrawTable`): eight bytes a
+step, in blocks that are made when one of their steps is first asked for.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class BatchPlan:
         """A plan over `sources`, in the training `languages` (None: all that the sources have).
 
         Raises:
-            DataError: a language or a kind that the sources cannot fill a batch of.
+            ConfigError, DataError: see `Catalogue.build`.
         """
         self.batching = batching
         self.seed = seed
@@ -62,17 +61,16 @@ class BatchPlan:
 
     @classmethod
     def over(cls, corpus: ParallelCorpus, config: Config) -> BatchPlan:
-        """The plan of a configuration over a corpus that is open already."""
+        """The plan of a configuration, over a corpus that is already open."""
         indices = [source.index for source in corpus.sources.values()]
         return cls(indices, config.batching, config.data.languages, config.seed)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The training languages."""
         return self.catalogue.languages
 
     def batch(self, step: int) -> GlobalBatch:
-        """The global batch of `step` (from 0); `batching.global_batch_size` pairs."""
+        """The global batch of `step` (0 or more), of `batching.global_batch_size` pairs."""
         if step < 0:
             raise ValueError(f"step {step} is negative")
         number, occurrence = self._draws.at(step)
@@ -103,7 +101,7 @@ class BatchPlan:
         return digest.hexdigest()
 
     def draws(self, start: int, stop: int) -> Int64s:
-        """int64 [stop - start]: the place in `catalogue.offers` of what each step of [start, stop) draws from."""
+        """int64 [stop - start]: the index in `catalogue.offers` of the offer that each step of [start, stop) draws."""
         return self._draws.streams(start, stop)
 
     def stream(self, number: int) -> Stream:
@@ -113,9 +111,10 @@ class BatchPlan:
         return self._streams[number]
 
     def _draw(self, steps: Int64s) -> Int64s:
-        """int64 [n]: the offer that each step draws; one uniform decides the kind, another the offer within it.
+        """int64 [n]: the offer that each step draws. One uniform number decides the kind, another the offer within it.
 
-        Both are the same for every alpha, so runs that differ in alpha alone share their data order as far as it goes.
+        Both numbers are the same for every alpha, so runs that differ only in alpha share the order of their data as
+        far as possible.
         """
         u = uniform(self._keys["stream"], steps)
         drawn = np.empty(len(steps), np.int64)
@@ -131,7 +130,7 @@ class BatchPlan:
     def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:
         if offer.pair is not None:
             return np.full(len(rows), offer.pair[0], np.int64), np.full(len(rows), offer.pair[1], np.int64)
-        # One counter a pair: steps never share one, as long as batches stay below 2**32 pairs.
+        # A counter for each pair; no two steps have the same, as batches have fewer than 2**32 pairs.
         counters = (np.uint64(step) << np.uint64(32)) + np.arange(len(rows), dtype=np.uint64)
         return offer.table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
 
@@ -146,21 +145,19 @@ class _Block:
 
 
 class DrawTable:
-    """Random access to (stream, occurrence) of any step.
-
-    `draw(steps)` maps int64 [n] steps to int64 [n] stream numbers in [0, streams).
-    """
+    """For any step, the stream that it draws from, and how many earlier steps drew from that stream."""
 
     def __init__(self, streams: int, draw: Callable[[Int64s], Int64s]) -> None:
+        """`draw` maps steps (int64 [n]) to numbers of streams (int64 [n]), which are below `streams`."""
         self._draw = draw
         self._blocks: list[_Block] = []
         self._advanced = np.zeros(streams, np.int64)
 
     def at(self, step: int) -> tuple[int, int]:
-        """The stream that `step` draws from, and how many steps before it drew from the same stream."""
-        block, place = divmod(step, BLOCK)
+        """(stream that `step` draws from, how many earlier steps drew from the same stream)."""
+        block, offset = divmod(step, BLOCK)
         self._reach(block)
-        return int(self._blocks[block].streams[place]), int(self._blocks[block].occurrences[place])
+        return int(self._blocks[block].streams[offset]), int(self._blocks[block].occurrences[offset])
 
     def streams(self, start: int, stop: int) -> Int64s:
         """int64 [stop - start]: the stream that each step of [start, stop) draws from."""

@@ -1,15 +1,15 @@
-"""A stream: the rows of one source that serve one kind of batch, dealt out to batches without replacement.
+"""A stream: the rows of one source for one kind of batch, dealt out to batches without replacement.
 
-The law of an epoch, for a stream of n rows and batches of B, with K = n // B batches:
+How an epoch is dealt, for a stream of n rows and batches of B rows, with K = n // B batches:
 
-- Rows are laid out cluster by cluster (rows that share a query or a passage, see `corpus.conflicts`), larger clusters
+- Rows are ordered cluster by cluster (rows that share a query or a passage, see `corpus.conflicts`), larger clusters
   first; the clusters of one size are shuffled by a keyed permutation of the epoch. Call this order c.
-- Batch b takes c[b], c[b + K], c[b + 2K], ..., B rows: it is dealt like cards. Two rows of one cluster stand less than
-  K places apart unless the cluster has more than K rows, so they are never in one batch; and where a cluster has more
-  rows than the epoch has batches, no order could keep them apart.
-- The batches of the epoch come in a keyed order. The n mod B rows dealt to nobody differ from epoch to epoch.
+- Batch b is c[b], c[b + K], c[b + 2K], ..., as cards are dealt. Two rows of one cluster are less than K apart in c
+  unless the cluster has more than K rows, so they are never in one batch; and a cluster with more rows than the epoch
+  has batches cannot be kept apart by any order.
+- The batches of the epoch come in a keyed order. The n mod B rows that are in no batch differ from epoch to epoch.
 
-Each batch costs O(B) time wherever it stands, and no memory that grows with n.
+A batch costs O(B) time wherever it stands in the stream, and no memory that grows with n.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Stream:
     """Rows of one source for one kind of batch.
 
     Attributes:
-        key: names the stream in its keyed permutations; equal keys and rows give equal batches.
-        rows: how many.
-        order: int64 [rows], row numbers cluster by cluster; None: row i stands at place i.
+        key: of its keyed permutations; equal keys and rows give equal batches.
+        rows: how many there are.
+        order: int64 [rows], row numbers cluster by cluster; None: rows are in that order themselves.
         classes: cluster sizes along `order`.
     """
 
@@ -40,16 +40,16 @@ class Stream:
     classes: tuple[SizeClass, ...]
 
     def batches_per_epoch(self, batch_size: int) -> int:
-        """Full batches in one pass over the rows."""
+        """How many full batches one pass over the rows gives."""
         return self.rows // batch_size
 
     def batch(self, number: int, batch_size: int) -> Int64s:
         """int64 [batch_size]: the row numbers of the stream's `number`-th batch, counted through all epochs."""
         epoch_batches = self.batches_per_epoch(batch_size)
-        epoch, place = divmod(number, epoch_batches)
-        dealt = permute(np.array([place], np.int64), epoch_batches, (self.key, epoch, "batches"))
+        epoch, within = divmod(number, epoch_batches)
+        dealt = permute(np.array([within], np.int64), epoch_batches, (self.key, epoch, "batches"))
         places = self._shuffled(dealt + np.arange(batch_size, dtype=np.int64) * epoch_batches, epoch)
-        # Mix within the batch as well: without it, the first rank would always hold the large clusters.
+        # Shuffle within the batch as well: else the first rank would always have the rows of the large clusters.
         places = places[permute(np.arange(batch_size, dtype=np.int64), batch_size, (self.key, number, "within"))]
         return places if self.order is None else np.asarray(self.order[places], np.int64)
 
@@ -58,7 +58,7 @@ class Stream:
         return np.array([c.start for c in self.classes], np.int64)
 
     def _shuffled(self, places: Int64s, epoch: int) -> Int64s:
-        """Send places of the epoch's order to places of `order`: shuffle the clusters within each size class."""
+        """Map indices in the epoch's order c to indices in `order`, by shuffling the clusters of each size class."""
         out = np.empty_like(places)
         class_of = np.searchsorted(self._starts, places, side="right") - 1
         for number in np.unique(class_of).tolist():
@@ -66,7 +66,7 @@ class Stream:
             mine = class_of == number
             cluster, offset = np.divmod(places[mine] - one.start, one.size)
             cluster = permute(cluster, one.clusters, (self.key, epoch, one.size))
-            # Turned by the epoch, so that the rows dealt to nobody are not always the last of their clusters.
+            # Rotated by epoch, so that the rows that are in no batch are not always the last of their clusters.
             offset = (offset + int(key_of(self.key, epoch, one.size, "turn") % np.uint64(one.size))) % one.size
             out[mine] = one.start + cluster * one.size + offset
         return out

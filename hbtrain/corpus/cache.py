@@ -1,4 +1,4 @@
-"""The cache of memory-mapped sources: built once for a file's content, whoever asks and under whatever name."""
+"""The cache of memory-mapped sources: a folder for each content of a file, whatever the file is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hbtrain.storage.files import file_digest, whole
 
 
 def content_digest(path: Path, root: Path) -> str:
-    """Hex digest of a file's bytes; remembered by path, size and time of change, so that it is read once.
+    """Hex SHA-256 of a file's bytes. It is stored in the cache `root` by path, size and time of change, so that an
+    unchanged file is read once.
 
     Raises:
         DataError: the file is missing, unreadable or empty.
@@ -40,7 +41,13 @@ def content_digest(path: Path, root: Path) -> str:
 
 
 def built(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder`, built by `build(temporary folder)` if it is not there; never seen half-made, safe against races."""
+    """Return `folder`; if it is not there, first have `build` fill a temporary folder that then takes its place.
+
+    Nobody ever sees it half-made, and several processes may do this at the same time.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
     if (folder / "manifest.json").is_file():
         return folder
     try:
@@ -55,7 +62,7 @@ def built(folder: Path, build: Callable[[Path], None]) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, object]:
-    """The manifest of a built source.
+    """The manifest of a source in the cache.
 
     Raises:
         StorageError: it is damaged.

@@ -16,11 +16,14 @@ import pyarrow as pa
 from hbtrain.corpus.conflicts import Int64s
 
 CHUNK = 4096
-"""Rows a record batch; a power of two, so that a row's batch is found by a shift."""
+"""Rows of a record batch; a power of two, so that a row's batch is found by a shift."""
 
 
 class ColumnWriter:
-    """Writes any number of text columns of equal length; a column may appear late, its earlier rows are null."""
+    """Writes text columns of equal length, an Arrow file each.
+
+    A column is begun when its first value comes; it is null in the rows before.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -69,8 +72,10 @@ class ColumnWriter:
 
 
 class TextColumn:
-    """A column, read by position: what was read never stays in the process's resident memory, as pages of a mapped file
-    do, of which every text brings sixteen; it stays in the system's page cache alone.
+    """A column of texts, read by row number.
+
+    It is read with `pread`, not memory-mapped: else each text would bring sixteen pages into the process's resident
+    memory; so they stay in the system's page cache only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +87,7 @@ class TextColumn:
         return self._rows
 
     def get(self, rows: npt.NDArray[Any] | list[int]) -> list[str | None]:
-        """The texts of `rows` (row numbers), None where the column has none."""
+        """The texts in `rows` (row numbers), None where the column is null."""
         shift, mask, batches, file = CHUNK.bit_length() - 1, CHUNK - 1, self._batches, self._file.fileno()
         texts: list[str | None] = []
         for row in rows if isinstance(rows, list) else rows.tolist():
@@ -97,15 +102,17 @@ class TextColumn:
 
 
 class TextTable:
-    """The texts of one side of a source in one language, by number: a column, and where in it each number's text is."""
+    """The texts of one side of a source in one language, by the number of the query or passage."""
 
     def __init__(self, folder: Path, side: str, language: str) -> None:
-        """A number's text stands in the row that `place.<side>.<language>.npy` says; without that file, in its own."""
+        """Open the column `<side>.<language>.arrow`; `place.<side>.<language>.npy` says in which of its rows the text
+        of each number is (-1: nowhere). Without that file, it is the row of that number.
+        """
         self._column = TextColumn(folder / f"{side}.{language}.arrow")
         self._places: npt.NDArray[Any] | None = load_array(folder, f"place.{side}.{language}")
 
     def get(self, numbers: Int64s | list[int]) -> list[str | None]:
-        """The texts of numbers, None where there is none in this language."""
+        """The text of each number, None where it has none in this language."""
         if self._places is None:
             return self._column.get(numbers)
         rows = self._places[numbers]
@@ -115,11 +122,10 @@ class TextTable:
         return self._column.get(rows)
 
     def has(self, numbers: Int64s) -> npt.NDArray[np.bool_]:
-        """bool [n]: whether each number has a row in this language."""
+        """bool [n]: whether each number has a text in this language."""
         return np.ones(len(numbers), bool) if self._places is None else np.asarray(self._places[numbers] >= 0)
 
     def every_text(self) -> Iterator[str]:
-        """The column's texts, each once."""
         for start in range(0, len(self._column), CHUNK):
             for text in self._column.get(list(range(start, min(start + CHUNK, len(self._column))))):
                 if text is not None:
@@ -127,7 +133,7 @@ class TextTable:
 
 
 def load_array(folder: Path, name: str) -> Any:
-    """A `.npy` file of a source, memory-mapped; None if it has none of that name."""
+    """The array `<name>.npy` of a source's folder, memory-mapped; None if there is no such file."""
     path = folder / f"{name}.npy"
     return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -136,7 +142,9 @@ _SPAN = struct.Struct("<qq")
 
 
 def _positions(mapping: mmap.mmap) -> tuple[int, list[tuple[int, int, bytes | None]]]:
-    """Rows of a file, and of each record batch where its offsets and its data begin, and which rows are not null."""
+    """The number of rows of an Arrow file, and for each record batch the bytes of the file at which its offsets and its
+    texts begin, with the bitmap of the rows that are not null (None: all are).
+    """
     whole = pa.py_buffer(mapping)
     chunks = pa.ipc.open_file(whole).read_all().column(0).chunks
     batches = []

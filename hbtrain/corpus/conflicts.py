@@ -1,8 +1,8 @@
-"""What the batch plan knows of a source: how many rows, in which languages, and which of them must not meet in a batch.
+"""What the batch plan needs of a source: how many rows, in which languages, and which must not be in one batch.
 
-Two rows conflict when they share a query or a passage: in a batch, one would be the other's false negative. Rows that
-are linked by conflicts form a cluster. An order of the rows lays clusters out one after the other, large ones first;
-the batch plan deals this order out to its batches like cards, so that the rows of a cluster land in different batches.
+Two rows conflict when they share a query or a passage: in a batch, the passage of one would be a false negative of the
+other. Rows that are linked by conflicts form a cluster. The rows are ordered cluster by cluster, large ones first; the
+batch plan deals this order out to its batches like cards, so that the rows of a cluster land in different batches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SizeClass:
-    """`clusters` clusters of `size` rows each; they fill `size * clusters` places of the order from `start`."""
+    """`clusters` clusters of `size` rows each; they fill `size * clusters` positions of the order from `start` on."""
 
     size: int
     clusters: int
@@ -31,8 +31,8 @@ class SizeClass:
 class SourceIndex:
     """The rows of a source without their texts.
 
-    Rows fall into few availability patterns: which languages the query has, which the passage has. The arrays may be
-    memory-mapped; what is None costs nothing, however many rows there are.
+    A row's availability pattern says which languages its query has, and which its passage; there are few patterns (P)
+    for many rows. L is the number of languages. Arrays may be memory-mapped.
     """
 
     name: str
@@ -45,13 +45,13 @@ class SourceIndex:
     pattern_counts: Int64s
     """int64 [P]: rows of each pattern."""
     pattern_of_row: npt.NDArray[np.integer[Any]] | None = None
-    """[rows]; None: every row has pattern 0."""
+    """int [rows]: the pattern of each row; None: every row has pattern 0."""
     query_ids: Int64s | None = None
-    """int64 or int32 [rows]; None: all differ."""
+    """int64 or int32 [rows]: equal numbers mark the same query; None: all differ."""
     passage_ids: Int64s | None = None
-    """int64 or int32 [rows]; None: all differ."""
+    """int64 or int32 [rows]: equal numbers mark the same passage; None: all differ."""
     order: Int64s | None = None
-    """int64 or int32 [rows], as `cluster_order` lays it out; None: the order of the rows."""
+    """int64 or int32 [rows]: row numbers in the order of `cluster_order`; None: the rows stand in that order."""
     classes: tuple[SizeClass, ...] | None = None
     """Cluster sizes along `order`; None: no two rows conflict."""
     sentences: bool = False
@@ -65,7 +65,6 @@ class SourceIndex:
 
     @cached_property
     def size_classes(self) -> tuple[SizeClass, ...]:
-        """Cluster sizes along the order of the rows."""
         return (SizeClass(1, self.rows, 0),) if self.classes is None else self.classes
 
     def query_ids_of(self, rows: Int64s) -> Int64s:
@@ -84,9 +83,10 @@ class SourceIndex:
 
 
 class Components:
-    """Connected components of nodes 0 to n - 1, whose edges come in blocks; a component is known by its smallest node.
+    """Connected components of a graph with nodes 0 to n - 1, to which edges are added in blocks.
 
-    In memory are four bytes a node (eight from 2**31 nodes on), and some for each edge of the block at hand.
+    A component is named by its smallest node. Memory: four bytes a node (eight from 2**31 nodes on), and some for each
+    edge of the current block.
 
     Attributes:
         linked: whether any two nodes are in one component.
@@ -125,7 +125,7 @@ class Components:
 
 
 def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
-    """The cluster of each row: rows linked by equal query ids or equal passage ids share a number.
+    """The cluster of each row: rows that are linked by equal query ids or equal passage ids have the same number.
 
     Args:
         query_ids: int64 [n], any numbers.
@@ -145,16 +145,16 @@ def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
 
 
 def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[Int64s, tuple[SizeClass, ...]]:
-    """Rows laid out cluster by cluster, larger clusters first, with the table of cluster sizes.
+    """Order rows cluster by cluster, larger clusters first.
 
     Args:
         rows: int64 [m], row numbers.
         cluster: int64 [m], the cluster of each of them.
-        tie_breaker: int64 [m]; within a cluster, rows with equal values stand together, so that even in a cluster
-            too large to be kept apart as a whole, those rows are.
+        tie_breaker: int64 [m]; rows of a cluster with equal values stand together, so that they are kept apart even
+            where the cluster has more rows than there are batches.
 
     Returns:
-        int64 [m], `rows` in their new order, and the size classes in the same order.
+        int64 [m], `rows` in their new order, and the size classes along it.
     """
     if not len(rows):
         return rows, ()
@@ -165,7 +165,7 @@ def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[I
 
 
 def size_classes(sizes: list[int], counts: list[int]) -> tuple[SizeClass, ...]:
-    """The classes of `counts[i]` clusters of `sizes[i]` rows each; sizes descend."""
+    """The size classes of `counts[i]` clusters of `sizes[i]` rows each; sizes must descend."""
     classes, start = [], 0
     for size, count in zip(sizes, counts, strict=True):
         classes.append(SizeClass(size, count, start))

@@ -1,4 +1,4 @@
-"""What cannot be used of a source: the first is an error, or each is listed, counted and passed over."""
+"""Bad rows of a source: the first is an error, or all are listed, counted and skipped."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from types import TracebackType
 from typing import TextIO
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 
 FLAG = "--skip-bad-rows"
 
 
 class Drops:
-    """Bad rows of a part.
+    """Collects the bad rows of a part of a source.
 
     Attributes:
         counts: dropped rows by reason.
     """
 
     def __init__(self, skip: bool, path: Path | None) -> None:
-        """`skip`: list them in `path` (nowhere, if None) instead of raising."""
+        """Raise at the first bad row, or with `skip` write each as a JSON line to `path` (None: nowhere)."""
         self.counts: Counter[str] = Counter()
         self._skip = skip
         self._stream: TextIO | None = path.open("w", encoding="utf-8") if path is not None else None
 
     @classmethod
     def silent(cls) -> Drops:
-        """Passes over what an earlier reading has told of."""
+        """For reading a part again: skips the bad rows, which the first reading has reported."""
         return cls(True, None)
 
-    def bad(self, place: Place, reason: str, detail: str = "") -> None:
-        """A row that cannot be used; `reason` is one of few, by which rows are counted, `detail` this row's own.
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
+        """Report a row that cannot be used; see `hbtrain.formats.inputs.BadRows`.
 
         Raises:
             DataError: unless bad rows are skipped.
         """
         if not self._skip:
-            raise DataError(f"{place}: {reason}{detail}; mend it, or pass over such rows with {FLAG}")
+            raise DataError(f"{position}: {reason}{detail}; mend it, or pass over such rows with {FLAG}")
         self.counts[reason] += 1
         if self._stream is not None:
-            record = {"file": place.file, place.unit: place.number, "reason": f"{reason}{detail}"}
+            record = {"file": position.file, position.unit: position.number, "reason": f"{reason}{detail}"}
             self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def __enter__(self) -> Drops:

@@ -1,11 +1,15 @@
-"""Hard negatives of a source: numbers of passages, so that no text is stored again.
+"""Hard negatives of a source: texts like a row's passage that do not answer its query.
 
-A row's negatives are texts like its passage that do not answer its query. A negative counts for the languages that its
-passage has.
+They are stored as numbers of passages, so that no text is stored twice; a row has a negative in the languages of that
+passage.
 
-Files: `negatives.npy` (passage numbers, row after row), `negative_starts.npy` (int [rows + 1]: row r has the places
-[starts[r], starts[r + 1]); absent where each row has equally many), `passage_identity.npy` (absent where every number
-is its own identity) and `passage_identity.<language>.npy` (the same of its text in a language, where that counts).
+Files:
+    `negatives.npy`: passage numbers, row after row.
+    `negative_starts.npy`: int [rows + 1]; row r has the entries [starts[r], starts[r + 1]) of `negatives.npy`. Absent
+        where all rows have equally many.
+    `passage_identity.npy`: for each passage number, the number by which equal passages are recognised. Absent where
+        every passage is its own.
+    `passage_identity.<language>.npy`: the same for its text in one language, where texts decide what is equal.
 
 Shapes: B rows asked for, N negatives of theirs, M of these chosen.
 """
@@ -24,7 +28,9 @@ from hbtrain.corpus.conflicts import Int64s
 
 
 def digest_number(text: str) -> int:
-    """63 bits of a digest: equal texts give equal numbers; two of 40 million meet with a chance of 1 in 10,000."""
+    """63 bits of a text's digest. Among 40 million different texts, the chance that any two share a number is 1 in
+    10,000.
+    """
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -32,7 +38,13 @@ class Negatives:
     """The negatives of a source, memory-mapped."""
 
     def __init__(self, folder: Path, per_row: int | None, table: Callable[[str], TextTable | None]) -> None:
-        """`per_row`: negatives of every row, if that is one number; `table`: the passages of a language, if any."""
+        """Open the files of a source.
+
+        Args:
+            folder: of the source.
+            per_row: how many negatives every row has; None: not all have equally many.
+            table: gives the passages in a language; None: there are none.
+        """
         self._numbers = load_array(folder, "negatives")
         self._starts = load_array(folder, "negative_starts")
         self._identity = load_array(folder, "passage_identity")
@@ -42,7 +54,7 @@ class Negatives:
         self._table = table
 
     def counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
-        """int64 [B]: negatives of each row in its language."""
+        """int64 [B]: how many negatives each row has in its language."""
         _, owners = self._available(rows, languages)
         return np.bincount(owners, minlength=len(rows))
 
@@ -68,7 +80,9 @@ class Negatives:
         return found
 
     def of_rows(self, rows: Int64s) -> tuple[Int64s, Int64s]:
-        """(passage number int64 [N], which of the B rows it is for int64 [N]), row after row, in all languages."""
+        """The passage numbers of the rows' negatives, in whatever languages, row after row (int64 [N]); and for each,
+        the index of its row in `rows` (int64 [N]).
+        """
         if self._numbers is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self._starts is None:
@@ -82,7 +96,7 @@ class Negatives:
         return np.asarray(self._numbers[first[owners] + nth], np.int64), owners
 
     def _available(self, rows: Int64s, languages: Sequence[str]) -> tuple[Int64s, Int64s]:
-        """`of_rows`, but for those whose passage lacks the row's language."""
+        """As `of_rows`, without those whose passage lacks the row's language."""
         numbers, owners = self.of_rows(rows)
         there = np.zeros(len(numbers), bool)
         for language, at in _by_language(languages, owners):
@@ -101,14 +115,14 @@ class Negatives:
         return numbers[first[chosen] + (turn * limit + nth) % count[chosen]], chosen
 
     def _text_identity(self, language: str) -> Any:
-        """The identities of passages by their texts in a language; None where there are none."""
+        """`passage_identity.<language>.npy`, or None."""
         if language not in self._identity_of_text:
             self._identity_of_text[language] = load_array(self._folder, f"passage_identity.{language}")
         return self._identity_of_text[language]
 
 
 def _by_language(languages: Sequence[str], owners: Int64s) -> Iterator[tuple[str, Int64s]]:
-    """(language, the places in `owners` whose owner asks for it), for every language that is asked for."""
+    """(language, int64 indices into `owners` of those whose row has it), for each of the rows' languages."""
     codes = {language: code for code, language in enumerate(dict.fromkeys(languages))}
     code = np.fromiter(map(codes.__getitem__, languages), np.int64, len(languages))[owners]
     for language, wanted in codes.items():

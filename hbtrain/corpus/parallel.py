@@ -12,11 +12,11 @@ from hbtrain.errors import ConfigError, DataError
 from hbtrain.storage import cache_root, local_copy, place
 
 SHIPPED = {"demo": "train.jsonl", "demo-heldout": "heldout.jsonl"}
-"""Sources inside the package, by the name that `data.sources` gives them."""
+"""{name in `data.sources`: file} of the sources that ship in the package."""
 
 
 class ParallelCorpus:
-    """Memory-mapped sources, by name."""
+    """The sources of a run, memory-mapped, by name."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = {source.name: source for source in sources}
@@ -41,17 +41,16 @@ class ParallelCorpus:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Every language that some source has on some side, sorted."""
+        """Every language that a query or a passage of some source has, sorted."""
         return tuple(sorted({language for s in self.sources.values() for language in s.index.languages}))
 
     def every_text(self) -> Iterator[str]:
-        """All texts of all sources."""
         for source in self.sources.values():
             yield from source.every_text()
 
 
 def source_path(source: str, cache: str | None = None) -> Path:
-    """The file or folder that `data.sources` means by a path or a shipped name; of a URI, the copy in the cache."""
+    """The file or folder of an entry of `data.sources`: a path, a shipped name, or a URI, copied to the cache."""
     if source in SHIPPED:
         return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
     return local_copy(place(source), cache)
@@ -62,7 +61,7 @@ def _open(path: Path, name: str, cache: Path) -> Source:
 
 
 def _names(sources: Sequence[str]) -> list[str]:
-    """File names without endings; the folder in front where two files share a name."""
+    """What sources are called: their file names without endings, with the folder in front where two would be equal."""
     if len(set(sources)) < len(sources):
         twice = next(s for s in sources if list(sources).count(s) > 1)
         raise DataError(f"source {twice} is listed twice in data.sources")

@@ -16,7 +16,6 @@ FORMAT = 1
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest of the files that `folder` holds."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(folder.iterdir())
     }
@@ -25,10 +24,10 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_prepared(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared corpus, whose files are there in their size.
+    """The manifest of a prepared corpus. That every file has its size is checked, checksums are not.
 
     Raises:
-        DataError: it is none, is not finished, is of another version, or lacks a file.
+        DataError: the folder is no prepared corpus, not finished, of another version, or lacks a file.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -42,31 +41,31 @@ def read_prepared(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"source {folder}: {MANIFEST} is damaged; prepare the corpus again") from error
     if manifest.get("prepared") != FORMAT:
-        told = manifest.get("prepared")
-        raise DataError(f"source {folder} is of format {told}, this version reads {FORMAT}; prepare it again")
-    for name, told in files.items():
+        recorded = manifest.get("prepared")
+        raise DataError(f"source {folder} is of format {recorded}, this version reads {FORMAT}; prepare it again")
+    for name, recorded in files.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if there != told["bytes"]:
+        if there != recorded["bytes"]:
             raise DataError(
                 f"source {folder}: {name} has {there if there is not None else 'no'} bytes, the manifest says "
-                f"{told['bytes']}; copy the corpus again, or prepare it again"
+                f"{recorded['bytes']}; copy the corpus again, or prepare it again"
             )
     return manifest
 
 
 def check_files(folder: Path) -> int:
-    """Read every file of a prepared corpus and hold it against its checksum; returns their number.
+    """Check the checksum of every file of a prepared corpus; returns how many there are.
 
     Raises:
-        DataError: see `read_prepared`, and where a checksum differs.
+        DataError: a checksum differs; or see `read_prepared`.
         StorageError: a file cannot be read.
     """
     files = read_prepared(folder)["files"]
-    for name, told in files.items():
+    for name, recorded in files.items():
         try:
             found = file_digest(folder / name)
         except OSError as error:
             raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
-        if found != told["sha256"]:
+        if found != recorded["sha256"]:
             raise DataError(f"source {folder}: {name} is not what was written; copy or prepare the corpus again")
     return len(files)

@@ -1,10 +1,9 @@
-"""A source: parallel rows on disk, texts by (row, language, side).
+"""A source: parallel rows on disk, whose texts are read by row, language and side (query or passage).
 
-Its folder is one that `hbtrain prepare` has made, or one in the cache that was made from JSON lines on first sight
-(`hbtrain.corpus.prepare.cached`). It has text columns by side and language, and numbers by row (`SourceIndex`). A row
-refers to its query and passage by number (`query_of_row.npy`, `passage_of_row.npy`), a number to its text
-(`place.*.npy`), and negatives are numbers of passages; where such a file is absent, a row's number is the row, and a
-number's place itself.
+Its folder was made by `hbtrain prepare`, or, from parallel JSON lines, in the cache when they were first opened
+(`hbtrain.corpus.prepare.cached`). Queries and passages are numbered. A row gives the numbers of its two
+(`query_of_row.npy`, `passage_of_row.npy`; absent where they are the row's own), and `place.<side>.<language>.npy` gives
+the row of the text column in which a number's text is (absent where it is that number). Negatives are passage numbers.
 """
 
 from __future__ import annotations
@@ -24,19 +23,18 @@ from hbtrain.errors import DataError
 
 Side = Literal["query", "passage"]
 FORMAT = 3
-"""Version of a folder in the cache; a new one makes new folders."""
+"""Version of the folders in the cache; it is part of their names, so folders of other versions are left alone."""
 
 
 class Source:
     """Memory-mapped rows of one parallel source.
 
     Attributes:
-        name: what the plan and the reports call it.
+        name: what the batch plan and reports call it.
         index: what the batch plan needs of it.
     """
 
     def __init__(self, folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
-        """`manifest`: of the folder."""
         self.name = name
         self._folder = folder
         self._sentences: bool = manifest["sentences"]
@@ -65,7 +63,7 @@ class Source:
 
     @classmethod
     def from_jsonl(cls, path: Path, name: str, cache: Path) -> Source:
-        """Open the source made from a parallel JSON-lines file (plain or gzip), building it on first sight.
+        """Open a file of parallel JSON lines (plain or gzip); its folder in the cache is made when it is not there.
 
         Raises:
             DataError: missing, empty or broken file, with the line.
@@ -80,12 +78,12 @@ class Source:
         """Open a corpus of `hbtrain prepare`.
 
         Raises:
-            DataError: it is none, is not finished, or lacks a file.
+            DataError: see `hbtrain.corpus.prepared.read_prepared`.
         """
         return cls(folder, name, read_prepared(folder))
 
     def texts(self, side: Side, rows: Int64s, languages: Sequence[str]) -> list[str]:
-        """The text of each (row, language); the two have one length.
+        """The text of each row (int64 [B]) in its language ([B]).
 
         Raises:
             DataError: a row has no text in that language.
@@ -102,36 +100,37 @@ class Source:
         return [text for text in found if text is not None]
 
     def negative_counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
-        """int64 [B]: how many negatives each row (int64 [B]) has in its language (of B)."""
+        """int64 [B]: how many negatives each row (int64 [B]) has in its language ([B])."""
         return self._negatives.counts(rows, languages)
 
     def negatives(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> list[str]:
-        """Up to `limit` negatives of each row, in its language: min(limit, count) texts a row, row after row.
+        """Up to `limit` negatives of each row in its language: min(limit, count) texts a row, row after row ([M]).
 
-        They are consecutive in the row's list from place `turn * limit` on, cyclically, so that counting `turn` up
-        goes through all of them. The same arguments give the same texts.
+        They follow each other in the row's list of negatives, which is taken as a circle, from entry `turn * limit` on;
+        so all are used as `turn` is counted up from 0. The same arguments give the same texts.
 
         Args:
             rows: int64 [B].
-            languages: [B], one a row.
-            limit: the most texts of a row.
-            turn: from 0.
+            languages: [B], one for each row.
+            limit: the most texts for a row.
+            turn: 0 or more.
         """
         return self._negatives.texts(rows, languages, limit, turn)
 
     def negative_ids(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> Int64s:
-        """int64 [M]: the identity of each text that `negatives` gives for these arguments.
+        """int64 [M]: an id for each text that `negatives` gives for these arguments, to compare with passage ids.
 
-        A text that is, letter by letter, a passage of this source in any language has that passage's id as in
-        `index.passage_ids_of` (of the first such row, where it stands under several ids). Any other text has a number
+        A text that equals, letter by letter, a passage of this source in any language has that passage's id as in
+        `index.passage_ids_of` (that of the first row, where the passage has several). Any other text has a number
         below zero, which no passage has; equal texts have equal numbers.
         """
         return self._negatives.ids(rows, languages, limit, turn)
 
     def every_text(self) -> Iterator[str]:
-        """All texts, both sides, all languages; of JSON lines those of the rows, in their order, without negatives.
+        """All texts of all languages: first queries, then passages.
 
-        A text that several rows of a prepared corpus share comes once.
+        Of parallel JSON lines they are the rows' texts as often as they occur, in the order of the rows and without
+        negatives; of a prepared corpus, each text that is stored, once.
         """
         for side in ("query",) if self._sentences else ("query", "passage"):
             if self._texts_by_row:
@@ -151,7 +150,7 @@ class Source:
         return self._side("passage")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The rows as JSON lines hold them; ids are those of the index."""
+        """The rows in the form of parallel JSON lines; their ids are the numbers of `index`."""
         for start in range(0, self.index.rows, CHUNK):
             rows = np.arange(start, min(start + CHUNK, self.index.rows))
             query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
@@ -171,7 +170,7 @@ class Source:
                 yield {"id": str(query_ids[at]), **sides, "passage_id": str(passage_ids[at]), **own}
 
     def _negatives_of(self, rows: Int64s) -> list[list[dict[str, str]]]:
-        """Of each row the texts of its negatives by language."""
+        """For each row, {language: text} of each of its negatives."""
         found: list[list[dict[str, str]]] = [[] for _ in rows]
         numbers, owners = self._negatives.of_rows(rows)
         columns = {x: table.get(numbers) for x in self._passage_languages if (table := self._table("passage", x))}
@@ -217,5 +216,5 @@ def _build(path: Path, folder: Path) -> None:
 
 
 def _of_place(columns: Mapping[str, Sequence[str | None]], place: int) -> dict[str, str]:
-    """The texts that stand in one place of the columns of languages."""
+    """{language: text} of one row of the columns of several languages."""
     return {language: text for language, column in columns.items() if (text := column[place]) is not None}

@@ -97,14 +97,14 @@ def read_tatoeba(folder: str | Path, name: str, languages: Sequence[str] | None 
 def _add_passage(paragraph: Paragraph, part: LanguagePart, places: dict[str, int]) -> None:
     if paragraph.context not in places:
         places[paragraph.context] = len(places)
-        part.candidate_ids.append(str(paragraph.place.number - 1))
+        part.candidate_ids.append(str(paragraph.position.number - 1))
         part.candidate_texts.append(paragraph.context)
     for question, _ in _new_questions(paragraph, part):
         part.answers[question.id] = places[paragraph.context]
 
 
 def _add_sentences(paragraph: Paragraph, part: LanguagePart, candidates: Candidates) -> None:
-    sentences, place = paragraph.sentences, paragraph.place
+    sentences, place = paragraph.sentences, paragraph.position
     if not isinstance(sentences, list) or paragraph.breaks is None:
         raise DataError(
             f"{place} is not in LAReQA's form: context, qas, sentences and sentence_breaks are needed; plain SQuAD "
@@ -130,11 +130,11 @@ def _add_sentences(paragraph: Paragraph, part: LanguagePart, candidates: Candida
 def _new_questions(paragraph: Paragraph, part: LanguagePart) -> Iterator[tuple[Question, int]]:
     """Add the questions of a paragraph to `part`; gives each with the character at which its answer begins."""
     for record in paragraph.records:
-        question = read_question(record, paragraph.place, REFUSED)
+        question = read_question(record, paragraph.position, REFUSED)
         start = None if question is None else answer_start(question, paragraph, REFUSED)
         if question is None or start is None:
             continue  # not reached: REFUSED raises
-        where = f"{paragraph.place} question {question.id}"
+        where = f"{paragraph.position} question {question.id}"
         if not isinstance(question.domain, str | None):
             raise DataError(f"{where}: domain must be a text, not {question.domain!r}")
         if question.id in part.queries:

@@ -80,9 +80,9 @@ def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:
     found: dict[str, Topic] = {}
     for topic in topics:
         if not topic.text.strip():
-            REFUSED.bad(topic.place, "an empty text", f" (question {topic.id})")
+            REFUSED.bad(topic.position, "an empty text", f" (question {topic.id})")
         if topic.id in found:
-            raise DataError(f"{topic.place}: question {topic.id} occurs twice; ids must be unique in a language")
+            raise DataError(f"{topic.position}: question {topic.id} occurs twice; ids must be unique in a language")
         found[topic.id] = topic
     if not found:
         raise DataError(f"{file} holds no topics")

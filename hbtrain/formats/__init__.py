@@ -1,6 +1,6 @@
 """Raw files as their makers publish them, each format once, for `hbtrain prepare` and `hbtrain evaluate` alike.
 
-Where files are (`locations`), whose language they are (`languages`), how they are opened (`inputs`), and what is in
-them, a module for each format. Readers give small records with their places; what corpora and benchmarks make of these
-is theirs.
+`locations` finds files, `languages` tells which language a file is in, `inputs` opens files, and each other module
+reads one format. Readers give small records with their positions in the file; corpora and benchmarks make rows and
+collections of them.
 """

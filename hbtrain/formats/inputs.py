@@ -1,4 +1,4 @@
-"""Input files by path or URL, plain or gzip: bytes, lines and JSON with their places; what is done with bad rows."""
+"""Input files by path or URL, plain or gzip: bytes, lines and JSON with their positions; what is done with bad rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hbtrain.errors import DataError
 from hbtrain.formats.locations import below, errors_in_words, file_state, is_remote, named, reason, remote, remote_files
 
 BUFFER_BYTES = 1 << 16
-"""Read at one time."""
+"""Size of the buffer through which a file is read."""
 COPY_BYTES = 1 << 22
-"""Copied at one time."""
-AT_ONCE = 8
-"""Files of a folder that are copied at one time."""
+"""Size of the blocks in which a remote file is copied."""
+PARALLEL_COPIES = 8
+"""How many files of a remote folder are copied at the same time."""
 NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
 
 
-class Place(NamedTuple):
-    """Where something stands in an input, for messages: `en.tsv line 7`."""
+class Position(NamedTuple):
+    """Where something stands in an input file, for messages: `en.tsv line 7`. Lines are counted from 1."""
 
     file: str
     number: int
@@ -37,15 +37,21 @@ class Place(NamedTuple):
 
 
 class BadRows(Protocol):
-    """What is done with a row that cannot be used: it is an error, or it is counted and passed over."""
+    """What readers call for a row that cannot be used. An implementation raises DataError, or counts and skips it."""
 
-    def bad(self, place: Place, reason: str, detail: str = "") -> None:
-        """Told of a row: `reason` is one of few, by which rows are counted, `detail` is this row's own."""
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
+        """Report a bad row.
+
+        Args:
+            position: of the row.
+            reason: why it is bad, in words that are the same for all rows with that fault; rows are counted by it.
+            detail: what is particular to this row, appended to `reason`.
+        """
 
 
 class _Refused:
-    def bad(self, place: Place, reason: str, detail: str = "") -> None:
-        raise DataError(f"{place}: {reason}{detail}")
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
+        raise DataError(f"{position}: {reason}{detail}")
 
 
 REFUSED: BadRows = _Refused()
@@ -90,7 +96,7 @@ def open_unzipped(path: str | Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path} is a broken gzip file: {error}; fetch it again") from error
 
 
-def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
+def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Position]]:
     """The lines of a file, unzipped, with their ends.
 
     Raises:
@@ -100,66 +106,71 @@ def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Place]]:
     try:
         with open_plain(path) as plain, _unzipped(plain, str(path)) as stream:
             for number, line in enumerate(stream, 1):
-                yield line, Place(str(path), number)
+                yield line, Position(str(path), number)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
 
 
-def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Place]]:
+def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Position]]:
     """The lines of a file that are not blank, without their ends.
 
     Raises:
         DataError: the file cannot be read; `rows` refuses a line that is not UTF-8.
     """
-    for line, place in raw_lines(path):
+    for line, position in raw_lines(path):
         try:
-            text = decoded(line, place)
+            text = decoded(line, position)
         except UnicodeDecodeError as error:
-            rows.bad(place, "not UTF-8", f" at byte {error.start}")
+            rows.bad(position, "not UTF-8", f" at byte {error.start}")
             continue
         if text.strip():
-            yield text, place
+            yield text, position
 
 
-def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Place]]:
-    """(id, text, place) of the lines of a file of texts: id, tab, text; further tabs are the text's.
+def text_lines(path: str, rows: BadRows) -> Iterator[tuple[str, str, Position]]:
+    """(id, text, position) of each line of a file whose lines are: id, tab, text. Further tabs belong to the text.
 
     Raises:
         DataError: as `numbered_lines`, or `rows` refuses a line without id or tab.
     """
-    for line, place in numbered_lines(path, rows):
+    for line, position in numbered_lines(path, rows):
         key, tab, text = line.partition("\t")
         if tab and key.strip():
-            yield key.strip(), text, place
+            yield key.strip(), text, position
         else:
-            rows.bad(place, "a row with too few columns", ": id, tab, text is expected")
+            rows.bad(position, "a row with too few columns", ": id, tab, text is expected")
 
 
-def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iterator[tuple[dict[str, Any], Place]]:
-    """The objects that the lines of a file hold; `bad` is what a line is that holds none.
+def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iterator[tuple[dict[str, Any], Position]]:
+    """The JSON objects of a file, one a line, with their positions. Blank lines are skipped.
+
+    Args:
+        path: of the file.
+        rows: told of lines that hold no JSON object.
+        bad: the reason it is given.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses such a line.
     """
-    for line, place in raw_lines(path):
+    for line, position in raw_lines(path):
         if not line.strip():
             continue
         try:
-            record = json.loads(decoded(line, place))
+            record = json.loads(decoded(line, position))
         except UnicodeDecodeError as error:
-            rows.bad(place, bad, f": is not UTF-8 at byte {error.start}")
+            rows.bad(position, bad, f": is not UTF-8 at byte {error.start}")
         except (ValueError, RecursionError) as error:
-            rows.bad(place, bad, f": is not JSON: {error}")
+            rows.bad(position, bad, f": is not JSON: {error}")
         else:
             if isinstance(record, dict):
-                yield record, place
+                yield record, position
             else:
-                rows.bad(place, bad, f": must be an object, not {type(record).__name__}")
+                rows.bad(position, bad, f": must be an object, not {type(record).__name__}")
 
 
-def decoded(line: bytes, place: Place) -> str:
+def decoded(line: bytes, position: Position) -> str:
     """A line as text without its end; a byte-order mark in front is dropped. Raises UnicodeDecodeError."""
-    return line.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
+    return line.decode("utf-8-sig" if position.number == 1 else "utf-8").rstrip("\r\n")
 
 
 def is_unicode(text: str) -> bool:
@@ -171,10 +182,10 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] | None = None) -> Path:
-    """A file or folder on this machine: itself, or its copy in the cache, as `storage.local_copy` makes them.
+def local_copy(path: str, cache: str | None = None, notify: Callable[[str], None] | None = None) -> Path:
+    """The path of a file or folder on this machine: its own, or that of its copy in the cache (`storage.local_copy`).
 
-    A copy is known by its URL, and by the names, sizes and times of what is there, as far as the place tells them. Of a
+    A copy is made again when the names, sizes or times at the URL have changed, as far as the server tells them. Of a
     folder, the files that `list_files` finds are copied.
 
     Raises:
@@ -183,7 +194,7 @@ def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] 
         StorageError: the cache cannot be written.
     """
     if not is_remote(path) or path.startswith(("s3://", "file://")):
-        return storage.local_copy(storage.place(path), cache, tell)
+        return storage.local_copy(storage.place(path), cache, notify)
     filesystem, inside = remote(path)
     filesystem.invalidate_cache()  # of listings, which may be older than what is there
     try:
@@ -202,17 +213,17 @@ def local_copy(path: str, cache: str | None = None, tell: Callable[[str], None] 
                 for block in _blocks(below(path, name) if name else path):
                     copy.write(block)
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(PARALLEL_COPIES) as pool:
             for _ in pool.map(one, files):
                 pass
 
     size = sum(int(state["bytes"] or 0) for state in files.values())
     name = PurePosixPath(named(path).partition("://")[2]).name
-    return storage.cached_copy(path, name, size, json.dumps(sorted(files.items())), fetch, cache, tell)
+    return storage.cached_copy(path, name, size, json.dumps(sorted(files.items())), fetch, cache, notify)
 
 
 def _blocks(path: str) -> Iterator[bytes]:
-    """The bytes of a file, so that errors of reading it are told apart from those of whoever writes them."""
+    """The bytes of a file in blocks. Errors of reading become DataError here, so that those of writing stand apart."""
     with open_plain(path) as plain:
         stream = _Reading(plain, path)
         while block := stream.read(COPY_BYTES):
@@ -230,7 +241,7 @@ def _unzipped(plain: BinaryIO, path: str) -> Iterator[BinaryIO]:
 
 
 class _Reading(io.RawIOBase):
-    """A stream of which nothing is asked but to be read on: some remote ones can do no more."""
+    """A stream that is only read from front to back, since some remote streams can neither seek nor tell."""
 
     def __init__(self, stream: BinaryIO, path: str) -> None:
         self._stream = stream
@@ -240,7 +251,7 @@ class _Reading(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, but for the end of the stream."""
+        """Fill the whole buffer, unless the stream ends before."""
         done = 0
         with errors_in_words(self._path):
             while done < len(buffer) and (part := self._stream.read(len(buffer) - done)):

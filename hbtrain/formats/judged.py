@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import BadRows, Place, is_unicode, json_lines, numbered_lines, text_lines
+from hbtrain.formats.inputs import BadRows, Position, is_unicode, json_lines, numbered_lines, text_lines
 from hbtrain.formats.languages import CODES, LANGUAGE, one_each
 from hbtrain.formats.locations import is_remote, list_files, named
 
@@ -27,11 +27,11 @@ _NUMBER = re.compile(r"([0-9]+)")
 
 
 class Topic(NamedTuple):
-    """A question."""
+    """A question of an evaluation or training set; `domain` is what it is about, where the file says so."""
 
     id: str
     text: str
-    place: Place
+    position: Position
     domain: str | None = None
 
 
@@ -41,15 +41,15 @@ class Judgement(NamedTuple):
     question: str
     document: str
     grade: int
-    place: Place
+    position: Position
 
 
 class Document(NamedTuple):
-    """A passage of a corpus; its text is title, blank, text."""
+    """A passage of a corpus; `text` is its title, a space, and its text."""
 
     id: str
     text: str
-    place: Place
+    position: Position
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class JudgedFiles:
 
 @dataclass(frozen=True)
 class JudgedFolder:
-    """What a folder holds of a data set.
+    """The files of a data set that were found in a folder, by language.
 
     Attributes:
-        form: miracl, mr-tydi or beir.
-        folder: it.
-        split: of topics and judgements.
-        given: what it has in each of `languages`, for messages.
-        languages: alphabetical.
-        files: {what: {language: files}} of topics, qrels and corpus.
-        names: what -> how such a file is called, with the language as {language}.
+        form: `miracl`, `mr-tydi` or `beir`.
+        folder: the path or URL that was searched.
+        split: of topics and judgements, such as `train`.
+        given: what was found in each of `languages`, in words for messages: `topics`, `a corpus`, `a folder`.
+        languages: codes, in alphabetical order.
+        files: {`topics`, `qrels` or `corpus`: {language: files}}.
+        names: {`topics`, `qrels` or `corpus`: name that such a file should have, with `{language}`}, for messages.
     """
 
     form: str
@@ -94,35 +94,33 @@ class JudgedFolder:
             if not found:
                 missing = name.format(language=language)
                 raise DataError(f"{self.folder} has {self.given} in {language} but no {missing} (plain or .gz)")
-            if (self.form, what) != ("miracl", "corpus"):  # which is published in parts
+            if (self.form, what) != ("miracl", "corpus"):  # MIRACL publishes a corpus in several files
                 one_each((language, path) for path in found)
         topics, qrels, corpus = (self.files[what][language] for what in ("topics", "qrels", "corpus"))
         return JudgedFiles(topics[0], qrels[0], corpus)
 
     def topics(self, language: str, rows: BadRows) -> Iterator[Topic]:
-        """The topics of a language, as `read_topics` or `read_queries` give them."""
-        return (read_queries if self.form == "beir" else read_topics)(self.of(language).topics, rows)
+        read = read_queries if self.form == "beir" else read_topics
+        return read(self.of(language).topics, rows)
 
     def judgements(self, language: str, rows: BadRows) -> Iterator[Judgement]:
-        """The judgements of a language, as `read_judgements` gives them."""
         return read_judgements(self.of(language).qrels, rows, three_columns=self.form == "beir")
 
     def documents(self, language: str, rows: BadRows) -> Iterator[Document]:
-        """The corpus of a language, as `read_documents` gives it."""
         return read_documents(self.of(language).corpus, rows)
 
 
 def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> JudgedFolder:
-    """What a folder, and those some levels below it, hold of MIRACL.
+    """Find MIRACL's files in a folder and up to five levels below it.
 
     Args:
         folder: on this machine, or a URL.
-        split: train, dev, or another.
-        by: what a language must have to be one of the folder's; it is an error if another file is missing then. Topics
-            are published for all languages at once, corpora one by one.
+        split: `train`, `dev`, or another.
+        by: which file decides that a language is there; its other files must then be there too. Topics are published
+            for all languages at once, corpora one by one.
 
     Raises:
-        DataError: there is no language.
+        DataError: no language has such a file.
     """
     names = {what: f"{what}.miracl-v1.0-{{language}}-{split}.tsv" for what in ("topics", "qrels")}
     found = _matching(
@@ -149,10 +147,10 @@ def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> Jud
 
 
 def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
-    """What a folder holds of Mr. TyDi: a folder for each language, some levels deep, or it is one of these.
+    """Find Mr. TyDi's folders, one for each language, in a folder and below it; `folder` may be one of them itself.
 
     Raises:
-        DataError: no language, or two folders of one.
+        DataError: there is none, or there are two for one language.
     """
     paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(Path(folder).resolve()))}
     start = rf"mrtydi-v[\d.]+-({'|'.join(CODES)})/"
@@ -172,11 +170,17 @@ def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
 
 
 def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -> JudgedFolder:
-    """What a folder in BEIR's form holds: a folder for each language, or one corpus, whose language `languages` says.
-    Where there is one file of judgements only, it is taken whatever its name.
+    """Find the files of a folder in BEIR's form: a folder for each language, or a single corpus.
+
+    A file of judgements that is the only one of its language is taken whatever its name.
+
+    Args:
+        folder: on this machine, or a URL.
+        split: name of the file of judgements, without `.tsv`.
+        languages: the language of a single corpus, whose files do not tell it.
 
     Raises:
-        DataError: no corpus, or one whose language is not said.
+        DataError: there is no corpus, or a single one and `languages` is not one code.
     """
     start = named(folder).rstrip("/") + "/"
     paths = {named(path).removeprefix(start): path for path in list_files(folder, levels=3)}
@@ -201,37 +205,37 @@ def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -
 
 
 def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics from lines of id, tab, text; a text may be blank.
+    """Topics from a file whose lines are: id, tab, text. A text may be blank.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line of another form.
     """
-    for key, text, place in text_lines(file, rows):
-        yield Topic(key, text.strip(), place)
+    for key, text, position in text_lines(file, rows):
+        yield Topic(key, text.strip(), position)
 
 
 def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics as BEIR has them, in JSON lines; a query's `metadata` may say its `domain`.
+    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no query.
     """
-    for record, place in json_lines(file, rows, "not a query"):
+    for record, position in json_lines(file, rows, "not a query"):
         key, text, metadata = record.get("_id"), record.get("text"), record.get("metadata")
         if isinstance(key, str | int) and isinstance(text, str) and text.strip():
             domain = metadata.get("domain") if isinstance(metadata, dict) else None
-            yield Topic(str(key), text, place, domain if isinstance(domain, str) else None)
+            yield Topic(str(key), text, position, domain if isinstance(domain, str) else None)
         else:
-            rows.bad(place, "not a query", ": _id and text are expected")
+            rows.bad(position, "not a query", ": _id and text are expected")
 
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
-    """Judgements from TREC's four columns: question, anything, document, grade. One that is repeated counts once.
+    """Judgements from TREC's four columns: question, anything, document, grade. A repeated line is read once.
 
     Args:
-        file: to read; columns are parted by tabs, or by blanks where a line has no tab.
-        rows: told of bad ones.
-        three_columns: BEIR's columns are taken as well: question, document, grade; the first line may name them.
+        file: path or URL; columns are separated by tabs, or by spaces where a line has no tab.
+        rows: told of bad lines.
+        three_columns: also accept BEIR's columns: question, document, grade; the first line may hold their names.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no judgement or contradicts an earlier one.
@@ -241,7 +245,7 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
         form, widths = f"{form} (or question, document, grade)", [3, 4]
     grades: dict[tuple[str, str], int] = {}
     is_first = True
-    for line, place in numbered_lines(file, rows):
+    for line, position in numbered_lines(file, rows):
         columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
         is_grade = _GRADE.fullmatch(columns[-1]) is not None
         names_columns = is_first and three_columns and len(columns) == 3 and not is_grade
@@ -249,16 +253,16 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
         if names_columns:
             continue
         if not is_grade or not all(columns) or len(columns) not in widths:
-            rows.bad(place, "not a judgement", f": {form} is expected")
+            rows.bad(position, "not a judgement", f": {form} is expected")
             continue
         question, document, grade = columns[0], columns[-2], int(columns[-1])
         before = grades.get((question, document))
         if before is None:
             grades[question, document] = grade
-            yield Judgement(question, document, grade, place)
+            yield Judgement(question, document, grade, position)
         elif before != grade:
             detail = f": document {document} of question {question} had {before}"
-            rows.bad(place, "a judgement that contradicts an earlier one", detail)
+            rows.bad(position, "a judgement that contradicts an earlier one", detail)
 
 
 def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
@@ -268,7 +272,7 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
         DataError: a file cannot be read, or `rows` refuses a line that is no document.
     """
     for file in files:
-        for record, place in json_lines(file, rows, "not a document"):
+        for record, position in json_lines(file, rows, "not a document"):
             key = next((record[name] for name in ID_KEYS if name in record), None)
             title, text = record.get("title") or "", record.get("contents", record.get("text"))
             if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
@@ -278,13 +282,13 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
             elif not all(map(is_unicode, (str(key), title, text))):
                 detail = f": document {key!r} is not Unicode: it holds half a surrogate pair"
             else:
-                yield Document(str(key), f"{title} {text}".strip(), place)
+                yield Document(str(key), f"{title} {text}".strip(), position)
                 continue
-            rows.bad(place, "not a document", detail)
+            rows.bad(position, "not a document", detail)
 
 
 def _matching(paths: Mapping[str, str], patterns: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
-    """{what: {language: paths}} of the paths whose names match a pattern, in which the language is the group."""
+    """{key of a pattern: {language: paths}} of the paths whose keys match it; the language is its first group."""
     found: dict[str, dict[str, list[str]]] = {what: {} for what in patterns}
     for what, pattern in patterns.items():
         compiled = re.compile(pattern)

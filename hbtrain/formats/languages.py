@@ -1,4 +1,4 @@
-"""Languages of raw data: their codes, and which file is in which of them."""
+"""Language codes of raw data, and which of several files is in which language."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ CODES = {
     "thai": "th",
     "vietnamese": "vi",
 }
-"""By English names, as mMARCO and Mr. TyDi call their files."""
+"""{English name: code}; mMARCO and Mr. TyDi name their files and folders by the former."""
 
 
 def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
-    """Files from `LANGUAGE=FILE`, or those of one folder as `language_files` finds them.
+    """{language: file} of arguments of the form `LANGUAGE=FILE`, or of a single folder (see `language_files`).
 
     Raises:
-        ConfigError: neither of the two.
-        DataError: as `language_files`.
+        ConfigError: an argument has neither form.
+        DataError: see `language_files`; or two files of one language.
     """
     if len(inputs) == 1 and ("=" not in inputs[0] or "/" in inputs[0].partition("=")[0]):
         return language_files(inputs[0], ending)
@@ -54,7 +54,7 @@ def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
 
 
 def language_files(folder: str, ending: str) -> dict[str, str]:
-    """The files of a folder that are called `<language><ending>`, plain or .gz.
+    """{language: file} of the files in a folder whose names are `<language><ending>`, plain or .gz.
 
     Raises:
         DataError: there are none, or two of one language.
@@ -70,7 +70,7 @@ def language_files(folder: str, ending: str) -> dict[str, str]:
 
 
 def one_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Languages with their files, by the alphabet.
+    """{language: file} in alphabetical order, from pairs of the two.
 
     Raises:
         DataError: two files of one language.

@@ -1,7 +1,7 @@
-"""Where input files are: on this machine, or at a URL that pyarrow or fsspec knows.
+"""Where input files are: on this machine, or at a URL that pyarrow or fsspec can read.
 
-`s3://`, `gs://`, `hf://`, `https://`, `file://`. What follows the `?` of a URL says how to get there, and is no part of
-a name.
+URLs begin with `s3://`, `gs://`, `hf://`, `https://` or `file://`. What follows the `?` of a URL are options of the
+connection, which are no part of a file's name.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from hbtrain.storage import RemotePath
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
 GCS_LIMIT = "retry_limit_seconds"
-"""Option of a `gs://` URL."""
+"""Option of a `gs://` URL: how long pyarrow tries again."""
 GIVE_UP_S = 30
 CHANGED = ("ETag", "etag", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
-"""What remote places call that which changes with a file's content, the surest first."""
+"""Names under which servers give what changes with a file's content, the most reliable first."""
 DEPTH = 6
 """Levels of a folder in which files are looked for: archives are often unpacked into folders of folders."""
 
 FileState = dict[str, int | str | None]
-"""What tells a file from what it was before: `bytes` as it is stored, and what changes with its content as `changed`:
-nanoseconds of its last change, or what a remote place says of it (an ETag or a time); None: it says nothing."""
+"""{`bytes`: size, `changed`: nanoseconds of the last change here, an ETag or a time of a remote file}; it differs when
+the file's content does. A value is None where the server does not tell it."""
 
 
 def is_remote(path: str | Path) -> bool:
@@ -35,12 +35,12 @@ def is_remote(path: str | Path) -> bool:
 
 
 def named(path: str) -> str:
-    """A path as its name is looked at: a URL without its query."""
+    """A path without the options of its URL, to look at the name."""
     return path.partition("?")[0] if is_remote(path) else path
 
 
 def below(folder: str, name: str) -> str:
-    """The path of what is called `name` in a folder; a query comes last."""
+    """The path of the file `name` in a folder; the options of a URL stay at its end."""
     return f"{named(folder).rstrip('/')}/{name}{folder.removeprefix(named(folder))}"
 
 
@@ -91,8 +91,8 @@ def remote(url: str) -> tuple[Any, str]:
     """A file system with fsspec's methods, and the path of `url` in it.
 
     Raises:
-        ConfigError: nobody here knows that kind of URL.
-        StorageError: an S3 URI with keys, or with an option that is not known.
+        ConfigError: no installed package reads that kind of URL.
+        StorageError: an S3 URI holds keys, or an unknown option.
     """
     scheme = url.partition("://")[0]
     if scheme == "s3":
@@ -115,7 +115,8 @@ def remote_files(folder: str, levels: int = DEPTH) -> dict[str, FileState]:
     """{path in the folder: state} of the files in a remote folder, and in those below it down to `levels`.
 
     Raises:
-        OSError: it cannot be read, if the place says so; DataError: for any other reason.
+        OSError: the server refuses, or does not answer.
+        DataError: the library behind the URL fails in another way.
     """
     filesystem, inside = remote(folder)
     inside = inside.rstrip("/")
@@ -123,7 +124,7 @@ def remote_files(folder: str, levels: int = DEPTH) -> dict[str, FileState]:
         if named(folder).partition("://")[0] in ARROW_SCHEMES:
             from pyarrow.fs import FileSelector, FileType
 
-            # In one go: what Google's storage lists level by level lacks folders that are nothing but part of a name.
+            # In one request: listed level by level, Google's storage leaves out folders that are only part of a name.
             listed = filesystem.fs.get_file_info(FileSelector(inside, recursive=True))
             found = {x.path: {"size": x.size, "mtime": x.mtime} for x in listed if x.type == FileType.File}
         else:
@@ -138,7 +139,7 @@ def _state(info: Mapping[str, Any]) -> FileState:
 
 
 def _patient(url: str) -> str:
-    """With a limit to how often Google's storage is asked again: its own is a quarter of an hour."""
+    """The URL with a limit of `GIVE_UP_S` seconds for Google's storage, which else tries again for fifteen minutes."""
     if url.startswith("s3://") or GCS_LIMIT in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}{GCS_LIMIT}={GIVE_UP_S}"
@@ -146,7 +147,7 @@ def _patient(url: str) -> str:
 
 @contextmanager
 def errors_in_words(path: str | Path) -> Iterator[None]:
-    """The libraries behind URLs raise what they like; here it is OSError, or said in one line."""
+    """Let OSError pass, and turn whatever else the library behind a URL raises into a DataError of one line."""
     try:
         yield
     except OSError:
@@ -156,5 +157,5 @@ def errors_in_words(path: str | Path) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """An exception's message in one line."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import BadRows, Place, raw_lines
+from hbtrain.formats.inputs import BadRows, Position, raw_lines
 from hbtrain.formats.languages import CODES, LANGUAGE, choose_languages, one_each
 from hbtrain.formats.locations import list_files, named
 
@@ -22,7 +22,7 @@ _TRIPLES = re.compile(r"(?:.*/)?triples\.train\.ids(?:\.small)?\.tsv(?:\.gz)?")
 
 
 class MmarcoFiles(NamedTuple):
-    """The files of a folder; queries and collections by language, in alphabetical order, of the same languages."""
+    """The files of a folder: {language: file} of queries and of collections, in the same languages, and the triples."""
 
     queries: dict[str, str]
     collections: dict[str, str]
@@ -30,16 +30,16 @@ class MmarcoFiles(NamedTuple):
 
 
 class Triple(NamedTuple):
-    """Ids of a query, a passage that answers it and one that does not."""
+    """The ids of a query, of a passage that answers it, and of one that does not."""
 
     query: str
     passage: str
     negative: str
-    place: Place
+    position: Position
 
 
 def find_mmarco(folder: str, languages: Sequence[str] | None = None) -> MmarcoFiles:
-    """The files of a folder, of some languages or of all that are there.
+    """Find mMARCO's files in a folder, for `languages` or for all that are there.
 
     Raises:
         DataError: a file or a language is missing, or there are two files of one kind and language.
@@ -59,22 +59,22 @@ def find_mmarco(folder: str, languages: Sequence[str] | None = None) -> MmarcoFi
 
 
 def read_triples(file: str, rows: BadRows) -> Iterator[Triple]:
-    """The triples of a file.
+    """The triples of a file, in its order.
 
     Raises:
-        DataError: the file cannot be read, or `rows` refuses a line that is none.
+        DataError: the file cannot be read, or `rows` refuses a line that is no triple.
     """
-    for line, place in raw_lines(file):
+    for line, position in raw_lines(file):
         columns = line.split()
         if len(columns) != 3:
-            rows.bad(place, "a triple without three columns", f": it has {len(columns)}")
+            rows.bad(position, "a triple without three columns", f": it has {len(columns)}")
             continue
         try:
             query, passage, negative = (column.decode("ascii") for column in columns)
         except UnicodeDecodeError:
-            rows.bad(place, "a triple whose ids are not in ASCII")
+            rows.bad(position, "a triple whose ids are not in ASCII")
             continue
-        yield Triple(query, passage, negative, place)
+        yield Triple(query, passage, negative, position)
 
 
 def _texts(

@@ -1,6 +1,6 @@
-"""Pages of questions and answers, as MFAQ (arXiv 2109.12870) has them: JSON lines, a page each.
+"""Pages of questions and answers, as MFAQ (arXiv 2109.12870) publishes them: JSON lines, one page a line.
 
-A page is `{"qa_pairs": [{"question", "answer"}, ...]}`, with anything beside it.
+A page is `{"qa_pairs": [{"question", "answer"}, ...]}`; its other keys are ignored.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from hbtrain.formats.inputs import BadRows, Place, json_lines
+from hbtrain.formats.inputs import BadRows, Position, json_lines
 
 
 class Page(NamedTuple):
-    """(question, answer) of each pair; no text is blank."""
+    """A page: (question, answer) of each of its pairs, neither of them blank."""
 
     pairs: Sequence[tuple[str, str]]
-    place: Place
+    position: Position
 
 
 def read_pages(file: str, rows: BadRows) -> Iterator[Page]:
@@ -24,10 +24,10 @@ def read_pages(file: str, rows: BadRows) -> Iterator[Page]:
     Raises:
         DataError: the file cannot be read, or `rows` refuses a page or a pair.
     """
-    for record, place in json_lines(file, rows, "not a page"):
+    for record, position in json_lines(file, rows, "not a page"):
         pairs = record.get("qa_pairs")
         if not isinstance(pairs, list):
-            rows.bad(place, "not a page", ": qa_pairs, a list, is expected")
+            rows.bad(position, "not a page", ": qa_pairs, a list, is expected")
             continue
         found = []
         for number, pair in enumerate(pairs):
@@ -36,5 +36,5 @@ def read_pages(file: str, rows: BadRows) -> Iterator[Page]:
             if len(good) == 2:
                 found.append((good[0], good[1]))
             else:
-                rows.bad(place, "an empty text", f" (question or answer of pair {number})")
-        yield Page(found, place)
+                rows.bad(position, "an empty text", f" (question or answer of pair {number})")
+        yield Page(found, position)

@@ -1,8 +1,8 @@
-"""Parallel JSON lines: the one text format sources come in.
+"""Parallel JSON lines: hbtrain's own text format of a source, plain or gzip.
 
-A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; `{"id", "text": {lang:
-text}}` is accepted for parallel sentences, where a sentence in one language asks for the same in another. `negatives`
-is a list of `{lang: text}`: texts like the passage that do not answer the query, each in some languages.
+A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; or, for parallel
+sentences, `{"id", "text": {lang: text}}`, where a sentence is the query and its translations are the passages.
+`negatives` is a list of `{lang: text}`: texts like the passage that do not answer the query, each in some languages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "source", "
 
 @dataclass(frozen=True, slots=True)
 class ParallelRow:
-    """One item: a question and its passage, each in some languages."""
+    """A query and its passage, each as {language: text}. Of a parallel sentence both are the same object."""
 
     id: str
     query: dict[str, str]
@@ -33,101 +33,101 @@ class ParallelRow:
 
 
 def read_rows(path: Path) -> Iterator[ParallelRow]:
-    """The rows of a file, plain or gzip, in file order; empty lines are passed over.
+    """The rows of a file, plain or gzip, in file order; empty lines are skipped.
 
     Raises:
-        DataError: with file and line number, at the first line that is not such a row.
+        DataError: at the first line that is not such a row, with file and line number.
     """
-    for record, place in read_records(path):
-        yield checked_row(record, place)
+    for record, position in read_records(path):
+        yield checked_row(record, position)
 
 
 def read_records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The objects that the lines of a file hold, each with its place for messages; only their keys are checked.
+    """The objects that the lines of a file hold, each with its position for messages; only their keys are checked.
 
     Raises:
         DataError: the file cannot be read, or a line is not an object with allowed keys.
     """
-    for line, place in raw_lines(path):
+    for line, position in raw_lines(path):
         if line.strip():
-            yield _record(line, str(place)), str(place)
+            yield _record(line, str(position)), str(position)
 
 
-def parse_row(line: bytes, place: str) -> ParallelRow:
-    """The row that a line holds.
+def parse_row(line: bytes, position: str) -> ParallelRow:
+    """The row of a line.
 
     Raises:
-        DataError: it holds none, with the place.
+        DataError: it is no row; the message begins with `position`.
     """
-    return checked_row(_record(line, place), place)
+    return checked_row(_record(line, position), position)
 
 
-def _record(line: bytes, place: str) -> dict[str, Any]:
+def _record(line: bytes, position: str) -> dict[str, Any]:
     try:
         record = json.loads(line.decode("utf-8-sig"))  # some tools put a byte-order mark first
     except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not UTF-8 at byte {error.start}") from error
+        raise DataError(f"{position} is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{place} is not JSON: {error.msg} at column {error.colno}") from error
+        raise DataError(f"{position} is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
-        raise DataError(f"{place} is nested too deeply") from error
+        raise DataError(f"{position} is nested too deeply") from error
     if not isinstance(record, dict):
-        raise DataError(f"{place} must be an object with id, query and passage, not {type(record).__name__}")
+        raise DataError(f"{position} must be an object with id, query and passage, not {type(record).__name__}")
     unknown = sorted(set(record) - KEYS)
     if unknown:
-        raise DataError(f"{place} has an unknown key {unknown[0]!r}; allowed are {', '.join(sorted(KEYS))}")
+        raise DataError(f"{position} has an unknown key {unknown[0]!r}; allowed are {', '.join(sorted(KEYS))}")
     return record
 
 
-def checked_row(record: dict[str, Any], place: str) -> ParallelRow:
-    """The row that an object of `read_records` is.
+def checked_row(record: dict[str, Any], position: str) -> ParallelRow:
+    """The row of an object from `read_records`.
 
     Raises:
-        DataError: it is none, with the place.
+        DataError: it is no row; the message begins with `position`.
     """
     sentence = "text" in record
-    query = _texts(record, "text" if sentence else "query", place)
-    passage = query if sentence else _texts(record, "passage", place)
-    row_id = _identifier(record, "id", place)
-    passage_id = _identifier(record, "passage_id", place) if "passage_id" in record else row_id
+    query = _texts(record, "text" if sentence else "query", position)
+    passage = query if sentence else _texts(record, "passage", position)
+    row_id = _identifier(record, "id", position)
+    passage_id = _identifier(record, "passage_id", position) if "passage_id" in record else row_id
     domain = record.get("domain")
     if not isinstance(domain, str | None):
-        raise DataError(f"{place}: domain must be a text, not {domain!r}")
+        raise DataError(f"{position}: domain must be a text, not {domain!r}")
     if domain is not None and not is_unicode(domain):
-        raise DataError(f"{place}: domain is not Unicode: {domain!r} holds half a surrogate pair")
-    return ParallelRow(row_id, query, passage, passage_id, _negatives(record, place), domain)
+        raise DataError(f"{position}: domain is not Unicode: {domain!r} holds half a surrogate pair")
+    return ParallelRow(row_id, query, passage, passage_id, _negatives(record, position), domain)
 
 
-def _identifier(record: dict[str, Any], key: str, place: str) -> str:
+def _identifier(record: dict[str, Any], key: str, position: str) -> str:
     value = record.get(key)
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-        raise DataError(f"{place}: {key} must be a text or a number that names the item, not {value!r}")
+        raise DataError(f"{position}: {key} must be a text or a number that names the item, not {value!r}")
     if not is_unicode(str(value)):
-        raise DataError(f"{place}: {key} is not Unicode: {value!r} holds half a surrogate pair")
+        raise DataError(f"{position}: {key} is not Unicode: {value!r} holds half a surrogate pair")
     return str(value)
 
 
-def _negatives(record: dict[str, Any], place: str) -> Sequence[dict[str, str]]:
+def _negatives(record: dict[str, Any], position: str) -> Sequence[dict[str, str]]:
     if "negatives" not in record:
         return ()
     negatives = record["negatives"]
     if not isinstance(negatives, list):
-        raise DataError(f"{place}: negatives must be a list of objects {{language: text}}")
-    return [_checked(texts, f"negatives[{number}]", place) for number, texts in enumerate(negatives)]
+        raise DataError(f"{position}: negatives must be a list of objects {{language: text}}")
+    return [_checked(texts, f"negatives[{number}]", position) for number, texts in enumerate(negatives)]
 
 
-def _texts(record: dict[str, Any], key: str, place: str) -> dict[str, str]:
-    return _checked(record.get(key), key, place)
+def _texts(record: dict[str, Any], key: str, position: str) -> dict[str, str]:
+    return _checked(record.get(key), key, position)
 
 
-def _checked(texts: Any, key: str, place: str) -> dict[str, str]:
+def _checked(texts: Any, key: str, position: str) -> dict[str, str]:
     if not isinstance(texts, dict) or not texts:
-        raise DataError(f"{place}: {key} must be an object {{language: text}} with at least one language")
+        raise DataError(f"{position}: {key} must be an object {{language: text}} with at least one language")
     for language, text in texts.items():
         if not LANGUAGE.fullmatch(language):
-            raise DataError(f"{place}: {language!r} in {key} is not a language code such as en, zh or pt-BR")
+            raise DataError(f"{position}: {language!r} in {key} is not a language code such as en, zh or pt-BR")
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{place}: {key} in {language} is empty or not a text")
+            raise DataError(f"{position}: {key} in {language} is empty or not a text")
         if not is_unicode(text):
-            raise DataError(f"{place}: {key} in {language} is not Unicode: it holds half a surrogate pair")
+            raise DataError(f"{position}: {key} in {language} is not Unicode: it holds half a surrogate pair")
     return texts

@@ -1,7 +1,7 @@
 """SQuAD's form, one JSON file a language: articles of paragraphs with questions; and LAReQA's, with their sentences.
 
-LAReQA (arXiv 2004.05484: XQuAD-R, MLQA-R) adds `sentences` and `sentence_breaks`, pairs of places in the paragraph in
-which a sentence begins and ends. Files are read article by article: what is in memory does not grow with a file.
+LAReQA (arXiv 2004.05484: XQuAD-R, MLQA-R) adds `sentences` and `sentence_breaks`: for each sentence, the characters of
+the paragraph at which it begins and ends. Files are read article by article, so memory does not grow with a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import NOT_UNICODE, BadRows, Place, is_unicode, open_unzipped
+from hbtrain.formats.inputs import NOT_UNICODE, BadRows, Position, is_unicode, open_unzipped
 
 READ_CHARACTERS = 1 << 20
 BAD_QUESTION = "a question that is not in SQuAD's form"
@@ -28,32 +28,32 @@ _GAP = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph and what stands beside it, as it is in the file.
+    """A paragraph with its questions, which are not checked yet.
 
     Attributes:
         context: its text.
-        records: of its questions, for `read_question`.
-        sentences: of LAReQA; None: there are none.
-        breaks: of the sentences, for `read_breaks`; None: there are none.
-        place: its number is counted from 1, over all articles.
+        records: the JSON of its questions, for `read_question`.
+        sentences: LAReQA's sentences; None where the file has none.
+        breaks: LAReQA's sentence breaks, for `read_breaks`; None where the file has none.
+        position: its number is counted from 1 through all articles.
     """
 
     context: str
     records: Sequence[Any]
     sentences: Any
     breaks: Any
-    place: Place
+    position: Position
 
 
 class Question(NamedTuple):
-    """A question.
+    """A question on a paragraph.
 
     Attributes:
         id: the same in all languages.
         text: not blank.
-        is_unanswerable: SQuAD 2.0 has such.
-        answers: as they are in the file.
-        domain: what it is about; not a part of SQuAD's form, and unchecked.
+        is_unanswerable: whether the paragraph holds no answer, as SQuAD 2.0 may say.
+        answers: as they are in the file, for `answer_start`.
+        domain: what it is about; not a part of SQuAD's form, and not checked.
     """
 
     id: str
@@ -73,37 +73,40 @@ def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
     for article in array_elements(file, "data"):
         paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
-            rows.bad(Place(file, number + 1, "paragraph"), "an article without paragraphs")
+            rows.bad(Position(file, number + 1, "paragraph"), "an article without paragraphs")
             continue
         for record in paragraphs:
             number += 1
-            place = Place(file, number, "paragraph")
+            position = Position(file, number, "paragraph")
             context, questions = (record.get(x) if isinstance(record, dict) else None for x in ("context", "qas"))
             if not isinstance(context, str) or not context.strip() or not isinstance(questions, list):
-                rows.bad(place, "a paragraph without context and qas")
+                rows.bad(position, "a paragraph without context and qas")
             elif not is_unicode(context):
-                rows.bad(place, NOT_UNICODE, " (its context)")
+                rows.bad(position, NOT_UNICODE, " (its context)")
             else:
-                yield Paragraph(context, questions, record.get("sentences"), record.get("sentence_breaks"), place)
+                yield Paragraph(context, questions, record.get("sentences"), record.get("sentence_breaks"), position)
 
 
-def read_question(record: Any, place: Place, rows: BadRows) -> Question | None:
-    """The question of a record; None if it is bad."""
+def read_question(record: Any, position: Position, rows: BadRows) -> Question | None:
+    """The question of a record of `Paragraph.records`; None if it is bad and `rows` skips it."""
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
-        rows.bad(place, BAD_QUESTION, ": no id")
+        rows.bad(position, BAD_QUESTION, ": no id")
         return None
     key, text, answers = str(record["id"]), record.get("question"), record.get("answers")
     if not is_unicode(key) or (isinstance(text, str) and not is_unicode(text)):
-        rows.bad(place, NOT_UNICODE, f" (question {key!r})")
+        rows.bad(position, NOT_UNICODE, f" (question {key!r})")
         return None
     if not isinstance(text, str) or not text.strip():
-        rows.bad(place, "an empty text", f" (question {key})")
+        rows.bad(position, "an empty text", f" (question {key})")
         return None
     return Question(key, text, record.get("is_impossible") is True or answers == [], answers, record.get("domain"))
 
 
 def answer_start(question: Question, paragraph: Paragraph, rows: BadRows) -> int | None:
-    """Where the first answer to a question begins, in characters of the paragraph; None, told as bad: nowhere in it."""
+    """The character of the paragraph at which the first answer to a question begins, from 0.
+
+    None if it begins nowhere in the paragraph and `rows` skips that.
+    """
     first = question.answers[0] if isinstance(question.answers, list) and question.answers else None
     start = first.get("answer_start") if isinstance(first, dict) else None
     if question.is_unanswerable or not first:
@@ -115,36 +118,35 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows) -> int
         problem = f": the answer begins at character {start}, outside the text of {length} characters"
     else:
         return start
-    rows.bad(paragraph.place, BAD_QUESTION, f": question {question.id}{problem}")
+    rows.bad(paragraph.position, BAD_QUESTION, f": question {question.id}{problem}")
     return None
 
 
 def read_breaks(paragraph: Paragraph, rows: BadRows) -> list[tuple[int, int]] | None:
-    """[start, end) of the sentences of a paragraph that has breaks, in characters; None if they are bad."""
+    """[start, end) of each sentence in characters of a paragraph that has breaks; None if bad and `rows` skips them."""
     breaks = paragraph.breaks
     if isinstance(breaks, list) and all(isinstance(x, list) and [type(y) for y in x] == [int, int] for x in breaks):
         starts = [start for start, _ in breaks]
         if starts == sorted(starts) and all(0 <= start <= len(paragraph.context) for start in starts):
             return [(start, end) for start, end in breaks]
-    rows.bad(paragraph.place, "a paragraph whose sentence_breaks are not pairs of places in it, one after the other")
+    rows.bad(paragraph.position, "a paragraph whose sentence_breaks are not pairs of places in it, one after the other")
     return None
 
 
 def sentence_starts(text: str) -> list[int]:
-    """The places at which the sentences of `text` begin, 0 first, by the marks that end them in the scripts of the
-    training languages.
+    """The characters at which the sentences of a text begin, 0 first.
 
-    A rule for passages, not a linguist's: an abbreviation with a full stop ends a sentence here.
+    Sentences end at punctuation marks (Latin, Arabic, Devanagari, Chinese, Japanese) and at line ends. The rule is a
+    simple one: an abbreviation with a full stop ends a sentence here.
     """
     return [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() > 0)]
 
 
 def array_elements(file: str, key: str) -> Iterator[Any]:
-    """The elements of the first array under `key` in a JSON document, one after the other; what stands before and after
-    it is not looked at.
+    """The elements of the first array under `key` in a JSON document, one by one; the rest is not looked at.
 
-    ijson is no help here: its fast backend ends at the first half of a surrogate pair, and makes another character of
-    one that a letter's escape follows, where such a text is to be told and passed over.
+    ijson cannot be used: its fast backend fails at the first half of a surrogate pair, or changes it into another
+    character, where such a text is to be reported as a bad row.
 
     Raises:
         DataError: the file cannot be read, is no JSON or not UTF-8, or has no such array.

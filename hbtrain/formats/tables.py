@@ -1,6 +1,6 @@
-"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, by the ending of their names, and Hugging Face datasets.
+"""Tables as records: CSV, TSV, Parquet, Arrow and JSON lines, by the endings of their names, and Hugging Face datasets.
 
-CSV has quotes as in RFC 4180, and a text may hold line ends; TSV has neither. Both begin with a line of column names.
+CSV has quotes as in RFC 4180, and texts may hold line ends; TSV has neither. Both begin with a line of column names.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.formats.inputs import BadRows, Place, json_lines, open_plain, raw_lines
+from hbtrain.formats.inputs import BadRows, Position, json_lines, open_plain, raw_lines
 from hbtrain.formats.locations import is_remote, named
 
 BATCH_ROWS = 1024
 Record = Mapping[str, Any]
-Records = Iterator[tuple[Record, Place]]
+Records = Iterator[tuple[Record, Position]]
 Reading = Callable[[str, Sequence[str], BadRows], Records]
 
 
 def table_reading(file: str) -> Reading:
-    """What reads a table: `table_reading(file)(file, columns, rows)` gives its records, which have the columns asked
-    for, and raises DataError where the file cannot be read or lacks one.
+    """The function that reads a table of this name.
+
+    It is called with the file, the columns that records must have, and what is told of bad rows. It raises DataError
+    where the file cannot be read or lacks a column.
 
     Raises:
-        ConfigError: it is none, by its name.
+        ConfigError: the name has no ending of a table.
     """
     name = named(file).removesuffix(".gz")
     for ending, reading in (
@@ -47,7 +49,7 @@ class HuggingFaceSplit:
     keeps memory-mapped.
 
     Attributes:
-        fingerprint: changes with the content.
+        fingerprint: of the content, as `datasets` computes it.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class HuggingFaceSplit:
 
         Args:
             name: a folder, or a name on the hub.
-            columns: what `records` gives.
-            split: of the dataset.
-            config: of the dataset, where it has several.
-            revision: of a dataset on the hub: a branch, a tag or a commit.
+            columns: that `records` gives.
+            split: such as `train`.
+            config: name of the dataset's configuration, where it has several.
+            revision: branch, tag or commit of a dataset on the hub.
 
         Raises:
             DataError: there is no such dataset, split or column.
@@ -78,7 +80,7 @@ class HuggingFaceSplit:
         for start in range(0, len(self._data), BATCH_ROWS):
             batch = self._data[start : start + BATCH_ROWS]
             for offset, values in enumerate(zip(*batch.values(), strict=True)):
-                yield dict(zip(batch, values, strict=True)), Place(self._name, start + offset, "row")
+                yield dict(zip(batch, values, strict=True)), Position(self._name, start + offset, "row")
 
 
 def _csv(file: str, names: Sequence[str], rows: BadRows) -> Records:
@@ -92,7 +94,7 @@ def _csv(file: str, names: Sequence[str], rows: BadRows) -> Records:
     header = _header(file, parsed, lines)
     _check_names(file, names, header)
     while True:
-        start = Place(file, lines.read + 1)
+        start = Position(file, lines.read + 1)
         lines.broken = None
         try:
             row = next(parsed, None)
@@ -115,36 +117,36 @@ def _header(file: str, rows: Iterator[list[str]], lines: _Lines) -> list[str]:
     try:
         header = next(rows, [])
     except csv.Error as error:
-        raise DataError(f"{file} line 1: no line of column names: {error}{_span(Place(file, 1), lines)}") from error
+        raise DataError(f"{file} line 1: no line of column names: {error}{_span(Position(file, 1), lines)}") from error
     if lines.broken is not None:
         raise DataError(f"{lines.broken} is not UTF-8; column names are expected")
     return header
 
 
-def _span(start: Place, lines: _Lines) -> str:
-    """How far a record goes that has several lines: an unclosed quotation mark takes all that follow with it."""
+def _span(start: Position, lines: _Lines) -> str:
+    """A hint, where a record has several lines: one without a closing quotation mark takes all that follow with it."""
     number = lines.read - start.number + 1
     return f"; it spans {number:,} lines, to line {lines.read}: is a quotation mark not closed?" if number > 1 else ""
 
 
 class _Lines:
-    """The lines of a file, with the place of the last that is not UTF-8."""
+    """The lines of a file for `csv.reader`; `broken` is the position of the last line that is not UTF-8."""
 
     def __init__(self, file: str) -> None:
         self._lines = raw_lines(file)
         self.read = 0
-        self.broken: Place | None = None
+        self.broken: Position | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line, place = next(self._lines)
-        self.read = place.number
+        line, position = next(self._lines)
+        self.read = position.number
         try:
-            return line.decode("utf-8-sig" if place.number == 1 else "utf-8")
+            return line.decode("utf-8-sig" if position.number == 1 else "utf-8")
         except UnicodeDecodeError:
-            self.broken = place  # the record is dropped when its end has been found
+            self.broken = position  # the record is dropped when its end has been found
             return line.decode("utf-8", errors="replace")
 
 
@@ -165,7 +167,7 @@ def _parquet(file: str, names: Sequence[str], rows: BadRows) -> Records:
             for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=names):
                 for record in batch.to_pylist():
                     number += 1
-                    yield record, Place(file, number, "row")
+                    yield record, Position(file, number, "row")
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Parquet file: {error}; fetch it again") from error
 
@@ -187,7 +189,7 @@ def _arrow(file: str, names: Sequence[str], rows: BadRows) -> Records:
             for batch in batches:
                 for record in batch.select(names).to_pylist():
                     number += 1
-                    yield record, Place(file, number, "row")
+                    yield record, Position(file, number, "row")
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Arrow file: {error}; fetch it again") from error
 
@@ -225,6 +227,6 @@ def _load(name: str, split: str, config: str | None, revision: str | None) -> An
             return found
         return datasets.load_dataset(str(folder) if folder.exists() else name, config, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetBuildError) else None
-        reason = str(told or error).strip().splitlines() or [type(told or error).__name__]
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetBuildError) else None
+        reason = str(cause or error).strip().splitlines() or [type(cause or error).__name__]
         raise DataError(f"dataset {name}: cannot load split {split!r}: {reason[0]}") from error

@@ -1,7 +1,7 @@
 """Tatoeba in the layout of XTREME (arXiv 2003.11080) and XTREME-R: sentences and their English translations.
 
-A language's pair is `tatoeba.<x>-en.<x>` beside `tatoeba.<x>-en.en`, line by line, or `tatoeba.<x>-en.tsv` with the
-two in columns; each plain or .gz, `tatoeba.` may be missing, and English may be called `eng`.
+The sentences of a language x are the lines of `tatoeba.<x>-en.<x>`, their translations those of `tatoeba.<x>-en.en`; or
+both are columns of `tatoeba.<x>-en.tsv`. Files are plain or .gz, `tatoeba.` may be missing, and English may be `eng`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ class TatoebaFolder:
     """The files of a folder.
 
     Attributes:
-        english: as it is called there.
-        pairs: {the other language: {side: file}}; a side is one of the two languages, or tsv, which is both.
+        english: the code that file names have for English, `en` or `eng`.
+        pairs: {other language: {side: file}}; a side is the code of one of the two languages, or `tsv` for both in one.
     """
 
     english: str
     pairs: dict[str, dict[str, str]]
 
     def read(self, language: str) -> tuple[list[str], list[str]]:
-        """The sentences of a language, and their translations.
+        """The sentences of a language, and their translations; two lists of one length.
 
         Raises:
             DataError: a side is missing, a line is no pair, or the sides differ in length.
         """
         files = self.pairs[language]
         if "tsv" in files:
-            rows = [(line.split("\t"), place) for line, place in numbered_lines(files["tsv"])]
-            for columns, place in rows:
+            rows = [(line.split("\t"), position) for line, position in numbered_lines(files["tsv"])]
+            for columns, position in rows:
                 if len(columns) != 2 or not all(column.strip() for column in columns):
-                    raise DataError(f"{place} is not a pair: a sentence, tab, its translation is expected")
+                    raise DataError(f"{position} is not a pair: a sentence, tab, its translation is expected")
             own, translated = ([columns[side].strip() for columns, _ in rows] for side in (0, 1))
         else:
             for side in (language, self.english):
@@ -54,7 +54,7 @@ class TatoebaFolder:
 
 
 def find_tatoeba(folder: str) -> TatoebaFolder:
-    """The pairs of a folder.
+    """Find the files of a folder.
 
     Raises:
         DataError: there are none, or two files of one side.

@@ -28,7 +28,7 @@ from hbtrain.runs.segments import (
 )
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, RemoteError, is_whole, pushed
-from hbtrain.storage.files import alone_in
+from hbtrain.storage.files import exclusive_access
 from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker, tracking_uri
 
@@ -87,7 +87,7 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
         observer.phase(line)
     check_not_beyond(RunFolder.current(config), until or config.training.steps)
     folder = RunFolder.open(config)
-    with alone_in(folder.path):
+    with exclusive_access(folder.path):
         return _train_in(folder, config, checked, needs, observer, until)
 
 

@@ -1,4 +1,4 @@
-"""Where files are: in folders that this machine sees, or in S3-compatible storage, by URI."""
+"""Files and folders on this machine's disks, and in S3-compatible storage by URI."""
 
 from hbtrain.storage.files import write_text
 from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, remove_tree
@@ -11,10 +11,10 @@ from hbtrain.storage.transfer import (
     fetch,
     is_whole,
     local_copy,
-    patiently,
     push,
     pushed,
     put,
+    with_retries,
 )
 
 __all__ = [
@@ -31,11 +31,11 @@ __all__ = [
     "is_remote",
     "is_whole",
     "local_copy",
-    "patiently",
     "place",
     "push",
     "pushed",
     "put",
     "remove_tree",
+    "with_retries",
     "write_text",
 ]

@@ -1,8 +1,8 @@
 """Files and folders written whole or not at all, locks between processes, and digests of files.
 
-What is written is first made beside its place, under the name `.<name>.<token>.partial`. When it is whole, and its
-bytes are on the disk, it is given its own name in one move, and the move is brought to the disk as well. So whoever
-looks, also after a kill or a power cut, finds what was there before or what is there now, and no mixture of them.
+A file is first written beside its final path, as `.<name>.<token>.partial`. When it is whole and synced to disk, it is
+renamed, and the rename is synced as well. So any reader, also after a kill or a power cut, finds either the old content
+or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ AT_FDCWD = -100
 
 @contextmanager
 def whole(path: Path, replaces_folder: bool = False) -> Iterator[Path]:
-    """The path at which the block makes a file or a folder that becomes `path` when the block ends well.
+    """A temporary path at which the block makes a file or folder; when the block ends well, it becomes `path`.
 
-    A file may replace another file, a folder may take the place of an empty one.
+    A file may replace a file, and a folder an empty folder.
 
     Args:
-        path: of the file or the folder; its own folder must be there.
-        replaces_folder: a folder may also take the place of one that is not empty.
+        path: of the file or folder; its own folder must exist.
+        replaces_folder: a folder may also replace one that is not empty.
 
     Raises:
-        OSError: it cannot be written; where the error names a file, that is `path` or one below it. The file that was
-            there before still is, and nothing else is left behind. Errors of the block pass as they are.
+        OSError: it cannot be written; `filename`, if there is one, is `path` or a file below it. What was at `path`
+            before is still there, and nothing else is left behind. Errors of the block pass unchanged.
     """
     partial = _partial(path)
     try:
@@ -59,7 +59,7 @@ def whole(path: Path, replaces_folder: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_stream(path: Path) -> Iterator[BinaryIO]:
-    """A stream of bytes to a file that becomes `path` when the block ends well. Raises OSError: see `whole`."""
+    """A stream of bytes to a temporary file, which becomes `path` when the block ends well; see `whole`."""
     with whole(path) as partial, io.BufferedWriter(_Output(partial, path)) as stream:
         yield stream
 
@@ -70,10 +70,10 @@ def atomic_output(path: Path, what: str) -> Iterator[BinaryIO]:
 
     Args:
         path: of the file.
-        what: how the user knows it, as in `--output mined.jsonl`.
+        what: what messages call it, such as `--output mined.jsonl`.
 
     Raises:
-        StorageError: it cannot be written. Errors of the block itself pass as they are.
+        StorageError: it cannot be written. Errors of the block itself pass unchanged.
     """
     try:
         with whole_stream(path) as plain, gzip_by_name(plain, path) as stream:
@@ -85,7 +85,7 @@ def atomic_output(path: Path, what: str) -> Iterator[BinaryIO]:
 
 
 def write_text(file: Place, text: str) -> None:
-    """Make a file of UTF-8 text, or replace it, such that nobody ever finds half of it. Raises OSError."""
+    """Write or replace a file of UTF-8 text in one move (see `whole`). Raises OSError."""
     if isinstance(file, RemotePath):
         file.write_text(text)
         return
@@ -94,15 +94,15 @@ def write_text(file: Place, text: str) -> None:
 
 
 def put_in_place(made: Path, path: Path, replaces_folder: bool = False) -> None:
-    """Give a finished file or folder its place, in one move and for good.
+    """Sync a finished file or folder to disk, rename it in one move, and sync the rename.
 
     Args:
-        made: what becomes `path`, on the same file system.
-        path: see `whole`.
-        replaces_folder: see `whole`; what was at `path` may then be found at `made`.
+        made: the file or folder, on the same file system as `path`.
+        path: its new path.
+        replaces_folder: a folder may replace one that is not empty, which may then be found at `made`.
 
     Raises:
-        OSError: this cannot be done; it names `path`, where the old file or folder still is.
+        OSError: it cannot be done; `filename` is `path`, where the old file or folder still is.
     """
     try:
         _sync_all(made)
@@ -116,13 +116,13 @@ def put_in_place(made: Path, path: Path, replaces_folder: bool = False) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed have left in a folder. No other process may be writing into it."""
+    """Delete the temporary files that killed processes have left in a folder. No other process may be writing there."""
     for path in folder.glob(f".*{PARTIAL}"):
         _remove(path)
 
 
 def unwritable(what: str, error: OSError) -> StorageError:
-    """What to say where an output cannot be written."""
+    """The error for an output that cannot be written."""
     return StorageError(f"{what} cannot be written: {error.strerror or error}")
 
 
@@ -138,13 +138,13 @@ def gzip_by_name(plain: BinaryIO, path: Path) -> Iterator[BinaryIO]:
 
 
 def _partial(path: Path) -> Path:
-    """Where something is made that becomes `path`; no other process or thread comes upon the same name."""
+    """A temporary path beside `path`, with a random token, so that no other process or thread takes the same."""
     whole_path = path.absolute()  # `.` has no name
     return whole_path.parent / f".{whole_path.name}.{secrets.token_hex(6)}{PARTIAL}"
 
 
 class _Output(io.FileIO):
-    """A file whose errors of writing name what it becomes, so that no error of reading is taken for one of them."""
+    """A file whose errors of writing carry its final path, by which they are told from errors of reading."""
 
     def __init__(self, partial: Path, path: Path) -> None:
         self._path = path
@@ -159,7 +159,7 @@ class _Output(io.FileIO):
 
 
 def _sync_all(path: Path) -> None:
-    """Have the bytes of a file, or of all files in a folder, on the disk."""
+    """Sync a file, or all files and folders in a folder, to disk."""
     if not path.is_dir():
         _sync(path)
         return
@@ -179,7 +179,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk, on file systems that can do that for a folder."""
+    """Sync a folder's entries to disk, on file systems that can sync folders."""
     try:
         _sync(folder)
     except OSError as error:
@@ -188,7 +188,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _exchange(made: Path, path: Path) -> None:
-    """Let two folders change places; where the file system cannot do that at once, `path` is gone for a moment."""
+    """Exchange two folders; where the file system cannot do that in one move, `path` is missing for a moment."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:  # a C library without it
@@ -217,31 +217,31 @@ def _remove(path: Path) -> None:
 
 
 LOCK = "lock"
-"""Name of the file in a folder by which one process keeps the others out."""
+"""Name of the file in a folder that is its lock."""
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
-"""How a file system says that it has no locks."""
+"""Error numbers of file systems that have no locks."""
 
 
 @contextmanager
 def lock_file(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold the lock that a file stands for, across the nodes that share the file system, until the block ends.
+    """Hold a file's lock until the block ends; it holds on all nodes that share the file system.
 
-    The file is made if it is not there, and stays; a lock goes with the process that holds it. Whoever holds the lock
-    may delete the file together with its folder.
+    The file is made if it is not there, and stays. The lock is released when its process ends, however it does. The
+    process that holds the lock may delete the file together with its folder.
 
     Args:
         file: its content does not matter.
-        busy: what to say where another process holds the lock; None waits for it.
+        busy: message of the error if another process holds the lock; None: wait for it.
 
     Raises:
-        StorageError: another process holds it, or has just deleted the file: `busy`.
+        StorageError: another process holds the lock, or has just deleted the file; the message is `busy`.
         OSError: the file cannot be opened, or the file system has no locks.
     """
     from filelock import FileLock, Timeout
 
     def check_same(descriptor: int) -> None:
-        # On NFS a file that its holder has deleted can still be locked.
+        # On NFS, a file can still be locked after the process that held its lock has deleted it.
         if os.fstat(descriptor).st_ino != file.stat().st_ino:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
@@ -259,7 +259,7 @@ def lock_file(file: Path, busy: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder in which an output is made; who holds it may remove the folder.
+    """Hold the lock of a folder in which an output is made; the block may delete the folder.
 
     Raises:
         StorageError: another process holds it.
@@ -271,13 +271,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: Place) -> Iterator[None]:
-    """Keep other processes, also those of other nodes, out of `folder` until the block or this process ends.
+def exclusive_access(folder: Place) -> Iterator[None]:
+    """Hold the lock of `folder` against processes of all nodes until the block ends, and delete leftovers in it.
 
-    What writers that were killed have left in it is deleted. Buckets and file systems without locks keep nobody out.
+    Leftovers are the temporary files of killed processes. Buckets, and file systems without locks, are not locked.
 
     Raises:
-        StorageError: another process is at work there, or the folder cannot be written.
+        StorageError: another process holds the lock, or the folder cannot be written.
     """
     busy = f"another process is at work in {folder}: wait for its end, or stop it; then the same command goes on"
     with ExitStack() as stack:
@@ -292,7 +292,7 @@ def alone_in(folder: Place) -> Iterator[None]:
 
 
 Algorithm = str | Callable[[], Any]
-"""A hash function, by its name in hashlib or as what makes one."""
+"""A hash function, by its name in hashlib or as a function that makes its hash object."""
 
 
 def file_digest(path: Path, algorithm: Algorithm = "sha256") -> str:
@@ -302,7 +302,7 @@ def file_digest(path: Path, algorithm: Algorithm = "sha256") -> str:
 
 
 def copy_with_digest(read: IO[bytes], write: IO[bytes], algorithm: Algorithm = "sha256") -> tuple[int, str]:
-    """Copy one stream to another; the number of bytes and their hex digest."""
+    """Copy one stream to another; returns the number of bytes and their hex digest."""
     digest = hashlib.new(algorithm) if isinstance(algorithm, str) else algorithm()
     size = 0
     while block := read.read(BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""What folders on disk and folders in remote storage have in common."""
+"""Places: files and folders, on disk or in remote storage, and functions that take both."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import unquote, urlsplit
 from hbtrain.storage.remote import RemotePath
 
 Place = Path | RemotePath
-"""A file or folder, here or in remote storage."""
+"""A file or folder, on this machine's disks or in remote storage."""
 
 
 def is_remote(text: str) -> bool:
-    """Whether a path is a URI of remote storage; `file://` is of this machine."""
+    """Whether a path is a URI of remote storage; a `file://` URI is a path on this machine."""
     return "://" in text and not text.startswith("file://")
 
 
 def place(text: str) -> Place:
-    """The place that a path or a URI names. Nothing is asked of the storage.
+    """The place that a path or a URI names. The storage is not accessed.
 
     Raises:
         StorageError: the URI is not one of remote storage.
@@ -30,21 +30,21 @@ def place(text: str) -> Place:
 
 
 def folders_in(folder: Place, pattern: str) -> list[str]:
-    """Names of the folders in a folder that match, in no order; none where there is no such folder."""
+    """The names of folders in a folder that match a pattern, in no order; none where there is no such folder."""
     if isinstance(folder, Path):
         return [path.name for path in folder.glob(pattern) if path.is_dir()]
     return [name for name, is_folder in folder.children().items() if is_folder and fnmatchcase(name, pattern)]
 
 
 def files_in(folder: Place, pattern: str) -> list[str]:
-    """Names of the files in a folder that match, in no order; none where there is no such folder."""
+    """The names of files in a folder that match a pattern, in no order; none where there is no such folder."""
     if isinstance(folder, Path):
         return [path.name for path in folder.glob(pattern) if path.is_file()]
     return [name for name, is_folder in folder.children().items() if not is_folder and fnmatchcase(name, pattern)]
 
 
 def remove_tree(folder: Place) -> None:
-    """Delete a folder with all in it, as far as that can be done."""
+    """Delete a folder with everything in it, as far as that is possible; errors are ignored."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return

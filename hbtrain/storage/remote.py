@@ -1,8 +1,8 @@
 """A file or folder in S3-compatible storage, used like a `pathlib.Path`.
 
-An object appears when it has been written whole, and replaces the one before at that moment; a folder is nothing but
-the beginning that its files' names share. Access is pyarrow's, as it is Ray Train's, so one URI serves both. Keys come
-from the environment or the machine's role, and never stand in the URI.
+An object appears, or replaces the one before, when it has been written whole. A folder is only the prefix that its
+files' keys share. Storage is accessed through pyarrow, as by Ray Train, so one URI serves both. Access keys come from
+the environment or the machine's role, and are never part of the URI.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ PASSING = (
     "SLOW_DOWN",
     "THROTTLING",
 )
-"""Errors of S3 that pass, as the AWS SDK calls them; it has tried again for some seconds before it reports one."""
+"""Errors of S3 that may be over soon, by the AWS SDK's names; it has retried for some seconds before it reports one."""
 
 _AWS = re.compile(r"AWS Error (?P<code>\S+) during \S+ operation: (?P<text>.*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
 
 
 class RemoteError(OSError):
-    """The storage does not answer, or refuses; `strerror` says why in one line, `filename` is the URI."""
+    """The storage does not answer, or refuses a request; `strerror` says why in one line, `filename` is the URI."""
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same may succeed in a while: nobody answered, or somebody who was not up to it."""
+        """Whether the same request may succeed later: the storage did not answer, or was overloaded."""
         return any(f"({code})" in (self.strerror or "") for code in PASSING)
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """An object or a folder; what it raises is OSError, as of a Path: FileNotFoundError, else RemoteError.
+    """An object or a folder in a bucket. Its methods raise FileNotFoundError or RemoteError, both of them OSErrors.
 
     Attributes:
         bucket: its name.
@@ -61,7 +61,7 @@ class RemotePath:
 
     @classmethod
     def parse(cls, uri: str) -> RemotePath:
-        """The place that `uri` names: `s3://bucket/path[?endpoint_override=host:port&scheme=http&region=...]`.
+        """The path of a URI `s3://bucket/path[?endpoint_override=host:port&scheme=http&region=...]`.
 
         Raises:
             StorageError: another scheme, no bucket, an unknown option, or keys in the URI.
@@ -93,73 +93,66 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """The last part."""
         return self.key.rsplit("/", 1)[-1]
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that it is in."""
         return replace(self, key=self.key.rpartition("/")[0])
 
     @property
     def address(self) -> str:
-        """`s3://bucket/key`, without options, as other programs take it."""
+        """`s3://bucket/key`: the URI without options, as other programs take it."""
         return str(replace(self, options=""))
 
     def exists(self) -> bool:
-        """Whether there is such an object, or one below it."""
+        """Whether there is such an object, or a folder of that name."""
         return self._kind() != "NotFound"
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
         return self._kind() == "File"
 
     def is_dir(self) -> bool:
-        """Whether there is an object below it."""
+        """Whether any object's key begins with this one and a slash."""
         return self._kind() == "Directory"
 
     def size(self) -> int:
-        """Bytes of an object."""
-        with self._telling():
+        """The object's size in bytes."""
+        with self._errors_of_storage():
             info = self._filesystem().get_file_info(self._path)
         if not info.is_file:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
         return int(info.size)
 
     def version(self) -> str:
-        """What changes whenever the object does: its ETag."""
-        with self._telling(), self._filesystem().open_input_file(self._path) as stream:
+        """The object's ETag, which changes with its content."""
+        with self._errors_of_storage(), self._filesystem().open_input_file(self._path) as stream:
             return str(stream.metadata()["ETag"].decode().strip('"'))
 
     def read_bytes(self) -> bytes:
-        """An object's content."""
-        with self.open() as stream, self._telling():
+        with self.open() as stream, self._errors_of_storage():
             return bytes(stream.read())
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """An object's content."""
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> None:
-        """Make, or replace, the object."""
         with self.open("wb") as stream:
             stream.write(content)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
-        """Make, or replace, the object."""
         self.write_bytes(text.encode(encoding))
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[Any]:
-        """A stream of bytes, `rb` or `wb`; what is written appears at the end."""
-        with self._telling():
+        """A stream of bytes, by `mode` `rb` or `wb`; a written object appears when the block ends."""
+        with self._errors_of_storage():
             files = self._filesystem()
             act = files.open_input_stream if mode == "rb" else files.open_output_stream
-            with act(self._path, compression=None) as stream:  # by itself it would unpack and pack what ends in .gz
+            with act(self._path, compression=None) as stream:  # by default, names in .gz would be decompressed
                 yield stream
 
     def children(self) -> dict[str, bool]:
-        """{name: whether it is a folder} of what is directly in this folder; empty where there is no such folder."""
+        """{name: whether it is a folder} of the entries of this folder; empty where there is no such folder."""
         return {info.base_name: not info.is_file for info in self._listing(recursive=False)}
 
     def files(self) -> dict[str, tuple[int, int]]:
@@ -168,17 +161,16 @@ class RemotePath:
         return {i.path[start:]: (i.size, i.mtime_ns or 0) for i in self._listing(recursive=True) if i.is_file}
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Delete an object."""
         try:
-            with self._telling():
+            with self._errors_of_storage():
                 self._filesystem().delete_file(self._path)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def remove_tree(self) -> None:
-        """Delete a folder with all in it, if it is there."""
-        with self._telling():
+        """Delete a folder with everything in it, if it is there."""
+        with self._errors_of_storage():
             try:
                 self._filesystem().delete_dir(self._path)
             except FileNotFoundError:
@@ -189,13 +181,13 @@ class RemotePath:
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
     def _kind(self) -> str:
-        with self._telling():
+        with self._errors_of_storage():
             return str(self._filesystem().get_file_info(self._path).type.name)
 
     def _listing(self, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        with self._telling():
+        with self._errors_of_storage():
             selector = FileSelector(self._path, allow_not_found=True, recursive=recursive)
             return list(self._filesystem().get_file_info(selector))
 
@@ -203,8 +195,8 @@ class RemotePath:
         return _filesystem(self.bucket, self.options)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """pyarrow's errors, as those of a Path with the URI and a reason of one line."""
+    def _errors_of_storage(self) -> Iterator[None]:
+        """Turn pyarrow's errors into FileNotFoundError or RemoteError, with the URI and a reason of one line."""
         try:
             yield
         except FileNotFoundError as error:
@@ -212,14 +204,14 @@ class RemotePath:
                 raise
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self)) from error
         except OSError as error:
-            if error.errno is not None:  # of this machine's disk, or told already
+            if error.errno is not None:  # an error of this machine's disk, or one that was turned before
                 raise
             raise RemoteError(errno.EIO, _reason(error), str(self)) from error
 
 
 @lru_cache(maxsize=64)
 def _filesystem(bucket: str, options: str) -> Any:
-    """pyarrow's access to a bucket; making it may ask for the bucket's region."""
+    """pyarrow's file system of a bucket; to make it, the bucket's region may be requested."""
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem
 
@@ -231,7 +223,7 @@ def _filesystem(bucket: str, options: str) -> Any:
 
 
 def _reason(error: OSError) -> str:
-    """What a storage's error says, in one line, without the operation and its number."""
+    """The message of a storage's error in one line, without the names and numbers of AWS requests."""
     text = _REQUEST_ID.sub("", " ".join(str(error).split()))
     found = _AWS.search(text)
     return f"{found['text'].rstrip('. ')} ({found['code']})" if found else text

@@ -1,7 +1,7 @@
-"""Folders and files taken to remote storage and fetched from it. All raise OSError where that fails.
+"""Copies files and folders to remote storage and from it, and keeps copies in the cache. Failures raise OSError.
 
-While a folder is being pushed, the object `.unfinished` stands in it: what a process that was killed left behind is
-never taken for a whole folder.
+While a folder is being pushed, it holds the object `.unfinished`, so that what a killed process has left is not taken
+for a whole folder.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from hbtrain.storage.place import Place
 from hbtrain.storage.remote import RemoteError, RemotePath
 
 UNFINISHED = ".unfinished"
-AT_ONCE = 8
-"""Files that are on their way at one time."""
+PARALLEL_TRANSFERS = 8
+"""How many files of a folder are copied at the same time."""
 
 
 def is_whole(folder: Place) -> bool:
-    """Whether nobody's push into the folder was cut off; of a folder on disk, and of one that is not there, True."""
+    """False if a push into the folder has not been finished; True also for folders on disk, and if there is none."""
     return isinstance(folder, Path) or not (folder / UNFINISHED).exists()
 
 
 def push(folder: Path, to: RemotePath, replace: bool = False) -> None:
-    """Take all files of a folder to remote storage, under the same names; hidden ones as well.
+    """Copy all files of a folder, hidden ones as well, to a folder in remote storage.
 
     Args:
         folder: on this machine.
-        to: the folder there, made if it is not there.
-        replace: delete what else is there.
+        to: the folder in remote storage.
+        replace: delete all other files that it holds.
     """
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     (to / UNFINISHED).write_text("")
     if replace:
         for name in to.files().keys() - {*names, UNFINISHED}:
             (to / name).unlink(missing_ok=True)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
         for _ in pool.map(lambda name: put(folder / name, to / name), names):
             pass
     (to / UNFINISHED).unlink()
 
 
-def patiently(act: Callable[[], None], for_s: float, every_s: float = 5.0) -> None:
-    """Do it; where remote storage is away, again and again for a while, and then raise what it said."""
+def with_retries(act: Callable[[], None], for_s: float, every_s: float = 5.0) -> None:
+    """Call `act`, again every `every_s` seconds where it fails with a RemoteError that may pass, for up to `for_s`."""
     deadline = time.monotonic() + for_s
     while True:
         try:
@@ -66,21 +66,20 @@ def patiently(act: Callable[[], None], for_s: float, every_s: float = 5.0) -> No
 
 
 def put(file: Path, to: Place) -> None:
-    """Take one file there."""
     with file.open("rb") as read, to.open("wb") as write:
         shutil.copyfileobj(read, write, BLOCK_BYTES)
 
 
 def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
-    """A copy of a file, or of a folder with all in it, on this machine.
+    """Copy a file, or a folder with everything in it, to this machine.
 
     Args:
-        source: what.
-        to: the place of the copy.
-        without: names of folders in it, at any depth, that are left out.
+        source: the file or folder.
+        to: path of the copy.
+        without: names of subfolders, at any depth, that are left out.
 
     Raises:
-        FileNotFoundError: there is nothing, or a push was cut off.
+        FileNotFoundError: there is no such file or folder, or a push into it was not finished.
     """
     if source.is_file():
         _get(source, to)
@@ -93,7 +92,7 @@ def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
     for name in names:
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
             raise OSError(errno.EINVAL, f"the name {name!r} leads out of the folder", str(source))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
         for _ in pool.map(lambda name: _get(source / name, to / name), names):
             pass
 
@@ -106,7 +105,7 @@ def _get(source: RemotePath, to: Path) -> None:
 
 @contextmanager
 def as_local(source: Place) -> Iterator[Path]:
-    """A file or folder on this machine while the body runs: itself, or a copy that is then deleted."""
+    """The path of a file or folder on this machine: its own, or that of a copy that is deleted when the block ends."""
     if isinstance(source, Path):
         yield source
         return
@@ -118,9 +117,9 @@ def as_local(source: Place) -> Iterator[Path]:
 
 @contextmanager
 def pushed(to: Place, replace: bool = False) -> Iterator[Path]:
-    """A folder to write into: `to` itself, as it is; or an empty one that is pushed there when the body ends.
+    """A folder on this machine to write into: `to` itself, or an empty one that is pushed to it when the block ends.
 
-    Nothing is pushed where the body fails. `replace`: as for `push`.
+    If the block fails, nothing is pushed. `replace` is that of `push`.
     """
     if isinstance(to, Path):
         yield to
@@ -133,14 +132,14 @@ def pushed(to: Place, replace: bool = False) -> Iterator[Path]:
 
 
 def check_writable(folder: RemotePath, key: str) -> None:
-    """Write, read, list and delete a probe in `folder`.
+    """Check that objects in a folder can be written, read, listed and deleted.
 
     Args:
-        folder: where.
-        key: what the configuration calls it, for the message.
+        folder: in remote storage.
+        key: the configuration key that names it, for messages.
 
     Raises:
-        StorageError: one of them is refused, or the storage does not answer.
+        StorageError: one of these is refused, or the storage does not answer.
     """
     probe = folder / f".probe-{uuid.uuid4().hex[:12]}"
     for verb, act in (
@@ -159,7 +158,7 @@ def check_writable(folder: RemotePath, key: str) -> None:
 
 
 FETCHED = "fetched"
-"""Folder of the cache."""
+"""Name of the cache's folder for copies of remote files."""
 
 
 def cache_root(folder: str | None) -> Path:
@@ -167,16 +166,16 @@ def cache_root(folder: str | None) -> Path:
     return Path(folder or os.environ.get("HBTRAIN_CACHE") or "~/.cache/hbtrain").expanduser()
 
 
-def local_copy(source: Place, cache: str | None = None, tell: Callable[[str], None] | None = None) -> Path:
-    """A file or folder on this machine: itself, or its copy in the cache. The copy keeps the name.
+def local_copy(source: Place, cache: str | None = None, notify: Callable[[str], None] | None = None) -> Path:
+    """The path of a file or folder on this machine: its own, or that of its copy in the cache, which has the same name.
 
-    A copy is known by URI and content (an object's ETag; a folder's names, sizes and times), so what was replaced in
-    storage is fetched again, and nothing else is. One process fetches, others on the machine wait for it.
+    A copy is fetched again when the content has changed, as told by an object's ETag, or by the names, sizes and times
+    of a folder's files. One process fetches, while others on the machine wait for it.
 
     Args:
-        source: what.
-        cache: folder of the cache; None is hbtrain's.
-        tell: called with a line before something is fetched.
+        source: the file or folder.
+        cache: folder of the cache; None: see `cache_root`.
+        notify: called with a line of text before something is fetched.
 
     Raises:
         DataError: there is no such file or folder, or the storage refuses it.
@@ -187,7 +186,7 @@ def local_copy(source: Place, cache: str | None = None, tell: Callable[[str], No
     try:
         size, version = _version(source)
         name = source.name or source.bucket
-        return cached_copy(str(source), name, size, version, lambda to: fetch(source, to), cache, tell)
+        return cached_copy(str(source), name, size, version, lambda to: fetch(source, to), cache, notify)
     except (FileNotFoundError, RemoteError) as error:
         raise DataError(f"cannot fetch {source}: {error.strerror}") from error
 
@@ -199,18 +198,18 @@ def cached_copy(
     version: str,
     get: Callable[[Path], None],
     cache: str | None = None,
-    tell: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Path:
-    """The copy of `uri` in the cache, called `name`, as it is there or as `get(path)` fetches it.
+    """The path of the copy of `uri` in the cache; if there is none, `get` fetches it.
 
     Args:
-        uri: what.
+        uri: of the file or folder.
         name: of the copy.
-        size: bytes to fetch, for `tell`.
-        version: what changes with the content; another one is another copy.
-        get: writes a file or a folder to a path; its FileNotFoundError and RemoteError pass as they are.
-        cache: as for `local_copy`, as is `tell`.
-        tell: called with a line before something is fetched.
+        size: bytes to fetch, for `notify`.
+        version: a text that changes with the content; each version has its own copy.
+        get: writes the file or folder to a path; its FileNotFoundError and RemoteError pass unchanged.
+        cache: folder of the cache; None: see `cache_root`.
+        notify: called with a line of text before something is fetched.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -224,8 +223,8 @@ def cached_copy(
         root.mkdir(parents=True, exist_ok=True)
         with lock_file(root / f"{digest}.lock"):
             if not copy.exists():
-                if tell is not None:
-                    tell(f"fetching {uri} ({size / 2**20:,.1f} MiB)")
+                if notify is not None:
+                    notify(f"fetching {uri} ({size / 2**20:,.1f} MiB)")
                 with whole(copy.parent) as folder:
                     get(folder / copy.name)
     except (FileNotFoundError, RemoteError):
@@ -236,7 +235,7 @@ def cached_copy(
 
 
 def _version(source: RemotePath) -> tuple[int, str]:
-    """Bytes, and what changes with the content."""
+    """(bytes, a text that changes with the content) of a file or folder."""
     if source.is_file():
         return source.size(), source.version()
     files = source.files()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.figures import new_figure
 from hbtrain.sweeps.points import Point, Score, pareto_front, scores_of, spread
 from hbtrain.sweeps.search_methods import ALPHA
 
@@ -19,9 +20,9 @@ COLOURS = {
 }
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
 MOST_LABELS = 12
-"""If more points than these are behind the front, they have no labels."""
+"""If more points than these are not on the front, only those on it have labels."""
 CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)
-"""Width and height of a panel."""
+"""(width, height) of a panel."""
 
 
 def is_curve(points: Sequence[Point]) -> bool:
@@ -38,8 +39,6 @@ def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
     Raises:
         OSError: `path` cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ordered = sorted(points, key=lambda point: float(point.values[ALPHA]))
@@ -47,8 +46,7 @@ def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
     columns = min(2, len(scores))
     rows = -(-len(scores) // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.06)
-    figure = Figure(figsize=(CURVE_INCHES[0] * columns, CURVE_INCHES[1] * rows + 0.9), layout=layout)
-    FigureCanvasAgg(figure)
+    figure = new_figure(CURVE_INCHES[0] * columns, CURVE_INCHES[1] * rows + 0.9, layout)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for panel, score in zip(panels.flat, scores, strict=False):
         _draw_curve(panel, score, benchmark, ordered)
@@ -85,7 +83,7 @@ def _draw_curve(panel: Any, score: Score, benchmark: str, points: Sequence[Point
     panel.scatter(alphas[best], means[best], s=58, facecolor="white", edgecolor=colour, linewidth=2, zorder=4)
     panel.annotate(
         f"{format(means[best], score.form)} at α = {alphas[best]:g}",
-        # Clear of the band and of the seeds' dots.
+        # Outside the band and the dots of the seeds.
         (alphas[best], max(high[best], *values[best]) if score.higher_is_better else min(low[best], *values[best])),
         xytext=(0, 9 if score.higher_is_better else -9),
         textcoords="offset points",
@@ -112,20 +110,17 @@ def _style_curve(panel: Any, score: Score) -> None:
 
 
 def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[Score]) -> None:
-    """A PNG with a panel for the first score against each of the others; means over seeds, better is up and right.
+    """A PNG with a panel for the first score against each of the others: means over seeds, better is up and right.
 
     Raises:
         OSError: `path` cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     across, *others = scores
     on_front = pareto_front(points, benchmark, [across, *others])
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1, wspace=0.04)
-    figure = Figure(figsize=(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8), layout=layout)
-    FigureCanvasAgg(figure)
+    figure = new_figure(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8, layout)
     for panel, score in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
         _draw_front(panel, benchmark, points, on_front, (across, score))
     figure.suptitle(f"{benchmark}: Pareto front (up and to the right is better)", fontsize=13, color=INK, weight="bold")

@@ -1,11 +1,11 @@
-"""What drives one trial, in a process of its own on the head node: training, and what Ray Tune is told of it.
+"""Drives one trial, in a process of its own on the head node: trains it, and reports its scores to Ray Tune.
 
-A trial of a grid is trained in full. One of a search is trained in segments; Ray Tune may end or pause it when it
-reports its scores after one, while none of its workers runs.
+A trial of a grid is trained in full. One of a search is trained in segments, and reports its scores after each; Ray
+Tune may then stop or pause it, as none of its workers runs.
 
-A member of a population trains with a schedule of alpha, [(step, alpha), ...], the first at step 0: from each step on
-alpha has that value. The configuration takes points joined by straight lines, so a change at step s is two points, at
-s - 1 and at s; at whole steps they are the step function exactly.
+A member of a population trains with a schedule of alpha, [(step, alpha), ...], whose first step is 0: alpha has each
+value from that step on. The configuration joins points by straight lines, so a change at step s becomes two points, at
+s - 1 and at s, which are the same at whole steps.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
 
 STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
-"""Keys of what a driver reports: steps done; the rung as ASHA counts it; a population's interval; what went wrong."""
+"""Keys of a driver's report: steps trained, the rung in ASHA's measure, the interval of a population, an error."""
 VALUES, KEYS, LABEL, SCHEDULE = "values", "keys", "label", "schedule"
-"""Keys of a trial's parameters: what was drawn, the {dotted key: value} that follow, a name; a member's schedule."""
+"""Keys of a trial's parameters: drawn values, {dotted key: value} that they set, a name; a member's schedule."""
 POINTER = "pointer.json"
-"""Ray Tune's checkpoint of a member: the interval that it has come to. The state itself is in the run's folder."""
+"""The only file of a member's checkpoint in Ray Tune: the number of its interval. Its state is in the run's folder."""
 
 Schedule = tuple[tuple[int, float], ...]
 
 
 def read_schedule(changes: Sequence[Sequence[float]]) -> Schedule:
-    """A schedule from the lists of pairs that JSON makes of it."""
+    """A schedule from lists of [step, alpha], as JSON has them."""
     return tuple((int(step), float(alpha)) for step, alpha in changes)
 
 
 def extended(schedule: Schedule, step: int, alpha: float) -> Schedule:
-    """`schedule` up to `step`, and `alpha` from there on; the same where that is no change.
+    """`schedule` with `alpha` from `step` on; `schedule` itself if that is no change.
 
     Raises:
-        ValueError: `step` is not behind the last change.
+        ValueError: `step` is not after the last change.
     """
     if step <= schedule[-1][0]:
-        raise ValueError(f"step {step} is not behind the last change, {schedule[-1][0]}")
+        raise ValueError(f"step {step} is not after the last change, {schedule[-1][0]}")
     return schedule if schedule[-1][1] == alpha else (*schedule, (step, alpha))
 
 
 def to_alpha(schedule: Schedule) -> float | dict[int, float]:
-    """The schedule as a value of `batching.alpha`: a number where it never changes, else points {step: alpha}."""
+    """The schedule as a value of `batching.alpha`: a number if it never changes, else points {step: alpha}."""
     if len(schedule) == 1:
         return schedule[0][1]
     points: dict[int, float] = {}
@@ -63,25 +63,30 @@ def to_alpha(schedule: Schedule) -> float | dict[int, float]:
 
 
 def label_of(schedule: Schedule) -> str:
-    """What a schedule is called: `alpha=0.3`, or `alpha=0.3, 0.36 from 100`."""
+    """The name of a schedule: `alpha=0.3`, or `alpha=0.3, 0.36 from 100`."""
     first, *changes = schedule
     return ", ".join([f"alpha={first[1]:g}", *(f"{alpha:g} from {step}" for step, alpha in changes)])
 
 
 def trial_label(parameters: Mapping[str, Any]) -> str:
-    """What a trial of a search is called, by its parameters: what was drawn, or a member's schedule."""
+    """The name of a search's trial, from its parameters: the drawn values, or a member's schedule."""
     if SCHEDULE in parameters:
         return label_of(read_schedule(parameters[SCHEDULE]))
     return str(parameters.get(LABEL, "a trial"))
 
 
 def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Train a trial of a grid: `trees` are the configurations of all, `parameters` its number."""
+    """Train a trial of a grid; returns {FAILURE: why it failed, or an empty text}.
+
+    Args:
+        parameters: {`trial`: its number}.
+        trees: the configurations of all trials.
+    """
     from hbtrain.runs.run import train
 
     try:
         train(from_tree(trees[parameters["trial"]]))
-    except HbtrainError as error:  # started again, it would end the same way
+    except HbtrainError as error:  # returned, not raised: Tune would start the trial again, and it would fail again
         return {FAILURE: str(error)}
     return {FAILURE: ""}
 
@@ -90,7 +95,7 @@ def drive_search(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
     """Train a trial from rung to rung, and report its scores at each.
 
     Args:
-        parameters: `keys` and `label`; or `failure`, where no configuration has these values.
+        parameters: `keys` and `label`; or `failure`, if the configuration does not allow the drawn values.
         plan: `base`, the tree of what trials share; `rungs`, [(steps, resource)]; `objectives`, {name: key of a score}.
     """
     from ray.tune import report
@@ -102,19 +107,19 @@ def drive_search(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
         for steps, resource in plan["rungs"]:
             scores = _train(config, steps, plan["objectives"])
             report({STEP: steps, RESOURCE: resource, **scores})
-    except HbtrainError as error:  # started again, it would end the same way
+    except HbtrainError as error:  # as in `run_trial`
         return {FAILURE: str(error)}
     return None
 
 
 def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Train a member of a population from interval to interval; after each it is paused until all have come so far.
+    """Train a member of a population from interval to interval; after each it is paused until all have ended it.
 
-    A segment that fails counts as the worst: the member then takes over another one's state, or tries again.
+    A segment that fails gets the worst score, so that the member takes over another one's state, or tries again.
 
     Args:
-        parameters: `schedule`, [[step, alpha]]; changed where the member has taken over another one.
-        plan: `base`, the tree of what members share; `ends`, the steps of the intervals' ends; `objectives`, {name: key
+        parameters: `schedule`, [[step, alpha]], which has changed if the member has taken over another one's state.
+        plan: `base`, the tree of what members share; `ends`, the steps at which intervals end; `objectives`, {name: key
             of a score}; `worst`, the worst score.
     """
     from ray.tune import get_checkpoint
@@ -143,13 +148,13 @@ def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> di
     base = from_tree(plan["base"])
     config = member_config(base, schedule)
     if len(schedule) > 1:
-        with _one_driver(config):
+        with _exclusive_run(config):
             fork_run(config, origin=member_config(base, schedule[:-1]), step=schedule[-1][0])
     return _train(config, steps, plan["objectives"])
 
 
 def member_config(base: Config, schedule: Schedule) -> Config:
-    """The run that trains with `schedule`."""
+    """The configuration of the run that trains with `schedule`."""
     return override(base, {"batching.alpha": to_alpha(schedule), "tracking.run_name": label_of(schedule)})
 
 
@@ -158,15 +163,15 @@ def _report_member(interval: int, steps: int, scores: Mapping[str, float], failu
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / POINTER).write_text(json.dumps({INTERVAL: interval, STEP: steps}), encoding="utf-8")
-        told = {INTERVAL: interval, STEP: steps, FAILURE: failure, **scores}
-        report(told, checkpoint=Checkpoint.from_directory(folder))
+        result = {INTERVAL: interval, STEP: steps, FAILURE: failure, **scores}
+        report(result, checkpoint=Checkpoint.from_directory(folder))
 
 
 def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[str, float]:
-    """Scores by the names of objectives, after `steps` steps."""
+    """Train until `steps`; returns {objective: score}."""
     from hbtrain.runs.run import train
 
-    with _one_driver(config):
+    with _exclusive_run(config):
         scores = train(config, until=steps).scores
     missing = [key for key in objectives.values() if key not in scores]
     if missing:
@@ -175,10 +180,10 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
 
 
 @contextmanager
-def _one_driver(config: Config) -> Iterator[None]:
-    """Two trials may have drawn the same values: the second one waits, and finds what the first one has done.
+def _exclusive_run(config: Config) -> Iterator[None]:
+    """Lock the run of a configuration: of two trials with the same values, the second waits and finds the first's work.
 
-    A lock of this machine is enough, as all trials are driven on one.
+    A lock of this machine is enough, as all trials are driven on the head node.
     """
     from hbtrain.runs.run_folder import RunFolder
 

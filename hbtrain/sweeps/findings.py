@@ -1,10 +1,11 @@
-"""What a sweep found: mean and standard deviation over seeds of each point's scores, as tables, CSV and pictures; and
-the best point as a recipe that `hbtrain train` takes.
+"""The summary of a sweep: mean and standard deviation over seeds of each point's scores, as tables, CSV and pictures;
+and the best point as a recipe for `hbtrain train`.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ import yaml
 
 from hbtrain.config import Config
 from hbtrain.errors import StorageError
+from hbtrain.reporting.table import Cell, Row, Table, markdown, terminal
+from hbtrain.storage import write_text
+from hbtrain.storage.files import whole
 from hbtrain.sweeps.charts import alpha_curve, front_picture, is_curve
 from hbtrain.sweeps.marks import Judged
 from hbtrain.sweeps.points import (
@@ -33,10 +37,10 @@ from hbtrain.sweeps.points import (
 from hbtrain.sweeps.space import short_name, shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-PLACE = {"tracking": ("uri", "parent_run_id", "run_name"), "resources": ("address",)}
-"""Keys of a trial that say where the sweep ran and not what is trained."""
+WHERE_IT_RAN = {"tracking": ("uri", "parent_run_id", "run_name"), "resources": ("address",)}
+"""{section: keys} of a trial's configuration that say where it ran, not what was trained; left out of recipes."""
 
 
 def summary_markdown(
@@ -49,13 +53,8 @@ def summary_markdown(
     points = points_of(finished)
     parts = []
     for benchmark in benchmarks_of(finished):
-        head, rows, best = _cells(benchmark, points, judged, objectives)
-        keys = len(points[0].values)
-        lines = [f"| {' | '.join(head)} |", f"|{' --- |' * keys}{' ---: |' * (len(head) - keys)}"]
-        for i, row in enumerate(rows):
-            marked = [f"**{cell}**" if best.get(column) == i else cell for column, cell in enumerate(row)]
-            lines.append(f"| {' | '.join(marked)} |")
-        parts.append(f"**{benchmark}**, mean ± standard deviation over seeds, best mean in bold\n\n" + "\n".join(lines))
+        table = markdown(_table(benchmark, points, judged, objectives))
+        parts.append(f"**{benchmark}**, mean ± standard deviation over seeds, best mean in bold\n\n{table}")
     if judged is not None and judged.legend:
         parts.append(judged.legend)
     if failures:
@@ -65,22 +64,10 @@ def summary_markdown(
 
 def summary_tables(
     finished: Sequence[Finished], judged: Judged | None = None, objectives: Sequence[Score] = ()
-) -> list[Table]:
-    """The same tables for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
+) -> list[RichTable]:
+    """The tables of `summary_markdown` for a terminal."""
     points = points_of(finished)
-    tables = []
-    for benchmark in benchmarks_of(finished):
-        head, rows, best = _cells(benchmark, points, judged, objectives)
-        table = Table(title=f"{benchmark}: mean ± standard deviation over seeds")
-        for column, title in enumerate(head):
-            table.add_column(title, justify="left" if column < len(points[0].values) else "right")
-        for i, row in enumerate(rows):
-            table.add_row(*(Text(cell, "bold" if best.get(column) == i else "") for column, cell in enumerate(row)))
-        tables.append(table)
-    return tables
+    return [terminal(_table(benchmark, points, judged, objectives)) for benchmark in benchmarks_of(finished)]
 
 
 def save_summary(
@@ -90,9 +77,9 @@ def save_summary(
     judged: Judged | None = None,
     objectives: Sequence[Score] = (),
 ) -> list[Path]:
-    """Write the table (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`) and `best.yaml`.
+    """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`) and `best.yaml`.
 
-    Returns the files, those that this sweep has.
+    Returns the files that were written; which they are depends on the sweep.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -100,16 +87,18 @@ def save_summary(
     points = points_of(finished)
     made = [folder / "summary.md", folder / "summary.csv"]
     try:
-        made[0].write_text(summary_markdown(finished, failures, judged, objectives) + "\n", encoding="utf-8")
-        _write_csv(made[1], benchmarks_of(finished), points, with_objectives(objectives))
+        write_text(made[0], summary_markdown(finished, failures, judged, objectives) + "\n")
+        write_text(made[1], _csv(benchmarks_of(finished), points, with_objectives(objectives)))
         for benchmark in benchmarks_of(finished):
             if is_curve(points):
                 made.append(folder / f"alpha-curve-{benchmark}.png")
-                alpha_curve(benchmark, points, made[-1])
+                with whole(made[-1]) as path:
+                    alpha_curve(benchmark, points, path)
             front = front_scores(benchmark, points, objectives)
             if front:
                 made.append(folder / f"pareto-front-{benchmark}.png")
-                front_picture(benchmark, points, made[-1], front)
+                with whole(made[-1]) as path:
+                    front_picture(benchmark, points, path, front)
         if finished:
             made.append(folder / "best.yaml")
             save_recipe(finished, made[-1], objectives)
@@ -119,12 +108,12 @@ def save_summary(
 
 
 def save_recipe(finished: Sequence[Finished], path: Path, objectives: Sequence[Score] = ()) -> None:
-    """Write the best point's configuration as a recipe, which says above why it is the best.
+    """Write the best point's configuration as a recipe, with a comment that says why it is the best.
 
     Args:
         finished: trials with at least one score.
         path: of the YAML file.
-        objectives: scores of the first benchmark that decide; by default all that every point has.
+        objectives: scores on the first benchmark that decide; none: all that every point has.
 
     Raises:
         OSError: `path` cannot be written.
@@ -142,60 +131,56 @@ def save_recipe(finished: Sequence[Finished], path: Path, objectives: Sequence[S
     rule = names if len(scores) == 1 else f"the mean of its ranks in {names}"
     why = f"{best.label}, the best of {len(points)} points on {benchmark} by {rule}. It has {shown} ({seeds})."
     head = textwrap.fill(why, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-    path.write_text(f"{head}\n{recipe_of(config)}", encoding="utf-8")
+    write_text(path, f"{head}\n{recipe_of(config)}")
 
 
 def recipe_of(config: Config) -> str:
     """YAML of the values of `config` that differ from the defaults, without those that say where it ran."""
     tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})
-    for section, keys in PLACE.items():
+    for section, keys in WHERE_IT_RAN.items():
         for key in keys:
             tree.get(section, {}).pop(key, None)
-    kept = {key: value for key, value in tree.items() if value != {} and key != "name"}
-    return yaml.safe_dump({"name": f"{config.name}-best", **kept}, sort_keys=False, allow_unicode=True)
+    changed = {key: value for key, value in tree.items() if value != {} and key != "name"}
+    return yaml.safe_dump({"name": f"{config.name}-best", **changed}, sort_keys=False, allow_unicode=True)
 
 
-def _cells(
-    benchmark: str, points: Sequence[Point], judged: Judged | None, objectives: Sequence[Score]
-) -> tuple[list[str], list[list[str]], dict[int, int]]:
-    """Titles, cells, and {column: row of its best mean} where there is more than one row."""
+def _table(benchmark: str, points: Sequence[Point], judged: Judged | None, objectives: Sequence[Score]) -> Table:
+    """A row for each point, the best mean of a column in bold if there are several points."""
     scores = scores_of(benchmark, points, with_objectives(objectives))
     keys = list(points[0].values)
-    head = [*map(short_name, keys), "seeds", *(score.title for score in scores)]
-    rows = [
-        [
-            *map(shown, point.values.values()),
-            str(len(point.runs)),
-            *(_cell(point, f"{benchmark}/{score.key}", score.form, judged) for score in scores),
-        ]
-        for point in points
-    ]
-    best: dict[int, int] = {}
-    for column, score in enumerate(scores, start=len(keys) + 1):
-        worst_last = losses(points, benchmark, score)
-        if len(points) > 1:
-            best[column] = worst_last.index(min(worst_last))
-    return head, rows, best
+    head = (*map(short_name, keys), "seeds", *(score.title for score in scores))
+    marks = judged.marks if judged is not None else {}
+    best: dict[str, int] = {}
+    for score in scores if len(points) > 1 else ():
+        of_points = losses(points, benchmark, score)
+        best[score.key] = of_points.index(min(of_points))
+    rows = []
+    for number, point in enumerate(points):
+        first, *others = [*map(shown, point.values.values()), str(len(point.runs))]
+        cells = [Cell(text) for text in others]
+        for score in scores:
+            key = f"{benchmark}/{score.key}"
+            mark = marks.get((point.label, key), "")
+            cells.append(Cell(point.shown(key, score.form), mark=mark, best=best.get(score.key) == number))
+        rows.append(Row(first, tuple(cells)))
+    title = f"{benchmark}: mean ± standard deviation over seeds"
+    return Table("", title, head, tuple(rows), labels=len(keys), grid=True)
 
 
-def _cell(point: Point, key: str, form: str, judged: Judged | None) -> str:
-    mark = judged.marks.get((point.label, key), "") if judged is not None else ""
-    return f"{point.shown(key, form)} {mark}".rstrip()
-
-
-def _write_csv(path: Path, benchmarks: Sequence[str], points: Sequence[Point], wanted: Sequence[Score]) -> None:
-    """One row per benchmark and point: its values, the number of seeds, mean and standard deviation of each score."""
+def _csv(benchmarks: Sequence[str], points: Sequence[Point], wanted: Sequence[Score]) -> str:
+    """CSV with a row for each benchmark and point: values, number of seeds, mean and standard deviation of scores."""
     names = [score.key for score in wanted]
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        keys = list(points[0].values) if points else []
-        writer.writerow(["benchmark", *keys, "seeds", *(f"{name} {of}" for name in names for of in ("mean", "std"))])
-        for benchmark in benchmarks:
-            known = {score.key for score in scores_of(benchmark, points, wanted)}
-            for point in points:
-                cells: list[str] = []
-                for name in names:
-                    values = point.of(f"{benchmark}/{name}") if name in known else []
-                    cells.append(f"{statistics.mean(values):.6f}" if values else "")
-                    cells.append(f"{spread(values):.6f}" if len(values) > 1 else "")
-                writer.writerow([benchmark, *map(shown, point.values.values()), len(point.runs), *cells])
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    keys = list(points[0].values) if points else []
+    writer.writerow(["benchmark", *keys, "seeds", *(f"{name} {of}" for name in names for of in ("mean", "std"))])
+    for benchmark in benchmarks:
+        known = {score.key for score in scores_of(benchmark, points, wanted)}
+        for point in points:
+            cells: list[str] = []
+            for name in names:
+                values = point.of(f"{benchmark}/{name}") if name in known else []
+                cells.append(f"{statistics.mean(values):.6f}" if values else "")
+                cells.append(f"{spread(values):.6f}" if len(values) > 1 else "")
+            writer.writerow([benchmark, *map(shown, point.values.values()), len(point.runs), *cells])
+    return stream.getvalue()

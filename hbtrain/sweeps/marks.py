@@ -1,7 +1,7 @@
-"""The sweep's points against each other with significance: the report that `hbtrain compare` gives of them.
+"""Compares the points of a sweep, with significance, as `hbtrain compare` does.
 
-Points are judged against the best sampling of a single kind (monolingual or cross-lingual batches only, languages mixed
-or English only), as the question of a sweep is whether a ratio between them is better than that.
+Points are compared with the best sampling of a single kind (only monolingual or cross-lingual batches, mixed languages,
+or English only), as the question of a sweep is whether a ratio between kinds is better than that.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from hbtrain.sweeps.points import SCORES, Finished, benchmarks_of, points_of
 
 @dataclass(frozen=True)
 class Judged:
-    """What the comparison of a sweep's points says."""
+    """The comparison of a sweep's points, and the marks of significance for its summary."""
 
     comparison: Comparison
     marks: Mapping[tuple[str, str], str]
-    """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽}, where there is a mark."""
+    """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽} of the scores that have a mark."""
     legend: str
-    """How to read the marks; empty where nothing was judged, as no sampling is of a single kind."""
+    """How to read the marks; empty if there are none, as no point has a sampling of a single kind."""
 
 
 def judge(finished: Sequence[Finished]) -> Judged | None:
-    """The finished trials, compared; None if they are fewer than two points.
+    """Compare the finished trials; None if they are of fewer than two points.
 
-    Marks are among points that differ in their batches only: a backbone's are judged against its own best sampling.
+    Marks compare points that differ only in their batches: those of a backbone with the best sampling of that backbone.
 
     Raises:
         HbtrainError: a run's results cannot be read.
@@ -52,7 +52,7 @@ def judge(finished: Sequence[Finished]) -> Judged | None:
 
 
 def _groups(finished: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """The trials, grouped by the values of all keys that vary, except those of the batches and the seed."""
+    """Group the trials by the values of all keys that vary, except the seed and those under `batching.`."""
     groups: dict[str, list[Finished]] = {}
     for one in finished:
         others = {key: value for key, value in one.values.items() if not key.startswith("batching.")}
@@ -78,7 +78,7 @@ def _marks(comparison: Comparison, finished: Sequence[Finished]) -> dict[tuple[s
 
 
 def _baseline(finished: Sequence[Finished]) -> str | None:
-    """A run of the best sampling of a single kind, by its mean over seeds; None if the sweep has no such sampling."""
+    """The folder of a run with the best sampling of a single kind, by the mean over seeds; None if there is none."""
     single = [one for one in finished if is_single_kind(one.trial.config)]
     benchmark = benchmarks_of(finished)[0]
     key = next(

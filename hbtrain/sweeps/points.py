@@ -1,5 +1,5 @@
-"""The points of a sweep's space (trials that differ in their seed only), the scores that are compared at each, the best
-point, and the Pareto front: the points that no other point beats in everything.
+"""The points of a sweep's space (a point is all trials that differ only in their seed), their scores, the best point,
+and the Pareto front: the points than which no other is better in one score and at least as good in all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Score:
     """`<setting>/<metric>`."""
     title: str
     form: str
+    """Format specification of its values, such as `.3f`."""
     higher_is_better: bool = True
 
 
@@ -37,12 +38,13 @@ SCORES = (
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial with its scores, {`<benchmark>/<setting>/<metric>`: number}."""
+    """A trial that was trained in full, with its scores."""
 
     trial: Trial
     scores: Mapping[str, float]
+    """{`<benchmark>/<setting>/<metric>`: score}."""
     folder: Place
-    """Its run's."""
+    """The folder of its run."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -52,35 +54,34 @@ class Finished:
 
 @dataclass(frozen=True)
 class Point:
-    """Trials that differ in their seed only."""
+    """All finished trials that differ only in their seed."""
 
     values: dict[str, Any]
     """{dotted key: value} of the keys that vary, without the seed."""
     runs: list[Mapping[str, float]]
-    """Scores of each seed."""
+    """The scores of each seed's trial."""
 
     @property
     def label(self) -> str:
-        """What sets it apart, such as `alpha=0.3`."""
+        """The values of the keys that vary, such as `alpha=0.3`."""
         return " ".join(f"{short_name(key)}={shown(value)}" for key, value in self.values.items())
 
     def of(self, key: str) -> list[float]:
-        """The score `key` of every seed."""
+        """The score `key` (`<benchmark>/<setting>/<metric>`) of every seed."""
         return [scores[key] for scores in self.runs]
 
     def mean(self, key: str) -> float:
-        """The mean of score `key` over seeds."""
         return statistics.mean(self.of(key))
 
     def shown(self, key: str, form: str) -> str:
-        """`0.537 ± 0.003`: the mean of score `key` and its standard deviation; without the second for one seed."""
+        """The mean of score `key` and its standard deviation, `0.537 ± 0.003`; of a single seed, the score."""
         values = self.of(key)
         mean = format(self.mean(key), form)
         return f"{mean} ± {format(spread(values), form)}" if len(values) > 1 else mean
 
 
 def points_of(finished: Sequence[Finished]) -> list[Point]:
-    """The points of the space that have a finished trial, in the order of the trials."""
+    """The points of finished trials, in the order of the trials."""
     points: list[Point] = []
     for one in finished:
         known = next((point for point in points if point.values == one.values), None)
@@ -92,24 +93,23 @@ def points_of(finished: Sequence[Finished]) -> list[Point]:
 
 
 def losses(points: Sequence[Point], benchmark: str, score: Score) -> list[float]:
-    """The mean of `score` at each point, with its sign such that less is better."""
+    """The mean of `score` at each point, negated if higher is better, so that lower always is."""
     means = [point.mean(f"{benchmark}/{score.key}") for point in points]
     return [-mean for mean in means] if score.higher_is_better else means
 
 
 def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
-    """Names of the benchmarks that were evaluated, in their order."""
     return list(dict.fromkeys(key.partition("/")[0] for one in finished for key in one.scores))
 
 
 def with_objectives(objectives: Sequence[Score]) -> list[Score]:
-    """The scores that a summary shows: what was searched for, then the others."""
+    """The scores that a summary shows: the objectives of a search, then those of `SCORES` that are not among them."""
     keys = {score.key for score in objectives}
     return [*objectives, *(score for score in SCORES if score.key not in keys)]
 
 
 def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[Score] = SCORES) -> list[Score]:
-    """Those of the wanted scores that all points have on `benchmark`."""
+    """Those of `wanted` that every trial of every point has on `benchmark`."""
     return [score for score in wanted if all(f"{benchmark}/{score.key}" in run for p in points for run in p.runs)]
 
 
@@ -119,9 +119,9 @@ def spread(values: Sequence[float]) -> float:
 
 
 def best_point(points: Sequence[Point], benchmark: str, scores: Sequence[Score]) -> Point:
-    """The point whose ranks by the means of `scores` are lowest on average; of equals, the first.
+    """The point with the lowest mean of its ranks in `scores`; of equals, the first.
 
-    Ranks weigh scores of different scales alike. With one score it is simply the point that is best in it.
+    Ranks give scores of different scales equal weight. With one score, it is the point that is best in it.
     """
     ranks = [rankdata(losses(points, benchmark, score)) for score in scores]
     means = [statistics.mean(of_point) for of_point in zip(*ranks, strict=True)]
@@ -137,9 +137,9 @@ def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[Score
 
 
 def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[Score] = ()) -> list[Score]:
-    """The scores that are weighed against each other: the objectives of a search for several, else all that are shown.
+    """The scores that span the Pareto front: the objectives of a search for several, else those of `SCORES`.
 
-    Empty where there are fewer than two scores or two points.
+    Empty if there are fewer than two scores or two points.
     """
     scores = scores_of(benchmark, points, objectives if len(objectives) > 1 else SCORES)
     return scores if len(points) > 1 and len(scores) > 1 else []

@@ -1,7 +1,7 @@
 """Population based training (arXiv 1711.09846) of alpha, on Ray Tune's scheduler.
 
-All members are judged at the same steps. What happens there is a function of the search's seed, of the interval and of
-the scores, so a search that was cut off comes to the same decisions when it is told the same scores again.
+All members are compared at the same steps. The decisions are a function of the search's seed, the interval and the
+scores, so a search that was interrupted comes to the same decisions when the same scores are reported again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from hbtrain.sweeps.ranges import Draw, Numbers
 from hbtrain.sweeps.search_methods import Pbt, is_minimised
 
 ATTEMPTS = 20
-"""How often an alpha is drawn until it is one that no other member goes on with from the same state."""
+"""How often an alpha is drawn, until it is one with which no other member continues the same state."""
 
 
 class Population(PopulationBasedTraining):
-    """The worst members take over the state of the best, and go on with another alpha."""
+    """The scheduler: at each interval's end, the worst members continue the state of the best with another alpha."""
 
     def __init__(self, search: Pbt, draw: Draw, ends: Sequence[int]) -> None:
-        """`ends` are the steps at which intervals end, the last one being that of training."""
+        """`draw` gives the values of alpha; `ends` are the steps at which intervals end, the last that of training."""
         super().__init__(
             time_attr=INTERVAL,
             metric=search.objective,
@@ -34,7 +34,7 @@ class Population(PopulationBasedTraining):
             quantile_fraction=search.quantile,
             custom_explore_fn=self._explore,
             log_config=False,
-            require_attrs=False,  # the end of training is reported without an interval: nothing is to follow it
+            require_attrs=False,  # the end of training is reported without an interval, so that nothing follows it
             synch=True,
         )
         self._search, self._draw, self._ends = search, draw, list(ends)
@@ -42,17 +42,17 @@ class Population(PopulationBasedTraining):
         self._given: set[Any] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """A member has come to the end of an interval; the last one to come has all of them judged."""
+        """Called when a member ends an interval; when the last one has, all are compared."""
         self._interval = result.get(INTERVAL, self._interval)
         before = random.getstate()
-        random.seed(f"{self._search.seed}/{self._interval}")  # Tune's scheduler draws from the module's generator
+        random.seed(f"{self._search.seed}/{self._interval}")  # Tune's scheduler draws from the `random` module
         try:
             return str(super().on_trial_result(tune_controller, trial, result))
         finally:
             random.setstate(before)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The next member to go on. Members whose drivers died too often are no longer waited for."""
+        """The next member to train. Members whose drivers died too often are not waited for."""
         chosen = super().choose_trial_to_run(tune_controller)
         if chosen is not None:
             return chosen
@@ -72,7 +72,7 @@ class Population(PopulationBasedTraining):
         return bool(member.status == Trial.PAUSED and at >= self._next_perturbation_sync)
 
     def _explore(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The parameters of a member that takes over one with these."""
+        """The parameters of a member that continues the state of one with `parameters`."""
         schedule = read_schedule(parameters[SCHEDULE])
         step = self._ends[self._interval - 1]
         for _ in range(ATTEMPTS):
@@ -84,23 +84,23 @@ class Population(PopulationBasedTraining):
 
 
 def perturbed(alpha: float, draw: Draw, search: Pbt) -> float:
-    """Another alpha: moved by the factor, or to the next value of a choice; now and then drawn anew.
+    """Another alpha: multiplied or divided by the factor, or a neighbouring value of a choice; sometimes a new draw.
 
-    Draws from Python's module-wide generator, as the scheduler does.
+    Draws from the `random` module, as the scheduler does.
     """
     if isinstance(draw, Numbers):
         moved = draw.rounded(alpha * random.choice((search.factor, 1 / search.factor)))
         anew = draw.rounded(random.uniform(draw.low, draw.high))
     else:
         values = sorted(draw.values)
-        place = values.index(alpha) + random.choice((-1, 1))
-        moved = float(values[min(max(place, 0), len(values) - 1)])
+        neighbour = values.index(alpha) + random.choice((-1, 1))
+        moved = float(values[min(max(neighbour, 0), len(values) - 1)])
         anew = float(random.choice(values))
     return anew if moved == alpha or random.random() < search.resample else moved
 
 
 def first_alphas(draw: Draw, search: Pbt) -> list[float]:
-    """What the members begin with: one from each of as many equal parts of the range, or each value in turn."""
+    """The first alpha of each member: one from each of as many equal parts of the range, or the values in turn."""
     if not isinstance(draw, Numbers):
         return [float(draw.values[member % len(draw.values)]) for member in range(search.population)]
     generator = random.Random(search.seed)

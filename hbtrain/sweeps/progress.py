@@ -1,4 +1,4 @@
-"""What a sweep says while it goes on: a line when a trial starts, at each rung of a search, and when a trial ends."""
+"""What a sweep prints while it runs: a line when a trial starts, at each rung of a search, and when a trial ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hbtrain.sweeps.drivers import FAILURE, STEP, trial_label
 
 
 class _Progress(Callback):
-    """Told by Ray Tune of each trial. It must pickle, and so holds no console."""
+    """Ray Tune's callback on the events of trials. It is pickled, and therefore holds no console."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -24,7 +24,7 @@ class _Progress(Callback):
 
 
 class GridProgress(_Progress):
-    """Of trials that are all trained in full: how each ends, and about how long the others will take."""
+    """Prints, for trials that are all trained in full, how each ends, and about how long the others will take."""
 
     def __init__(self, labels: list[str], side_by_side: int) -> None:
         super().__init__()
@@ -34,17 +34,15 @@ class GridProgress(_Progress):
         self._durations: list[float] = []
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's driver starts."""
         number = trial.config["trial"]
         self._started[number] = time.monotonic()
         self._say(f"{self._labels[number]}  started")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its end, by success or by an error that the user can mend."""
+        """A trial has succeeded, or failed with an error that the user can mend."""
         self._end(trial, str((trial.last_result or {}).get(FAILURE) or ""))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's driver died too often."""
         self._end(trial, "its driver died")
 
     def _end(self, trial: Any, failure: str) -> None:
@@ -61,10 +59,10 @@ class GridProgress(_Progress):
 
 
 class SearchProgress(_Progress):
-    """Of trials that are evaluated on their way, and may be stopped or changed: their scores there, and how each ends.
+    """Prints, for trials that are evaluated at rungs and may be stopped there or changed, their scores and their ends.
 
     Args:
-        objectives: names of the scores that are shown.
+        objectives: names of the scores that are printed.
         trials: how many there will be.
         steps: of the whole training.
     """
@@ -78,7 +76,7 @@ class SearchProgress(_Progress):
         self._started: dict[str, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's driver starts, for the first time or after it was held."""
+        """A trial's driver starts, for the first time or after a pause."""
         label, known = trial_label(trial.config), self._labels.get(trial.trial_id)
         self._started.setdefault(trial.trial_id, time.monotonic())
         self._labels[trial.trial_id] = label
@@ -90,7 +88,6 @@ class SearchProgress(_Progress):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial was evaluated."""
         failure = result.get(FAILURE)
         if failure:
             self._say(f"{self._label(trial)}  failed: {failure}")
@@ -98,7 +95,7 @@ class SearchProgress(_Progress):
             self._say(f"{self._label(trial)}  step {result[STEP]} of {self._steps}: {self._scores(result)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its end, or was stopped for its scores."""
+        """A trial has ended, or was stopped because of its scores."""
         result = trial.last_result or {}
         if result.get(FAILURE):
             self._end(trial, "failed")
@@ -108,7 +105,6 @@ class SearchProgress(_Progress):
             self._end(trial, "finished")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's driver died too often."""
         self._end(trial, "failed, as its driver died,")
 
     def _end(self, trial: Any, how: str) -> None:

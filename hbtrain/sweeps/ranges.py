@@ -1,4 +1,4 @@
-"""What a key of a space may be: values that are all tried (grid), or that a search draws from."""
+"""The values of a key in a space: a grid, all of which is tried, or a range or choice that a search draws from."""
 
 from __future__ import annotations
 
@@ -12,76 +12,82 @@ from hbtrain.errors import ConfigError
 GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS = "grid", "uniform", "loguniform", "choice", "settings"
 KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS)
 DIGITS = 4
-"""Significant digits of drawn numbers: labels, recipes and MLflow then show the very value that was trained."""
+"""Significant digits of drawn numbers, so few that labels, recipes and MLflow show the exact value."""
 INNER = 0.381966
-"""Where in a range a value is checked, as a share of its width: one that is hardly ever a whole number, so that a key
-that takes only whole numbers is refused."""
+"""Where within a range a value is checked, as a share of its width. It is hardly ever a whole number, so that a range
+for a key that takes only whole numbers is refused."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """An interval that a search draws numbers from, evenly or, with `log`, evenly in their logarithm."""
+    """An interval from which a search draws numbers, uniformly or, with `log`, uniformly in their logarithm."""
 
     low: float
     high: float
     log: bool = False
 
     def recalled(self, value: object) -> float | None:
-        """The value that was written to JSON as `value`; None if it is none that can be drawn here."""
+        """The value that was written to JSON as `value`; None if it cannot be drawn from here."""
         return float(value) if _is_number(value) and self.low <= value <= self.high else None  # type: ignore[arg-type, operator]
 
     def rounded(self, value: float) -> float:
-        """A drawn value as it is trained: to a few digits, and within the interval."""
+        """A drawn value as it is used: rounded to `DIGITS` significant digits, and within the interval."""
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
     @property
     def probes(self) -> tuple[float, ...]:
-        """Values to check before a search: if both ends and one within are allowed, all are taken to be."""
+        """Values to check before a search: both ends and one between them, which stand for all."""
         return self.low, self.low + INNER * (self.high - self.low), self.high
 
     def to_tree(self) -> dict[str, Any]:
-        """The entry of a space's YAML that says the same."""
+        """Its entry in a space's YAML."""
         return {LOGUNIFORM if self.log else UNIFORM: [self.low, self.high]}
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Values that a search chooses from."""
+    """Values from which a search chooses."""
 
     values: tuple[Any, ...]
 
     def recalled(self, value: object) -> Any:
-        """The value that was written to JSON as `value`; None if it is none that can be drawn here."""
+        """The value that was written to JSON as `value`; None if it cannot be drawn from here."""
         return next((own for own in self.values if json.loads(json.dumps(own)) == value), None)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """Values to check before a search: all."""
+        """Values to check before a search: all of them."""
         return self.values
 
     def to_tree(self) -> dict[str, Any]:
-        """The entry of a space's YAML that says the same."""
+        """Its entry in a space's YAML."""
         return {CHOICE: list(self.values)}
 
 
 Draw = Numbers | Choices
 
 
-def kind_of(key: str, entry: Any, place: str, searching: bool) -> str:
+def kind_of(key: str, entry: Any, origin: str, searching: bool) -> str:
     """Which of KINDS an entry of a space is.
 
+    Args:
+        key: of the entry.
+        entry: its value.
+        origin: where it comes from, for messages: a space, or flags.
+        searching: whether the space is searched, so that ranges are allowed and grids are not.
+
     Raises:
-        ConfigError: it is none, or not one that belongs there.
+        ConfigError: it is none of KINDS, or not one that is allowed.
     """
     kinds = (UNIFORM, LOGUNIFORM, CHOICE, SETTINGS) if searching else (GRID, SETTINGS)
     kind = next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else None
     if kind in kinds:
         return str(kind)
     if kind in KINDS and searching:
-        raise ConfigError(f"{key} = {entry!r} in {place}: a search draws values, it tries no grid; write choice")
+        raise ConfigError(f"{key} = {entry!r} in {origin}: a search draws values, it tries no grid; write choice")
     hint = "; only a `search` draws from ranges" if kind in KINDS else ""
     forms = " or ".join(f"`{key}: {{{name}: {_form(name)}}}`" for name in kinds)
-    raise ConfigError(f"{key} = {entry!r} in {place}: a key that varies is written {forms}{hint}")
+    raise ConfigError(f"{key} = {entry!r} in {origin}: a key that varies is written {forms}{hint}")
 
 
 def _form(kind: str) -> str:
@@ -90,52 +96,52 @@ def _form(kind: str) -> str:
     return "[...]" if kind in (GRID, CHOICE) else "[low, high]"
 
 
-def read_values(key: str, values: Any, place: str) -> tuple[Any, ...]:
+def read_values(key: str, values: Any, origin: str) -> tuple[Any, ...]:
     """The values of a grid or a choice.
 
     Raises:
-        ConfigError: no list, none in it, or one twice.
+        ConfigError: not a list, an empty one, or one with a value twice.
     """
     if not isinstance(values, list):
-        raise ConfigError(f"{key} = {values!r} in {place}: must be a list of values")
+        raise ConfigError(f"{key} = {values!r} in {origin}: must be a list of values")
     if not values:
-        raise ConfigError(f"{key} = [] in {place}: the range is empty; give at least one value")
+        raise ConfigError(f"{key} = [] in {origin}: the range is empty; give at least one value")
     for i, value in enumerate(values):
         if value in values[:i]:
-            raise ConfigError(f"{key} in {place} lists {value!r} twice; every trial must differ")
+            raise ConfigError(f"{key} in {origin} lists {value!r} twice; every trial must differ")
     return tuple(values)
 
 
-def read_numbers(key: str, ends: Any, place: str, log: bool) -> Numbers:
-    """The interval of two ends.
+def read_numbers(key: str, ends: Any, origin: str, log: bool) -> Numbers:
+    """The interval between two ends.
 
     Raises:
-        ConfigError: not two numbers, or nothing in between, or no logarithm.
+        ConfigError: not two numbers in ascending order, or, with `log`, not above 0.
     """
     kind = LOGUNIFORM if log else UNIFORM
     if not isinstance(ends, list) or len(ends) != 2 or not all(_is_number(end) for end in ends):
-        raise ConfigError(f"{key} = {ends!r} in {place}: {kind} takes two numbers, [low, high]")
+        raise ConfigError(f"{key} = {ends!r} in {origin}: {kind} takes two numbers, [low, high]")
     low, high = map(float, ends)
     if low >= high:
-        raise ConfigError(f"{key} = {ends!r} in {place}: the range is empty; low must be below high")
+        raise ConfigError(f"{key} = {ends!r} in {origin}: the range is empty; low must be below high")
     if log and low <= 0:
-        raise ConfigError(f"{key} = {ends!r} in {place}: loguniform needs numbers above 0")
+        raise ConfigError(f"{key} = {ends!r} in {origin}: loguniform needs numbers above 0")
     return Numbers(low, high, log)
 
 
-def read_settings(key: str, named: Any, place: str) -> dict[str, dict[str, Any]]:
+def read_settings(key: str, named: Any, origin: str) -> dict[str, dict[str, Any]]:
     """{name: {dotted key: value}} of named settings.
 
     Raises:
-        ConfigError: another form, or names that do not set the same keys.
+        ConfigError: they have another form.
     """
     if not isinstance(named, Mapping) or not named:
-        raise ConfigError(f"{key} = {named!r} in {place}: settings are written {{name: {{dotted key: value}}, ...}}")
+        raise ConfigError(f"{key} = {named!r} in {origin}: settings are written {{name: {{dotted key: value}}, ...}}")
     for name, values in named.items():
         if not isinstance(name, str) or not isinstance(values, Mapping) or not values:
-            raise ConfigError(f"{key}: {name!r} in {place}: a setting is a name with {{dotted key: value}}")
+            raise ConfigError(f"{key}: {name!r} in {origin}: a setting is a name with {{dotted key: value}}")
         if not all(isinstance(dotted, str) for dotted in values):
-            raise ConfigError(f"{key}: {name} in {place} must hold dotted keys, not {list(values)!r}")
+            raise ConfigError(f"{key}: {name} in {origin} must hold dotted keys, not {list(values)!r}")
     return {name: dict(values) for name, values in named.items()}
 
 

@@ -12,7 +12,7 @@ from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import METRICS
 
 MINIMISED = {"rank_distance": "multi"}
-"""Metrics of which less is better, and the setting that has them."""
+"""{metric of which lower is better: the setting that has it}."""
 ALPHA = "batching.alpha"
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -23,7 +23,7 @@ class _Search(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides what is drawn. The trials' own seed is the recipe's."""
+    """Seed of the draws. The seed of the trials is that of the recipe."""
 
 
 class _ByOneScore(_Search):
@@ -36,30 +36,31 @@ class _ByOneScore(_Search):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The one objective, as a search for several has them."""
+        """The objective, in the form that searches for several objectives have."""
         return (self.objective,)
 
 
 class Asha(_ByOneScore):
-    """A sampler (TPE) proposes values; at each rung only the best part of the trials goes on (arXiv 1810.05934)."""
+    """A sampler (TPE) proposes values; at each rung, only the best share of the trials goes on (arXiv 1810.05934)."""
 
     method: Literal["asha"]
     trials: PositiveInt = 12
     rungs: PositiveInt | tuple[PositiveInt, ...] = 3
-    """How many, the whole training included, each `reduction` times as long as the one before; or their steps."""
+    """How many rungs, the end of training included, each after `reduction` times as many steps as the one before; or
+    the steps of the rungs."""
     reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
-    """At a rung one trial in so many goes on."""
+    """At a rung, one of so many trials goes on."""
 
     @property
     def summary(self) -> str:
-        """What a sweep says at its start: `asha, 12 trials by multi/map`."""
+        """What a sweep prints at its start: `asha, 12 trials by multi/map`."""
         return f"asha, {self.trials} trials by {self.objective}"
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
-        """The steps after which trials are judged, the last one being `steps`.
+        """The steps after which trials are compared; the last is `steps`, the whole training.
 
         Raises:
-            ConfigError: more rungs than steps, or a rung beyond them.
+            ConfigError: there are more rungs than steps, or a rung is beyond them.
         """
         if isinstance(self.rungs, int):
             found = [max(1, round(steps / self.reduction**n)) for n in reversed(range(self.rungs))]
@@ -74,7 +75,7 @@ class Asha(_ByOneScore):
 
 
 class Pareto(_Search):
-    """A sampler (TPE for several objectives) proposes values; every trial is trained in full."""
+    """A sampler (TPE for several objectives) proposes values, and every trial is trained in full."""
 
     method: Literal["pareto"]
     trials: PositiveInt = 12
@@ -94,39 +95,39 @@ class Pareto(_Search):
 
     @property
     def summary(self) -> str:
-        """What a sweep says at its start: `pareto, 12 trials by mono/map, cross/map`."""
+        """What a sweep prints at its start: `pareto, 12 trials by mono/map, cross/map`."""
         return f"pareto, {self.trials} trials by {', '.join(self.objectives)}"
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
-        """The steps after which trials are judged: only those of the whole training."""
+        """The steps after which trials are compared: only the whole training."""
         return (steps,)
 
 
 class Pbt(_ByOneScore):
-    """A population trains side by side; between segments the worst take over the best and try another alpha
-    (arXiv 1711.09846)."""
+    """The members of a population train in parallel; after each interval, the worst continue the state of the best with
+    another alpha (arXiv 1711.09846)."""
 
     method: Literal["pbt"]
     population: Annotated[int, Field(ge=2)] = 4
     intervals: Annotated[int, Field(ge=2)] = 4
-    """Segments of equal length that training is made of."""
+    """How many intervals of equal length training has."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """The share of the population that is replaced, and the share of the best that replaces it."""
+    """The share of the population that is replaced, and also the share of the best that replaces it."""
     resample: Fraction = 0.25
-    """How often a new alpha is drawn from the whole range rather than moved by `factor`."""
+    """Probability that a new alpha is drawn from the whole range rather than moved by `factor`."""
     factor: Annotated[float, Field(gt=1)] = 1.2
-    """What alpha is multiplied or divided by."""
+    """Alpha is multiplied or divided by this."""
 
     @property
     def summary(self) -> str:
-        """What a sweep says at its start: `pbt, a population of 4 by multi/map`."""
+        """What a sweep prints at its start: `pbt, a population of 4 by multi/map`."""
         return f"pbt, a population of {self.population} by {self.objective}"
 
     def interval_ends(self, steps: int) -> tuple[int, ...]:
-        """The steps after which the population is judged, the last one being `steps`.
+        """The steps after which members are compared; the last is `steps`, the whole training.
 
         Raises:
-            ConfigError: more intervals than steps.
+            ConfigError: there are more intervals than steps.
         """
         if self.intervals > steps:
             raise ConfigError(f"search.intervals = {self.intervals} are more than training.steps = {steps}")
@@ -137,14 +138,14 @@ Search = Asha | Pareto | Pbt
 _ANY: TypeAdapter[Search] = TypeAdapter(Annotated[Search, Field(discriminator="method")])
 
 
-def read_search(tree: Any, place: str) -> Search:
-    """The `search` section of a space.
+def read_search(tree: Any, origin: str) -> Search:
+    """Read the `search` section of a space; `origin` says where it comes from, for messages.
 
     Raises:
-        ConfigError: the first thing that is wrong, in one line.
+        ConfigError: a key or a value is wrong.
     """
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"`search` of {place} must hold keys and values, not {tree!r}")
+        raise ConfigError(f"`search` of {origin} must hold keys and values, not {tree!r}")
     try:
         return _ANY.validate_python(dict(tree))
     except ValidationError as error:
@@ -152,19 +153,19 @@ def read_search(tree: Any, place: str) -> Search:
         keys = [str(part) for part in first["loc"] if part in tree]
         if first["type"].startswith("union_tag"):
             known = "asha, pareto or pbt"
-            raise ConfigError(f"search.method = {tree.get('method')!r} in {place}: must be {known}") from error
+            raise ConfigError(f"search.method = {tree.get('method')!r} in {origin}: must be {known}") from error
         if first["type"] == "extra_forbidden":
             methods: dict[str, type[BaseModel]] = {"asha": Asha, "pareto": Pareto, "pbt": Pbt}
             fields = methods[tree["method"]].model_fields
             raise ConfigError(
-                f"unknown key search.{keys[0]} in {place}: {tree['method']} has {', '.join(sorted(fields))}"
+                f"unknown key search.{keys[0]} in {origin}: {tree['method']} has {', '.join(sorted(fields))}"
             ) from error
         said = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"search.{keys[0]} = {tree[keys[0]]!r} in {place}: {said[:1].lower()}{said[1:]}") from error
+        raise ConfigError(f"search.{keys[0]} = {tree[keys[0]]!r} in {origin}: {said[:1].lower()}{said[1:]}") from error
 
 
 def check_budget(search: Search | None, steps: int) -> None:
-    """Raise ConfigError if `steps` of training have no room for the rungs or intervals of `search`."""
+    """Raise ConfigError if `steps` of training are too few for the rungs or intervals of `search`."""
     if isinstance(search, Pbt):
         search.interval_ends(steps)
     elif search is not None:
@@ -172,12 +173,12 @@ def check_budget(search: Search | None, steps: int) -> None:
 
 
 def is_minimised(objective: str) -> bool:
-    """Whether less of an objective, `<setting>/<metric>`, is better."""
+    """Whether lower values of an objective, `<setting>/<metric>`, are better."""
     return objective.partition("/")[2] in MINIMISED
 
 
 def check_objectives(objectives: Sequence[str], benchmark: Benchmark) -> None:
-    """Raise ConfigError for an objective that `benchmark` does not give."""
+    """Raise ConfigError for an objective that the evaluation of `benchmark` does not give."""
     for objective in objectives:
         setting = objective.partition("/")[0]
         few = len(benchmark.languages) < 2 and setting == "cross"

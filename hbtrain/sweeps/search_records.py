@@ -1,6 +1,4 @@
-"""What a search writes: the points that it has begun, for the same command to go on with after a kill, and its outcome:
-trials that were trained in full, those that were stopped earlier, members of a population.
-"""
+"""The files of a search: the points that it has begun, with which it goes on after an interruption, and its outcome."""
 
 from __future__ import annotations
 
@@ -17,16 +15,16 @@ from hbtrain.sweeps.space import Space, Trial
 
 
 class Ledger:
-    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order in which they were drawn."""
+    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order of the draws."""
 
     def __init__(self, file: Place) -> None:
         self._file = file
 
     def points(self) -> list[dict[str, Any]]:
-        """Every point once; a line that cannot be read is passed over.
+        """Every point once; lines that are not JSON are skipped. There are none if the file does not exist.
 
         Raises:
-            StorageError: the file is there, or may be, and cannot be read.
+            StorageError: the file cannot be read.
         """
         try:
             lines = self._file.read_text(encoding="utf-8").splitlines()
@@ -45,7 +43,7 @@ class Ledger:
         return points
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Add a point; it is on disk when this returns.
+        """Write the file with another point; it is synced to disk when this returns.
 
         Raises:
             StorageError: the file cannot be written.
@@ -57,7 +55,7 @@ class Ledger:
 
 
 def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
-    """The points of the ledger that can be drawn from the space as it is now."""
+    """The points of the ledger that can still be drawn from the space, which may have changed since."""
     points = []
     for written in ledger.points():
         if written.keys() == space.draws.keys():
@@ -69,14 +67,15 @@ def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A trial that was not trained in full, as others had better scores at that step."""
+    """A trial that was stopped before the end of training, as others had better scores."""
 
     trial: Trial
     step: int
+    """Steps that it was trained."""
     scores: Mapping[str, float]
-    """Scores of the encoder after that step."""
+    """Its scores after that step."""
     folder: Place
-    """Its run's."""
+    """The folder of its run."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +83,18 @@ class Member:
     """A member of a population at the end of training."""
 
     schedule: Schedule
-    """[(step, alpha), ...]; a run from scratch that trains with it ends with the same weights."""
+    """[(step, alpha), ...] of the weights' whole history; a run from scratch with it ends with the same weights."""
     scores: Mapping[str, float]
     folder: Place
-    """The folder of the run that ended its training; where it took over another member, it began in that one's run."""
+    """The folder of the run in which training ended; it may have begun in that of another member."""
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What became of all trials of a search, or of a grid, where none is stopped early."""
+    """What became of the trials of a search or a grid."""
 
     finished: list[Finished] = field(default_factory=list)
-    """Trained in full, members included."""
+    """Those that were trained in full, members of a population included."""
     stopped: list[Stopped] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
@@ -103,7 +102,7 @@ class SearchOutcome:
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:
-    """Write the outcome as JSON: for each trial its values, where it ended, its macro scores and its run's folder.
+    """Write the outcome as JSON: of each trial its values, the step if it was stopped, its scores and its run's folder.
 
     Raises:
         StorageError: `path` cannot be written.
@@ -130,4 +129,5 @@ def save_outcome(outcome: SearchOutcome, path: Place) -> None:
 
 
 def _macro(scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores `<benchmark>/<setting>/<metric>`, without those of single languages, whose keys are longer."""
     return {key: score for key, score in scores.items() if key.count("/") == 2}

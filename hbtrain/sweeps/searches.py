@@ -1,4 +1,4 @@
-"""Searches under Ray Tune: trials side by side, and what became of each."""
+"""Runs searches with Ray Tune, and collects what became of their trials."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ from hbtrain.sweeps.points import Finished
 from hbtrain.sweeps.search_methods import ALPHA, Asha, Pbt, is_minimised
 from hbtrain.sweeps.search_records import Ledger, Member, SearchOutcome, Stopped, known_points
 from hbtrain.sweeps.space import Space, Trial, trial_of
-from hbtrain.sweeps.tuning import ON_HEAD, at_address, at_once, failure_of, fit, say, set_up_tune
+from hbtrain.sweeps.tuning import ON_HEAD, at_address, concurrent_trials, failure_of, fit, say, set_up_tune
 
 HEAD_SHARE = 0.99
-"""What drivers of a population's members ask for of the head node, all together: its size limits their number."""
+"""Share of Tune's resource of the head node that the drivers of a population's members use together, which limits how
+many run in parallel."""
 
 
 def search(space: Space, base: Config, folder: Place) -> SearchOutcome:
-    """Search `space` with Ray Tune, which keeps its records in `folder`.
+    """Search a space with Ray Tune.
 
     Args:
-        space: with a `search`.
-        base: what trials share, with its place: storage, tracking.
-        folder: the sweep's.
+        space: whose `search` is not None.
+        base: the configuration that trials share, with the sweep's storage and tracking.
+        folder: of the sweep; Tune keeps its records there.
 
     Raises:
         ConfigError: the cluster is too small for a trial, or does not answer.
-        TrainingError: the cluster went away.
-        KeyboardInterrupt: Ctrl-C, after the trials were stopped.
+        TrainingError: the cluster was lost.
+        KeyboardInterrupt: Ctrl-C was pressed; the trials have been stopped.
     """
     set_up_tune()
     with connected(base, say) as hardware:
-        side_by_side = at_once(base, hardware)
+        side_by_side = concurrent_trials(base, hardware)
         base = at_address(base)
         ledger = Ledger(folder / "points.jsonl")
         if isinstance(space.search, Pbt):
@@ -70,7 +71,7 @@ def _fit_search(space: Space, base: Config, folder: Place, ledger: Ledger, side_
     rungs = wanted.rung_steps(base.training.steps)
     if isinstance(wanted, Asha):
         reduction = wanted.reduction
-        # ASHA's rungs are powers of the reduction; ours may be anywhere, so it is told of powers.
+        # Tune's ASHA has rungs at powers of the reduction, ours may be at any steps: rung n is reported as reduction^n.
         scheduler = ASHAScheduler(
             time_attr=RESOURCE,
             metric=wanted.objective,
@@ -105,7 +106,7 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side
 
     from hbtrain.sweeps.population import Population, first_alphas
 
-    # Held members end their processes, which have nothing to hand on: their state is in the runs' folders.
+    # Paused members lose their processes, which hold no state: it is in the folders of their runs.
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
     ends = wanted.interval_ends(base.training.steps)
     plan = {
@@ -116,7 +117,7 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side
     }
     draw = space.draws[ALPHA]
     first = [[[0, alpha]] for alpha in first_alphas(draw, wanted)]
-    # Tune counts held members among those that run, so what a driver asks for is what limits their number.
+    # Tune counts paused members as running, so their number must be limited by the resources of their drivers.
     share = int(HEAD_SHARE / side_by_side * 10_000) / 10_000
     on_head = dict.fromkeys(ON_HEAD, max(share, *ON_HEAD.values()))
     return _run(
@@ -133,7 +134,7 @@ def _fit_population(space: Space, wanted: Pbt, base: Config, folder: Place, side
 def _run(
     trainable: Any, folder: Place, space: Space, base: Config, how: Any, trials: int, param_space: Any = None
 ) -> Any:
-    """Run Tune to its end; KeyboardInterrupt if it was ended before."""
+    """Run Tune and return its results. Raises KeyboardInterrupt if it was stopped before all trials had ended."""
     from hbtrain.sweeps.progress import SearchProgress
 
     assert space.search is not None
@@ -145,7 +146,7 @@ def _run(
 
 
 def _trials(space: Space, base: Config, ledger: Ledger, results: Any) -> SearchOutcome:
-    """What became of the trials, from their folders."""
+    """What became of the trials, read from the folders of their runs."""
     outcome = SearchOutcome(failures=_failures(results))
     for values in known_points(space, ledger)[: len(results)]:
         if space.label(values) in outcome.failures:
@@ -161,7 +162,7 @@ def _trials(space: Space, base: Config, ledger: Ledger, results: Any) -> SearchO
 
 
 def _members(space: Space, base: Config, results: Any) -> SearchOutcome:
-    """The members as they ended, each with the schedule that it has learned."""
+    """What became of the members of a population, with the schedules of alpha that they ended with."""
     outcome = SearchOutcome(failures=_failures(results))
     for result in results:
         schedule: Schedule = read_schedule(result.config[SCHEDULE])
@@ -186,12 +187,12 @@ def _failures(results: Any) -> dict[str, str]:
 
 
 def _score_keys(space: Space, base: Config) -> dict[str, str]:
-    """{objective: key of the score of the first benchmark}."""
+    """{objective: key of its score on the first benchmark}."""
     assert space.search is not None
     benchmark = parse_benchmark(base.evaluation.benchmarks[0]).name
     return {name: f"{benchmark}/{name}" for name in space.search.objectives}
 
 
 def _dirname(trial: Any) -> str:
-    """Name of a trial's folder in Tune's records: not what was drawn, as by default, which may be any text."""
+    """Name of a trial's folder in Tune's records; by default it would have the drawn values, which may be any text."""
     return str(trial.trial_id)

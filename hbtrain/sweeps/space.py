@@ -1,5 +1,6 @@
-"""A sweep's space (a recipe, keys that are fixed, keys that vary, how it is searched) and its trials: configurations
-that differ in the keys that vary."""
+"""A sweep's space (a recipe, keys that are fixed, keys that vary, how it is searched), and its trials: configurations
+that differ in the keys that vary.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +18,24 @@ from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
 
 SEED = "seed"
-"""The key over which the summary takes means."""
+"""The key over whose values the summary takes means."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep tries."""
+    """The configurations that a sweep tries."""
 
     name: str
     recipe: str
-    """A shipped recipe's name or the path of a YAML file."""
+    """A shipped recipe's name, or the path of a YAML file."""
     overrides: dict[str, Any]
-    """{dotted key: value} of what is the same in every trial."""
+    """{dotted key: value} that all trials have."""
     grids: dict[str, tuple[Any, ...]]
-    """{dotted key: its values}; every combination is a trial. For named settings the values are the names."""
+    """{dotted key: values}; every combination is a trial. The values of a key in `settings` are names."""
     draws: dict[str, Draw] = field(default_factory=dict)
-    """{dotted key: what a search draws it from}. For named settings it draws names."""
+    """{dotted key: what a search draws it from}. For a key in `settings`, names are drawn."""
     settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """{key: {name: {dotted key: value}}}: keys of the space alone, whose settings set several of the configuration."""
+    """{key: {name: {dotted key: value}}}: keys that exist only in the space; a name sets several configuration keys."""
     search: Search | None = None
     """How values are drawn; None: all combinations of the grids are tried."""
 
@@ -50,7 +51,7 @@ class Space:
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     def keys_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """{dotted key: value} of the configuration that {key that varies: value} stand for."""
+        """{configuration key: value} that {key that varies: value} set."""
         found: dict[str, Any] = {}
         for key, value in values.items():
             found |= self.settings[key][value] if key in self.settings else {key: value}
@@ -58,39 +59,39 @@ class Space:
 
     @property
     def varied_keys(self) -> set[str]:
-        """Dotted keys of the configuration that trials may differ in."""
+        """The configuration keys in which trials may differ."""
         keys: set[str] = set()
         for key in (*self.grids, *self.draws):
             keys |= {dotted for named in self.settings.get(key, {}).values() for dotted in named} or {key}
         return keys
 
     def label(self, values: Mapping[str, Any]) -> str:
-        """What sets a trial apart, such as `alpha=0.3 seed=1`."""
+        """The name of a trial with these values, such as `alpha=0.3 seed=1`."""
         names = _short_names([*self.grids, *self.draws])
         return " ".join(f"{names[key]}={shown(value)}" for key, value in values.items())
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep."""
+    """One training of a sweep."""
 
     label: str
-    """What sets it apart, such as `alpha=0.3 seed=1`."""
+    """The values of the keys that vary, such as `alpha=0.3 seed=1`."""
     values: dict[str, Any]
     """{dotted key: value} of the keys that vary."""
     config: Config
 
 
 def base_config(space: Space) -> Config:
-    """The recipe with the fixed keys: what the trials have in common."""
+    """The recipe with the fixed keys: what all trials have in common."""
     return load_config(space.recipe, space.overrides)
 
 
 def trials_of(space: Space) -> list[Trial]:
-    """Every combination of the varying keys, validated as a whole; all of the first seed come first.
+    """The trials of a grid: every combination of values, ordered by seed first.
 
     Raises:
-        ConfigError: a combination that the configuration does not allow.
+        ConfigError: the configuration does not allow a combination, or two are the same.
     """
     base = base_config(space)
     keys = sorted(space.grids, key=lambda key: key != SEED)
@@ -107,12 +108,12 @@ def trials_of(space: Space) -> list[Trial]:
 
 
 def probes_of(space: Space) -> list[Trial]:
-    """Trials that a search might draw and that show, before it starts, whether all that it draws is allowed.
+    """Trials that show, before a search starts, whether the configuration allows what it may draw.
 
-    Each value of a choice and both ends of a range, one key at a time, the others at their first value.
+    They have each value of a choice, and `Numbers.probes` of a range, of one key at a time; others have their first.
 
     Raises:
-        ConfigError: a value that the configuration does not allow.
+        ConfigError: the configuration does not allow one of them.
     """
     base = base_config(space)
     first = {key: draw.probes[0] for key, draw in space.draws.items()}
@@ -125,10 +126,10 @@ def probes_of(space: Space) -> list[Trial]:
 
 
 def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
-    """The trial of {key that varies: value}.
+    """The trial with these {key that varies: value}; `base` is what all trials have in common.
 
     Raises:
-        ConfigError: what the configuration does not allow.
+        ConfigError: the configuration does not allow the values.
     """
     label = space.label(values)
     try:
@@ -152,6 +153,6 @@ def shown(value: Any) -> str:
 
 
 def _short_names(keys: list[str]) -> dict[str, str]:
-    """The last part of each key, or the whole key where two end alike."""
+    """{key: its last part, or the whole key where two have the same}."""
     ends = [short_name(key) for key in keys]
     return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}

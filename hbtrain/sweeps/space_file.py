@@ -1,4 +1,4 @@
-"""Reading spaces: the YAML of a space, flags laid over it, and what a space must not hold."""
+"""Reads spaces from YAML, changes them by flags, and checks them."""
 
 from __future__ import annotations
 
@@ -32,57 +32,57 @@ from hbtrain.sweeps.space import Space
 
 IN_WHEEL, IN_CHECKOUT = Path(__file__).parent / "spaces", Path(__file__).parents[2] / "tune" / "spaces"
 SPACES = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT
-"""The spaces that ship. A checkout has them where people see them; building the wheel puts them into the package."""
+"""The folder of the spaces that ship: `tune/spaces` of a checkout, which the build of a wheel copies to the package."""
 STEPS = "training.steps"
 
 
 def space_names() -> list[str]:
-    """Names of the spaces that ship."""
     return sorted(path.stem for path in SPACES.glob("*.yaml"))
 
 
 def load_space(space: str) -> Space:
-    """The space of a shipped name or of a YAML file.
+    """Read the space of a shipped name or a YAML file.
 
     Raises:
-        ConfigError: unknown or unreadable space, unknown key, a range that holds nothing; one line.
+        ConfigError: it is unknown or unreadable, or has a wrong key or value.
     """
     path = SPACES / f"{space}.yaml" if space in space_names() else Path(space)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         near = get_close_matches(space, space_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"unknown space {space!r}: {hint}shipped are {', '.join(space_names())}; or give a YAML file")
-    place = f"space {space}"
+    origin = f"space {space}"
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"cannot read {place}: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}"
+            f"cannot read {origin}: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}"
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{place} is not YAML: {getattr(error, 'problem', None) or error}") from error
-    parts = _mapping(tree, place, "`recipe`, `overrides`, `space` and `search`")
+        raise ConfigError(f"{origin} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    parts = _mapping(tree, origin, "`recipe`, `overrides`, `space` and `search`")
     unknown = sorted(map(str, parts.keys() - {"recipe", "overrides", "space", "search"}))
     if unknown:
-        raise ConfigError(f"unknown part {unknown[0]!r} in {place}: it may hold recipe, overrides, space and search")
+        raise ConfigError(f"unknown part {unknown[0]!r} in {origin}: it may hold recipe, overrides, space and search")
     if not isinstance(parts.get("recipe"), str):
-        raise ConfigError(f"recipe = {parts.get('recipe')!r} in {place}: must be a recipe's name or path")
-    overrides = _mapping(parts.get("overrides") or {}, f"overrides of {place}", "dotted keys")
-    search = read_search(parts["search"], place) if "search" in parts else None
+        raise ConfigError(f"recipe = {parts.get('recipe')!r} in {origin}: must be a recipe's name or path")
+    overrides = _mapping(parts.get("overrides") or {}, f"overrides of {origin}", "dotted keys")
+    search = read_search(parts["search"], origin) if "search" in parts else None
     found = Space(path.stem, _recipe(parts["recipe"], path.parent), overrides, {}, search=search)
-    for key, entry in _mapping(parts.get("space"), f"`space` of {place}", "dotted keys").items():
-        found = _with_entry(found, key, entry, place)
-    check_space(found, place)
+    for key, entry in _mapping(parts.get("space"), f"`space` of {origin}", "dotted keys").items():
+        found = _with_entry(found, key, entry, origin)
+    check_space(found, origin)
     return found
 
 
 def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
-    """`space` with flags laid over: `recipe` is another recipe, a key that varies gets other values, others are fixed.
+    """Change a space by flags.
 
-    `search.` flags change how it is searched.
+    `recipe` is another recipe, keys under `search.` change how the space is searched, a key that varies gets other
+    values, and any other key is fixed to its value.
 
     Raises:
-        ConfigError: unknown key, a range that holds nothing.
+        ConfigError: a key or value is wrong.
     """
     fixed = dict(flags)
     recipe = fixed.pop("recipe", space.recipe)
@@ -103,7 +103,7 @@ def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
 
 
 def _flag_entry(space: Space, key: str, value: Any) -> dict[str, Any]:
-    """What a flag says of a key that varies, as it would stand in a space."""
+    """The entry of a space that the value of a flag for a key that varies stands for."""
     if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in KINDS:
         return value
     values = value if isinstance(value, list) else [value]
@@ -116,74 +116,74 @@ def _flag_entry(space: Space, key: str, value: Any) -> dict[str, Any]:
     return {GRID if space.search is None else CHOICE: values}
 
 
-def _with_entry(space: Space, key: str, entry: Any, place: str) -> Space:
-    """`space` with what an entry says of a key."""
+def _with_entry(space: Space, key: str, entry: Any, origin: str) -> Space:
+    """`space` with the entry of a key that varies."""
     searching = space.search is not None
-    kind = kind_of(key, entry, place, searching)
+    kind = kind_of(key, entry, origin, searching)
     settings = dict(space.settings)
     draw: Draw
     if kind == SETTINGS:
-        settings[key] = read_settings(key, entry[kind], place)
+        settings[key] = read_settings(key, entry[kind], origin)
         draw = Choices(tuple(settings[key]))
     elif kind in (GRID, CHOICE):
-        draw = Choices(read_values(key, entry[kind], place))
+        draw = Choices(read_values(key, entry[kind], origin))
     else:
-        draw = read_numbers(key, entry[kind], place, log=kind != UNIFORM)
+        draw = read_numbers(key, entry[kind], origin, log=kind != UNIFORM)
     if searching:
         return replace(space, draws={**space.draws, key: draw}, settings=settings)
     return replace(space, grids={**space.grids, key: draw.probes}, settings=settings)
 
 
-def check_space(space: Space, place: str) -> None:
-    """Raise ConfigError for a key that does not exist, or cannot be swept, or is fixed and swept at once."""
+def check_space(space: Space, origin: str) -> None:
+    """Raise ConfigError for a key that does not exist, cannot be varied, or is both fixed and varied."""
     for key in space.overrides:
-        check_key(key, place)
+        check_key(key, origin)
     for key in (*space.grids, *space.draws):
         if key in space.settings:
             if key in all_keys():
-                raise ConfigError(f"{key} is a key of the configuration; give the settings of {place} another name")
+                raise ConfigError(f"{key} is a key of the configuration; give the settings of {origin} another name")
         else:
-            check_key(key, place)
+            check_key(key, origin)
         for dotted in sorted({name for named in space.settings.get(key, {}).values() for name in named} or {key}):
-            _check_varied(space, dotted, key, place)
+            _check_varied(space, dotted, key, origin)
     if not space.grids and not space.draws:
-        raise ConfigError(f"`space` of {place} holds no key; name what varies")
+        raise ConfigError(f"`space` of {origin} holds no key; name what varies")
     if isinstance(space.search, Pbt):
-        _check_population(space, place)
+        _check_population(space, origin)
 
 
-def _check_varied(space: Space, dotted: str, key: str, place: str) -> None:
-    check_key(dotted, place)
+def _check_varied(space: Space, dotted: str, key: str, origin: str) -> None:
+    check_key(dotted, origin)
     if dotted in space.overrides:
-        raise ConfigError(f"{dotted} is both fixed under `overrides` and varied under `space` in {place}; keep one")
+        raise ConfigError(f"{dotted} is both fixed under `overrides` and varied under `space` in {origin}; keep one")
     if key != dotted and (dotted in space.grids or dotted in space.draws):
-        raise ConfigError(f"{dotted} is varied twice in {place}, by itself and by {key}; keep one")
+        raise ConfigError(f"{dotted} is varied twice in {origin}, by itself and by {key}; keep one")
     if dotted == STEPS and space.search is not None:
-        raise ConfigError(f"{STEPS} is the budget of every trial of a search ({place}); fix it under `overrides`")
+        raise ConfigError(f"{STEPS} is the budget of every trial of a search ({origin}); fix it under `overrides`")
     if dotted.startswith(NON_TRAINING_KEYS) or dotted == "name":
-        raise ConfigError(f"{dotted} does not change what is trained ({place}); a sweep over it compares nothing")
+        raise ConfigError(f"{dotted} does not change what is trained ({origin}); a sweep over it compares nothing")
 
 
-def _check_population(space: Space, place: str) -> None:
-    """A population's alpha changes while it trains; anything else would make another model of it."""
+def _check_population(space: Space, origin: str) -> None:
+    """Raise ConfigError unless alpha is all that varies: no other key can change during training."""
     others = [key for key in space.draws if key != ALPHA]
     if others or ALPHA not in space.draws:
         named = f"{others[0]} cannot change while a run trains; " if others else ""
-        raise ConfigError(f"{named}search.method pbt in {place} varies {ALPHA}, and nothing else")
+        raise ConfigError(f"{named}search.method pbt in {origin} varies {ALPHA}, and nothing else")
     draw = space.draws[ALPHA]
     if len(draw.probes) < 2 or not all(isinstance(value, int | float) for value in draw.probes):
-        raise ConfigError(f"{ALPHA} in {place}: pbt needs two numbers or more to choose from")
+        raise ConfigError(f"{ALPHA} in {origin}: pbt needs two numbers or more to choose from")
     if isinstance(draw, Numbers) and draw.log:
-        raise ConfigError(f"{ALPHA} in {place}: pbt takes uniform or choice")
+        raise ConfigError(f"{ALPHA} in {origin}: pbt takes uniform or choice")
 
 
-def _mapping(value: Any, place: str, of: str) -> dict[str, Any]:
+def _mapping(value: Any, origin: str, of: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigError(f"{place} must hold {of}, not {value!r}")
+        raise ConfigError(f"{origin} must hold {of}, not {value!r}")
     return value
 
 
 def _recipe(recipe: str, folder: Path) -> str:
-    """A path beside the space's file, where there is one; else what was given."""
+    """The path of the recipe if it is beside the space's file, else the name or path as it was given."""
     beside = folder / recipe
     return str(beside) if recipe not in recipe_names() and beside.is_file() else recipe

@@ -1,4 +1,4 @@
-"""What a search tries next: Optuna's sampler under Ray Tune, in the terms of a space."""
+"""Proposes the next trials of a search, by Optuna's sampler under Ray Tune."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from hbtrain.sweeps.search_records import Ledger, known_points
 from hbtrain.sweeps.space import Space, trial_of
 
 RESUMED_SEED = 7919
-"""Added to the seed for each point that is known, so that a search that goes on draws other numbers than before."""
+"""Added to the seed for each known point, so that a search that goes on after an interruption draws other numbers."""
 
 
 class Suggestions(OptunaSearch):
-    """Proposes the parameters of trials. It first proposes the points of the ledger, whose segments are done or go on,
-    and enters new ones there.
+    """Proposes the parameters of trials: first the points of the ledger, then new ones, which are added to the ledger.
 
-    Ray Tune saves no state of schedulers, so a search that was cut off is not restored from Tune's own files but told
-    again: what had been reported is reported from the runs' folders, without training.
+    Ray Tune does not save the state of its schedulers. So a search that was interrupted is not restored from Tune's
+    files but replayed: the scores of finished segments are reported again from the folders of their runs, without
+    training.
     """
 
     def __init__(self, space: Space, base: Config, ledger: Ledger) -> None:
-        """`base` is what trials share, with its storage and tracking in the sweep's."""
+        """`base` is the configuration that trials share, with the sweep's storage and tracking."""
         assert space.search is not None
         self._draws = space.draws
         self._shared = space, base
@@ -49,7 +49,6 @@ class Suggestions(OptunaSearch):
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The parameters of a new trial."""
         drawn = super().suggest(trial_id)
         if drawn is None:
             return None
@@ -58,7 +57,7 @@ class Suggestions(OptunaSearch):
         space, base = self._shared
         try:
             trial = trial_of(space, base, values)
-            # Trials are driven in another folder.
+            # Trials are driven in another working directory.
             resolved = to_flat(absolute_paths(trial.config))
         except ConfigError as error:
             return {VALUES: values, LABEL: space.label(values), FAILURE: str(error)}
@@ -66,12 +65,12 @@ class Suggestions(OptunaSearch):
         return {VALUES: values, LABEL: trial.label, KEYS: keys}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A rung was reached, and the trial goes on."""
+        """A trial has reached a rung, and goes on."""
         if FAILURE not in result and not result.get("done"):
             super().on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial has ended: in full, or by its scores, or by a failure."""
+        """A trial has ended: it was trained in full, stopped because of its scores, or has failed."""
         _, base = self._shared
         if error or result is None or FAILURE in result:
             super().on_trial_complete(trial_id, None, error=True)
@@ -82,7 +81,7 @@ class Suggestions(OptunaSearch):
             super().on_trial_complete(trial_id, result)
 
     def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values in Optuna's terms: a choice is given by its place in the list, as its values may be of any type."""
+        """Values as Optuna takes them: a choice is given by its index in the list, as its values may be of any type."""
         return {
             key: draw.values.index(values[key]) if isinstance(draw, Choices) else values[key]
             for key, draw in self._draws.items()

@@ -1,4 +1,4 @@
-"""A whole sweep: checks, its folder, the MLflow run that its trials are nested under, training, the summary."""
+"""A whole sweep: checks, its folder, its MLflow run with the trials' runs nested in it, training, and the summary."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
 from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.reporting.text import counted
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed, write_text
-from hbtrain.storage.files import alone_in
+from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
 from hbtrain.sweeps.marks import Judged, judge
 from hbtrain.sweeps.points import SCORES, Finished, Score
@@ -38,22 +39,24 @@ class SweepFolder:
 
     @property
     def memory(self) -> RunFolder:
-        """A sweep keeps its state as a run does, in `run.json`."""
+        """The folder as that of a run, for the state in `run.json`, which a sweep keeps as a run does."""
         return RunFolder(self.path)
 
     @property
     def report(self) -> Place:
-        """The comparison of its points."""
+        """The folder of the comparison of its points."""
         return self.path / "report"
 
     @property
     def outcome(self) -> Place:
-        """What became of the trials of a search."""
+        """The file that says what became of the trials of a search."""
         return self.path / "outcome.json"
 
     @classmethod
     def of(cls, space: Space, base: Config) -> SweepFolder:
-        """Named by what the trials have in common, scoring included, so that a wider range continues the sweep."""
+        """The folder of a sweep. Its name has a digest of what the trials have in common, evaluation included, but not
+        of the values that are tried; so a sweep over more values continues the same sweep.
+        """
         common = {key: value for key, value in to_flat(base).items() if not key.startswith(NON_TRAINING_KEYS)}
         varied = space.varied_keys
         relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
@@ -70,21 +73,22 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
     """Train the trials of `space` that are not finished, and write the summary of all.
 
     Args:
-        space: what is tried.
-        command: how the sweep was called; a new MLflow run shows it, with the space's name, as its source.
+        space: the configurations to try.
+        command: that started the sweep; a new MLflow run shows it, with the space's name, as its source.
 
     Raises:
-        HbtrainError: what is wrong with the input, before anything starts; TrainingError if trials failed.
-        KeyboardInterrupt: Ctrl-C; finished trials are kept.
+        HbtrainError: the input is wrong, and nothing has been started.
+        TrainingError: trials failed.
+        KeyboardInterrupt: Ctrl-C was pressed; finished trials are kept.
     """
     console = Console()
     trials = probes_of(space) if space.search else trials_of(space)
     base = absolute_paths(base_config(space))
-    tracking_uri(base)  # there is one
+    tracking_uri(base)  # raises if there is none
     _check(space, trials, base)
     folder = SweepFolder.of(space, base)
     _make(space, base, folder)
-    with alone_in(folder.path):
+    with exclusive_access(folder.path):
         tracker = _begin(space, base, folder, f"{command} {space.name}")
         _run_in(folder, space, trials, base, tracker, console)
 
@@ -92,7 +96,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
 def _run_in(
     folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Config, tracker: Tracker, console: Console
 ) -> None:
-    """The sweep in its folder, which no other process is at work in."""
+    """Train, summarise and report in the sweep's folder, which is locked."""
     status = "FAILED"
     try:
         if space.search:
@@ -129,7 +133,7 @@ def _run_in(
 
 
 def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
-    """Say what is wrong with any trial before the first one starts."""
+    """Raise HbtrainError for anything that is wrong with any trial, before the first one starts."""
     if not base.evaluation.benchmarks:
         raise ConfigError("evaluation.benchmarks is empty, so trials cannot be compared; name one, such as demo")
     check_budget(space.search, base.training.steps)
@@ -140,7 +144,7 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
 
 
 def _make(space: Space, base: Config, folder: SweepFolder) -> None:
-    """Make the sweep's folder, with the space in it; StorageError if it cannot be written."""
+    """Make the sweep's folder, with `space.yaml` in it. Raises StorageError if it cannot be written."""
     if isinstance(folder.path, RemotePath):
         check_writable(folder.path, "storage")
     try:
@@ -152,7 +156,7 @@ def _make(space: Space, base: Config, folder: SweepFolder) -> None:
 
 
 def _begin(space: Space, base: Config, folder: SweepFolder, command: str) -> Tracker:
-    """The sweep's MLflow run: the one of the sweep that was cut off, or a new one."""
+    """The tracker of the sweep's MLflow run, which goes on after an interruption."""
     tracker = Tracker(
         base,
         folder.memory.state.mlflow_run_id,
@@ -170,17 +174,17 @@ def _begin(space: Space, base: Config, folder: SweepFolder, command: str) -> Tra
 
 
 def _placed(config: Config, folder: SweepFolder, tracker: Tracker) -> Config:
-    """A trial's configuration with its place in the sweep's folder and under the sweep's MLflow run."""
-    place = {
+    """A trial's configuration, with its run in the sweep's folder and under the sweep's MLflow run."""
+    overrides = {
         "storage": str(folder.path),
         "tracking.uri": tracking_uri(config),
         "tracking.parent_run_id": tracker.run_id,
     }
-    return absolute_paths(override(config, place))
+    return absolute_paths(override(config, overrides))
 
 
 def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
-    """Go on with the search, which finds in the folder what is done; write what became of its trials."""
+    """Begin or continue the search, and write what became of its trials."""
     assert space.search is not None
     console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False, soft_wrap=True)
     from hbtrain.sweeps.searches import search
@@ -192,7 +196,7 @@ def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, c
 
 
 def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
-    """Train every trial that is not finished."""
+    """Train the trials of a grid that are not finished."""
     ready = []
     for trial in trials:
         config = override(_placed(trial.config, folder, tracker), {"tracking.run_name": trial.label})
@@ -205,10 +209,10 @@ def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, con
 
 
 def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Mapping[str, str]:
-    """Train the trials that are not finished; {label: why it failed}."""
+    """Train the trials that are not finished; returns {label: why it failed}."""
     pending = [trial for trial in trials if _finished(trial) is None]
-    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
-    console.print(f"sweep {folder.path.name}: {count}, {len(trials) - len(pending)} finished before", highlight=False)
+    done = len(trials) - len(pending)
+    console.print(f"sweep {folder.path.name}: {counted(len(trials), 'trial')}, {done} finished before", highlight=False)
     if not pending:
         return {}
     from hbtrain.sweeps.tuning import train_side_by_side
@@ -217,7 +221,7 @@ def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Ma
 
 
 def _finished(trial: Trial) -> Finished | None:
-    """The finished run of this trial, with its scores on all its benchmarks; None if there is no such run."""
+    """The trial with the scores of a finished run of it on all its benchmarks; None if there is no such run."""
     for run in RunFolder.finished(trial.config):
         scores = scores_in(run, run.results / "metrics.json", trial.config)
         if scores is not None:
@@ -226,7 +230,7 @@ def _finished(trial: Trial) -> Finished | None:
 
 
 def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker, console: Console) -> Judged | None:
-    """The comparison of all points, where there are several; a sweep does not fail for want of it."""
+    """Write the comparison of all points, if there are several. If that fails, say so; the sweep has not failed."""
     try:
         judged = judge(finished)
         if judged is not None:
@@ -240,7 +244,7 @@ def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker,
 
 
 def _objectives(space: Space) -> list[Score]:
-    """The scores that a search is for; none of a grid."""
+    """The objectives of a search as scores; none of a grid."""
     known = {score.key: score for score in SCORES}
     names = space.search.objectives if space.search else ()
     return [known.get(name) or Score(name, name, ".3f", not is_minimised(name)) for name in names]
@@ -273,5 +277,5 @@ def _show(
 
 
 def _below(key: str, roots: Iterable[str]) -> bool:
-    """Whether `key` is one of `roots`, or a part of its value as `batching.alpha.100` is."""
+    """Whether a flattened key is one of `roots` or a part of its value, as `batching.alpha.100` is."""
     return any(key == root or key.startswith(f"{root}.") for root in roots)

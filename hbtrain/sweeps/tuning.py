@@ -1,6 +1,6 @@
-"""Ray Tune: trials side by side, as many as the cluster's CPUs and GPUs allow, each a run of Ray Train.
+"""Runs trials with Ray Tune, in parallel as far as the cluster's CPUs and GPUs allow. Each is a run of Ray Train.
 
-Here is what grids and searches share, and grids themselves.
+This file has what grids and searches share, and runs grids.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from hbtrain.sweeps.drivers import FAILURE, run_trial
 from hbtrain.sweeps.space import Trial
 
 RESTARTS = 2
-"""How often a trial is started again after the process that drives it died. Workers' deaths are Ray Train's affair."""
+"""How often a trial is started again after its driver died. Ray Train takes care of the deaths of workers."""
 
 ON_HEAD = {"node:__internal_head__": 0.001}
-"""What a trial's driver asks for: a place on the head node and no CPU, for all CPUs are for its workers."""
+"""Resources of a trial's driver: it runs on the head node and reserves no CPU, so that all are left for workers."""
 
 
 def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]:
-    """Train `trials` with Ray Tune, which keeps its records in `folder`; {label: why it failed}.
+    """Train trials with Ray Tune, which keeps its records in `folder`; returns {label: why it failed}.
 
     Raises:
         ConfigError: the cluster is too small for a trial, or does not answer.
-        TrainingError: the cluster went away.
-        KeyboardInterrupt: Ctrl-C, after the trials were stopped.
+        TrainingError: the cluster was lost.
+        KeyboardInterrupt: Ctrl-C was pressed; the trials have been stopped.
     """
-    like = trials[0].config  # all ask for the same
+    example = trials[0].config  # all need the same resources
     set_up_tune()
-    with connected(like, say) as hardware:
+    with connected(example, say) as hardware:
         from ray import tune
 
         from hbtrain.sweeps.progress import GridProgress
 
-        side_by_side = at_once(like, hardware)
+        side_by_side = concurrent_trials(example, hardware)
         trees = [to_tree(at_address(trial.config)) for trial in trials]
         results = fit(
-            # Trees may hold the tracking server's password; given so, they do not reach Tune's records.
+            # Trees may hold the tracking server's password; parameters given this way are not in Tune's records.
             tune.with_resources(tune.with_parameters(run_trial, trees=trees), ON_HEAD),
             folder,
             tune.TuneConfig(max_concurrent_trials=side_by_side),
@@ -56,14 +56,14 @@ def fit(trainable: Any, folder: Place, how: Any, progress: Any, parameters: Mapp
     """Run Ray Tune to its end, and return its results.
 
     Args:
-        trainable: what drives a trial, with the resources that it asks for.
+        trainable: the driver of a trial, with its resources.
         folder: of the sweep; Tune keeps its records in `tune/` there.
-        how: a TuneConfig.
-        progress: a Callback that is told of the trials.
-        parameters: of the trials, in Tune's terms.
+        how: a `TuneConfig`.
+        progress: a `Callback` on the events of trials.
+        parameters: Tune's `param_space`.
 
     Raises:
-        TrainingError: the cluster went away.
+        TrainingError: the cluster was lost, or Tune failed.
     """
     import ray
     from ray import tune
@@ -85,40 +85,40 @@ def fit(trainable: Any, folder: Place, how: Any, progress: Any, parameters: Mapp
         return tuner.fit()
     except (ray.exceptions.RayError, TuneError) as error:
         lines = str(error).strip().splitlines()
-        # Tune passes on a traceback, which ends with the reason; Ray's own errors begin with it.
+        # The message of a TuneError is a traceback, whose last line is the reason; Ray's own errors begin with it.
         reason = lines[-1] if isinstance(error, TuneError) else lines[0]
         raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
 
 
 def failure_of(result: Any) -> str | None:
-    """Why a trial failed, by Tune's result of it; empty if it did not, None if it was ended before it said anything."""
+    """Why a trial failed, from Tune's result; empty if it did not fail, None if it was stopped before it reported."""
     if result.error is not None:
         return f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
     return (result.metrics or {}).get(FAILURE)
 
 
 def say(text: str) -> None:
-    """Print a line as it is."""
+    """Print a line without rich's highlighting, wrapping or markup."""
     from rich.console import Console
 
     Console().print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def set_up_tune() -> None:
-    """Leave the terminal to `progress` and metrics to MLflow; what Ray Tune would say of a failure is in its folder."""
-    # What the cluster has is asked for once: of one that is gone, Ray's core would wait for minutes, uninterruptibly.
+    """Turn off what Ray Tune prints and logs; `progress` prints, MLflow has metrics, Tune's folder has tracebacks."""
+    # Let Tune ask for the cluster's resources once: when the cluster is lost, Ray's core would block for minutes.
     os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # A trial is a handful of small processes (driver, controller, broker), which a raylet finds worth a warning.
+    # A raylet warns of many processes; a trial has a few small ones (driver, controller, messages of workers).
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker processes have been started on node")
-    # Trials that fail end with a reason and no scores.
+    # The last report of a trial that fails has a reason, and no scores.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def at_address(config: Config) -> Config:
-    """`config` with the cluster's address spelt out: `$RAY_ADDRESS` is not set where trials are driven."""
+    """`config` with the cluster's address in it, as `$RAY_ADDRESS` is not set in the processes of drivers."""
     address = config.resources.address or os.environ.get("RAY_ADDRESS")
     return config if address is None else override(config, {"resources.address": address})
 
@@ -134,8 +134,8 @@ def _failures(trials: Sequence[Trial], results: Any) -> dict[str, str]:
     return failures
 
 
-def at_once(config: Config, hardware: dict[str, object]) -> int:
-    """How many trials like `config` fit side by side on `hardware`; at least one."""
+def concurrent_trials(config: Config, hardware: dict[str, object]) -> int:
+    """How many trials with the resources of `config` the cluster has room for at the same time; at least one."""
     resources = config.resources
     cpus_of_trial = resources.max_workers * resources.cpus_per_worker
     room = [int(float(str(hardware["hardware.cluster_cpus"])) // cpus_of_trial)]

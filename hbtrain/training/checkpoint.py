@@ -22,7 +22,7 @@ import torch.distributed as dist
 from hbtrain.errors import StorageError, TrainingError, is_write_error
 from hbtrain.events import Event
 from hbtrain.reporting.text import counted
-from hbtrain.storage import Place, RemoteError, local_copy, patiently, pushed, remove_tree
+from hbtrain.storage import Place, RemoteError, local_copy, pushed, remove_tree, with_retries
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
     Manifest,
@@ -151,7 +151,7 @@ class Checkpoints:
         if manifest.rank == 0:
             self._worker.flush_events()
         try:
-            patiently(lambda: store(part, to, manifest), RETRY_STORAGE_S)
+            with_retries(lambda: store(part, to, manifest), RETRY_STORAGE_S)
         except OSError as error:
             remove_tree(to)  # it stays incomplete, and the disk may be full
             remedy = "make room there, and" if isinstance(to, Path) else "see to that storage, and"

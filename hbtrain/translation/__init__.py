@@ -1,1 +1,1 @@
-"""Translating the texts of a corpus: what to translate, how models are asked, what is accepted; no torch, no ray."""
+"""Translating the texts of a corpus into other languages, with Hugging Face models on a pool of Ray actors."""

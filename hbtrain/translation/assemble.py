@@ -1,4 +1,4 @@
-"""From finished blocks to rows: what passes the gates goes into the rows, the rest into the file of rejects."""
+"""From finished blocks to output: translations that pass the gates go into the rows, others to the file of rejects."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from hbtrain.translation.texts import NO_TEXT, Texts
 
 
 def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, rejects: BinaryIO) -> dict[str, Counts]:
-    """Write what passes the gates as columns `<language>.arrow` into `folder`, by the texts' numbers; the rest as
-    JSON lines into `rejects`, by number and language.
+    """Sort translations by whether they pass the gates; returns {language: how many did and did not}.
+
+    Args:
+        texts: that were translated.
+        blocks: all blocks of them, which must be finished.
+        limits: of the gates.
+        folder: gets a column `<language>.arrow` for each language, in which a text's number is the row of its accepted
+            translation.
+        rejects: gets the rejected ones as JSON lines, ordered by text and language.
     """
     counts = {language: Counts() for language in texts.wanted}
     results = {language: _results(texts, language, blocks) for language in texts.wanted}
@@ -28,7 +35,7 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
     source, (first_row, first_side) = texts.texts(), texts.first_rows()
     writer = ColumnWriter(folder)
     for number in range(texts.number):
-        kept = {}
+        accepted = {}
         for language, head in heads.items():
             if head is None or head[0] != number:
                 continue
@@ -38,18 +45,25 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
             count.texts += 1
             if reason is None and result.translation is not None:
                 count.kept += 1
-                kept[language] = result.translation
+                accepted[language] = result.translation
                 continue
             count.rejected[str(reason)] += 1
             known = {"id": first_row.get([number])[0], "side": first_side.get([number])[0]}
             rejects.write(_line(known | _reject(language, source.get([number])[0], result, reason)))
-        writer.append(kept)
+        writer.append(accepted)
     writer.close()
     return counts
 
 
 def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], folder: Path, stream: BinaryIO) -> None:
-    """Write the rows with the translations that `judge` has put into `folder`; texts that were there stay.
+    """Write the rows with their accepted translations; a text that a row already has in a language stays.
+
+    Args:
+        records: the rows of the source.
+        texts: that were collected from these rows.
+        targets: codes of the languages translated into.
+        folder: holds the columns that `judge` has written.
+        stream: gets the rows as parallel JSON lines.
 
     Raises:
         DataError: the records are not those that the texts were collected from.
@@ -116,12 +130,11 @@ def _line(record: Any) -> bytes:
 
 @dataclass
 class Counts:
-    """Of one language."""
+    """How many translations into a language were made, kept by the gates, and rejected for each reason."""
 
     texts: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, object]:
-        """For the manifest."""
         return {"texts": self.texts, "kept": self.kept, "rejected": dict(sorted(self.rejected.items()))}

@@ -1,4 +1,8 @@
-"""Blocks: the unit in which translations are made, kept, and found again after an interruption."""
+"""Blocks: numbered parts of the texts to translate.
+
+One actor translates a block, whose results are then written to a file of its own; so after an interruption only the
+unfinished blocks are translated.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,12 @@ FOLDER = "blocks"
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a text.
+    """The translation of a text.
 
     Attributes:
-        translation: None if the model cannot read the text.
-        scores: what was measured of it; None where there is none.
-        finished: whether the model ended it, not the limit on its length.
+        translation: None if the text is too long for the model.
+        scores: measured on the translation; None if there is none.
+        finished: whether the model ended the translation; False if it reached the limit on its length.
     """
 
     translation: str | None
@@ -33,7 +37,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Block:
-    """Texts `start` to `stop` of those wanted in a language."""
+    """A part of the texts to translate into a language: those at [start, stop) of `Texts.numbers(language)`.
+
+    `number` counts the blocks of a language from 0.
+    """
 
     language: str
     number: int
@@ -41,17 +48,17 @@ class Block:
     stop: int
 
     def path(self, folder: Path) -> Path:
-        """Its file, once it is done."""
+        """The file of its results, which exists once it is finished."""
         return folder / FOLDER / f"{self.language}-{self.number:06d}.jsonl"
 
     def texts(self, texts: Texts) -> list[str]:
-        """What is to be translated."""
+        """Its texts, in the language translated from."""
         found = texts.texts().get(texts.numbers(self.language)[self.start : self.stop])
         return [text for text in found if text is not None]
 
 
 def blocks_of(texts: Texts, size: int) -> list[Block]:
-    """All blocks, each of `size` texts but the last of a language; languages take turns, so that all grow alike."""
+    """All blocks, of `size` texts each but the last of a language; languages take turns, so that they advance alike."""
     found = [
         Block(language, number, start, min(start + size, wanted))
         for language, wanted in texts.wanted.items()
@@ -61,7 +68,7 @@ def blocks_of(texts: Texts, size: int) -> list[Block]:
 
 
 def write_block(block: Block, folder: Path, results: Sequence[Result]) -> None:
-    """Keep a finished block; it is there as a whole or not at all."""
+    """Write the results of a finished block to its file, whole or not at all."""
     write_text(block.path(folder), dump(results))
 
 
@@ -82,15 +89,15 @@ def read_block(block: Block, folder: Path) -> Iterator[Result]:
 
 
 def dump(results: Sequence[Result]) -> str:
-    """Results as JSON lines."""
+    """The results as JSON lines."""
     return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
 
 
 def load(lines: str) -> list[Result]:
-    """The results of `dump`.
+    """The results that `dump` has written.
 
     Raises:
-        ValueError, TypeError, KeyError: it is damaged.
+        ValueError, TypeError, KeyError: the lines are damaged.
     """
     # Not splitlines: a translation may hold U+2028.
     return [_result(json.loads(line)) for line in lines.split("\n")[:-1]]

@@ -1,4 +1,4 @@
-"""Quality gates: which translations are kept. Each gate looks at the scores of one translation and says yes or no.
+"""Quality gates: which translations are kept. Each gate accepts or rejects a translation by its scores.
 
 The limits were set on real translations, human and machine-made, of 11 languages (docs/translation.md has the rates).
 """
@@ -14,18 +14,19 @@ from hbtrain.translation.scores import Scores
 
 @dataclass(frozen=True)
 class Limits:
-    """Where the gates close.
+    """The limits of the gates, each for the score of that name in `Scores`.
 
     Attributes:
-        copied: the most of the source's plain words that may stand in the translation, from `MIN_COPYABLE` of them on;
-            of fewer see there.
-        shortest: the least characters, over those expected of the pair of languages.
-        longest: the most characters, over those expected.
-        script: the least share of letters in the target's scripts, from `MIN_LETTERS` letters on.
-        language: the least probability of the target's language, from `MIN_IDENTIFIABLE` letters on; 0 asks nothing.
-        repeated: the most of the translation that may be runs of words which came before, beyond the source's share.
-        looped: how much more often than the source a translation may say its most frequent run of words.
-        squeezed: how much more than the source a translation may be compressed.
+        copied: the largest share of the source's plain words that the translation may hold, where there are
+            `MIN_COPYABLE` or more.
+        shortest: the smallest `length`: characters, relative to the number expected for the pair of languages.
+        longest: the largest `length`.
+        script: the smallest share of letters in the target's scripts, where there are `MIN_LETTERS` or more.
+        language: the smallest probability of the target language, where there are `MIN_IDENTIFIABLE` letters or more; 0
+            turns language identification off.
+        repeated: the largest share of the translation in repeated runs of words, beyond that of the source.
+        looped: how many times more than in the source the most frequent run of words may occur.
+        squeezed: how many times better than the source zlib may compress the translation.
     """
 
     copied: float = 0.6
@@ -50,17 +51,17 @@ class Limits:
 
 
 MIN_COPYABLE = 4
-"""Plain words of the source; where it has two or three, only a translation that holds all of them is a copy, and where
-it has one or none, no translation is for their sake: such a word is often the same in both languages."""
+"""Plain words of the source from which on their copied share counts. With two or three, a translation is a copy if it
+holds all of them; with one or none it never is, as a single word is often the same in both languages."""
 MIN_WORDS = 5
-"""Words of the source, of any kind; where all that the translation says is among them, it is a copy."""
+"""Words of any kind in the source from which on a translation without any other word is a copy."""
 MIN_LETTERS = 5
-"""Letters beyond the words of the source; fewer may be a sign or a name."""
+"""Letters of the translation, beside the source's words, from which on their script counts; fewer may be a name."""
 MIN_IDENTIFIABLE = 30
-"""Letters that telling languages apart takes."""
+"""Letters of the translation, beside the source's words, from which on its language is identified."""
 
 Gate = Callable[[Scores, Limits], bool]
-"""Whether a translation is to be rejected."""
+"""Returns whether a translation is to be rejected."""
 
 
 def _copy(scores: Scores, limits: Limits) -> bool:
@@ -87,17 +88,17 @@ GATES: dict[str, Gate] = {
     "language": _language,
     "length": lambda scores, limits: not limits.shortest <= scores.length <= limits.longest,
 }
-"""By the reason that a reject is given, in the order in which they are asked: the first that closes is the reason."""
+"""{reason in the file of rejects: gate}, in the order in which they are asked; the first that rejects is the reason."""
 
 TOO_LONG = "too long"
-"""The reason of a source that the model cannot read, even in pieces: it has no translation and no scores."""
+"""Reason of a text with a sentence that is too long for the model; it has no translation and no scores."""
 
 UNFINISHED = "unfinished"
-"""The reason of a translation that the limit on its length cut off, whatever else is wrong with it."""
+"""Reason of a translation that reached the limit on its length, whatever else is wrong with it."""
 
 REASONS = (*GATES, UNFINISHED, TOO_LONG)
 
 
 def reason_to_reject(scores: Scores, limits: Limits) -> str | None:
-    """The name of the first gate that a translation does not pass; None if it passes all."""
-    return next((name for name, closes in GATES.items() if closes(scores, limits)), None)
+    """The reason of the first gate that rejects a translation; None if it passes all."""
+    return next((reason for reason, rejects in GATES.items() if rejects(scores, limits)), None)

@@ -1,7 +1,7 @@
-"""Languages: their code in corpora (ISO 639-1), their scripts, their names among models, how long their texts are.
+"""Languages that can be translated: their codes, scripts, names in translation models, and the length of their texts.
 
-NLLB names languages by ISO 639-3 and script (arXiv 2207.04672, table 1), Marian's many-language models by `>>deu<<` or
-`>>de<<`. M2M100 and MADLAD use the codes of corpora.
+Corpora use codes of ISO 639-1, as M2M100 and MADLAD do. NLLB names languages by ISO 639-3 and script (arXiv 2207.04672,
+table 1), Marian's models with many targets by tokens such as `>>deu<<` or `>>de<<`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Language:
     code: str
     name: str
     scripts: tuple[str, ...]
-    """Its letters are in these (`scripts.script_of`)."""
+    """The scripts that it is written in, as `units.script_of` names them."""
     nllb: str
     marian: tuple[str, ...]
-    """Names that Marian's models know it by, beside `code`."""
+    """Its names in Marian's models, besides `code`."""
     density: float = 1.0
-    """Characters of a text, over those of the same text in English. Of ar de el es hi ru th tr vi zh the mean of
-    FLORES, NTREX and XNLI; of the others a guess: 1 for alphabets, less for ja and ko."""
+    """Characters of a text, relative to the same text in English. For ar de el es hi ru th tr vi zh it is the mean over
+    FLORES, NTREX and XNLI, for other languages a guess: 1 for alphabets, less for ja and ko."""
 
 
 LANGUAGES: dict[str, Language] = {
@@ -86,18 +86,14 @@ LANGUAGES: dict[str, Language] = {
         Language("zh", "Chinese", ("CJK",), "zho_Hans", ("cmn_Hans", "zho_Hans", "cmn", "zho"), 0.34),
     )
 }
-"""By code."""
+"""{code: language}."""
 
 
 def language_of(code: str, flag: str) -> Language:
-    """The language of a code.
-
-    Args:
-        code: ISO 639-1.
-        flag: what messages call the place it came from.
+    """The language of an ISO 639-1 code.
 
     Raises:
-        ConfigError: there is none of that code here.
+        ConfigError: it is not among `LANGUAGES`; the message begins with `flag`.
     """
     if code not in LANGUAGES:
         raise ConfigError(f"{flag} {code}: no language known here; {', '.join(LANGUAGES)} are")
@@ -105,7 +101,7 @@ def language_of(code: str, flag: str) -> Language:
 
 
 def check_pair(source: str, targets: Sequence[str]) -> None:
-    """Raise ConfigError unless these can be translated from and to: known, different, and each once."""
+    """Raise ConfigError unless all these languages are known and different, and there is a target."""
     language_of(source, "--from")
     if not targets:
         raise ConfigError("--to names no language; give one or more, such as --to de fr")
@@ -118,7 +114,7 @@ def check_pair(source: str, targets: Sequence[str]) -> None:
 
 
 class Identifier:
-    """97 languages; its model of 5 MB comes with the package, nothing is fetched."""
+    """Identifies the language of a text, of 97 languages. Its model of 5 MB is part of the py3langid package."""
 
     def __init__(self) -> None:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -126,5 +122,5 @@ class Identifier:
         self._model: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
     def probability(self, text: str, language: str) -> float | None:
-        """How likely a text is in a language (ISO 639-1), from 0 to 1; None for a language that the model lacks."""
+        """The probability that a text is in a language (ISO 639-1 code); None for a language that the model lacks."""
         return next((round(p, 4) for code, p in self._model.rank(text) if code == language), None)

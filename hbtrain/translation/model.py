@@ -1,4 +1,4 @@
-"""A Hugging Face translation model that exists and knows the languages, found out without loading its weights."""
+"""Finds a Hugging Face translation model and checks that it has the languages, without loading its weights."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class TranslationModel:
     Attributes:
         name: an absolute folder, or a name on the hub.
         revision: its commit on the hub; None for a folder.
-        digest: of the folder's files; the commit for a model on the hub.
+        digest: of the folder's files; for a model on the hub, its commit.
         family: NLLB, M2M100, MADLAD or Marian.
-        max_tokens: that it reads at most.
+        max_tokens: the longest input that it reads.
     """
 
     name: str
@@ -39,21 +39,21 @@ class TranslationModel:
 
 
 def find_translation_model(name: str, source: str, targets: list[str]) -> TranslationModel:
-    """The model that a folder or a name on the hub means.
+    """The model in a folder or on the hub.
 
     Args:
-        name: of the model.
+        name: a folder, or a name on the hub.
         source: ISO 639-1 code of the language translated from.
-        targets: those translated into.
+        targets: ISO 639-1 codes of the languages translated into.
 
     Raises:
-        ModelError: there is none, its weights are no safetensors, it is of no family known here, or does not
+        ModelError: there is no such model, its weights are no safetensors, its family is unknown, or it does not
             translate one of the languages.
     """
     try:
         found = find_backbone(name).name
     except ModelError as error:
-        # That message speaks of a recipe's key.
+        # The message names a key of recipes; here the model comes from a flag.
         raise ModelError(str(error).replace("encoder.backbone '", "--model '").partition("; ")[0] + _REMEDY) from error
     check_weights(found, False, CONVERT)
     config, tokenizer = load_tokenizer(found, None)
@@ -61,7 +61,7 @@ def find_translation_model(name: str, source: str, targets: list[str]) -> Transl
     revision = getattr(config, "_commit_hash", None)
     folder = Path(found)
     if not folder.is_dir() and revision is None:
-        raise ModelError(f"--model {name}: its commit on the hub cannot be told; download it, and give the folder")
+        raise ModelError(f"--model {name}: its commit on the hub is unknown; download it, and give the folder")
     digest = folder_digest(folder) if folder.is_dir() else str(revision)
     return TranslationModel(found, revision, digest, prompting.family, _max_tokens(config, tokenizer))
 
@@ -80,18 +80,18 @@ def load_tokenizer(name: str, revision: str | None) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
         return config, AutoTokenizer.from_pretrained(name, revision=revision)
-    except Exception as error:  # of whatever a broken file leads to
+    except Exception as error:  # broken files lead to errors of any type
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ModelError(f"--model {name}: its configuration or tokenizer cannot be loaded: {reason}") from error
 
 
 def prompting_for(config: Any, tokenizer: Any, name: str, source: str, targets: list[str]) -> Prompting:
-    """How the model is told the languages. Raises ModelError: see `prompting_of`."""
+    """The prompting of a model, by codes of languages. Raises ModelError: see `prompting_of`."""
     return prompting_of(config.model_type, tokenizer, LANGUAGES[source], [LANGUAGES[x] for x in targets], name)
 
 
 def folder_digest(folder: Path) -> str:
-    """Hex digest of the files of a model's folder, by name and content; without *.md and hidden files."""
+    """Hex SHA-256 of the names and contents of the files in a model's folder, without *.md and hidden files."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix != ".md" and not path.name.startswith("."):

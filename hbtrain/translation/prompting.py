@@ -1,28 +1,44 @@
-"""Which family a model is of."""
+"""How a translation model is told the languages, which differs by its family: NLLB, M2M100, MADLAD or Marian."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 from hbtrain.errors import ModelError
 from hbtrain.translation.languages import LANGUAGES, Language
 
 
-class Prompting(Protocol):
-    """How a model is told the languages. Made for a tokenizer, which it tells the source's language.
+class Prompting(ABC):
+    """How the models of a family are told the languages.
 
     Attributes:
-        family: as messages call it.
+        family: its name in messages.
     """
 
     family: str
 
+    @abstractmethod
+    def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:
+        """Set the tokenizer to the language `source`.
+
+        Raises:
+            ModelError: the model does not translate one of the languages.
+        """
+
+    @classmethod
+    @abstractmethod
+    def is_of(cls, tokenizer: Any) -> bool:
+        """Whether a tokenizer is one of this family."""
+
     def text(self, text: str, target: Language) -> str:
         """What the tokenizer is given for a text that is to be translated into `target`."""
+        return text
 
     def generation(self, target: Language) -> dict[str, Any]:
-        """What `generate` is told for it."""
+        """Arguments of the model's `generate` for translations into `target`."""
+        return {}
 
 
 def prompting_of(
@@ -31,16 +47,16 @@ def prompting_of(
     """The prompting of a model.
 
     Args:
-        model_type: of its configuration. NLLB and M2M100 share one, and differ by the tokens of their languages.
+        model_type: from its configuration. NLLB and M2M100 have the same, and differ by the tokens of their languages.
         tokenizer: of Hugging Face; it is set to the source's language.
         source: the language translated from.
         targets: the languages translated into.
         model: its name, for messages.
 
     Raises:
-        ModelError: it is of no family known here, or does not translate one of the languages.
+        ModelError: its family is unknown, or it does not translate one of the languages.
     """
-    families: dict[str, tuple[type[Nllb] | type[M2m100] | type[Madlad] | type[Marian], ...]] = {
+    families: dict[str, tuple[type[Prompting], ...]] = {
         "m2m_100": (Nllb, M2m100),
         "nllb-moe": (Nllb,),
         "t5": (Madlad,),
@@ -58,62 +74,84 @@ def prompting_of(
     )
 
 
-class M2m100:
-    """See `Prompting`."""
+class _ByToken(Prompting):
+    """A family whose tokenizers have a token for each language."""
+
+    @staticmethod
+    @abstractmethod
+    def token(language: Language) -> str: ...
+
+    @classmethod
+    def is_of(cls, tokenizer: Any) -> bool:
+        return _knows(tokenizer, cls.token(LANGUAGES["en"]))
+
+    def _check(self, tokenizer: Any, languages: Sequence[Language]) -> None:
+        """Raise ModelError unless the tokenizer has a token for each of the languages."""
+        for language in languages:
+            if not _knows(tokenizer, self.token(language)):
+                known = [code for code, other in LANGUAGES.items() if _knows(tokenizer, self.token(other))]
+                raise ModelError(
+                    f"this {self.family} model has no token {self.token(language)}, so it does not translate "
+                    f"{language.code} ({language.name}); "
+                    f"it has {', '.join(known) or 'none of the languages known here'}"
+                )
+
+
+class M2m100(_ByToken):
+    """M2M100: the tokenizer puts the source's token before a text; the translation begins with the target's."""
 
     family = "M2M100"
 
     def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:
-        check_languages(tokenizer, self.family, _m2m100_token, [source, *targets])
+        self._check(tokenizer, [source, *targets])
         self._tokenizer = tokenizer
-        tokenizer.src_lang = source.code
+        tokenizer.src_lang = self.name(source)
 
     @staticmethod
-    def is_of(tokenizer: Any) -> bool:
-        """Whether the tokenizer is one of this family."""
-        return knows(tokenizer, "__en__")
+    def name(language: Language) -> str:
+        """What the tokenizer calls a language."""
+        return language.code
 
-    def text(self, text: str, target: Language) -> str:
-        """The text itself."""
-        return text
+    @staticmethod
+    def token(language: Language) -> str:
+        return f"__{language.code}__"
 
     def generation(self, target: Language) -> dict[str, Any]:
-        """The first token."""
-        return {"forced_bos_token_id": self._tokenizer.convert_tokens_to_ids(_m2m100_token(target))}
+        return {"forced_bos_token_id": self._tokenizer.convert_tokens_to_ids(self.token(target))}
 
 
-def _m2m100_token(language: Language) -> str:
-    return f"__{language.code}__"
+class Nllb(M2m100):
+    """NLLB: as M2M100, with other names and tokens."""
+
+    family = "NLLB"
+
+    @staticmethod
+    def name(language: Language) -> str:
+        return language.nllb
+
+    @staticmethod
+    def token(language: Language) -> str:
+        return language.nllb
 
 
-class Madlad:
-    """See `Prompting`."""
+class Madlad(_ByToken):
+    """MADLAD: the target's token stands before the text; the model finds out the source's language."""
 
     family = "MADLAD"
 
     def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:
-        check_languages(tokenizer, self.family, _madlad_token, targets)
+        self._check(tokenizer, targets)
 
     @staticmethod
-    def is_of(tokenizer: Any) -> bool:
-        """Whether the tokenizer is one of this family."""
-        return knows(tokenizer, "<2en>")
+    def token(language: Language) -> str:
+        return f"<2{language.code}>"
 
     def text(self, text: str, target: Language) -> str:
-        """The text behind the target's token."""
-        return f"{_madlad_token(target)} {text}"
-
-    def generation(self, target: Language) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        return f"{self.token(target)} {text}"
 
 
-def _madlad_token(language: Language) -> str:
-    return f"<2{language.code}>"
-
-
-class Marian:
-    """See `Prompting`."""
+class Marian(Prompting):
+    """Marian: a model of one source and one target, or of several targets, whose token stands before the text."""
 
     family = "Marian"
 
@@ -131,18 +169,12 @@ class Marian:
                 "translate into one at a time, each with its model"
             )
 
-    @staticmethod
-    def is_of(tokenizer: Any) -> bool:
-        """Whether the tokenizer is one of this family."""
+    @classmethod
+    def is_of(cls, tokenizer: Any) -> bool:
         return hasattr(tokenizer, "supported_language_codes")
 
     def text(self, text: str, target: Language) -> str:
-        """The text, behind the target's token if the model has several targets."""
         return f">>{self._token(target)}<< {text}" if self._tokens else text
-
-    def generation(self, target: Language) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
     def _token(self, target: Language) -> str:
         found = next((name for name in _names(target) if name in self._tokens), None)
@@ -160,53 +192,13 @@ def _names(language: Language) -> tuple[str, ...]:
 
 
 def _check_named(name: str | None, language: Language, which: str) -> None:
-    """Raise ModelError if the tokenizer names another language; what it names may also be a group of languages."""
+    """Raise ModelError if `name` is that of another language; the name of a group of languages is accepted."""
     others = {other for x in LANGUAGES.values() if x.code != language.code for other in _names(x)}
     if name in others:
         raise ModelError(f"this Marian model translates {which} {name}, not {which} {language.code} ({language.name})")
 
 
-class Nllb:
-    """See `Prompting`."""
-
-    family = "NLLB"
-
-    def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:
-        check_languages(tokenizer, self.family, lambda language: language.nllb, [source, *targets])
-        self._tokenizer = tokenizer
-        tokenizer.src_lang = source.nllb
-
-    @staticmethod
-    def is_of(tokenizer: Any) -> bool:
-        """Whether the tokenizer is one of this family."""
-        return knows(tokenizer, "eng_Latn")
-
-    def text(self, text: str, target: Language) -> str:
-        """The text itself."""
-        return text
-
-    def generation(self, target: Language) -> dict[str, Any]:
-        """The first token."""
-        return {"forced_bos_token_id": self._tokenizer.convert_tokens_to_ids(target.nllb)}
-
-
-def knows(tokenizer: Any, token: str) -> bool:
-    """Whether a token is one of the tokenizer's."""
+def _knows(tokenizer: Any, token: str) -> bool:
+    """Whether a token is in the tokenizer's vocabulary."""
     number = tokenizer.convert_tokens_to_ids(token)
     return isinstance(number, int) and number != tokenizer.unk_token_id
-
-
-def check_languages(
-    tokenizer: Any, family: str, token_of: Callable[[Language], str], wanted: Sequence[Language]
-) -> None:
-    """Raise ModelError unless the tokenizer has a token for each of the languages."""
-    for language in wanted:
-        if not knows(tokenizer, token_of(language)):
-            known = [code for code, other in LANGUAGES.items() if knows(tokenizer, token_of(other))]
-            raise ModelError(
-                f"this {family} model has no token {token_of(language)}, so it does not translate {language.code} "
-                f"({language.name}); it has {', '.join(known) or 'none of the languages known here'}"
-            )
-
-
-__all__ = ["Prompting", "prompting_of"]

@@ -1,4 +1,4 @@
-"""Blocks through Ray Data: translated and measured by a pool of actors that hold the model."""
+"""Translates blocks with Ray Data, on a pool of actors that hold the model and also measure the translations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from hbtrain.translation.texts import Texts
 from hbtrain.translation.translator import Generation, Output, Translator
 
 RETRIES = 3
-"""Times that a block is given again whose actor died; one that dies more often dies of its block."""
+"""How often a block is tried again whose actor died; where actors die more often, the block is the cause."""
 
 ERRORS: dict[str, type[HbtrainError]] = {kind.__name__: kind for kind in (ModelError, StorageError)}
-"""What an actor finds wrong that the user can mend."""
+"""{name: class} of the errors of actors that the user can mend."""
 
 Row = dict[str, Any]
 
@@ -35,11 +35,11 @@ class Pool:
     """The actors.
 
     Attributes:
-        actors: how many; 0 is one for each GPU of the cluster, or one if it has none.
-        cpus_per_actor: CPUs of each.
-        use_gpu: a GPU for each; by default if the cluster has any.
-        address: of the cluster; by default $RAY_ADDRESS, or one on this machine.
-        wait_s: seconds to wait for nodes where the cluster has too few for so many actors.
+        actors: how many; 0: one for each GPU of the cluster, or one if it has none.
+        cpus_per_actor: CPUs of each actor.
+        use_gpu: whether each actor has a GPU; None: if the cluster has any.
+        address: of the cluster; None: $RAY_ADDRESS, or a cluster that is started on this machine.
+        wait_s: seconds to wait for more nodes while the cluster is too small for the actors.
     """
 
     actors: int = 0
@@ -58,20 +58,20 @@ class Pool:
 
     @property
     def demand(self) -> Demand:
-        """What the cluster is to have before anything is counted: all actors, or one where their number follows."""
+        """What the cluster must have: room for all actors, or for one if their number depends on the cluster."""
         count = self.actors or 1
         return Demand(f"--actors {count}", count, self.cpus_per_actor, float(bool(self.use_gpu)), self.wait_s)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done with each block.
+    """How blocks are translated and measured.
 
     Attributes:
-        model: that translates.
+        model: the translation model.
         source: ISO 639-1 code of the language of the texts.
-        targets: those that blocks are to be translated into.
-        generation: how translations are sought.
+        targets: ISO 639-1 codes of the languages translated into.
+        generation: how the model generates translations.
         identify: whether the language of translations is identified.
     """
 
@@ -83,19 +83,19 @@ class Work:
 
 
 def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> Iterator[tuple[Block, list[Result]]]:
-    """The results of blocks, as they are done, in no order.
+    """Translate blocks; gives each with its results when it is done, in any order.
 
     Args:
-        work: what is to be done with each.
-        pool: the actors that do it.
-        texts: that the blocks are of; in a folder that every node sees.
+        work: how they are translated.
+        pool: the actors that translate.
+        texts: of the blocks, in a folder that every node sees.
         todo: the blocks.
 
     Raises:
-        ConfigError: the cluster has too little for the actors, or does not answer.
+        ConfigError: the cluster is too small for the actors, or does not answer.
         TranslationError: translating stopped.
     """
-    # Ray's core calls it an error that actors of Ray Data have arguments.
+    # Ray's core logs an error because the actors of Ray Data have arguments.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with ray_session(pool.address, "--address", pool.demand):
         actors, gpus = _actors(pool)
@@ -104,7 +104,7 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
             for row in _rows(work, pool.cpus_per_actor, texts, todo, actors, gpus):
                 if row["error"]:
                     failure = failure or ERRORS[row["error"]](row["results"])
-                    continue  # what others have finished is kept, and no actor is killed at its work
+                    continue  # take the results of other blocks, too, and let no actor be killed while it works
                 block = Block(row["language"], row["number"], row["start"], row["stop"])
                 yield block, load(row["results"])
         if failure is not None:
@@ -123,7 +123,7 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
     items = [{"language": b.language, "number": b.number, "start": b.start, "stop": b.stop} for b in todo]
     actors = min(actors, len(items))
     with warnings.catch_warnings():
-        # Of max_task_retries, for which there is no other way yet; by default a block that kills is tried for ever.
+        # Ray deprecates max_task_retries here without another way; without it, a deadly block is tried for ever.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         translations = ray.data.from_items(items, override_num_blocks=len(items)).map(
             _Translate,
@@ -138,9 +138,9 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
 
 
 class _Translate:
-    """An actor: it loads the model at its first block, so that an error on the way is that block's.
+    """An actor. It loads the model at its first block, so that an error of loading is returned as that of the block.
 
-    It measures what it has translated, too: a second operation would need CPUs beside those that actors hold.
+    It also measures the translations: a second operation of Ray Data would need CPUs besides those of the actors.
     """
 
     def __init__(self, work: Work, texts: Texts) -> None:
@@ -151,10 +151,10 @@ class _Translate:
         self._failure: Row | None = None
 
     def __call__(self, row: Row) -> Row:
-        """A block with its results, as JSON lines: Arrow keeps any text, and no column of it is empty at times.
+        """Add to a block its `results` as JSON lines, one text, because columns of Arrow must have one type.
 
-        What the user can mend comes back as a value, an error's name and words: Ray Data would print its traceback. An
-        actor that has found something wrong gives all other blocks back at once.
+        An error that the user can mend is returned as its name in `error` and its message in `results`, since Ray Data
+        would print the traceback of a raised one. After an error, an actor returns it for all other blocks, too.
         """
         if self._failure is None:
             try:
@@ -194,7 +194,7 @@ class _Translate:
 
 
 def _actors(pool: Pool) -> tuple[int, float]:
-    """How many actors, and the GPUs of each; ConfigError if the cluster has too little for them."""
+    """(number of actors, GPUs of each). Raises ConfigError if the cluster is too small for them."""
     import ray
 
     have = ray.cluster_resources()
@@ -215,7 +215,7 @@ def _actors(pool: Pool) -> tuple[int, float]:
 
 @contextmanager
 def _errors_in_words() -> Iterator[None]:
-    """What Ray Data says when something goes wrong in a task becomes one line."""
+    """Turn errors of Ray Data into a TranslationError of one line."""
     import ray
 
     try:

@@ -1,4 +1,4 @@
-"""The rows of a source, as the output will hold them, and the texts in them."""
+"""The rows of the source that is translated, in the form that the output will have."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows in a file of parallel JSON lines, or in a corpus of `hbtrain prepare`.
+    """The rows of a file of parallel JSON lines, or of a corpus of `hbtrain prepare`.
 
     Attributes:
         name: as the user gave it.
-        path: the file or the folder.
-        digest: of what it holds.
+        path: of the file or folder on this machine.
+        digest: hex SHA-256 of the file, or of the corpus's manifest.
     """
 
     name: str
@@ -54,8 +54,7 @@ class RowSource:
         """The rows in their order.
 
         Raises:
-            DataError: a broken file, with the line; after the last row, that the source is not what it was when it
-                was opened.
+            DataError: the file is broken (the message says where); or, after the last row, it has changed since `open`.
         """
         try:
             yield from self._records()
@@ -75,7 +74,7 @@ class RowSource:
 
 
 def sides(record: Record) -> Iterator[tuple[str, dict[str, str]]]:
-    """What each row has one text a language of: (side, {language: text}), in an order that is always the same."""
+    """(side, {language: text}) of the query, passage and negatives of a row, always in the same order."""
     for side in ("text", "query", "passage"):
         if side in record:
             yield side, record[side]

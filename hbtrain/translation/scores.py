@@ -1,4 +1,4 @@
-"""What can be measured of a translation beside its source. Nothing here knows what is good enough: `gates` does."""
+"""Scores that compare a translation with its source; `gates` decides which scores are good enough."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from hbtrain.translation.languages import Identifier, Language
 from hbtrain.translation.units import UNSPACED, is_plain, letters_by_script, runs, units, words
 
 RUN = 4
-"""Words of a run that counts as repeated."""
+"""Length in words of the runs whose repetitions are counted."""
 RUN_OF_IDEOGRAMS = 6
-"""Pairs of neighbours, in Chinese and Japanese."""
+"""The same in pairs of neighbouring characters, for Chinese and Japanese."""
 RUN_OF_LETTERS = 12
-"""Pairs of neighbours, in alphabets without spaces."""
+"""The same in pairs of neighbouring letters, for alphabets without spaces."""
 KANA = 20
-"""Letters of Japanese that have kana among them."""
+"""So many letters of Japanese always have kana among them; without any, the text is Chinese."""
 SMOOTHING = 15
-"""Characters of English by which both lengths are increased: a heading of ten letters may well double."""
+"""Characters of English that are added to both lengths, as a heading of ten letters may well become twice as long."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one translation. Scores are rounded, so that they are the same after a file.
+    """The scores of one translation, rounded so that they are the same when read from a file.
 
     Attributes:
-        characters: of the translation, without blanks around it.
-        copied: share of the source's plain words (no names, numbers, code) that stand in the translation, too.
+        characters: how many the translation has, without spaces around it.
+        copied: share of the source's plain words (no names, numbers or code) that the translation also has.
         copyable: how many plain words the source has.
-        words: how many words of any kind the source has, numbers left out.
-        length: characters over those expected of this pair of languages; 1 is as expected.
-        script: share of the letters that are in a script of the target, words of the source left out.
-        letters: how many letters these are.
-        language: probability of the target's language, of the same words; None if it was not asked for.
-        repeated: share of runs of words that came before in the translation, less that of the source.
-        looped: how often its most frequent run of words is there, less the same of the source.
-        squeezed: how much smaller zlib makes the translation, over how much smaller it makes the source.
+        words: how many words of any kind the source has, without numbers.
+        length: characters of the translation, relative to the number expected for this pair of languages.
+        script: share of its letters that are in a script of the target, without words that the source also has.
+        letters: how many letters that share is of.
+        language: probability that the words of `script` are in the target language; None if it was not identified.
+        repeated: share of the translation's runs of words that are repetitions, minus that of the source, at least 0.
+        looped: how often its most frequent run of words occurs, minus the same for the source, at least 0.
+        squeezed: compression ratio of the translation under zlib, divided by that of the source.
     """
 
     characters: int
@@ -52,7 +52,6 @@ class Scores:
     squeezed: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """By name."""
         return asdict(self)
 
 
@@ -62,21 +61,21 @@ def score(
     """Measure a translation.
 
     Args:
-        text: in `source`.
-        translation: of it into `target`.
-        source: the language translated from.
+        text: the text that was translated.
+        translation: of the text.
+        source: the language of the text.
         target: the language that the translation should be in.
-        identifier: tells languages apart; without it only scripts are looked at.
+        identifier: identifies the translation's language; None: it is not identified.
     """
     text, translation = text.strip(), translation.strip()
     copied, copyable = _copied(text, translation)
-    own = " ".join(_beside(translation, text))
+    own = " ".join(_words_beside(translation, text))
     counts = letters_by_script(own)
     letters = sum(counts.values())
     right = sum(counts[script] for script in target.scripts)
     if "HIRAGANA" in target.scripts and letters >= KANA and not counts["HIRAGANA"] + counts["KATAKANA"]:
-        right = 0  # Chinese
-    both = _again(translation, target), _again(text, source)
+        right = 0  # it is Chinese
+    both = _repetition(translation, target), _repetition(text, source)
     repeated, looped = (there - before for there, before in zip(*both, strict=True))
     smoothing = SMOOTHING * target.density
     return Scores(
@@ -90,12 +89,12 @@ def score(
         language=None if identifier is None else identifier.probability(own, target.code),
         repeated=round(max(0.0, repeated), 4),
         looped=max(0, int(looped)),
-        squeezed=round(_squeeze(translation) / _squeeze(text), 4),
+        squeezed=round(_compression(translation) / _compression(text), 4),
     )
 
 
-def _again(text: str, language: Language) -> tuple[float, int]:
-    """The share of runs that came before in a text, and how often its most frequent run is there."""
+def _repetition(text: str, language: Language) -> tuple[float, int]:
+    """(share of a text's runs that are repetitions, how often its most frequent run occurs)."""
     counts = runs(text, _run(language))
     total = counts.total()
     return ((total - len(counts)) / total, max(counts.values())) if total else (0.0, 0)
@@ -108,28 +107,29 @@ def _run(language: Language) -> int:
 
 
 def _expected(text: str, translation: str, source: Language, target: Language) -> float:
-    """Characters that the translation should have; names, numbers and code in both are as long as they were."""
+    """How many characters the translation should have, if words that both texts have stay as long as they are."""
     shared = set(words(translation.lower()))
     same = sum(len(word) + 1 for word in words(text) if word.lower() in shared)
     return min(same, len(text)) + max(0, len(text) - same) * target.density / source.density
 
 
 def _copied(text: str, translation: str) -> tuple[float, int]:
+    """(share of the text's plain words that the translation has, how many plain words there are)."""
     plain = Counter(unit for word in words(text) if is_plain(word) for unit in units(word))
     number = sum(plain.values())
     found = (plain & Counter(units(translation))).total()
     return (found / number if number else 0.0), number
 
 
-def _beside(text: str, other: str) -> list[str]:
-    """The words of a text that another does not have."""
+def _words_beside(text: str, other: str) -> list[str]:
+    """The words of a text that another text does not have."""
     shared = set(words(other.lower()))
     return [word for word in words(text) if word.lower() not in shared]
 
 
-def _squeeze(text: str) -> float:
-    """Characters over compressed bytes, such that short texts are near 1."""
-    # A byte a character: UTF-8's three for a letter of Hindi would be squeezed however varied the text.
+def _compression(text: str) -> float:
+    """Characters divided by compressed bytes, adjusted so that short texts are near 1."""
+    # One byte for each character: the three of UTF-8 for a letter of Hindi can be compressed in any text.
     raw = bytes(ord(character) & 255 for character in text)
-    # What zlib adds to any text would make short ones look incompressible.
+    # The constants make up for what zlib adds to any text, which would make short ones look incompressible.
     return (len(raw) + 64) / (len(zlib.compress(raw, 6)) + 64)

@@ -1,6 +1,6 @@
-"""The texts to translate: each distinct one of a source once, by number, on disk.
+"""The texts to translate: each distinct text of a source has a number and is stored once, on disk.
 
-In memory there are some 170 bytes a distinct text while they are numbered.
+While they are numbered, memory holds some 170 bytes for each distinct text.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from hbtrain.storage import write_text
 from hbtrain.translation.rows import Record, sides
 
 SUMMARY = "texts.json"
-TELL_EVERY = 10_000
+PROGRESS_EVERY = 10_000
 NO_TEXT = -1
-"""Stands for a side that has nothing to translate."""
+"""In `sides.bin`, stands for a side that has nothing to translate."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Numbered texts in a folder.
+    """The numbered texts in a folder.
 
     Attributes:
-        folder: where they are.
-        rows: of the source.
-        number: of the distinct texts.
-        wanted: by language, how many of them some row lacks in that language.
+        folder: that holds them.
+        rows: how many rows the source has.
+        number: how many distinct texts there are to translate.
+        wanted: {language: how many of them some row lacks in that language}.
     """
 
     folder: Path
@@ -44,8 +44,8 @@ class Texts:
     wanted: dict[str, int]
 
     @classmethod
-    def there(cls, folder: Path) -> Texts | None:
-        """Those that were written as a whole; None if none were."""
+    def load(cls, folder: Path) -> Texts | None:
+        """The texts that an earlier call of `collect_texts` has finished writing to `folder`; None if there is none."""
         path = folder / SUMMARY
         return cls(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
@@ -54,11 +54,10 @@ class Texts:
         return np.asarray(np.load(self.folder / f"wanted.{language}.npy", mmap_mode="r"))
 
     def texts(self) -> TextColumn:
-        """Texts by number."""
         return TextColumn(self.folder / "text.arrow")
 
     def first_rows(self) -> tuple[TextColumn, TextColumn]:
-        """By number: the id of the first row that has a text, and its side there."""
+        """Two columns by the number of a text: the id of the first row that has it, and the side that it is there."""
         return TextColumn(self.folder / "row.arrow"), TextColumn(self.folder / "side.arrow")
 
     def numbers_of_sides(self) -> Iterator[int]:
@@ -69,12 +68,19 @@ class Texts:
 
 
 def collect_texts(
-    records: Iterable[Record], source: str, targets: Sequence[str], folder: Path, tell: Callable[[int], None]
+    records: Iterable[Record], source: str, targets: Sequence[str], folder: Path, progress: Callable[[int], None]
 ) -> Texts:
-    """Number the texts in the language `source` that rows lack in one of `targets`, and write them into `folder`.
+    """Number the texts in the language `source` that some row lacks in one of `targets`, and write them to `folder`.
+
+    Args:
+        records: the rows.
+        source: ISO 639-1 code.
+        targets: ISO 639-1 codes.
+        folder: an empty folder.
+        progress: called now and then with the number of rows that have been read.
 
     Raises:
-        DataError: there are no rows, or no such texts, or a row that is not Unicode.
+        DataError: there are no rows or no such texts, or a row is not Unicode.
     """
     numbers: dict[int, int] = {}
     lacking = array("Q")
@@ -99,21 +105,21 @@ def collect_texts(
                 lacking[number] |= wanted
                 of_sides.append(number)
             stream.write(np.array(of_sides, "<i8").tobytes())
-            if rows % TELL_EVERY == 0:
-                tell(rows)
+            if rows % PROGRESS_EVERY == 0:
+                progress(rows)
     writer.close()
-    tell(rows)
+    progress(rows)
     _check(rows, len(lacking), source, targets, languages)
     return _saved(folder, rows, targets, np.frombuffer(lacking, np.uint64))
 
 
 def _check_unicode(record: Record, number: int) -> None:
-    """Raise DataError for half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, in whatever key."""
+    """Raise DataError if any text of a row holds half a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
     for key, value in record.items():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            name = json.dumps(record["id"])  # escaped: it may be the culprit
+            name = json.dumps(record["id"])  # escaped, as the id itself may not be Unicode
             raise DataError(f"row {number}, id {name}: {key} is not Unicode: {error.reason}") from error
 
 

@@ -1,4 +1,4 @@
-"""`hbtrain translate`: the texts of a source into other languages; interrupted at any point, the same call goes on."""
+"""Translates the texts of a source into other languages; after an interruption, the same call goes on."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from hbtrain.translation.workspace import Outputs, finish, workspace
 FORMAT = 1
 """Version of the blocks and the manifest."""
 
-Tell = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much in all (0: not known)."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What is to be translated, by what, and where it goes.
+    """What is to be translated, by which model, and where the output goes.
 
     Attributes:
         source: parallel JSON lines, a folder of `hbtrain prepare`, or a shipped name.
         model: a folder, or a name on the hub.
         from_language: ISO 639-1 code.
-        to_languages: the same.
+        to_languages: ISO 639-1 codes.
         output: a file, `.jsonl` or `.jsonl.gz`, in a folder that every node of the cluster sees.
-        block_texts: texts of a block, of which an interruption loses those underway.
-        generation: how translations are sought.
-        limits: where the quality gates close.
+        block_texts: how many texts a block has; an interruption loses the blocks that are being translated.
+        generation: how the model generates translations.
+        limits: of the quality gates.
         pool: the actors that translate. The result does not depend on it.
     """
 
@@ -57,12 +57,12 @@ class Translation:
 
 @dataclass(frozen=True)
 class Translated:
-    """What is there in the end.
+    """A finished translation.
 
     Attributes:
-        outputs: the files.
-        manifest: what is in them.
-        fresh: whether this call has written them; else they were there.
+        outputs: its files.
+        manifest: content of its manifest.
+        fresh: whether this call has made it; False if it was there before.
     """
 
     outputs: Outputs
@@ -70,12 +70,12 @@ class Translated:
     fresh: bool
 
 
-def translate(wanted: Translation, tell: Tell = lambda what, done, of: None) -> Translated:
-    """Translate, judge, and write the rows.
+def translate(wanted: Translation, progress: Progress = lambda what, done, of: None) -> Translated:
+    """Translate the texts of a source, and write its rows with the translations that pass the quality gates.
 
     Raises:
-        HbtrainError: what is wrong with the input, before anything is started.
-        TranslationError: translating stopped; what was finished is kept.
+        HbtrainError: the input is wrong; nothing has been started.
+        TranslationError: translating stopped; finished blocks are kept.
     """
     check_pair(wanted.from_language, wanted.to_languages)
     if wanted.block_texts < 1:
@@ -86,20 +86,20 @@ def translate(wanted: Translation, tell: Tell = lambda what, done, of: None) -> 
     model = find_translation_model(wanted.model, wanted.from_language, list(wanted.to_languages))
     blocks_request = _blocks_request(wanted, source, model)
     request = blocks_request | {"limits": asdict(wanted.limits)}
-    if (there := outputs.there(request)) is not None:
+    if (there := outputs.existing(request)) is not None:
         shutil.rmtree(outputs.work, ignore_errors=True)
         return Translated(outputs, there, fresh=False)
     with workspace(outputs, blocks_request) as folder:
-        texts = _texts(wanted, source, folder, tell)
+        texts = _texts(wanted, source, folder, progress)
         blocks = blocks_of(texts, wanted.block_texts)
-        _translate_blocks(wanted, model, texts, blocks, tell)
-        manifest = request | _write(wanted, source, texts, blocks, outputs, tell)
+        _translate_blocks(wanted, model, texts, blocks, progress)
+        manifest = request | _write(wanted, source, texts, blocks, outputs, progress)
         finish(outputs, manifest)
     return Translated(outputs, manifest, fresh=True)
 
 
 def _blocks_request(wanted: Translation, source: RowSource, model: TranslationModel) -> dict[str, Any]:
-    """All that decides what is in the blocks."""
+    """Everything that decides what is in the blocks."""
     return {
         "translated": FORMAT,
         "source": {"name": wanted.source, "sha256": source.digest},
@@ -112,8 +112,8 @@ def _blocks_request(wanted: Translation, source: RowSource, model: TranslationMo
     }
 
 
-def _texts(wanted: Translation, source: RowSource, folder: Path, tell: Tell) -> Texts:
-    if (there := Texts.there(folder)) is not None:
+def _texts(wanted: Translation, source: RowSource, folder: Path, progress: Progress) -> Texts:
+    if (there := Texts.load(folder)) is not None:
         return there
     try:
         return collect_texts(
@@ -121,21 +121,21 @@ def _texts(wanted: Translation, source: RowSource, folder: Path, tell: Tell) -> 
             wanted.from_language,
             wanted.to_languages,
             folder,
-            lambda rows: tell("reading rows", rows, 0),
+            lambda rows: progress("reading rows", rows, 0),
         )
     except DataError as error:
-        # Of a source that cannot be translated nothing is to stay; some file systems keep the open lock.
+        # Leave nothing of a source that cannot be translated; some file systems keep the lock, which is still open.
         shutil.rmtree(folder, ignore_errors=True)
         raise DataError(f"{wanted.source}: {error}") from error
 
 
 def _translate_blocks(
-    wanted: Translation, model: TranslationModel, texts: Texts, blocks: list[Block], tell: Tell
+    wanted: Translation, model: TranslationModel, texts: Texts, blocks: list[Block], progress: Progress
 ) -> None:
     todo = [block for block in blocks if not block.path(texts.folder).exists()]
     of = sum(texts.wanted.values())
     done = of - sum(block.stop - block.start for block in todo)
-    tell("translating texts", done, of)
+    progress("translating texts", done, of)
     if not todo:
         return
     identify = wanted.limits.language > 0
@@ -143,23 +143,23 @@ def _translate_blocks(
     for block, results in translated(work, wanted.pool, texts, todo):
         write_block(block, texts.folder, results)
         done += len(results)
-        tell("translating texts", done, of)
+        progress("translating texts", done, of)
 
 
 def _write(
-    wanted: Translation, source: RowSource, texts: Texts, blocks: list[Block], outputs: Outputs, tell: Tell
+    wanted: Translation, source: RowSource, texts: Texts, blocks: list[Block], outputs: Outputs, progress: Progress
 ) -> dict[str, Any]:
-    """The rows and the rejects; what the manifest says of them."""
-    kept = texts.folder / "kept"
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir()
-    tell("judging translations", 0, 0)
+    """Write the rows and the rejects; returns the manifest's entries on them."""
+    accepted = texts.folder / "kept"
+    shutil.rmtree(accepted, ignore_errors=True)
+    accepted.mkdir()
+    progress("judging translations", 0, 0)
     with outputs.unfinished(outputs.rejects) as stream:
-        counts = judge(texts, blocks, wanted.limits, kept, stream)
-    tell("writing rows", 0, 0)
+        counts = judge(texts, blocks, wanted.limits, accepted, stream)
+    progress("writing rows", 0, 0)
     with outputs.unfinished(outputs.rows) as stream:
         try:
-            assemble(source.records(), texts, wanted.to_languages, kept, stream)
+            assemble(source.records(), texts, wanted.to_languages, accepted, stream)
         except DataError as error:  # there was none when the texts were collected
             raise DataError(
                 f"source {wanted.source} changed while it was translated: {error}; make it what it was, and the same "

@@ -1,4 +1,4 @@
-"""Units of a text that can be counted and compared: words, or pairs of letters where a script has no spaces."""
+"""The units of a text that scores count: words, or pairs of neighbouring letters in scripts without spaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
-# Han, kana, Thai, Lao, Myanmar, Khmer: letters that stand without spaces, beside words in other scripts at times.
+# Letters of scripts without spaces (Han, kana, Thai, Lao, Myanmar, Khmer), which may be next to words of other scripts.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u9fff"
 _UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _PUNCTUATION = "\u3000-\u303f\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65“”„‘«»…—–،؛؟।¿¡"
@@ -18,7 +18,7 @@ _JOINTS = re.compile("[-'’/]")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in their order, without punctuation around them; a number or a piece of code is one."""
+    """The words of a text in their order, without punctuation around them; a number or a code expression is a word."""
     return list(_words(text))
 
 
@@ -33,7 +33,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def is_plain(word: str) -> bool:
-    """Whether a word is of the language itself: letters alone, and no capital, as names and abbreviations have."""
+    """Whether a word has only letters and no capitals, so that it is hardly a name, abbreviation, number or code."""
     return len(word) > 1 and word == word.lower() and all(script_of(x) is not None for x in word)
 
 
@@ -43,7 +43,7 @@ def is_unspaced(word: str) -> bool:
 
 
 def units(text: str) -> list[str]:
-    """Words in small letters; each run of letters of a script without spaces as pairs of neighbours."""
+    """The words of a text in lower case; runs of letters of scripts without spaces as pairs of neighbouring letters."""
     found: list[str] = []
     for word in words(text.lower()):
         if is_unspaced(word):
@@ -54,21 +54,20 @@ def units(text: str) -> list[str]:
 
 
 def runs(text: str, length: int) -> Counter[tuple[str, ...]]:
-    """How often each run of `length` units is in a text."""
+    """{run of `length` units: how often it occurs in a text}."""
     everything = units(text)
     return Counter(tuple(everything[i : i + length]) for i in range(len(everything) - length + 1))
 
 
 UNSPACED = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"})
-"""Scripts that put no space between words; as Unicode's character names begin."""
+"""Scripts without spaces between words, by the first word of their characters' names in Unicode."""
 
 
 @lru_cache(maxsize=65536)
 def script_of(character: str) -> str | None:
-    """The script of a letter, as the first word of its name in Unicode; None for what is no letter.
+    """The script of a letter, which is the first word of its name in Unicode; None if the character is no letter.
 
-    Vowel signs and other combining letters of a script count as letters of it; accents that combine with any script do
-    not, nor do signs for numbers.
+    Vowel signs and other combining characters of a script are letters; accents that combine with any script are not.
     """
     kind = unicodedata.category(character)
     if kind[0] not in "LM":
@@ -81,7 +80,7 @@ def script_of(character: str) -> str | None:
 
 
 def letters_by_script(text: str) -> Counter[str]:
-    """How many letters of a text are in each script."""
+    """{script: how many letters of a text are in it}."""
     counts = Counter(text)
     found: Counter[str] = Counter()
     for character, times in counts.items():

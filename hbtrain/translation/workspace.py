@@ -1,4 +1,4 @@
-"""Where a translation is under way, a folder beside the output for one process at a time; and its files in the end."""
+"""The output files of a translation, and the folder beside them that holds unfinished work, locked by one process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"
 PLACING = "placing"
-"""A file that is there once outputs begin to appear."""
+"""Name of a file that exists from the moment when output files begin to be moved to their paths."""
 
 
 class Outputs:
-    """The files of a translation, by the name of the one that holds the rows.
+    """The paths of a translation's files, which follow from that of its rows.
 
     Attributes:
         rows: parallel JSON lines, `<name>.jsonl` or `<name>.jsonl.gz`.
-        rejects: what the gates rejected, in the same form.
-        manifest: written last.
-        work: what is under way, the rows and the rejects too until they are whole.
+        rejects: translations that the gates rejected, `<name>.rejects.jsonl` or `<name>.rejects.jsonl.gz`.
+        manifest: `<name>.manifest.json`, written last.
+        work: the folder of unfinished work, with the rows and the rejects until they are whole.
     """
 
     def __init__(self, rows: Path) -> None:
@@ -36,11 +36,11 @@ class Outputs:
         self.manifest = rows.with_name(f"{name}.manifest.json")
         self.work = rows.with_name(f"{rows.name}.translating")
 
-    def there(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The manifest of the same translation, if it is there already; None if nothing is.
+    def existing(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest if this very translation is finished; None if none of its files exists.
 
         Raises:
-            StorageError: something else is there.
+            StorageError: files of another translation, or others, are there.
         """
         if not self.manifest.exists():
             self._check_free()
@@ -57,15 +57,15 @@ class Outputs:
 
     @contextmanager
     def unfinished(self, path: Path) -> Iterator[BinaryIO]:
-        """A stream to what `place` will make `path`, the rows or the rejects; compressed if that ends in .gz."""
+        """A stream to the file in `work` that `place` will move to `path`; compressed if the name ends in .gz."""
         with self._unfinished(path).open("wb") as plain, gzip_by_name(plain, path) as stream:
             yield stream
 
     def place(self) -> None:
-        """Let the rows and the rejects appear.
+        """Move the rows and the rejects from `work` to their paths.
 
         Raises:
-            StorageError: something else has come to be there.
+            StorageError: other files have appeared there.
         """
         self._check_free()
         (self.work / PLACING).touch()
@@ -76,7 +76,7 @@ class Outputs:
         return self.work / path.name
 
     def _check_free(self) -> None:
-        """Files without a manifest are ours only where we were interrupted on their way to their places."""
+        """Raise StorageError if an output file exists, unless it was moved there before an interruption."""
         if (self.work / PLACING).exists():
             return
         for path in (self.rows, self.rejects, self.manifest):
@@ -95,14 +95,14 @@ class Outputs:
 
 @contextmanager
 def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
-    """The folder of what is under way, locked; it stays until `shutil.rmtree`.
+    """The folder of unfinished work, locked while the block runs; it is not deleted at its end.
 
     Args:
         outputs: of the translation.
-        request: all that decides what is in the blocks.
+        request: everything that decides what is in the blocks.
 
     Raises:
-        StorageError: another process is at it, what is under way there is another translation, or it cannot be
+        StorageError: another process makes this translation, the folder holds an unfinished other one, or it cannot be
             written.
     """
     folder = outputs.work
@@ -126,13 +126,13 @@ def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
 
 
 def finish(outputs: Outputs, manifest: dict[str, Any]) -> None:
-    """Write the manifest and clear away what was under way."""
+    """Write the manifest, and delete the folder of unfinished work."""
     write_text(outputs.manifest, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     shutil.rmtree(outputs.work, ignore_errors=True)
 
 
 def differing(before: dict[str, Any], request: dict[str, Any]) -> str | None:
-    """In words, the first thing that differs between two requests; None if nothing does."""
+    """The first difference between two requests, in words for messages; None if they are equal."""
     for name, value in request.items():
         if before.get(name) != value:
             return f"{name} = {_short(before.get(name))}, not {_short(value)}"

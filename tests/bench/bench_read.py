@@ -25,11 +25,11 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from tests.bench.measure import peak_mib, tell
 
 LANGUAGES = ("ar", "de", "en", "es", "hi", "ru", "zh")
-PLACE = Place("generated", 1)
+PLACE = Position("generated", 1)
 
 
 class Generated:

@@ -17,7 +17,7 @@ from hbtrain.corpus.prepare.order import Coding, write_order
 from hbtrain.corpus.prepare.rows import Digests
 from hbtrain.corpus.prepare.text_tables import PartTables, write_texts
 from hbtrain.corpus.readers.items import Part, TextItem
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from tests.prepared_samples import scratch
 
 LAW = settings(deadline=None, max_examples=40)
@@ -105,7 +105,7 @@ def test_numbers_of_keys(tables):
         found = {}
         for number, (language, table) in enumerate(zip(languages, tables, strict=True)):
             items = [
-                TextItem("query", language, f"k{key}", None if same and at else f"text {at}", Place("file", at))
+                TextItem("query", language, f"k{key}", None if same and at else f"text {at}", Position("file", at))
                 for at, (key, same) in enumerate(table)
             ]
             folder = Path(name) / str(number)
@@ -141,8 +141,8 @@ def test_numbers_of_keys(tables):
             assert lacking.total == len(keys) - len(complete)
             assert first not in expected[languages.index(lacking.lacks)]
             table = tables[languages.index(lacking.has)]
-            place = lacking.part.place(lacking.place)
-            assert place == Place("file", [f"k{key}" for key, _ in table].index(first))
+            place = lacking.part.position(lacking.place)
+            assert place == Position("file", [f"k{key}" for key, _ in table].index(first))
 
 
 @given(st.integers(1, 25), st.lists(st.tuples(SMALL, SMALL), max_size=30))

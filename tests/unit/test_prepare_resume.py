@@ -63,7 +63,7 @@ def every_step(monkeypatch):
         return whole(self, name, counted)
 
     monkeypatch.setattr(Staging, "stage", stage)
-    monkeypatch.setattr(text_tables, "TELL_EVERY", 8)
+    monkeypatch.setattr(text_tables, "PROGRESS_EVERY", 8)
 
     def kill_at(number):
         seen["left"] = number
@@ -78,7 +78,7 @@ def test_killed_at_every_step_it_goes_on_to_the_same_bytes(tmp_path, every_step)
     assert json.loads(whole["manifest.json"])["dropped"] == {
         "a negative passage that the corpus lacks": 1,
         "a passage that the corpus lacks": 1,
-        "a query that the queries lack": 1,
+        "a query without a text": 1,
     }
     output, kills, number = tmp_path / "output", 0, 0
     while True:
@@ -112,7 +112,7 @@ def test_finished_stages_are_not_done_again(tmp_path, every_step):
 
 def test_after_a_bad_row_skipping_goes_on_with_what_was_good(tmp_path):
     reader = MmarcoReader(str(raw(tmp_path / "raw")))
-    with pytest.raises(DataError, match="line 41: a query that the queries lack"):
+    with pytest.raises(DataError, match="line 41: a query without a text"):
         prepare(reader, tmp_path / "output")
     said = []
     prepare(reader, tmp_path / "output", True, lambda what, done: said.append(what))

@@ -84,7 +84,7 @@ def test_mmarco_by_folders_of_languages_and_some_languages_only(tmp_path):
             "triples.train.ids.small.tsv",
             b"5\t2\t10",
             b"8\t2\t10",
-            "small.tsv line 3: a query that the queries lack (8)",
+            "small.tsv line 3: a query without a text (8)",
         ),
         (
             "triples.train.ids.small.tsv",
@@ -136,7 +136,7 @@ def test_mmarco_bad_rows_are_listed_and_the_rest_stays_aligned(tmp_path):
         "a negative passage that the corpus lacks": 1,
         "a passage that the corpus lacks": 1,
         "a query id that came before": 1,
-        "a query that the queries lack": 1,
+        "a query without a text": 1,
         "a triple without three columns": 1,
         "an empty text": 1,
         "not UTF-8": 1,
@@ -208,7 +208,7 @@ def test_mr_tydi_contents_are_title_and_text(tmp_path):
     [
         (b"10#1\t1", b"99#9\t1", "dev.tsv.gz line 1: a passage that the corpus lacks (sw:99#9)"),
         (b"2\tQ0\t10#0\t0", b"2\tQ0\t99#9\t0", "line 3: a negative passage that the corpus lacks (sw:99#9)"),
-        (b"1\tQ0\t10#1", b"9\tQ0\t10#1", "line 1: a query that the queries lack (sw:9)"),
+        (b"1\tQ0\t10#1", b"9\tQ0\t10#1", "line 1: a query without a text (sw:9)"),
         (b"1\tQ0\t10#1\t1", b"1\t10#1\t1", "line 1: not a judgement"),
         (b"1\tQ0\t10#1\t1", b"1\tQ0\t10#1\t--1", "line 1: not a judgement"),
         (b"1\tQ0\t10#1\t1", "1\tQ0\t10#1\t²".encode(), "line 1: not a judgement"),

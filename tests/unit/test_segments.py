@@ -17,7 +17,7 @@ from hbtrain.runs.segments import (
     last_segment,
     record_scores,
 )
-from hbtrain.storage.files import alone_in
+from hbtrain.storage.files import exclusive_access
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
 
 SCORES = {"demo/multi/map": 0.5, "demo/mono/map": 0.25}
@@ -83,9 +83,9 @@ def test_scores_that_were_measured_otherwise_do_not_count(config):
 def test_one_process_at_a_time_is_in_a_run(config):
     folder = RunFolder.open(config)
     busy = pytest.raises(StorageError, match="another process is at work in .*quickstart-.*: wait for its end")
-    with alone_in(folder.path), busy:
+    with exclusive_access(folder.path), busy:
         train(config)
-    with alone_in(folder.path):
+    with exclusive_access(folder.path):
         pass
 
 

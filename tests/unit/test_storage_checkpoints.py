@@ -92,7 +92,7 @@ def test_storage_that_is_away_damages_and_deletes_nothing(runs, tmp_path, bucket
 
     def away(self):
         if "step-00000100" in self.key:
-            with self._telling():
+            with self._errors_of_storage():
                 raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation: gone")
         return read(self)
 

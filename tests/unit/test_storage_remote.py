@@ -17,11 +17,11 @@ from hbtrain.storage import (
     is_remote,
     is_whole,
     local_copy,
-    patiently,
     place,
     push,
     pushed,
     remove_tree,
+    with_retries,
     write_text,
 )
 from tests import s3
@@ -281,16 +281,16 @@ def test_what_passes_is_waited_for(bucket, code, tries):
     def act():
         tried.append(1)
         if len(tried) < 3:
-            with place(bucket.uri)._telling():
+            with place(bucket.uri)._errors_of_storage():
                 raise OSError(f"When reading: AWS Error {code} during PutObject operation: no")
 
     if tries == 1:
         with pytest.raises(RemoteError, match="no .ACCESS_DENIED"):
-            patiently(act, for_s=60, every_s=0.01)
+            with_retries(act, for_s=60, every_s=0.01)
     else:
-        patiently(act, for_s=60, every_s=0.01)
+        with_retries(act, for_s=60, every_s=0.01)
     assert len(tried) == tries
     tried.clear()
     with pytest.raises(RemoteError):
-        patiently(act, for_s=0, every_s=0.01)
+        with_retries(act, for_s=0, every_s=0.01)
     assert len(tried) == 1

@@ -97,7 +97,7 @@ def test_rights_are_looked_at_before_anything_starts(hbtrain, bucket, monkeypatc
     if way in said:
 
         def refused(self, content):
-            with self._telling():
+            with self._errors_of_storage():
                 raise OSError(said[way])
 
         monkeypatch.setattr(RemotePath, "write_bytes", refused)

@@ -10,7 +10,7 @@ from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
-from hbtrain.storage.files import alone_in
+from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps import sweep as sweeping
 from hbtrain.sweeps import tuning
 from hbtrain.sweeps.space_file import load_space, with_flags
@@ -171,19 +171,19 @@ def test_passwords_stay_out_of_what_a_sweep_keeps(space, trained, tmp_path):
 def test_two_processes_are_not_in_one_sweep(space, trained, tmp_path):
     sweeping.run_sweep(space)
     (folder,) = (tmp_path / "runs").glob("alpha-grid-*")
-    with alone_in(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
+    with exclusive_access(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
         sweeping.run_sweep(space)
 
 
 def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():
-    def at_once(cpus, gpus=0, **overrides):
+    def concurrent_trials(cpus, gpus=0, **overrides):
         config = load_config("quickstart", {f"resources.{key}": value for key, value in overrides.items()})
-        return tuning.at_once(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
+        return tuning.concurrent_trials(config, {"hardware.cluster_cpus": cpus, "hardware.cluster_gpus": gpus})
 
-    assert at_once(8, workers=2) == 4
-    assert at_once(7, workers=2, cpus_per_worker=1.5) == 2
-    assert at_once(2, workers=(1, 4)) == 1
-    assert at_once(64, gpus=8, workers=2, use_gpu=True) == 4
+    assert concurrent_trials(8, workers=2) == 4
+    assert concurrent_trials(7, workers=2, cpus_per_worker=1.5) == 2
+    assert concurrent_trials(2, workers=(1, 4)) == 1
+    assert concurrent_trials(64, gpus=8, workers=2, use_gpu=True) == 4
 
 
 def test_what_ray_tune_says_of_trials():

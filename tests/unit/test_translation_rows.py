@@ -32,7 +32,7 @@ def run(rows, folder, size, targets=TARGETS):
     (folder / "kept").mkdir()
     rows = list(rows)
     texts = collect_texts(json.loads(json.dumps(rows)), "en", targets, folder, lambda done: None)
-    assert Texts.there(folder) == texts
+    assert Texts.load(folder) == texts
     blocks = blocks_of(texts, size)
     for block in reversed(blocks):
         results = [

@@ -1,8 +1,10 @@
-"""One number for each query or passage, in whatever languages: tables of several languages aligned by key.
+"""Gives each query or passage one number in all its languages, by aligning the tables of the languages by key.
 
-Files of a side: `numbers.parquet` (key, number, and from `bits0` on which tables have it, `BITS` of them a column) and
-`place.<side>.<language>.npy` (for each number its row in the column of that language, -1 for none; absent where that is
-the number itself).
+Files of a side:
+    `numbers.parquet`: key, number, and columns `bits0`, `bits1`, ..., each with the bits of `BITS` languages: a set bit
+        says that the language has the key.
+    `place.<side>.<language>.npy`: for each number, the row of its text in the column of that language, -1 for none.
+        Absent where that is the number itself.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from hbtrain.corpus.prepare.rows import Rows
 from hbtrain.corpus.prepare.text_tables import PartTables, Table
 
 BITS = 60
-"""Languages that one column of numbers tells of."""
+"""Languages for which a `bits` column has a bit."""
 ITEM_SHIFT = 40
-"""Items are ordered by the number of their table times 2**40, plus their place in it."""
+"""Items are ordered by the number of their table times 2**40, plus their index in it."""
 
 
 class Incomplete(NamedTuple):
-    """Numbers that some tables lack.
+    """Queries or passages that some languages lack, with an example.
 
     Attributes:
-        total: how many.
-        lacks: a language that lacks the first.
+        total: how many there are.
+        lacks: a language that lacks the first of them.
         has: a language that has it.
-        place: where it stands there, as a number of the part.
-        part: that of the language that has it.
+        place: its position in the source in that language, as `part.position` takes it.
+        part: the part that holds that language.
     """
 
     total: int
@@ -43,17 +45,19 @@ class Incomplete(NamedTuple):
 
 
 class Side:
-    """The numbers of one side.
+    """The numbers of the queries, or of the passages.
 
-    Items are numbered as they come in the first table; those that only later tables have follow.
+    Items are numbered in the order of the first language's table; those that only later tables have follow.
 
     Attributes:
-        name: query or passage.
-        languages: by the alphabet.
+        name: `query` or `passage`.
+        languages: codes in alphabetical order; a language's index here is its `code` in queries.
+        folder: of the files.
+        numbers: `numbers.parquet`.
     """
 
     def __init__(self, name: str, tables: dict[str, tuple[PartTables, Table]], folder: Path) -> None:
-        """`tables`: by language, each with its part; `folder`: of the files."""
+        """`tables`: {language: (part that holds it, its table)}."""
         self.name = name
         self.languages = sorted(tables)
         self.folder = folder
@@ -61,39 +65,38 @@ class Side:
         self._tables = [tables[language] for language in self.languages]
 
     def __len__(self) -> int:
-        """Numbers given."""
         return count(self.numbers)
 
     @property
     def texts(self) -> dict[str, int]:
-        """Texts of each language."""
+        """{language: how many texts it has}."""
         return {table.language: table.texts for _, table in self._tables}
 
     def columns(self) -> dict[str, Path]:
-        """The file of texts of each language."""
+        """{language: the Arrow file of its texts}."""
         return {table.language: table.column(part.folder) for part, table in self._tables}
 
     @property
     def bits(self) -> list[str]:
-        """The columns that tell which tables have a number."""
+        """The names of the columns that say which languages have a number."""
         return [f"bits{i}" for i in range(-(-len(self._tables) // BITS))]
 
     def languages_of(self, bits: Sequence[int]) -> set[str]:
-        """The languages that such columns tell of."""
+        """The languages whose bits are set in values of these columns."""
         return {x for code, x in enumerate(self.languages) if bits[code // BITS] >> code % BITS & 1}
 
     @property
     def complete(self) -> str:
-        """The condition that all tables have a number."""
+        """The SQL condition that all languages have a number."""
         full = [(1 << min(BITS, len(self._tables) - BITS * i)) - 1 for i in range(len(self.bits))]
         return " AND ".join(f"{name} = {bits}" for name, bits in zip(self.bits, full, strict=True))
 
     def of_keys(self, complete: bool) -> str:
-        """The query of (key, number); of those in all tables only, if `complete`."""
+        """An SQL query of (key, number), with `complete` only of those that all languages have."""
         return f"SELECT key, number FROM {parquet(self.numbers)}" + (f" WHERE {self.complete}" if complete else "")
 
     def align(self, database: Database) -> None:
-        """Give the numbers, and say where their texts are."""
+        """Give the numbers, and write the files of the side."""
         with database.session() as db:
             bits = [
                 f"bit_or(CASE WHEN code // {BITS} = {i} THEN 1::BIGINT << (code % {BITS}) ELSE 0 END)::BIGINT AS {name}"
@@ -112,7 +115,7 @@ class Side:
                 array.close(wanted=not array.counts_up)
 
     def incomplete(self, database: Database) -> Incomplete | None:
-        """What some tables lack; None: all have all."""
+        """What some languages lack; None if all have everything."""
         with database.session() as db:
             numbers = f"{parquet(self.numbers)} WHERE NOT ({self.complete})"
             ((total, first),) = db.rows(f"SELECT count(*), min(number) FROM {numbers}")
@@ -127,14 +130,14 @@ class Side:
         return Incomplete(total, lacks, has, place, self._tables[code][0])
 
     def components(self, database: Database, rows: Path, name: str, given_ids: bool) -> Components | None:
-        """Numbers that stand for one thing; None: each stands for itself.
+        """The components of numbers that are the same query or passage; None if every number is one by itself.
 
-        Items that share a text, because the source says so, and rows of one given id are one.
+        Numbers are the same where the source says that they share a text, or where rows have one id for them.
 
         Args:
-            database: for the queries.
-            rows: the numbers of the rows.
-            name: what they are to the rows, query or passage.
+            database: that runs the queries.
+            rows: `rows.parquet`.
+            name: the column of `rows` that holds these numbers, `query` or `passage`.
             given_ids: whether rows have ids for them.
         """
         components = Components(len(self))
@@ -151,14 +154,14 @@ class Side:
     def write_arrays(
         self, found: Iterable[list[Int64s]], path: Callable[[str], Path], bound: int, length: int, absent: int
     ) -> list[ArrayWriter]:
-        """Arrays of `length` numbers, one a language, with `absent` where nothing is found; not closed yet.
+        """Write an array of `length` numbers for each language; the caller closes them.
 
         Args:
-            found: (code of the language, place, number) in blocks, sorted by the first two.
-            path: of the array of a language.
-            bound: numbers are below it.
+            found: blocks of (code of the language, index in the array, number), sorted by the first two.
+            path: gives the file of a language's array.
+            bound: all numbers are below it.
             length: of each array.
-            absent: a number.
+            absent: the number at indices that `found` does not have.
         """
         writers: dict[int, ArrayWriter] = {}
         for code, (_, at, numbers) in by_code(found):
@@ -178,7 +181,7 @@ class Side:
 
     @property
     def items(self) -> str:
-        """All items, for a FROM clause: number of the table among the languages, item, key, row of the text, place."""
+        """All items as an SQL table: code of the language, item, key, row of the text in its column, place."""
         parts: dict[PartTables, list[tuple[int, int]]] = {}
         for code, (part, table) in enumerate(self._tables):
             parts.setdefault(part, []).append((table.number, code))
@@ -191,12 +194,12 @@ class Side:
 
     @property
     def numbered_items(self) -> str:
-        """The same with the number of each."""
+        """The table `items`, joined with the number of each."""
         return f"{self.items} JOIN (SELECT key, number FROM {parquet(self.numbers)}) USING (key)"
 
 
 def _link_equal(db: Session, components: Components, query: str) -> None:
-    """Link numbers of one label; `query` gives (code, label, number), and labels differ from code to code."""
+    """Link the numbers that have equal (code, label) in the result of `query`: (code, label, number)."""
     first = f"SELECT code, label, min(number) AS first FROM ({query}) GROUP BY ALL HAVING min(number) < max(number)"
     edges = f"SELECT DISTINCT first, number FROM ({query}) JOIN ({first}) USING (code, label) WHERE number > first"
     for a, b in db.blocks(edges):
@@ -204,9 +207,9 @@ def _link_equal(db: Session, components: Components, query: str) -> None:
 
 
 def write_patterns(database: Database, queries: Side, passages: Side, rows: Rows, folder: Path) -> dict[str, Any]:
-    """What the manifest says of availability patterns: which languages a row's query has, and which its passage.
+    """Find the availability patterns of the rows (see `SourceIndex`), in the order of their bits.
 
-    Patterns are in the order of their bits; that of each row goes to `pattern_of_row.npy` where there are several.
+    Where there are several, the pattern of each row goes to `pattern_of_row.npy`. Returns the manifest's entries.
     """
     sides = {"q": queries, "p": passages}
     bits = ", ".join(f"{x}.{name} AS {x}{name}" for x, side in sides.items() for name in side.bits)
@@ -227,7 +230,7 @@ def write_patterns(database: Database, queries: Side, passages: Side, rows: Rows
     cut = len(queries.bits)
     query_sets = [queries.languages_of(pattern[:cut]) for *pattern, _ in found]
     passage_sets = [passages.languages_of(pattern[cut:]) for *pattern, _ in found]
-    # A language that only negatives have is none of the rows'.
+    # Not the languages that only negatives have.
     languages = sorted(set().union(*query_sets, *passage_sets))
     return {
         "languages": languages,

@@ -1,15 +1,15 @@
-"""Parallel JSON lines that `data.sources` names become a corpus in the cache, through the stages of `hbtrain prepare`.
+"""A file of parallel JSON lines in `data.sources` becomes a corpus in the cache, by the stages of `hbtrain prepare`.
 
-A file for training is taken as it is given, where `hbtrain prepare parallel` examines it and stores equal texts once:
+The file is taken as it is given, where `hbtrain prepare parallel` examines it and stores equal texts once:
 
-- **Who is who.** Rows share a query if they have one `id`, and a passage if they have one `passage_id`; equal texts
-  under different ids are different. Two questions under one id keep their texts, and never meet in a batch. (Prepared:
-  equal texts are one as well, and a second question under an id is a bad row.)
-- **Negatives.** A negative is known by its text in the language it is asked for: one that is, letter by letter, a
-  passage of the file in some language is that passage. (Prepared: it is the passage that has its texts in all
-  languages, so one that shares a single language with a passage is another.)
-- **Texts** stand in the order of the rows, as often as they come; equal negatives are stored once.
-- Any number of languages will do, and the first bad row is an error.
+- **Ids.** Rows share a query if they have the same `id`, and a passage if they have the same `passage_id`; equal texts
+  under different ids are different. Two queries under one id keep their texts, and are never in one batch. (Prepared:
+  equal texts are the same as well, and a second query under an id is a bad row.)
+- **Negatives.** A negative is identified by its text in the language it is asked for: if it equals, letter by letter, a
+  passage of the file in some language, it is that passage. (Prepared: it is the passage whose texts are the same in all
+  languages; one that shares only one language's text with a passage is another.)
+- **Texts** are stored in the order of the rows, as often as they occur; equal negatives are stored once.
+- There may be any number of languages, and the first bad row is an error.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from hbtrain.corpus.prepare.stages import Preparation
 from hbtrain.corpus.prepare.staging import Staging
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.parallel import read_rows
 
 
-class GivenRows:
-    """The rows of a file, read once: texts and pairs in one part."""
+class ParallelFile:
+    """A `Reader` of one file, which it goes through once: texts and pairs are given in one part."""
 
     kind = "parallel"
-    content_keys = True  # those of negatives are; a row's own are numbers, which never come again
+    content_keys = True  # keys of negatives are made of texts; those of rows are row numbers, which are not repeated
     complete = False
 
     def __init__(self, path: Path) -> None:
@@ -44,11 +44,9 @@ class GivenRows:
         self._path = path
 
     def parts(self) -> Sequence[Part]:
-        """All rows."""
         return [Part("of all rows", lambda drops: self._items())]
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
-        """None beside those in the part."""
         return iter(())
 
     def _items(self) -> Iterator[TextItem | PairItem]:
@@ -61,34 +59,34 @@ class GivenRows:
                 raise DataError(
                     f"{self._path}: row {row.id!r} differs from those before it: text, or query and passage, not both"
                 )
-            place, key = Place(str(self._path), number + 1, "row"), str(number)
-            yield from _texts("query", key, row.query, place)
+            position, key = Position(str(self._path), number + 1, "row"), str(number)
+            yield from _texts("query", key, row.query, position)
             if not sentence:
-                yield from _texts("passage", key, row.passage, place)
+                yield from _texts("passage", key, row.passage, position)
             negatives = [json.dumps(negative, ensure_ascii=False, sort_keys=True) for negative in row.negatives]
             for own, negative in zip(negatives, row.negatives, strict=True):
-                yield from _texts("query" if sentence else "passage", own, negative, place)
-            yield PairItem(key, key, negatives, place, row.id, row.passage_id)
+                yield from _texts("query" if sentence else "passage", own, negative, position)
+            yield PairItem(key, key, negatives, position, row.id, row.passage_id)
         if number < 0:
             raise DataError(f"source {self._path} holds no rows")
 
 
 def build_cached(path: Path, folder: Path) -> None:
-    """Make the corpus of a file of parallel JSON lines in `folder`, which is empty.
+    """Make the corpus of a file of parallel JSON lines in the empty folder `folder`.
 
     Raises:
-        DataError: a broken file, with the line, or one without rows.
+        DataError: the file is broken (the message says where), or has no rows.
         OSError: the folder cannot be written.
     """
     staging = Staging.begun(folder / "stages")
     with Database(staging.folder) as database:
-        preparation = Preparation(GivenRows(path), staging, database, as_given=True)
+        preparation = Preparation(ParallelFile(path), staging, database, as_given=True)
         manifest = preparation.run()
         preparation.collect(folder)
     shutil.rmtree(staging.folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"texts_by_row": True}), encoding="utf-8")
 
 
-def _texts(side: TextSide, key: str, texts: dict[str, str], place: Place) -> Iterator[TextItem]:
+def _texts(side: TextSide, key: str, texts: dict[str, str], position: Position) -> Iterator[TextItem]:
     for language, text in texts.items():
-        yield TextItem(side, language, key, text, place)
+        yield TextItem(side, language, key, text, position)

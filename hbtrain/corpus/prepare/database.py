@@ -1,8 +1,8 @@
-"""DuckDB over the files of a preparation: sorts and joins of more numbers than memory holds.
+"""DuckDB over the files of a preparation: sorts and joins more numbers than fit in memory.
 
-Between stages, numbers stand in Parquet files of int64 columns. DuckDB reads and joins them within `MEMORY`, what does
-not fit goes to a folder beside those of the stages, and results are streamed in blocks; so the memory of a preparation
-does not grow with its rows, but for the few bytes a query or passage that `Components` needs.
+Stages pass numbers on as Parquet files of int64 columns. DuckDB reads and joins them within `MEMORY`, spills what does
+not fit to a folder beside those of the stages, and streams results in blocks. So the memory of a preparation does not
+grow with the number of rows, except for the few bytes for each query or passage that `Components` needs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 from hbtrain.corpus.conflicts import Int64s
 
 MEMORY = "400MiB"
-"""What DuckDB may hold; with Python, Arrow and the blocks at hand a preparation stays well below 1 GiB."""
+"""DuckDB's limit; with Python, Arrow and one block, a preparation stays well below 1 GiB."""
 THREADS = 2
-"""More of them need more memory at one time."""
+"""Each thread needs memory of its own."""
 BLOCK = 1 << 16
-"""Rows of a file that are handled at one time."""
+"""Rows that are in memory at one time."""
 
 
 class Session:
@@ -39,7 +39,7 @@ class Session:
         self._connection = connection
 
     def table(self, name: str, query: str) -> None:
-        """Keep the result of a query under a name, for this session."""
+        """Store the result of a query as a table of this session."""
         self._connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
 
     def rows(self, query: str) -> list[tuple[int, ...]]:
@@ -47,13 +47,13 @@ class Session:
         return list(self._connection.execute(query).fetchall())
 
     def blocks(self, query: str) -> Iterator[list[Int64s]]:
-        """The columns of the result, some rows at one time."""
+        """The columns of the result (int64 [rows] each), up to `BLOCK` rows at one time."""
         for batch in self._connection.sql(query).to_arrow_reader(BLOCK):
             yield _numbers(batch)
 
 
 class Database:
-    """DuckDB for one preparation; what does not fit in memory is kept in a folder, and is gone in the end."""
+    """DuckDB for one preparation, a context manager; its spill folder is deleted at the end."""
 
     def __init__(self, folder: Path) -> None:
         import duckdb
@@ -79,10 +79,10 @@ class Database:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A session, whose tables are its own.
+        """A session with tables of its own.
 
         Raises:
-            OSError: what does not fit in memory cannot be written.
+            OSError: DuckDB cannot read a file, or cannot write to its spill folder.
         """
         import duckdb
 
@@ -96,7 +96,7 @@ class Database:
 
 
 def parquet(paths: Path | Sequence[Path]) -> str:
-    """The rows of Parquet files, for a FROM clause."""
+    """The rows of Parquet files, as an SQL table."""
     names = [str(path).replace("'", "''") for path in ([paths] if isinstance(paths, Path) else paths)]
     literal = [re.sub(r"([*?\[])", r"[\1]", name) for name in names]  # else they would be patterns of names
     return "read_parquet(['" + "', '".join(literal) + "'], hive_partitioning = false)"
@@ -113,19 +113,17 @@ class NumberWriter:
         self._buffer = array("q")
 
     def append(self, numbers: Iterable[int]) -> None:
-        """Add a row."""
         self._buffer.extend(numbers)
         if len(self._buffer) >= BLOCK * len(self._schema):
             self._flush()
 
     def extend(self, *columns: Int64s) -> None:
-        """Add rows, given column by column."""
+        """Add rows, given as columns (int64 [n] each)."""
         self._flush()
         if len(columns[0]):
             self._writer.write_batch(pa.record_batch(list(columns), schema=self._schema))
 
     def close(self) -> None:
-        """Write what is left."""
         self._flush()
         self._writer.close()
 
@@ -144,25 +142,24 @@ class NumberWriter:
 
 
 def count(path: Path) -> int:
-    """Rows of a Parquet file."""
     return int(pq.read_metadata(path).num_rows)
 
 
 def blocks(path: Path, *columns: str) -> Iterator[list[Int64s]]:
-    """The named columns (all, if none is named) of a Parquet file in the order of its rows, some rows at one time."""
+    """Columns of a Parquet file (all, if none is named) in the order of its rows, up to `BLOCK` rows at one time."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BLOCK, columns=list(columns) or None):
             yield _numbers(batch)
 
 
 def numbers_below(length: int) -> Iterator[Int64s]:
-    """0 to `length` - 1, some at one time."""
+    """The numbers from 0 to `length` - 1, up to `BLOCK` at one time."""
     for start in range(0, length, BLOCK):
         yield np.arange(start, min(start + BLOCK, length), dtype=np.int64)
 
 
 def by_code(blocks: Iterable[list[Int64s]]) -> Iterator[tuple[int, list[Int64s]]]:
-    """(code, columns of some of its rows), where the first column is a code by which the rows are sorted."""
+    """Split blocks so that the first column, by which rows must be sorted, has one value in each: (value, columns)."""
     for columns in blocks:
         cuts = [0, *(np.flatnonzero(np.diff(columns[0])) + 1).tolist(), len(columns[0])]
         for start, stop in pairwise(cuts):
@@ -179,7 +176,7 @@ class ArrayWriter:
     """
 
     def __init__(self, path: Path, bound: int) -> None:
-        """`bound`: numbers are below it; they take four bytes if it is below 2**31, else eight."""
+        """`bound`: all numbers are below it; they take four bytes each if it is below 2**31, else eight."""
         self.length = 0
         self.counts_up = True
         self._path = path
@@ -188,7 +185,6 @@ class ArrayWriter:
         self._write_header()
 
     def extend(self, numbers: Int64s) -> None:
-        """Add numbers."""
         if self.counts_up:
             expected = np.arange(self.length, self.length + len(numbers), dtype=np.int64)
             self.counts_up = np.array_equal(numbers, expected)
@@ -196,12 +192,12 @@ class ArrayWriter:
         self._stream.write(numbers.astype(self._dtype).tobytes())
 
     def fill(self, number: int, stop: int) -> None:
-        """Add one number again and again, until there are `stop`."""
+        """Add the same number until the array has `stop` entries."""
         while self.length < stop:
             self.extend(np.full(min(BLOCK, stop - self.length), number, np.int64))
 
     def close(self, wanted: bool = True) -> None:
-        """Finish the file, or remove it if it is not wanted after all."""
+        """Finish the file; delete it if it is not `wanted` after all."""
         self._stream.seek(0)
         self._write_header()  # as long as before: numpy leaves room for the digits of the length
         self._stream.close()
@@ -214,7 +210,7 @@ class ArrayWriter:
 
 
 def linked_file(path: Path, target: Path) -> None:
-    """The same file under another name; where the file system has no such links, a copy."""
+    """Make `target` a hard link to a file, or a copy where the file system has no hard links."""
     try:
         os.link(path, target)
     except OSError:

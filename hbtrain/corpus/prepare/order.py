@@ -1,9 +1,12 @@
-"""Which rows share a query or a passage, and the order that keeps them apart.
+"""Finds which rows share a query or a passage, and orders rows so that the batch plan can keep these apart.
 
-Numbers of queries and passages become identities: equal ones mark one query or passage. `ids.parquet` has those of each
-row; arrays of the corpus are `query_ids.npy` and `passage_ids.npy` (absent where all differ, or where the row's numbers
-say it), `passage_identity.npy` (the identity of each passage number; absent where it is the number), and `order.npy`,
-laid out as `hbtrain.corpus.conflicts.cluster_order` does, with clusters of one size by their smallest query identity.
+Rows share a query or passage where its identity is equal, a number. Files:
+    `ids.parquet`: the identities of each row, for the stages of the preparation.
+    `query_ids.npy`, `passage_ids.npy`: the same for the corpus; absent where all differ, or where they are the numbers
+        of the row's query or passage.
+    `passage_identity.npy`: the identity of each passage number; absent where it is the number itself.
+    `order.npy`: the rows in the order of `hbtrain.corpus.conflicts.cluster_order`; clusters of one size are ordered by
+        their smallest query identity.
 """
 
 from __future__ import annotations
@@ -27,11 +30,11 @@ IDS = "ids.parquet"
 
 @dataclass(frozen=True)
 class Coding:
-    """Identities of one side as nodes of a graph: places from 0 on, in the order of the identities.
+    """Numbers the identities of queries or passages from 0 on in ascending order, as nodes of a graph.
 
     Attributes:
         codes: how many nodes there are.
-        identities: int64 [codes], ascending; None: an identity is its own place.
+        identities: int64 [codes], ascending; None: an identity is its own node.
     """
 
     codes: int
@@ -39,21 +42,21 @@ class Coding:
 
     @classmethod
     def of_ids(cls, database: Database, ids: Path, side: str) -> Coding:
-        """Of any identities."""
+        """The numbering of the identities in column `side` of `ids.parquet`, which may be any numbers."""
         with database.session() as db:
             found = list(db.blocks(f"SELECT DISTINCT {side} FROM {parquet(ids)} ORDER BY {side}"))
         identities = np.concatenate([block for (block,) in found])
         return cls(len(identities), identities)
 
     def of(self, identities: Int64s) -> Int64s:
-        """int64 [n]: the nodes of identities (int64 [n])."""
+        """int64 [n]: the node of each identity (int64 [n])."""
         return identities if self.identities is None else np.searchsorted(self.identities, identities)
 
 
 def write_ids(database: Database, queries: Side, passages: Side, rows: Rows, folder: Path) -> dict[str, bool]:
-    """Write the identities of the rows' queries and passages; returns of which side all differ.
+    """Write the identities of the rows' queries and passages; returns {side: whether all differ}.
 
-    Numbers that share a text, because the source says so, and those of rows with one given id are one.
+    A query or passage is identified by the smallest number that is the same (see `Side.components`).
     """
     sides = {"query": queries, "passage": passages}
     given = dict(zip(sides, rows.given_ids, strict=True))
@@ -72,11 +75,11 @@ def write_ids(database: Database, queries: Side, passages: Side, rows: Rows, fol
 
 
 def write_given_ids(database: Database, passages: Side, rows: Rows, folder: Path) -> dict[str, bool]:
-    """The same where the digests of given ids alone are identities, whatever the texts are.
+    """As `write_ids`, but a query or passage is identified by the digest of the id that its row gives.
 
-    A negative is then known by its text in the language it is asked for: one that is, letter by letter, a passage of a
-    row in any language has that passage's identity (of the first such row), another a number below zero that is made of
-    the text. They stand in `passage_identity.<language>.npy`, for each passage number.
+    A negative is then identified by its text in the language it is asked for: if it equals, letter by letter, a row's
+    passage in any language, it has that passage's identity (that of the first such row), else a number below zero that
+    is made of the text. `passage_identity.<language>.npy` holds these for each passage number.
     """
     arrays = _write_rows(rows, {"query_id": None, "passage_id": None}, 2**63, folder)
     distinct = {}
@@ -93,9 +96,13 @@ def write_given_ids(database: Database, passages: Side, rows: Rows, folder: Path
 def _write_rows(
     rows: Rows, columns: Mapping[str, Components | None], bound: int, folder: Path
 ) -> dict[str, ArrayWriter]:
-    """Write `ids.parquet` and, not closed yet, the arrays of ids, which are below `bound`.
+    """Write `ids.parquet` and the arrays of ids, which the caller closes.
 
-    `columns` of the rows' numbers: queries' and passages', each with what its numbers are linked to.
+    Args:
+        rows: of the corpus.
+        columns: {column of `rows.parquet` that identifies queries, then passages: components of its numbers, if any}.
+        bound: all ids are below it.
+        folder: for the files.
     """
     names = ("query", "passage")
     arrays = {x: ArrayWriter(folder / f"{name}_ids.npy", bound) for x, name in zip(columns, names, strict=True)}
@@ -110,7 +117,7 @@ def _write_rows(
 
 
 def _write_text_identities(database: Database, passages: Side, rows: Rows, rows_are_ids: bool, folder: Path) -> None:
-    """Write `passage_identity.<language>.npy`; `rows_are_ids`: the identity of a row's passage is the row's number."""
+    """Write `passage_identity.<language>.npy`; with `rows_are_ids`, a row's number is the identity of its passage."""
     digests = folder / "digests.parquet"
     with NumberWriter(digests, ("code", "text", "digest")) as writer:
         for code, path in enumerate(passages.columns().values()):
@@ -137,11 +144,11 @@ def _write_text_identities(database: Database, passages: Side, rows: Rows, rows_
 
 
 def write_order(database: Database, ids: Path, coding: tuple[Coding, Coding], folder: Path) -> dict[str, Any]:
-    """Write `order.npy`, unless no two rows conflict; returns what the manifest says of it.
+    """Write `order.npy`, unless no two rows conflict; returns the manifest's entries.
 
     Args:
-        database: for the queries.
-        ids: the file of identities.
+        database: that runs the queries.
+        ids: `ids.parquet`.
         coding: of queries and of passages.
         folder: for the file.
     """

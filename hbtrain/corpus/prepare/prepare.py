@@ -1,4 +1,4 @@
-"""`prepare`: a raw source becomes a corpus on disk; interrupted at any point, the same call goes on."""
+"""Makes a corpus on disk of a raw source; after an interruption, the same call goes on where it was."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hbtrain.errors import StorageError
 from hbtrain.formats.locations import file_state
 
 STAGES = 2
-"""Version of what stages leave for each other; what another version has staged is begun anew."""
+"""Version of the files that stages leave for each other; a preparation begun by another version is begun anew."""
 Progress = Callable[[str, int], None]
-"""Called with what is being done and how much of it is."""
+"""Called with what is being done, and how many rows or texts of it are done."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus that is whole.
+    """A finished corpus.
 
     Attributes:
         folder: where it is.
-        manifest: what it holds.
-        fresh: whether this call has written it; else it was there.
+        manifest: content of its `manifest.json`.
+        fresh: whether this call has made it; False if it was there before.
     """
 
     folder: Path
@@ -37,13 +37,13 @@ class Prepared:
 
 
 def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress: Progress | None = None) -> Prepared:
-    """Make the corpus of `reader` in the folder `output`; where it is already, nothing is done.
+    """Make the corpus of a raw source in the folder `output`; if it is there already, nothing is done.
 
     Args:
-        reader: the raw source.
-        output: a folder that is not there, is empty, or holds this very corpus.
-        skip_bad_rows: list them in `drops.jsonl` instead of raising at the first.
-        progress: told of what is done.
+        reader: of the raw source.
+        output: a folder that does not exist, is empty, or holds this very corpus.
+        skip_bad_rows: list bad rows in `drops.jsonl` instead of raising at the first.
+        progress: called now and then.
 
     Raises:
         DataError: a bad row or a broken file, with its place; a source without rows.
@@ -78,7 +78,7 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
 
 
 def _there(output: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the corpus that is there already; None if nothing is."""
+    """The manifest of the corpus that is there already; None if the folder is empty or missing."""
     try:
         if not output.exists() or (output.is_dir() and not any(output.iterdir())):
             return None

@@ -1,7 +1,7 @@
-"""The rows of a corpus: pairs of keys as readers give them, turned into numbers; what names nothing is bad.
+"""The rows of a corpus: turns the pairs of keys that readers give into numbers; a key without a text makes a bad row.
 
-Pairs are first written down as digests of keys, in `pairs.parquet` and `negatives.parquet`. Once all are there, they
-are joined with the numbers of keys.
+Pairs are first written as digests of keys to `pairs.parquet` and `negatives.parquet`. Once all have been read, they are
+joined with the numbers of the keys.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from hbtrain.corpus.negatives import digest_number
 from hbtrain.corpus.prepare.database import ArrayWriter, Database, NumberWriter, Session, blocks, parquet
 from hbtrain.corpus.readers.items import PairItem
 
-TELL_EVERY = 1 << 15
-"""Pairs between two words of progress."""
+PROGRESS_EVERY = 1 << 15
+"""Pairs between two calls of the progress callback."""
 PART_SHIFT = 40
-"""A pair's number is that of its part times 2**40, plus its place among the part's pairs."""
+"""A pair's number is that of its part times 2**40, plus its index among the part's pairs."""
 PAIRS, NEGATIVES = "pairs.parquet", "negatives.parquet"
 QUERY_UNKNOWN, PASSAGE_UNKNOWN, OTHER_QUERY = 0, 1, 2
+"""Why a pair is bad, as `bad.parquet` says it."""
 
 
 class Digests:
-    """Digests of keys, of which one often follows another that is equal."""
+    """Digests of keys; remembers the last one, as equal keys often follow each other."""
 
     def __init__(self) -> None:
         self._key = ""
         self._digest = digest_number("")
 
     def of(self, key: str) -> int:
-        """The digest of a key."""
         if key != self._key:
             self._key, self._digest = key, digest_number(key)
         return self._digest
 
 
 class PairWriter:
-    """Writes pairs down as digests; without an id of its own, a query or passage is known by its key."""
+    """Writes the pairs of a part as digests. The key of a query or passage is its id, unless the pair gives one."""
 
     def __init__(self, folder: Path, part: int) -> None:
         self._number = part << PART_SHIFT
@@ -51,7 +51,6 @@ class PairWriter:
         self._queries, self._passages = Digests(), Digests()
 
     def append(self, pair: PairItem) -> None:
-        """Add a pair."""
         query, passage = self._queries.of(pair.query), self._passages.of(pair.passage)
         query_id = query if pair.query_id is None else digest_number(pair.query_id)
         passage_id = passage if pair.passage_id is None else digest_number(pair.passage_id)
@@ -61,22 +60,21 @@ class PairWriter:
         self._number += 1
 
     def close(self) -> None:
-        """Write what is left."""
         self._pairs.close()
         self._negatives.close()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What there is of rows, beside the arrays in the folder.
+    """The rows of a corpus, as the stage `rows` has written them.
 
     Attributes:
-        folder: with `rows.parquet`, the numbers of each row: its own, its pair's, query, passage, and the digests of
-            their ids; and with arrays of the corpus.
-        rows: how many.
-        negatives: of all rows.
-        negatives_per_row: of each row; None: some have more than others.
-        given_ids: whether queries, and whether passages, have ids that are not their keys.
+        folder: holds `rows.parquet` (for each row: its number, its pair's number, the numbers of query and passage, and
+            the digests of their ids), and arrays of the corpus.
+        rows: how many there are.
+        negatives: how many all rows have together.
+        negatives_per_row: how many each row has; None if not all have equally many.
+        given_ids: whether any query, and whether any passage, has an id other than its key.
     """
 
     folder: Path
@@ -87,7 +85,6 @@ class Rows:
 
     @property
     def numbers(self) -> Path:
-        """The file of numbers."""
         return self.folder / "rows.parquet"
 
 
@@ -96,13 +93,13 @@ class RowInputs:
     """What rows are made of.
 
     Attributes:
-        pairs: folders that `PairWriter` wrote to.
-        ids: files of (id, key, item): the query that each id stands for is the one of its first item.
-        queries: a query of (key, number) of the queries that rows may have.
-        passages: the same of passages.
-        query_count: numbers of queries.
-        passage_count: numbers of passages.
-        again: all pairs once more, with their numbers.
+        pairs: folders that `PairWriter` has written to.
+        ids: Parquet files of (id, key, item); an id belongs to the key of its first item, by number.
+        queries: an SQL query of (key, number) of the queries that rows may have.
+        passages: the same for passages.
+        query_count: how many queries there are.
+        passage_count: how many passages there are.
+        again: reads the source once more and gives (number, pair) of all pairs.
     """
 
     pairs: Sequence[Path]
@@ -114,20 +111,21 @@ class RowInputs:
     again: Callable[[], Iterator[tuple[int, PairItem]]]
 
     def files(self, name: str) -> str:
-        """The rows of all files of that name, for a FROM clause."""
+        """The rows of the files of that name in all folders of `pairs`, as an SQL table."""
         return parquet([folder / name for folder in self.pairs])
 
 
 def write_rows(database: Database, inputs: RowInputs, drops: Drops, folder: Path) -> dict[str, Any]:
-    """Write the rows to `folder`, in the order of their pairs; returns what `Rows` says of them.
+    """Write the rows to `folder`, in the order of their pairs; returns the attributes of `Rows`.
 
     Arrays: `query_of_row.npy`, `passage_of_row.npy` (absent where each number is the row's own), `negatives.npy` and
-    `negative_starts.npy` (absent where each row has equally many).
+    `negative_starts.npy` (absent where all rows have equally many).
 
     Args:
-        database: for the queries.
-        inputs: see there.
-        drops: told of pairs whose query or passage is unknown, and of negatives that are; only these are left out then.
+        database: that runs the SQL queries.
+        inputs: what the rows are made of.
+        drops: told of pairs whose query or passage has no text, and of negatives without a text, which alone are left
+            out of their rows.
         folder: for the files.
     """
     with database.session() as db:
@@ -143,7 +141,7 @@ def write_rows(database: Database, inputs: RowInputs, drops: Drops, folder: Path
 
 
 def _number_rows(db: Session, inputs: RowInputs, folder: Path) -> int:
-    """Write the numbers of good pairs, and which pairs are bad; returns how many are good."""
+    """Write `rows.parquet` and `bad.parquet` (the numbers of bad pairs); returns how many rows there are."""
     first, other = "", "0"
     if inputs.ids:
         db.table("askers", f"SELECT id, arg_min(key, item) AS key FROM {parquet(inputs.ids)} GROUP BY id")
@@ -175,7 +173,7 @@ def _number_rows(db: Session, inputs: RowInputs, folder: Path) -> int:
 
 
 def _write_negatives(db: Session, inputs: RowInputs, rows: int, folder: Path) -> tuple[int, int | None]:
-    """Write negatives and where each row's begin; returns how many there are, and how many in each row, if equally."""
+    """Write the arrays of negatives; returns how many there are, and how many each row has (None: not all equally)."""
     query = (
         f"SELECT r.row, n.pair, n.nth, coalesce(s.number, -1) FROM {inputs.files(NEGATIVES)} n "
         f"JOIN {parquet(folder / 'rows.parquet')} r USING (pair) "
@@ -183,14 +181,14 @@ def _write_negatives(db: Session, inputs: RowInputs, rows: int, folder: Path) ->
     )
     numbers = ArrayWriter(folder / "negatives.npy", inputs.passage_count)
     bad = NumberWriter(folder / "bad_negatives.parquet", ("pair", "nth"))
-    # How many negatives there are at most decides how wide their places are.
+    # The type of `negative_starts.npy` follows from how many negatives there can be.
     (most,) = db.rows(f"SELECT count(*) FROM {inputs.files(NEGATIVES)}")[0]
     starts = ArrayWriter(folder / "negative_starts.npy", most + 1)
     counts: set[int] = set()
     last = 0
 
     def begin_rows(owners: Int64s, stop: int) -> None:
-        """Say where the rows before `stop` begin, of which `owners` are those of the negatives that come next."""
+        """Write the starts of the rows before `stop`; `owners` are the rows of the negatives that are written next."""
         nonlocal last
         begun = numbers.length + np.searchsorted(owners, np.arange(starts.length, stop))
         if len(begun):
@@ -214,24 +212,24 @@ def _write_negatives(db: Session, inputs: RowInputs, rows: int, folder: Path) ->
 
 
 def _tell_bad_pairs(inputs: RowInputs, drops: Drops, bad: Path) -> None:
-    """Tell of bad pairs, each by its place and keys, for which the source is read once more."""
+    """Report the bad pairs with their positions and keys, which are found by reading the source again."""
     for reason, pair in _again(inputs, bad):
         if reason == QUERY_UNKNOWN:
-            drops.bad(pair.place, "a query that the queries lack", f" ({pair.query})")
+            drops.bad(pair.position, "a query without a text", f" ({pair.query})")
         elif reason == PASSAGE_UNKNOWN:
-            drops.bad(pair.place, "a passage that the corpus lacks", f" ({pair.passage})")
+            drops.bad(pair.position, "a passage that the corpus lacks", f" ({pair.passage})")
         else:
-            drops.bad(pair.place, "an id that an earlier row has with another query", f" ({pair.query_id})")
+            drops.bad(pair.position, "an id that an earlier row has with another query", f" ({pair.query_id})")
 
 
 def _tell_bad_negatives(inputs: RowInputs, drops: Drops, bad: Path) -> None:
-    """The same of negatives."""
+    """Report the negatives that have no text."""
     for nth, pair in _again(inputs, bad):
-        drops.bad(pair.place, "a negative passage that the corpus lacks", f" ({pair.negatives[nth]})")
+        drops.bad(pair.position, "a negative passage that the corpus lacks", f" ({pair.negatives[nth]})")
 
 
 def _again(inputs: RowInputs, bad: Path) -> Iterator[tuple[int, PairItem]]:
-    """(second number, pair) of each line of `bad`, whose first number is the pair's; they ascend."""
+    """(second column, pair) of each row of the file `bad`, whose first column holds numbers of pairs that ascend."""
     pairs: Iterator[tuple[int, PairItem]] | None = None
     at, pair = -1, None
     for numbers, others in blocks(bad):

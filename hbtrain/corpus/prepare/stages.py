@@ -1,8 +1,8 @@
-"""The stages of a preparation, each from files to files.
+"""The stages of a preparation. Each reads files of earlier stages and writes files to a folder of its own.
 
-The texts of each part (`text_tables`), numbers for queries and passages over all languages (`alignment`), the rows
-(`rows`), which of them share a query or a passage and the order that keeps these apart (`order`), which languages they
-have (`alignment`), and the corpus's own folder.
+They write the texts of each part (`text_tables`), give queries and passages numbers (`alignment`), make the rows
+(`rows`), find those that share a query or a passage and order them (`order`), find which languages rows have
+(`alignment`), and bring the files of the corpus together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.prepare.alignment import Side, write_patterns
 from hbtrain.corpus.prepare.database import Database, linked_file
 from hbtrain.corpus.prepare.order import IDS, Coding, write_given_ids, write_ids, write_order
-from hbtrain.corpus.prepare.rows import PAIRS, PART_SHIFT, TELL_EVERY, PairWriter, RowInputs, Rows, write_rows
+from hbtrain.corpus.prepare.rows import PAIRS, PART_SHIFT, PROGRESS_EVERY, PairWriter, RowInputs, Rows, write_rows
 from hbtrain.corpus.prepare.staging import Staging
 from hbtrain.corpus.prepare.text_tables import PartTables, Table, write_texts
 from hbtrain.corpus.readers.items import PairItem, Part, Reader, check_languages
@@ -26,17 +26,17 @@ from hbtrain.errors import DataError
 
 DROPS = "drops.jsonl"
 SHOWN = 3
-"""Inputs that a message names."""
+"""How many inputs a message names."""
 Tables = dict[str, dict[str, tuple[PartTables, Table]]]
-"""By side and language."""
+"""{side: {language: (part that holds its table, the table)}}."""
 
 
 class Preparation:
     """One run through the stages.
 
     Attributes:
-        dropped: bad rows that were passed over, by reason.
-        drop_files: lists of them.
+        dropped: how many bad rows were skipped, by reason.
+        drop_files: the files that list them.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Preparation:
         """A preparation that has done nothing yet.
 
         Args:
-            reader: the raw source.
-            staging: where the stages are.
-            database: for their queries.
-            skip: pass over bad rows.
-            progress: told of what is done.
-            as_given: rows are taken as the source gives them (see `hbtrain.corpus.prepare.cached`): given ids alone say
-                what is one, and any number of languages will do.
+            reader: of the raw source.
+            staging: holds the folders of the stages.
+            database: runs their SQL queries.
+            skip: whether bad rows are skipped.
+            progress: called with what is being done, and how much of it is.
+            as_given: take rows as the source gives them (see `hbtrain.corpus.prepare.cached`): only ids say which
+                queries and passages are the same, and there may be any number of languages.
         """
         self.dropped: Counter[str] = Counter()
         self.drop_files: list[Path] = []
@@ -70,7 +70,7 @@ class Preparation:
         self._parts = list(reader.parts())
 
     def run(self) -> dict[str, Any]:
-        """All stages but the last; returns what the manifest says of the corpus."""
+        """Do all stages but the last; returns the manifest's entries."""
         tables = self._texts()
         queries = self._align("query", tables)
         passages = queries if self._reader.sentences else self._align("passage", tables)
@@ -96,7 +96,7 @@ class Preparation:
         }
 
     def collect(self, folder: Path) -> None:
-        """Bring the files of the corpus together in `folder`, but for the manifest."""
+        """The last stage: bring the files of the corpus together in `folder`, without the manifest."""
         self._progress("writing the corpus", 0)
         for name, path in self._columns.items():
             linked_file(path, folder / f"{name}.arrow")
@@ -139,9 +139,11 @@ class Preparation:
 
     def _part(self, number: int, part: Part, folder: Path) -> dict[str, Any]:
         with Drops(self._skip, folder / DROPS) as drops:
-            told = partial(self._progress, f"texts {part.name}")
+            progress = partial(self._progress, f"texts {part.name}")
             limited = not self._as_given
-            found = write_texts(self._database, part, number, self._reader.content_keys, limited, drops, folder, told)
+            found = write_texts(
+                self._database, part, number, self._reader.content_keys, limited, drops, folder, progress
+            )
         return {**found, "dropped": dict(drops.counts)}
 
     def _align(self, name: str, tables: Tables) -> Side:
@@ -165,7 +167,7 @@ class Preparation:
                 done = 0
                 for done, pair in enumerate(self._reader.pairs(drops), 1):
                     own.append(pair)
-                    if done % TELL_EVERY == 0:
+                    if done % PROGRESS_EVERY == 0:
                         self._progress("rows", done)
                 own.close()
                 self._progress("rows", done)
@@ -187,7 +189,7 @@ class Preparation:
         return Rows(self._staging.path("rows"), **result["rows"])
 
     def _pairs_again(self) -> Iterator[tuple[int, PairItem]]:
-        """All pairs with their numbers, as they were written down."""
+        """(number, pair) of all pairs, read from the source once more."""
         for part, read in enumerate([*(part.read for part in self._parts), self._reader.pairs]):
             pairs = (item for item in read(Drops.silent()) if isinstance(item, PairItem))
             yield from enumerate(pairs, part << PART_SHIFT)
@@ -212,6 +214,7 @@ def _check_complete(side: Side, database: Database) -> None:
     found = side.incomplete(database)
     if found is not None:
         raise DataError(
-            f"{found.part.place(found.place)}: a {side.name} id that {found.lacks} lacks, one of {found.total:,} that "
-            "are not in every language; fetch the files again, or give --allow-missing where rows may lack languages"
+            f"{found.part.position(found.place)}: a {side.name} id that {found.lacks} lacks, one of {found.total:,} "
+            "that are not in every language; fetch the files again, or give --allow-missing where rows may lack "
+            "languages"
         )

@@ -1,4 +1,4 @@
-"""The folder in which a corpus is made: whose it is, what of it is done, and when it becomes the corpus."""
+"""The folder `<corpus>.preparing`, in which a corpus is made: its lock, finished stages, and the move at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hbtrain.storage.files import locked, put_in_place
 
 
 class Staging:
-    """Stages of one preparation, each done as a whole or again; a finished one is never repeated.
+    """The stages of one preparation. One that was interrupted is done again from its beginning, a finished one never.
 
     Attributes:
         folder: beside the corpus's own, named `<corpus>.preparing`.
@@ -26,12 +26,12 @@ class Staging:
 
     @classmethod
     def begun(cls, folder: Path) -> Staging:
-        """A new one, in a folder that is made."""
+        """Make the folder of a new preparation."""
         (folder / "done").mkdir(parents=True)
         return cls(folder)
 
     def stage(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """What `work(new folder)` says of its result; done in an earlier attempt, the same from there."""
+        """The result of `work(new folder of the stage)`; if the stage is finished, the result that it had then."""
         marker = self.folder / "done" / f"{name}.json"
         if marker.exists():
             done: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
@@ -44,11 +44,10 @@ class Staging:
         return result
 
     def path(self, name: str) -> Path:
-        """The folder of a stage."""
         return self.folder / name
 
     def finish(self, corpus: Path, output: Path) -> None:
-        """Let the finished corpus take its place, and clear away the rest."""
+        """Move the finished corpus to `output`, and delete the rest."""
         if output.exists():
             output.rmdir()  # empty, as was checked in the beginning
         put_in_place(corpus, output)
@@ -57,10 +56,10 @@ class Staging:
 
 @contextmanager
 def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
-    """The staging of a corpus, for this process alone; begun anew where another request was staged.
+    """The stages of the corpus `output`, locked for this process; begun anew if they were of another request.
 
     Raises:
-        StorageError: another process is at it, or the folder cannot be written.
+        StorageError: another process makes this corpus, or the folder cannot be written.
     """
     folder = staging_folder(output)
     try:
@@ -82,7 +81,7 @@ def staging_of(output: Path, request: dict[str, Any]) -> Iterator[Staging]:
 
 
 def clear_leftovers(output: Path) -> None:
-    """Remove the staging of a corpus that has taken its place just before its process was killed."""
+    """Delete the stages of a finished corpus, which are left if the process was killed just after the move."""
     folder = staging_folder(output)
     if folder.is_dir():
         with suppress(OSError, StorageError), locked(folder):
@@ -90,13 +89,12 @@ def clear_leftovers(output: Path) -> None:
 
 
 def staging_folder(output: Path) -> Path:
-    """Where a corpus is made."""
     whole = output.absolute()  # `.` has no name
     return whole.parent / f"{whole.name}.preparing"
 
 
 def unwritable(output: Path, error: OSError) -> StorageError:
-    """What to say where a corpus cannot be written."""
+    """The error for a corpus that cannot be written."""
     return StorageError(
         f"cannot write the corpus {output}: {error.strerror or error}; what was finished is kept beside it in "
         f"{output.name}.preparing: make room there, or mend what is wrong, and the same command goes on"
@@ -104,5 +102,5 @@ def unwritable(output: Path, error: OSError) -> StorageError:
 
 
 def _goes_on(before: dict[str, Any], request: dict[str, Any]) -> bool:
-    """Whether what was staged serves; what was finished without a bad row does when they are to be skipped, too."""
+    """Whether finished stages can be used for a request: the same one, or one that now skips bad rows."""
     return before == request or (not before["skip_bad_rows"] and {**before, "skip_bad_rows": True} == request)

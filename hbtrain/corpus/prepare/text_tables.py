@@ -1,9 +1,11 @@
-"""The first stage of a preparation: the texts of a part, in a table for each side and language.
+"""The first stage of a preparation: writes the texts of a part, in a table for each side and language.
 
-Files of a part: `<side>.<language>/text.arrow`, the texts of a table; `items.parquet`, the items of all its tables:
-number of the table, place among the table's items, digest of the key, row of its text in the column, and where it
-stands in the source; `ids.parquet`, ids of queries with their keys, and `pairs.parquet` and `negatives.parquet` (see
-`rows`), where the reader gives any.
+Files of a part:
+    `<side>.<language>/text.arrow`: the texts of a table.
+    `items.parquet`: the items of all tables: number of the table, index among its items, digest of the key, row of the
+        text in `text.arrow`, and position in the source.
+    `ids.parquet`: the ids of queries with their keys, where the reader gives any.
+    `pairs.parquet`, `negatives.parquet`: pairs (see `rows`), where the reader gives any in its parts.
 """
 
 from __future__ import annotations
@@ -23,15 +25,15 @@ from hbtrain.corpus.prepare.database import Database, NumberWriter, Session, by_
 from hbtrain.corpus.prepare.rows import PART_SHIFT, Digests, PairWriter
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, check_languages
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.languages import LANGUAGE
 
-TELL_EVERY = 4096
-"""Texts between two words of progress."""
+PROGRESS_EVERY = 4096
+"""Texts between two calls of the progress callback."""
 COLUMN = "text"
 ITEM_COLUMNS = ("tab", "item", "key", "text", "place")
 FILE_SHIFT = 40
-"""A place is one number: that of its file times 2**40, plus the line."""
+"""A position is one number in `items.parquet`: that of its file times 2**40, plus the line."""
 
 
 @dataclass
@@ -39,12 +41,12 @@ class Table:
     """The texts of one side in one language.
 
     Attributes:
-        side: query or passage.
+        side: `query` or `passage`.
         language: its code.
         number: of the table in its part.
-        items: keys that stand for a text.
-        texts: texts that items stand for.
-        shares_texts: whether several items may have one text.
+        items: how many keys have a text.
+        texts: how many texts there are.
+        shares_texts: whether several keys may have the same text.
     """
 
     side: str
@@ -55,12 +57,12 @@ class Table:
     shares_texts: bool = False
 
     def column(self, part: Path) -> Path:
-        """The file of the texts in the folder of the part."""
+        """The file of the texts, in the folder of a part."""
         return part / f"{self.side}.{self.language}" / f"{COLUMN}.arrow"
 
 
 class PartTables:
-    """What the first stage says of a part, and its folder."""
+    """The tables of a part, from its folder and the result of the first stage."""
 
     def __init__(self, folder: Path, result: dict[str, Any]) -> None:
         self.folder = folder
@@ -68,18 +70,18 @@ class PartTables:
         self.tables = [Table(**table) for table in result["tables"]]
         self._files = result["files"]
 
-    def place(self, number: int) -> Place:
-        """Where an item stands in the source."""
-        return _place(number, self._files)
+    def position(self, number: int) -> Position:
+        """The position in the source that a number of `items.parquet` stands for."""
+        return _position(number, self._files)
 
 
 class _PartWriter:
     """Writes a part item by item."""
 
-    def __init__(self, folder: Path, number: int, most_languages: bool) -> None:
+    def __init__(self, folder: Path, number: int, limited_languages: bool) -> None:
         self._folder = folder
         self._number = number
-        self._most_languages = most_languages
+        self._limited_languages = limited_languages
         self._columns: dict[tuple[str, str], tuple[Table, ColumnWriter]] = {}
         self._items = NumberWriter(folder / "items.parquet", ITEM_COLUMNS)
         self._ids: NumberWriter | None = None
@@ -90,43 +92,39 @@ class _PartWriter:
 
     @property
     def tables(self) -> list[Table]:
-        """By number."""
         return [table for table, _ in self._columns.values()]
 
     @property
     def files(self) -> list[tuple[str, str]]:
-        """(file, unit of its places), by number."""
+        """(file, unit of positions in it), by the number that positions have for it."""
         return list(self._files)
 
     def text(self, item: TextItem) -> None:
-        """Add a text, which is not blank."""
+        """Add a text that is not blank, or, if it is None, another key for the text before."""
         table, column = self._columns.get((item.side, item.language)) or self._open(item)
         if item.text is None:
             table.shares_texts = True
         else:
             column.append({COLUMN: item.text})
             table.texts += 1
-        place = item.place
+        place = item.position
         file = self._files.setdefault((place.file, place.unit), len(self._files))
         key = self._digests.of(item.key)
         self._items.append((table.number, table.items, key, table.texts - 1, file << FILE_SHIFT | place.number))
         table.items += 1
 
     def id(self, item: IdItem) -> None:
-        """Add a query's id."""
         if self._ids is None:
             self._ids = NumberWriter(self._folder / "ids.parquet", ("id", "key", "item"))
         self._ids.append((digest_number(item.id), self._digests.of(item.key), self._next_id))
         self._next_id += 1
 
     def pair(self, pair: PairItem) -> None:
-        """Add a row."""
         if self._pairs is None:
             self._pairs = PairWriter(self._folder, self._number)
         self._pairs.append(pair)
 
     def close(self) -> None:
-        """Write what is left."""
         for _, column in self._columns.values():
             column.close()
         for writer in (self._items, self._ids, self._pairs):
@@ -135,10 +133,10 @@ class _PartWriter:
 
     def _open(self, item: TextItem) -> tuple[Table, ColumnWriter]:
         if not LANGUAGE.fullmatch(item.language):
-            raise DataError(f"{item.place}: {item.language!r} is not a language code such as en, zh or pt-BR")
-        if self._most_languages:
+            raise DataError(f"{item.position}: {item.language!r} is not a language code such as en, zh or pt-BR")
+        if self._limited_languages:
             there = sum(side == item.side for side, _ in self._columns)
-            check_languages(1 + there, f"{item.place}: the source up to here")
+            check_languages(1 + there, f"{item.position}: the source up to here")
         table = Table(item.side, item.language, len(self._columns))
         table.column(self._folder).parent.mkdir()
         new = self._columns[item.side, item.language] = table, ColumnWriter(table.column(self._folder).parent)
@@ -150,19 +148,20 @@ def write_texts(
     part: Part,
     number: int,
     content_keys: bool,
-    most_languages: bool,
+    limited_languages: bool,
     drops: Drops,
     folder: Path,
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Write the texts of the `number`-th part to tables in `folder`; returns what `PartTables` needs to know of them.
+    """Write the texts of the `number`-th part to tables in `folder`; returns the result that `PartTables` takes.
 
-    Blank texts and repeated keys are bad rows; where keys are made of texts, a key may be repeated.
+    Blank texts are bad rows, and repeated keys as well, unless keys are made of texts (`content_keys`).
 
     Raises:
-        DataError: a bad row, where `drops` says so, a code that is no language's, or too many languages.
+        DataError: a bad row that `drops` refuses, or a code that is no language's; more languages than a corpus can
+            hold, if `limited_languages` says that there is a limit.
     """
-    writer = _PartWriter(folder, number, most_languages)
+    writer = _PartWriter(folder, number, limited_languages)
     done = 0
     for item in part.read(drops):
         if isinstance(item, IdItem):
@@ -170,11 +169,11 @@ def write_texts(
         elif isinstance(item, PairItem):
             writer.pair(item)
         elif item.text is not None and not item.text.strip():
-            drops.bad(item.place, "an empty text", f" ({item.side} {item.key} in {item.language})")
+            drops.bad(item.position, "an empty text", f" ({item.side} {item.key} in {item.language})")
         else:
             writer.text(item)
             done += 1
-            if done % TELL_EVERY == 0:
+            if done % PROGRESS_EVERY == 0:
                 progress(done)
     progress(done)
     writer.close()
@@ -186,9 +185,9 @@ def write_texts(
 def _drop_repeated(
     db: Session, tables: Sequence[Table], files: Sequence[tuple[str, str]], drops: Drops | None, folder: Path
 ) -> None:
-    """Leave out items whose key an earlier one of the table has; a text of theirs that nobody shares goes, too.
+    """Remove items whose key an earlier item of the table has, with their texts if no other item has them.
 
-    `drops` is told of each, table by table in the order of keys.
+    They are reported to `drops`, table by table in the order of keys.
     """
     items = parquet(folder / "items.parquet")
     db.table("repeated", f"SELECT tab, key, min(item) AS first FROM {items} GROUP BY tab, key HAVING count(*) > 1")
@@ -200,19 +199,19 @@ def _drop_repeated(
     )
     if drops is not None:
         ranks = [table.number for table in sorted(tables, key=_rank)]
-        told = (
+        query = (
             f"SELECT d.tab, d.place, f.place FROM dropped d JOIN {items} f ON f.tab = d.tab AND f.item = d.first "
             f"ORDER BY list_position({ranks}, d.tab), d.key, d.item"
         )
-        for block in db.blocks(told):
+        for block in db.blocks(query):
             for number, place, first in zip(*(column.tolist() for column in block), strict=True):
                 reason = f"a {tables[number].side} id that came before"
-                drops.bad(_place(place, files), reason, f" (at {_place(first, files)})")
+                drops.bad(_position(place, files), reason, f" (at {_position(first, files)})")
     _narrow(db, tables, folder)
 
 
 def _narrow(db: Session, tables: Sequence[Table], folder: Path) -> None:
-    """Write items again without those in `dropped`, and the columns whose items have each a text of its own."""
+    """Write `items.parquet` again without the items in the SQL table `dropped`, and the columns that change thereby."""
     items, own = folder / "items.parquet", folder / "narrow"
     own.mkdir()
     changed = {number for (number,) in db.rows("SELECT DISTINCT tab FROM dropped")}
@@ -225,8 +224,8 @@ def _narrow(db: Session, tables: Sequence[Table], folder: Path) -> None:
         if not table.texts:
             table.column(own).parent.mkdir()
             columns[table.number] = TextColumn(table.column(folder)), ColumnWriter(table.column(own).parent)
-    kept = f"SELECT {', '.join(ITEM_COLUMNS)} FROM {parquet(items)} ANTI JOIN dropped USING (tab, item)"
-    for number, (tab, item, key, text, place) in by_code(db.blocks(f"{kept} ORDER BY tab, item")):
+    remaining = f"SELECT {', '.join(ITEM_COLUMNS)} FROM {parquet(items)} ANTI JOIN dropped USING (tab, item)"
+    for number, (tab, item, key, text, place) in by_code(db.blocks(f"{remaining} ORDER BY tab, item")):
         table = tables[number]
         table.items += len(item)
         if number in columns:
@@ -250,10 +249,10 @@ def _narrow(db: Session, tables: Sequence[Table], folder: Path) -> None:
 
 
 def _rank(table: Table) -> tuple[bool, str]:
-    """Queries first, by the alphabet."""
+    """Sort key of tables: queries first, then by language."""
     return table.side != "query", table.language
 
 
-def _place(number: int, files: Sequence[tuple[str, str]]) -> Place:
+def _position(number: int, files: Sequence[tuple[str, str]]) -> Position:
     file, unit = files[number >> FILE_SHIFT]
-    return Place(file, number & (1 << FILE_SHIFT) - 1, unit)
+    return Position(file, number & (1 << FILE_SHIFT) - 1, unit)

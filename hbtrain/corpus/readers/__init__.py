@@ -1,1 +1,1 @@
-"""What `hbtrain prepare` makes of raw files (`hbtrain.formats`): texts by key, and rows of keys (`items`)."""
+"""Readers of `hbtrain prepare`: raw files (`hbtrain.formats`) become texts with keys and pairs of keys (`items`)."""

@@ -1,6 +1,6 @@
-"""Sources whose queries and passages have ids, by which languages are aligned: SQuAD, mMARCO, MIRACL and Mr. TyDi.
+"""Sources whose queries and passages have ids: SQuAD, mMARCO, MIRACL, Mr. TyDi and BEIR.
 
-Texts are stored once, however many rows name them.
+Ids align the languages, and a text is stored once, however many rows refer to its id.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
-from hbtrain.formats.inputs import Place, text_lines
+from hbtrain.formats.inputs import Position, text_lines
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.languages import choose_languages
 from hbtrain.formats.mmarco import find_mmarco, read_triples
@@ -30,11 +30,11 @@ PassageKind = Literal["paragraph", "sentence"]
 
 
 class SquadReader:
-    """Questions of SQuAD files by language, aligned by id, whatever paragraphs the files have.
+    """The questions of SQuAD files, one file for each language; a question has the same id in all of them.
 
     A row's passage in a language is the paragraph of its question there, or the sentence in which the answer begins.
-    The questions of a paragraph share it: it is stored once, and they never meet in a batch. A question without an
-    answer (SQuAD 2.0's) is left out.
+    Questions on one paragraph share the passage: it is stored once, and they are never in one batch. Questions without
+    an answer (SQuAD 2.0) are left out.
     """
 
     kind = "squad"
@@ -42,10 +42,15 @@ class SquadReader:
     sentences = False
 
     def __init__(self, files: Mapping[str, str], passage: PassageKind = "paragraph", complete: bool = True) -> None:
-        """`complete`: a question that some languages lack is bad.
+        """A reader of {language: file}.
+
+        Args:
+            files: by language.
+            passage: what a row's passage is.
+            complete: whether a question that some languages lack is an error.
 
         Raises:
-            DataError: there are more languages than a corpus holds.
+            DataError: there are more languages than a corpus can hold.
         """
         check_languages(len(files), "the source")
         self._files = dict(files)
@@ -55,44 +60,43 @@ class SquadReader:
         self.options: dict[str, Any] = {"passage": passage, "languages": list(files), "complete": complete}
 
     def parts(self) -> Sequence[Part]:
-        """A part a language."""
         return [Part(f"in {x}", partial(self._texts, x, file)) for x, file in self._files.items()]
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """One row for each question, in the order of the first file that has it."""
         seen: set[str] = set()
         for file in self._files.values():
-            for (key, *_), _, place in self._questions(file, Drops.silent()):
+            for (key, *_), _, position in self._questions(file, Drops.silent()):
                 if key not in seen:
                     seen.add(key)
-                    yield PairItem(key, key, (), place)
+                    yield PairItem(key, key, (), position)
 
     def _texts(self, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
         last = None
-        for question, passage, place in self._questions(file, drops):
-            yield TextItem("query", language, question.id, question.text, place)
-            same = (place.number, passage) == last
-            yield TextItem("passage", language, question.id, None if same else passage, place)
-            last = place.number, passage
+        for question, passage, position in self._questions(file, drops):
+            yield TextItem("query", language, question.id, question.text, position)
+            same = (position.number, passage) == last
+            yield TextItem("passage", language, question.id, None if same else passage, position)
+            last = position.number, passage
 
-    def _questions(self, file: str, drops: Drops) -> Iterator[tuple[Question, str, Place]]:
-        """All answered questions with their passages."""
+    def _questions(self, file: str, drops: Drops) -> Iterator[tuple[Question, str, Position]]:
+        """The questions that have an answer, with their passages."""
         for paragraph in read_paragraphs(file, drops):
             starts = _starts(paragraph, drops) if self._passage == "sentence" else []
             if starts is None:
                 continue
             for record in paragraph.records:
-                question = read_question(record, paragraph.place, drops)
+                question = read_question(record, paragraph.position, drops)
                 if question is None or question.is_unanswerable:
                     continue
                 if self._passage == "paragraph":
-                    yield question, paragraph.context, paragraph.place
+                    yield question, paragraph.context, paragraph.position
                 elif (sentence := _sentence(question, paragraph, starts, drops)) is not None:
-                    yield question, sentence, paragraph.place
+                    yield question, sentence, paragraph.position
 
 
 def _starts(paragraph: Paragraph, drops: Drops) -> list[int] | None:
-    """Where the sentences of a paragraph begin: LAReQA's breaks, or those found by their ends; None: bad breaks."""
+    """The characters at which sentences begin, by LAReQA's breaks or else by punctuation; None: the breaks are bad."""
     if not paragraph.breaks:
         return sentence_starts(paragraph.context)
     breaks = read_breaks(paragraph, drops)
@@ -100,7 +104,7 @@ def _starts(paragraph: Paragraph, drops: Drops) -> list[int] | None:
 
 
 def _sentence(question: Question, paragraph: Paragraph, starts: Sequence[int], drops: Drops) -> str | None:
-    """The sentence in which the answer begins; None, told as bad: there is none."""
+    """The sentence in which the answer begins; None where it is a bad row, which `drops` has been told of."""
     start = answer_start(question, paragraph, drops)
     if start is None:
         return None
@@ -110,7 +114,7 @@ def _sentence(question: Question, paragraph: Paragraph, starts: Sequence[int], d
     if sentence:
         return sentence
     detail = f" (the sentence in which the answer of question {question.id} begins)"
-    drops.bad(paragraph.place, "an empty text", detail)
+    drops.bad(paragraph.position, "an empty text", detail)
     return None
 
 
@@ -122,10 +126,15 @@ class MmarcoReader:
     sentences = False
 
     def __init__(self, folder: str, languages: Sequence[str] | None = None, complete: bool = True) -> None:
-        """Finds the files; `complete`: an id that some languages lack is bad.
+        """Find the files of a folder.
+
+        Args:
+            folder: on this machine, or a URL.
+            languages: codes; None: all that are there.
+            complete: whether an id that some languages lack is an error.
 
         Raises:
-            DataError: as `find_mmarco`, or there are more languages than a corpus holds.
+            DataError: see `find_mmarco`; or there are more languages than a corpus can hold.
         """
         self._files = files = find_mmarco(folder, languages)
         check_languages(len(files.queries), folder)
@@ -134,7 +143,6 @@ class MmarcoReader:
         self.options: dict[str, Any] = {"languages": list(files.queries), "complete": complete}
 
     def parts(self) -> Sequence[Part]:
-        """A part for each file of texts."""
         sides: tuple[tuple[TextSide, dict[str, str]], ...] = (
             ("query", self._files.queries),
             ("passage", self._files.collections),
@@ -146,21 +154,20 @@ class MmarcoReader:
         ]
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
-        """One row for each triple."""
-        for query, passage, negative, place in read_triples(self._files.triples, drops):
-            yield PairItem(query, passage, (negative,), place)
+        for query, passage, negative, position in read_triples(self._files.triples, drops):
+            yield PairItem(query, passage, (negative,), position)
 
 
 def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
-    for key, text, place in text_lines(file, drops):
-        yield TextItem(side, language, key, text, place)
+    for key, text, position in text_lines(file, drops):
+        yield TextItem(side, language, key, text, position)
 
 
 class JudgedReader:
-    """Topics with judged passages: languages are not parallel, each gives rows of its own.
+    """Topics with judged passages, as MIRACL, Mr. TyDi and BEIR have them. Each language has rows of its own.
 
-    A row is a query with a passage that is judged relevant; those judged not to be are its negatives. Of a corpus only
-    the judged passages are kept. Judgements are held in memory.
+    A row is a query with a passage that is judged relevant; passages that are judged not relevant are its negatives. Of
+    the corpus, only judged passages are read in. The judgements of a language are held in memory.
     """
 
     content_keys = False
@@ -168,10 +175,15 @@ class JudgedReader:
     complete = False
 
     def __init__(self, found: JudgedFolder, languages: Sequence[str] | None = None, negatives: bool = True) -> None:
-        """`languages`: only these; `negatives`: whether a row has any.
+        """A reader of the files that were found.
+
+        Args:
+            found: the files.
+            languages: codes; None: all that are there.
+            negatives: whether rows get the passages that are judged not relevant.
 
         Raises:
-            DataError: a language is not there, or lacks a file; or they are more than a corpus holds.
+            DataError: a language is not there, or lacks a file; or there are more than a corpus can hold.
         """
         self.kind = found.form
         self._found = found
@@ -183,7 +195,6 @@ class JudgedReader:
         self.options: dict[str, Any] = {"languages": self._languages, "split": found.split, "negatives": negatives}
 
     def parts(self) -> Sequence[Part]:
-        """Topics and corpus of each language."""
         return [
             part
             for language in self._languages
@@ -196,26 +207,26 @@ class JudgedReader:
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
         """The rows, in the order of the judgements."""
         for language in self._languages:
-            relevant: dict[str, list[tuple[str, Place]]] = {}
+            relevant: dict[str, list[tuple[str, Position]]] = {}
             others: dict[str, list[str]] = {}
-            for query, passage, grade, place in self._found.judgements(language, drops):
+            for query, passage, grade, position in self._found.judgements(language, drops):
                 key = f"{language}:{passage}"
                 positives = relevant.setdefault(query, [])
                 if grade > 0:
-                    positives.append((key, place))
+                    positives.append((key, position))
                 elif self._negatives:
                     others.setdefault(query, []).append(key)
             for query, positives in relevant.items():
-                for passage, place in positives:
-                    yield PairItem(f"{language}:{query}", passage, others.get(query, []), place)
+                for passage, position in positives:
+                    yield PairItem(f"{language}:{query}", passage, others.get(query, []), position)
 
     def _topics(self, language: str, drops: Drops) -> Iterator[TextItem]:
         for topic in self._found.topics(language, drops):
-            yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.place)
+            yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.position)
 
     def _corpus(self, language: str, drops: Drops) -> Iterator[TextItem]:
         judged = self._found.judgements(language, Drops.silent())
         wanted = {one.document for one in judged if one.grade > 0 or self._negatives}
-        for key, text, place in self._found.documents(language, drops):
+        for key, text, position in self._found.documents(language, drops):
             if key in wanted:
-                yield TextItem("passage", language, f"{language}:{key}", text, place)
+                yield TextItem("passage", language, f"{language}:{key}", text, position)

@@ -1,4 +1,4 @@
-"""Rows made of the columns of tables and datasets: which column is the query in which language, and so on."""
+"""Rows from the columns of tables and Hugging Face datasets; the user says which column holds what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.inline import InlineReader
 from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import ConfigError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.languages import LANGUAGE
 from hbtrain.formats.parallel import ParallelRow
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
@@ -19,16 +19,18 @@ from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_read
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns by language. A column is a name, or a path into it: `answers.text.0`; several with a blank between:
-    `title+text`. A name on a list is taken of each of its elements.
+    """Which column holds what.
+
+    A column is given by its name; by a path into its value, such as `answers.text.0`, where a name after a list means
+    that key of each element; or by several of these, such as `title+text`, whose texts are joined with a space.
 
     Attributes:
-        query: of the question.
-        passage: of its passage; texts that stand there in several rows are one passage.
-        negatives: of texts that do not answer it: a text, or a list of them.
-        id: rows with one id ask one question; None: rows with one text do.
-        passage_id: rows with one passage id share a passage; None: rows with one text do.
-        where: values, as text, that columns must have; other records are none of the source's rows.
+        query: {language: column} of the query.
+        passage: {language: column} of its passage.
+        negatives: {language: column} of texts that do not answer it; a value is a text or a list of texts.
+        id: column of the query's id; None: equal texts are one query.
+        passage_id: column of the passage's id; None: equal texts are one passage.
+        where: {column: value as text}; only records that have these values are rows.
     """
 
     query: Mapping[str, str]
@@ -39,22 +41,21 @@ class Columns:
     where: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest."""
         return asdict(self)
 
     def names(self) -> list[str]:
-        """The columns that are read, without what is inside them."""
+        """The names of the columns that must be read, without paths into them."""
         paths = [*self.query.values(), *self.passage.values(), *self.negatives.values(), self.id, self.passage_id]
         parts = [part for path in paths if path for part in path.split("+")]
         return list(dict.fromkeys(part.split(".")[0] for part in (*parts, *self.where)))
 
 
 def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
-    """`LANGUAGE=COLUMN` from the command line.
+    """{language: column} from arguments of the form `LANGUAGE=COLUMN`.
 
     Raises:
         ConfigError: one is not of that form, or a language comes twice.
-        DataError: there are more languages than a corpus holds.
+        DataError: there are more languages than a corpus can hold.
     """
     columns: dict[str, str] = {}
     for pair in pairs:
@@ -69,7 +70,7 @@ def parse_columns(pairs: Sequence[str], flag: str) -> dict[str, str]:
 
 
 def parse_where(pairs: Sequence[str]) -> dict[str, str]:
-    """`COLUMN=VALUE` from the command line.
+    """{column: value} from arguments of the form `COLUMN=VALUE`.
 
     Raises:
         ConfigError: one is not of that form.
@@ -80,38 +81,38 @@ def parse_where(pairs: Sequence[str]) -> dict[str, str]:
     return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
 
 
-class _BadError(Exception):
-    """A record that gives no row: reason and detail."""
+class _BadRecordError(Exception):
+    """A record that makes no row, with the reason and the detail for `Drops.bad`."""
 
 
 class MappedReader(InlineReader):
-    """A reader of records."""
+    """A reader that makes a row of each record of a table."""
 
     columns: Columns
 
     @abstractmethod
     def records(self, drops: Drops) -> Records:
-        """The records with their places; each has the columns asked for."""
+        """The records with their positions; each has the columns of `columns.names()`."""
 
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
-        """A row for each record; a language whose column is empty is one that the row lacks."""
-        for record, place in self.records(drops):
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        """A row for each record that passes `where`. A row lacks the languages whose columns are empty."""
+        for record, position in self.records(drops):
             if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
                 continue
             try:
                 row = self._row(record)
-            except _BadError as error:
-                drops.bad(place, *error.args)
+            except _BadRecordError as error:
+                drops.bad(position, *error.args)
                 continue
-            yield row, place
+            yield row, position
 
     def _row(self, record: Record) -> ParallelRow:
         columns = self.columns
         query, passage = _texts(record, columns.query), _texts(record, columns.passage)
         if not query:
-            raise _BadError("an empty text", f" (query: {_listed(columns.query)})")
+            raise _BadRecordError("an empty text", f" (query: {_listed(columns.query)})")
         if not passage:
-            raise _BadError("an empty text", f" (passage: {_listed(columns.passage)})")
+            raise _BadRecordError("an empty text", f" (passage: {_listed(columns.passage)})")
         negatives = [
             {language: text}
             for language, column in columns.negatives.items()
@@ -122,25 +123,24 @@ class MappedReader(InlineReader):
 
 
 class ColumnReader(MappedReader):
-    """Rows of tables, one after the other."""
+    """Rows of table files, one file after the other."""
 
     kind = "columns"
 
     def __init__(self, files: Sequence[str], columns: Columns) -> None:
-        """Raises ConfigError: a file is no table, by its name."""
+        """A reader of files. Raises ConfigError where the name of one has no ending of a table."""
         self.inputs = list(files)
         self.columns = columns
         self.options: dict[str, Any] = {"columns": columns.to_json()}
         self._readings = [table_reading(file) for file in files]
 
     def records(self, drops: Drops) -> Records:
-        """The records of all files."""
         for file, reading in zip(self.inputs, self._readings, strict=True):
             yield from reading(file, self.columns.names(), drops)
 
 
 class HuggingFaceReader(MappedReader):
-    """Rows of one split of a dataset."""
+    """Rows of one split of a Hugging Face dataset."""
 
     kind = "huggingface"
 
@@ -165,7 +165,6 @@ class HuggingFaceReader(MappedReader):
         }
 
     def records(self, drops: Drops) -> Records:
-        """The rows of the split."""
         return self._data.records()
 
 
@@ -175,7 +174,7 @@ def _texts(record: Record, columns: Mapping[str, str]) -> dict[str, str]:
         parts = [value for part in column.split("+") if (value := _inside(record, part)) is not None]
         for value in parts:
             if not isinstance(value, str):
-                raise _BadError("a column that holds no text", f" ({column} holds {type(value).__name__})")
+                raise _BadRecordError("a column that holds no text", f" ({column} holds {type(value).__name__})")
         text = " ".join(part for part in parts if part.strip())
         if text:
             found[language] = text
@@ -186,7 +185,7 @@ def _negatives(record: Record, column: str) -> list[str]:
     value = _inside(record, column)
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise _BadError("a column that holds no text", f" ({column}: a text or a list of texts is expected)")
+        raise _BadRecordError("a column that holds no text", f" ({column}: a text or a list of texts is expected)")
     return texts
 
 
@@ -195,12 +194,12 @@ def _id(record: Record, column: str | None) -> str:
         return ""
     value = _inside(record, column)
     if not isinstance(value, str | int) or value == "":
-        raise _BadError("a row without an id", f" ({column} is {value!r})")
+        raise _BadRecordError("a row without an id", f" ({column} is {value!r})")
     return str(value)
 
 
 def _inside(value: Any, path: str) -> Any:
-    """What a path leads to; None where it leads nowhere."""
+    """The value that a path such as `answers.text.0` leads to inside `value`; None where it leads nowhere."""
     for name in path.split("."):
         if isinstance(value, list):
             if name.isdigit():

@@ -1,6 +1,6 @@
-"""Sources whose rows have their texts in them: JSON lines and pages here; tables and datasets are in `columns`.
+"""Sources whose rows hold their texts: parallel JSON lines and pages; tables and datasets are in `columns`.
 
-Keys are made of the texts in all languages, so that equal queries and passages are stored once, under one number.
+The key of a query or passage is made of its texts in all languages, so equal ones are stored once, under one number.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide, check_languages
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.formats.inputs import NOT_UNICODE, Place, is_unicode, raw_lines
+from hbtrain.formats.inputs import NOT_UNICODE, Position, is_unicode, raw_lines
 from hbtrain.formats.pages import read_pages
 from hbtrain.formats.parallel import ParallelRow, parse_row
 
 
 class InlineReader(ABC):
-    """A reader of rows; it goes through the source twice, for texts and for pairs."""
+    """A reader of rows, which goes through the source twice: once for the texts, once for the pairs."""
 
     kind: str
     options: dict[str, Any]
@@ -29,48 +29,46 @@ class InlineReader(ABC):
     sentences = False
 
     @abstractmethod
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
-        """The rows with their places; a row whose id is empty has none."""
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        """The rows with their positions. An empty id or passage id means that the row has none."""
 
     def parts(self) -> Sequence[Part]:
-        """All texts in one part."""
         return [Part("of all rows", self._texts)]
 
     def pairs(self, drops: Drops) -> Iterator[PairItem]:
-        """One for each row."""
-        for row, place in self._good_rows(Drops.silent()):
+        for row, position in self._good_rows(Drops.silent()):
             yield PairItem(
                 _key(row.query),
                 _key(row.passage),
                 [_key(negative) for negative in row.negatives],
-                place,
+                position,
                 row.id or None,
                 row.passage_id or None,
             )
 
-    def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
-        """The rows that can be written."""
-        for row, place in self.rows(drops):
+    def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        """The rows all of whose texts can be written as UTF-8."""
+        for row, position in self.rows(drops):
             texts = [text for one in (row.query, row.passage, *row.negatives) for text in one.values()]
             if all(map(is_unicode, (row.id, row.passage_id, *texts))):
-                yield row, place
+                yield row, position
             else:
-                drops.bad(place, NOT_UNICODE)
+                drops.bad(position, NOT_UNICODE)
 
     def _texts(self, drops: Drops) -> Iterator[TextItem | IdItem]:
-        for row, place in self._good_rows(drops):
+        for row, position in self._good_rows(drops):
             if row.id:
                 yield IdItem(row.id, _key(row.query))
-            yield from _items("query", row.query, place)
+            yield from _items("query", row.query, position)
             if not self.sentences:
-                yield from _items("passage", row.passage, place)
-            # Sentences are queries and passages in one; so are the negatives of one.
+                yield from _items("passage", row.passage, position)
+            # Parallel sentences have no passages of their own: their texts, also negatives, are on the query side.
             for negative in row.negatives:
-                yield from _items("query" if self.sentences else "passage", negative, place)
+                yield from _items("query" if self.sentences else "passage", negative, position)
 
 
 class ParallelReader(InlineReader):
-    """Rows of parallel JSON lines, as `data.sources` takes them directly (`hbtrain.formats.parallel`)."""
+    """Rows of parallel JSON lines (`hbtrain.formats.parallel`)."""
 
     kind = "parallel"
 
@@ -80,38 +78,37 @@ class ParallelReader(InlineReader):
         first = next(self._all(Drops.silent()), None)
         self.sentences = first is not None and first[0].passage is first[0].query
 
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
-        """The rows of all files."""
-        for row, place in self._all(drops):
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        for row, position in self._all(drops):
             if (row.passage is row.query) == self.sentences:
-                yield row, place
+                yield row, position
             else:
-                drops.bad(place, "a row of another form: text, or query and passage, not both")
+                drops.bad(position, "a row of another form: text, or query and passage, not both")
 
-    def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
+    def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for file in self.inputs:
-            for line, place in raw_lines(file):
+            for line, position in raw_lines(file):
                 if not line.strip():
                     continue
                 try:
-                    yield parse_row(line, str(place)), place
+                    yield parse_row(line, str(position)), position
                 except DataError as error:
-                    drops.bad(place, "not a row", f": {str(error).removeprefix(f'{place}').lstrip(': ')}")
+                    drops.bad(position, "not a row", f": {str(error).removeprefix(f'{position}').lstrip(': ')}")
 
 
 class PagesReader(InlineReader):
-    """Rows of pages, a file for each language: each pair is a row of that language. Answers of other questions of the
-    page may be its negatives.
+    """Rows of pages of questions and answers, one file for each language. Each pair is a row in that language; answers
+    to other questions of its page can be its negatives.
     """
 
     kind = "pages"
 
     def __init__(self, files: Mapping[str, str], page_negatives: int = 0) -> None:
-        """`page_negatives`: the most answers of the same page that a row has as negatives.
+        """A reader of {language: file}, with up to `page_negatives` answers of the same page as negatives of a row.
 
         Raises:
-            ConfigError: it is below zero.
-            DataError: there are more languages than a corpus holds.
+            ConfigError: `page_negatives` is below zero.
+            DataError: there are more languages than a corpus can hold.
         """
         if page_negatives < 0:
             raise ConfigError(f"--page-negatives {page_negatives}: must be 0 or more")
@@ -121,19 +118,18 @@ class PagesReader(InlineReader):
         self.inputs = list(files.values())
         self.options: dict[str, Any] = {"languages": list(files), "page_negatives": page_negatives}
 
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Place]]:
-        """The rows of all pages."""
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for language, file in self._files.items():
-            for pairs, place in read_pages(file, drops):
+            for pairs, position in read_pages(file, drops):
                 for at, (question, answer) in enumerate(pairs):
                     negatives = [{language: x} for x in _others(pairs, at, self._page_negatives)]
-                    yield ParallelRow("", {language: question}, {language: answer}, "", negatives), place
+                    yield ParallelRow("", {language: question}, {language: answer}, "", negatives), position
 
 
-def _items(side: TextSide, texts: dict[str, str], place: Place) -> Iterator[TextItem]:
+def _items(side: TextSide, texts: dict[str, str], position: Position) -> Iterator[TextItem]:
     key = _key(texts)
     for language, text in texts.items():
-        yield TextItem(side, language, key, text, place)
+        yield TextItem(side, language, key, text, position)
 
 
 def _key(texts: dict[str, str]) -> str:
@@ -141,7 +137,7 @@ def _key(texts: dict[str, str]) -> str:
 
 
 def _others(pairs: Sequence[tuple[str, str]], at: int, limit: int) -> Sequence[str]:
-    """Up to `limit` answers that differ from each other and from that of pair `at`, of the pairs after it, around."""
+    """Up to `limit` different answers of a page other than that of pair `at`: of the pairs after it, then before it."""
     found: dict[str, None] = {}
     for step in range(1, len(pairs)):
         if len(found) == limit:

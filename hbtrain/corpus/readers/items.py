@@ -1,7 +1,7 @@
-"""What readers give: texts by key, and pairs of keys.
+"""What readers of raw sources give to `hbtrain prepare`: texts by key, and pairs of keys.
 
-A key names a query or a passage in all its languages. Texts come language by language or mixed, in any order; pairs are
-read after all texts.
+A key identifies a query or a passage in all its languages. Texts come in any order, language by language or mixed;
+pairs are read after all texts.
 """
 
 from __future__ import annotations
@@ -11,48 +11,49 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.errors import DataError
-from hbtrain.formats.inputs import Place
+from hbtrain.formats.inputs import Position
 
 TextSide = Literal["query", "passage"]
-MOST_LANGUAGES = 63
-"""Of a side of a corpus: which of them an item has are bits of one number of 64, and one is its sign."""
+MAX_LANGUAGES = 63
+"""The most languages that a side of a prepared corpus may have."""
 
 
 class TextItem(NamedTuple):
-    """A text of one side in one language."""
+    """The text of a query or passage in one language."""
 
     side: TextSide
     language: str
     key: str
     text: str | None
-    """None: the text of the item before it in the same side and language, known by another key as well."""
-    place: Place
+    """None: the same text as in the item before it of that side and language, under a second key."""
+    position: Position
 
 
 class IdItem(NamedTuple):
-    """A query's id and its key, where keys are made of texts: an id has one key."""
+    """A query's id with its key, given where keys are made of texts, to check that an id stands for one query."""
 
     id: str
     key: str
 
 
 class PairItem(NamedTuple):
-    """A row of the corpus: a query, its passage, and passages that do not answer it."""
+    """A row of the corpus, in keys: a query, its passage, and passages that do not answer it."""
 
     query: str
     passage: str
     negatives: Sequence[str]
-    place: Place
+    position: Position
     query_id: str | None = None
-    """Rows with one query id ask one question; None: those with one key do."""
+    """Rows with equal ids have the same query; None: the key decides."""
     passage_id: str | None = None
-    """Rows with one passage id share a passage; None: those with one key do."""
+    """Rows with equal ids have the same passage; None: the key decides."""
 
 
 class Part(NamedTuple):
-    """A piece of work that is done as a whole or again; a side and language belongs to one part.
+    """A part of a source, such as one file, which is read again from its beginning after an interruption.
 
-    A reader that finds rows beside their texts may give them here, each `PairItem` in its turn, and none in `pairs`.
+    All texts of a side in one language are in the same part. A reader that meets rows together with their texts may
+    give their `PairItem`s here as well, and none in `Reader.pairs`.
     """
 
     name: str
@@ -60,15 +61,15 @@ class Part(NamedTuple):
 
 
 class Reader(Protocol):
-    """A raw source.
+    """Reads a raw source.
 
     Attributes:
-        kind: its form, as the command is called.
-        options: what decides the corpus beside the inputs; JSON.
-        inputs: the files.
-        content_keys: keys are made of texts: a key may come again, and is then the same text.
-        complete: a key that some languages of its side lack is bad.
-        sentences: parallel sentences: there are queries only, and each is its own passage.
+        kind: its form, the name of the command `hbtrain prepare <kind>`.
+        options: everything besides the inputs that decides what the corpus is; JSON values.
+        inputs: paths or URLs of the files.
+        content_keys: whether keys are made of texts; a repeated key is then the same text, and else a bad row.
+        complete: whether a key that some languages of its side lack is an error.
+        sentences: whether these are parallel sentences, which have queries only, each its own passage.
     """
 
     kind: str
@@ -78,21 +79,15 @@ class Reader(Protocol):
     complete: bool
     sentences: bool
 
-    def parts(self) -> Sequence[Part]:
-        """The texts, in parts."""
+    def parts(self) -> Sequence[Part]: ...
 
-    def pairs(self, drops: Drops) -> Iterator[PairItem]:
-        """The rows."""
+    def pairs(self, drops: Drops) -> Iterator[PairItem]: ...
 
 
 def check_languages(number: int, where: str) -> None:
-    """Refuse more languages than a corpus can hold.
-
-    Raises:
-        DataError: `number` is more than `MOST_LANGUAGES`.
-    """
-    if number > MOST_LANGUAGES:
+    """Raise DataError if `number` is more than `MAX_LANGUAGES`; `where` begins the message."""
+    if number > MAX_LANGUAGES:
         raise DataError(
-            f"{where} has {number} languages, and a corpus holds {MOST_LANGUAGES} at most; prepare several corpora "
+            f"{where} has {number} languages, and a corpus holds {MAX_LANGUAGES} at most; prepare several corpora "
             "with fewer languages each, and name them all in data.sources"
         )

@@ -1,4 +1,4 @@
-"""Long texts in pieces: nothing is lost, every piece fits, lines stay lines."""
+"""Long texts in segments: nothing is lost, every segment fits, line ends stay."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +14,12 @@ def fits(length):
 
 
 def test_lines_are_pieces_and_long_lines_are_cut_between_sentences():
-    assert [piece.text for piece in split(TEXT, fits(100))] == [
+    assert [segment.text for segment in split(TEXT, fits(100))] == [
         "One two. Three four? Five!",
         "Six seven eight nine.",
         "Ten. Eleven",
     ]
-    assert [piece.text for piece in split(TEXT, fits(21))] == [
+    assert [segment.text for segment in split(TEXT, fits(21))] == [
         "One two. Three four?",
         "Five!",
         "Six seven eight nine.",
@@ -29,21 +29,21 @@ def test_lines_are_pieces_and_long_lines_are_cut_between_sentences():
 
 
 def test_chinese_sentences_need_no_blanks_and_get_none():
-    pieces = split("灯塔很旧。船很多！海很蓝", fits(6))
-    assert [piece.text for piece in pieces] == ["灯塔很旧。", "船很多！", "海很蓝"]
-    assert join(pieces, ["Old.", "Many ships! ", "Blue"], LANGUAGES["de"]) == "Old. Many ships! Blue"
-    pieces = split("Old. Many ships!\nBlue", fits(12))
-    assert join(pieces, ["灯塔很旧。", "船很多！", "海很蓝"], LANGUAGES["zh"]) == "灯塔很旧。船很多！\n海很蓝"
+    segments = split("灯塔很旧。船很多！海很蓝", fits(6))
+    assert [segment.text for segment in segments] == ["灯塔很旧。", "船很多！", "海很蓝"]
+    assert join(segments, ["Old.", "Many ships! ", "Blue"], LANGUAGES["de"]) == "Old. Many ships! Blue"
+    segments = split("Old. Many ships!\nBlue", fits(12))
+    assert join(segments, ["灯塔很旧。", "船很多！", "海很蓝"], LANGUAGES["zh"]) == "灯塔很旧。船很多！\n海很蓝"
 
 
 @given(st.text(alphabet="ab .!?\n。", min_size=1, max_size=60).filter(str.strip), st.integers(1, 30))
 def test_pieces_are_the_whole_text_and_fit(text, length):
-    pieces = split(text, fits(length))
-    if pieces is None:
+    segments = split(text, fits(length))
+    if segments is None:
         assert len(text.strip()) > length
         return
-    assert "".join(piece.text + piece.gap for piece in pieces) == text.strip()
-    assert all(0 < len(piece.text) <= length for piece in pieces)
-    whole = join(pieces, [piece.text for piece in pieces], LANGUAGES["de"])
+    assert "".join(segment.text + segment.separator for segment in segments) == text.strip()
+    assert all(0 < len(segment.text) <= length for segment in segments)
+    whole = join(segments, [segment.text for segment in segments], LANGUAGES["de"])
     assert "".join(whole.split()) == "".join(text.split())
     assert whole.count("\n") == text.strip().count("\n")
