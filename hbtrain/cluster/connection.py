@@ -72,6 +72,17 @@ def _resolved(address: str, name: str) -> str:
         ) from error
 
 
+def head_answers() -> bool:
+    """Whether the head of the cluster that this process is connected to takes connections."""
+    import ray
+
+    try:
+        check_answers(ray.get_runtime_context().gcs_address, "the head")
+    except ConfigError:
+        return False
+    return True
+
+
 def check_answers(address: str, name: str) -> None:
     """Raise ConfigError unless a gRPC server answers at `address`, if it has a port; Ray would try for minutes."""
     found = re.fullmatch(r"(?:ray://)?(?P<where>\[?(?P<host>.+?)\]?:(?P<port>[0-9]+))", address)

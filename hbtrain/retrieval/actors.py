@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hbtrain.cluster.capacity import Demand
-from hbtrain.cluster.connection import GIVEN_DEVICES
+from hbtrain.cluster.connection import GIVEN_DEVICES, head_answers
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
@@ -132,6 +132,8 @@ def _result(reference: Any) -> Any:
             raise error.cause from None
         raise RetrievalError(f"an actor failed: {error.cause!r}; Ray's session folder has the log") from error
     except ray.exceptions.RayError as error:
+        if not head_answers():
+            raise  # the cluster is lost, and the session says so
         reason = str(error).strip().splitlines()[0]
         raise RetrievalError(
             f"an actor was lost {RESTARTS + 1} times: {reason}; where memory is short, lower the tokens of a batch or "
