@@ -6,8 +6,9 @@ BIN = $(VENV)/bin
 # the slow ones (distributed, faults, integration) first, so that the short ones fill what is left at the end.
 PROCESSES ?= 2
 PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
-# Without bytecode of tens of thousands of files, most of which are never run; Python writes that of the others.
-PIP = $(BIN)/python -m pip install --quiet --no-compile
+# With the packages' bytecode, which pip makes: where PYTHONDONTWRITEBYTECODE is set, nothing else would, and each of the
+# hundreds of processes of the tests would compile what it imports.
+PIP = $(BIN)/python -m pip install --quiet
 
 .PHONY: quickstart test test-fast lint format clean help
 
