@@ -19,7 +19,8 @@ from tests.integration.command import called
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
 
-pytestmark = pytest.mark.ray
+# A session looks whether the head answers, at an address of the machine's own.
+pytestmark = [pytest.mark.ray, pytest.mark.enable_socket]
 
 TEXTS = texts_of(240)
 QUERIES = TEXTS[100:103]
