@@ -96,7 +96,7 @@ def test_a_wrong_password_is_one_line_without_it(uri, tmp_path, monkeypatch, cap
     arguments = ["train", "quickstart", "--tracking.uri", wrong, "--storage", "runs", "--data.cache", "cache"]
     monkeypatch.setattr(sys, "argv", ["hbtrain", *arguments])
     with pytest.raises(SystemExit) as end:
-        main.main()
+        main()
     out = capsys.readouterr()
     assert end.value.code == 2
     assert out.err.count("\n") == 1
