@@ -2,6 +2,7 @@
 
 import zipfile
 
+from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
 from hbtrain.cluster import jobs
@@ -11,7 +12,8 @@ from tests.integration.command import ROOT
 def test_a_checkout_is_sent_with_its_whole_package_and_without_what_no_job_runs(tmp_path):
     sent = jobs.sources()
     assert sent["working_dir"] == str(ROOT)
-    create_package(str(ROOT), tmp_path / "sent.zip", include_gitignore=True, excludes=sent["excludes"])
+    excludes = [*get_runtime_env_default_excludes(), *sent["excludes"]]  # as Ray puts them together
+    create_package(str(ROOT), tmp_path / "sent.zip", include_gitignore=True, excludes=excludes)
     names = set(zipfile.ZipFile(tmp_path / "sent.zip").namelist())
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "hbtrain").rglob("*.py")}
     assert package | {"tune/sweep.py", "tune/spaces/alpha-grid.yaml"} <= names
