@@ -78,12 +78,11 @@ def translate(
     """
     from hbtrain.cli.outputs import local_output, quiet
     from hbtrain.translation.ray_pipeline import Pool
-    from hbtrain.translation.translate import Translation
-    from hbtrain.translation.translate import translate as run
+    from hbtrain.translation import translate as translation
     from hbtrain.translation.translator import Generation
 
     quiet()
-    wanted = Translation(
+    wanted = translation.Translation(
         source=source,
         model=model,
         from_language=from_language,
@@ -96,7 +95,7 @@ def translate(
     )
     console = Console()
     with ProgressBars(console) as bars:
-        translated = run(wanted, bars.tell)
+        translated = translation.translate(wanted, bars.tell)
     _show(console, translated)
 
 
