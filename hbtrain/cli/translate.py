@@ -77,8 +77,8 @@ def translate(
         Quality gates with other limits, such as copied=0.5 longest=3; language=0 leaves the identifier out.
     """
     from hbtrain.cli.outputs import local_output, quiet
-    from hbtrain.translation.ray_pipeline import Pool
     from hbtrain.translation import translate as translation
+    from hbtrain.translation.ray_pipeline import Pool
     from hbtrain.translation.translator import Generation
 
     quiet()
