@@ -28,25 +28,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Audit:
-    """What the batches of a configuration are like.
+    """What the batches of a configuration are like."""
 
-    Attributes:
-        config: the configuration.
-        counts: of all steps.
-        collisions: {source: collisions in sampled batches}.
-        tokens: of sampled batches; None if texts were not tokenized.
-        estimate: what a worker needs if every text is as long as its limit; None if the backbone's sizes are not known.
-        measured: the same for the longest chunk of the sample; None if texts were not tokenized.
-        too_small: what a source offers in fewer rows than a batch, so that it is never drawn.
-    """
-
-    config: Config
-    counts: Counts
-    collisions: dict[str, Collisions]
-    tokens: Tokens | None
+    config: Config  # the configuration
+    counts: Counts  # of all steps
+    collisions: dict[str, Collisions]  # {source: collisions in sampled batches}
+    tokens: Tokens | None  # of sampled batches; None if texts were not tokenized
+    # what a worker needs if every text is as long as its limit; None if the backbone's sizes are not known
     estimate: Estimate | None
-    measured: Estimate | None
-    too_small: tuple[Offer, ...]
+    measured: Estimate | None  # the same for the longest chunk of the sample; None if texts were not tokenized
+    too_small: tuple[Offer, ...]  # what a source offers in fewer rows than a batch, so that it is never drawn
 
 
 def audit(

@@ -25,19 +25,12 @@ from hbtrain.corpus.conflicts import Int64s, SizeClass
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows of one source for one kind of batch.
+    """Rows of one source for one kind of batch."""
 
-    Attributes:
-        key: of its keyed permutations; equal keys and rows give equal batches.
-        rows: how many there are.
-        order: int64 [rows], row numbers cluster by cluster; None: rows are in that order themselves.
-        classes: cluster sizes along `order`.
-    """
-
-    key: str
-    rows: int
-    order: Int64s | None
-    classes: tuple[SizeClass, ...]
+    key: str  # of its keyed permutations; equal keys and rows give equal batches
+    rows: int  # how many there are
+    order: Int64s | None  # int64 [rows], row numbers cluster by cluster; None: rows are in that order themselves
+    classes: tuple[SizeClass, ...]  # cluster sizes along `order`
 
     def batches_per_epoch(self, batch_size: int) -> int:
         """How many full batches one pass over the rows gives."""

@@ -26,17 +26,11 @@ MOST_MAPS = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that can be drawn.
+    """A picture that can be drawn."""
 
-    Attributes:
-        file: its name.
-        title: what it shows; also the text for readers who cannot see it.
-        draw: writes the PNG.
-    """
-
-    file: str
-    title: str
-    draw: Callable[[Path], None]
+    file: str  # its name
+    title: str  # what it shows; also the text for readers who cannot see it
+    draw: Callable[[Path], None]  # writes the PNG
 
 
 def pictures_of(comparison: Comparison) -> list[Picture]:

@@ -34,27 +34,17 @@ NOT_COMPARED = ("ray", "tune", "initial", "model")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training run, or an evaluation of any model, with its scores.
+    """A training run, or an evaluation of any model, with its scores."""
 
-    Attributes:
-        given: the name that the user gave; for a run of a sweep, the sweep's and the run's.
-        name: its own name.
-        results: folder of `metrics.json`, `per_query.parquet` and `about.json`.
-        run_id: of its MLflow run, if that is known.
-        config: {dotted key: value} of the training; None for a model that was only evaluated.
-        metrics: content of `metrics.json`.
-        about: content of `about.json`.
-        first_ten: {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the
-            setting `multi`, means over query languages; empty for evaluations without these shares.
-    """
-
-    given: str
-    name: str
-    results: Path
-    run_id: str | None
-    config: dict[str, Any] | None
-    metrics: dict[str, float]
-    about: dict[str, Any]
+    given: str  # the name that the user gave; for a run of a sweep, the sweep's and the run's
+    name: str  # its own name
+    results: Path  # folder of `metrics.json`, `per_query.parquet` and `about.json`
+    run_id: str | None  # of its MLflow run, if that is known
+    config: dict[str, Any] | None  # {dotted key: value} of the training; None for a model that was only evaluated
+    metrics: dict[str, float]  # content of `metrics.json`
+    about: dict[str, Any]  # content of `about.json`
+    # {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the setting `multi`,
+    # means over query languages; empty for evaluations without these shares
     first_ten: dict[str, dict[str, tuple[float, float]]]
 
     @property

@@ -32,17 +32,11 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The questions and cells of a benchmark, which are the same for all runs that can be compared.
+    """The questions and cells of a benchmark, which are the same for all runs that can be compared."""
 
-    Attributes:
-        questions: ids, ascending.
-        cells: sorted by setting, query language and passage language.
-        present_UC: which questions each cell has.
-    """
-
-    questions: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    present_UC: npt.NDArray[np.bool_]
+    questions: tuple[str, ...]  # ids, ascending
+    cells: tuple[Cell, ...]  # sorted by setting, query language and passage language
+    present_UC: npt.NDArray[np.bool_]  # which questions each cell has
 
     def difference(self, other: Layout) -> str | None:
         """A sentence on how `other` differs; None if it does not."""
@@ -72,19 +66,12 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class _RowIndex:
-    """Where the rows of a file belong.
+    """Where the rows of a file belong."""
 
-    Attributes:
-        rows: {benchmark: numbers of its rows}.
-        unit: the question of each row, as an index of its layout's questions.
-        cell: the cell of each row, as an index of its layout's cells.
-        layouts: {benchmark: layout}.
-    """
-
-    rows: dict[str, npt.NDArray[np.int64]]
-    unit: npt.NDArray[np.int64]
-    cell: npt.NDArray[np.int64]
-    layouts: dict[str, Layout]
+    rows: dict[str, npt.NDArray[np.int64]]  # {benchmark: numbers of its rows}
+    unit: npt.NDArray[np.int64]  # the question of each row, as an index of its layout's questions
+    cell: npt.NDArray[np.int64]  # the cell of each row, as an index of its layout's cells
+    layouts: dict[str, Layout]  # {benchmark: layout}
 
 
 class ScoreReader:

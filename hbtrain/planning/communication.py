@@ -17,17 +17,11 @@ from hbtrain.planning.shape import BackboneShape
 
 @dataclass(frozen=True)
 class Messages:
-    """Bytes of the tensors that are reduced or gathered in a step.
+    """Bytes of the tensors that are reduced or gathered in a step."""
 
-    Attributes:
-        all_reduce: tensors of which every rank gets the sum.
-        all_gather: tensors that are spread over ranks, and that every rank gets whole.
-        reduce_scatter: tensors of which every rank gets a part of the sum.
-    """
-
-    all_reduce: int = 0
-    all_gather: int = 0
-    reduce_scatter: int = 0
+    all_reduce: int = 0  # tensors of which every rank gets the sum
+    all_gather: int = 0  # tensors that are spread over ranks, and that every rank gets whole
+    reduce_scatter: int = 0  # tensors of which every rank gets a part of the sum
 
     def __add__(self, other: Messages) -> Messages:
         return Messages(

@@ -28,37 +28,21 @@ ASSUMED_UTILISATION = 0.4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run needs.
+    """What a run needs."""
 
-    Attributes:
-        workers: number of workers.
-        parameters: of the encoder, adapters included.
-        trained: how many of them are trained.
-        states: bytes of a worker for weights, gradients and optimizer.
-        activations: bytes of a worker for the texts that have a graph at one time.
-        loss: bytes of a worker for the gathered loss.
-        sent: bytes that a worker sends in a step.
-        pairs: of the whole run.
-        tokens: of the whole run, at most.
-        flops: operations of the whole run, all workers together, at most.
-        gpu_hours: at the assumed rate, without communication; 0 if no GPU is used.
-        precision: of the encoder.
-        zero_stage: of DeepSpeed.
-    """
-
-    workers: int
-    parameters: int
-    trained: int
-    states: States
-    activations: int
-    loss: int
-    sent: int
-    pairs: int
-    tokens: int
-    flops: float
-    gpu_hours: float
-    precision: str
-    zero_stage: int
+    workers: int  # number of workers
+    parameters: int  # of the encoder, adapters included
+    trained: int  # how many of them are trained
+    states: States  # bytes of a worker for weights, gradients and optimizer
+    activations: int  # bytes of a worker for the texts that have a graph at one time
+    loss: int  # bytes of a worker for the gathered loss
+    sent: int  # bytes that a worker sends in a step
+    pairs: int  # of the whole run
+    tokens: int  # of the whole run, at most
+    flops: float  # operations of the whole run, all workers together, at most
+    gpu_hours: float  # at the assumed rate, without communication; 0 if no GPU is used
+    precision: str  # of the encoder
+    zero_stage: int  # of DeepSpeed
 
     @property
     def memory(self) -> int:

@@ -23,22 +23,15 @@ AVERAGED_AT_ONCE = 500_000_000
 
 @dataclass(frozen=True)
 class Zero:
-    """The ZeRO settings of a DeepSpeed configuration.
+    """The ZeRO settings of a DeepSpeed configuration."""
 
-    Attributes:
-        stage: 0 to 3.
-        offload_optimizer: whether optimizer states, float32 weights and averaged gradients are in the machine's memory.
-        offload_parameters: whether, in stage 3, the rank's part of the weights is there as well.
-        bucket: numbers in a bucket of gradients.
-        buckets: how many buckets there are.
-        reuse_distance: stage 3 keeps a gathered weight if its next use is at most so many numbers away.
-    """
-
-    stage: int = 0
+    stage: int = 0  # 0 to 3
+    # whether optimizer states, float32 weights and averaged gradients are in the machine's memory
     offload_optimizer: bool = False
-    offload_parameters: bool = False
-    bucket: int = 500_000_000
-    buckets: int = 1
+    offload_parameters: bool = False  # whether, in stage 3, the rank's part of the weights is there as well
+    bucket: int = 500_000_000  # numbers in a bucket of gradients
+    buckets: int = 1  # how many buckets there are
+    # stage 3 keeps a gathered weight if its next use is at most so many numbers away
     reuse_distance: int = 1_000_000_000
 
     @classmethod
@@ -71,28 +64,18 @@ class Zero:
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one rank that do not depend on the batch.
+    """Bytes of one rank that do not depend on the batch."""
 
-    Attributes:
-        parameters: weights with which the model computes; in stage 3 the rank's part of them.
-        masters: float32 copies of the trained weights.
-        optimizer: the two moments of AdamW.
-        gradients: at the end of the backward pass, when they are largest.
-        buckets: gradients that are being sent to other ranks.
-        gathered: weights of other ranks that stage 3 holds at one time.
-        step: copies of gradients after the backward pass: one tensor of them while stage 0 averages, float32 copies
-            while the optimizer steps in bf16.
-        host: everything that was offloaded to the machine's memory.
-    """
-
-    parameters: int
-    masters: int
-    optimizer: int
-    gradients: int
-    buckets: int
-    gathered: int
+    parameters: int  # weights with which the model computes; in stage 3 the rank's part of them
+    masters: int  # float32 copies of the trained weights
+    optimizer: int  # the two moments of AdamW
+    gradients: int  # at the end of the backward pass, when they are largest
+    buckets: int  # gradients that are being sent to other ranks
+    gathered: int  # weights of other ranks that stage 3 holds at one time
+    # copies of gradients after the backward pass: one tensor of them while stage 0 averages, float32 copies while the
+    # optimizer steps in bf16
     step: int
-    host: int
+    host: int  # everything that was offloaded to the machine's memory
 
     @property
     def standing(self) -> int:

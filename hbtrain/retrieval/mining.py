@@ -61,24 +61,16 @@ BLOCK_TEXTS = 8192
 class MiningOptions:
     """Which passages become hard negatives; the head of this file explains the words.
 
-    Attributes:
-        negatives: the most for each row.
-        languages: of the candidates, relative to the query's: `same`, `other` or `both`.
-        margin: how far below the positive's score a candidate's must be.
-        margin_kind: `absolute`, or `relative` to the positive's score.
-        skip_top: how many of the best candidates are passed over.
-        depth: candidates that are looked at for each query.
-
     Raises:
         ConfigError: a value that cannot be used; the message names the flag of `hbtrain mine`.
     """
 
-    negatives: int = 8
-    languages: str = "same"
-    margin: float = 0.05
-    margin_kind: str = "absolute"
-    skip_top: int = 0
-    depth: int = 100
+    negatives: int = 8  # the most for each row
+    languages: str = "same"  # of the candidates, relative to the query's: `same`, `other` or `both`
+    margin: float = 0.05  # how far below the positive's score a candidate's must be
+    margin_kind: str = "absolute"  # `absolute`, or `relative` to the positive's score
+    skip_top: int = 0  # how many of the best candidates are passed over
+    depth: int = 100  # candidates that are looked at for each query
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
@@ -315,19 +307,12 @@ Doubles = npt.NDArray[np.float64]
 
 
 class Candidates(NamedTuple):
-    """n candidates: texts that were found for rows of a block.
+    """n candidates: texts that were found for rows of a block."""
 
-    Attributes:
-        row: int64 [n], the row's place in the block.
-        text: int64 [n], the text's place in the pool.
-        score: float32 [n].
-        too_close: bool [n], whether the score exceeds the positive's less the margin.
-    """
-
-    row: Int64s
-    text: Int64s
-    score: Floats
-    too_close: Bools
+    row: Int64s  # int64 [n], the row's place in the block
+    text: Int64s  # int64 [n], the text's place in the pool
+    score: Floats  # float32 [n]
+    too_close: Bools  # bool [n], whether the score exceeds the positive's less the margin
 
     @classmethod
     def none(cls) -> Candidates:

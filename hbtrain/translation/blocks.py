@@ -22,17 +22,11 @@ FOLDER = "blocks"
 
 @dataclass(frozen=True)
 class Result:
-    """The translation of a text.
+    """The translation of a text."""
 
-    Attributes:
-        translation: None if the text is too long for the model.
-        scores: measured on the translation; None if there is none.
-        finished: whether the model ended the translation; False if it reached the limit on its length.
-    """
-
-    translation: str | None
-    scores: Scores | None
-    finished: bool = True
+    translation: str | None  # None if the text is too long for the model
+    scores: Scores | None  # measured on the translation; None if there is none
+    finished: bool = True  # whether the model ended the translation; False if it reached the limit on its length
 
 
 @dataclass(frozen=True)

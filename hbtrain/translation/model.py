@@ -21,21 +21,13 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class TranslationModel:
-    """What is known of a model before it is loaded.
+    """What is known of a model before it is loaded."""
 
-    Attributes:
-        name: an absolute folder, or a name on the hub.
-        revision: its commit on the hub; None for a folder.
-        digest: of the folder's files; for a model on the hub, its commit.
-        family: NLLB, M2M100, MADLAD or Marian.
-        max_tokens: the longest input that it reads.
-    """
-
-    name: str
-    revision: str | None
-    digest: str
-    family: str
-    max_tokens: int
+    name: str  # an absolute folder, or a name on the hub
+    revision: str | None  # its commit on the hub; None for a folder
+    digest: str  # of the folder's files; for a model on the hub, its commit
+    family: str  # NLLB, M2M100, MADLAD or Marian
+    max_tokens: int  # the longest input that it reads
 
 
 def find_translation_model(name: str, source: str, targets: list[str]) -> TranslationModel:

@@ -11,13 +11,9 @@ from hbtrain.translation.languages import LANGUAGES, Language
 
 
 class Prompting(ABC):
-    """How the models of a family are told the languages.
+    """How the models of a family are told the languages."""
 
-    Attributes:
-        family: its name in messages.
-    """
-
-    family: str
+    family: str  # its name in messages
 
     @abstractmethod
     def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:

@@ -32,21 +32,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors.
+    """The actors."""
 
-    Attributes:
-        actors: how many; 0: one for each GPU of the cluster, or one if it has none.
-        cpus_per_actor: CPUs of each actor.
-        use_gpu: whether each actor has a GPU; None: if the cluster has any.
-        address: of the cluster; None: $RAY_ADDRESS, or a cluster that is started on this machine.
-        wait_s: seconds to wait for more nodes while the cluster is too small for the actors.
-    """
-
-    actors: int = 0
-    cpus_per_actor: float = 1.0
-    use_gpu: bool | None = None
-    address: str | None = None
-    wait_s: float = 0.0
+    actors: int = 0  # how many; 0: one for each GPU of the cluster, or one if it has none
+    cpus_per_actor: float = 1.0  # CPUs of each actor
+    use_gpu: bool | None = None  # whether each actor has a GPU; None: if the cluster has any
+    address: str | None = None  # of the cluster; None: $RAY_ADDRESS, or a cluster that is started on this machine
+    wait_s: float = 0.0  # seconds to wait for more nodes while the cluster is too small for the actors
 
     def __post_init__(self) -> None:
         if self.actors < 0:
@@ -65,21 +57,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Work:
-    """How blocks are translated and measured.
+    """How blocks are translated and measured."""
 
-    Attributes:
-        model: the translation model.
-        source: ISO 639-1 code of the language of the texts.
-        targets: ISO 639-1 codes of the languages translated into.
-        generation: how the model generates translations.
-        identify: whether the language of translations is identified.
-    """
-
-    model: TranslationModel
-    source: str
-    targets: tuple[str, ...]
-    generation: Generation
-    identify: bool
+    model: TranslationModel  # the translation model
+    source: str  # ISO 639-1 code of the language of the texts
+    targets: tuple[str, ...]  # ISO 639-1 codes of the languages translated into
+    generation: Generation  # how the model generates translations
+    identify: bool  # whether the language of translations is identified
 
 
 def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> Iterator[tuple[Block, list[Result]]]:

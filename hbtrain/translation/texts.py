@@ -29,19 +29,12 @@ NO_TEXT = -1
 
 @dataclass(frozen=True)
 class Texts:
-    """The numbered texts in a folder.
+    """The numbered texts in a folder."""
 
-    Attributes:
-        folder: that holds them.
-        rows: how many rows the source has.
-        number: how many distinct texts there are to translate.
-        wanted: {language: how many of them some row lacks in that language}.
-    """
-
-    folder: Path
-    rows: int
-    number: int
-    wanted: dict[str, int]
+    folder: Path  # that holds them
+    rows: int  # how many rows the source has
+    number: int  # how many distinct texts there are to translate
+    wanted: dict[str, int]  # {language: how many of them some row lacks in that language}
 
     @classmethod
     def load(cls, folder: Path) -> Texts | None:

@@ -32,19 +32,12 @@ SPECIAL_TOKENS = 8
 
 @dataclass(frozen=True)
 class Generation:
-    """How the model generates translations.
+    """How the model generates translations."""
 
-    Attributes:
-        beams: width of the beam search; 1 is greedy search.
-        batch_tokens: the most source tokens of a batch, padding included.
-        max_tokens: the most source tokens of a segment.
-        precision: one of PRECISIONS; `auto` is bf16 on a GPU and fp32 without.
-    """
-
-    beams: int = 4
-    batch_tokens: int = 4096
-    max_tokens: int = 256
-    precision: str = "auto"
+    beams: int = 4  # width of the beam search; 1 is greedy search
+    batch_tokens: int = 4096  # the most source tokens of a batch, padding included
+    max_tokens: int = 256  # the most source tokens of a segment
+    precision: str = "auto"  # one of PRECISIONS; `auto` is bf16 on a GPU and fp32 without
 
     def __post_init__(self) -> None:
         for flag, value in (
