@@ -28,15 +28,12 @@ class Comparison:
     """The result of `compare`; `save_comparison` writes it into a folder."""
 
     systems: tuple[System, ...]
-    baseline: str
-    """Label of the system with which the others are compared."""
+    baseline: str  # label of the system with which the others are compared
     tasks: tuple[Task, ...]
     estimates: tuple[Estimate, ...]
     method: Method
-    notes: tuple[str, ...] = ()
-    """What readers must know, such as runs that were left out or unknown training languages."""
-    paper: bool = False
-    """Whether tables show the paper's figures too."""
+    notes: tuple[str, ...] = ()  # what readers must know, such as runs that were left out or unknown training languages
+    paper: bool = False  # whether tables show the paper's figures too
 
     @cached_property
     def _by_score(self) -> dict[tuple[str, Score], Estimate]:

@@ -38,8 +38,7 @@ class Score(NamedTuple):
     benchmark: str
     setting: str
     metric: str
-    part: str
-    """`all` languages, `seen`, `unseen`, or one query language."""
+    part: str  # `all` languages, `seen`, `unseen`, or one query language
 
 
 @dataclass(frozen=True)

@@ -38,22 +38,16 @@ class SourceIndex:
     name: str
     rows: int
     languages: tuple[str, ...]
-    query_patterns: Bools
-    """bool [P, L]: pattern p has the query in language l."""
-    passage_patterns: Bools
-    """bool [P, L]: pattern p has the passage in language l."""
-    pattern_counts: Int64s
-    """int64 [P]: rows of each pattern."""
+    query_patterns: Bools  # bool [P, L]: pattern p has the query in language l
+    passage_patterns: Bools  # bool [P, L]: pattern p has the passage in language l
+    pattern_counts: Int64s  # int64 [P]: rows of each pattern
     pattern_of_row: npt.NDArray[np.integer[Any]] | None = None
     """int [rows]: the pattern of each row; None: every row has pattern 0."""
-    query_ids: Int64s | None = None
-    """int64 or int32 [rows]: equal numbers mark the same query; None: all differ."""
-    passage_ids: Int64s | None = None
-    """int64 or int32 [rows]: equal numbers mark the same passage; None: all differ."""
+    query_ids: Int64s | None = None  # int64 or int32 [rows]: equal numbers mark the same query; None: all differ
+    passage_ids: Int64s | None = None  # int64 or int32 [rows]: equal numbers mark the same passage; None: all differ
     order: Int64s | None = None
     """int64 or int32 [rows]: row numbers in the order of `cluster_order`; None: the rows stand in that order."""
-    classes: tuple[SizeClass, ...] | None = None
-    """Cluster sizes along `order`; None: no two rows conflict."""
+    classes: tuple[SizeClass, ...] | None = None  # cluster sizes along `order`; None: no two rows conflict
     sentences: bool = False
     """Parallel sentences: query and passage of a row are the same text, so its only pairs are cross-lingual."""
 

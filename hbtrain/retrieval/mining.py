@@ -96,10 +96,8 @@ class MiningOptions:
 class MinedRow(NamedTuple):
     """What was mined for one row."""
 
-    negatives: list[dict[str, str]]
-    """{language: text} of each negative passage, best first."""
-    too_close: int
-    """How many passages were dropped by the margin."""
+    negatives: list[dict[str, str]]  # {language: text} of each negative passage, best first
+    too_close: int  # how many passages were dropped by the margin
 
 
 class Miner:
@@ -237,10 +235,8 @@ class MiningSummary:
 
     rows: int = 0
     negatives: int = 0
-    too_close: int = 0
-    """Passages that were dropped by the margin."""
-    rows_without: int = 0
-    """Rows that got no negative."""
+    too_close: int = 0  # passages that were dropped by the margin
+    rows_without: int = 0  # rows that got no negative
 
 
 def write_mined(miner: Miner, corpus: ParallelCorpus, sources: Sequence[str], stream: BinaryIO) -> MiningSummary:

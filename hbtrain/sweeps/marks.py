@@ -24,8 +24,7 @@ class Judged:
     comparison: Comparison
     marks: Mapping[tuple[str, str], str]
     """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽} of the scores that have a mark."""
-    legend: str
-    """How to read the marks; empty if there are none, as no point has a sampling of a single kind."""
+    legend: str  # how to read the marks; empty if there are none, as no point has a sampling of a single kind
 
 
 def judge(finished: Sequence[Finished]) -> Judged | None:

@@ -20,11 +20,9 @@ from hbtrain.sweeps.space import SEED, Trial, short_name, shown
 class Score:
     """A score that the summary shows."""
 
-    key: str
-    """`<setting>/<metric>`."""
+    key: str  # `<setting>/<metric>`
     title: str
-    form: str
-    """Format specification of its values, such as `.3f`."""
+    form: str  # format specification of its values, such as `.3f`
     higher_is_better: bool = True
 
 
@@ -41,10 +39,8 @@ class Finished:
     """A trial that was trained in full, with its scores."""
 
     trial: Trial
-    scores: Mapping[str, float]
-    """{`<benchmark>/<setting>/<metric>`: score}."""
-    folder: Place
-    """The folder of its run."""
+    scores: Mapping[str, float]  # {`<benchmark>/<setting>/<metric>`: score}
+    folder: Place  # the folder of its run
 
     @property
     def values(self) -> dict[str, Any]:
@@ -56,10 +52,8 @@ class Finished:
 class Point:
     """All finished trials that differ only in their seed."""
 
-    values: dict[str, Any]
-    """{dotted key: value} of the keys that vary, without the seed."""
-    runs: list[Mapping[str, float]]
-    """The scores of each seed's trial."""
+    values: dict[str, Any]  # {dotted key: value} of the keys that vary, without the seed
+    runs: list[Mapping[str, float]]  # the scores of each seed's trial
 
     @property
     def label(self) -> str:

@@ -48,8 +48,7 @@ class Asha(_ByOneScore):
     rungs: PositiveInt | tuple[PositiveInt, ...] = 3
     """How many rungs, the end of training included, each after `reduction` times as many steps as the one before; or
     the steps of the rungs."""
-    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
-    """At a rung, one of so many trials goes on."""
+    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0  # at a rung, one of so many trials goes on
 
     @property
     def summary(self) -> str:
@@ -109,14 +108,12 @@ class Pbt(_ByOneScore):
 
     method: Literal["pbt"]
     population: Annotated[int, Field(ge=2)] = 4
-    intervals: Annotated[int, Field(ge=2)] = 4
-    """How many intervals of equal length training has."""
+    intervals: Annotated[int, Field(ge=2)] = 4  # how many intervals of equal length training has
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """The share of the population that is replaced, and also the share of the best that replaces it."""
     resample: Fraction = 0.25
     """Probability that a new alpha is drawn from the whole range rather than moved by `factor`."""
-    factor: Annotated[float, Field(gt=1)] = 1.2
-    """Alpha is multiplied or divided by this."""
+    factor: Annotated[float, Field(gt=1)] = 1.2  # alpha is multiplied or divided by this
 
     @property
     def summary(self) -> str:

@@ -70,12 +70,9 @@ class Stopped:
     """A trial that was stopped before the end of training, as others had better scores."""
 
     trial: Trial
-    step: int
-    """Steps that it was trained."""
-    scores: Mapping[str, float]
-    """Its scores after that step."""
-    folder: Place
-    """The folder of its run."""
+    step: int  # steps that it was trained
+    scores: Mapping[str, float]  # its scores after that step
+    folder: Place  # the folder of its run
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,7 @@ class Member:
     schedule: Schedule
     """[(step, alpha), ...] of the weights' whole history; a run from scratch with it ends with the same weights."""
     scores: Mapping[str, float]
-    folder: Place
-    """The folder of the run in which training ended; it may have begun in that of another member."""
+    folder: Place  # the folder of the run in which training ended; it may have begun in that of another member
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,7 @@ class SearchOutcome:
     """Those that were trained in full, members of a population included."""
     stopped: list[Stopped] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    """{label: why it failed}."""
+    failures: dict[str, str] = field(default_factory=dict)  # {label: why it failed}
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:

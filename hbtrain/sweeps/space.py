@@ -26,18 +26,15 @@ class Space:
     """The configurations that a sweep tries."""
 
     name: str
-    recipe: str
-    """A shipped recipe's name, or the path of a YAML file."""
-    overrides: dict[str, Any]
-    """{dotted key: value} that all trials have."""
+    recipe: str  # a shipped recipe's name, or the path of a YAML file
+    overrides: dict[str, Any]  # {dotted key: value} that all trials have
     grids: dict[str, tuple[Any, ...]]
     """{dotted key: values}; every combination is a trial. The values of a key in `settings` are names."""
     draws: dict[str, Draw] = field(default_factory=dict)
     """{dotted key: what a search draws it from}. For a key in `settings`, names are drawn."""
     settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """{key: {name: {dotted key: value}}}: keys that exist only in the space; a name sets several configuration keys."""
-    search: Search | None = None
-    """How values are drawn; None: all combinations of the grids are tried."""
+    search: Search | None = None  # how values are drawn; None: all combinations of the grids are tried
 
     def to_yaml(self) -> str:
         """The space as the YAML that `load_space` reads."""
@@ -75,10 +72,8 @@ class Space:
 class Trial:
     """One training of a sweep."""
 
-    label: str
-    """The values of the keys that vary, such as `alpha=0.3 seed=1`."""
-    values: dict[str, Any]
-    """{dotted key: value} of the keys that vary."""
+    label: str  # the values of the keys that vary, such as `alpha=0.3 seed=1`
+    values: dict[str, Any]  # {dotted key: value} of the keys that vary
     config: Config
 
 

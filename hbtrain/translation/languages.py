@@ -19,11 +19,9 @@ class Language:
 
     code: str
     name: str
-    scripts: tuple[str, ...]
-    """The scripts that it is written in, as `units.script_of` names them."""
+    scripts: tuple[str, ...]  # the scripts that it is written in, as `units.script_of` names them
     nllb: str
-    marian: tuple[str, ...]
-    """Its names in Marian's models, besides `code`."""
+    marian: tuple[str, ...]  # its names in Marian's models, besides `code`
     density: float = 1.0
     """Characters of a text, relative to the same text in English. For ar de el es hi ru th tr vi zh it is the mean over
     FLORES, NTREX and XNLI, for other languages a guess: 1 for alphabets, less for ja and ko."""
