@@ -16,6 +16,7 @@ from hbtrain.comparison.scores import ScoreReader, Scores
 from hbtrain.comparison.systems import System, in_table_order, systems_of
 from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.reporting.colours import colours_of
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Comparison:
     @cached_property
     def _by_score(self) -> dict[tuple[str, Score], Estimate]:
         return {(e.system, e.score): e for e in self.estimates}
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """{label: colour} of the systems, in their order."""
+        return colours_of({system.label: system.sampling for system in self.systems})
 
     def get(self, system: str, benchmark: str, setting: str, metric: str, part: str = ALL) -> Estimate | None:
         """An estimate, or None if the benchmark has no such score."""
