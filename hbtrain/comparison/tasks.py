@@ -42,6 +42,11 @@ class Task:
         return tuple(dict.fromkeys(cell.setting for cell in self.layout.cells))
 
     @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(setting, metric) of the scores that tables show: the main metric in all settings, and rank distance."""
+        return list(dict.fromkeys([*((s, self.metric) for s in self.settings), ("multi", RANK_DISTANCE)]))
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The benchmark's own groups of languages, such as MIRACL's by resources."""
         return tuple(part for part in self.parts if part not in (ALL, SEEN, UNSEEN, SOME, *self.languages))

@@ -37,16 +37,14 @@ class Prompting(ABC):
         return {}
 
 
-def prompting_of(
-    model_type: str, tokenizer: Any, source: Language, targets: Sequence[Language], model: str
-) -> Prompting:
-    """The prompting of a model.
+def prompting_of(model_type: str, tokenizer: Any, source: str, targets: Sequence[str], model: str) -> Prompting:
+    """The prompting of a model, whose tokenizer is set to the language `source`.
 
     Args:
         model_type: from its configuration. NLLB and M2M100 have the same, and differ by the tokens of their languages.
-        tokenizer: of Hugging Face; it is set to the source's language.
-        source: the language translated from.
-        targets: the languages translated into.
+        tokenizer: of Hugging Face.
+        source: ISO 639-1 code of the language translated from.
+        targets: ISO 639-1 codes of the languages translated into.
         model: its name, for messages.
 
     Raises:
@@ -61,7 +59,7 @@ def prompting_of(
     for family in families.get(model_type, ()):
         if family.is_of(tokenizer):
             try:
-                return family(tokenizer, source, targets)
+                return family(tokenizer, LANGUAGES[source], [LANGUAGES[target] for target in targets])
             except ModelError as error:
                 raise ModelError(f"--model {model}: {error}") from error
     raise ModelError(

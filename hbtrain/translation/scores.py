@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from hbtrain.translation.languages import Identifier, Language
 from hbtrain.translation.units import UNSPACED, is_plain, letters_by_script, runs, units, words
@@ -39,22 +39,11 @@ class Scores:
     looped: int  # how often its most frequent run of words occurs, minus the same for the source, at least 0
     squeezed: float  # compression ratio of the translation under zlib, divided by that of the source
 
-    def as_dict(self) -> dict[str, float | None]:
-        return asdict(self)
-
 
 def score(
     text: str, translation: str, source: Language, target: Language, identifier: Identifier | None = None
 ) -> Scores:
-    """Measure a translation.
-
-    Args:
-        text: the text that was translated.
-        translation: of the text.
-        source: the language of the text.
-        target: the language that the translation should be in.
-        identifier: identifies the translation's language; None: it is not identified.
-    """
+    """Measure a translation of `text`; without an identifier, its language is not identified."""
     text, translation = text.strip(), translation.strip()
     copied, copyable = _copied(text, translation)
     own = " ".join(_words_beside(translation, text))

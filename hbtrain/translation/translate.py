@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import ConfigError, DataError, StorageError
+from hbtrain.storage import write_text
 from hbtrain.translation.assemble import assemble, judge
-from hbtrain.translation.blocks import Block, blocks_of, write_block
+from hbtrain.translation.blocks import Block, blocks_of
 from hbtrain.translation.gates import Limits
 from hbtrain.translation.languages import check_pair
 from hbtrain.translation.model import TranslationModel, find_translation_model
@@ -123,8 +124,8 @@ def _translate_blocks(
     identify = wanted.limits.language > 0
     work = Work(model, wanted.from_language, wanted.to_languages, wanted.generation, identify)
     for block, results in translated(work, wanted.pool, texts, todo):
-        write_block(block, texts.folder, results)
-        done += len(results)
+        write_text(block.path(texts.folder), results)
+        done += block.stop - block.start
         progress("translating texts", done, of)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.features import within_budget
 from hbtrain.translation.languages import LANGUAGES, Language
-from hbtrain.translation.model import TranslationModel, load_tokenizer, prompting_for
+from hbtrain.translation.model import TranslationModel, load_tokenizer
+from hbtrain.translation.prompting import prompting_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,7 @@ class Translator:
         from transformers import AutoModelForSeq2SeqLM
 
         config, self._tokenizer = load_tokenizer(model.name, model.revision)
-        self._prompting = prompting_for(config, self._tokenizer, model.name, source, list(targets))
+        self._prompting = prompting_of(config.model_type, self._tokenizer, source, targets, model.name)
         self._generation = generation
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # The special tokens that are added to a text count as well.
