@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 class Audit:
     """What the batches of a configuration are like."""
 
-    config: Config  # the configuration
+    config: Config
     counts: Counts  # of all steps
     collisions: dict[str, Collisions]  # {source: collisions in sampled batches}
     tokens: Tokens | None  # of sampled batches; None if texts were not tokenized
@@ -47,14 +47,9 @@ def audit(
     tokens: bool = True,
     progress: Progress | None = None,
 ) -> Audit:
-    """Audit the batches of `config` without training anything.
+    """Audit the batches of the first `steps` steps (None: all) without training anything.
 
-    Args:
-        config: of the run.
-        steps: how many steps, from the first; None: all of the run.
-        sample: the most batches that are tokenized.
-        tokens: whether texts are tokenized at all.
-        progress: called while batches are tokenized.
+    At most `sample` batches are tokenized, which `progress` is told of; without `tokens` none.
 
     Raises:
         HbtrainError: something is wrong with the configuration or the sources.

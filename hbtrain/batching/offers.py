@@ -65,11 +65,7 @@ class Sampling:
         return self.source_weights.get(name, 1.0)
 
     def language_shares(self, sizes: Mapping[int, float]) -> dict[int, float]:
-        """{code: probability} of the languages of monolingual batches.
-
-        Args:
-            sizes: {code: weighted number of pairs in that language}.
-        """
+        """{code: probability} of the languages of monolingual batches, from {code: weighted pairs in it}."""
         power = 0.0 if self.language_temperature is None else 1.0 / self.language_temperature
         share = {code: size**power * float(self.language_weights[code]) for code, size in sizes.items()}
         total = sum(share.values())
@@ -80,9 +76,7 @@ class Sampling:
 
         The weight is the product of the two languages' weights (of a pair (x, x), the weight of x), times
         size^(1/temperature - 1). Since `size` rows offer the pair, it is drawn in proportion to size^(1/temperature).
-
-        Args:
-            sizes: float64 [L, L], the weighted number of rows that offer each pair.
+        `sizes` is float64 [L, L], the weighted number of rows that offer each pair.
         """
         tempered = self.pair_temperature not in (None, 1.0)
         if not tempered and (self.language_weights == self.language_weights[0]).all():

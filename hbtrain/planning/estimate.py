@@ -30,7 +30,7 @@ ASSUMED_UTILISATION = 0.4
 class Estimate:
     """What a run needs."""
 
-    workers: int  # number of workers
+    workers: int
     parameters: int  # of the encoder, adapters included
     trained: int  # how many of them are trained
     states: States  # bytes of a worker for weights, gradients and optimizer
@@ -94,10 +94,8 @@ class Estimate:
 def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None:
     """What a run needs on the most workers that it may have; None if the backbone's sizes are not known.
 
-    Args:
-        config: of the run.
-        graph_tokens: the most tokens of a rank, with padding, that have a graph at one time, if they were counted;
-            None: as if every text were as long as its limit.
+    With `graph_tokens`, a rank has at most so many tokens, padding included, with a graph at one time, as they were
+    counted; else as if every text were as long as its limit.
 
     Raises:
         ConfigError: the DeepSpeed configuration is wrong.

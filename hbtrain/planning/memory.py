@@ -84,15 +84,7 @@ class States:
 
 
 def model_states(shape: BackboneShape, trained: int, world_size: int, zero: Zero, number_bytes: int) -> States:
-    """Bytes of one rank for weights, gradients and AdamW.
-
-    Args:
-        shape: the backbone, adapters included.
-        trained: how many of its parameters are trained.
-        world_size: ranks.
-        zero: the ZeRO settings.
-        number_bytes: bytes of a weight: 4 in fp32, 2 in bf16.
-    """
+    """Bytes of one rank for weights, gradients and AdamW."""
     held = shape.parameters
     own_trained = -(-trained // world_size)
     own_held = -(-held // world_size)
@@ -132,14 +124,7 @@ def activation_bytes(
     Per layer and token, for a width h and a feed-forward width f: inputs of the matrices, of attention and of the two
     normalisations, 8h + 2f numbers, and two dropout masks of h bytes (Korthikanti et al., arXiv 2205.05198, section
     4.1: 34h bytes at f = 4h in 16 bits). With checkpointing a layer's input, and one layer at a time (section 5).
-
-    Args:
-        shape: the backbone; a static one keeps almost nothing.
-        tokens: how many have a graph at one time.
-        number_bytes: bytes of an activation.
-        checkpointing: encoder.gradient_checkpointing.
-        dropout: whether there is any.
-        score_length: tokens of a text if attention keeps its scores (`attention: eager`), else 0.
+    `score_length` is that of a text if attention keeps its scores (`attention: eager`), else 0.
     """
     feed_forward = (4 if shape.gated else 2) * shape.intermediate
     per_token = number_bytes * (8 * shape.hidden + feed_forward) + (2 * shape.hidden if dropout else 0)
@@ -153,14 +138,7 @@ def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, wor
     """Bytes of the gathered loss on one rank, in float32, besides its own embeddings.
 
     These are the candidates of all ranks (if there are others), their gradient, the gradient of the rank's queries, and
-    one block of scores; never pairs x candidates.
-
-    Args:
-        pairs: of this rank.
-        candidates: passages and hard negatives of all ranks.
-        dimension: of an embedding.
-        block_rows: loss.block_rows.
-        world_size: number of ranks.
+    one block of scores (`loss.block_rows`); never pairs x candidates.
     """
     rows = min(block_rows, pairs)
     gathered = candidates * dimension if world_size > 1 else 0

@@ -88,8 +88,7 @@ def transformers_shape(config: Mapping[str, Any]) -> BackboneShape | None:
 def sentence_transformer_shape(read: Callable[[str], Any]) -> BackboneShape | None:
     """The shape of a model, from its files; None if they are missing, or if there is no formula for its architecture.
 
-    Args:
-        read: gives the content of a JSON file by its path in the model's folder, None if there is no such file.
+    `read` gives the content of a JSON file by its path in the model's folder, None if there is no such file.
     """
     modules = read("modules.json") or [{"type": "Transformer", "path": ""}]
     shape: BackboneShape | None = None
