@@ -76,7 +76,7 @@ def _fit_search(
 
     scheduler = None
     reduction = 1.0
-    rungs = wanted.rung_steps(base.training.steps)
+    rungs = wanted.stops(base.training.steps)
     if isinstance(wanted, Asha):
         reduction = wanted.reduction
         # Tune's ASHA has rungs at powers of the reduction, ours may be at any steps: rung n is reported as reduction^n.
@@ -112,7 +112,7 @@ def _fit_population(
 
     # Paused members lose their processes, which hold no state: it is in the folders of their runs.
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
-    ends = wanted.interval_ends(base.training.steps)
+    ends = wanted.stops(base.training.steps)
     plan |= {"ends": ends, "worst": float("inf") if is_minimised(wanted.objective) else float("-inf")}
     draw = space.draws[ALPHA]
     first = [[[0, alpha]] for alpha in first_alphas(draw, wanted)]

@@ -121,7 +121,7 @@ def probes_of(space: Space) -> list[Trial]:
 
 
 def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
-    """The trial with these {key that varies: value}; `base` is what all trials have in common.
+    """The trial with these {key that varies: value}, in which it differs from `base`.
 
     Raises:
         ConfigError: the configuration does not allow the values.

@@ -24,7 +24,7 @@ from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.marks import Judged, judge
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.search_methods import check_budget, check_objectives
+from hbtrain.sweeps.search_methods import check_objectives, summary_of
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
 from hbtrain.tracking.tracker import Tracker, tracking_uri
@@ -90,7 +90,8 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
     """Raise HbtrainError for anything that is wrong with any trial, before the first one starts."""
     if not base.evaluation.benchmarks:
         raise ConfigError("evaluation.benchmarks is empty, so trials cannot be compared; name one, such as demo")
-    check_budget(space.search, base.training.steps)
+    if space.search is not None:
+        space.search.stops(base.training.steps)
     for trial in trials:
         checked = preflight(absolute_paths(trial.config))
     if space.search is not None:
@@ -141,7 +142,7 @@ def _placed(config: Config, folder: Place, tracker: Tracker) -> Config:
 def _search(space: Space, base: Config, folder: Place, tracker: Tracker) -> SearchOutcome:
     """Begin or continue the search, and write what became of its trials."""
     assert space.search is not None
-    say(f"sweep {folder.name}: {space.search.summary}")
+    say(f"sweep {folder.name}: {summary_of(space.search)}")
     from hbtrain.sweeps.searches import search
 
     outcome = search(space, _placed(base, folder, tracker), folder)
