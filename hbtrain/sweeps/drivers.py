@@ -41,7 +41,7 @@ def read_schedule(changes: Sequence[Sequence[float]]) -> Schedule:
 
 
 def extended(schedule: Schedule, step: int, alpha: float) -> Schedule:
-    """`schedule` with `alpha` from `step` on, which is after its last change; `schedule` itself if that is no change."""
+    """`schedule` with `alpha` from `step` on, after its last change; `schedule` itself if that is no change."""
     if step <= schedule[-1][0]:
         raise ValueError(f"step {step} is not after the last change, {schedule[-1][0]}")
     return schedule if schedule[-1][1] == alpha else (*schedule, (step, alpha))

@@ -39,7 +39,7 @@ def sweep_folder(space: Space, base: Config) -> Place:
     common = {key: value for key, value in to_flat(base).items() if not key.startswith(NON_TRAINING_KEYS)}
     varied = space.varied_keys
     relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
-    relevant.append(sorted([*space.grids, *space.draws]))
+    relevant.append(sorted(space.draws))
     relevant.append({"benchmarks": base.evaluation.benchmarks, **measured_by(base)})
     if space.search is not None:
         relevant.append(space.search.model_dump(mode="json", exclude={"trials"}))
@@ -121,9 +121,10 @@ def _begin(space: Space, base: Config, folder: Place, command: str) -> Tracker:
         parameters={"space": space.name, "recipe": space.recipe},
     )
     memory.update(mlflow_run_id=tracker.run_id)
-    tracker.tags({f"space.{key}": " ".join(map(shown, values)) for key, values in space.grids.items()})
-    tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
-    if space.search is not None:
+    if space.search is None:
+        tracker.tags({f"space.{key}": " ".join(map(shown, draw.probes)) for key, draw in space.draws.items()})
+    else:
+        tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
         tracker.tags({f"search.{key}": value for key, value in space.search.model_dump(mode="json").items()})
     tracker.artifact(folder / "space.yaml")
     return tracker
