@@ -38,11 +38,7 @@ class BatchPlan:
         languages: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        """A plan over `sources`, in the training `languages` (None: all that the sources have).
-
-        Raises:
-            ConfigError, DataError: see `Catalogue.build`.
-        """
+        """A plan over `sources`, in the training `languages` (None: all they have), checked as by `Catalogue.build`."""
         self.batching = batching
         self.seed = seed
         self.catalogue = Catalogue.build(sources, batching, languages)
@@ -52,16 +48,11 @@ class BatchPlan:
 
     @classmethod
     def from_config(cls, config: Config) -> BatchPlan:
-        """The plan of a configuration; opens its sources.
-
-        Raises:
-            ConfigError, DataError: see `ParallelCorpus.from_config` and `BatchPlan`.
-        """
+        """The plan of a configuration; opens its sources, as `ParallelCorpus.from_config` does."""
         return cls.over(ParallelCorpus.from_config(config), config)
 
     @classmethod
     def over(cls, corpus: ParallelCorpus, config: Config) -> BatchPlan:
-        """The plan of a configuration, over a corpus that is already open."""
         indices = [source.index for source in corpus.sources.values()]
         return cls(indices, config.batching, config.data.languages, config.seed)
 

@@ -54,10 +54,8 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = None) -> None:
-    """Store the files of `save_comparison` as artifacts of an MLflow run, under `comparison`.
-
-    Raises:
-        TrackingError: the id is unknown, or the server does not accept them.
+    """Store the files of `save_comparison` as artifacts of an MLflow run (TrackingError if it is not known, or
+    refuses).
     """
     from hbtrain.tracking.past_runs import TrackedRuns
 

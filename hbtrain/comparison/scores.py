@@ -85,13 +85,9 @@ class ScoreReader:
     def read(
         self, path: Path, run: str, wanted: Sequence[str], separate: frozenset[str] = frozenset()
     ) -> dict[str, Scores]:
-        """{benchmark: scores} from a `per_query.parquet`.
+        """{benchmark: scores} from a `per_query.parquet`, in the metrics that are `wanted` and there.
 
-        Args:
-            path: the file.
-            run: the run's name in messages.
-            wanted: metrics; those that the file lacks are left out.
-            separate: benchmarks in which a question id means another question in every language, as in MIRACL.
+        A question id means another question in every language in the benchmarks `separate`, as in MIRACL.
 
         Raises:
             DataError: no such file, no parquet file, a missing column, two equal rows, or a score that is no number.

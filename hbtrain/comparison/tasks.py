@@ -60,11 +60,7 @@ class Task:
 def task_of(
     benchmark: str, metric: str | None, systems: Sequence[System], scores: dict[Run, Scores]
 ) -> tuple[Task, list[str]]:
-    """The task, and the metrics to compare, the main metric first.
-
-    Raises:
-        DataError: the runs cannot be compared on the benchmark, or have no metric in common.
-    """
+    """The task, and the metrics to compare, the main one first. Raises DataError if runs cannot be compared."""
     runs, of_runs = list(scores), list(scores.values())
     check_same_task(benchmark, runs, of_runs)
     main = _main_metric(benchmark, metric, runs, of_runs)

@@ -119,14 +119,10 @@ class Components:
 
 
 def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
-    """The cluster of each row: rows that are linked by equal query ids or equal passage ids have the same number.
+    """int64 [n]: the cluster of each row, by its query id and passage id (int64 [n] each, any numbers).
 
-    Args:
-        query_ids: int64 [n], any numbers.
-        passage_ids: int64 [n], any numbers.
-
-    Returns:
-        int64 [n], numbered from 0 in the order of the smallest query id of each cluster.
+    Rows that are linked by equal ids have the same number; clusters are numbered in the order of their smallest query
+    id.
     """
     queries, query_codes = np.unique(query_ids, return_inverse=True)
     passages, passage_codes = np.unique(passage_ids, return_inverse=True)
@@ -139,16 +135,10 @@ def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
 
 
 def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[Int64s, tuple[SizeClass, ...]]:
-    """Order rows cluster by cluster, larger clusters first.
+    """Order rows (int64 [m]) cluster by cluster, larger clusters first; the size classes are those along the order.
 
-    Args:
-        rows: int64 [m], row numbers.
-        cluster: int64 [m], the cluster of each of them.
-        tie_breaker: int64 [m]; rows of a cluster with equal values stand together, so that they are kept apart even
-            where the cluster has more rows than there are batches.
-
-    Returns:
-        int64 [m], `rows` in their new order, and the size classes along it.
+    Rows of a cluster with equal values in `tie_breaker` stand together, so that they are kept apart even where the
+    cluster has more rows than there are batches. Both `cluster` and `tie_breaker` are int64 [m].
     """
     if not len(rows):
         return rows, ()

@@ -59,11 +59,7 @@ BLOCK_TEXTS = 8192
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """Which passages become hard negatives; the head of this file explains the words.
-
-    Raises:
-        ConfigError: a value that cannot be used; the message names the flag of `hbtrain mine`.
-    """
+    """Which passages become hard negatives; the head of this file explains the words."""
 
     negatives: int = 8  # the most for each row
     languages: str = "same"  # of the candidates, relative to the query's: `same`, `other` or `both`
@@ -114,14 +110,7 @@ class Miner:
         batch_size: int = 128,
         progress: Progress | None = None,
     ) -> None:
-        """Encode the passages.
-
-        Args:
-            encoder: an earlier model.
-            corpus: whose passages are candidates.
-            options: which passages become negatives.
-            batch_size: texts encoded at one time.
-            progress: called while passages are encoded, then while rows are mined.
+        """Encode the passages, which `progress` is told of, as it is of rows that are mined.
 
         Raises:
             ConfigError: other languages are wanted and the corpus has only one.
@@ -331,10 +320,7 @@ class Candidates(NamedTuple):
     def merged(self, identity: Int64s) -> Candidates:
         """One candidate for each row and passage: the text with the best score, of equal scores the first in the pool.
 
-        It is too close if any of the passage's texts is.
-
-        Args:
-            identity: int64 [n], number of the passage that each text belongs to.
+        It is too close if any of the passage's texts is. `identity` (int64 [n]) says which passage a text belongs to.
         """
         if not len(self.row):
             return self
@@ -356,10 +342,8 @@ class Candidates(NamedTuple):
 def highest_allowed(positives_BL: Doubles, margin: float, relative: bool) -> Doubles:
     """[B, L] the highest score that a candidate in each language may have.
 
-    Args:
-        positives_BL: scores of the queries' positives, NaN where there is none in a language (but one at least).
-        margin: what is subtracted from the positive's score.
-        relative: whether `margin` is a share of the score's magnitude.
+    `positives_BL` are the scores of the queries' positives, NaN where there is none in a language (but one at least). A
+    `relative` margin is a share of their magnitude.
     """
     best_B1 = np.nanmax(positives_BL, axis=1, keepdims=True)
     held_BL = np.where(np.isnan(positives_BL), best_B1, positives_BL)

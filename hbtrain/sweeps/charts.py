@@ -37,11 +37,7 @@ def is_curve(points: Sequence[Point]) -> bool:
 
 
 def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
-    """A PNG with a panel for each score: mean over seeds, a band of one standard deviation, a dot for each seed.
-
-    Raises:
-        OSError: `path` cannot be written.
-    """
+    """A PNG with a panel for each score: mean over seeds, a band of one standard deviation, a dot for each seed."""
     ordered = sorted(points, key=lambda point: float(point.values[ALPHA]))
     scores = scores_of(benchmark, ordered)
     rows, columns = grid_of(len(scores), most_columns=2)
@@ -100,11 +96,7 @@ def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point])
 
 
 def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[str]) -> None:
-    """A PNG with a panel for the first score against each of the others: means over seeds, better is up and right.
-
-    Raises:
-        OSError: `path` cannot be written.
-    """
+    """A PNG with a panel for the first score against each of the others: means over seeds, better is up and right."""
     across, *others = scores
     on_front = pareto_front(points, benchmark, scores)
     figure = new_figure(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8, w_pad=0.14, h_pad=0.1, wspace=0.04)

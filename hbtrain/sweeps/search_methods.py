@@ -122,11 +122,7 @@ _ANY: TypeAdapter[Search] = TypeAdapter(Annotated[Search, Field(discriminator="m
 
 
 def read_search(tree: Any, origin: str) -> Search:
-    """Read the `search` section of a space; `origin` says where it comes from, for messages.
-
-    Raises:
-        ConfigError: a key or a value is wrong.
-    """
+    """Read the `search` section of a space, which `origin` names in the ConfigError where a key or a value is wrong."""
     if not isinstance(tree, Mapping):
         raise ConfigError(f"`search` of {origin} must hold keys and values, not {tree!r}")
     try:

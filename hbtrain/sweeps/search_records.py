@@ -15,17 +15,16 @@ from hbtrain.sweeps.space import Space
 
 
 class Ledger:
-    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order of the draws."""
+    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order of the draws.
+
+    A file that cannot be read or written is a StorageError.
+    """
 
     def __init__(self, file: Place) -> None:
         self._file = file
 
     def points(self) -> list[dict[str, Any]]:
-        """Every point once; lines that are not JSON are skipped. There are none if the file does not exist.
-
-        Raises:
-            StorageError: the file cannot be read.
-        """
+        """Every point once, none if the file does not exist; lines that are not JSON are skipped."""
         try:
             lines = self._file.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -43,11 +42,7 @@ class Ledger:
         return points
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Write the file with another point; it is synced to disk when this returns.
-
-        Raises:
-            StorageError: the file cannot be written.
-        """
+        """Write the file with another point; it is synced to disk when this returns."""
         try:
             write_text(self._file, "".join(f"{json.dumps(dict(p))}\n" for p in [*self.points(), point]))
         except OSError as error:
@@ -86,11 +81,7 @@ class SearchOutcome:
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:
-    """Write the outcome as JSON: of each trial its values, the step if it was stopped, its scores and its run's folder.
-
-    Raises:
-        StorageError: `path` cannot be written.
-    """
+    """Write as JSON, of each trial, its values, the step if it was stopped, its scores and the folder of its run."""
     tree = {
         "finished": [{"values": one.trial.values, **_result(one)} for one in outcome.finished],
         "stopped": [{"values": one.trial.values, "step": one.step, **_result(one)} for one in outcome.stopped],

@@ -102,12 +102,9 @@ def trials_of(space: Space) -> list[Trial]:
 
 
 def probes_of(space: Space) -> list[Trial]:
-    """Trials that show, before a search starts, whether the configuration allows what it may draw.
+    """Trials that show, before a search starts, whether the configuration allows what it may draw; else a ConfigError.
 
     They have each value of a choice, and `Numbers.probes` of a range, of one key at a time; others have their first.
-
-    Raises:
-        ConfigError: the configuration does not allow one of them.
     """
     base = base_config(space)
     first = {key: draw.probes[0] for key, draw in space.draws.items()}

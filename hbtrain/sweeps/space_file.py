@@ -41,11 +41,7 @@ def space_names() -> list[str]:
 
 
 def load_space(space: str) -> Space:
-    """Read the space of a shipped name or a YAML file.
-
-    Raises:
-        ConfigError: it is unknown or unreadable, or has a wrong key or value.
-    """
+    """The space of a shipped name or a YAML file. Raises ConfigError if it is unknown, unreadable or wrong."""
     path = SPACES / f"{space}.yaml" if space in space_names() else Path(space)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         near = get_close_matches(space, space_names(), n=1)
@@ -76,13 +72,10 @@ def load_space(space: str) -> Space:
 
 
 def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
-    """Change a space by flags.
+    """Change a space by flags. Raises ConfigError if a key or value is wrong.
 
     `recipe` is another recipe, keys under `search.` change how the space is searched, a key that varies gets other
     values, and any other key is fixed to its value.
-
-    Raises:
-        ConfigError: a key or value is wrong.
     """
     fixed = dict(flags)
     recipe = fixed.pop("recipe", space.recipe)

@@ -60,11 +60,7 @@ def blocks_of(texts: Texts, size: int) -> list[Block]:
 
 
 def read_block(block: Block, folder: Path) -> Iterator[Result]:
-    """The results of a finished block, in the order of its texts.
-
-    Raises:
-        StorageError: it is damaged.
-    """
+    """The results of a finished block, in the order of its texts. Raises StorageError if it is damaged."""
     path = block.path(folder)
     try:
         results = load(path.read_text(encoding="utf-8"))
@@ -81,11 +77,7 @@ def dump(results: Sequence[Result]) -> str:
 
 
 def load(lines: str) -> list[Result]:
-    """The results that `dump` has written.
-
-    Raises:
-        ValueError, TypeError, KeyError: the lines are damaged.
-    """
+    """The results that `dump` has written. Raises ValueError, TypeError or KeyError if the lines are damaged."""
     # Not splitlines: a translation may hold U+2028.
     records = [json.loads(line) for line in lines.split("\n")[:-1]]
     return [

@@ -88,11 +88,7 @@ LANGUAGES: dict[str, Language] = {
 
 
 def language_of(code: str, flag: str) -> Language:
-    """The language of an ISO 639-1 code.
-
-    Raises:
-        ConfigError: it is not among `LANGUAGES`; the message begins with `flag`.
-    """
+    """The language of an ISO 639-1 code, which is the value of `flag`. Raises ConfigError if it is not known here."""
     if code not in LANGUAGES:
         raise ConfigError(f"{flag} {code}: no language known here; {', '.join(LANGUAGES)} are")
     return LANGUAGES[code]

@@ -56,11 +56,7 @@ _REMEDY = "; give a translation model's folder, or a hub name such as facebook/n
 
 
 def load_tokenizer(name: str, revision: str | None) -> tuple[Any, Any]:
-    """The configuration and the tokenizer of a model.
-
-    Raises:
-        ModelError: they cannot be loaded.
-    """
+    """The configuration and the tokenizer of a model. Raises ModelError if they cannot be loaded."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:

@@ -17,11 +17,7 @@ class Prompting(ABC):
 
     @abstractmethod
     def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:
-        """Set the tokenizer to the language `source`.
-
-        Raises:
-            ModelError: the model does not translate one of the languages.
-        """
+        """Set the tokenizer to the language `source`. Raises ModelError if a language is not translated."""
 
     @classmethod
     @abstractmethod
@@ -38,14 +34,9 @@ class Prompting(ABC):
 
 
 def prompting_of(model_type: str, tokenizer: Any, source: str, targets: Sequence[str], model: str) -> Prompting:
-    """The prompting of a model, whose tokenizer is set to the language `source`.
+    """The prompting of a model, whose tokenizer is set to the language `source`; languages are ISO 639-1 codes.
 
-    Args:
-        model_type: from its configuration. NLLB and M2M100 have the same, and differ by the tokens of their languages.
-        tokenizer: of Hugging Face.
-        source: ISO 639-1 code of the language translated from.
-        targets: ISO 639-1 codes of the languages translated into.
-        model: its name, for messages.
+    `model_type` is from its configuration. NLLB and M2M100 have the same, and differ by the tokens of their languages.
 
     Raises:
         ModelError: its family is unknown, or it does not translate one of the languages.

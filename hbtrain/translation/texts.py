@@ -65,12 +65,7 @@ def collect_texts(
 ) -> Texts:
     """Number the texts in the language `source` that some row lacks in one of `targets`, and write them to `folder`.
 
-    Args:
-        records: the rows.
-        source: ISO 639-1 code.
-        targets: ISO 639-1 codes.
-        folder: an empty folder.
-        progress: called now and then with the number of rows that have been read.
+    The folder is empty; `progress` is told now and then how many rows have been read.
 
     Raises:
         DataError: there are no rows or no such texts, or a row is not Unicode.

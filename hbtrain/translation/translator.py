@@ -63,11 +63,7 @@ class Translator:
     """A model with its weights, on one device."""
 
     def __init__(self, model: TranslationModel, source: str, targets: Sequence[str], generation: Generation) -> None:
-        """Load the model, on a GPU if this process sees one.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
+        """Load the model, on a GPU if this process sees one. Raises ModelError if it cannot be loaded."""
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
@@ -90,12 +86,7 @@ class Translator:
         self._ends = torch.tensor(self._tokenizer.eos_token_id if ends is None else ends, device=self._device)
 
     def translate(self, texts: Sequence[str], target: str) -> list[Output | None]:
-        """The translations of texts, in their order; None for a text with a sentence that is too long for the model.
-
-        Args:
-            texts: none of them blank.
-            target: ISO 639-1 code, one of those that the translator was made for.
-        """
+        """The translations of texts that are not blank; None where a sentence is too long for the model."""
         language = LANGUAGES[target]
         segments = [split(text, lambda segment: self._fits(segment, language)) for text in texts]
         every = [segment.text for own in segments if own is not None for segment in own]
@@ -186,15 +177,9 @@ class Segment(NamedTuple):
 
 
 def split(text: str, fits: Callable[[str], bool]) -> list[Segment] | None:
-    """Split a text into lines, and lines that do not fit into runs of as many sentences as do.
+    """Split a text that is not blank into lines, and lines that do not fit into runs of as many sentences as do.
 
-    Args:
-        text: not blank.
-        fits: whether a text is short enough to be a segment.
-
-    Returns:
-        Segments that are, with their separators, the whole text without spaces around it; None if a single sentence
-        does not fit.
+    The segments and their separators are the whole text without spaces around it; None if a sentence does not fit.
     """
     parts = _LINE_END.split(text.strip())
     segments: list[Segment] = []
