@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def audit(
     steps: int | None = None,
     sample: int = TOKENIZED_BATCHES,
     tokens: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Audit:
     """Audit the batches of the first `steps` steps (None: all) without training anything.
 
@@ -87,15 +88,10 @@ def spread(steps: int, *most: int) -> Int64s:
     return (np.arange(number, dtype=np.int64) * steps) // number
 
 
-def _tokens(
-    plan: BatchPlan, corpus: ParallelCorpus, config: Config, steps: Int64s, progress: Progress | None
-) -> Tokens:
+def _tokens(plan: BatchPlan, corpus: ParallelCorpus, config: Config, steps: Int64s, progress: Progress) -> Tokens:
     from hbtrain.modeling.tokens import tokenizer_of
 
-    def tell(done: int, total: int) -> None:
-        if progress is not None:
-            progress("tokenizing batches", done, total)
-
+    tell = partial(progress, "tokenizing batches")
     tell(0, len(steps))
     try:
         tokenizer = tokenizer_of(config.encoder, corpus.every_text)

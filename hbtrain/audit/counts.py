@@ -107,13 +107,12 @@ def count(plan: BatchPlan, sources: list[SourceIndex], steps: int) -> Counts:
         kinds[offer.kind] += drawn
         if drawn:
             pairs[offer.kind][place[name]] += drawn * size * offer.pair_shares
-        codes = () if offer.pair is None else dict.fromkeys(offer.pair)
         classes = plan.stream(number).classes
         streams.append(
             StreamUse(
                 source=name,
                 kind=offer.kind,
-                languages=tuple(languages[code] for code in codes),
+                languages=offer.languages,
                 rows=offer.rows,
                 batches=drawn,
                 epochs=drawn * size / offer.rows,

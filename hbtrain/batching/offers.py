@@ -124,8 +124,13 @@ class Offer:
     @property
     def label(self) -> str:
         """Source, kind and languages, for reports: `office-help mono de`."""
+        return " ".join([self.availability.source.name, self.kind, *self.languages])
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages of `pair`, one where both are the same; none where pairs of a batch differ."""
         codes = () if self.pair is None else dict.fromkeys(self.pair)
-        return " ".join([self.availability.source.name, self.kind, *(self.availability.languages[c] for c in codes)])
+        return tuple(self.availability.languages[code] for code in codes)
 
     def stream(self, seed: int) -> Stream:
         """The offer's stream of rows; it depends on the seed, the source's name, the kind and the languages."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hbtrain.batching.batch import GlobalBatch
 from hbtrain.batching.catalogue import Catalogue, alpha_at
@@ -127,12 +127,7 @@ class BatchPlan:
 
 
 BLOCK = 1 << 14
-
-
-@dataclass(frozen=True)
-class _Block:
-    streams: Int64s
-    occurrences: Int64s
+"""Steps whose draws are tabulated at one time."""
 
 
 class DrawTable:
@@ -141,14 +136,15 @@ class DrawTable:
     def __init__(self, streams: int, draw: Callable[[Int64s], Int64s]) -> None:
         """`draw` maps steps (int64 [n]) to numbers of streams (int64 [n]), which are below `streams`."""
         self._draw = draw
-        self._blocks: list[_Block] = []
+        self._blocks: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []  # streams, occurrences
         self._advanced = np.zeros(streams, np.int64)
 
     def at(self, step: int) -> tuple[int, int]:
         """(stream that `step` draws from, how many earlier steps drew from the same stream)."""
         block, offset = divmod(step, BLOCK)
         self._reach(block)
-        return int(self._blocks[block].streams[offset]), int(self._blocks[block].occurrences[offset])
+        streams, occurrences = self._blocks[block]
+        return int(streams[offset]), int(occurrences[offset])
 
     def streams(self, start: int, stop: int) -> Int64s:
         """int64 [stop - start]: the stream that each step of [start, stop) draws from."""
@@ -156,7 +152,7 @@ class DrawTable:
             return np.empty(0, np.int64)
         first, last = start // BLOCK, (stop - 1) // BLOCK
         self._reach(last)
-        drawn = np.concatenate([block.streams for block in self._blocks[first : last + 1]])
+        drawn = np.concatenate([streams for streams, _ in self._blocks[first : last + 1]])
         return drawn[start - first * BLOCK : stop - first * BLOCK].astype(np.int64)
 
     def _reach(self, block: int) -> None:
@@ -172,4 +168,4 @@ class DrawTable:
         within = np.arange(BLOCK) - np.repeat(starts, counts)
         occurrences[by_stream] = within + np.repeat(self._advanced[numbers], counts)
         self._advanced[numbers] += counts
-        self._blocks.append(_Block(streams.astype(np.int32), occurrences.astype(np.int32)))
+        self._blocks.append((streams.astype(np.int32), occurrences.astype(np.int32)))

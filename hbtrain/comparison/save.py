@@ -54,9 +54,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = None) -> None:
-    """Store the files of `save_comparison` as artifacts of an MLflow run (TrackingError if it is not known, or
-    refuses).
-    """
+    """Store the files of `save_comparison` in an MLflow run. Raises TrackingError if it does not take them."""
     from hbtrain.tracking.past_runs import TrackedRuns
 
     server = TrackedRuns(tracking_uri)
