@@ -30,7 +30,8 @@ from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, RemoteError, is_whole, pushed
 from hbtrain.storage.files import exclusive_access
 from hbtrain.tracking.past_runs import STOPPED_AT
-from hbtrain.tracking.tracker import Tracker, tracking_uri
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import tracking_uri
 
 CONTINUES = "continues_run"
 """MLflow tag: id of the MLflow run from whose checkpoint this run began."""

@@ -28,7 +28,8 @@ from hbtrain.sweeps.points import SCORES, Finished, Score
 from hbtrain.sweeps.search_methods import check_budget, check_objectives, is_minimised
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
-from hbtrain.tracking.tracker import Tracker, tracking_uri
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import tracking_uri
 
 
 @dataclass(frozen=True)
