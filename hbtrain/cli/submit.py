@@ -13,6 +13,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hbtrain.errors import ConfigError, HbtrainError
+from hbtrain.reporting.console import replace_unencodable
 
 COMMANDS = ("train", "evaluate", "sweep")
 PASSED_VARIABLES = (
@@ -39,6 +40,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         arguments: options, a command, and the command's own arguments.
         program: name of the program in the help.
     """
+    replace_unencodable()
     options = _parser(program).parse_args(arguments)
     from hbtrain.cluster.jobs import check_not_running, follow, job_client, send_job
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
-from rich.console import Console
 
+from hbtrain.reporting.console import TextConsole
 from hbtrain.sweeps.drivers import FAILURE, STEP, trial_label
 
 
@@ -20,7 +20,7 @@ class _Progress(Callback):
 
     def _say(self, text: str) -> None:
         clock = f"{time.monotonic() - self._began:5.0f} s"
-        Console().print(f"{clock}  {text}", highlight=False, soft_wrap=True, markup=False)
+        TextConsole().print(f"{clock}  {text}", soft_wrap=True)
 
 
 class GridProgress(_Progress):

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
 from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
@@ -82,7 +81,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
         TrainingError: trials failed.
         KeyboardInterrupt: Ctrl-C was pressed; finished trials are kept.
     """
-    console = Console()
+    console = TextConsole()
     trials = probes_of(space) if space.search else trials_of(space)
     base = absolute_paths(base_config(space))
     tracking_uri(base)  # raises if there is none
@@ -95,7 +94,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
 
 
 def _run_in(
-    folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Config, tracker: Tracker, console: Console
+    folder: SweepFolder, space: Space, trials: Sequence[Trial], base: Config, tracker: Tracker, console: TextConsole
 ) -> None:
     """Train, summarise and report in the sweep's folder, which is locked."""
     status = "FAILED"
@@ -129,7 +128,7 @@ def _run_in(
     finally:
         undelivered = tracker.finish(status)
         if undelivered:
-            console.print(undelivered, highlight=False, soft_wrap=True)
+            console.print(undelivered, soft_wrap=True)
     _show(console, outcome, judged, objectives, folder, tracker)
 
 
@@ -184,10 +183,10 @@ def _placed(config: Config, folder: SweepFolder, tracker: Tracker) -> Config:
     return absolute_paths(override(config, overrides))
 
 
-def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
+def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, console: TextConsole) -> SearchOutcome:
     """Begin or continue the search, and write what became of its trials."""
     assert space.search is not None
-    console.print(f"sweep {folder.path.name}: {space.search.summary}", highlight=False, soft_wrap=True)
+    console.print(f"sweep {folder.path.name}: {space.search.summary}", soft_wrap=True)
     from hbtrain.sweeps.searches import search
 
     outcome = search(space, _placed(base, folder, tracker), folder.path)
@@ -196,7 +195,7 @@ def _search(space: Space, base: Config, folder: SweepFolder, tracker: Tracker, c
     return outcome
 
 
-def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, console: Console) -> SearchOutcome:
+def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, console: TextConsole) -> SearchOutcome:
     """Train the trials of a grid that are not finished."""
     ready = []
     for trial in trials:
@@ -209,11 +208,11 @@ def _try_all(trials: Sequence[Trial], folder: SweepFolder, tracker: Tracker, con
     return SearchOutcome(finished, failures=failures)
 
 
-def _train(trials: Sequence[Trial], folder: SweepFolder, console: Console) -> Mapping[str, str]:
+def _train(trials: Sequence[Trial], folder: SweepFolder, console: TextConsole) -> Mapping[str, str]:
     """Train the trials that are not finished; returns {label: why it failed}."""
     pending = [trial for trial in trials if _finished(trial) is None]
     done = len(trials) - len(pending)
-    console.print(f"sweep {folder.path.name}: {counted(len(trials), 'trial')}, {done} finished before", highlight=False)
+    console.print(f"sweep {folder.path.name}: {counted(len(trials), 'trial')}, {done} finished before")
     if not pending:
         return {}
     from hbtrain.sweeps.tuning import train_side_by_side
@@ -230,7 +229,7 @@ def _finished(trial: Trial) -> Finished | None:
     return None
 
 
-def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker, console: Console) -> Judged | None:
+def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker, console: TextConsole) -> Judged | None:
     """Write the comparison of all points, if there are several. If that fails, say so; the sweep has not failed."""
     try:
         judged = judge(finished)
@@ -239,7 +238,7 @@ def _report(finished: Sequence[Finished], folder: SweepFolder, tracker: Tracker,
                 save_comparison(judged.comparison, files)
             tracker.artifact(folder.report, "report")
     except HbtrainError as error:
-        console.print(f"no report: {error}", highlight=False, soft_wrap=True)
+        console.print(f"no report: {error}", soft_wrap=True)
         return None
     return judged
 
@@ -252,7 +251,7 @@ def _objectives(space: Space) -> list[Score]:
 
 
 def _show(
-    console: Console,
+    console: TextConsole,
     outcome: SearchOutcome,
     judged: Judged | None,
     objectives: Sequence[Score],
@@ -263,10 +262,10 @@ def _show(
         console.print()
         console.print(table)
     if judged is not None and judged.legend:
-        console.print(judged.legend, style="dim", highlight=False)
+        console.print(judged.legend, style="dim")
     if outcome.stopped:
         steps = ", ".join(f"{one.trial.label} at step {one.step}" for one in outcome.stopped)
-        console.print(f"\nstopped early: {steps}", highlight=False, soft_wrap=True)
+        console.print(f"\nstopped early: {steps}", soft_wrap=True)
     report = folder.report / "report.html"
     lines = [
         f"summary  {folder.path}",
@@ -274,7 +273,7 @@ def _show(
         *([f"report   {report}"] if report.exists() else []),
         f"MLflow   run {tracker.run_id}",
     ]
-    console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)
+    console.print("\n" + "\n".join(lines), soft_wrap=True)
 
 
 def _below(key: str, roots: Iterable[str]) -> bool:

@@ -98,10 +98,10 @@ def failure_of(result: Any) -> str | None:
 
 
 def say(text: str) -> None:
-    """Print a line without rich's highlighting, wrapping or markup."""
-    from rich.console import Console
+    """Print a line as it is, without wrapping it."""
+    from hbtrain.reporting.console import TextConsole
 
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    TextConsole().print(text, soft_wrap=True)
 
 
 def set_up_tune() -> None:

@@ -1,14 +1,18 @@
 """How scores are written, and tables in Markdown and in a terminal."""
 
-import pytest
-from rich.console import Console
+import io
 
+import pytest
+import rich.table
+from rich.text import Text
+
+from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.metric_names import metric_title, score_title, shown, shown_difference
 from hbtrain.reporting.table import Cell, Row, Table, facts, markdown, table_of, terminal
 
 
 def printed(table, width=80):
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = TextConsole(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table)
     return console.export_text()
 
@@ -74,5 +78,31 @@ def test_a_terminal_breaks_no_number_however_narrow(grid):
     assert "a note" in text
 
 
-def test_facts_may_hold_markup():
-    assert printed(facts([("verdict", "[green]right[/green]")], "A step")).split() == ["A", "step", "verdict", "right"]
+def test_facts_hold_texts_and_styled_texts():
+    rows = [("[name]", "[/b] :rocket: 100%"), ("verdict", Text("right", "green"))]
+    assert " ".join(printed(facts(rows, "A [step]")).split()) == "A [step] [name] [/b] :rocket: 100% verdict right"
+
+
+def test_a_console_prints_texts_as_they_are():
+    out = io.StringIO()
+    console = TextConsole(file=out, width=100, force_terminal=True, color_system=None)
+    console.print("[red]x[/] [/closed] :smile: \x1b[31m\r\x9b2J 12")
+    table = rich.table.Table("[head]", title="what is [/this]?")
+    table.add_row("[/b] [link=x]y[/link]")
+    console.print(table)
+    console.print(terminal(table_of("[t]\x1b", ("[a]",), [("[/b]\x07",)])))
+    printed = out.getvalue()
+    assert printed.startswith("[red]x[/] [/closed] :smile: \\x1b[31m\\x0d\\x9b2J 12\n")
+    for text in ("[head]", "what is [/this]?", "[/b] [link=x]y[/link]", "[t]\\x1b", "[a]", "[/b]\\x07"):
+        assert text in printed
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_stream_shows_what_its_encoding_has(monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    replace_unencodable()
+    TextConsole(width=40).print(terminal(table_of("Donau → Дунай", ("Ö",), [("▲ ナイル",)])))
+    stream.flush()
+    assert stream.buffer.getvalue().decode(encoding).split()[:3] == ["Donau", "?", "?????"]
