@@ -17,6 +17,7 @@ from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.run_inputs import checked_inputs
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed, write_text
@@ -52,6 +53,12 @@ class SweepFolder:
         """The file that says what became of the trials of a search."""
         return self.path / "outcome.json"
 
+    def forget_inputs(self) -> None:
+        """Have the trials' runs go on with the content that their inputs have now."""
+        for run in (RunFolder(self.path / name) for name in folders_in(self.path, "*")):
+            if run.state.inputs is not None:
+                run.update(inputs=None)
+
     @classmethod
     def of(cls, space: Space, base: Config) -> SweepFolder:
         """The folder of a sweep. Its name has a digest of what the trials have in common, evaluation included, but not
@@ -69,12 +76,13 @@ class SweepFolder:
         return cls(place(base.storage) / f"{space.name}-{digest}")
 
 
-def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
+def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_inputs: bool = False) -> None:
     """Train the trials of `space` that are not finished, and write the summary of all.
 
     Args:
         space: the configurations to try.
         command: that started the sweep; a new MLflow run shows it, with the space's name, as its source.
+        accept_changed_inputs: whether the sweep goes on if its trials' inputs have other content than before.
 
     Raises:
         HbtrainError: the input is wrong, and nothing has been started.
@@ -87,8 +95,15 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
     tracking_uri(base)  # raises if there is none
     _check(space, trials, base)
     folder = SweepFolder.of(space, base)
+    configs = [absolute_paths(trial.config) for trial in trials]
+    before = folder.memory.state.inputs
+    inputs = checked_inputs(configs, before, f"sweep {folder.path.name}", accept_changed_inputs)
     _make(space, base, folder)
     with exclusive_access(folder.path):
+        if inputs.changed:
+            console.print(f"goes on with other content: {inputs.changed}", soft_wrap=True)
+            folder.forget_inputs()
+        folder.memory.update(inputs=inputs.digests)
         tracker = _begin(space, base, folder, f"{command} {space.name}")
         _run_in(folder, space, trials, base, tracker, console)
 

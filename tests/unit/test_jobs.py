@@ -23,3 +23,11 @@ def test_a_checkout_is_sent_with_its_whole_package_and_without_what_no_job_runs(
 def test_an_installed_package_is_sent_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(jobs, "CHECKOUT", None)
     assert jobs.sources() == {"py_modules": [str(ROOT / "hbtrain")]}
+
+
+@pytest.mark.parametrize("command", [["train", "quickstart"], ["sweep", "alpha-grid"]])
+def test_a_job_may_go_on_with_changed_inputs(command):
+    from hbtrain.cli.submit import _check
+
+    kind, first = command
+    _check(kind, [first, "--accept-changed-inputs", "--storage", "/shared/runs"])
