@@ -96,7 +96,7 @@ def remote(url: str) -> tuple[Any, str]:
     """
     scheme = url.partition("://")[0]
     if scheme == "s3":
-        RemotePath.parse(url)
+        url = RemotePath.parse(url).uri
     try:
         if scheme in ARROW_SCHEMES:
             from fsspec.implementations.arrow import ArrowFSWrapper

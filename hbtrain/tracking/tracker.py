@@ -11,7 +11,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
+from hbtrain.errors import StorageError
 from hbtrain.events import Event
-from hbtrain.storage import Place, as_local, place
+from hbtrain.storage import Place, RemoteError, as_local, place
 from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
 from hbtrain.tracking.uris import (
     TrackingError,
@@ -170,6 +172,26 @@ class Tracker:
     def save_undelivered(self) -> bool:
         """Save undelivered messages where the run's next process finds them; False if some are saved nowhere."""
         return self._outbox.save()
+
+    @contextmanager
+    def ending(self, tell: Callable[[str], object]) -> Iterator[None]:
+        """End the run with the block: FINISHED, KILLED by Ctrl-C, or FAILED; `tell` is given what `finish` returns.
+
+        Raises:
+            StorageError: in place of the RemoteError of a storage that does not answer.
+        """
+        status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except RemoteError as error:
+            raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
+        finally:
+            if notes := self.finish(status):
+                tell(notes)
 
     def finish(self, status: str = "FINISHED") -> str:
         """End the run as FINISHED, FAILED or KILLED; returns a sentence about outages and refusals, mostly empty.

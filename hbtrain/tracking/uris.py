@@ -74,9 +74,13 @@ def is_database(tracking_uri: str) -> bool:
 
 
 def artifact_location(storage: str) -> str:
-    """URI of the folder of artifacts in a storage."""
+    """URI of the folder of artifacts in a storage. Raises TrackingError where MLflow would read another one from it."""
     root = place(storage) / "artifacts"
-    return root.absolute().as_uri() if isinstance(root, Path) else root.address
+    if isinstance(root, Path):
+        return root.absolute().as_uri()
+    if "#" in root.address:
+        raise TrackingError(f"storage = {storage!r}: MLflow cuts URIs at #; name the folder without it")
+    return root.address
 
 
 def missing_dependency(location: str) -> str:

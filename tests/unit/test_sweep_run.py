@@ -187,19 +187,26 @@ def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():
 
 
 def test_what_ray_tune_says_of_trials():
-    trials = [SimpleNamespace(label=label) for label in "abc"]
-
-    def result(number, error=None, **metrics):
-        return SimpleNamespace(config={"trial": number}, error=error, metrics=metrics, path="/tune/x")
+    def result(label, error=None, **metrics):
+        return SimpleNamespace(
+            config={"trial": {"number": 0, "label": label}}, error=error, metrics=metrics, path="/tune/x"
+        )
 
     crash = RuntimeError("first line\nActorDiedError: out of memory")
-    results = [result(0, failure=""), result(1, error=crash), result(2, failure="cannot read source")]
-    assert tuning._failures(trials, results) == {
+    results = [result("a", failure=""), result("b", error=crash), result("c", failure="cannot read source")]
+    assert tuning.failures_of(results) == {
         "b": "ActorDiedError: out of memory (traceback in /tune/x)",
         "c": "cannot read source",
     }
-    with pytest.raises(KeyboardInterrupt):
-        tuning._failures(trials, [result(0, failure=""), result(1)])
+
+
+@pytest.mark.parametrize("metrics", [None, {"step": 4}])
+def test_a_tune_that_was_stopped_is_an_interruption(metrics, monkeypatch, tmp_path):
+    done, cut_off = SimpleNamespace(error=None, metrics={"done": True}), SimpleNamespace(error=None, metrics=metrics)
+    for results in ([done, cut_off], [done]):
+        monkeypatch.setattr("ray.tune.Tuner", lambda *_, found=results, **how: SimpleNamespace(fit=lambda: found))
+        with pytest.raises(KeyboardInterrupt):
+            tuning.fit(None, {}, tmp_path, None, trials=2)
 
 
 def test_a_sweep_goes_on_with_the_same_content_only(space, trained, tmp_path, capsys):
@@ -209,11 +216,11 @@ def test_a_sweep_goes_on_with_the_same_content_only(space, trained, tmp_path, ca
     own = with_flags(space, {"evaluation.benchmarks": [f"parallel={tmp_path}/asked.jsonl"], "batching.alpha": [0, 1]})
     trained.benchmarks = ["asked"]
     sweeping.run_sweep(own)
-    folder = sweeping.SweepFolder.of(own, sweeping.absolute_paths(sweeping.base_config(own)))
-    trials = [RunFolder(path.parent) for path in folder.path.glob("*/run.json")]
+    folder = sweeping.sweep_folder(own, sweeping.absolute_paths(sweeping.base_config(own)))
+    trials = [RunFolder(path.parent) for path in folder.glob("*/run.json")]
     trials[0].update(inputs={"evaluation.benchmarks": "as it was"})
     (tmp_path / "asked.jsonl").write_text(rows("tree"))
-    with pytest.raises(DataError, match=rf"asked\.jsonl: the content has changed since sweep {folder.path.name} began"):
+    with pytest.raises(DataError, match=rf"asked\.jsonl: the content has changed since sweep {folder.name} began"):
         sweeping.run_sweep(own)
     assert len(trained.labels) == 1, "finished trials do not count for other content"
     capsys.readouterr()
