@@ -27,10 +27,10 @@ def place(text: str) -> Place:
     """
     if text.startswith("file://"):
         parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not parts.path:
+        if parts.netloc not in ("", "localhost") or not parts.path or set("?#") & set(text):
             raise StorageError(
-                f"{text!r}: a file:// URI is file:///path with %3F for a question mark, %23 for # and %25 for %; or give "
-                "the path itself"
+                f"{text!r}: a file:// URI is file:///path, with %3F for a question mark, %23 for # and %25 for %; or "
+                "give the path itself"
             )
         return Path(unquote(parts.path))
     return RemotePath.parse(text) if is_remote(text) else Path(text).expanduser()

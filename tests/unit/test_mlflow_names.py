@@ -132,6 +132,12 @@ def test_a_storage_that_the_databases_uri_cannot_name_is_refused(tmp_path, folde
     assert tracking_uri(override(config, {"tracking.uri": elsewhere})) == elsewhere
 
 
+def test_the_uri_of_artifacts_in_a_bucket_is_the_storages():
+    assert artifact_location("s3://bucket/a b/100%?region=eu-west-1") == "s3://bucket/a b/100%/artifacts"
+    with pytest.raises(TrackingError, match="cuts URIs at #"):
+        artifact_location("s3://bucket/no#1")
+
+
 @pytest.mark.parametrize("folder", ["what?", "a%20b#c", ODD])
 def test_the_uri_of_artifacts_leads_to_the_storage(tmp_path, folder):
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
