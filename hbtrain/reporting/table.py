@@ -65,13 +65,18 @@ def table_of(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], not
 def markdown(table: Table) -> str:
     """The table in Markdown, with its note and without its title."""
     lines = [
-        _line(map(_escaped, table.head)),
+        _line(map(markdown_text, table.head)),
         "|" + " --- |" * table.labels + " ---: |" * (len(table.head) - table.labels),
     ]
     for row in table.rows:
-        label = _escaped(row.label)
+        label = markdown_text(row.label)
         lines.append(_line([f"*{label}*" if row.kind == "paper" else label, *map(_markdown_cell, row.cells)]))
-    return "\n".join(lines) + (f"\n\n{_escaped(table.note)}" if table.note else "")
+    return "\n".join(lines) + (f"\n\n{markdown_text(table.note)}" if table.note else "")
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
+    return re.sub(r"[\\|*`<&~\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def terminal(table: Table) -> RichTable:
@@ -118,17 +123,12 @@ def facts(rows: Iterable[tuple[str | Text, str | Text]], title: str | None = Non
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{_escaped(cell.text)}**" if cell.best else _escaped(cell.text)
-    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{line}" for line in cell.detail.splitlines())
+    text = f"**{markdown_text(cell.text)}**" if cell.best else markdown_text(cell.text)
+    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{markdown_text(line)}" for line in cell.detail.splitlines())
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
-    return re.sub(r"[\\|*`<]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text).replace("\n", " ")
 
 
 def _as_text(text: str, style: str = "") -> Text:

@@ -2,13 +2,15 @@
 
 import io
 
+import numpy as np
 import pytest
 import rich.table
 from rich.text import Text
 
 from hbtrain.reporting.console import TextConsole, replace_unencodable
+from hbtrain.reporting.figures import draw_map, new_figure
 from hbtrain.reporting.metric_names import metric_title, score_title, shown, shown_difference
-from hbtrain.reporting.table import Cell, Row, Table, facts, markdown, table_of, terminal
+from hbtrain.reporting.table import Cell, Row, Table, facts, markdown, markdown_text, table_of, terminal
 
 
 def printed(table, width=80):
@@ -51,6 +53,24 @@ def test_markdown_takes_no_text_for_its_own():
         "",
         r"2 \< 3",
     ]
+
+
+def test_markdown_text_is_one_line_without_links_pictures_and_entities():
+    assert markdown_text("[a](b) ![c][d]\ne\r\n&lt; ~~f~~ `g` <h>") == (
+        r"\[a\](b) !\[c\]\[d\] e \&lt; \~\~f\~\~ \`g\` \<h>"
+    )
+    detail = markdown(Table("k", "t", ("a",), (Row("x|y", (Cell("1", "[2|3]"),)),)))
+    assert detail.endswith(r"| x\|y | 1<br>\[2\|3\] |")
+
+
+@pytest.mark.parametrize("name", ["costs $5 and $x_1^{", "$\\frac", "_hidden", "a\nb", "[old] {v}"])
+def test_a_picture_shows_a_name_as_it_is(name, tmp_path):
+    figure = new_figure(3, 2)
+    axes = figure.subplots()
+    draw_map(axes, np.array([[0.5]]), ([name], [name]), None)
+    axes.set_title(name)
+    figure.savefig(tmp_path / "map.png")
+    assert not axes.title.get_parse_math()
 
 
 def test_markdown_shows_what_is_best_marked_and_below():
