@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, quiet, trusts, written
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,10 +189,10 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import domain_table, evaluation_table
 
-    console = Console()
+    console = TextConsole()
     for evaluation in evaluations:
         console.print(evaluation_table(evaluation))
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))
-    console.print(f"\nresults  {output}", highlight=False, soft_wrap=True)
+    console.print(f"\nresults  {output}", soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from cyclopts import App, Parameter
-from rich.console import Console
+from rich.text import Text
 
 import hbtrain
 from hbtrain.cli.audit import audit
@@ -24,6 +24,7 @@ from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
 from hbtrain.errors import HbtrainError
+from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.table import facts
 
 
@@ -31,7 +32,7 @@ def recipes() -> None:
     """List the recipes that ship with hbtrain."""
     from hbtrain.config import recipe_names, recipe_summary
 
-    Console().print(facts((f"[bold]{name}[/bold]", recipe_summary(name)) for name in recipe_names()))
+    TextConsole().print(facts((Text(name, "bold"), recipe_summary(name)) for name in recipe_names()))
 
 
 def keys() -> None:
@@ -41,7 +42,7 @@ def keys() -> None:
 
     defaults = to_flat(Config())
     for key in all_keys():
-        Console().print(f"{key} = {defaults.get(key)}", highlight=False, markup=False, soft_wrap=True)
+        TextConsole().print(f"{key} = {defaults.get(key)}", soft_wrap=True)
 
 
 app = App(
@@ -61,14 +62,16 @@ app.command(submit, help_flags=(), version_flags=())  # these, too, are read by 
 
 def main(program: App = app) -> None:
     """Entry point: an error that the user can fix is printed as one line, without a traceback."""
+    replace_unencodable()
     try:
         program(sys.argv[1:])
     except HbtrainError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        line = " ".join(str(error).splitlines())  # values in it may have several
+        TextConsole(stderr=True).print(f"error: {line}", style="red", soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         message = "interrupted; the same command goes on, a training from its last checkpoint"
-        Console(stderr=True).print(message, style="yellow", soft_wrap=True)
+        TextConsole(stderr=True).print(message, style="yellow", soft_wrap=True)
         sys.exit(130)
 
 
