@@ -87,10 +87,11 @@ class SquadReader:
                 continue
             for record in paragraph.records:
                 question = read_question(record, paragraph.position, drops)
-                if question is None or question.is_unanswerable:
+                if question is None or question.answer is None:
                     continue
                 if self._passage == "paragraph":
-                    yield question, paragraph.context, paragraph.position
+                    if answer_start(question, paragraph, drops, anywhere=True) is not None:
+                        yield question, paragraph.context, paragraph.position
                 elif (sentence := _sentence(question, paragraph, starts, drops)) is not None:
                     yield question, sentence, paragraph.position
 
