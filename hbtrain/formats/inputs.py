@@ -119,8 +119,8 @@ def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Position]]:
         raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
 
 
-def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Position]]:
-    """The lines of a file that are not blank, without their ends.
+def numbered_lines(path: str | Path, rows: BadRows = REFUSED, blank: bool = False) -> Iterator[tuple[str, Position]]:
+    """The lines of a file without their ends; with `blank` also those that are blank.
 
     Raises:
         DataError: the file cannot be read; `rows` refuses a line that is not UTF-8.
@@ -131,7 +131,7 @@ def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[
         except UnicodeDecodeError as error:
             rows.bad(position, "not UTF-8", f" at byte {error.start}")
             continue
-        if text.strip():
+        if blank or text.strip():
             yield text, position
 
 
