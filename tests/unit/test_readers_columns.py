@@ -46,6 +46,60 @@ def test_only_records_with_a_value(tmp_path):
         parse_where(["label"])
 
 
+@pytest.mark.parametrize(
+    ("where", "queries"),
+    [
+        ("label=1", "bc"),
+        ("label=1.0", "bc"),
+        ("label=01e0", "bc"),
+        ("share=0.1", "a"),
+        ("share=.10", "a"),
+        ("good=true", "ac"),
+        ("good=TRUE", "ac"),
+        ("good=False", "b"),
+        ("big=9007199254740993", "b"),
+        ("text=1", "a"),
+        ("text=true", "b"),
+    ],
+)
+def test_numbers_are_compared_as_numbers_and_truth_values_as_such(tmp_path, where, queries):
+    path = tmp_path / "rows.parquet"
+    columns = {
+        "question": list("abcd"),
+        "answer": list("wxyz"),
+        "label": [0.0, 1.0, 1.0, None],
+        "share": [0.1, 0.25, 0.5, float("nan")],
+        "good": [True, False, True, None],
+        "big": [2**53, 2**53 + 1, -1, None],
+        "text": ["1", "true", "1.0", ""],
+    }
+    pq.write_table(pa.table(columns), path)
+    mapping = Columns({"en": "question"}, {"en": "answer"}, {}, where=parse_where([where]))
+    assert "".join(row.query["en"] for row in read(path, mapping)) == queries
+
+
+def test_where_that_fits_no_record_is_named_with_what_is_there(tmp_path):
+    path = tmp_path / "wiki.csv"
+    path.write_text("question,answer,label\na,x,no\nb,y,yes\n")
+    columns = Columns({"en": "question"}, {"en": "answer"}, {}, where={"label": "1", "question": "a"})
+    with pytest.raises(
+        DataError, match=r"--where label=1 question=a fits no .*wiki.csv: label has .* 'no', 'yes'; que"
+    ):
+        read(path, columns)
+    path.write_text("question,answer,label\n")
+    assert read(path, columns) == []
+
+
+def test_ids_are_numbers_or_texts_without_blanks_around_them(tmp_path):
+    path = tmp_path / "rows.parquet"
+    ids = [3.0, 4.0, None, float("nan")]
+    pq.write_table(pa.table({"question": list("abcd"), "answer": list("wxyz"), "id": ids}), path)
+    columns = Columns({"en": "question"}, {"en": "answer"}, {}, "id")
+    assert [row.id for row in read(path, columns, skip=True)] == ["3", "4"]
+    (tmp_path / "rows.csv").write_text("\ufeffid,question,answer\n 7 ,a,x\n", encoding="utf-8")
+    assert [row.id for row in read(tmp_path / "rows.csv", columns)] == ["7"]
+
+
 def test_tsv_has_no_quotes(tmp_path):
     path = tmp_path / "wiki.tsv.gz"
     path.write_bytes(gzip.compress(b'question\tanswer\r\n"half\tx\r\n'))
