@@ -179,8 +179,8 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
         question: of the paragraph.
         paragraph: that holds the answer.
         rows: told where the answer does not begin in the paragraph.
-        anywhere: whether the text may stand at another place, as it does not matter to a passage that is the whole
-            paragraph where in it the answer is.
+        anywhere: whether the text may stand at another place, or, as in a translation, nowhere: for a passage that is
+            the whole paragraph.
 
     Returns:
         None if `rows` skips the question.
@@ -188,18 +188,14 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
     context, file = paragraph.context, paragraph.position.file
     text, given = question.answer or (None, None)
     start = whole_number(given)
-    if text is not None and start is not None and _stands_at(text, context, start):
-        return start
-    if text is not None and anywhere and plain_text(text) in plain_text(context):
-        return max(0, context.find(text))
     if question.answer is None:
         problem = " has no answer"
     elif start is None:
         problem = f": answer_start must be a whole number, not {shown(given)}"
-    elif text is None and anywhere and 0 <= start < len(context):
-        return start
     elif not 0 <= start < len(context):
-        problem = f": the answer begins at character {start}, outside the text of {len(context)} characters"
+        problem = f": the answer begins at character {shown(start)}, outside the text of {len(context)} characters"
+    elif anywhere or (text is not None and _stands_at(text, context, start)):
+        return start
     elif text is None:
         problem = f": the answer at character {start} has no text by which its place could be checked"
     else:
@@ -212,8 +208,6 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
 
 
 def _stands_at(text: str, context: str, start: int) -> bool:
-    if start < 0:
-        return False
     there = context[start : start + 2 * len(text)]  # a character may be composed of several
     return there.startswith(text) or (not there[:1].isspace() and plain_text(there).startswith(plain_text(text)))
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from hbtrain.cli.main import main
 from hbtrain.comparison.runs import RunFinder
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, DataError, HbtrainError, shown
@@ -53,6 +54,14 @@ def test_a_recipe_settings_of_deepspeed_and_a_vocabulary_are_read_with_a_mark(tm
     (tmp_path / "deepspeed.json").write_text(f'{{"stage": {"7" * 5000}}}')
     with pytest.raises(ConfigError, match="deepspeed.json is not JSON"):
         zero_stage(config)
+
+
+def test_an_argument_that_is_not_utf8_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["hbtrain", "search", "model", "qui\udce9n?"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(r"error: argument 'qui\udce9n?' is not UTF-8 text")
 
 
 def test_values_in_messages_are_short_and_can_be_printed():

@@ -90,6 +90,22 @@ def test_where_that_fits_no_record_is_named_with_what_is_there(tmp_path):
     assert read(path, columns) == []
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+def test_texts_that_are_not_utf8_are_bad_rows(tmp_path, name):
+    texts = [b"a", b"b\xff", b"c"]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
+    table = pa.table({"question": broken, "answer": list("xyz")})
+    if name.endswith(".parquet"):
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=f"{name} row 2: not UTF-8 at byte 1 of a text"):
+        read(tmp_path / name)
+    assert [row.query["en"] for row in read(tmp_path / name, skip=True)] == ["a", "c"]
+
+
 def test_ids_are_numbers_or_texts_without_blanks_around_them(tmp_path):
     path = tmp_path / "rows.parquet"
     ids = [3.0, 4.0, None, float("nan")]

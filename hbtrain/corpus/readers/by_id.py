@@ -90,8 +90,7 @@ class SquadReader:
                 if question is None or question.answer is None:
                     continue
                 if self._passage == "paragraph":
-                    if answer_start(question, paragraph, drops, anywhere=True) is not None:
-                        yield question, paragraph.context, paragraph.position
+                    yield question, paragraph.context, paragraph.position
                 elif (sentence := _sentence(question, paragraph, starts, drops)) is not None:
                     yield question, sentence, paragraph.position
 
