@@ -20,11 +20,12 @@ from hbtrain.errors import DataError
 from hbtrain.formats.inputs import numbered_lines
 
 Floats = npt.NDArray[np.float64]
-SORTED_LINES = 12
-"""From so many different lines on, that they stand in order is no chance."""
-ALIGNED, CORRELATED = 3.0, 0.35
-"""Strength and correlation from which on lines belong together, although one side is sorted: pairs may be sorted too.
-The orders of words and of lengths have a little in common."""
+SORTED_LINES = 8
+"""From so many different lines on, that they stand in order is no chance (one in 8! = 40,320)."""
+ALIGNED, FEW_ALIGNED, CORRELATED = 3.0, 2.0, 0.35
+"""Strength (the second: of fewer than `FEW_LINES`) and correlation from which on lines belong together, although one
+side is sorted: pairs may be sorted too. That lines are sorted says a little about their lengths, hence the latter."""
+FEW_LINES = 20
 JUDGED_LINES = 300
 """From so many lines on, a strength below `ALIGNED` says that they do not: the correlation is below 0.17."""
 WINDOW, SHIFTS, SHIFTED = 100, 5, 5.0
@@ -85,7 +86,8 @@ def _check(sides: tuple[list[str], list[str]], files: tuple[str, str]) -> None:
     found = strength(one, other)
     if 2 * equal >= len(one):
         return
-    if found is None or found < max(ALIGNED, CORRELATED * np.sqrt(len(one) - 1)):
+    least = FEW_ALIGNED if len(one) < FEW_LINES else max(ALIGNED, CORRELATED * np.sqrt(len(one) - 1))
+    if found is None or found < least:
         for file, side in zip(files, sides, strict=True):
             if is_sorted(side):
                 raise _refusal(

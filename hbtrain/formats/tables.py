@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hbtrain.errors import ConfigError, DataError
+from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.formats.inputs import BadRows, Position, json_lines, open_plain, raw_lines
 from hbtrain.formats.locations import is_remote, named
 
 BATCH_ROWS = 1024
+LISTED_CHARACTERS = 400
+"""How much of the names of all columns a message gives."""
 Record = Mapping[str, Any]
 Records = Iterator[tuple[Record, Position]]
 Reading = Callable[[str, Sequence[str], BadRows], Records]
@@ -222,10 +224,12 @@ def _check_seekable(stream: BinaryIO, file: str) -> None:
 def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
     for name in names:
         if name not in there:
-            raise DataError(f"{file} has no column {name!r}; it has {', '.join(there) or 'none'}")
+            listed = " ".join(", ".join(there).split()) or "none"
+            listed = listed if len(listed) <= LISTED_CHARACTERS else f"{listed[:LISTED_CHARACTERS]}..."
+            raise DataError(f"{file} has no column {name!r}; it has {listed}")
     if len(set(there)) < len(there):
         twice = next(name for name in there if list(there).count(name) > 1)
-        raise DataError(f"{file} has two columns {twice!r}; rename one")
+        raise DataError(f"{file} has two columns {shown(twice)}; rename one")
 
 
 def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:

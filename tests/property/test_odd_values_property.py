@@ -17,7 +17,11 @@ from hbtrain.errors import DataError
 from hbtrain.evaluation.aligned import read_parallel, read_squad
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.judged import read_judged
-from hbtrain.formats.judged import find_beir
+from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.judged import find_beir, read_judgements, read_topics
+from hbtrain.formats.mmarco import read_triples
+from hbtrain.formats.tatoeba import find_tatoeba
+from hbtrain.retrieval.trec_files import read_trec_run
 from tests.prepared_samples import scratch
 
 HUGE = "7" * 5000
@@ -156,3 +160,52 @@ def test_odd_values_are_read_or_refused_in_one_line(form, data, odd):
                 assert str(error).isprintable()
                 assert len(str(error).replace(folder, "")) < 900
                 assert folder in str(error) or "benchmark x" in str(error)
+
+
+TOKENS = [
+    "q",
+    "d",
+    "Q0",
+    "1",
+    "1.0",
+    "nan",
+    HUGE,
+    "x" * 300,
+    "\t",
+    "\t",
+    " ",
+    "\n",
+    "\r\n",
+    '"',
+    ",",
+    "\0",
+    "\x85",
+    "\u2028",
+    "\u3000",
+]
+BYTES = st.lists(st.sampled_from([*(token.encode() for token in TOKENS), b"\xff", b"\xef\xbb\xbf"]), max_size=25).map(
+    b"".join
+)
+BY_LINE = {
+    "topics.tsv": lambda path: list(read_topics(path, REFUSED)),
+    "qrels.tsv": lambda path: list(read_judgements(path, REFUSED, three_columns=True)),
+    "triples.tsv": lambda path: list(read_triples(path, REFUSED)),
+    "run.trec": lambda path: read_trec_run(Path(path)),
+    "th-en.tsv": lambda path: find_tatoeba(str(Path(path).parent)).read("th"),
+    "rows.csv": lambda path: list(ColumnReader([path], Columns({"en": "q"}, {"en": "d"}, {})).rows(Drops(False, None))),
+    "rows.tsv": lambda path: list(ColumnReader([path], Columns({"en": "q"}, {"en": "d"}, {})).rows(Drops(False, None))),
+}
+
+
+@pytest.mark.parametrize("name", BY_LINE)
+@given(content=BYTES, header=st.sampled_from([b"", b"q\td\n", b"q,d\n", b"\xef\xbb\xbfq,d\n"]))
+def test_odd_bytes_are_read_or_refused_in_one_line(name, content, header):
+    with scratch() as folder:
+        path = Path(folder) / name
+        path.write_bytes(header + content)
+        try:
+            BY_LINE[name](str(path))
+        except DataError as error:
+            assert "\n" not in str(error)
+            assert len(str(error).replace(folder, "")) < 900
+            assert folder in str(error)
