@@ -154,7 +154,7 @@ def _new_questions(paragraph: Paragraph, part: LanguagePart, anywhere: bool = Fa
     see `answer_start`.
     """
     for record in paragraph.records:
-        question = read_question(record, paragraph.position, REFUSED)
+        question = read_question(record, paragraph, REFUSED)
         start = None if question is None else answer_start(question, paragraph, REFUSED, anywhere)
         if question is None or start is None:
             continue  # not reached: REFUSED raises

@@ -91,6 +91,8 @@ def checked_row(record: dict[str, Any], position: str) -> ParallelRow:
         raise DataError(f"{position}: domain must be a text, not {shown(domain)}")
     if domain is not None and not is_unicode(domain):
         raise DataError(f"{position}: domain is not Unicode: {shown(domain)} holds half a surrogate pair")
+    if "source" in record and not is_unicode(json.dumps(record["source"], ensure_ascii=False)):
+        raise DataError(f"{position}: source is not Unicode: {shown(record['source'])} holds half a surrogate pair")
     return ParallelRow(row_id, query, passage, passage_id, _negatives(record, position), domain)
 
 

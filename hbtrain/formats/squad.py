@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from hbtrain.errors import DataError, shown
@@ -28,7 +28,6 @@ from hbtrain.formats.inputs import (
     open_unzipped,
     whole_number,
 )
-from hbtrain.formats.locations import file_state
 
 READ_CHARACTERS = 1 << 20
 BAD_QUESTION = "a question that is not in SQuAD's form"
@@ -50,6 +49,7 @@ class Paragraph:
         sentences: LAReQA's sentences; None where the file has none.
         breaks: LAReQA's sentence breaks, for `read_breaks`; None where the file has none.
         position: its number is counted from 1 through all articles.
+        answers: of all paragraphs of the file.
     """
 
     context: str
@@ -57,6 +57,7 @@ class Paragraph:
     sentences: Any
     breaks: Any
     position: Position
+    answers: FileAnswers
 
 
 class Answer(NamedTuple):
@@ -82,13 +83,68 @@ class Question(NamedTuple):
     domain: Any
 
 
+class FileAnswers:
+    """What the answers of a file have in common; the file is read once more where that is asked for."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    @cached_property
+    def have_texts(self) -> bool:
+        """Whether some answer has a text. One without a text is then no answer; in a file without any, such as a TyDi
+        QA that was made smaller, it is one whose place alone is known.
+        """
+        return any(answer.text is not None for _, answer in self._all())
+
+    @cached_property
+    def counting(self) -> str:
+        """In words for the end of a message, how `answer_start` is counted if it is not in characters; else nothing.
+
+        What is named holds for every answer: UTF-16 code units, as JavaScript and Java count; bytes; or characters from
+        another place on.
+        """
+        ways = {"UTF-16 code units": ("utf-16-le", 2), "bytes of UTF-8": ("utf-8", 1)}
+        shifts: set[int] = set()
+        answers = 0
+        for context, (text, given) in self._all():
+            start = whole_number(given)
+            if text is None or start is None or not is_unicode(text):
+                continue
+            for way, (code, width) in list(ways.items()):
+                if start < 0 or not context.encode(code).startswith(text.encode(code), start * width):
+                    del ways[way]
+            found = {match.start() - start for match in re.finditer(f"(?={re.escape(text)})", context)}
+            shifts = shifts & found if answers else found
+            answers += 1
+            if not ways and not shifts:
+                return ""
+        if ways and answers:
+            return (
+                f"; all {answers:,} answers of the file are counted in {next(iter(ways))}: convert them to characters"
+            )
+        if answers < 2:  # any place is some way off
+            return ""
+        shift = min(shifts, key=abs)
+        side = "after" if shift > 0 else "before"
+        return f"; all {answers:,} answers of the file stand {abs(shift)} characters {side} their answer_start"
+
+    def _all(self) -> Iterator[tuple[str, Answer]]:
+        """(paragraph, first answer) of each question that has one."""
+        for paragraph in read_paragraphs(self._file, IGNORED):
+            for record in paragraph.records:
+                with suppress(ValueError):
+                    answer = _first_answer(record) if isinstance(record, dict) else None
+                    if answer is not None:
+                        yield paragraph.context, answer
+
+
 def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
     """The paragraphs of a file, in its order.
 
     Raises:
         DataError: the file cannot be read or is no JSON, or `rows` refuses an article or a paragraph.
     """
-    number = 0
+    number, answers = 0, FileAnswers(file)
     for article in array_elements(file, "data"):
         paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
@@ -103,11 +159,13 @@ def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
             elif not is_unicode(context):
                 rows.bad(position, NOT_UNICODE, " (its context)")
             else:
-                yield Paragraph(context, questions, record.get("sentences"), record.get("sentence_breaks"), position)
+                sentences, breaks = record.get("sentences"), record.get("sentence_breaks")
+                yield Paragraph(context, questions, sentences, breaks, position, answers)
 
 
-def read_question(record: Any, position: Position, rows: BadRows) -> Question | None:
-    """The question of a record of `Paragraph.records`; None if it is bad and `rows` skips it."""
+def read_question(record: Any, paragraph: Paragraph, rows: BadRows) -> Question | None:
+    """The question of one of the `records` of a paragraph; None if it is bad and `rows` skips it."""
+    position = paragraph.position
     key = identifier(record.get("id")) if isinstance(record, dict) else None
     if key is None:
         rows.bad(position, BAD_QUESTION, ": no id")
@@ -124,7 +182,7 @@ def read_question(record: Any, position: Position, rows: BadRows) -> Question | 
     except ValueError as error:
         rows.bad(position, BAD_QUESTION, f": question {key}: {error}")
         return None
-    if answer is not None and answer.text is None and _gives_texts(position.file, *file_state(position.file).values()):
+    if answer is not None and answer.text is None and paragraph.answers.have_texts:
         answer = None  # one that was emptied
     return Question(key, text, answer, record.get("domain"))
 
@@ -156,20 +214,6 @@ def _first_answer(record: dict[str, Any]) -> Answer | None:
     return next((answer for answer in found if answer.text and answer.text.strip()), next(iter(placed), None))
 
 
-@lru_cache(maxsize=64)
-def _gives_texts(file: str, *state: object) -> bool:
-    """Whether some answer of a file, whose state is `state`, has a text. One without a text is then no answer; in a
-    file without any, such as a TyDi QA that was made smaller, it is one whose place alone is known.
-    """
-    for paragraph in read_paragraphs(file, IGNORED):
-        for record in paragraph.records:
-            with suppress(ValueError):
-                answer = _first_answer(record) if isinstance(record, dict) else None
-                if answer is not None and answer.text is not None:
-                    return True
-    return False
-
-
 def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhere: bool = False) -> int | None:
     """The character of the paragraph at which the first answer to a question begins, from 0.
 
@@ -185,7 +229,7 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
     Returns:
         None if `rows` skips the question.
     """
-    context, file = paragraph.context, paragraph.position.file
+    context = paragraph.context
     text, given = question.answer or (None, None)
     start = whole_number(given)
     if question.answer is None:
@@ -202,7 +246,7 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
         there = context[start : start + len(text)]
         problem = f": the answer {shown(text)} is not at character {start}, where {shown(there)} stands"
     if text is not None and start is not None:
-        problem += _way_of_counting(file, *file_state(file).values())
+        problem += paragraph.answers.counting
     rows.bad(paragraph.position, BAD_QUESTION, f": question {question.id}{problem}")
     return None
 
@@ -210,41 +254,6 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
 def _stands_at(text: str, context: str, start: int) -> bool:
     there = context[start : start + 2 * len(text)]  # a character may be composed of several
     return there.startswith(text) or (not there[:1].isspace() and plain_text(there).startswith(plain_text(text)))
-
-
-@lru_cache(maxsize=16)
-def _way_of_counting(file: str, *state: object) -> str:
-    """In words for the end of a message, how `answer_start` is counted if it is not in characters; else nothing.
-
-    Whatever is named holds for every answer of the file, whose state is `state`: UTF-16 code units, as JavaScript and
-    Java count; bytes; or characters from another place on.
-    """
-    ways = {"UTF-16 code units": ("utf-16-le", 2), "bytes of UTF-8": ("utf-8", 1)}
-    shifts: set[int] = set()
-    answers = 0
-    for paragraph in read_paragraphs(file, IGNORED):
-        context, encoded = paragraph.context, {code: paragraph.context.encode(code) for code, _ in ways.values()}
-        for record in paragraph.records:
-            question = read_question(record, paragraph.position, IGNORED)
-            text, given = (question and question.answer) or (None, None)
-            start = whole_number(given)
-            if text is None or start is None or not is_unicode(text):
-                continue
-            for way, (code, width) in list(ways.items()):
-                if start < 0 or not encoded[code].startswith(text.encode(code), start * width):
-                    del ways[way]
-            found = {match.start() - start for match in re.finditer(f"(?={re.escape(text)})", context)}
-            shifts = shifts & found if answers else found
-            answers += 1
-            if not ways and not shifts:
-                return ""
-    if ways and answers:
-        return f"; all {answers:,} answers of the file are counted in {next(iter(ways))}: convert them to characters"
-    if answers < 2:  # any place is some way off
-        return ""
-    shift = min(shifts, key=abs)
-    side = "after" if shift > 0 else "before"
-    return f"; all {answers:,} answers of the file stand {abs(shift)} characters {side} their answer_start"
 
 
 def read_breaks(paragraph: Paragraph, rows: BadRows) -> list[tuple[int, int]] | None:

@@ -8,8 +8,8 @@ from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.by_id import SquadReader
 from hbtrain.errors import DataError
 from hbtrain.evaluation.aligned import read_squad
-from hbtrain.formats.inputs import REFUSED, Position
-from hbtrain.formats.squad import Paragraph, answer_start, read_paragraphs, read_question
+from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.squad import answer_start, read_paragraphs, read_question
 from tests.unit.evaluation_samples import only, write_lareqa
 
 CONTEXT = "Rain fell. Nine boats left the harbour! Nobody came."
@@ -153,7 +153,7 @@ def test_an_answer_at_its_place_is_never_refused_and_one_counted_otherwise_never
     path = write(tmp_path_factory.mktemp("squad"), *questions, context=context)
     (paragraph,) = read_paragraphs(str(path), REFUSED)
     for record, word in zip(paragraph.records, words, strict=True):
-        question = read_question(record, paragraph.position, REFUSED)
+        question = read_question(record, paragraph, REFUSED)
         if way is None:
             assert answer_start(question, paragraph, REFUSED) == context.index(word)
         else:
@@ -161,9 +161,9 @@ def test_an_answer_at_its_place_is_never_refused_and_one_counted_otherwise_never
                 answer_start(question, paragraph, REFUSED)
 
 
-def test_the_way_of_counting_is_found_in_the_whole_file(tmp_path):
+def test_the_way_of_counting_is_that_of_the_whole_file(tmp_path):
     path = write(tmp_path, asked("a", "Rain", 1), asked("b", "boats", 18))
-    paragraph = Paragraph(CONTEXT, [], None, None, Position(str(path), 1, "paragraph"))
-    question = read_question(asked("a", "Rain", 1), paragraph.position, REFUSED)
+    (paragraph,) = read_paragraphs(str(path), REFUSED)
+    question = read_question(paragraph.records[0], paragraph, REFUSED)
     with pytest.raises(DataError, match=r"where 'ain ' stands$"):
         answer_start(question, paragraph, REFUSED)

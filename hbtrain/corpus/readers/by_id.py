@@ -86,7 +86,7 @@ class SquadReader:
             if starts is None:
                 continue
             for record in paragraph.records:
-                question = read_question(record, paragraph.position, drops)
+                question = read_question(record, paragraph, drops)
                 if question is None or question.answer is None:
                     continue
                 if self._passage == "paragraph":
