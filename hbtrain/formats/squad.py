@@ -61,7 +61,7 @@ class Paragraph:
 
 
 class Answer(NamedTuple):
-    """An answer: its text (None in a file that has the places of its answers only), and where it begins, unchecked."""
+    """An answer: its text (None: not given; it may have been emptied), and where it begins, which is not checked."""
 
     text: str | None
     start: Any
@@ -94,7 +94,7 @@ class FileAnswers:
         """Whether some answer has a text. One without a text is then no answer; in a file without any, such as a TyDi
         QA that was made smaller, it is one whose place alone is known.
         """
-        return any(answer.text is not None for _, answer in self._all())
+        return any(has_text(answer) for _, answer in self._all())
 
     @cached_property
     def counting(self) -> str:
@@ -108,7 +108,7 @@ class FileAnswers:
         answers = 0
         for context, (text, given) in self._all():
             start = whole_number(given)
-            if text is None or start is None or not is_unicode(text):
+            if not text or start is None or not is_unicode(text):
                 continue
             for way, (code, width) in list(ways.items()):
                 if start < 0 or not context.encode(code).startswith(text.encode(code), start * width):
@@ -182,7 +182,7 @@ def read_question(record: Any, paragraph: Paragraph, rows: BadRows) -> Question 
     except ValueError as error:
         rows.bad(position, BAD_QUESTION, f": question {key}: {error}")
         return None
-    if answer is not None and answer.text is None and paragraph.answers.have_texts:
+    if answer is not None and not has_text(answer) and paragraph.answers.have_texts:
         answer = None  # one that was emptied
     return Question(key, text, answer, record.get("domain"))
 
@@ -210,8 +210,12 @@ def _first_answer(record: dict[str, Any]) -> Answer | None:
     ):
         raise ValueError(f"answers must be a list of objects with text and answer_start, not {shown(answers)}")
     found = [Answer(x.get("text"), x.get("answer_start")) for x in answers]
-    placed = [Answer(None, start) for _, start in found if (whole_number(start) or 0) >= 0 and start is not None]
-    return next((answer for answer in found if answer.text and answer.text.strip()), next(iter(placed), None))
+    placed = [answer for answer in found if answer.start is not None and (whole_number(answer.start) or 0) >= 0]
+    return next(filter(has_text, found), next(iter(placed), None))
+
+
+def has_text(answer: Answer) -> bool:
+    return bool(answer.text and answer.text.strip())
 
 
 def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhere: bool = False) -> int | None:
@@ -238,14 +242,14 @@ def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhe
         problem = f": answer_start must be a whole number, not {shown(given)}"
     elif not 0 <= start < len(context):
         problem = f": the answer begins at character {shown(start)}, outside the text of {len(context)} characters"
-    elif anywhere or (text is not None and _stands_at(text, context, start)):
+    elif anywhere or text is None or (text.strip() and _stands_at(text, context, start)):
         return start
-    elif text is None:
+    elif not text.strip():
         problem = f": the answer at character {start} has no text by which its place could be checked"
     else:
         there = context[start : start + len(text)]
         problem = f": the answer {shown(text)} is not at character {start}, where {shown(there)} stands"
-    if text is not None and start is not None:
+    if text and start is not None:
         problem += paragraph.answers.counting
     rows.bad(paragraph.position, BAD_QUESTION, f": question {question.id}{problem}")
     return None

@@ -171,7 +171,9 @@ def test_an_answer_outside_its_paragraph_and_a_question_twice(tmp_path):
     ):
         prepare(SquadReader({"en": path}, "sentence"), tmp_path / "corpus")
     twice = write(tmp_path / "twice.json", [paragraph("c", ("a", 0)), paragraph("e", ("a", 0))])
-    with pytest.raises(DataError, match=r"paragraph 2: a passage id that came before, with another text \(at .* 1\)"):
+    with pytest.raises(
+        DataError, match=r"paragraph 2: a passage id that came before, with another text \(a, at .* 1\)"
+    ):
         prepare(SquadReader({"en": twice}), tmp_path / "corpus")
     skipped = prepare(SquadReader({"en": path}, "sentence"), tmp_path / "skipped", True)
     assert skipped.manifest["rows"] == 1

@@ -109,11 +109,13 @@ def test_an_answer_elsewhere_is_refused_with_both_texts_and_matters_to_sentences
     assert list(read(path, "paragraph")) == only(read_squad(tmp_path, "x")).question_ids == ["yes", "translated"]
 
 
-def test_without_any_text_a_place_is_an_answer_to_a_paragraph_but_chooses_no_sentence(tmp_path):
+def test_emptied_texts_leave_answers_to_paragraphs_but_choose_no_sentence(tmp_path):
     path = write(tmp_path, asked("a", "", 11), asked("b", "", 0), asked("c", "", -1))
     assert list(read(path, "paragraph")) == ["a", "b"]
     with pytest.raises(DataError, match="question a: the answer at character 11 has no text by which its place could"):
         read(path)
+    path = write(tmp_path, {"id": "a", "question": "?", "answers": [{"answer_start": 11}]})
+    assert read(path)["a"].strip() == "Nine boats left the harbour!", "without the key, the file means the place alone"
 
 
 def test_sentences_that_are_not_those_of_the_breaks_are_refused(tmp_path):
