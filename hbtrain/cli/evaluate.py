@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -66,7 +67,7 @@ class SearchFlags:
             )
         if (self.address is not None or self.wait_s) and not self.actors:
             raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
-        if self.wait_s < 0:
+        if not 0 <= self.wait_s <= math.inf:  # refuses nan
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
         _check_candidates(options)
         check_search(options, flags=True)

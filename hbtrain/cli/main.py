@@ -6,6 +6,7 @@ Commands import heavy libraries when they are called, so that the help appears a
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, Parameter
 from rich.text import Text
@@ -23,7 +24,7 @@ from hbtrain.cli.sweep import sweep
 from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
-from hbtrain.errors import HbtrainError
+from hbtrain.errors import ConfigError, HbtrainError, shown
 from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.table import facts
 
@@ -64,6 +65,7 @@ def main(program: App = app) -> None:
     """Entry point: an error that the user can fix is printed as one line, without a traceback."""
     replace_unencodable()
     try:
+        _check_arguments(sys.argv[1:])
         program(sys.argv[1:])
     except HbtrainError as error:
         line = " ".join(str(error).splitlines())  # values in it may have several
@@ -73,6 +75,15 @@ def main(program: App = app) -> None:
         message = "interrupted; the same command goes on, a training from its last checkpoint"
         TextConsole(stderr=True).print(message, style="yellow", soft_wrap=True)
         sys.exit(130)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for an argument that is not UTF-8: it could be neither tokenized, nor written to a file."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python gives such bytes
+            raise ConfigError(
+                f"argument {shown(argument)} is not UTF-8 text; write it in UTF-8, or rename what it names"
+            )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from hbtrain.cli.display import ProgressBars
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, shown
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _limits(given: list[str]) -> Any:
         try:
             values[name] = kinds[name](value)
         except ValueError as error:
-            raise ConfigError(f"--limit {pair}: {value!r} is no {kinds[name].__name__}") from error
+            raise ConfigError(f"--limit {shown(pair)}: {shown(value)} is no {kinds[name].__name__}") from error
     return Limits(**values)  # type: ignore[arg-type]  # each value has the type of its field
 
 
