@@ -32,6 +32,8 @@ def doctor(
     address: str | None = None,
     storage: str | None = None,
     tracking_uri: str | None = None,
+    gpus: int = 0,
+    wait_s: float = 0.0,
     timeout_s: float = 60.0,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
@@ -49,6 +51,10 @@ def doctor(
         Folder or s3:// URI of runs, to be looked at beside the cache.
     tracking_uri
         MLflow's address; by default $MLFLOW_TRACKING_URI.
+    gpus
+        GPUs that have to be there.
+    wait_s
+        Seconds to wait for nodes where there are fewer; an autoscaler is asked for them.
     timeout_s
         Seconds after which a check that does not answer is a failure.
     json_
@@ -56,11 +62,15 @@ def doctor(
     """
     if not 1 <= timeout_s <= 3600:
         raise ConfigError(f"--timeout-s {timeout_s:g}: must be from 1 to 3600 seconds")
+    if gpus < 0 or wait_s < 0:
+        raise ConfigError(f"--gpus {gpus} --wait-s {wait_s:g}: must be 0 or more")
+    from hbtrain.cluster.capacity import Demand
     from hbtrain.doctor.cluster_checks import findings
     from hbtrain.doctor.survey import survey
 
-    with _progress() as tell, _ended_within(STEPS * timeout_s + 60):
-        seen = survey(address, storage, tracking_uri, timeout_s, tell)
+    demand = Demand(f"--gpus {gpus}", gpus, cpus=1, gpus=1, wait_s=wait_s, noun="GPUs")
+    with _progress() as tell, _ended_within(wait_s + STEPS * timeout_s + 60):
+        seen = survey(address, storage, tracking_uri, demand, timeout_s, tell)
     found = findings(seen)
     if json_:
         print(json.dumps(_document(seen.where, found) | {"facts": asdict(seen)}, ensure_ascii=True))

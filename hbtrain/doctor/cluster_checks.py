@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import median
@@ -15,6 +16,8 @@ from hbtrain.reporting.text import byte_size, counted
 if TYPE_CHECKING:
     from hbtrain.doctor.survey import Survey
 
+PRODUCT = "bf16 product"
+BUSY = "busy"
 HERE = "this command"
 """Name of the process that asks, beside those of nodes."""
 SLOW_SHARE = 0.7
@@ -116,36 +119,49 @@ def _version_line(package: str, versions: Mapping[str, str], alike: str = "") ->
 
 def products(ranks: Iterable[Facts]) -> list[Finding]:
     """Rates of matrix products in bf16, on every GPU or on CPUs."""
-    lines = []
     by_device: dict[str, list[Facts]] = {}
+    failed: Counter[tuple[str, str]] = Counter()
     for rank in ranks:
         if "error" in rank:
-            waiting = rank["gpu"] and rank["error"].startswith("no answer")
-            found = "a GPU could not be had: others use it" if waiting else rank["error"]
-            remedy = "ask again when it is free" if waiting else "see to the GPU (nvidia-smi, dmesg)"
-            lines.append(Finding("bf16 product", WARNING if waiting else FAILURE, found, remedy, (rank["node"],)))
+            failed[rank["node"], BUSY if rank["gpu"] and rank["error"].startswith("no answer") else rank["error"]] += 1
         else:
             by_device.setdefault(rank["device"], []).append(rank)
-    for device, own in by_device.items():
-        middle = median(rank["tflop_s"] for rank in own)
-        slow = [rank for rank in own if rank["gpu"] and rank["tflop_s"] < SLOW_SHARE * middle]
-        for rank in slow:
-            found = f"{_rate(rank['tflop_s'])} TFLOP/s on a {device}; the median is {_rate(middle)}"
-            remedy = "look for heat, a power limit or other users: nvidia-smi -q -d PERFORMANCE"
-            lines.append(Finding("bf16 product", WARNING, found, remedy, (rank["node"],)))
-        rates = sorted(rank["tflop_s"] for rank in own if rank not in slow)
-        where = f"{len(rates)} x {device}" if own[0]["gpu"] else device
-        span = _rate(rates[0]) if len(rates) == 1 else f"{_rate(rates[0])} to {_rate(rates[-1])}"
-        lines.insert(0, Finding("bf16 product", OK, f"{span} TFLOP/s on {where}"))
-    return list(dict.fromkeys(lines))
+    lines = [line for device, own in by_device.items() for line in _rates_of(device, own)]
+    for (node, reason), count in failed.items():
+        if reason == BUSY:
+            found = f"{counted(count, 'GPU')} not measured: others use {'it' if count == 1 else 'them'}"
+            lines.append(Finding(PRODUCT, WARNING, found, "ask again when nothing else runs", (node,)))
+        else:
+            lines.append(Finding(PRODUCT, FAILURE, reason, "see to the GPU: nvidia-smi, and the kernel's log", (node,)))
+    return lines
+
+
+def _rates_of(device: str, ranks: list[Facts]) -> list[Finding]:
+    """The rates on one kind of device, and the GPUs that are slow among their kind."""
+    middle = median(rank["tflop_s"] for rank in ranks)
+    slow = [rank for rank in ranks if rank["gpu"] and rank["tflop_s"] < SLOW_SHARE * middle]
+    rates = sorted(rank["tflop_s"] for rank in ranks if rank not in slow)
+    span = _rate(rates[0]) if _rate(rates[0]) == _rate(rates[-1]) else f"{_rate(rates[0])} to {_rate(rates[-1])}"
+    where = f"{len(rates)} x {device}" if ranks[0]["gpu"] else device
+    remedy = "look for heat, a power limit or other users: nvidia-smi -q -d PERFORMANCE"
+    return [Finding(PRODUCT, OK, f"{span} TFLOP/s on {where}")] + [
+        Finding(
+            PRODUCT, WARNING, f"{_rate(rank['tflop_s'])} TFLOP/s on a {device}; the median is {_rate(middle)}", remedy,
+            (rank["node"],),
+        )
+        for rank in slow
+    ]  # fmt: skip
 
 
 def all_gather(seen: Survey) -> list[Finding]:
     """The rate at which GPUs, or processes on CPUs, gather each other's data."""
     facts = seen.all_gather
     if not facts:
-        only = sum("error" not in rank for rank in seen.ranks)
-        return [Finding("all-gather", OK, "one GPU: nothing to gather")] if only == 1 else []
+        if len(seen.ranks) > 1:
+            return [
+                Finding("all-gather", WARNING, "not measured: fewer than two could take part", "see the line above")
+            ]
+        return [Finding("all-gather", OK, "one GPU: nothing to gather")] if seen.ranks else []
     on_gpus = any(rank["gpu"] for rank in seen.ranks)
     between = f"between {facts['ranks']} {'GPUs' if on_gpus else 'processes on CPUs'}"
     if "error" in facts:

@@ -6,6 +6,7 @@ neither. Probes give facts as plain data, which `machine_checks` and `cluster_ch
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -40,6 +41,7 @@ REQUEST = "HBTRAIN_DOCTOR_PROBE"
 """Environment variable that tells the process of a probe its name and arguments, which are not for `ps` to show."""
 SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket of Ray below the folder of temporary files."""
+PR_SET_PDEATHSIG = 1
 SEEN_WITHIN_S = 5.0
 """How long a file may take to appear on another machine; NFS looks again after three seconds or more."""
 
@@ -282,6 +284,7 @@ MACHINE: dict[str, tuple[str, Facts]] = {name: (name, {}) for name in ("software
 def main() -> None:
     """The process of a probe: prints its facts as one line."""
     name, arguments = json.loads(os.environ.pop(REQUEST))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with whoever asks, also where that is killed
     try:
         facts = PROBES[name](**arguments)
     except HbtrainError as error:

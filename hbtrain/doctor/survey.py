@@ -75,6 +75,7 @@ def survey(
     address: str | None,
     storage: str | None,
     tracking_uri: str | None,
+    demand: Demand,
     timeout_s: float,
     tell: Callable[[str], None],
 ) -> Survey:
@@ -84,11 +85,12 @@ def survey(
         address: a cluster's address, `auto` or `local`; None where the user gave none.
         storage: folder or URI that is to be looked at beside the cache.
         tracking_uri: MLflow's; by default `$MLFLOW_TRACKING_URI`.
+        demand: GPUs that have to be there, and how long to wait for nodes.
         timeout_s: seconds after which a probe, or a group of ranks, is given up.
         tell: called with a few words about what is done next.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: no cluster answers at the address, or it lacks what is demanded.
         StorageError: `storage` is no place.
         TrainingError: the cluster was lost.
     """
@@ -96,7 +98,7 @@ def survey(
     seen = Survey(where, _folders(storage))
     with ExitStack() as stack:
         tell("starting Ray" if seen.is_local else f"connecting to the Ray cluster at {where}")
-        _connect(seen, stack)
+        _connect(seen, demand, stack, tell)
         tell("examining this machine")
         mark = stack.enter_context(_marked(seen, tracking_uri, timeout_s))
         if "error" in seen.ray:
@@ -120,12 +122,12 @@ def _folders(storage: str | None) -> dict[str, str]:
     return folders
 
 
-def _connect(seen: Survey, stack: ExitStack) -> None:
-    """Start Ray, or connect to it, until the stack's end; that it does not start on this machine is a thing seen."""
+def _connect(seen: Survey, demand: Demand, stack: ExitStack, tell: Callable[[str], None]) -> None:
+    """Start Ray, or connect to it, until the stack's end; why it does not start on this machine is a thing seen."""
     try:
-        stack.enter_context(ray_session(seen.where, "--address", Demand("", count=0, cpus=1)))
+        stack.enter_context(ray_session(seen.where, "--address", demand, tell))
     except Exception as error:
-        if not seen.is_local:
+        if not seen.is_local or demand.count:
             raise
         seen.ray = {"error": _last_line(error)}
         return
