@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hbtrain.doctor.machine_checks import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "failure": "bold red"}
+NAMED_NODES = 8
 STEPS = 6
 """So many times `--timeout-s`, and a minute, the whole may take; nothing that keeps its own time takes as long."""
 
@@ -121,13 +122,15 @@ def _show(console: Console, found: Sequence[Finding]) -> None:
     before = None
     for finding in found:
         text = Text()
-        if finding.nodes:
-            more = len(finding.nodes) - 8
-            names = ", ".join(finding.nodes[:8]) + (f" and {more} more" if more > 0 else "")
+        if finding.nodes and finding.status == "ok":
+            text.append(f"{counted(len(finding.nodes), 'other node')}: ")
+        elif finding.nodes:
+            more = len(finding.nodes) - NAMED_NODES
+            names = ", ".join(finding.nodes[:NAMED_NODES]) + (f" and {more} more" if more > 0 else "")
             text.append(f"{names}: ", "bold")
         text.append(finding.found)
         if finding.remedy:
-            text.append(f"\n{finding.remedy}", COLOURS[finding.status].split()[-1])
+            text.append(f"\nfix: {finding.remedy}", "italic")
         name = "" if finding.check == before else finding.check
         table.add_row(Text(finding.status, COLOURS[finding.status]), Text(name, "bold"), text)
         before = finding.check

@@ -146,8 +146,8 @@ def _rates_of(device: str, ranks: list[Facts]) -> list[Finding]:
     remedy = "look for heat, a power limit or other users: nvidia-smi -q -d PERFORMANCE"
     return [Finding(PRODUCT, OK, f"{span} TFLOP/s on {where}")] + [
         Finding(
-            PRODUCT, WARNING, f"{_rate(rank['tflop_s'])} TFLOP/s on a {device}; the median is {_rate(middle)}", remedy,
-            (rank["node"],),
+            PRODUCT, WARNING, f"{_rate(rank['tflop_s'])} TFLOP/s, and the median of {device} is {_rate(middle)}",
+            remedy, (rank["node"],),
         )
         for rank in slow
     ]  # fmt: skip

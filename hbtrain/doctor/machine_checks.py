@@ -61,7 +61,8 @@ def on_nodes(check: Check, nodes: Mapping[str, Facts]) -> list[Finding]:
         findings[key] = finding
     if len(groups) == 1:
         return list(findings.values())
-    return [replace(finding, nodes=tuple(groups[key])) for key, finding in findings.items()]
+    worst_first = sorted(findings, key=lambda key: -SEVERITY.index(key[0]))
+    return [replace(findings[key], nodes=tuple(groups[key])) for key in worst_first]
 
 
 def judged(name: str, probe: str, judge: Check, remedy: str = "") -> Check:
@@ -205,11 +206,11 @@ def folder_check(folder: str, use: str) -> Check:
     def check(node: Facts) -> Finding:
         facts = node[folder]
         if "error" in facts:
-            return Finding(use, FAILURE, f"{folder} cannot be used: {facts['error']}", _remedy_of(use))
+            return Finding(use, FAILURE, f"{folder} cannot be used: {facts['error']}", f"mend that, {_remedy_of(use)}")
         if facts.get("shared") is False:
             return Finding(
                 use, FAILURE, f"{folder} is another folder there: a file written by this process is not seen",
-                f"put it on a file system that all nodes mount at the same path; {_remedy_of(use)}",
+                f"put it on a file system that all nodes mount at the same path, {_remedy_of(use)}",
             )  # fmt: skip
         if facts.get("free", FREE_BYTES) < FREE_BYTES:
             return _little_room(use, folder, facts["free"])
@@ -221,7 +222,7 @@ def folder_check(folder: str, use: str) -> Check:
 
 
 def _remedy_of(use: str) -> str:
-    return "set HBTRAIN_CACHE to one that can" if use == "cache" else "name another with --storage"
+    return "or set HBTRAIN_CACHE to another" if use == "cache" else "or name another with --storage"
 
 
 def _little_room(check: str, folder: str, free: int) -> Finding:

@@ -114,7 +114,7 @@ def test_nodes_are_named_where_they_differ():
     (finding,) = on_nodes(check, alike)
     assert (finding.found, finding.nodes) == ("32 GiB; 40 GiB", ())
     small = node(machine={"shm": 2**26})
-    well, bad = on_nodes(check, alike | {"d": small, "e": small})
+    bad, well = on_nodes(check, alike | {"d": small, "e": small})
     assert (well.status, well.nodes) == ("ok", ("a", "b", "c"))
     assert (bad.status, bad.nodes) == ("warning", ("d", "e"))
 
@@ -160,7 +160,7 @@ def test_products():
     ]
     well, slow = cluster_checks.products([rank(700.0), rank(690.0), rank(410.0, "b")])
     assert (slow.status, slow.nodes) == ("warning", ("b",))
-    assert slow.found == "410 TFLOP/s on a NVIDIA H200; the median is 690"
+    assert slow.found == "410 TFLOP/s, and the median of NVIDIA H200 is 690"
     assert well.found == "690 to 700 TFLOP/s on 2 x NVIDIA H200"
     waiting = rank(name="b", error="no answer in 30 s")
     assert shown(cluster_checks.products([waiting, waiting])) == [("warning", "2 GPUs not measured: others use them")]
