@@ -38,7 +38,7 @@ def test_what_is_wrong_is_named_with_its_node_and_a_remedy(hbtrain, seen, monkey
     code, out, _ = hbtrain("doctor")
     assert code == 0, "warnings alone are no failure"
     text = " ".join(out.split())
-    assert "warning node[17]: 64 MiB: less than Ray's 30%" in text
+    assert "warning /dev/shm node[17]: 64 MiB: less than Ray's 30%" in text
     assert "19.2 GiB: docker run --shm-size" in text
     assert "fix: make it" in text
     assert "ok 2 other nodes: 32 GiB" in text
