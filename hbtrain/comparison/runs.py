@@ -34,27 +34,17 @@ NOT_COMPARED = ("ray", "tune", "initial", "model")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training run, or an evaluation of any model, with its scores.
+    """A training run, or an evaluation of any model, with its scores."""
 
-    Attributes:
-        given: the name that the user gave; for a run of a sweep, the sweep's and the run's.
-        name: its own name.
-        results: folder of `metrics.json`, `per_query.parquet` and `about.json`.
-        run_id: of its MLflow run, if that is known.
-        config: {dotted key: value} of the training; None for a model that was only evaluated.
-        metrics: content of `metrics.json`.
-        about: content of `about.json`.
-        first_ten: {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the
-            setting `multi`, means over query languages; empty for evaluations without these shares.
-    """
-
-    given: str
-    name: str
-    results: Path
-    run_id: str | None
-    config: dict[str, Any] | None
-    metrics: dict[str, float]
-    about: dict[str, Any]
+    given: str  # the name that the user gave; for a run of a sweep, the sweep's and the run's
+    name: str  # its own name
+    results: Path  # folder of `metrics.json`, `per_query.parquet` and `about.json`
+    run_id: str | None  # of its MLflow run, if that is known
+    config: dict[str, Any] | None  # {dotted key: value} of the training; None for a model that was only evaluated
+    metrics: dict[str, float]  # content of `metrics.json`
+    about: dict[str, Any]  # content of `about.json`
+    # {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the setting `multi`,
+    # means over query languages; empty for evaluations without these shares
     first_ten: dict[str, dict[str, tuple[float, float]]]
 
     @property
@@ -81,11 +71,7 @@ class RunFinder:
     """Finds runs by what users write."""
 
     def __init__(self, tracking_uri: str | None, downloads: Path, benchmarks: Sequence[Benchmark] = ()) -> None:
-        """Args:
-        tracking_uri: of the MLflow server, which is asked only if needed.
-        downloads: folder for copies of remote files.
-        benchmarks: with which TREC run files are evaluated.
-        """
+        """Copies of remote files go to `downloads`; `benchmarks` are those of run files."""
         self._uri = tracking_uri
         self._benchmarks = benchmarks
         self._evaluated_folders = 0
@@ -105,9 +91,8 @@ class RunFinder:
     def find(self, text: str) -> list[Run]:
         """The run that `text` means, or all finished ones of a sweep.
 
-        Args:
-            text: a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run
-                files, each maybe an s3:// URI; or the id of an MLflow run, or of a sweep's, or the beginning of one.
+        It may be a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run files,
+        each maybe an s3:// URI; or the id of an MLflow run, or of a sweep's, or the beginning of one.
 
         Raises:
             DataError: a folder that holds nothing of this kind, or an unfinished run.
@@ -270,14 +255,10 @@ def holds_trec_runs(folder: Path) -> bool:
 
 
 def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
-    """Score the TREC run files in `folder` and write the results into `output`.
+    """Score the TREC run files in `folder` and write the results into `output`, as `hbtrain evaluate` does.
 
-    Args:
-        folder: with `<benchmark>/<setting>/<query language>.trec.gz` and the like, or with `<setting>/...` if there is
-            one benchmark.
-        text: the user's name for the run.
-        benchmarks: those without files are left out.
-        output: folder for the files that `hbtrain evaluate` writes.
+    The files are `<benchmark>/<setting>/<query language>.trec.gz` and the like, or `<setting>/...` if there is one
+    benchmark; benchmarks without files are left out.
 
     Raises:
         ConfigError: there are files, but for none of these benchmarks.

@@ -33,10 +33,7 @@ _CHUNK_TEXTS = 4096
 
 
 def load_vocabulary(path: str | Path) -> list[str]:
-    """The pieces of a vocabulary file (plain or .gz, UTF-8, one piece a line), in the order of their ids.
-
-    Args:
-        path: of the file, or its URI.
+    """The pieces of a vocabulary file or URI (plain or .gz, UTF-8, one piece a line), in the order of their ids.
 
     Raises:
         DataError: a URI of remote storage that cannot be fetched.

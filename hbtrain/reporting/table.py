@@ -23,63 +23,37 @@ TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}
 
 @dataclass(frozen=True)
 class Cell:
-    """The content of a cell.
+    """The content of a cell."""
 
-    Attributes:
-        text: of the cell.
-        detail: smaller lines below it.
-        mark: one of TREND, shown behind the text.
-        value: number to sort by.
-        best: whether the text is in bold.
-        trend: 1 for better (green in a terminal), -1 for worse (red), 0 for neither.
-    """
-
-    text: str
-    detail: str = ""
-    mark: str = ""
-    value: float | None = None
-    best: bool = False
-    trend: int = 0
+    text: str  # of the cell
+    detail: str = ""  # smaller lines below it
+    mark: str = ""  # one of TREND, shown behind the text
+    value: float | None = None  # number to sort by
+    best: bool = False  # whether the text is in bold
+    trend: int = 0  # 1 for better (green in a terminal), -1 for worse (red), 0 for neither
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of a table."""
 
-    Attributes:
-        label: text of the first column.
-        cells: of the other columns.
-        kind: `system`; `paper`; `part` or `group` for a row on several languages.
-        last: whether a line is drawn below the row in a terminal.
-    """
-
-    label: str
-    cells: tuple[Cell, ...]
-    kind: str = "system"
-    last: bool = False
+    label: str  # text of the first column
+    cells: tuple[Cell, ...]  # of the other columns
+    kind: str = "system"  # `system`; `paper`; `part` or `group` for a row on several languages
+    last: bool = False  # whether a line is drawn below the row in a terminal
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a title above and a note below.
+    """A table with a title above and a note below."""
 
-    Attributes:
-        key: short name for links and files.
-        title: what the table shows.
-        head: titles of all columns, the labels' first.
-        rows: from top to bottom.
-        note: how to read the table.
-        labels: how many columns, from the left, hold texts and are aligned to the left; the others hold numbers.
-        grid: whether lines are drawn around the cells in a terminal.
-    """
-
-    key: str
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-    labels: int = 1
-    grid: bool = False
+    key: str  # short name for links and files
+    title: str  # what the table shows
+    head: tuple[str, ...]  # titles of all columns, the labels' first
+    rows: tuple[Row, ...]  # from top to bottom
+    note: str = ""  # how to read the table
+    labels: int = 1  # how many columns, from the left, hold texts and are aligned to the left; the others hold numbers
+    grid: bool = False  # whether lines are drawn around the cells in a terminal
 
 
 def table_of(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "", labels: int = 1) -> Table:

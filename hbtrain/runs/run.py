@@ -27,7 +27,7 @@ from hbtrain.runs.segments import (
     record_scores,
 )
 from hbtrain.runs.usage import Usage
-from hbtrain.storage import Place, RemoteError, is_whole, pushed
+from hbtrain.storage import Place, is_whole, pushed
 from hbtrain.storage.files import exclusive_access
 from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker, tracking_uri
@@ -100,28 +100,18 @@ def _train_in(
     if needs is not None:
         tracker.tags(needs.tags())
     is_last = until is None or until == config.training.steps
-    status = "FAILED"
-    try:
-        # Ray shows its arguments in logs and on its dashboard, and the URI may hold a password.
-        outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
-        if not is_last:
-            tracker.tags({STOPPED_AT: outcome.step})
-            folder.update(stopped_at=outcome.step)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except RemoteError as error:
-        raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
-    except OSError as error:
-        if not is_full(error):
-            raise
-        path = error.filename or folder.path
-        raise StorageError(f"cannot write {path}: {error.strerror}; {MAKE_ROOM}") from error
-    finally:
-        outages = tracker.finish(status)
-        if outages:
-            observer.phase(outages)
+    with tracker.ending(observer.phase):
+        try:
+            # Ray shows its arguments in logs and on its dashboard, and the URI may hold a password.
+            outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
+            if not is_last:
+                tracker.tags({STOPPED_AT: outcome.step})
+                folder.update(stopped_at=outcome.step)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            path = error.filename or folder.path
+            raise StorageError(f"cannot write {path}: {error.strerror}; {MAKE_ROOM}") from error
     metrics = folder.results / "metrics.json" if config.evaluation.benchmarks else None
     scores = record_scores(folder, until or outcome.step, metrics, config)
     if is_last:

@@ -11,7 +11,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +22,9 @@ from urllib.parse import parse_qs
 import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
-from hbtrain.errors import HbtrainError
+from hbtrain.errors import HbtrainError, StorageError
 from hbtrain.events import Event
-from hbtrain.storage import Place, RemotePath, as_local, is_remote, place
+from hbtrain.storage import Place, RemoteError, RemotePath, as_local, is_remote, place
 from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
@@ -171,6 +172,26 @@ class Tracker:
     def save_undelivered(self) -> bool:
         """Save undelivered messages where the run's next process finds them; False if some are saved nowhere."""
         return self._outbox.save()
+
+    @contextmanager
+    def ending(self, tell: Callable[[str], object]) -> Iterator[None]:
+        """End the run with the block: FINISHED, KILLED by Ctrl-C, or FAILED; `tell` is given what `finish` returns.
+
+        Raises:
+            StorageError: in place of the RemoteError of a storage that does not answer.
+        """
+        status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except RemoteError as error:
+            raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
+        finally:
+            if notes := self.finish(status):
+                tell(notes)
 
     def finish(self, status: str = "FINISHED") -> str:
         """End the run as FINISHED, FAILED or KILLED; returns a sentence about outages and refusals, mostly empty.

@@ -187,16 +187,23 @@ def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():
 
 
 def test_what_ray_tune_says_of_trials():
-    trials = [SimpleNamespace(label=label) for label in "abc"]
-
-    def result(number, error=None, **metrics):
-        return SimpleNamespace(config={"trial": number}, error=error, metrics=metrics, path="/tune/x")
+    def result(label, error=None, **metrics):
+        return SimpleNamespace(
+            config={"trial": {"number": 0, "label": label}}, error=error, metrics=metrics, path="/tune/x"
+        )
 
     crash = RuntimeError("first line\nActorDiedError: out of memory")
-    results = [result(0, failure=""), result(1, error=crash), result(2, failure="cannot read source")]
-    assert tuning._failures(trials, results) == {
+    results = [result("a", failure=""), result("b", error=crash), result("c", failure="cannot read source")]
+    assert tuning.failures_of(results) == {
         "b": "ActorDiedError: out of memory (traceback in /tune/x)",
         "c": "cannot read source",
     }
-    with pytest.raises(KeyboardInterrupt):
-        tuning._failures(trials, [result(0, failure=""), result(1)])
+
+
+@pytest.mark.parametrize("metrics", [None, {"step": 4}])
+def test_a_tune_that_was_stopped_is_an_interruption(metrics, monkeypatch, tmp_path):
+    done, cut_off = SimpleNamespace(error=None, metrics={"done": True}), SimpleNamespace(error=None, metrics=metrics)
+    for results in ([done, cut_off], [done]):
+        monkeypatch.setattr("ray.tune.Tuner", lambda *_, found=results, **how: SimpleNamespace(fit=lambda: found))
+        with pytest.raises(KeyboardInterrupt):
+            tuning.fit(None, {}, tmp_path, None, trials=2)
