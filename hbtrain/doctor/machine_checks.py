@@ -188,11 +188,12 @@ def temporary_files(node: Facts) -> Finding:
     folder, free = facts["temporary"], facts["temporary_free"]
     if free is None:
         return Finding("temporary", FAILURE, f"{folder} cannot be written", "set TMPDIR to a folder that can")
-    beyond = facts["socket_bytes"] - LONGEST_SOCKET
+    path = facts["socket_bytes"]
+    beyond = path - LONGEST_SOCKET
     if beyond > 0:
         return Finding(
             "temporary", WARNING,
-            f"{folder}: Ray's sockets get paths of {facts['socket_bytes']} bytes, and Linux takes {LONGEST_SOCKET}",
+            f"{folder} is too long for Ray's sockets below it: {path} bytes, and Linux takes {LONGEST_SOCKET}",
             f"set a TMPDIR whose path is {beyond} bytes shorter, or start Ray with --temp-dir /tmp/ray",
         )  # fmt: skip
     if free < FREE_BYTES:

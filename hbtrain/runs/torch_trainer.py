@@ -63,11 +63,11 @@ class ClusterTorchConfig(TorchConfig):
 
 class _ClusterTorchBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(choose_interface)
+        worker_group.execute(_choose_interface)
         super().on_start(worker_group, backend_config)
 
 
-def choose_interface() -> None:
+def _choose_interface() -> None:
     """Have gloo use the interface of this node's address in the cluster, unless the node's environment names one."""
     import ray
 

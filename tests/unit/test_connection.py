@@ -13,7 +13,7 @@ import pytest
 from hbtrain.cluster import connection
 from hbtrain.cluster.connection import ray_connection
 from hbtrain.errors import ConfigError
-from hbtrain.runs.torch_trainer import INTERFACE, choose_interface, interface_of
+from hbtrain.runs.torch_trainer import INTERFACE, _choose_interface, interface_of
 
 
 @pytest.fixture
@@ -93,14 +93,14 @@ def test_what_the_node_says_of_its_interface_stays(monkeypatch):
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
     monkeypatch.setenv(INTERFACE, "")  # what is here before comes back in the end
     monkeypatch.delenv(INTERFACE)
-    choose_interface()
+    _choose_interface()
     assert os.environ[INTERFACE] == "lo"
     monkeypatch.setenv(INTERFACE, "eth7")
-    choose_interface()
+    _choose_interface()
     assert os.environ[INTERFACE] == "eth7"
     monkeypatch.delenv(INTERFACE)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "203.0.113.77")
-    choose_interface()
+    _choose_interface()
     assert INTERFACE not in os.environ
 
 

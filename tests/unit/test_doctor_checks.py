@@ -64,7 +64,12 @@ def test_faiss(facts, status, words):
         ("open_files", {"open_files": 1024, "open_files_hard": 2**20}, "ok", "at most 65,536"),  # `ray.init` raises it
         ("open_files", {"open_files": 1024, "open_files_hard": 2048}, "warning", "at most 2,048"),
         ("temporary_files", {}, "ok", "/tmp, 100 GiB free"),
-        ("temporary_files", {"socket_bytes": 117}, "warning", "paths of 117 bytes, and Linux takes 107"),
+        (
+            "temporary_files",
+            {"socket_bytes": 117},
+            "warning",
+            "too long for Ray's sockets below it: 117 bytes, and Linux takes 107",
+        ),
         ("temporary_files", {"temporary_free": 2**30}, "warning", "/tmp has 1 GiB left"),
         ("temporary_files", {"temporary_free": None}, "failure", "/tmp cannot be written"),
     ],
