@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 NAMED_NODES = 8
-STEPS = 6
-"""So many times `--timeout-s`, and a minute, the whole may take; nothing that keeps its own time takes as long."""
+STEPS, STARTS_S = 6, 300.0
+"""The whole may take so many times `--timeout-s`, and so many seconds in which processes start; it should take less."""
 
 
 def doctor(
@@ -70,7 +70,7 @@ def doctor(
     from hbtrain.doctor.survey import survey
 
     demand = Demand(f"--gpus {gpus}", gpus, cpus=1, gpus=1, wait_s=wait_s, noun="GPUs")
-    with _progress() as tell, _ended_within(wait_s + STEPS * timeout_s + 60):
+    with _progress() as tell, _ended_within(wait_s + STEPS * timeout_s + STARTS_S):
         seen = survey(address, storage, tracking_uri, demand, timeout_s, tell)
     found = findings(seen)
     if json_:

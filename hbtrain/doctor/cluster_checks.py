@@ -49,6 +49,8 @@ def findings(seen: Survey) -> list[Finding]:
         check = machine_checks.folder_check(folder, use)
         unusable = "error" in seen.here[folder]
         lines += [check(seen.here)] if seen.is_local or unusable else on_nodes(check, answering)
+        if use == "cache":
+            lines += other_caches(folder, answering)
     lines += ray(seen, answering) + mlflow(seen.here["tracking"])
     return lines if seen.is_local else lines + clocks(answering)
 
@@ -115,6 +117,19 @@ def _version_line(package: str, versions: Mapping[str, str], alike: str = "") ->
         text = "; ".join(f"{version} on {_listed(names)}" for version, names in by_version.items())
         return Finding(package, FAILURE, f"{label}{text}", "install the same version everywhere")
     return Finding(package, OK, f"{label}{next(iter(by_version))}{alike}")
+
+
+def other_caches(folder: str, answering: Mapping[str, Facts]) -> list[Finding]:
+    """Nodes whose processes take another folder for the cache: their environment decides, and not this command's."""
+    nodes: dict[str, list[str]] = {}
+    for name, facts in answering.items():
+        nodes.setdefault(facts["machine"].get("cache", folder), []).append(name)
+    remedy = "set HBTRAIN_CACHE to one folder on a shared file system, for this command and before ray start"
+    return [
+        Finding("cache", FAILURE, f"Ray's processes take {other}, and this command {folder}", remedy, tuple(names))
+        for other, names in nodes.items()
+        if other != folder
+    ]
 
 
 def products(ranks: Iterable[Facts]) -> list[Finding]:

@@ -28,7 +28,7 @@ import psutil
 
 import hbtrain
 from hbtrain.errors import HbtrainError, StorageError, without_passwords
-from hbtrain.storage import RemotePath, check_writable, place, write_text
+from hbtrain.storage import RemotePath, cache_root, check_writable, place, write_text
 
 Facts = dict[str, Any]
 """What a probe found, as JSON can hold it; {"error": reason} where it failed or did not answer."""
@@ -137,7 +137,7 @@ def _unmet_requirements() -> list[str]:
 
 
 def machine() -> Facts:
-    """Cores, memory, `/dev/shm`, limits and the folder of temporary files; sizes in bytes."""
+    """Cores, memory, `/dev/shm`, limits, and the folders of temporary files and of the cache; sizes in bytes."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -151,6 +151,7 @@ def machine() -> Facts:
         "open_files_hard": hard if hard != resource.RLIM_INFINITY else sys.maxsize,
         "temporary": temporary,
         "temporary_free": shutil.disk_usage(temporary).free if os.access(temporary, os.W_OK) else None,
+        "cache": str(cache_root(None).absolute()),
         "socket_bytes": len(os.fsencode(Path(temporary).absolute() / SOCKET)),
     }
 

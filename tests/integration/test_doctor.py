@@ -24,11 +24,12 @@ def test_two_nodes_are_compared_and_gather_from_each_other(folder):
     storage, nowhere = folder / "runs", f"http://127.0.0.1:{free_port()}"
     long = folder / "a-folder-of-temporary-files-that-leaves-no-room-for-sockets"
     long.mkdir()
+    cache = {"HBTRAIN_CACHE": str(folder / "cache")}
     arguments = ["doctor", "--json", "--storage", storage, "--tracking-uri", nowhere]
     with (
-        Node.head(folder) as head,
-        head.join(folder, "second", TMPDIR=str(long)),
-        Command(folder, *arguments, "--address", head.address, HBTRAIN_CACHE=str(folder / "cache")) as command,
+        Node.head(folder, **cache) as head,
+        head.join(folder, "second", TMPDIR=str(long), **cache),
+        Command(folder, *arguments, "--address", head.address, **cache) as command,
     ):
         assert command.finish() == 1, command.output
     document = json.loads(command.output.splitlines()[-1])

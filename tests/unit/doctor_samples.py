@@ -16,7 +16,7 @@ HEALTHY = {
     "software": {"python": "3.11.7", "packages": VERSIONS, "sources": "0123abcd", "unmet": []},
     "machine": {
         "cpus": 16, "memory": 64 * GIB, "shm": 32 * GIB, "open_files": 65536, "open_files_hard": 65536,
-        "temporary": "/tmp", "temporary_free": 100 * GIB, "socket_bytes": 72,
+        "temporary": "/tmp", "temporary_free": 100 * GIB, "socket_bytes": 72, "cache": CACHE,
     },
     "gpus": {"listed": [], "seen": [], "driver": None, "torch": "2.13.0", "cuda": None, "reason": ""},
     "search": {"version": "1.15.1", "packages": ["faiss-cpu"], "gpu_build": False, "gpus": 0, "right": True},

@@ -261,6 +261,14 @@ def test_a_node_that_does_not_answer_hides_nothing_of_the_others():
     assert len(found) == len(cluster_checks.findings(cluster())) + 1
 
 
+def test_a_node_whose_processes_take_another_cache():
+    assert cluster_checks.other_caches(CACHE, {"a": node(), "b": node()}) == []
+    nodes = {"a": node(), "b": node(machine={"cache": "/root/.cache/hbtrain"})}
+    (found,) = cluster_checks.other_caches(CACHE, nodes)
+    assert (found.status, found.nodes) == ("failure", ("b",))
+    assert found.found == "Ray's processes take /root/.cache/hbtrain, and this command /shared/cache"
+
+
 def test_a_folder_that_this_process_cannot_write_is_told_once():
     here = cluster().here | {CACHE: {"error": "Permission denied"}}
     nodes = {name: {k: v for k, v in facts.items() if k != CACHE} for name, facts in cluster().nodes.items()}

@@ -17,7 +17,7 @@ from hbtrain.doctor.probes import MACHINE, run_probes
 from tests.web import serving
 
 
-def test_a_machine():
+def test_a_machine(cache):
     found = run_probes(MACHINE, 120)
     assert found["software"]["python"] == ".".join(map(str, sys.version_info[:3]))
     packages = found["software"]["packages"]
@@ -27,6 +27,7 @@ def test_a_machine():
     assert found["machine"]["shm"] == os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize
     assert found["search"]["version"] == version(found["search"]["packages"][0])
     assert found["search"]["right"]
+    assert found["machine"]["cache"] == str(cache)
     assert found["gpus"]["torch"] == version("torch")
 
 
