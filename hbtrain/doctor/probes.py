@@ -92,7 +92,9 @@ def _facts(process: subprocess.Popen[str], deadline: float, timeout_s: float) ->
         return {"error": f"its process was ended by {signal.Signals(-process.returncode).name}"}
     lines = (out if process.returncode == 0 else err).strip().splitlines()
     if process.returncode or not lines:
-        return {"error": lines[-1] if lines else f"its process ended with exit code {process.returncode}"}
+        return {
+            "error": without_passwords(lines[-1]) if lines else f"its process ended with exit code {process.returncode}"
+        }
     return dict(json.loads(lines[-1]))
 
 

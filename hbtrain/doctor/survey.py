@@ -157,9 +157,12 @@ def _marked(seen: Survey, tracking_uri: str | None, timeout_s: float) -> Iterato
             seen.nodes = {platform.node(): {probe: seen.here[probe] for probe in MACHINE}}
         yield name
     finally:
-        made = {folder: seen.here.get(folder, {}).get("made", []) for folder in seen.folders}
-        arguments = [{"folder": folder, "name": name, "made": made[folder]} for folder in seen.folders]
-        run_probes({given["folder"]: ("clear", given) for given in arguments}, timeout_s)
+        clear: dict[str, tuple[str, Facts]] = {}
+        for folder in seen.folders:
+            facts = seen.here.get(folder, {})
+            if "error" not in facts:
+                clear[folder] = ("clear", {"folder": folder, "name": name, "made": facts.get("made", [])})
+        run_probes(clear, timeout_s)
 
 
 def _ray_nodes(seen: Survey) -> dict[str, Any]:
