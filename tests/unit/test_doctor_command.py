@@ -77,17 +77,6 @@ def test_bad_input(hbtrain, arguments, words):
     assert err.count("\n") == 1
 
 
-def test_ray_that_does_not_start_is_a_finding(monkeypatch, cache, tmp_path):
-    def refuse(*arguments):
-        raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes")
-
-    monkeypatch.setattr(surveys, "ray_session", refuse)
-    monkeypatch.setattr(surveys, "run_probes", lambda probes, timeout_s: {key: {} for key in probes})
-    found = surveys.survey(None, None, None, surveys.Demand("", 0, 1), 5, lambda text: None)
-    assert found.ray == {"error": "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes"}
-    assert list(found.folders) == [str(cache)]
-
-
 def test_a_call_that_cannot_be_interrupted_ends_the_command():
     program = "import time; from hbtrain.cli.doctor import _ended_within\nwith _ended_within(0.3): time.sleep(600)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
