@@ -61,9 +61,7 @@ def pictures_of(comparison: Comparison) -> list[Picture]:
 
 def bars(comparison: Comparison, task: Task, path: Path) -> None:
     """A panel for each setting and one for rank distance; a bar, its interval and its runs for each system."""
-    scores = [(setting, task.metric) for setting in task.settings]
-    if task.metric != RANK_DISTANCE and comparison.get(comparison.baseline, task.name, "multi", RANK_DISTANCE):
-        scores.append(("multi", RANK_DISTANCE))
+    scores = [column for column in task.columns if comparison.get(comparison.baseline, task.name, *column)]
     labels = list(comparison.colours)
     rows, columns = grid_of(len(scores), most_columns=2)
     height = (ROW_INCHES * len(labels) + 0.75) * rows

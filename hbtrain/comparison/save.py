@@ -115,7 +115,7 @@ def _method(comparison: Comparison) -> list[str]:
 def as_csv(comparison: Comparison) -> str:
     """One line for each system, benchmark, setting, metric and part."""
     stream = io.StringIO()
-    rows = [_flat(comparison, row) for row in as_dict(comparison)["scores"]]
+    rows = [_flat(row) for row in as_dict(comparison)["scores"]]
     writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -169,7 +169,7 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"
 
 
-def _flat(comparison: Comparison, row: dict[str, Any]) -> dict[str, Any]:
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in row.items() if key not in ("by_run", "difference")}
     flat["runs"] = len(row["by_run"])
     difference = row["difference"] or dict.fromkeys(("value", "low", "high", "p", "p_holm", "seeds_agree"))

@@ -89,11 +89,10 @@ def _identity(run: Run, number: int, group_by: Sequence[str] | None) -> str:
     if group_by == [NO_GROUPS] or config is None:
         return f"run {number}"
     if group_by is None:
-        keys = [key for key in config if key not in ("seed", "name") and not key.startswith(NON_TRAINING_KEYS)]
-    else:
-        for key in group_by:
-            check_key(key, "--group-by")
-        keys = [key for key in config if any(key == given or key.startswith(f"{given}.") for given in group_by)]
+        return json.dumps(sorted(item for item in _training_keys(run).items() if item[0] != "seed"))
+    for key in group_by:
+        check_key(key, "--group-by")
+    keys = [key for key in config if any(key == given or key.startswith(f"{given}.") for given in group_by)]
     return json.dumps([[key, config[key]] for key in sorted(keys)])
 
 

@@ -139,10 +139,7 @@ def _shares(benchmark: str, system: System, languages: Sequence[str]) -> dict[st
     """{language: (share among the first ten candidates, share of the pool)}, means over the system's runs."""
     found = [run.first_ten.get(benchmark, {}) for run in system.runs]
     return {
-        language: (
-            float(np.mean([shares[language][0] for shares in found])),
-            float(np.mean([shares[language][1] for shares in found])),
-        )
+        language: tuple(np.mean([shares[language] for shares in found], axis=0).tolist())
         for language in languages
         if all(language in shares for shares in found)
     }
