@@ -20,8 +20,7 @@ from hbtrain.batching.catalogue import alpha_at
 from hbtrain.batching.permutation import permute
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 
-PARTS = 25
-"""Into so many parts the steps are divided, to show how the share of each kind changes."""
+PARTS = 25  # into so many parts the steps are divided, to show how the share of each kind changes
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,7 @@ class BatchPlan:
         return offer.table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
 
 
-BLOCK = 1 << 14
-"""Steps whose draws are tabulated at one time."""
+BLOCK = 1 << 14  # steps whose draws are tabulated at one time
 
 
 class DrawTable:

@@ -19,10 +19,8 @@ from hbtrain.reporting.figures import draw_map, grid_of, new_figure, panels, sav
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, metric_title, score_title, shown
 
 ROW_INCHES = 0.34
-PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}
-"""Between the panels of a picture."""
-MOST_MAPS = 12
-"""How many systems get a map of differences; further ones get none."""
+PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}  # between the panels of a picture
+MOST_MAPS = 12  # how many systems get a map of differences; further ones get none
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
 """The MLflow run of a sweep has a source (the command line) that begins so."""
-SWEEP_FILE = "space.yaml"
-"""A file that the folder and the MLflow run of every sweep have."""
+SWEEP_FILE = "space.yaml"  # a file that the folder and the MLflow run of every sweep have
 NOT_COMPARED = ("ray", "tune", "initial", "model")
 """Folders of runs and sweeps that are not fetched, as they hold no scores."""
 

@@ -16,7 +16,7 @@ from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
-from hbtrain.reporting.table import TREND, Table
+from hbtrain.reporting.table import TREND
 from hbtrain.reporting.table import markdown as table_markdown
 from hbtrain.storage.files import put_in_place
 
@@ -64,10 +64,10 @@ def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = 
         server.add_artifacts(found, Path(temporary), "comparison")
 
 
-def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> str:
-    """The comparison in Markdown: all tables, or those given, and a legend."""
-    chosen = [*main_tables(comparison), *language_tables(comparison)] if tables is None else tables
-    parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in chosen]
+def markdown(comparison: Comparison) -> str:
+    """The tables of the comparison in Markdown, and a legend."""
+    tables = [*main_tables(comparison), *language_tables(comparison)]
+    parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in tables]
     notes = "".join(f"\n\nNote: {note}." for note in comparison.notes)
     return "\n\n".join([*parts, legend(comparison)]) + notes + "\n"
 

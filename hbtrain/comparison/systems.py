@@ -13,14 +13,11 @@ from hbtrain.errors import ConfigError, DataError
 from hbtrain.reporting.metric_names import CROSS, HYBRID, MONO, TITLES
 from hbtrain.reporting.text import counted
 
-MOST_DIFFERENCES = 3
-"""If systems differ in more keys, labels have the names of runs instead of the values of keys."""
+MOST_DIFFERENCES = 3  # if systems differ in more keys, labels have the names of runs instead of the values of keys
 
-MOST_CHANGES = 4
-"""How many values of a schedule of alpha a label shows."""
+MOST_CHANGES = 4  # how many values of a schedule of alpha a label shows
 
-NO_GROUPS = "run"
-"""With `--group-by run`, every run is a system."""
+NO_GROUPS = "run"  # with `--group-by run`, every run is a system
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")
-"""Encoders with segment embeddings and a pooler."""
+BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")  # encoders with segment embeddings and a pooler
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 

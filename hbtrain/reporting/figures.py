@@ -14,8 +14,7 @@ from hbtrain.reporting.colours import INK, NOTHING
 
 Item = TypeVar("Item")
 
-DARK = 0.56
-"""A cell whose colour channels have a lower mean than this gets a white number."""
+DARK = 0.56  # a cell whose colour channels have a lower mean than this gets a white number
 
 
 def new_figure(width: float, height: float, **pads: Any) -> Any:

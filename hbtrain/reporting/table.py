@@ -11,14 +11,11 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-EMPTY = "–"
-"""The text of a cell without a value."""
+EMPTY = "–"  # the text of a cell without a value
 
-LABEL_WIDTH = 24
-"""In a terminal, so many characters of a row's label are never broken."""
+LABEL_WIDTH = 24  # in a terminal, so many characters of a row's label are never broken
 
-TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}
-"""{mark: 1 if it means better, -1 if it means worse}."""
+TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}  # {mark: 1 if it means better, -1 if it means worse}
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,8 @@ MarginKind = Literal["absolute", "relative"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-BLOCK_ROWS = 1024
-"""Rows mined at one time."""
-BLOCK_TEXTS = 8192
-"""Passages read from disk at one time."""
+BLOCK_ROWS = 1024  # rows mined at one time
+BLOCK_TEXTS = 8192  # passages read from disk at one time
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
 
-SEED = "seed"
-"""The key over whose values the summary takes means."""
+SEED = "seed"  # the key over whose values the summary takes means
 
 
 @dataclass(frozen=True)
