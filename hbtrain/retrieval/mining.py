@@ -304,12 +304,7 @@ class Candidates(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
         """The candidates of all parts; at least one part."""
-        return cls(
-            np.concatenate([part.row for part in parts]),
-            np.concatenate([part.text for part in parts]),
-            np.concatenate([part.score for part in parts]),
-            np.concatenate([part.too_close for part in parts]),
-        )
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def at(self, places: Int64s | Bools) -> Candidates:
         """The candidates with these numbers, or for which a mask is true."""
