@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Texts:
     """Texts of one side in one language."""
 
-    texts: int = 0  # how many
+    texts: int = 0
     tokens: int = 0  # of all of them, prefix and special tokens included, after cutting
     at_limit: int = 0  # texts that reach the token limit of their side; most of them were cut
 
@@ -31,7 +31,7 @@ class Tokens:
     """Counts over sampled batches, of each batch the part of one rank; ranks take turns."""
 
     batches: int = 0  # how many were looked at
-    workers: int = 1  # number of ranks
+    workers: int = 1
     pairs: int = 0  # in the parts that were looked at
     tokens: int = 0  # without padding, hard negatives included
     computed: int = 0  # tokens with padding, hard negatives included

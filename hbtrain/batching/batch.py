@@ -18,9 +18,9 @@ Kind = Literal["mono", "cross", "multi"]
 class GlobalBatch:
     """B pairs (query, passage) of one source, or a rank's part of them."""
 
-    step: int  # the training step
+    step: int
     kind: Kind  # `mono`, `cross` or `multi`
-    source: str  # name of the source
+    source: str
     rows: Int64s  # int64 [B], row in the source
     languages: tuple[str, ...]  # the training languages
     query_codes: Int64s  # int64 [B], the query's language as an index into `languages`

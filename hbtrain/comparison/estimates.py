@@ -27,7 +27,7 @@ class Method:
     """How differences are judged."""
 
     flips: int = 19_999  # sign flips of a permutation test; all of them, if they are fewer
-    resamples: int = 2_000  # bootstrap resamples
+    resamples: int = 2_000
     confidence: float = 0.95  # of the intervals
     level: float = 0.05  # of the marks: the chance that any mark of a family is false stays below it
     seed: int = 0  # of the flips and the resamples
@@ -46,7 +46,7 @@ class Score(NamedTuple):
 class Difference:
     """A system's score less the baseline's."""
 
-    value: float  # the difference
+    value: float
     low: float  # lower end of its interval
     high: float  # upper end of its interval
     p: float  # p-value of the two-sided paired permutation test over questions
@@ -58,8 +58,8 @@ class Difference:
 class Estimate:
     """One score of one system."""
 
-    system: str  # its label
-    score: Score  # which score
+    system: str
+    score: Score
     value: float  # mean over the system's runs
     by_run: tuple[float, ...]  # the score of each run
     low: float  # lower end of the interval

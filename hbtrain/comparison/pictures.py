@@ -27,9 +27,9 @@ MOST_MAPS = 12  # how many systems get a map of differences; further ones get no
 class Picture:
     """A picture that can be drawn."""
 
-    file: str  # its name
+    file: str
     title: str  # what it shows; also the text for readers who cannot see it
-    draw: Callable[[Path], None]  # writes the PNG
+    draw: Callable[[Path], None]
 
 
 def pictures_of(comparison: Comparison) -> list[Picture]:

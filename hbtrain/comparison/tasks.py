@@ -25,7 +25,7 @@ class Task:
     name: str  # of the benchmark
     candidates_kind: str | None  # what a candidate is; None if the runs do not say
     languages: tuple[str, ...]  # of its queries
-    metric: str  # the main metric
+    metric: str  # the main one
     # {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training if that
     # is known, the benchmark's own groups, and every single language
     parts: dict[str, tuple[str, ...]]

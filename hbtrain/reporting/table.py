@@ -22,7 +22,7 @@ TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}  # {mark: 1 if it means bette
 class Cell:
     """The content of a cell."""
 
-    text: str  # of the cell
+    text: str
     detail: str = ""  # smaller lines below it
     mark: str = ""  # one of TREND, shown behind the text
     value: float | None = None  # number to sort by
@@ -45,7 +45,7 @@ class Table:
     """A table with a title above and a note below."""
 
     key: str  # short name for links and files
-    title: str  # what the table shows
+    title: str
     head: tuple[str, ...]  # titles of all columns, the labels' first
     rows: tuple[Row, ...]  # from top to bottom
     note: str = ""  # how to read the table

@@ -47,7 +47,7 @@ class Translation:
 class Translated:
     """A finished translation."""
 
-    outputs: Outputs  # its files
+    outputs: Outputs
     manifest: dict[str, Any]  # content of its manifest
     fresh: bool  # whether this call has made it; False if it was there before
 
