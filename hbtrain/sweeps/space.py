@@ -32,7 +32,7 @@ class Space:
     The values of a key in `settings` are names."""
     settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """{key: {name: {dotted key: value}}}: keys that exist only in the space; a name sets several configuration keys."""
-    search: Search | None = None  # how values are drawn; None: all combinations of the grids are tried
+    search: Search | None = None  # how values are drawn; None: all combinations are tried
 
     def to_yaml(self) -> str:
         """The space as the YAML that `load_space` reads."""
