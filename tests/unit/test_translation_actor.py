@@ -91,6 +91,6 @@ def test_what_the_user_can_mend_comes_back_as_a_value(actor, tmp_path):
     ],
 )
 def test_an_error_of_ray_is_told_by_its_cause(error, reason):
-    with pytest.raises(TranslationError, match=f"^translating stopped: {reason}; where memory is short"):
-        with _errors_in_words():
-            raise error
+    said = f"^translating stopped: {reason}; where memory is short"
+    with pytest.raises(TranslationError, match=said), _errors_in_words():
+        raise error
