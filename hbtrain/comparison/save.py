@@ -39,7 +39,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
             for name, text in (
                 ("comparison.md", markdown(comparison)),
                 ("comparison.csv", as_csv(comparison)),
-                ("comparison.json", as_json(comparison)),
+                ("comparison.json", json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"),
                 ("report.html", report(comparison, [(p.title, made / p.file) for p in pictures])),
             ):
                 (made / name).write_text(text, encoding="utf-8")
@@ -163,10 +163,6 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
             for e in comparison.estimates
         ],
     }
-
-
-def as_json(comparison: Comparison) -> str:
-    return json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

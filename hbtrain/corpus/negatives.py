@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,8 +45,7 @@ class Negatives:
         self._numbers = load_array(folder, "negatives")
         self._starts = load_array(folder, "negative_starts")
         self._identity = load_array(folder, "passage_identity")
-        self._identity_of_text: dict[str, Any] = {}
-        self._folder = folder
+        self._text_identity = cache(lambda language: load_array(folder, f"passage_identity.{language}"))
         self._per_row = per_row
         self._table = table
 
@@ -107,12 +106,6 @@ class Negatives:
         first = np.cumsum(count) - count
         chosen, nth = _counted_out(np.minimum(count, limit))
         return numbers[first[chosen] + (turn * limit + nth) % count[chosen]], chosen
-
-    def _text_identity(self, language: str) -> Any:
-        """`passage_identity.<language>.npy`, or None."""
-        if language not in self._identity_of_text:
-            self._identity_of_text[language] = load_array(self._folder, f"passage_identity.{language}")
-        return self._identity_of_text[language]
 
 
 def _counted_out(count: Int64s) -> tuple[Int64s, Int64s]:

@@ -50,11 +50,6 @@ class Space:
             found |= self.settings[key][value] if key in self.settings else {key: value}
         return found
 
-    @property
-    def varied_keys(self) -> set[str]:
-        """The configuration keys in which trials may differ."""
-        return {dotted for key in self.draws for dotted in self.keys_behind(key)}
-
     def keys_behind(self, key: str) -> set[str]:
         """The configuration keys that a key of the space sets: those in its settings, or itself."""
         return {dotted for named in self.settings.get(key, {}).values() for dotted in named} or {key}

@@ -37,7 +37,7 @@ def sweep_folder(space: Space, base: Config) -> Place:
     so a sweep over more values continues the same sweep.
     """
     common = {key: value for key, value in to_flat(base).items() if not key.startswith(NON_TRAINING_KEYS)}
-    varied = space.varied_keys
+    varied = {dotted for key in space.draws for dotted in space.keys_behind(key)}
     relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
     relevant.append(sorted(space.draws))
     relevant.append({"benchmarks": base.evaluation.benchmarks, **measured_by(base)})
