@@ -41,7 +41,6 @@ class Tokens:
 
     @property
     def tokens_per_pair(self) -> float:
-        """Tokens of a pair, without padding."""
         return self.tokens / self.pairs
 
     @property

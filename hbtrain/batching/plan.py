@@ -96,7 +96,6 @@ class BatchPlan:
         return self._draws.streams(start, stop)
 
     def stream(self, number: int) -> Stream:
-        """The stream of `catalogue.offers[number]`."""
         if number not in self._streams:
             self._streams[number] = self.catalogue.offers[number].stream(self.seed)
         return self._streams[number]

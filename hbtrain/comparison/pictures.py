@@ -33,7 +33,6 @@ class Picture:
 
 
 def pictures_of(comparison: Comparison) -> list[Picture]:
-    """The pictures that the comparison has the numbers for."""
     found = []
 
     def add(file: str, title: str, draw: Callable[..., None], *more: str) -> None:

@@ -63,7 +63,6 @@ class Run:
         return frozenset(name for name in benchmarks if self.about_benchmark(name).get("parallel_questions") is False)
 
     def about_benchmark(self, name: str) -> dict[str, Any]:
-        """The part of `about.json` on a benchmark."""
         found = self.about.get("benchmarks", {}).get(name, {})
         return found if isinstance(found, dict) else {}
 

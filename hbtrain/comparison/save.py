@@ -96,7 +96,6 @@ def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
 
 
 def _method(comparison: Comparison) -> list[str]:
-    """Paragraphs on the statistics of the comparison."""
     method = comparison.method
     return [
         "The unit of all statistics is the question: asked in several languages, of several pools, it is one "
@@ -123,7 +122,6 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """The whole comparison as values that JSON can hold."""
     return {
         "baseline": comparison.baseline,
         "method": asdict(comparison.method),

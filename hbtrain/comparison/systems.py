@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from hbtrain.comparison.runs import Run
@@ -138,12 +139,11 @@ def _schedule(run: Run) -> str:
         else {k.removeprefix(prefix): config[k] for k in config if k.startswith(prefix)}
     )
     values = [f"{points[step]:g}" for step in sorted(points, key=int)]
-    changes = [value for i, value in enumerate(values) if values[i - 1 : i] != [value]]
+    changes = [value for value, _ in groupby(values)]
     return " → ".join(changes if len(changes) <= MOST_CHANGES else [*changes[: MOST_CHANGES - 1], "…", changes[-1]])
 
 
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
-    """Labels that show in what the systems differ."""
     configs = [group[0].config for group in groups if group[0].config is not None]
     keys = sorted(
         {key for config in configs for key in config if not key.startswith((*NON_TRAINING_KEYS, "batching.alpha"))}

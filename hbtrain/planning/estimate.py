@@ -49,7 +49,6 @@ class Estimate:
         return s.standing + s.gradients + max(s.gathered + self.activations + self.loss, s.step)
 
     def tags(self) -> dict[str, str]:
-        """Tags of the MLflow run."""
         tags = {
             "estimate.workers": str(self.workers),
             "estimate.parameters": str(self.parameters),
@@ -65,7 +64,6 @@ class Estimate:
         return tags
 
     def lines(self) -> list[str]:
-        """Two lines of text for people."""
         s = self.states
         parts = {
             "weights": s.parameters + s.gathered,

@@ -94,6 +94,5 @@ def draw_map(
 
 
 def without_frame(axes: Any) -> None:
-    """Remove the frame and the tick marks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)

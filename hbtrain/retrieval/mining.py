@@ -303,7 +303,6 @@ class Candidates(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """The candidates of all parts; at least one part."""
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def at(self, places: Int64s | Bools) -> Candidates:

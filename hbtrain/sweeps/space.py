@@ -124,7 +124,6 @@ def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
 
 
 def short_name(key: str) -> str:
-    """The last part of a dotted key."""
     return key.rsplit(".", 1)[-1]
 
 

@@ -110,7 +110,6 @@ def _flag_entry(space: Space, key: str, value: Any) -> dict[str, Any]:
 
 
 def _with_entry(space: Space, key: str, entry: Any, origin: str) -> Space:
-    """`space` with the entry of a key that varies."""
     kind = kind_of(key, entry, origin, searching=space.search is not None)
     settings = dict(space.settings)
     draw: Draw

@@ -153,7 +153,6 @@ def _search(space: Space, base: Config, folder: Place, tracker: Tracker) -> Sear
 
 
 def _try_all(trials: Sequence[Trial], folder: Place, tracker: Tracker) -> SearchOutcome:
-    """Train the trials of a grid that are not finished."""
     ready = []
     for trial in trials:
         config = override(_placed(trial.config, folder, tracker), {"tracking.run_name": trial.label})
