@@ -9,12 +9,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.text import Text
 
+from hbtrain.cli.outputs import Override, Recipe
 from hbtrain.reporting.console import TextConsole
 
 
 def audit(
-    recipe: str,
-    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    recipe: Recipe,
+    *overrides: Override,
     steps: int | None = None,
     sample: int = 50,
     without_tokens: bool = False,
@@ -27,10 +28,6 @@ def audit(
 
     Parameters
     ----------
-    recipe
-        A shipped recipe's name or a YAML file.
-    overrides
-        Any key of the configuration as a flag.
     steps
         Steps to look at, from the first; by default all of the run.
     sample

@@ -12,12 +12,10 @@ from hbtrain.comparison.scores import Scores
 from hbtrain.errors import DataError
 from hbtrain.reporting.metric_names import SETTINGS
 
-ROUNDING = 1e-6
-"""Largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`."""
+ROUNDING = 1e-6  # largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`
 
 
-UNCUT = frozenset({"map", "mrr"})
-"""Metrics of whole rankings."""
+UNCUT = frozenset({"map", "mrr"})  # metrics of whole rankings
 
 
 def check_distinct(runs: Sequence[Run]) -> None:

@@ -14,8 +14,7 @@ from hbtrain.reporting.colours import INK, NOTHING
 
 Item = TypeVar("Item")
 
-DARK = 0.56
-"""A cell whose colour channels have a lower mean than this gets a white number."""
+DARK = 0.56  # a cell whose colour channels have a lower mean than this gets a white number
 
 
 def new_figure(width: float, height: float, **pads: Any) -> Any:
@@ -97,6 +96,5 @@ def draw_map(
 
 
 def without_frame(axes: Any) -> None:
-    """Remove the frame and the tick marks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)

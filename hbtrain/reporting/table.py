@@ -11,21 +11,18 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-EMPTY = "–"
-"""The text of a cell without a value."""
+EMPTY = "–"  # the text of a cell without a value
 
-LABEL_WIDTH = 24
-"""In a terminal, so many characters of a row's label are never broken."""
+LABEL_WIDTH = 24  # in a terminal, so many characters of a row's label are never broken
 
-TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}
-"""{mark: 1 if it means better, -1 if it means worse}."""
+TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}  # {mark: 1 if it means better, -1 if it means worse}
 
 
 @dataclass(frozen=True)
 class Cell:
     """The content of a cell."""
 
-    text: str  # of the cell
+    text: str
     detail: str = ""  # smaller lines below it
     mark: str = ""  # one of TREND, shown behind the text
     value: float | None = None  # number to sort by
@@ -48,7 +45,7 @@ class Table:
     """A table with a title above and a note below."""
 
     key: str  # short name for links and files
-    title: str  # what the table shows
+    title: str
     head: tuple[str, ...]  # titles of all columns, the labels' first
     rows: tuple[Row, ...]  # from top to bottom
     note: str = ""  # how to read the table

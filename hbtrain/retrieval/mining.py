@@ -51,10 +51,8 @@ MarginKind = Literal["absolute", "relative"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-BLOCK_ROWS = 1024
-"""Rows mined at one time."""
-BLOCK_TEXTS = 8192
-"""Passages read from disk at one time."""
+BLOCK_ROWS = 1024  # rows mined at one time
+BLOCK_TEXTS = 8192  # passages read from disk at one time
 
 
 @dataclass(frozen=True)
@@ -305,13 +303,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """The candidates of all parts; at least one part."""
-        return cls(
-            np.concatenate([part.row for part in parts]),
-            np.concatenate([part.text for part in parts]),
-            np.concatenate([part.score for part in parts]),
-            np.concatenate([part.too_close for part in parts]),
-        )
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def at(self, places: Int64s | Bools) -> Candidates:
         """The candidates with these numbers, or for which a mask is true."""

@@ -38,7 +38,7 @@ def sweep_folder(space: Space, base: Config) -> Place:
     so a sweep over more values continues the same sweep.
     """
     common = {key: value for key, value in to_flat(base).items() if not key.startswith(NON_TRAINING_KEYS)}
-    varied = space.varied_keys
+    varied = {dotted for key in space.draws for dotted in space.keys_behind(key)}
     relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
     relevant.append(sorted(space.draws))
     relevant.append({"benchmarks": base.evaluation.benchmarks, **measured_by(base)})
@@ -169,7 +169,6 @@ def _search(space: Space, base: Config, folder: Place, tracker: Tracker) -> Sear
 
 
 def _try_all(trials: Sequence[Trial], folder: Place, tracker: Tracker) -> SearchOutcome:
-    """Train the trials of a grid that are not finished."""
     ready = []
     for trial in trials:
         config = override(_placed(trial.config, folder, tracker), {"tracking.run_name": trial.label})

@@ -22,8 +22,7 @@ from hbtrain.translation.scores import score
 from hbtrain.translation.texts import Texts
 from hbtrain.translation.translator import Generation, Output, Translator
 
-RETRIES = 3
-"""How often a block is tried again whose actor died; where actors die more often, the block is the cause."""
+RETRIES = 3  # how often a block is tried again whose actor died; where actors die more often, the block is the cause
 
 ERRORS: dict[str, type[HbtrainError]] = {kind.__name__: kind for kind in (ModelError, StorageError)}
 """{name: class} of the errors of actors that the user can mend."""

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-MAX_LENGTH_RATIO = 3
-"""A translation has at most so many tokens for each one of its source; some languages need two."""
-EXTRA_TOKENS = 20
-"""Tokens that it may have beyond that, for short texts."""
-SPECIAL_TOKENS = 8
-"""More special tokens than any family adds to a text."""
+MAX_LENGTH_RATIO = 3  # a translation has at most so many tokens for each one of its source; some languages need two
+EXTRA_TOKENS = 20  # tokens that it may have beyond that, for short texts
+SPECIAL_TOKENS = 8  # more special tokens than any family adds to a text
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
 import re
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from hbtrain.config import load_config, to_flat
+from hbtrain.errors import DataError, StorageError
 from hbtrain.events import Event
+from hbtrain.storage import RemoteError
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.tracking.uris import TrackingError, tracking_uri
 
@@ -313,3 +317,22 @@ def test_a_run_that_stopped_on_its_way_does_not_count_as_finished(tracker):
     tracker.untag("stopped_at_step")
     tracker.finish()
     assert TrackedRuns(tracker.uri).find(tracker.run_id).is_finished
+
+
+@pytest.mark.parametrize(
+    ("raised", "told", "status"),
+    [
+        (None, None, "FINISHED"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "KILLED"),
+        (DataError("no rows"), DataError, "FAILED"),
+        (RemoteError(5, "no answer", "s3://b/x"), StorageError, "FAILED"),
+    ],
+)
+def test_a_run_ends_as_its_work_does(raised, told, status):
+    ended, notes = [], []
+    run = SimpleNamespace(finish=lambda how: ended.append(how) or "MLflow was away")
+    with pytest.raises(told) if told else nullcontext(), Tracker.ending(run, notes.append):
+        if raised is not None:
+            raise raised
+    assert ended == [status]
+    assert notes == ["MLflow was away"]
