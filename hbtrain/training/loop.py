@@ -140,7 +140,7 @@ class Trainer:
         figures["train/skipped_steps"] = float(so_far)
         if new <= 0:
             return ""
-        return f"{counted(new, 'step')} skipped, as their gradients were not finite ({so_far} in all)"
+        return f"gradients were not finite: {counted(new, 'step')} skipped, {so_far} in all"
 
     def _validate(self, step: int) -> bool:
         """Validate, and save the encoder if its loss is the lowest so far; True if training is to stop early."""
