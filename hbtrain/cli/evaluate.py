@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
+    from hbtrain.modeling.devices import Device
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.collection_search import SearchOptions
     from hbtrain.retrieval.manifest import StoreType
@@ -147,12 +148,20 @@ def evaluate(
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.modeling.card import trained_languages as languages_of
+    from hbtrain.modeling.devices import visible_device
 
-    encoder = _encoder(model, trusted, query_prompt, passage_prompt)
+    device = visible_device()
+    encoder = _encoder(model, device, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(here))
     with written(to) as folder:
         evaluations = evaluate_all(
-            encoder, benchmarks, options, search, trained_languages=known, trec_runs=folder / "runs", system=model
+            encoder,
+            benchmarks,
+            options,
+            replace(search, device=device),
+            trained_languages=known,
+            trec_runs=folder / "runs",
+            system=model,
         )
         save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, to)
@@ -166,11 +175,13 @@ def _check_candidates(options: EvaluationConfig) -> None:
         raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
 
 
-def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:
+def _encoder(
+    model: str, device: Device, trusted: bool, query_prompt: str | None, passage_prompt: str | None
+) -> Encoder:
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    encoder = Encoder.load(model, trust_remote_code=trusted)
+    encoder = Encoder.load(model, device=device, trust_remote_code=trusted)
     if query_prompt is not None:
         encoder.prefixes["query"] = query_prompt
     if passage_prompt is not None:

@@ -70,12 +70,14 @@ def mine(
     check_output(to)
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)
+    from hbtrain.modeling.devices import visible_device
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
     console = TextConsole()
     with ProgressBars(console) as bars:
-        miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
+        encoder = Encoder.load(model, device=visible_device(), trust_remote_code=trusted)
+        miner = Miner(encoder, corpus, options, batch_size, bars.tell)
         with written_file(to) as file, atomic_output(file, f"--output {to}") as stream:
             summary = write_mined(miner, corpus, data, stream)
     table = facts(

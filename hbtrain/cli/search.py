@@ -43,11 +43,13 @@ def search(
     trusted = trusts(model, trust_remote_code)
     find_backbone(model)
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
+    from hbtrain.modeling.devices import visible_device
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.collection_search import PassageIndex
 
     quiet()
-    index = PassageIndex(Encoder.load(model, trust_remote_code=trusted), corpus)
+    device = visible_device()
+    index = PassageIndex(Encoder.load(model, device=device, trust_remote_code=trusted), corpus, device)
     table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]

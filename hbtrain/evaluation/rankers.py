@@ -22,6 +22,7 @@ from hbtrain.config.schema import FLAGS, called
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.benchmark import Collection, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
+from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions, rank_collection, search_collection
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
@@ -64,6 +65,7 @@ def search_options(
     address: str | None = None,
     wait_s: float = 0.0,
     cache: str | None = None,
+    device: Device = "cpu",
 ) -> SearchOptions:
     """How the collections of an evaluation are encoded and searched.
 
@@ -74,6 +76,7 @@ def search_options(
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors.
         cache: folder for embeddings; None is hbtrain's cache.
+        device: where this process searches, without actors.
     """
     return SearchOptions(
         index=options.index or EXACT,
@@ -86,6 +89,7 @@ def search_options(
         mirror=None if options.embeddings is None else RemotePath.parse(options.embeddings),
         address=address,
         wait_s=wait_s,
+        device=device,
     )
 
 

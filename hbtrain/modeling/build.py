@@ -90,7 +90,7 @@ def build_transformer(config: EncoderConfig, texts: Texts) -> SentenceTransforme
 
 
 def load_pretrained(
-    name: str, config: EncoderConfig | None, device: str | None, trust_remote_code: bool = False
+    name: str, config: EncoderConfig | None, device: str, trust_remote_code: bool = False
 ) -> SentenceTransformer:
     """A sentence-transformers model as it is, or a plain Hugging Face model with pooling on top.
 
@@ -131,7 +131,7 @@ def _vocabulary(config: EncoderConfig, section: StaticConfig | TransformerConfig
 
 
 def _with_pooling(
-    folder_or_name: str, config: EncoderConfig | None, device: str | None, trusted: bool = False
+    folder_or_name: str, config: EncoderConfig | None, device: str, trusted: bool = False
 ) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer

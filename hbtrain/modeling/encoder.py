@@ -117,7 +117,7 @@ class Encoder:
         cls,
         name_or_path: str,
         config: EncoderConfig | None = None,
-        device: str | None = None,
+        device: str = "cpu",
         trust_remote_code: bool = False,
     ) -> Encoder:
         """Load a model by its name on the hub or its folder.
@@ -126,7 +126,7 @@ class Encoder:
             name_or_path: a sentence-transformers model, or a plain Hugging Face model, which gets pooling.
             config: for training: prefixes, token limits, attention and the precision of a transformer; its adapters are
                 not added. None, for evaluation: the model stays as published, with its own prompts.
-            device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
+            device: such as `cpu`, `cuda` or `cuda:1`.
             trust_remote_code: whether to run Python code that comes with the model; `config` has a key for it too.
 
         Raises:

@@ -17,6 +17,7 @@ import numpy as np
 
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, StorageError
+from hbtrain.modeling.devices import Device
 from hbtrain.modeling.encoder import Side
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
@@ -62,6 +63,7 @@ class SearchOptions:
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add
             them.
+        device: where this process searches; where there are actors, they do, each on the device that it has.
     """
 
     index: str = EXACT
@@ -79,6 +81,7 @@ class SearchOptions:
     mirror: RemotePath | None = None
     address: str | None = None
     wait_s: float = 0.0
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -193,11 +196,15 @@ def rank_collection(
         q_QD = _embedded_queries(encoder, digest, queries, options, None)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
-        factories: list[Factory] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
+        factories: list[Factory] = [partial(_rank_shard, str(embedded.folder), part, languages) for part in parts]
         with start(factories) as workers:
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
     return Search(ranks_of(pairs, counted), counted.top, depth)
+
+
+def _rank_shard(folder: str, files: range, languages: Int64s, device: Device) -> RankShard:
+    return RankShard(folder, files, languages)  # which counts on the CPU whatever the worker has
 
 
 def embed_collection(
@@ -310,7 +317,7 @@ def recall_of(found: Top, exact: Top) -> float:
 @contextmanager
 def _started(options: SearchOptions) -> Iterator[StartWorkers]:
     if not options.actors:
-        yield LocalWorkers
+        yield partial(LocalWorkers, device=options.device)
         return
     from hbtrain.cluster.capacity import Demand
     from hbtrain.retrieval.actors import actor_session
@@ -350,10 +357,11 @@ class PassageIndex:
     The embeddings go into the cache, so that later questions to the same model and corpus are answered at once.
     """
 
-    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus) -> None:
+    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus, device: Device = "cpu") -> None:
+        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        self._options = SearchOptions()
+        self._options = SearchOptions(device=device)
         self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:

@@ -42,7 +42,7 @@ from hbtrain.formats.parallel import read_records
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.retrieval.identities import PassagePool
 from hbtrain.retrieval.scores import Floats
-from hbtrain.retrieval.top import top_scores
+from hbtrain.retrieval.top import DevicePool
 from hbtrain.storage import Place
 from hbtrain.storage.files import unwritable
 
@@ -97,7 +97,8 @@ class MinedRow(NamedTuple):
 class Miner:
     """Encodes the passages of a corpus once, then mines negatives for one row after another.
 
-    Memory: the embeddings (N x D x 4 bytes) and the numbers of `PassagePool`.
+    Memory: the embeddings (N x D x 4 bytes) and the numbers of `PassagePool`. On a GPU, the embeddings once more, or
+    the part of them that fits (see `DevicePool`).
     """
 
     def __init__(
@@ -114,8 +115,6 @@ class Miner:
             ConfigError: other languages are wanted and the corpus has only one.
             ModelError: an embedding holds NaN or infinity.
         """
-        import torch
-
         if options.languages == "other" and len(corpus.languages) == 1:
             raise ConfigError(f"--languages other: the sources have {corpus.languages[0]} only; use same")
         self._encoder = encoder
@@ -124,7 +123,7 @@ class Miner:
         self._progress = progress
         self.pool = PassagePool(corpus)
         self._p_ND = self._embed_pool()
-        self._on_device = torch.from_numpy(self._p_ND).to(encoder.device)
+        self._on_device = DevicePool(self._p_ND, encoder.device)
 
     def rows(self, source: Source) -> Iterator[MinedRow]:
         """The negatives of every row of a source, in the order of the rows."""
@@ -146,7 +145,7 @@ class Miner:
         if not len(asking):
             return Candidates.none()
         q_BD = self._embed(source.texts("query", rows[asking], [language] * len(asking)), "query")
-        scores_BK, texts_BK = top_scores(q_BD, self._on_device, self._spans(code), self._options.depth)
+        scores_BK, texts_BK = self._on_device.best(q_BD, self._spans(code), self._options.depth)
         positives_BL = self._positives(q_BD, self.pool.row_texts[start + rows[asking]])
         if index.sentences:
             _drop_copies(positives_BL, code)

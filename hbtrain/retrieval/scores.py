@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.errors import ModelError
+from hbtrain.modeling.devices import full_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,15 +75,15 @@ def scoring_threads(threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
     import torch
 
     before = torch.get_num_threads()
-    precision = torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")  # training may have allowed less
     try:
-        with ThreadPoolExecutor(threads or before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with (
+            full_float32(),
+            ThreadPoolExecutor(threads or before, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
             yield pool
     finally:
         torch.set_num_threads(before)
-        torch.set_float32_matmul_precision(precision)
 
 
 def check_finite(what: str, x_ND: Floats) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
 from hbtrain.retrieval.scores import Floats
@@ -38,13 +39,16 @@ RESCORED_FLOATS = 16_777_216
 class ShardIndex:
     """Searches a shard. An index is built at the first search."""
 
-    def __init__(self, folder: str, files: range, factory: str, parameters: str = "", seed: int = 0) -> None:
+    def __init__(
+        self, folder: str, files: range, factory: str, parameters: str = "", seed: int = 0, device: Device = "cpu"
+    ) -> None:
         """Args:
         folder: of a finished store.
         files: neighbouring shards of the store.
         factory: an `index_factory` string that `check_factory` has let pass.
         parameters: of the search, such as `nprobe=16`.
         seed: of the sample that the index is trained on.
+        device: where it is searched; FAISS stays on the CPU where it cannot use a GPU.
 
         Raises:
             StorageError: the store cannot be read.
@@ -54,6 +58,7 @@ class ShardIndex:
         self._factory = factory
         self._parameters = parameters
         self._seed = seed
+        self._device = device
         self._index: Any = None
         self._gpu_index: Any = None
         ranges = self._store.manifest.shards
@@ -66,7 +71,7 @@ class ShardIndex:
         k = min(k, len(self._rows))
         if self._index is None:
             self._index = build(self._factory, self._parameters, self._blocks(), self._sample())
-            self._gpu_index = on_gpu(self._index, self._parameters)
+            self._gpu_index = self._index if self._device == "cpu" else on_gpu(self._index, self._parameters)
         index = self._index if k > GPU_DEPTH else self._gpu_index
         _, places_QK = index.search(np.ascontiguousarray(q_QD), k)
         return self._rescored(q_QD, places_QK)
@@ -75,10 +80,9 @@ class ShardIndex:
         """The `k` best candidates of the shard, found by scoring all of them."""
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
         for file in self._files:
-            p_RD = torch.from_numpy(self._store.shard(file)).to(device, torch.float32)
+            p_RD = torch.from_numpy(self._store.shard(file)).to(self._device, torch.float32)
             scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
             best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best

@@ -73,6 +73,11 @@ class Engine:
         """The learning rate of the next step."""
         return float(self.deepspeed.get_lr()[0])
 
+    @property
+    def skipped_steps(self) -> int:
+        """Steps of the run that DeepSpeed did not take, since their gradients were not finite; only in bf16."""
+        return int(self.deepspeed.skipped_steps)
+
     def is_finite(self) -> bool:
         """Whether all weights that this rank holds are finite."""
         # Under ZeRO-3 a parameter is empty between uses, and `ds_tensor` is the rank's part of it.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hbtrain.errors import ConfigError, ModelError
+from hbtrain.modeling.devices import Device
 from hbtrain.modeling.features import within_budget
 from hbtrain.translation.languages import LANGUAGES, Language
 from hbtrain.translation.model import TranslationModel, load_tokenizer
@@ -59,15 +60,22 @@ class Output(NamedTuple):
 class Translator:
     """A model with its weights, on one device."""
 
-    def __init__(self, model: TranslationModel, source: str, targets: Sequence[str], generation: Generation) -> None:
-        """Load the model, on a GPU if this process sees one. Raises ModelError if it cannot be loaded."""
+    def __init__(
+        self,
+        model: TranslationModel,
+        source: str,
+        targets: Sequence[str],
+        generation: Generation,
+        device: Device = "cpu",
+    ) -> None:
+        """Load the model onto `device`. Raises ModelError if it cannot be loaded."""
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
         config, self._tokenizer = load_tokenizer(model.name, model.revision)
         self._prompting = prompting_of(config.model_type, self._tokenizer, source, targets, model.name)
         self._generation = generation
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device)
         # The special tokens that are added to a text count as well.
         self._max_tokens = min(generation.max_tokens, model.max_tokens)
         try:
