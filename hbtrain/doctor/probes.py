@@ -212,15 +212,16 @@ def tracking(uri: str | None) -> Facts:
     """Whether MLflow answers at `uri`, or at `$MLFLOW_TRACKING_URI`; {"uri": None} where neither is given."""
     from hbtrain.config import Config, override
     from hbtrain.tracking.past_runs import TrackedRuns
-    from hbtrain.tracking.tracker import SQLITE, tracking_uri
+    from hbtrain.tracking.uris import sqlite_file, tracking_uri
 
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given is None:
         return {"uri": None}
     full = tracking_uri(override(Config(name="doctor"), {"tracking.uri": given}))
     facts = {"uri": without_passwords(full), "new": False}
-    if full.startswith(SQLITE) and not Path(full.removeprefix(SQLITE)).exists():
-        folder = Path(full.removeprefix(SQLITE)).parent
+    file = sqlite_file(full)
+    if file is not None and not file.exists():
+        folder = file.parent
         if not os.access(folder, os.W_OK):
             raise StorageError(f"{folder} is not a folder that can be written")
         return facts | {"new": True}
