@@ -13,6 +13,7 @@ from hbtrain.evaluation.scoring import CollectionScores, score_collection
 from hbtrain.evaluation.summary import Evaluation, summarise
 from hbtrain.evaluation.trec_runs import TrecRunWriter
 from hbtrain.retrieval.collection_search import SearchOptions
+from hbtrain.retrieval.scores import similarity_of
 
 __all__ = ["Evaluation", "Progress", "TextEncoder", "evaluate", "evaluate_all"]
 
@@ -70,7 +71,7 @@ def evaluate(
     trained_languages: Sequence[str] | None = None,
     trec_runs: TrecRunWriter | None = None,
 ) -> Evaluation:
-    """Scores of `encoder` in the settings of `benchmark`; scores of passages are inner products.
+    """Scores of `encoder` in the settings of `benchmark`; passages are ranked by the encoder's own similarity.
 
     Args:
         encoder: embeds queries and passages.
@@ -96,4 +97,5 @@ def evaluate(
         if trec_runs is not None:
             trec_runs.add(benchmark, collection, ranking)
         del collection, ranking  # before the next one is opened
-    return summarise(benchmark, scored, ranker.about, trained_languages)
+    about = ranker.about | {"similarity": similarity_of(encoder), "notes": list(getattr(encoder, "notes", ()))}
+    return summarise(benchmark, scored, about, trained_languages)
