@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hbtrain.config import EvaluationConfig
@@ -97,5 +98,5 @@ def evaluate(
         if trec_runs is not None:
             trec_runs.add(benchmark, collection, ranking)
         del collection, ranking  # before the next one is opened
-    about = ranker.about | {"similarity": similarity_of(encoder), "notes": list(getattr(encoder, "notes", ()))}
-    return summarise(benchmark, scored, about, trained_languages)
+    evaluation = summarise(benchmark, scored, ranker.about, trained_languages)
+    return replace(evaluation, similarity=similarity_of(encoder), notes=tuple(getattr(encoder, "notes", ())))

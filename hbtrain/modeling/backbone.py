@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbtrain.errors import ModelError
-from hbtrain.modeling.model_files import check_encoder_files, read_json
+from hbtrain.modeling.model_files import ADAPTER, check_encoder_files, is_adapter
 from hbtrain.storage import is_remote, local_copy, place
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ BUILT_BACKBONES = ("static", "transformer")
 _HUB_TIMEOUT_S = 5.0
 _MODEL_FILES = (("modules.json", True), ("config.json", False))
 """Files by which a model is known, and whether it is one of sentence-transformers."""
-_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -88,18 +87,9 @@ def _find_folder(name: str, path: Path, called: str) -> Backbone:
     for file, is_sentence_transformer in _MODEL_FILES:
         if (path / file).is_file():
             return Backbone(str(path.absolute()), is_sentence_transformer)
-    if (path / _ADAPTER).is_file():
-        raise _is_adapter(name, str(path.absolute()), called)
+    if (path / ADAPTER).is_file():
+        raise is_adapter(name, str(path.absolute()), called)
     raise ModelError(f"{called} '{name}' holds no model: it has neither modules.json nor config.json")
-
-
-def _is_adapter(name: str, where: str, called: str) -> ModelError:
-    base = (read_json(where, _ADAPTER) or {}).get("base_model_name_or_path") or "BASE"
-    return ModelError(
-        f"{called} '{name}' is an adapter alone ({_ADAPTER}), which needs its base model '{base}': merge both, "
-        f"peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained('{base}'), '{name}')"
-        ".merge_and_unload().save_pretrained('FOLDER'), save the base model's tokenizer there too, and give FOLDER"
-    )
 
 
 def _find_on_hub(name: str, called: str) -> Backbone | None:
@@ -117,8 +107,8 @@ def _find_on_hub(name: str, called: str) -> Backbone | None:
     for file, is_sentence_transformer in _MODEL_FILES:
         if _exists_on_hub(name, file, called):
             return Backbone(name, is_sentence_transformer)
-    if _exists_on_hub(name, _ADAPTER, called):
-        raise _is_adapter(name, name, called)
+    if _exists_on_hub(name, ADAPTER, called):
+        raise is_adapter(name, name, called)
     return None
 
 

@@ -164,11 +164,11 @@ class Encoder:
         encoder.origin = Origin(name_or_path, trust_remote_code)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
-        if unused and prompts is None:
+        if unused and len(prompts or {}) < len(_PROMPT_NAMES):
+            stored = ", ".join(f"{name} ({model.prompts[name]!r})" for name in unused)
             encoder._note(
-                f"model '{name_or_path}' stores prompts that are put before no text, as their names are neither query "
-                f"nor passage: {', '.join(unused)}; `hbtrain evaluate` takes them by --query-prompt and "
-                "--passage-prompt, " + ", ".join(f"{name}: {model.prompts[name]!r}" for name in unused)
+                f"model '{name_or_path}' stores prompts under names that are not used, and are put before no text: "
+                f"{stored}; `hbtrain evaluate` takes a side's prompt with --query-prompt and --passage-prompt"
             )
         return encoder
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import find_backbone
-from hbtrain.modeling.model_files import check_encoder_files
+from hbtrain.modeling.model_files import ADAPTER, check_encoder_files, is_adapter, read_json
 from hbtrain.reporting.text import counted
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def load_pretrained(
                 f"model '{name}' comes with Python code of its own, which runs only if it is named: read it, then set "
                 f"encoder.trust_remote_code (evaluate and search: --trust-remote-code) to '{name}'"
             ) from error
+        if read_json(backbone.name, ADAPTER) is not None:
+            raise is_adapter(name, backbone.name, "model") from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(f"model '{name}' cannot be loaded: {reason}") from error
     for note in notes:
@@ -127,21 +129,22 @@ Networks = list[tuple["PreTrainedModel", dict[str, Any]]]
 def _watched_loading() -> Iterator[Networks]:
     """Collects the networks that are loaded while the body runs; sentence-transformers keeps to itself how it went."""
     from transformers import PreTrainedModel
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
     found: Networks = []
-    plain = PreTrainedModel.__dict__[_METHOD]
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
 
     def from_pretrained(
         cls: type[PreTrainedModel], *args: Any, output_loading_info: bool = False, **kwargs: Any
     ) -> Any:
-        network, info = plain.__func__(cls, *args, output_loading_info=True, **kwargs)
+        told = {"output_loading_info": True, "ignore_mismatched_sizes": not is_deepspeed_zero3_enabled()}
+        network, info = plain.__func__(cls, *args, **told | kwargs)
         found.append((network, info))
         return (network, info) if output_loading_info else network
 
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [each.level for each in loggers]
     with _patching:
-        setattr(PreTrainedModel, _METHOD, classmethod(from_pretrained))
+        plain, levels = PreTrainedModel.__dict__[_METHOD], [each.level for each in loggers]
+        setattr(PreTrainedModel, _METHOD, classmethod(from_pretrained))  # type: ignore[arg-type]
         for each in loggers:
             each.setLevel(logging.ERROR)
         try:
@@ -165,6 +168,12 @@ def check_loaded(name: str, model: SentenceTransformer, networks: Networks) -> N
     if is_deepspeed_zero3_enabled():  # what is spread over ranks has been loaded whole before
         return
     for network, info in networks:
+        for key, in_file, in_network in sorted(info["mismatched_keys"]):
+            if _needed(model, network, [key]):
+                raise ModelError(
+                    f"model '{name}': {key} has the shape {list(in_file)} in its files and {list(in_network)} in its "
+                    "network; config.json is of another model"
+                )
         missing = sorted(info["missing_keys"])
         if missing and (needed := _needed(model, network, missing)):
             raise ModelError(

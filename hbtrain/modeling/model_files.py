@@ -17,9 +17,12 @@ _WEIGHTS = ("model*.safetensors", "adapter_model*.safetensors", *_PICKLES)
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt", "*preprocessor_config.json")
 """Names of files that make a tokenizer, of every kind that transformers and sentence-transformers read."""
 _POINTER = b"version https://git-lfs"
+_SETTINGS = "config_sentence_transformers.json"
+_SIMILARITIES = (None, "cosine", "dot", "euclidean", "manhattan")
 _INDEX = "model.safetensors.index.json"
 
 
+ADAPTER = "adapter_config.json"
 CONVERT = "with sentence_transformers: SentenceTransformer('{name}').save('FOLDER')"
 
 
@@ -93,8 +96,24 @@ def read_json(name: str, file: str) -> Any:
         raise ModelError(f"model '{name}': its {file} cannot be read: {error}".splitlines()[0]) from error
 
 
+def is_adapter(name: str, where: str, called: str) -> ModelError:
+    """The error of a model, `called` so in a message, whose files are those of an adapter; they are in `where`."""
+    base = (read_json(where, ADAPTER) or {}).get("base_model_name_or_path") or "BASE"
+    return ModelError(
+        f"{called} '{name}' is an adapter ({ADAPTER}), which needs its base model '{base}': merge both, "
+        f"peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained('{base}'), '{name}')"
+        ".merge_and_unload().save_pretrained('FOLDER'), save the base model's tokenizer there too, and give FOLDER"
+    )
+
+
 def _check_kind(name: str) -> None:
-    kind = (read_json(name, "config_sentence_transformers.json") or {}).get("model_type", "SentenceTransformer")
+    said = read_json(name, _SETTINGS) or {}
+    if (similarity := said.get("similarity_fn_name")) not in _SIMILARITIES:
+        raise ModelError(
+            f"model '{name}': similarity_fn_name = {similarity!r} in its {_SETTINGS} is none that "
+            "sentence-transformers knows: cosine, dot, euclidean, manhattan"
+        )
+    kind = said.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise ModelError(
             f"model '{name}' is a {kind} of sentence-transformers, which does not make one vector of a text; give a "
