@@ -165,7 +165,7 @@ def _check_safetensors(name: str, path: Path) -> None:
             pass
     except SafetensorError as error:
         raise ModelError(
-            f"model '{name}': {path} is cut off or damaged ({error}); download it again, or copy it again"
+            f"model '{name}' cannot be loaded: {path} is cut off or damaged ({error}); download it again, or copy it again"
         ) from error
 
 
