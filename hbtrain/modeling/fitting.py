@@ -85,7 +85,7 @@ def fit_tokenizer(name: str, tokenizer: Any, network: nn.Module) -> str | None:
     table = _token_embeddings(network)
     if table is not None:
         # Special tokens may be put nowhere: some classes of tokenizers have their own, whatever the network.
-        special = {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}
+        special = {str(added) for added in getattr(tokenizer, "added_tokens_decoder", {}).values() if added.special}
         special -= {tokenizer.pad_token, tokenizer.unk_token, *tokenizer.convert_ids_to_tokens(tokenizer("").input_ids)}
         vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token not in special}
         _check_vocabulary(name, vocabulary, table.num_embeddings)
@@ -197,7 +197,7 @@ def natural_pooling(module: Transformer) -> str:
     first, other = ordinary[:2]
     length = min(_PROBED_TOKENS, module.max_seq_length or _PROBED_TOKENS)
     states = []
-    with torch.no_grad(), _attention_of_cpus(module.model):
+    with torch.no_grad(), without_flash_attention(module.model):
         for last in (first, other):
             ids = torch.tensor([[first] * (length - 1) + [last]], device=module.model.device)
             features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -207,7 +207,7 @@ def natural_pooling(module: Transformer) -> str:
 
 
 @contextmanager
-def _attention_of_cpus(network: Any) -> Iterator[None]:
+def without_flash_attention(network: Any) -> Iterator[None]:
     """Without flash attention, which needs a GPU, while the body runs."""
     chosen = network.config._attn_implementation or ""
     if "flash" not in chosen:

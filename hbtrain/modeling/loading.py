@@ -192,13 +192,15 @@ def _needed(model: SentenceTransformer, network: PreTrainedModel, missing: Seque
     """Those of the missing weights that embeddings depend on, found by a gradient."""
     import torch
 
+    from hbtrain.modeling.fitting import without_flash_attention
+
     parameters = dict(network.named_parameters())
     needed = {key for key in missing if key not in parameters or not parameters[key].requires_grad}
     rest = [key for key in missing if key not in needed]
     for task in ("query", "document"):
         features = model.preprocess(["a"], task=task)
         on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
-        with torch.enable_grad():
+        with torch.enable_grad(), without_flash_attention(network):
             vector = model(on_device, task=task)["sentence_embedding"]
             gradients = torch.autograd.grad(vector.sum(), [parameters[key] for key in rest], allow_unused=True)
         needed |= {key for key, gradient in zip(rest, gradients, strict=True) if gradient is not None}

@@ -77,7 +77,7 @@ def read_json(name: str, file: str) -> Any:
     """The content of a JSON file of a model in a folder or on the hub; None if there is no such file.
 
     Raises:
-        ModelError: the file is not JSON.
+        ModelError: the file cannot be fetched, or is not JSON.
     """
     path = Path(name) / file
     if not Path(name).is_dir():
@@ -88,6 +88,8 @@ def read_json(name: str, file: str) -> Any:
             path = Path(hf_hub_download(name, file))
         except EntryNotFoundError:
             return None
+        except Exception as error:  # of the HTTP client beneath
+            raise ModelError(f"model '{name}': its {file} cannot be fetched: {error}".splitlines()[0]) from error
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
