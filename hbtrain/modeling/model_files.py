@@ -167,7 +167,7 @@ def _check_safetensors(name: str, path: Path) -> None:
             pass
     except SafetensorError as error:
         raise ModelError(
-            f"model '{name}' cannot be loaded: {path} is cut off or damaged ({error}); download it again, or copy it again"
+            f"model '{name}' cannot be loaded: {path} is cut off or damaged ({error}); fetch it again"
         ) from error
 
 
