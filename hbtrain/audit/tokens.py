@@ -19,44 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class Texts:
-    """Texts of one side in one language.
+    """Texts of one side in one language."""
 
-    Attributes:
-        texts: how many.
-        tokens: of all of them, prefix and special tokens included, after cutting.
-        at_limit: texts that reach the token limit of their side; most of them were cut.
-    """
-
-    texts: int = 0
-    tokens: int = 0
-    at_limit: int = 0
+    texts: int = 0  # how many
+    tokens: int = 0  # of all of them, prefix and special tokens included, after cutting
+    at_limit: int = 0  # texts that reach the token limit of their side; most of them were cut
 
 
 @dataclass
 class Tokens:
-    """Counts over sampled batches, of each batch the part of one rank; ranks take turns.
+    """Counts over sampled batches, of each batch the part of one rank; ranks take turns."""
 
-    Attributes:
-        batches: how many were looked at.
-        workers: number of ranks.
-        pairs: in the parts that were looked at.
-        tokens: without padding, hard negatives included.
-        computed: tokens with padding, hard negatives included.
-        unsorted: `computed`, if texts were not sorted by length.
-        largest_graph: the most tokens, with padding, that have a graph at one time.
-        queries: {language: texts}.
-        passages: {language: texts}, without hard negatives.
-    """
-
-    batches: int = 0
-    workers: int = 1
-    pairs: int = 0
-    tokens: int = 0
-    computed: int = 0
-    unsorted: int = 0
-    largest_graph: int = 0
-    queries: dict[str, Texts] = field(default_factory=dict)
-    passages: dict[str, Texts] = field(default_factory=dict)
+    batches: int = 0  # how many were looked at
+    workers: int = 1  # number of ranks
+    pairs: int = 0  # in the parts that were looked at
+    tokens: int = 0  # without padding, hard negatives included
+    computed: int = 0  # tokens with padding, hard negatives included
+    unsorted: int = 0  # `computed`, if texts were not sorted by length
+    largest_graph: int = 0  # the most tokens, with padding, that have a graph at one time
+    queries: dict[str, Texts] = field(default_factory=dict)  # {language: texts}
+    passages: dict[str, Texts] = field(default_factory=dict)  # {language: texts}, without hard negatives
 
     @property
     def tokens_per_pair(self) -> float:

@@ -18,18 +18,12 @@ from hbtrain.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All offers (what one source has for one kind of batch) that batches are drawn from.
+    """All offers (what one source has for one kind of batch) that batches are drawn from."""
 
-    Attributes:
-        languages: the training languages, without those of weight 0.
-        offers: those that can fill a batch; the weights of one kind sum to 1.
-        too_small: those that have rows, but fewer than a batch.
-        cumulative: {kind: (indices into `offers` of those of the kind, their cumulative weights)}.
-    """
-
-    languages: tuple[str, ...]
-    offers: tuple[Offer, ...]
-    too_small: tuple[Offer, ...]
+    languages: tuple[str, ...]  # the training languages, without those of weight 0
+    offers: tuple[Offer, ...]  # those that can fill a batch; the weights of one kind sum to 1
+    too_small: tuple[Offer, ...]  # those that have rows, but fewer than a batch
+    # {kind: (indices into `offers` of those of the kind, their cumulative weights)}
     cumulative: dict[Kind, tuple[Int64s, npt.NDArray[np.float64]]]
 
     @classmethod

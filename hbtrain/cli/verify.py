@@ -6,9 +6,9 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 
 def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)], step: int = 0) -> None:
@@ -36,7 +36,7 @@ def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphe
     from hbtrain.cli.display import RunDisplay, show_agreement
     from hbtrain.runs.verify import verify as run
 
-    console = Console()
+    console = TextConsole()
     with RunDisplay(console, 1) as display:
         agreement = run(config, step, display)
     show_agreement(console, config, agreement)

@@ -34,11 +34,7 @@ def check_distinct(runs: Sequence[Run]) -> None:
 def common_benchmarks(
     runs: Sequence[Run], scores: Sequence[dict[str, Scores]], wanted: Sequence[str] | None
 ) -> list[str]:
-    """The benchmarks to compare: `wanted`, or those of the runs, which must be the same.
-
-    Raises:
-        DataError: a run lacks a benchmark that is wanted or that another run has.
-    """
+    """The benchmarks to compare: `wanted`, or all. Raises DataError if a run lacks one that another has."""
     first = list(scores[0])
     for run, found in zip(runs, scores, strict=True):
         for benchmark in wanted or ():

@@ -16,6 +16,7 @@ from hbtrain.comparison.scores import ScoreReader, Scores
 from hbtrain.comparison.systems import System, in_table_order, systems_of
 from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.reporting.colours import colours_of
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ class Comparison:
     """The result of `compare`; `save_comparison` writes it into a folder."""
 
     systems: tuple[System, ...]
-    baseline: str
-    """Label of the system with which the others are compared."""
+    baseline: str  # label of the system with which the others are compared
     tasks: tuple[Task, ...]
     estimates: tuple[Estimate, ...]
     method: Method
-    notes: tuple[str, ...] = ()
-    """What readers must know, such as runs that were left out or unknown training languages."""
-    paper: bool = False
-    """Whether tables show the paper's figures too."""
+    notes: tuple[str, ...] = ()  # what readers must know, such as runs that were left out or unknown training languages
+    paper: bool = False  # whether tables show the paper's figures too
 
     @cached_property
     def _by_score(self) -> dict[tuple[str, Score], Estimate]:
         return {(e.system, e.score): e for e in self.estimates}
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """{label: colour} of the systems, in their order."""
+        return colours_of({system.label: system.sampling for system in self.systems})
 
     def get(self, system: str, benchmark: str, setting: str, metric: str, part: str = ALL) -> Estimate | None:
         """An estimate, or None if the benchmark has no such score."""

@@ -23,21 +23,13 @@ from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SETTINGS, sign
 
 @dataclass(frozen=True)
 class Method:
-    """How differences are judged.
+    """How differences are judged."""
 
-    Attributes:
-        flips: sign flips of a permutation test; all of them, if they are fewer.
-        resamples: bootstrap resamples.
-        confidence: of the intervals.
-        level: of the marks: the chance that any mark of a family is false stays below it.
-        seed: of the flips and the resamples.
-    """
-
-    flips: int = 19_999
-    resamples: int = 2_000
-    confidence: float = 0.95
-    level: float = 0.05
-    seed: int = 0
+    flips: int = 19_999  # sign flips of a permutation test; all of them, if they are fewer
+    resamples: int = 2_000  # bootstrap resamples
+    confidence: float = 0.95  # of the intervals
+    level: float = 0.05  # of the marks: the chance that any mark of a family is false stays below it
+    seed: int = 0  # of the flips and the resamples
 
 
 class Score(NamedTuple):
@@ -46,52 +38,32 @@ class Score(NamedTuple):
     benchmark: str
     setting: str
     metric: str
-    part: str
-    """`all` languages, `seen`, `unseen`, or one query language."""
+    part: str  # `all` languages, `seen`, `unseen`, or one query language
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A system's score less the baseline's.
+    """A system's score less the baseline's."""
 
-    Attributes:
-        value: the difference.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        p: p-value of the two-sided paired permutation test over questions.
-        p_holm: the same with Holm's correction; see `adjusted`.
-        seeds_agree: whether every run of one of the two systems is better than every run of the other.
-    """
-
-    value: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    seeds_agree: bool
+    value: float  # the difference
+    low: float  # lower end of its interval
+    high: float  # upper end of its interval
+    p: float  # p-value of the two-sided paired permutation test over questions
+    p_holm: float  # the same with Holm's correction; see `adjusted`
+    seeds_agree: bool  # whether every run of one of the two systems is better than every run of the other
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One score of one system.
+    """One score of one system."""
 
-    Attributes:
-        system: its label.
-        score: which score.
-        value: mean over the system's runs.
-        by_run: the score of each run.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        difference: from the baseline; None for the baseline itself.
-    """
-
-    system: str
-    score: Score
-    value: float
-    by_run: tuple[float, ...]
-    low: float
-    high: float
-    difference: Difference | None
+    system: str  # its label
+    score: Score  # which score
+    value: float  # mean over the system's runs
+    by_run: tuple[float, ...]  # the score of each run
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    difference: Difference | None  # from the baseline; None for the baseline itself
 
     @property
     def spread(self) -> float | None:

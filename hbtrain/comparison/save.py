@@ -16,8 +16,7 @@ from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
-from hbtrain.reporting.colours import colours_of
-from hbtrain.reporting.table import TREND, Table
+from hbtrain.reporting.table import TREND, Table, markdown_text
 from hbtrain.reporting.table import markdown as table_markdown
 from hbtrain.storage.files import put_in_place
 
@@ -55,11 +54,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = None) -> None:
-    """Store the files of `save_comparison` as artifacts of an MLflow run, under `comparison`.
-
-    Raises:
-        TrackingError: the id is unknown, or the server does not accept them.
-    """
+    """Store the files of `save_comparison` in an MLflow run. Raises TrackingError if it does not take them."""
     from hbtrain.tracking.past_runs import TrackedRuns
 
     server = TrackedRuns(tracking_uri)
@@ -72,9 +67,9 @@ def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = 
 def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> str:
     """The comparison in Markdown: all tables, or those given, and a legend."""
     chosen = [*main_tables(comparison), *language_tables(comparison)] if tables is None else tables
-    parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in chosen]
-    notes = "".join(f"\n\nNote: {note}." for note in comparison.notes)
-    return "\n\n".join([*parts, legend(comparison)]) + notes + "\n"
+    parts = [f"**{markdown_text(table.title)}**\n\n{table_markdown(table)}" for table in chosen]
+    notes = "".join(f"\n\nNote: {markdown_text(note)}." for note in comparison.notes)
+    return "\n\n".join([*parts, markdown_text(legend(comparison))]) + notes + "\n"
 
 
 def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
@@ -95,7 +90,7 @@ def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
         legend=legend(comparison),
         method=_method(comparison),
         pictures=[(title, base64.b64encode(path.read_bytes()).decode("ascii")) for title, path in pictures],
-        colours=colours_of(comparison.systems),
+        colours=comparison.colours,
         trend=TREND,
     )
 

@@ -29,10 +29,8 @@ class System:
 
     label: str
     runs: tuple[Run, ...]
-    sampling: str | None
-    """One of TITLES; None for a model whose training is not known."""
-    alpha: float | None
-    """The share of monolingual batches, if it is one number."""
+    sampling: str | None  # one of TITLES; None for a model whose training is not known
+    alpha: float | None  # the share of monolingual batches, if it is one number
 
     @property
     def trained_languages(self) -> tuple[str, ...] | None:

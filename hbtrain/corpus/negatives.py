@@ -38,12 +38,9 @@ class Negatives:
     """The negatives of a source, memory-mapped."""
 
     def __init__(self, folder: Path, per_row: int | None, table: Callable[[str], TextTable | None]) -> None:
-        """Open the files of a source.
+        """Open the files of a source; `table` gives the passages in a language.
 
-        Args:
-            folder: of the source.
-            per_row: how many negatives every row has; None: not all have equally many.
-            table: gives the passages in a language; None: there are none.
+        `per_row` is how many negatives every row has; None if not all have equally many.
         """
         self._numbers = load_array(folder, "negatives")
         self._starts = load_array(folder, "negative_starts")

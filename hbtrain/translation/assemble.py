@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
 
     Args:
         texts: that were translated.
-        blocks: all blocks of them, which must be finished.
+        blocks: all blocks of them, finished.
         limits: of the gates.
         folder: gets a column `<language>.arrow` for each language, in which a text's number is the row of its accepted
             translation.
@@ -48,8 +48,16 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
                 accepted[language] = result.translation
                 continue
             count.rejected[str(reason)] += 1
-            known = {"id": first_row.get([number])[0], "side": first_side.get([number])[0]}
-            rejects.write(_line(known | _reject(language, source.get([number])[0], result, reason)))
+            reject = {
+                "id": first_row.get([number])[0],
+                "side": first_side.get([number])[0],
+                "language": language,
+                "reason": reason,
+                "text": source.get([number])[0],
+                "translation": result.translation,
+                "scores": None if result.scores is None else asdict(result.scores),
+            }
+            rejects.write(_line(reject))
         writer.append(accepted)
     writer.close()
     return counts
@@ -70,7 +78,8 @@ def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], fo
     """
     columns = {x: TextColumn(folder / f"{x}.arrow") for x in targets if (folder / f"{x}.arrow").exists()}
     numbers = texts.numbers_of_sides()
-    for some in _chunks(records):
+    records = iter(records)
+    while some := list(islice(records, CHUNK)):
         own_sides = [own for record in some for _, own in sides(record)]
         places = list(zip(own_sides, islice(numbers, len(own_sides)), strict=False))
         if len(places) < len(own_sides):
@@ -96,32 +105,11 @@ def _reason(result: Result, limits: Limits) -> str | None:
     return reason_to_reject(result.scores, limits) if result.finished else UNFINISHED
 
 
-def _reject(language: str, text: str | None, result: Result, reason: str | None) -> Record:
-    return {
-        "language": language,
-        "reason": reason,
-        "text": text,
-        "translation": result.translation,
-        "scores": None if result.scores is None else result.scores.as_dict(),
-    }
-
-
 def _results(texts: Texts, language: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Result]]:
     numbers = texts.numbers(language)
     for block in sorted((x for x in blocks if x.language == language), key=lambda block: block.number):
         own = numbers[block.start : block.stop].tolist()
         yield from zip(own, read_block(block, texts.folder), strict=True)
-
-
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    some: list[Record] = []
-    for record in records:
-        some.append(record)
-        if len(some) == CHUNK:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def _line(record: Any) -> bytes:

@@ -11,21 +11,13 @@ from hbtrain.translation.languages import LANGUAGES, Language
 
 
 class Prompting(ABC):
-    """How the models of a family are told the languages.
+    """How the models of a family are told the languages."""
 
-    Attributes:
-        family: its name in messages.
-    """
-
-    family: str
+    family: str  # its name in messages
 
     @abstractmethod
     def __init__(self, tokenizer: Any, source: Language, targets: Sequence[Language]) -> None:
-        """Set the tokenizer to the language `source`.
-
-        Raises:
-            ModelError: the model does not translate one of the languages.
-        """
+        """Set the tokenizer to the language `source`. Raises ModelError if a language is not translated."""
 
     @classmethod
     @abstractmethod
@@ -41,17 +33,10 @@ class Prompting(ABC):
         return {}
 
 
-def prompting_of(
-    model_type: str, tokenizer: Any, source: Language, targets: Sequence[Language], model: str
-) -> Prompting:
-    """The prompting of a model.
+def prompting_of(model_type: str, tokenizer: Any, source: str, targets: Sequence[str], model: str) -> Prompting:
+    """The prompting of a model, whose tokenizer is set to the language `source`; languages are ISO 639-1 codes.
 
-    Args:
-        model_type: from its configuration. NLLB and M2M100 have the same, and differ by the tokens of their languages.
-        tokenizer: of Hugging Face; it is set to the source's language.
-        source: the language translated from.
-        targets: the languages translated into.
-        model: its name, for messages.
+    `model_type` is from its configuration. NLLB and M2M100 have the same, and differ by the tokens of their languages.
 
     Raises:
         ModelError: its family is unknown, or it does not translate one of the languages.
@@ -65,7 +50,7 @@ def prompting_of(
     for family in families.get(model_type, ()):
         if family.is_of(tokenizer):
             try:
-                return family(tokenizer, source, targets)
+                return family(tokenizer, LANGUAGES[source], [LANGUAGES[target] for target in targets])
             except ModelError as error:
                 raise ModelError(f"--model {model}: {error}") from error
     raise ModelError(

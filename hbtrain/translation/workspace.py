@@ -62,11 +62,7 @@ class Outputs:
             yield stream
 
     def place(self) -> None:
-        """Move the rows and the rejects from `work` to their paths.
-
-        Raises:
-            StorageError: other files have appeared there.
-        """
+        """Move the rows and the rejects from `work` to their paths, unless other files have appeared there."""
         self._check_free()
         (self.work / PLACING).touch()
         for path in (self.rejects, self.rows):
@@ -97,9 +93,7 @@ class Outputs:
 def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
     """The folder of unfinished work, locked while the block runs; it is not deleted at its end.
 
-    Args:
-        outputs: of the translation.
-        request: everything that decides what is in the blocks.
+    `request` has everything that decides what is in the blocks.
 
     Raises:
         StorageError: another process makes this translation, the folder holds an unfinished other one, or it cannot be
