@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.devices import Device
-    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.modeling.encoder import Encoder, Side
     from hbtrain.retrieval.collection_search import SearchOptions
     from hbtrain.retrieval.manifest import StoreType
     from hbtrain.storage import Place
@@ -143,7 +143,7 @@ def evaluate(
         run_depth=run_depth,
     )
     to = output_place(output)
-    here = find_backbone(model).name
+    here = find_backbone(model, "MODEL").name
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
@@ -181,12 +181,9 @@ def _encoder(
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    encoder = Encoder.load(model, device=device, trust_remote_code=trusted)
-    if query_prompt is not None:
-        encoder.prefixes["query"] = query_prompt
-    if passage_prompt is not None:
-        encoder.prefixes["passage"] = passage_prompt
-    return encoder
+    given: dict[Side, str | None] = {"query": query_prompt, "passage": passage_prompt}
+    prompts = {side: prompt for side, prompt in given.items() if prompt is not None}
+    return Encoder.load(model, device=device, trust_remote_code=trusted, prompts=prompts or None)
 
 
 def _with_data(benchmarks: list[str], data: str | None) -> list[str]:

@@ -65,7 +65,7 @@ def mine(
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
     batch_size = evaluation_from_flags(batch_size=batch_size).batch_size
     trusted = trusts(model, trust_remote_code)
-    find_backbone(model)
+    find_backbone(model, "MODEL")
     to = output_place(output, is_file=True)
     check_output(to)
     corpus = ParallelCorpus.open(data)

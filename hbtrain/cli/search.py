@@ -41,7 +41,7 @@ def search(
     if top < 1:
         raise ConfigError(f"--top {top}: must be 1 or more")
     trusted = trusts(model, trust_remote_code)
-    find_backbone(model)
+    find_backbone(model, "MODEL")
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
     from hbtrain.modeling.devices import visible_device
     from hbtrain.modeling.encoder import Encoder

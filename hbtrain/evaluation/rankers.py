@@ -28,7 +28,7 @@ from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
 from hbtrain.retrieval.ranks import Search, exact_search
-from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.scores import Floats, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
 from hbtrain.storage import RemotePath, check_writable
@@ -263,6 +263,8 @@ class ExactRanker:
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         q = self._embed(encoder, collection.query_texts, "query")
         p = self._embed(encoder, collection.candidate_texts, "passage")
+        similarity = similarity_of(encoder)
+        q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
         return exact_search(q, p, codes, collection.relevant, self.depth, blocks)
 

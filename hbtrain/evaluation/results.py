@@ -81,6 +81,8 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     trained = evaluations[0].trained_languages
     return {
         "tie_rule": TIE_RULE,
+        "similarity": evaluations[0].similarity,
+        "model_notes": list(dict.fromkeys(note for e in evaluations for note in e.notes)),
         "trained_languages": None if trained is None else list(trained),
         "benchmarks": {
             e.benchmark: {

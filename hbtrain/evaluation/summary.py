@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores
+from hbtrain.modeling.encoder import Similarity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +82,10 @@ class Evaluation:
     """One row per query and setting (in `cross`, per passage language): benchmark, setting, query_language,
     passage_language ("all" in multi), question_id, the metrics by name, rank_distance, worst_rank, own_language@10
     and language_bias@10 (null except in multi), domain (null without domains)."""
+    similarity: Similarity | None = None
+    """How the model's vectors were compared; None where the scores are those of run files."""
+    notes: tuple[str, ...] = ()
+    """What was found about the model while it was loaded and used."""
 
     @property
     def macro(self) -> dict[str, float]:

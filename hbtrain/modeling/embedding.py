@@ -73,8 +73,9 @@ class _Float32Sums(TorchFunctionMode):
         return function(*arguments, **options)
 
 
-def embed(model: SentenceTransformer, features: Features, **forward_kwargs: Any) -> Tensor:
-    """Unit vectors [B, D] in fp32 of a batch of token features; a text without tokens may give the zero vector."""
+def embed(model: SentenceTransformer, features: Features, unit: bool = True, **forward_kwargs: Any) -> Tensor:
+    """Vectors [B, D] in fp32 of a batch of token features, of length 1 where `unit` says so; a text without tokens may
+    give the zero vector."""
     # A copy, because the modules of a SentenceTransformer write into what they are given.
-    vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"]
-    return functional.normalize(vectors_BD[:, : model.truncate_dim].float(), dim=-1)
+    vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"][:, : model.truncate_dim].float()
+    return functional.normalize(vectors_BD, dim=-1) if unit else vectors_BD

@@ -55,7 +55,7 @@ class StoredEncoder(Protocol):
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
     ) -> Floats:
-        """Unit vectors [N, D]."""
+        """Vectors [N, D], unit vectors where the encoder's similarity is the cosine."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,14 @@ def _load(
 ) -> BlockEncoder:
     from hbtrain.modeling.encoder import Encoder
 
-    encoder = Encoder.load(origin.name_or_path, device=device, trust_remote_code=origin.trust_remote_code)
+    encoder = Encoder.load(
+        origin.name_or_path, device=device, trust_remote_code=origin.trust_remote_code, prompts=prefixes
+    )
     if encoder.digest() != digest:
         raise ModelError(
             f"model '{origin.name_or_path}': an actor loaded other weights from there than this process did; the model "
             "must be the same on all nodes, and must not change while it is used"
         )
-    encoder.prefixes = prefixes
     return BlockEncoder(encoder, side, batching)
 
 

@@ -41,7 +41,7 @@ from hbtrain.errors import ConfigError, DataError, ModelError, StorageError
 from hbtrain.formats.parallel import read_records
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.retrieval.identities import PassagePool
-from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.scores import Floats, for_inner_products, similarities, similarity_of
 from hbtrain.retrieval.top import DevicePool
 from hbtrain.storage import Place
 from hbtrain.storage.files import unwritable
@@ -145,7 +145,8 @@ class Miner:
         if not len(asking):
             return Candidates.none()
         q_BD = self._embed(source.texts("query", rows[asking], [language] * len(asking)), "query")
-        scores_BK, texts_BK = self._on_device.best(q_BD, self._spans(code), self._options.depth)
+        products_BK, texts_BK = self._on_device.best(q_BD, self._spans(code), self._options.depth)
+        scores_BK = similarities(products_BK, similarity_of(self._encoder))
         positives_BL = self._positives(q_BD, self.pool.row_texts[start + rows[asking]])
         if index.sentences:
             _drop_copies(positives_BL, code)
@@ -169,7 +170,8 @@ class Miner:
         scores_BL = np.full(texts_BL.shape, np.nan)
         for code, texts in enumerate(texts_BL.T):
             has = np.flatnonzero(texts >= 0)
-            scores_BL[has, code] = np.einsum("bd,bd->b", q_BD[has], self._p_ND[texts[has]])
+            products = np.einsum("bd,bd->b", q_BD[has], self._p_ND[texts[has]])
+            scores_BL[has, code] = similarities(products, similarity_of(self._encoder))
         return scores_BL
 
     def _choose(self, found: Candidates, rows: int) -> list[MinedRow]:
@@ -187,7 +189,7 @@ class Miner:
         ]
 
     def _embed_pool(self) -> Floats:
-        p_ND = np.empty((len(self.pool), self._encoder.dimension), np.float32)
+        p_ND = np.empty((len(self.pool), self._embed([], "passage").shape[1]), np.float32)
         for start in range(0, len(p_ND), BLOCK_TEXTS):
             places = np.arange(start, min(start + BLOCK_TEXTS, len(p_ND)))
             p_ND[places] = self._embed(self.pool.texts(places), "passage")
@@ -195,6 +197,7 @@ class Miner:
         return p_ND
 
     def _embed(self, texts: Sequence[str], side: Side) -> Floats:
+        """Vectors whose inner products rank as the encoder's similarity does."""
         vectors = self._encoder.encode(texts, side, batch_size=self._batch_size)
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(broken):
@@ -202,7 +205,7 @@ class Miner:
                 f"the embedding of {side} {texts[broken[0]][:60]!r} holds NaN or infinity: training has diverged or "
                 "the precision is too low; use an earlier checkpoint"
             )
-        return vectors
+        return for_inner_products(vectors, side, similarity_of(self._encoder))
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
