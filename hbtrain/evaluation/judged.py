@@ -75,12 +75,10 @@ def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:
     """{id: topic} of a file.
 
     Raises:
-        DataError: there are no topics, a topic has no text, or an id occurs twice.
+        DataError: there are no topics, or an id occurs twice.
     """
     found: dict[str, Topic] = {}
     for topic in topics:
-        if not topic.text.strip():
-            REFUSED.bad(topic.position, "an empty text", f" (question {topic.id})")
         if topic.id in found:
             raise DataError(f"{topic.position}: question {topic.id} occurs twice; ids must be unique in a language")
         found[topic.id] = topic
@@ -111,6 +109,8 @@ def _open(found: JudgedFolder, name: str, language: str, cache: Path) -> Collect
         # BEIR has one file of queries for all splits; those without judgements in this split belong to others.
         topics = {question: topic for question, topic in topics.items() if question in qrels}
     documents = open_documents(files.corpus, cache)
+    if not any(documents.texts):
+        raise DataError(f"{files.corpus[0]}: all {len(documents.texts):,} documents of the corpus are empty")
     return judged_collection(f"{name} in {language}", language, topics, qrels, documents)
 
 
@@ -127,7 +127,8 @@ def judged_collection(
 
     Raises:
         DataError: judgements name questions that are not among the topics, or relevant documents that the corpus lacks.
-            Files are then missing or do not belong together, and scores would be wrong.
+            Files are then missing or do not belong together, and scores would be wrong. Or a topic with a relevant
+            document has no text.
     """
     _check_known([x for x in qrels if x not in topics], "questions", f"benchmark {name}: the judgements", "the topics")
     relevant = {
@@ -135,6 +136,9 @@ def judged_collection(
         for question in topics
     }
     answered = [question for question, found in relevant.items() if found]
+    for question in answered:
+        if not topics[question].text.strip():
+            REFUSED.bad(topics[question].position, "an empty text", f" (question {question})")
     wanted = list(dict.fromkeys(document for question in answered for document in relevant[question]))
     places = dict(zip(wanted, documents.find(wanted).tolist(), strict=True))
     _check_known(

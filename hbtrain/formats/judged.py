@@ -215,14 +215,14 @@ def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
 
 
 def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`.
+    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`. A text may be blank.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no query.
     """
     for record, position in json_lines(file, rows, "not a query"):
         key, text, metadata = record.get("_id"), record.get("text"), record.get("metadata")
-        if isinstance(key, str | int) and isinstance(text, str) and text.strip():
+        if isinstance(key, str | int) and isinstance(text, str):
             domain = metadata.get("domain") if isinstance(metadata, dict) else None
             yield Topic(str(key), text, position, domain if isinstance(domain, str) else None)
         else:

@@ -280,7 +280,7 @@ class Encoder:
     def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
         import torch
 
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded
+        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
 
         rows = gives_rows(self.model)
         if rows:
@@ -293,7 +293,7 @@ class Encoder:
             features |= padded(features, self.model[0].processor)
         if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
             features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
 
 
 def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
