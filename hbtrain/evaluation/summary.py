@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores, Ties
+from hbtrain.retrieval.ranks import TIE_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +60,14 @@ class Evaluation:
     """{language: candidates}, added up where collections share a language, as English in every pair of Tatoeba."""
     left_out: int
     """Queries that were left out, because they have no relevant candidate."""
+    never_found: int
+    """Relevant candidates that no ranking can hold, as the pool lacks them or they are the query's own document."""
+    own_left_out: int
+    """Queries whose own document is left out of their rankings."""
+    ties: dict[str, Ties]
+    """{setting: how many relevant candidates are tied}, where scores are known."""
+    notes: tuple[str, ...]
+    """What readers of the scores should know, a sentence each."""
     search: dict[str, Any]
     """How it was searched; the entry `search` is "exact" or the factory string of an index."""
     parallel: bool
@@ -101,13 +110,20 @@ def summarise(
     scored: Sequence[CollectionScores],
     search: Mapping[str, Any],
     trained_languages: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
-    """The evaluation that follows from the scores of all collections of a benchmark."""
+    """The evaluation that follows from the scores of all collections of a benchmark.
+
+    `search` becomes `Evaluation.search`; its entry `tie_rule` says how ties rank, if not in the order of the pool.
+    `notes` stand before those of the collections.
+    """
     import pyarrow as pa
 
     table = pa.concat_tables([part.per_query for part in scored])
     cells = cells_of(table, benchmark.languages)
     groups = _groups(benchmark, trained_languages)
+    ties = _added_ties(scored)
+    tie_notes = [_tie_note(benchmark.name, s, t, search.get("tie_rule", TIE_RULE)) for s, t in ties.items() if t.tied]
     return Evaluation(
         benchmark=benchmark.name,
         candidates_kind=benchmark.candidates_kind,
@@ -115,6 +131,10 @@ def summarise(
         query_counts=_added([part.query_counts for part in scored], benchmark.languages),
         candidate_counts=_added([part.candidate_counts for part in scored], benchmark.languages),
         left_out=sum(part.left_out for part in scored),
+        never_found=sum(part.never_found for part in scored),
+        own_left_out=sum(part.own_left_out for part in scored),
+        ties=ties,
+        notes=(*notes, *(note for part in scored for note in part.notes), *tie_notes),
         search=dict(search),
         parallel=benchmark.parallel,
         groups=groups,
@@ -123,6 +143,22 @@ def summarise(
         cells=cells,
         first_languages=_first_languages(scored),
         per_query=table,
+    )
+
+
+def _added_ties(scored: Sequence[CollectionScores]) -> dict[str, Ties]:
+    found = {setting: [part.ties[setting] for part in scored if setting in part.ties] for setting in SETTINGS}
+    return {
+        setting: Ties(sum(one.tied for one in own), sum(one.relevant for one in own))
+        for setting, own in found.items()
+        if own
+    }
+
+
+def _tie_note(benchmark: str, setting: str, ties: Ties, rule: str) -> str:
+    return (
+        f"{benchmark}: {ties.tied:,} of {ties.relevant:,} relevant candidates in {setting} share their score with "
+        f"others that are not relevant, or less so, and metrics depend on which ranks first; {rule}"
     )
 
 
