@@ -123,7 +123,7 @@ def summarise(
     cells = cells_of(table, benchmark.languages)
     groups = _groups(benchmark, trained_languages)
     ties = _added_ties(scored)
-    tie_notes = [_tie_note(benchmark.name, s, t, search.get("tie_rule", TIE_RULE)) for s, t in ties.items() if t.tied]
+    tie_notes = _tie_notes(benchmark.name, ties, search.get("tie_rule", TIE_RULE))
     return Evaluation(
         benchmark=benchmark.name,
         candidates_kind=benchmark.candidates_kind,
@@ -155,11 +155,14 @@ def _added_ties(scored: Sequence[CollectionScores]) -> dict[str, Ties]:
     }
 
 
-def _tie_note(benchmark: str, setting: str, ties: Ties, rule: str) -> str:
-    return (
-        f"{benchmark}: {ties.tied:,} of {ties.relevant:,} relevant candidates in {setting} share their score with "
-        f"others that are not relevant, or less so, and metrics depend on which ranks first; {rule}"
-    )
+def _tie_notes(benchmark: str, ties: Mapping[str, Ties], rule: str) -> list[str]:
+    counts = [f"{one.tied:,} of {one.relevant:,} in {setting}" for setting, one in ties.items() if one.tied]
+    if not counts:
+        return []
+    return [
+        f"{benchmark}: relevant candidates share their score with others that are not relevant, or less so "
+        f"({', '.join(counts)}), and metrics depend on which ranks first; {rule}"
+    ]
 
 
 def _first_languages(scored: Sequence[CollectionScores]) -> dict[str, dict[str, float]]:
