@@ -306,6 +306,11 @@ class EvaluationConfig(Section):
     """An s3:// URI below which embeddings are kept for other machines, with `index` or `actors`."""
     run_depth: NonNegativeInt = 10
     """Candidates of a query in the run files of the trained model; 0: no run files."""
+    ignore_identical_ids: bool = False
+    """Leave the document that has a query's own id out of its ranking, for queries that are documents themselves
+    (ArguAna, Quora)."""
+    allow_missing_documents: bool = False
+    """Count relevant documents that the corpus lacks as never found, instead of refusing the benchmark."""
 
     @field_validator("embeddings")
     @classmethod

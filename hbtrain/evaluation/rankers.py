@@ -22,6 +22,7 @@ from hbtrain.config.schema import FLAGS, called
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.benchmark import Collection, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
+from hbtrain.evaluation.own_documents import deep_enough, top_without_own, with_own, without_own
 from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions, rank_collection, search_collection
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
@@ -117,15 +118,16 @@ class SpreadRanker:
         return {"search": "exact", "embeddings": self.options.dtype}
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
-        return rank_collection(
+        found = rank_collection(
             _stored(encoder),
             collection.candidate_texts,
             collection.query_texts,
             collection.candidate_codes,
-            collection.relevant,
-            self.depth,
+            with_own(collection),
+            deep_enough(collection, self.depth),
             self.options,
         )
+        return without_own(collection, found, self.depth)
 
 
 class SearchRanker:
@@ -170,7 +172,7 @@ class SearchRanker:
         }
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> TopLists:
-        depth = min(self._depth, len(collection.candidate_texts))
+        depth = min(deep_enough(collection, self._depth), len(collection.candidate_texts))
         search = search_collection(
             _stored(encoder),
             collection.candidate_texts,
@@ -182,8 +184,8 @@ class SearchRanker:
         )
         self._searches[collection.name] = search
         # A pool that is listed whole is known to any depth.
-        padding = ((0, 0), (0, self._depth - depth))
-        scores, places = search.found
+        scores, places = top_without_own(collection, search.found, self._depth)
+        padding = ((0, 0), (0, self._depth - places.shape[1]))
         return TopLists(np.pad(places, padding, constant_values=NONE), np.pad(scores, padding, constant_values=-np.inf))
 
 
@@ -266,7 +268,8 @@ class ExactRanker:
         similarity = similarity_of(encoder)
         q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
-        return exact_search(q, p, codes, collection.relevant, self.depth, blocks)
+        found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks)
+        return without_own(collection, found, self.depth)
 
     def _embed(self, encoder: TextEncoder, texts: Sequence[str], side: Side) -> npt.NDArray[np.float32]:
         """Vectors [N, D]; equal texts are encoded once, which saves time and makes their scores exactly equal."""

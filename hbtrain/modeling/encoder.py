@@ -328,7 +328,7 @@ class Encoder:
     def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
         import torch
 
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded
+        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
         from hbtrain.modeling.fitting import check_ids
 
         rows = gives_rows(self.model)
@@ -343,7 +343,7 @@ class Encoder:
         check_ids(features, self._rows, side)
         if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
             features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
 
 
 def _equal(vectors_ND: NDArray[np.float32]) -> bool:

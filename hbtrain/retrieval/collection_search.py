@@ -206,7 +206,7 @@ def rank_collection(
         with start(factories) as workers:
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
-    return Search(ranks_of(pairs, counted), counted.top, depth)
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
 
 
 def _rank_shard(folder: str, files: range, languages: Int64s, similarity: Similarity, device: Device) -> RankShard:

@@ -10,6 +10,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
+from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import Observer
 from hbtrain.formats import inputs
@@ -57,7 +58,11 @@ def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
         return ()
     check_search(wanted)
     return load_benchmarks(
-        wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
+        wanted.benchmarks,
+        candidates=wanted.candidates,
+        cache=config.data.cache,
+        in_domain=wanted.in_domain,
+        judging=Judging.of(wanted),
     )
 
 
