@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import read_judged
 from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
@@ -132,3 +133,23 @@ def test_candidates_of_another_language_do_not_fit_a_setting(tmp_path):
         evaluate_trec_runs(sample, {("mono", "de"): path})
     path.write_text("".join(f"{question} Q0 {x} 1 {-n} x\n" for n, x in enumerate([*english[:2], *german[:2]])))
     assert any("2 of 4 lines" in note for note in evaluate_trec_runs(sample, {("mono", "de"): path}).notes)
+
+
+def test_one_file_may_answer_several_collections(tmp_path):
+    """As in Tatoeba, where English is asked of every other language."""
+    for language in ("de", "fr", "th"):
+        for side in (language, "en"):
+            path = tmp_path / "data" / f"tatoeba.{language}-en.{side}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{language}-{side} sentence {n}\n" for n in range(6)))
+    [sample] = load_benchmarks([f"tatoeba={tmp_path / 'data'}"])
+    exact = evaluate(HashEncoder(), sample, trec_runs=TrecRunWriter(tmp_path, "hash", 6))
+    files = find_trec_runs(tmp_path / "tatoeba")
+    assert set(files) == {("cross", language) for language in ("de", "en", "fr", "th")}
+    found = evaluate_trec_runs(sample, files)
+    assert found.notes == ()
+    assert found.metrics == pytest.approx(exact.metrics)
+    path = tmp_path / "en.trec"
+    path.write_text("".join(f"de-en/{n}/de Q0 fr/fr-en/{n} 1 1 x\n" for n in range(6)))
+    with pytest.raises(DataError, match=r"6 of 6 lines name documents that are not .* such as 'fr/fr-en/0'"):
+        evaluate_trec_runs(sample, {("cross", "en"): path})
