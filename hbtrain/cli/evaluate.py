@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.config import EvaluationConfig
+    from hbtrain.evaluation.benchmark import Benchmark
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.devices import Device
     from hbtrain.modeling.encoder import Encoder, Side
@@ -81,6 +82,23 @@ EXACT = SearchFlags()
 """By default all ranks are exact, and computed in this process."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgingFlags:
+    """How judgements are taken that do not go with queries and documents as they are.
+
+    Attributes:
+        ignore_identical_ids: For queries that are documents (ArguAna, Quora): leave a query's own document out.
+        allow_missing_documents: Count relevant documents that the corpus lacks as never found, not refuse them.
+    """
+
+    ignore_identical_ids: bool = False
+    allow_missing_documents: bool = False
+
+
+Judged = Annotated[JudgingFlags, Parameter(name="*")]
+AS_THEY_ARE = JudgingFlags()
+
+
 def evaluate(
     model: str,
     *,
@@ -96,8 +114,7 @@ def evaluate(
     batch_size: int = 128,
     searched: Searched = EXACT,
     run_depth: int = 10,
-    ignore_identical_ids: bool = False,
-    allow_missing_documents: bool = False,
+    judged: Judged = AS_THEY_ARE,
     trust_remote_code: str | None = None,
 ) -> None:
     """Evaluate any sentence-transformers or Hugging Face model, on one benchmark or several.
@@ -130,10 +147,6 @@ def evaluate(
         Texts encoded at one time.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
-    ignore_identical_ids
-        Queries that are documents themselves (ArguAna, Quora): leave the document with a query's own id out.
-    allow_missing_documents
-        Relevant documents that the corpus lacks count as never found; by default they are refused.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
@@ -148,15 +161,12 @@ def evaluate(
         in_domain=in_domain,
         batch_size=batch_size,
         run_depth=run_depth,
-        ignore_identical_ids=ignore_identical_ids,
-        allow_missing_documents=allow_missing_documents,
+        **asdict(judged),
     )
     to = output_place(output)
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
-    from hbtrain.evaluation.evaluate import evaluate_all
-    from hbtrain.evaluation.results import save_evaluation
     from hbtrain.modeling.card import trained_languages as languages_of
     from hbtrain.modeling.devices import visible_device
 
@@ -164,17 +174,34 @@ def evaluate(
     encoder = _encoder(model, device, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(here))
     with written(to) as folder:
-        evaluations = evaluate_all(
-            encoder,
-            benchmarks,
-            options,
-            replace(search, device=device),
-            trained_languages=known,
-            trec_runs=folder / "runs",
-            system=model,
-        )
-        save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
+        evaluations = _evaluated(folder, encoder, benchmarks, options, replace(search, device=device), model, known)
     _show(evaluations, in_domain, to)
+
+
+def _evaluated(
+    folder: Path,
+    encoder: Encoder,
+    benchmarks: Sequence[Benchmark],
+    options: EvaluationConfig,
+    search: SearchOptions,
+    model: str,
+    trained_languages: Sequence[str] | None,
+) -> list[Evaluation]:
+    """Evaluate, and write the results and the run files into `folder`."""
+    from hbtrain.evaluation.evaluate import evaluate_all
+    from hbtrain.evaluation.results import save_evaluation
+
+    found = evaluate_all(
+        encoder,
+        benchmarks,
+        options,
+        search,
+        trained_languages=trained_languages,
+        trec_runs=folder / "runs",
+        system=model,
+    )
+    save_evaluation(found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain)
+    return found
 
 
 def _check_forms(options: EvaluationConfig) -> None:

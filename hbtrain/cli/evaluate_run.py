@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from hbtrain.cli.evaluate import AS_THEY_ARE, Judged
 from hbtrain.cli.outputs import output_place, written
 from hbtrain.reporting.console import TextConsole
 
@@ -20,8 +22,7 @@ def evaluate_run(
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     name: str | None = None,
-    ignore_identical_ids: bool = False,
-    allow_missing_documents: bool = False,
+    judged: Judged = AS_THEY_ARE,
 ) -> None:
     """Evaluate TREC run files of any system on a benchmark; `hbtrain compare` takes the folder that comes out.
 
@@ -42,10 +43,6 @@ def evaluate_run(
         Languages the system was trained on, to tell languages seen and unseen apart.
     name
         Name of the system in tables; by default the folder.
-    ignore_identical_ids
-        Queries that are documents themselves (ArguAna, Quora): leave the document with a query's own id out.
-    allow_missing_documents
-        Relevant documents that the corpus lacks count as never found; by default they are refused.
     """
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.judged import Judging
@@ -55,7 +52,7 @@ def evaluate_run(
 
     to = output_place(output)
     files = find_trec_runs(runs)
-    judging = Judging(ignore_identical_ids, allow_missing_documents)
+    judging = Judging(**asdict(judged))
     [loaded] = load_benchmarks([benchmark], languages, candidates, judging=judging)
     evaluation = evaluate_trec_runs(loaded, files, trained_languages)
     with written(to) as folder:

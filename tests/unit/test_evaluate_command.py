@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from hbtrain.cli.evaluate import EXACT, evaluate
+from hbtrain.cli.evaluate import AS_THEY_ARE, EXACT, evaluate
 from hbtrain.config import EvaluationConfig
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
@@ -167,7 +167,11 @@ def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
 
 
 def test_flags_have_the_defaults_of_a_recipe():
-    defaults = {name: one.default for name, one in inspect.signature(evaluate).parameters.items()} | asdict(EXACT)
+    defaults = (
+        {name: one.default for name, one in inspect.signature(evaluate).parameters.items()}
+        | asdict(EXACT)
+        | asdict(AS_THEY_ARE)
+    )
     own = {name: field.default for name, field in EvaluationConfig.model_fields.items() if name in defaults}
     assert len(own) == 11
     assert {name: defaults[name] for name in own} == own
