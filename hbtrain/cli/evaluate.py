@@ -217,7 +217,7 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
     console = TextConsole()
     for evaluation in evaluations:
         for note in evaluation.notes:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"note: {note}", soft_wrap=True)
         console.print(evaluation_table(evaluation))
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
