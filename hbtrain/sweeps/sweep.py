@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,7 @@ def _show(summary: Summary, outcome: SearchOutcome, folder: Place, tracker: Trac
     report = folder / "report" / "report.html"
     lines = [
         f"summary  {folder}",
-        f"best     hbtrain train {folder / 'best.yaml'}",
+        f"best     hbtrain train {shlex.quote(str(folder / 'best.yaml'))}",
         *([f"report   {report}"] if report.exists() else []),
         f"MLflow   run {tracker.run_id}",
     ]
