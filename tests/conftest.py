@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items):
         if "gpu" in item.keywords:
             import torch
 
-            if not torch.cuda.is_available():
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+            if not torch.cuda.is_available() and os.environ.get("HBTRAIN_TEST_DEVICE") != "cpu":
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, or HBTRAIN_TEST_DEVICE=cpu"))
 
 
 @pytest.fixture(autouse=True)

@@ -20,15 +20,14 @@ from hbtrain.batching.catalogue import alpha_at
 from hbtrain.batching.permutation import permute
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 
-PARTS = 25
-"""Into so many parts the steps are divided, to show how the share of each kind changes."""
+PARTS = 25  # into so many parts the steps are divided, to show how the share of each kind changes
 
 
 @dataclass(frozen=True)
 class StreamUse:
     """How a source is used for batches of one kind, and of one language or pair of languages if batches have one."""
 
-    source: str  # its name
+    source: str
     kind: Kind  # `mono`, `cross` or `multi`
     languages: tuple[str, ...]  # of the pair, if all pairs of a batch have the same languages, else none
     rows: int  # rows that have these languages

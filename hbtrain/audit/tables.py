@@ -149,7 +149,6 @@ def _two(sides: tuple[Texts | None, Texts | None], tell: Callable[[Texts], str])
 
 
 def fraction(share: float) -> str:
-    """A share as a percentage."""
     return f"{share:.1%}"
 
 

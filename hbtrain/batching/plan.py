@@ -96,7 +96,6 @@ class BatchPlan:
         return self._draws.streams(start, stop)
 
     def stream(self, number: int) -> Stream:
-        """The stream of `catalogue.offers[number]`."""
         if number not in self._streams:
             self._streams[number] = self.catalogue.offers[number].stream(self.seed)
         return self._streams[number]
@@ -126,8 +125,7 @@ class BatchPlan:
         return offer.table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
 
 
-BLOCK = 1 << 14
-"""Steps whose draws are tabulated at one time."""
+BLOCK = 1 << 14  # steps whose draws are tabulated at one time
 
 
 class DrawTable:

@@ -28,7 +28,7 @@ class Stream:
     """Rows of one source for one kind of batch."""
 
     key: str  # of its keyed permutations; equal keys and rows give equal batches
-    rows: int  # how many there are
+    rows: int
     order: Int64s | None  # int64 [rows], row numbers cluster by cluster; None: rows are in that order themselves
     classes: tuple[SizeClass, ...]  # cluster sizes along `order`
 

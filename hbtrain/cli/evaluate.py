@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, quiet, trusts, written
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.summary import Evaluation
-    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.modeling.devices import Device
+    from hbtrain.modeling.encoder import Encoder, Side
     from hbtrain.retrieval.collection_search import SearchOptions
     from hbtrain.retrieval.manifest import StoreType
     from hbtrain.storage import Place
@@ -69,7 +70,7 @@ class SearchFlags:
             raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
         if not 0 <= self.wait_s <= math.inf:  # refuses nan
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
-        _check_candidates(options)
+        _check_forms(options)
         check_search(options, flags=True)
         dtype: StoreType = "float16" if self.half_precision else "float32"
         return options, search_options(options, dtype, address=self.address, wait_s=self.wait_s)
@@ -95,6 +96,8 @@ def evaluate(
     batch_size: int = 128,
     searched: Searched = EXACT,
     run_depth: int = 10,
+    ignore_identical_ids: bool = False,
+    allow_missing_documents: bool = False,
     trust_remote_code: str | None = None,
 ) -> None:
     """Evaluate any sentence-transformers or Hugging Face model, on one benchmark or several.
@@ -127,10 +130,15 @@ def evaluate(
         Texts encoded at one time.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
+    ignore_identical_ids
+        Queries that are documents themselves (ArguAna, Quora): leave the document with a query's own id out.
+    allow_missing_documents
+        Relevant documents that the corpus lacks count as never found; by default they are refused.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
     from hbtrain.evaluation.benchmarks import load_benchmarks
+    from hbtrain.evaluation.judged import Judging
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
@@ -140,42 +148,58 @@ def evaluate(
         in_domain=in_domain,
         batch_size=batch_size,
         run_depth=run_depth,
+        ignore_identical_ids=ignore_identical_ids,
+        allow_missing_documents=allow_missing_documents,
     )
     to = output_place(output)
-    here = find_backbone(model).name
-    benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain)
+    here = find_backbone(model, "MODEL").name
+    judging = Judging.of(options)
+    benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.modeling.card import trained_languages as languages_of
+    from hbtrain.modeling.devices import visible_device
 
-    encoder = _encoder(model, trusted, query_prompt, passage_prompt)
+    device = visible_device()
+    encoder = _encoder(model, device, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(here))
     with written(to) as folder:
         evaluations = evaluate_all(
-            encoder, benchmarks, options, search, trained_languages=known, trec_runs=folder / "runs", system=model
+            encoder,
+            benchmarks,
+            options,
+            replace(search, device=device),
+            trained_languages=known,
+            trec_runs=folder / "runs",
+            system=model,
         )
         save_evaluation(evaluations, folder, model, prompts=encoder.prefixes, in_domain=in_domain)
     _show(evaluations, in_domain, to)
 
 
-def _check_candidates(options: EvaluationConfig) -> None:
-    from hbtrain.evaluation.benchmarks import has_sentences, parse_benchmark
+def _check_forms(options: EvaluationConfig) -> None:
+    """Check that options for some forms of benchmarks have one to apply to."""
+    from hbtrain.config.schema import FLAGS, called
+    from hbtrain.evaluation.benchmarks import has_documents, has_sentences, parse_benchmark
 
+    specs = [parse_benchmark(name) for name in options.benchmarks]
     given = options.candidates
-    if given != "sentence" and not any(has_sentences(parse_benchmark(name)) for name in options.benchmarks):
+    if given != "sentence" and not any(map(has_sentences, specs)):
         raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
+    for name in ("ignore_identical_ids", "allow_missing_documents"):
+        if getattr(options, name) and not any(map(has_documents, specs)):
+            raise ConfigError(f"{called(name, FLAGS)}: only for beir, miracl and mr-tydi; leave it out")
 
 
-def _encoder(model: str, trusted: bool, query_prompt: str | None, passage_prompt: str | None) -> Encoder:
+def _encoder(
+    model: str, device: Device, trusted: bool, query_prompt: str | None, passage_prompt: str | None
+) -> Encoder:
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    encoder = Encoder.load(model, trust_remote_code=trusted)
-    if query_prompt is not None:
-        encoder.prefixes["query"] = query_prompt
-    if passage_prompt is not None:
-        encoder.prefixes["passage"] = passage_prompt
-    return encoder
+    given: dict[Side, str | None] = {"query": query_prompt, "passage": passage_prompt}
+    prompts = {side: prompt for side, prompt in given.items() if prompt is not None}
+    return Encoder.load(model, device=device, trust_remote_code=trusted, prompts=prompts or None)
 
 
 def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
@@ -190,10 +214,12 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import domain_table, evaluation_table
 
-    console = Console()
+    console = TextConsole()
     for evaluation in evaluations:
+        for note in evaluation.notes:
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         console.print(evaluation_table(evaluation))
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))
-    console.print(f"\nresults  {output}", highlight=False, soft_wrap=True)
+    console.print(f"\nresults  {output}", soft_wrap=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, written
+from hbtrain.reporting.console import TextConsole
 
 
 def evaluate_run(
@@ -20,14 +20,16 @@ def evaluate_run(
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     name: str | None = None,
+    ignore_identical_ids: bool = False,
+    allow_missing_documents: bool = False,
 ) -> None:
     """Evaluate TREC run files of any system on a benchmark; `hbtrain compare` takes the folder that comes out.
 
     Parameters
     ----------
     runs
-        A folder with SETTING/LANGUAGE.trec.gz, such as multi/de.trec.gz; ids are those of the benchmark, as the run
-        files of `hbtrain evaluate` have them.
+        A folder with SETTING/LANGUAGE.trec.gz, such as multi/de.trec.gz; ids are those of the benchmark, as they
+        stand there or as the run files of `hbtrain evaluate` have them.
     benchmark
         The benchmark, as in `hbtrain evaluate`, such as xquad-r=PATH.
     output
@@ -40,21 +42,27 @@ def evaluate_run(
         Languages the system was trained on, to tell languages seen and unseen apart.
     name
         Name of the system in tables; by default the folder.
+    ignore_identical_ids
+        Queries that are documents themselves (ArguAna, Quora): leave the document with a query's own id out.
+    allow_missing_documents
+        Relevant documents that the corpus lacks count as never found; by default they are refused.
     """
     from hbtrain.evaluation.benchmarks import load_benchmarks
+    from hbtrain.evaluation.judged import Judging
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.evaluation.tables import evaluation_table
     from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
 
     to = output_place(output)
     files = find_trec_runs(runs)
-    [loaded] = load_benchmarks([benchmark], languages, candidates)
+    judging = Judging(ignore_identical_ids, allow_missing_documents)
+    [loaded] = load_benchmarks([benchmark], languages, candidates, judging=judging)
     evaluation = evaluate_trec_runs(loaded, files, trained_languages)
     with written(to) as folder:
         save_evaluation([evaluation], folder, name or str(runs))
-    console = Console()
-    for note in evaluation.search["notes"]:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    console = TextConsole()
+    for note in evaluation.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(evaluation_table(evaluation))
     console.print(f"\nmAP and MRR know no more than the runs: {evaluation.search['search']}", soft_wrap=True)
-    console.print(f"results  {to}", highlight=False, soft_wrap=True)
+    console.print(f"results  {to}", soft_wrap=True)

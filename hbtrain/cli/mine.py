@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.display import ProgressBars
 from hbtrain.cli.outputs import output_place, quiet, trusts, written_file
+from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.table import facts
 
 
@@ -65,17 +65,19 @@ def mine(
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
     batch_size = evaluation_from_flags(batch_size=batch_size).batch_size
     trusted = trusts(model, trust_remote_code)
-    find_backbone(model)
+    find_backbone(model, "MODEL")
     to = output_place(output, is_file=True)
     check_output(to)
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)
+    from hbtrain.modeling.devices import visible_device
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    console = Console()
+    console = TextConsole()
     with ProgressBars(console) as bars:
-        miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
+        encoder = Encoder.load(model, device=visible_device(), trust_remote_code=trusted)
+        miner = Miner(encoder, corpus, options, batch_size, bars.tell)
         with written_file(to) as file, atomic_output(file, f"--output {to}") as stream:
             summary = write_mined(miner, corpus, data, stream)
     table = facts(
@@ -88,4 +90,4 @@ def mine(
         ]
     )
     console.print(table)
-    console.print(f"\nmined  {to}", highlight=False, soft_wrap=True)
+    console.print(f"\nmined  {to}", soft_wrap=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from hbtrain.cli.outputs import quiet, trusts
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 
 def search(
@@ -41,16 +41,18 @@ def search(
     if top < 1:
         raise ConfigError(f"--top {top}: must be 1 or more")
     trusted = trusts(model, trust_remote_code)
-    find_backbone(model)
+    find_backbone(model, "MODEL")
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
+    from hbtrain.modeling.devices import visible_device
     from hbtrain.modeling.encoder import Encoder
     from hbtrain.retrieval.collection_search import PassageIndex
 
     quiet()
-    index = PassageIndex(Encoder.load(model, trust_remote_code=trusted), corpus)
+    device = visible_device()
+    index = PassageIndex(Encoder.load(model, device=device, trust_remote_code=trusted), corpus, device)
     table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for rank, hit in enumerate(index.search(question, top), 1):
         table.add_row(str(rank), f"{hit.score:.3f}", hit.passage.language, hit.passage.text)
-    Console().print(table)
+    TextConsole().print(table)

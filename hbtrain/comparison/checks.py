@@ -12,12 +12,10 @@ from hbtrain.comparison.scores import Scores
 from hbtrain.errors import DataError
 from hbtrain.reporting.metric_names import SETTINGS
 
-ROUNDING = 1e-6
-"""Largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`."""
+ROUNDING = 1e-6  # largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`
 
 
-UNCUT = frozenset({"map", "mrr"})
-"""Metrics of whole rankings."""
+UNCUT = frozenset({"map", "mrr"})  # metrics of whole rankings
 
 
 def check_distinct(runs: Sequence[Run]) -> None:
@@ -48,6 +46,13 @@ def common_benchmarks(
     return list(wanted or first)
 
 
+_TAKEN_DIFFERENTLY = {
+    "own_documents_left_out": "--ignore-identical-ids",
+    "relevant_never_found": "--allow-missing-documents",
+}
+"""Counts in about.json that depend on a flag; those of earlier versions have neither."""
+
+
 def check_same_task(benchmark: str, runs: Sequence[Run], scores: Sequence[Scores]) -> None:
     """Raise DataError unless all runs answer the same questions from the same candidates."""
     first, known = runs[0], runs[0].about_benchmark(benchmark)
@@ -59,6 +64,12 @@ def check_same_task(benchmark: str, runs: Sequence[Run], scores: Sequence[Scores
                 raise DataError(f"{who}: {what} are {_shown(known.get(key))} and {_shown(about.get(key))}")
         if about.get("candidates") != known.get("candidates"):
             raise DataError(f"{who}: their pools of candidates differ in size")
+        for key, flag in _TAKEN_DIFFERENTLY.items():
+            if about.get(key, 0) != known.get(key, 0):
+                raise DataError(
+                    f"{who}: {known.get(key, 0)} {key.replace('_', ' ')} in one, {about.get(key, 0)} in the other; "
+                    f"evaluate both with {flag} or both without"
+                )
         difference = scores[0].layout.difference(of_run.layout)
         if difference is not None:
             raise DataError(f"{who}: their queries differ ({difference})")

@@ -19,23 +19,20 @@ from hbtrain.reporting.figures import draw_map, grid_of, new_figure, panels, sav
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, metric_title, score_title, shown
 
 ROW_INCHES = 0.34
-PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}
-"""Between the panels of a picture."""
-MOST_MAPS = 12
-"""How many systems get a map of differences; further ones get none."""
+PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}  # between the panels of a picture
+MOST_MAPS = 12  # how many systems get a map of differences; further ones get none
 
 
 @dataclass(frozen=True)
 class Picture:
     """A picture that can be drawn."""
 
-    file: str  # its name
+    file: str
     title: str  # what it shows; also the text for readers who cannot see it
-    draw: Callable[[Path], None]  # writes the PNG
+    draw: Callable[[Path], None]
 
 
 def pictures_of(comparison: Comparison) -> list[Picture]:
-    """The pictures that the comparison has the numbers for."""
     found = []
 
     def add(file: str, title: str, draw: Callable[..., None], *more: str) -> None:
@@ -61,9 +58,7 @@ def pictures_of(comparison: Comparison) -> list[Picture]:
 
 def bars(comparison: Comparison, task: Task, path: Path) -> None:
     """A panel for each setting and one for rank distance; a bar, its interval and its runs for each system."""
-    scores = [(setting, task.metric) for setting in task.settings]
-    if task.metric != RANK_DISTANCE and comparison.get(comparison.baseline, task.name, "multi", RANK_DISTANCE):
-        scores.append(("multi", RANK_DISTANCE))
+    scores = [column for column in task.columns if comparison.get(comparison.baseline, task.name, *column)]
     labels = list(comparison.colours)
     rows, columns = grid_of(len(scores), most_columns=2)
     height = (ROW_INCHES * len(labels) + 0.75) * rows

@@ -6,8 +6,10 @@ import csv
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 
 SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
 """The MLflow run of a sweep has a source (the command line) that begins so."""
-SWEEP_FILE = "space.yaml"
-"""A file that the folder and the MLflow run of every sweep have."""
+SWEEP_FILE = "space.yaml"  # a file that the folder and the MLflow run of every sweep have
 NOT_COMPARED = ("ray", "tune", "initial", "model")
 """Folders of runs and sweeps that are not fetched, as they hold no scores."""
 
@@ -38,8 +39,8 @@ class Run:
     """A training run, or an evaluation of any model, with its scores."""
 
     given: str  # the name that the user gave; for a run of a sweep, the sweep's and the run's
-    name: str  # its own name
-    results: Path  # folder of `metrics.json`, `per_query.parquet` and `about.json`
+    name: str
+    results: Path  # the folder of `metrics.json`, `per_query.parquet` and `about.json`
     run_id: str | None  # of its MLflow run, if that is known
     config: dict[str, Any] | None  # {dotted key: value} of the training; None for a model that was only evaluated
     metrics: dict[str, float]  # content of `metrics.json`
@@ -63,7 +64,6 @@ class Run:
         return frozenset(name for name in benchmarks if self.about_benchmark(name).get("parallel_questions") is False)
 
     def about_benchmark(self, name: str) -> dict[str, Any]:
-        """The part of `about.json` on a benchmark."""
         found = self.about.get("benchmarks", {}).get(name, {})
         return found if isinstance(found, dict) else {}
 
@@ -75,19 +75,15 @@ class RunFinder:
         """Copies of remote files go to `downloads`; `benchmarks` are those of run files."""
         self._uri = tracking_uri
         self._benchmarks = benchmarks
-        self._evaluated_folders = 0
         self._downloads = downloads
-        self._server: TrackedRuns | None = None
         self.left_out: list[str] = []
         """A sentence on every run of a sweep that is left out, because it is not finished."""
 
-    @property
+    @cached_property
     def server(self) -> TrackedRuns:
-        if self._server is None:
-            from hbtrain.tracking.past_runs import TrackedRuns
+        from hbtrain.tracking.past_runs import TrackedRuns
 
-            self._server = TrackedRuns(self._uri)
-        return self._server
+        return TrackedRuns(self._uri)
 
     def find(self, text: str) -> list[Run]:
         """The run that `text` means, or all finished ones of a sweep.
@@ -141,8 +137,7 @@ class RunFinder:
             trained = path.name == "results" and (path.parent / "run.json").is_file()
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
         if holds_trec_runs(path):
-            self._evaluated_folders += 1
-            results = self._downloads / f"run-files-{self._evaluated_folders}"
+            results = Path(tempfile.mkdtemp(dir=self._downloads))
             evaluate_trec_folder(path, text, self._benchmarks, results)
             return [_read(results, text, path.name, None, None)]
         raise DataError(
@@ -193,21 +188,19 @@ def _first_ten(results: Path, text: str) -> dict[str, dict[str, tuple[float, flo
     path = results / "language_share.csv"
     if not path.is_file():
         return {}
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             for row in csv.DictReader(stream):
                 shares = float(row["share_in_first_ten"]), float(row["share_in_pool"])
-                found.setdefault(row["benchmark"], {}).setdefault(row["language"], []).append(shares)
+                rows.setdefault((row["benchmark"], row["language"]), []).append(shares)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"run {text}: {path} does not hold shares of languages; evaluate again") from error
-    return {
-        benchmark: {
-            language: (sum(a for a, _ in shares) / len(shares), sum(b for _, b in shares) / len(shares))
-            for language, shares in by_language.items()
-        }
-        for benchmark, by_language in found.items()
-    }
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for (benchmark, language), of_queries in rows.items():
+        first_ten, pool = (sum(column) / len(column) for column in zip(*of_queries, strict=True))
+        found.setdefault(benchmark, {})[language] = first_ten, pool
+    return found
 
 
 def _config(path: Path | None, text: str) -> dict[str, Any] | None:

@@ -164,9 +164,8 @@ def _row_index(keys: pa.Table, place: str, separate: frozenset[str]) -> _RowInde
 def _ranked(codes: npt.NDArray[np.int64], names: list[str]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """The names that occur, ascending, and the index among them of each code."""
     used, which = np.unique(codes, return_inverse=True)
-    found = [names[code] for code in used]
-    order = sorted(range(len(found)), key=found.__getitem__)
-    return tuple(found[i] for i in order), np.argsort(order)[which]
+    found, rank = np.unique(np.array(names, object)[used], return_inverse=True)
+    return tuple(found.tolist()), rank[which]
 
 
 def _score_table(table: pa.Table, metric: str, index: _RowIndex, benchmark: str, run: str) -> Floats:

@@ -27,8 +27,7 @@ from hbtrain.reporting.metric_names import (
 )
 from hbtrain.reporting.table import EMPTY, Cell, Row, Table
 
-MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}
-"""Marks behind a language that say whether it was seen in training."""
+MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}  # marks behind a language that say whether it was seen in training
 
 
 def main_tables(comparison: Comparison) -> list[Table]:
@@ -263,8 +262,7 @@ def _tasks(comparison: Comparison) -> str:
     )
 
 
-CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}
-"""{benchmark: what a candidate is in the paper}."""
+CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}  # {benchmark: what a candidate is in the paper}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Task:
     name: str  # of the benchmark
     candidates_kind: str | None  # what a candidate is; None if the runs do not say
     languages: tuple[str, ...]  # of its queries
-    metric: str  # the main metric
+    metric: str  # the main one
     # {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training if that
     # is known, the benchmark's own groups, and every single language
     parts: dict[str, tuple[str, ...]]
@@ -139,10 +139,7 @@ def _shares(benchmark: str, system: System, languages: Sequence[str]) -> dict[st
     """{language: (share among the first ten candidates, share of the pool)}, means over the system's runs."""
     found = [run.first_ten.get(benchmark, {}) for run in system.runs]
     return {
-        language: (
-            float(np.mean([shares[language][0] for shares in found])),
-            float(np.mean([shares[language][1] for shares in found])),
-        )
+        language: tuple(np.mean([shares[language] for shares in found], axis=0).tolist())
         for language in languages
         if all(language in shares for shares in found)
     }

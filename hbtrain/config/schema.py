@@ -306,6 +306,11 @@ class EvaluationConfig(Section):
     """An s3:// URI below which embeddings are kept for other machines, with `index` or `actors`."""
     run_depth: NonNegativeInt = 10
     """Candidates of a query in the run files of the trained model; 0: no run files."""
+    ignore_identical_ids: bool = False
+    """Leave the document that has a query's own id out of its ranking, for queries that are documents themselves
+    (ArguAna, Quora)."""
+    allow_missing_documents: bool = False
+    """Count relevant documents that the corpus lacks as never found, instead of refusing the benchmark."""
 
     @field_validator("embeddings")
     @classmethod
@@ -348,7 +353,7 @@ class TrackingConfig(Section):
 
     uri: str | None = None
     """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder, where that is one."""
-    experiment: str = "hbtrain"
+    experiment: str = Field(default="hbtrain", min_length=1, max_length=256)
     run_name: str | None = None
     parent_run_id: str | None = None
     """MLflow run that this one is nested under, as a sweep's trials are."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.errors import DataError
+from hbtrain.evaluation.documents import StoredIds
 
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -43,7 +44,8 @@ class Collection:
     candidate_counts: Mapping[str, int]
     """How many candidates each language has, in the order of the pool; 0 where there are only queries."""
     relevant: Sequence[Int64s]
-    """[Q] for each query the places of its relevant candidates in the pool, at least one, ascending."""
+    """[Q] for each query the places of its relevant candidates in the pool, ascending; at least one, unless some are
+    `missing`."""
     gains: Sequence[Floats] | None = None
     """[Q] the gain of each relevant candidate, above 0; None: all gains are 1."""
     domains: Sequence[str | None] | None = None
@@ -52,6 +54,15 @@ class Collection:
     """Number of queries of the data that are left out, because they have no relevant candidate."""
     repeated: int = 0
     """Number of documents of the data that are left out, because they came before, word for word."""
+    unasked: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """{query language: ids of the data's questions that are not asked}: those left out, and those of other splits."""
+    missing: Sequence[Floats] | None = None
+    """[Q] gains of relevant candidates that can never be found, as they are not in the pool or are left out of the
+    query's ranking; they count in the denominators of all metrics. Only where the pool has one language."""
+    own: Int64s | None = None
+    """[Q] place of the candidate that is left out of a query's ranking, as it is the query itself; -1 for none."""
+    notes: tuple[str, ...] = ()
+    """What readers of the scores should know, a sentence each."""
 
     def __post_init__(self) -> None:
         _check_lengths(self)
@@ -62,6 +73,13 @@ class Collection:
     def languages(self) -> tuple[str, ...]:
         """The languages, in the order of the pool."""
         return tuple(self.candidate_counts)
+
+    def find(self, ids: Sequence[str]) -> Int64s:
+        """[n] the places of candidates by their ids; -1 where no candidate has the id."""
+        if isinstance(self.candidate_ids, StoredIds):
+            return self.candidate_ids.find(ids)
+        places = {identifier: place for place, identifier in enumerate(self.candidate_ids)}
+        return np.array([places.get(identifier, -1) for identifier in ids], np.int64)
 
     @property
     def query_counts(self) -> dict[str, int]:
@@ -89,11 +107,13 @@ def check_unique(ids: Sequence[str], what: str) -> None:
 
 
 def _check_lengths(c: Collection) -> None:
-    aligned = [c.question_ids, c.query_languages, c.query_texts, c.relevant]
-    aligned += [column for column in (c.gains, c.domains) if column is not None]
+    aligned: list[Sequence[object] | Int64s] = [c.question_ids, c.query_languages, c.query_texts, c.relevant]
+    aligned += [column for column in (c.gains, c.domains, c.missing, c.own) if column is not None]
     candidates = {len(c.candidate_ids), len(c.candidate_texts), sum(c.candidate_counts.values())}
     if len({len(column) for column in aligned}) > 1 or len(candidates) > 1:
         raise DataError(f"benchmark {c.name}: lists of queries or of candidates differ in length")
+    if c.missing is not None and len(c.languages) > 1:
+        raise DataError(f"benchmark {c.name}: only a pool of one language can have candidates that are never found")
     if not c.question_ids or candidates == {0}:
         raise DataError(f"benchmark {c.name}: no question has an answer in the languages {', '.join(c.languages)}")
 
@@ -110,12 +130,9 @@ def _check_relevant(c: Collection) -> None:
     for number, places in enumerate(c.relevant):
         gains = None if c.gains is None else c.gains[number]
         found = places.tolist()
-        fits = (
-            bool(found)
-            and found[0] >= 0
-            and found[-1] < len(c.candidate_ids)
-            and all(a < b for a, b in pairwise(found))
-        )
+        some = bool(found) or (c.missing is not None and len(c.missing[number]) > 0)
+        inside = not found or (found[0] >= 0 and found[-1] < len(c.candidate_ids))
+        fits = some and inside and all(a < b for a, b in pairwise(found))
         if not fits or (gains is not None and (len(gains) != len(places) or not np.all(gains > 0))):
             raise DataError(
                 f"benchmark {c.name}: relevant candidates of question {c.question_ids[number]} in "
@@ -214,10 +231,13 @@ def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
     texts: list[str] = []
     domains: list[str | None] = []
     relevant: list[Int64s] = []
+    unasked: dict[str, list[str]] = {language: [] for language in parts}
     for language, part in parts.items():
         for question, text in part.queries.items():
             found = [offsets[other] + p.answers[question] for other, p in parts.items() if question in p.answers]
-            if found:
+            if not found:
+                unasked[language].append(question)
+            else:
                 ids.append(question)
                 languages.append(language)
                 texts.append(text)
@@ -236,5 +256,6 @@ def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
         candidate_counts={language: len(part.candidate_ids) for language, part in parts.items()},
         relevant=relevant,
         domains=domains if any(domain is not None for domain in domains) else None,
-        left_out=sum(len(part.queries) for part in parts.values()) - len(ids),
+        left_out=sum(map(len, unasked.values())),
+        unasked=unasked,
     )

@@ -11,17 +11,27 @@ from pathlib import Path, PurePosixPath
 from hbtrain.errors import DataError
 from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
-from hbtrain.evaluation.judged import read_judged
+from hbtrain.evaluation.judged import PLAIN, Judging, read_judged
 from hbtrain.evaluation.out_of_domain import check_in_domain
 from hbtrain.formats.inputs import local_copy
 from hbtrain.formats.locations import is_remote, named
 from hbtrain.storage import cache_root
 from hbtrain.storage import place as place_of
 
-__all__ = ["Benchmark", "BenchmarkSpec", "has_sentences", "load_benchmark", "load_benchmarks", "parse_benchmark"]
+__all__ = [
+    "Benchmark",
+    "BenchmarkSpec",
+    "has_documents",
+    "has_sentences",
+    "load_benchmark",
+    "load_benchmarks",
+    "parse_benchmark",
+]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
 """Forms whose candidates are sentences, with or without their paragraph."""
+JUDGED = ("miracl", "mr-tydi", "beir")
+"""Forms whose documents have ids of their own, which judgements name."""
 FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
 """What may stand before the `=`; `demo` takes no path."""
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
@@ -74,12 +84,18 @@ def has_sentences(spec: BenchmarkSpec) -> bool:
     return spec.form in SENTENCES
 
 
+def has_documents(spec: BenchmarkSpec) -> bool:
+    """Whether the options `ignore_identical_ids` and `allow_missing_documents` matter to the benchmark."""
+    return spec.form in JUDGED
+
+
 def load_benchmarks(
     texts: Sequence[str],
     languages: Sequence[str] | None = None,
     candidates: Candidates = "sentence",
     cache: str | None = None,
     in_domain: str | None = None,
+    judging: Judging = PLAIN,
 ) -> tuple[Benchmark, ...]:
     """Load several benchmarks and check all of their files.
 
@@ -89,6 +105,7 @@ def load_benchmarks(
         candidates: see `load_benchmark`.
         cache: see `load_benchmark`.
         in_domain: the benchmark, or the domain of one, with which the others are compared.
+        judging: see `load_benchmark`.
 
     Raises:
         DataError: a benchmark cannot be loaded, two have one name, or `in_domain` is not among them.
@@ -97,7 +114,7 @@ def load_benchmarks(
     for spec, text in zip(specs, texts, strict=True):
         if [other.name for other in specs].count(spec.name) > 1:
             raise DataError(f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately")
-    benchmarks = tuple(load_benchmark(spec, languages, candidates, cache) for spec in specs)
+    benchmarks = tuple(load_benchmark(spec, languages, candidates, cache, judging) for spec in specs)
     for benchmark in benchmarks:
         benchmark.check()
     check_in_domain(in_domain, benchmarks)
@@ -109,6 +126,7 @@ def load_benchmark(
     languages: Sequence[str] | None = None,
     candidates: Candidates = "sentence",
     cache: str | None = None,
+    judging: Judging = PLAIN,
 ) -> Benchmark:
     """Load a benchmark. Corpora of judged collections (MIRACL and the like) are read only when they are opened.
 
@@ -117,6 +135,7 @@ def load_benchmark(
         languages: only these, in this order; None: all.
         candidates: what a candidate is in the forms of SENTENCES; other forms ignore it.
         cache: folder for converted corpora and downloads; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
+        judging: how documents are judged in the forms of JUDGED; other forms ignore it.
 
     Raises:
         DataError: a folder or file is missing, a language is not there, or the data are not of this form.
@@ -133,8 +152,8 @@ def load_benchmark(
         raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
     if spec.form == "tatoeba":
         return read_tatoeba(path, spec.name, languages)
-    if spec.form in ("miracl", "mr-tydi", "beir"):
-        return read_judged(spec.form, path, spec.name, languages, cache=cache_root(cache))
+    if spec.form in JUDGED:
+        return read_judged(spec.form, path, spec.name, languages, cache=cache_root(cache), judging=judging)
     return read_squad(path, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
 
 

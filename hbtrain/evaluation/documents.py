@@ -9,10 +9,9 @@ import hashlib
 import json
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -56,26 +55,35 @@ class StoredTexts(Sequence[str]):
         return StoredTexts, (self._path, self._rows)
 
 
-@dataclass(frozen=True)
-class Documents:
-    """N documents on disk."""
+class StoredIds(StoredTexts):
+    """The ids of N documents on disk, which are also found by id."""
 
-    ids: StoredTexts
-    texts: StoredTexts
-    _digests: npt.NDArray[np.int64]
-    """[N] digests of the ids, ascending."""
-    _rows: npt.NDArray[np.int64]
-    """[N] rows of the documents, in the order of their digests."""
-    repeated: int = 0
-    """How many documents of the files were left out, as they had come before, word for word."""
+    def __init__(self, folder: Path, rows: int) -> None:
+        super().__init__(folder / "id.arrow", rows)
+        # digests of the ids, ascending, and the rows of the documents in the same order
+        self._digests = np.load(folder / "digests.npy", mmap_mode="r")
+        self._digest_rows = np.load(folder / "rows.npy", mmap_mode="r")
 
     def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """The row of each document, by id; -1 where there is no such document."""
         digests = np.array([digest_number(x) for x in ids], np.int64)
         at = np.minimum(np.searchsorted(self._digests, digests), len(self._digests) - 1)
-        rows = np.where(self._digests[at] == digests, self._rows[at], -1)
-        same = [row >= 0 and self.ids[row] == x for row, x in zip(rows.tolist(), ids, strict=True)]
-        return np.where(same, rows, -1).astype(np.int64)
+        rows = np.where(self._digests[at] == digests, self._digest_rows[at], -1).astype(np.int64)
+        hits = np.flatnonzero(rows >= 0)
+        there = zip(hits.tolist(), self._column.get(rows[hits]), strict=True)
+        rows[[number for number, identifier in there if identifier != ids[number]]] = -1
+        return rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredIds, (self._path.parent, self._rows)
+
+
+class Documents(NamedTuple):
+    """N documents on disk."""
+
+    ids: StoredIds
+    texts: StoredTexts
+    repeated: int = 0  # how many documents of the files are left out, as they had come before, word for word
 
 
 def open_documents(files: Sequence[str], cache: Path) -> Documents:
@@ -90,14 +98,8 @@ def open_documents(files: Sequence[str], cache: Path) -> Documents:
     name = hashlib.sha256("\n".join(contents).encode()).hexdigest()
     folder = built(cache / "documents" / f"{name}-v{FORMAT}", partial(_convert, files))
     manifest = read_manifest(folder)
-    rows = int(str(manifest["rows"]))
-    return Documents(
-        ids=StoredTexts(folder / "id.arrow", rows),
-        texts=StoredTexts(folder / "text.arrow", rows),
-        _digests=np.load(folder / "digests.npy", mmap_mode="r"),
-        _rows=np.load(folder / "rows.npy", mmap_mode="r"),
-        repeated=int(str(manifest.get("repeated", 0))),
-    )
+    rows, repeated = int(str(manifest["rows"])), int(str(manifest.get("repeated", 0)))
+    return Documents(StoredIds(folder, rows), StoredTexts(folder / "text.arrow", rows), repeated)
 
 
 def _convert(files: Sequence[str], folder: Path) -> None:

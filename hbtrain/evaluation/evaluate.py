@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hbtrain.config import EvaluationConfig
@@ -13,6 +14,7 @@ from hbtrain.evaluation.scoring import CollectionScores, score_collection
 from hbtrain.evaluation.summary import Evaluation, summarise
 from hbtrain.evaluation.trec_runs import TrecRunWriter
 from hbtrain.retrieval.collection_search import SearchOptions
+from hbtrain.retrieval.scores import similarity_of
 
 __all__ = ["Evaluation", "Progress", "TextEncoder", "evaluate", "evaluate_all"]
 
@@ -70,7 +72,7 @@ def evaluate(
     trained_languages: Sequence[str] | None = None,
     trec_runs: TrecRunWriter | None = None,
 ) -> Evaluation:
-    """Scores of `encoder` in the settings of `benchmark`; scores of passages are inner products.
+    """Scores of `encoder` in the settings of `benchmark`; passages are ranked by the encoder's own similarity.
 
     Args:
         encoder: embeds queries and passages.
@@ -96,4 +98,5 @@ def evaluate(
         if trec_runs is not None:
             trec_runs.add(benchmark, collection, ranking)
         del collection, ranking  # before the next one is opened
-    return summarise(benchmark, scored, ranker.about, trained_languages)
+    evaluation = summarise(benchmark, scored, ranker.about, trained_languages)
+    return replace(evaluation, similarity=similarity_of(encoder), model_notes=tuple(getattr(encoder, "notes", ())))

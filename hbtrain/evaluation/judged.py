@@ -6,17 +6,21 @@ Nothing of a corpus is read before its collection is opened; then it is on disk,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from hbtrain.config import EvaluationConfig
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmark import Benchmark, Collection
+from hbtrain.evaluation.benchmark import Benchmark, Collection, Floats
 from hbtrain.evaluation.documents import Documents, open_documents
+from hbtrain.evaluation.own_documents import ignore_identical_ids, with_note_of_own
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import JudgedFolder, Judgement, Topic, find_beir, find_miracl, find_mr_tydi
 from hbtrain.formats.languages import choose_languages
+from hbtrain.reporting.text import counted
 
 SHOWN = 3
 """How many ids an error message names."""
@@ -31,6 +35,27 @@ RESOURCES = {
 5,758,285 in English). The grouping is ours. MIRACL's paper has these figures for all but Yoruba, whose corpus has
 49,043 passages, and German, whose corpus has more than eleven million."""
 
+
+@dataclass(frozen=True)
+class Judging:
+    """How judged collections are taken where they are not plain.
+
+    Attributes:
+        ignore_identical_ids: leave the document that has a query's own id out of the query's ranking, as BEIR does for
+            queries that are documents themselves (ArguAna, Quora).
+        allow_missing_documents: relevant documents that the corpus lacks count as never found; else they are refused.
+    """
+
+    ignore_identical_ids: bool = False
+    allow_missing_documents: bool = False
+
+    @classmethod
+    def of(cls, options: EvaluationConfig) -> Judging:
+        return cls(options.ignore_identical_ids, options.allow_missing_documents)
+
+
+PLAIN = Judging()
+
 Qrels = dict[str, dict[str, int]]
 """{question id: {document id: grade}}; 0 means judged and not relevant."""
 
@@ -43,6 +68,7 @@ def read_judged(
     *,
     cache: Path,
     split: str | None = None,
+    judging: Judging = PLAIN,
 ) -> Benchmark:
     """The benchmark in a folder: one collection for each language, in alphabetical order or that of `languages`.
 
@@ -53,6 +79,7 @@ def read_judged(
         languages: only these; None: all.
         cache: folder for converted corpora.
         split: of topics and judgements; by default dev for MIRACL, whose test is not public, and test for the others.
+        judging: how queries that are documents, and relevant documents that the corpus lacks, are taken.
 
     Raises:
         DataError: there are no languages, a language is not there, or a file of a language is missing.
@@ -66,7 +93,7 @@ def read_judged(
     chosen = choose_languages(found.languages, languages, f"benchmark {name} ({folder})")
     for language in chosen:
         found.of(language)  # raises if a file is missing, before anything is read
-    openers = tuple(partial(_open, found, name, language, cache) for language in chosen)
+    openers = tuple(partial(_open, found, name, language, cache, judging) for language in chosen)
     groups = RESOURCES if form == "miracl" else {}
     return Benchmark(name, "title+text", chosen, openers, ("mono",), groups, parallel=False)
 
@@ -75,12 +102,10 @@ def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:
     """{id: topic} of a file.
 
     Raises:
-        DataError: there are no topics, a topic has no text, or an id occurs twice.
+        DataError: there are no topics, or an id occurs twice.
     """
     found: dict[str, Topic] = {}
     for topic in topics:
-        if not topic.text.strip():
-            REFUSED.bad(topic.position, "an empty text", f" (question {topic.id})")
         if topic.id in found:
             raise DataError(f"{topic.position}: question {topic.id} occurs twice; ids must be unique in a language")
         found[topic.id] = topic
@@ -103,15 +128,19 @@ def grades_by_question(judgements: Iterable[Judgement], file: str) -> Qrels:
     return found
 
 
-def _open(found: JudgedFolder, name: str, language: str, cache: Path) -> Collection:
+def _open(found: JudgedFolder, name: str, language: str, cache: Path, judging: Judging) -> Collection:
     files = found.of(language)
     topics = topics_by_id(found.topics(language, REFUSED), files.topics)
     qrels = grades_by_question(found.judgements(language, REFUSED), files.qrels)
+    unasked = set(topics)
     if found.form == "beir":
         # BEIR has one file of queries for all splits; those without judgements in this split belong to others.
         topics = {question: topic for question, topic in topics.items() if question in qrels}
     documents = open_documents(files.corpus, cache)
-    return judged_collection(f"{name} in {language}", language, topics, qrels, documents)
+    if not any(documents.texts):
+        raise DataError(f"{files.corpus[0]}: all {len(documents.texts):,} documents of the corpus are empty")
+    collection = judged_collection(f"{name} in {language}", language, topics, qrels, documents, judging)
+    return replace(collection, unasked={language: sorted(unasked.difference(collection.question_ids))})
 
 
 def judged_collection(
@@ -120,33 +149,39 @@ def judged_collection(
     topics: Mapping[str, Topic],
     qrels: Qrels,
     documents: Documents,
+    judging: Judging = PLAIN,
 ) -> Collection:
     """The collection of one language: the topics that have a relevant document, over all documents.
 
     Topics without one cannot be scored; they are left out and counted.
 
     Raises:
-        DataError: judgements name questions that are not among the topics, or relevant documents that the corpus lacks.
-            Files are then missing or do not belong together, and scores would be wrong.
+        DataError: judgements name questions that are not among the topics, or relevant documents that the corpus lacks
+            where `judging` does not allow it. Files are then missing or do not belong together, and scores would be
+            wrong. Or a topic with a relevant document has no text.
     """
-    _check_known([x for x in qrels if x not in topics], "questions", f"benchmark {name}: the judgements", "the topics")
+    _check_questions([x for x in qrels if x not in topics], name)
     relevant = {
         question: {document: grade for document, grade in qrels.get(question, {}).items() if grade > 0}
         for question in topics
     }
     answered = [question for question, found in relevant.items() if found]
+    for question in answered:
+        if not topics[question].text.strip():
+            REFUSED.bad(topics[question].position, "an empty text", f" (question {question})")
     wanted = list(dict.fromkeys(document for question in answered for document in relevant[question]))
-    places = dict(zip(wanted, documents.find(wanted).tolist(), strict=True))
-    _check_known(
-        [document for document, place in places.items() if place < 0],
-        "relevant documents",
-        f"benchmark {name}: the judgements",
-        "the corpus",
-    )
+    places = dict(zip(wanted, documents.ids.find(wanted).tolist(), strict=True))
+    lacking = [document for document, place in places.items() if place < 0]
+    if lacking and not judging.allow_missing_documents:
+        raise DataError(
+            f"benchmark {name}: the judgements name {counted(len(lacking), 'relevant document')} that the corpus lacks "
+            f"({_some(lacking)}); fetch all files of one version, or give --allow-missing-documents "
+            "(evaluation.allow_missing_documents), with which they count as never found"
+        )
     ordered = [sorted((places[document], grade) for document, grade in relevant[x].items()) for x in answered]
-    domains = [topics[question].domain for question in answered]
     graded = any(grade != 1 for found in ordered for _, grade in found)
-    return Collection(
+    domains = [topics[question].domain for question in answered]
+    collection = Collection(
         name=name,
         question_ids=answered,
         query_languages=[language] * len(answered),
@@ -154,17 +189,36 @@ def judged_collection(
         candidate_ids=documents.ids,
         candidate_texts=documents.texts,
         candidate_counts={language: len(documents.ids)},
-        relevant=[np.array([place for place, _ in found], np.int64) for found in ordered],
-        gains=[np.array([grade for _, grade in found], np.float64) for found in ordered] if graded else None,
+        relevant=[np.array([place for place, _ in found if place >= 0], np.int64) for found in ordered],
+        gains=[_gains(found, missing=False) for found in ordered] if graded else None,
         domains=domains if any(domain is not None for domain in domains) else None,
         left_out=len(topics) - len(answered),
         repeated=documents.repeated,
+        missing=[_gains(found, missing=True) for found in ordered] if lacking else None,
+        notes=_lacking_note(name, lacking),
     )
+    return ignore_identical_ids(collection) if judging.ignore_identical_ids else with_note_of_own(collection)
 
 
-def _check_known(unknown: list[str], what: str, who: str, where: str) -> None:
+def _gains(found: Sequence[tuple[int, int]], *, missing: bool) -> Floats:
+    """Gains of a query's relevant documents, either of those that the corpus lacks (place -1) or of the others."""
+    return np.array([grade for place, grade in found if (place < 0) == missing], np.float64)
+
+
+def _lacking_note(name: str, lacking: list[str]) -> tuple[str, ...]:
+    if not lacking:
+        return ()
+    documents = counted(len(lacking), "relevant document")
+    return (f"{name}: the corpus lacks {documents} ({_some(lacking)}), counted as never found",)
+
+
+def _check_questions(unknown: list[str], name: str) -> None:
     if unknown:
-        first = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
         raise DataError(
-            f"{who} name {len(unknown):,} {what} that {where} lack ({first}); fetch all files of one version"
+            f"benchmark {name}: the judgements name {len(unknown):,} questions that the topics lack "
+            f"({_some(unknown)}); fetch all files of one version"
         )
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")

@@ -23,18 +23,18 @@ class Rankings:
         group: [G] number of each ranking.
         start: [G] where the ranks of each ranking begin in `rank`.
         relevant: [G] how many relevant candidates each ranking has (R), at least 1.
-        rank: [P] ranks from 1, distinct within a ranking.
+        rank: [P] ranks from 1, distinct within a ranking; infinite where a relevant candidate is never found.
         nth: [P] 1 for the best relevant candidate of a ranking, 2 for the next, and so on.
     """
 
     group: Int64s
     start: Int64s
     relevant: Int64s
-    rank: Int64s
+    rank: Int64s | Floats
     nth: Int64s
 
     @classmethod
-    def of(cls, group: Int64s, rank: Int64s) -> Rankings:
+    def of(cls, group: Int64s, rank: Int64s | Floats) -> Rankings:
         """From the number of the ranking and the rank of every relevant candidate, both [P], in any order."""
         order = np.lexsort((rank, group))
         groups, start, relevant = np.unique(group[order], return_index=True, return_counts=True)
@@ -69,12 +69,14 @@ def ndcg(rankings: Rankings, k: int) -> Floats:
 def rank_distance(rankings: Rankings) -> Floats:
     """[G] highest minus lowest rank of the relevant candidates (arXiv 2408.10536).
 
-    NaN where there is only one: a 0 would pass for a ranking without language bias.
+    NaN where there is only one: a 0 would pass for a ranking without language bias. NaN or infinite where one is never
+    found.
 
     In a pool of all languages it measures language bias: an unbiased ranking keeps the translations together.
     """
     last = rankings.start + rankings.relevant - 1
-    distance = (rankings.rank[last] - rankings.rank[rankings.start]).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = (rankings.rank[last] - rankings.rank[rankings.start]).astype(np.float64)
     return np.where(rankings.relevant > 1, distance, np.nan)
 
 
@@ -94,22 +96,22 @@ def _sums(rankings: Rankings, values: Floats) -> Floats:
     return np.asarray(np.add.reduceat(values, rankings.start), np.float64)
 
 
-def graded_ndcg(group: Int64s, rank: Int64s, gain: Floats, k: int) -> Floats:
+def graded_ndcg(group: Int64s, rank: Int64s | Floats, gain: Floats, k: int) -> Floats:
     """[G] gain / log2(1 + rank) summed over the first k, over that of the best possible ranking; as in trec_eval.
 
     Args:
         group: int64 [P], number of each relevant candidate's ranking; results are in the ascending order of rankings.
-        rank: int64 [P] from 1.
+        rank: [P] from 1; infinite for a relevant candidate that is never found.
         gain: float64 [P], above 0.
         k: the cut-off.
     """
     groups, number = np.unique(group, return_inverse=True)
     best_first = np.lexsort((-gain, number))
     starts = np.searchsorted(number[best_first], np.arange(len(groups)))
-    ideal_rank = np.empty_like(rank)
+    ideal_rank = np.empty(len(rank), np.int64)
     ideal_rank[best_first] = np.arange(len(gain)) - starts[number[best_first]] + 1
 
-    def discounted(ranks: Int64s) -> Floats:
+    def discounted(ranks: Int64s | Floats) -> Floats:
         weights = np.where(ranks <= k, gain / np.log2(1.0 + ranks), 0.0)
         return np.bincount(number, weights, len(groups)).astype(np.float64)
 

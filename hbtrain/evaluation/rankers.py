@@ -22,12 +22,14 @@ from hbtrain.config.schema import FLAGS, called
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.benchmark import Collection, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
+from hbtrain.evaluation.own_documents import deep_enough, top_without_own, with_own, without_own
+from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions, rank_collection, search_collection
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
 from hbtrain.retrieval.ranks import Search, exact_search
-from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.scores import Floats, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
 from hbtrain.storage import RemotePath, check_writable
@@ -64,6 +66,7 @@ def search_options(
     address: str | None = None,
     wait_s: float = 0.0,
     cache: str | None = None,
+    device: Device = "cpu",
 ) -> SearchOptions:
     """How the collections of an evaluation are encoded and searched.
 
@@ -74,6 +77,7 @@ def search_options(
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors.
         cache: folder for embeddings; None is hbtrain's cache.
+        device: where this process searches, without actors.
     """
     return SearchOptions(
         index=options.index or EXACT,
@@ -86,6 +90,7 @@ def search_options(
         mirror=None if options.embeddings is None else RemotePath.parse(options.embeddings),
         address=address,
         wait_s=wait_s,
+        device=device,
     )
 
 
@@ -113,15 +118,16 @@ class SpreadRanker:
         return {"search": "exact", "embeddings": self.options.dtype}
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
-        return rank_collection(
+        found = rank_collection(
             _stored(encoder),
             collection.candidate_texts,
             collection.query_texts,
             collection.candidate_codes,
-            collection.relevant,
-            self.depth,
+            with_own(collection),
+            deep_enough(collection, self.depth),
             self.options,
         )
+        return without_own(collection, found, self.depth)
 
 
 class SearchRanker:
@@ -166,7 +172,7 @@ class SearchRanker:
         }
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> TopLists:
-        depth = min(self._depth, len(collection.candidate_texts))
+        depth = min(deep_enough(collection, self._depth), len(collection.candidate_texts))
         search = search_collection(
             _stored(encoder),
             collection.candidate_texts,
@@ -178,8 +184,8 @@ class SearchRanker:
         )
         self._searches[collection.name] = search
         # A pool that is listed whole is known to any depth.
-        padding = ((0, 0), (0, self._depth - depth))
-        scores, places = search.found
+        scores, places = top_without_own(collection, search.found, self._depth)
+        padding = ((0, 0), (0, self._depth - places.shape[1]))
         return TopLists(np.pad(places, padding, constant_values=NONE), np.pad(scores, padding, constant_values=-np.inf))
 
 
@@ -259,8 +265,11 @@ class ExactRanker:
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         q = self._embed(encoder, collection.query_texts, "query")
         p = self._embed(encoder, collection.candidate_texts, "passage")
+        similarity = similarity_of(encoder)
+        q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
-        return exact_search(q, p, codes, collection.relevant, self.depth, blocks)
+        found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks)
+        return without_own(collection, found, self.depth)
 
     def _embed(self, encoder: TextEncoder, texts: Sequence[str], side: Side) -> npt.NDArray[np.float32]:
         """Vectors [N, D]; equal texts are encoded once, which saves time and makes their scores exactly equal."""

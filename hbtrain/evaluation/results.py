@@ -81,6 +81,8 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     trained = evaluations[0].trained_languages
     return {
         "tie_rule": TIE_RULE,
+        "similarity": evaluations[0].similarity,
+        "model_notes": list(dict.fromkeys(note for e in evaluations for note in e.model_notes)),
         "trained_languages": None if trained is None else list(trained),
         "benchmarks": {
             e.benchmark: {
@@ -90,6 +92,10 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
                 "candidates": e.candidate_counts,
                 "queries_without_answer": e.left_out,
                 **({"repeated_documents": e.repeated} if e.repeated else {}),
+                "relevant_never_found": e.never_found,
+                "own_documents_left_out": e.own_left_out,
+                "ties": {setting: ties._asdict() for setting, ties in e.ties.items()},
+                "notes": list(e.notes),
                 "parallel_questions": e.parallel,
                 "language_groups": {name: list(members) for name, members in e.groups.items()},
                 **e.search,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,10 @@ class CollectionScores:
         per_query: one row per query and setting; see `Evaluation.per_query`.
         first_languages: {query language: mean share [L] of each language among the first ten candidates} in the setting
             `multi`; empty without it.
+        ties: {setting: counts of its relevant candidates}; without settings in which scores are not known.
+        never_found: relevant candidates that no ranking can hold.
+        own_left_out: queries whose own document is left out of their rankings.
+        notes: of the collection.
     """
 
     query_counts: dict[str, int]
@@ -56,6 +60,19 @@ class CollectionScores:
     repeated: int
     per_query: pa.Table
     first_languages: Mapping[str, Floats] = field(default_factory=dict)
+    ties: Mapping[str, Ties] = field(default_factory=dict)
+    never_found: int = 0
+    own_left_out: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class Ties(NamedTuple):
+    """How many relevant candidates score the same as one that is not relevant, or less so: metrics depend on which of
+    the two ranks first."""
+
+    tied: int
+    relevant: int
+    """All relevant candidates of all rankings."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,16 @@ class RankingScores:
         query: [G] the query's place in the collection.
         passage_language: [G] of the candidates.
         scores: {metric: [G]}; a metric that is not known is missing or NaN.
+        relevant: [G] how many relevant candidates there are.
+        tied: [G] how many of them are tied as `Ties` says; None: not known.
     """
 
     setting: npt.NDArray[np.object_]
     query: Int64s
     passage_language: npt.NDArray[np.object_]
     scores: dict[str, Floats]
+    relevant: Int64s
+    tied: Int64s | None
 
 
 def score_collection(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> CollectionScores:
@@ -105,7 +126,24 @@ def combine_scores(
         repeated=collection.repeated,
         per_query=_table(benchmark, collection, parts),
         first_languages={} if shares is None else _by_query_language(collection, shares),
+        ties=_ties(benchmark, parts),
+        never_found=sum(map(len, collection.missing or ())),
+        own_left_out=0 if collection.own is None else int(np.count_nonzero(collection.own >= 0)),
+        notes=collection.notes,
     )
+
+
+def _ties(benchmark: Benchmark, parts: Sequence[RankingScores]) -> dict[str, Ties]:
+    found: dict[str, Ties] = {}
+    for setting in benchmark.settings:
+        own = [
+            (part.tied[part.setting == setting], part.relevant[part.setting == setting])
+            for part in parts
+            if part.tied is not None
+        ]
+        if relevant := sum(int(counts.sum()) for _, counts in own):
+            found[setting] = Ties(sum(int(tied.sum()) for tied, _ in own), relevant)
+    return found
 
 
 def _by_query_language(collection: Collection, shares: Floats) -> dict[str, Floats]:
@@ -117,21 +155,32 @@ def _pairs(collection: Collection, ranks: Ranks) -> RankingScores:
     """Scores in the settings `mono` and `cross`: a ranking for every query and language that has an answer to it."""
     size = len(collection.languages)
     group = ranks.query * size + ranks.language
-    rankings = Rankings.of(group, ranks.in_language)
+    tied = _tied(collection, group, ranks.score, ranks.equal_in_language)
+    # Only a pool of one language has candidates that are never found; they are in language 0.
+    query_of_missing, _ = _missing(collection)
+    rankings, scores = _scored(collection, np.append(group, query_of_missing * size), ranks.in_language)
     query, language = np.divmod(rankings.group, size)
     setting = np.where(collection.query_codes[query] == language, "mono", "cross").astype(object)
-    languages = np.array(collection.languages, object)
-    return RankingScores(setting, query, languages[language], _scores(collection, rankings, group, ranks.in_language))
+    languages = np.array(collection.languages, object)[language]
+    return RankingScores(setting, query, languages, scores, rankings.relevant, _per_ranking(rankings, group[tied]))
 
 
 def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
     """Scores in the setting `multi`: a ranking of all languages for every query."""
-    rankings = Rankings.of(ranks.query, ranks.in_pool)
+    tied = _tied(collection, ranks.query, ranks.score, ranks.equal_in_pool)
+    query_of_missing, _ = _missing(collection)
+    rankings, scores = _scored(collection, np.append(ranks.query, query_of_missing), ranks.in_pool)
     worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
-    scores = _scores(collection, rankings, ranks.query, ranks.in_pool)
     scores |= {RANK_DISTANCE: rank_distance(rankings), WORST_RANK: worst}
     size = len(rankings.group)
-    return RankingScores(np.full(size, "multi", object), rankings.group, np.full(size, ALL_LANGUAGES, object), scores)
+    return RankingScores(
+        np.full(size, "multi", object),
+        rankings.group,
+        np.full(size, ALL_LANGUAGES, object),
+        scores,
+        rankings.relevant,
+        _per_ranking(rankings, ranks.query[tied]),
+    )
 
 
 def _listed(collection: Collection, lists: TopLists) -> RankingScores:
@@ -145,15 +194,57 @@ def _listed(collection: Collection, lists: TopLists) -> RankingScores:
         found, at, _ = np.intersect1d(best, relevant, return_indices=True)
         rank[first + np.searchsorted(relevant, found)] = at + 1
         first += len(relevant)
-    rankings = Rankings.of(query, rank)
-    scores = _scores(collection, rankings, query, rank)
+    query_of_missing, _ = _missing(collection)
+    rankings, scores = _scored(collection, np.append(query, query_of_missing), rank)
     known = {name: values for name, values in scores.items() if 0 < cutoff(name) <= depth}
     one = len(collection.languages) == 1
     size = len(rankings.group)
     asked = collection.languages[0] if one else ALL_LANGUAGES
+    tied = None
+    if lists.scores is not None:
+        own_PK = lists.scores[query]
+        score = own_PK[np.arange(len(query)), np.minimum(rank, depth) - 1]
+        inside = rank <= depth
+        equal = np.where(inside, np.count_nonzero(own_PK == score[:, None], axis=1), 0)
+        tied = _per_ranking(rankings, query[_tied(collection, query, np.where(inside, score, np.nan), equal)])
     return RankingScores(
-        np.full(size, "mono" if one else "multi", object), rankings.group, np.full(size, asked, object), known
+        np.full(size, "mono" if one else "multi", object),
+        rankings.group,
+        np.full(size, asked, object),
+        known,
+        rankings.relevant,
+        tied,
     )
+
+
+def _missing(collection: Collection) -> tuple[Int64s, Floats]:
+    """Query and gain of every relevant candidate that is never found."""
+    lists = collection.missing or ()
+    sizes = np.array([len(gains) for gains in lists], np.int64)
+    return np.repeat(np.arange(len(lists)), sizes), np.concatenate([np.zeros(0), *lists])
+
+
+def _tied(
+    collection: Collection, group: Int64s, score: npt.NDArray[np.floating], equal: Int64s
+) -> npt.NDArray[np.bool_]:
+    """bool [P]: which relevant candidates score the same as one of another gain.
+
+    Args:
+        collection: has the gains.
+        group: [P] number of each relevant candidate's ranking.
+        score: [P]
+        equal: [P] candidates of the ranking with that score, this one included.
+    """
+    gain = np.ones(len(group)) if collection.gains is None else np.concatenate(collection.gains)
+    _, inverse, counts = np.unique(
+        np.column_stack([group, score + 0.0, gain]), axis=0, return_inverse=True, return_counts=True
+    )
+    return np.asarray(equal > counts[inverse.reshape(-1)])
+
+
+def _per_ranking(rankings: Rankings, group: Int64s) -> Int64s:
+    """[G] how often each ranking's number occurs."""
+    return np.bincount(np.searchsorted(rankings.group, group), minlength=len(rankings.group))
 
 
 def cutoff(metric: str) -> int:
@@ -161,11 +252,21 @@ def cutoff(metric: str) -> int:
     return int(metric.partition("@")[2] or 0)
 
 
-def _scores(collection: Collection, rankings: Rankings, group: Int64s, rank: Int64s) -> dict[str, Floats]:
+def _scored(collection: Collection, group: Int64s, rank: Int64s) -> tuple[Rankings, dict[str, Floats]]:
+    """The rankings and their scores.
+
+    Args:
+        collection: has the gains.
+        group: number of the ranking of every relevant candidate, then of those that are never found.
+        rank: of the relevant candidates in the pool.
+    """
+    gain_of_missing = _missing(collection)[1]
+    ranks = np.append(rank, np.full(len(gain_of_missing), np.inf)) if len(gain_of_missing) else rank
+    rankings = Rankings.of(group, ranks)
     scores = {name: metric(rankings) for name, metric in METRICS.items()}
     if collection.gains is not None:
-        scores["ndcg@10"] = graded_ndcg(group, rank, np.concatenate(collection.gains), 10)
-    return scores
+        scores["ndcg@10"] = graded_ndcg(group, ranks, np.concatenate([*collection.gains, gain_of_missing]), 10)
+    return rankings, scores
 
 
 def _table(benchmark: Benchmark, collection: Collection, parts: list[RankingScores]) -> pa.Table:

@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
-from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores
+from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores, Ties
+from hbtrain.modeling.encoder import Similarity
+from hbtrain.retrieval.ranks import TIE_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,6 +63,14 @@ class Evaluation:
     """Queries that were left out, because they have no relevant candidate."""
     repeated: int
     """Documents that were left out, because they came before, word for word."""
+    never_found: int
+    """Relevant candidates that no ranking can hold, as the pool lacks them or they are the query's own document."""
+    own_left_out: int
+    """Queries whose own document is left out of their rankings."""
+    ties: dict[str, Ties]
+    """{setting: how many relevant candidates are tied}, where scores are known."""
+    notes: tuple[str, ...]
+    """What readers of the scores should know, a sentence each."""
     search: dict[str, Any]
     """How it was searched; the entry `search` is "exact" or the factory string of an index."""
     parallel: bool
@@ -81,6 +91,10 @@ class Evaluation:
     """One row per query and setting (in `cross`, per passage language): benchmark, setting, query_language,
     passage_language ("all" in multi), question_id, the metrics by name, rank_distance, worst_rank, own_language@10
     and language_bias@10 (null except in multi), domain (null without domains)."""
+    similarity: Similarity | None = None
+    """How the model's vectors were compared; None where the scores are those of run files."""
+    model_notes: tuple[str, ...] = ()
+    """What was found about the model while it was loaded and used."""
 
     @property
     def macro(self) -> dict[str, float]:
@@ -103,13 +117,20 @@ def summarise(
     scored: Sequence[CollectionScores],
     search: Mapping[str, Any],
     trained_languages: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
-    """The evaluation that follows from the scores of all collections of a benchmark."""
+    """The evaluation that follows from the scores of all collections of a benchmark.
+
+    `search` becomes `Evaluation.search`; its entry `tie_rule` says how ties rank, if not in the order of the pool.
+    `notes` stand before those of the collections.
+    """
     import pyarrow as pa
 
     table = pa.concat_tables([part.per_query for part in scored])
     cells = cells_of(table, benchmark.languages)
     groups = _groups(benchmark, trained_languages)
+    ties = _added_ties(scored)
+    tie_notes = _tie_notes(benchmark.name, ties, search.get("tie_rule", TIE_RULE))
     return Evaluation(
         benchmark=benchmark.name,
         candidates_kind=benchmark.candidates_kind,
@@ -118,6 +139,10 @@ def summarise(
         candidate_counts=_added([part.candidate_counts for part in scored], benchmark.languages),
         left_out=sum(part.left_out for part in scored),
         repeated=sum(part.repeated for part in scored),
+        never_found=sum(part.never_found for part in scored),
+        own_left_out=sum(part.own_left_out for part in scored),
+        ties=ties,
+        notes=(*notes, *(note for part in scored for note in part.notes), *tie_notes),
         search=dict(search),
         parallel=benchmark.parallel,
         groups=groups,
@@ -127,6 +152,25 @@ def summarise(
         first_languages=_first_languages(scored),
         per_query=table,
     )
+
+
+def _added_ties(scored: Sequence[CollectionScores]) -> dict[str, Ties]:
+    found = {setting: [part.ties[setting] for part in scored if setting in part.ties] for setting in SETTINGS}
+    return {
+        setting: Ties(sum(one.tied for one in own), sum(one.relevant for one in own))
+        for setting, own in found.items()
+        if own
+    }
+
+
+def _tie_notes(benchmark: str, ties: Mapping[str, Ties], rule: str) -> list[str]:
+    counts = [f"{one.tied:,} of {one.relevant:,} in {setting}" for setting, one in ties.items() if one.tied]
+    if not counts:
+        return []
+    return [
+        f"{benchmark}: relevant candidates share their score with others that are not relevant, or less so "
+        f"({', '.join(counts)}), and metrics depend on which ranks first; {rule}"
+    ]
 
 
 def _first_languages(scored: Sequence[CollectionScores]) -> dict[str, dict[str, float]]:

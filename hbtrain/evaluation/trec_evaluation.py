@@ -17,15 +17,15 @@ from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats
 from hbtrain.evaluation.metrics import FIRST_PLACES
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, CollectionScores, RankingScores, combine_scores, cutoff
 from hbtrain.evaluation.summary import Evaluation, summarise
+from hbtrain.evaluation.trec_ids import Asked, MatchedRun, Ranking, match_run
 from hbtrain.evaluation.trec_runs import query_name
 from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
-from hbtrain.retrieval.trec_files import TrecRun, escape_id, read_trec_run
+from hbtrain.retrieval.trec_files import read_trec_run
 
 RunKey = tuple[str, str]
 """Setting and query language."""
 SUFFIXES = (".trec.gz", ".trec", ".run.gz", ".run", ".txt.gz", ".txt")
-CHECKED_DOCUMENTS = 2_000_000
-"""In a larger collection document ids are not checked: all of its ids would fill the memory."""
+TIE_RULE = "candidates of equal score rank by document id backwards, as in trec_eval"
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,18 @@ class _JudgedQuery:
     """A query in a setting, with its judgements.
 
     Attributes:
-        name: query id in run files.
+        name: query id in run files, not escaped.
         query: the query's place in the collection.
         passage_language: of the candidates; `all` in the setting `multi`.
-        relevant: {document id in run files: gain}.
+        relevant: {place of a candidate: gain}.
+        missing: gains of relevant candidates that are never found.
     """
 
     name: str
     query: int
     passage_language: str
-    relevant: dict[str, float]
+    relevant: dict[int, float]
+    missing: list[float]
 
 
 def find_trec_runs(folder: Path) -> dict[RunKey, Path]:
@@ -72,43 +74,72 @@ def evaluate_trec_runs(
     """Score run files with trec_eval's measures; a query without a line scores 0.
 
     Args:
-        benchmark: queries and candidates; `trec_runs` and `escape_id` say how run files write their ids.
+        benchmark: queries and candidates; `trec_runs.query_name` says how run files name their queries.
         run_files: by setting and query language; other settings and languages get no scores.
         trained_languages: the languages that the system was trained on; None: not known.
 
     Raises:
-        DataError: a setting or language that the benchmark does not have, or a file that `read_trec_run` refuses.
+        DataError: a setting or language that the benchmark does not have, or a file that `read_trec_run` or `match_run`
+            refuses.
     """
     _check_keys(benchmark, run_files)
     collections = list(benchmark.collections())  # candidates of large ones stay on disk
     judged = [{key: found for key in run_files if (found := _judged_queries(c, *key))} for c in collections]
-    known = {key: {query.name for by_key in judged for query in by_key.get(key, ())} for key in run_files}
-    runs: dict[RunKey, TrecRun] = {}
+    runs: dict[RunKey, MatchedRun] = {}
+    notes = _without_files(collections, run_files)
+    for key, path in run_files.items():
+        asked = [
+            _asked(collection, query)
+            for collection, by_key in zip(collections, judged, strict=True)
+            for query in by_key.get(key, ())
+        ]
+        runs[key] = match_run(read_trec_run(path), benchmark.name, asked, _names(collections, *key))
+        notes += runs[key].notes
     parts: list[CollectionScores] = []
-    notes: list[str] = []
     cuts: set[int] = set()
     for collection, by_key in zip(collections, judged, strict=True):
-        small = len(collections) == 1 and len(collection.candidate_ids) <= CHECKED_DOCUMENTS
-        places = {escape_id(c): place for place, c in enumerate(collection.candidate_ids)} if small else None
-        for key, queries in by_key.items():
-            if key not in runs:
-                runs[key] = read_trec_run(run_files[key], known[key], places)
-                notes += runs[key].notes
-                if missing := len(known[key]) - len(runs[key].documents):
-                    notes.append(f"{run_files[key]}: no line for {missing} queries; they score 0")
-            if runs[key].depth < _most_candidates(collection, queries):
-                cuts.add(runs[key].depth)
+        cuts |= {runs[key].depth for key, own in by_key.items() if runs[key].depth < _most_candidates(collection, own)}
         if by_key:
             scores = [_scores(collection, key, queries, runs[key]) for key, queries in by_key.items()]
-            parts.append(combine_scores(benchmark, collection, scores, _first_places(collection, by_key, runs, places)))
+            parts.append(combine_scores(benchmark, collection, scores, _first_places(collection, by_key, runs)))
     depths = {"/".join(key): run.depth for key, run in runs.items()}
     about = {
         "search": f"run files of depth {max(depths.values())}",
         "run_depth": depths,
         "map": _map_name(cuts),
-        "notes": notes,
+        "tie_rule": TIE_RULE,
     }
-    return summarise(benchmark, parts, about, trained_languages)
+    return summarise(benchmark, parts, about, trained_languages, notes)
+
+
+def _without_files(collections: Sequence[Collection], run_files: Mapping[RunKey, Path]) -> list[str]:
+    """A note for every setting in which queries of some languages have no run file, and so no part in the means."""
+    notes = []
+    for setting in dict.fromkeys(setting for setting, _ in run_files):
+        asked = {x: c for c in collections for x in c.query_counts if _judged_queries(c, setting, x)}
+        if lacking := [language for language in asked if (setting, language) not in run_files]:
+            notes.append(f"no run file for {setting} in {', '.join(lacking)}: not in the means")
+    return notes
+
+
+def _names(collections: Sequence[Collection], setting: str, language: str) -> set[str]:
+    """Names that queries in a language may have in a setting, those included that are not asked, as of other splits."""
+    found: set[str] = set()
+    for c in collections:
+        asked = (x for x, own in zip(c.question_ids, c.query_languages, strict=True) if own == language)
+        for question in (*asked, *c.unasked.get(language, ())):
+            found.update(query_name(question, setting, passage_language) for passage_language in c.languages)
+    return found
+
+
+def _asked(collection: Collection, query: _JudgedQuery) -> Asked:
+    counts = collection.candidate_counts
+    stops = dict(zip(counts, np.cumsum(list(counts.values())).tolist(), strict=True))
+    language = query.passage_language
+    pool = range(len(collection.candidate_ids))
+    if language != ALL_LANGUAGES:
+        pool = range(stops[language] - counts[language], stops[language])
+    return Asked(query.name, collection, pool, -1 if collection.own is None else int(collection.own[query.query]))
 
 
 def _map_name(cuts: set[int]) -> str:
@@ -138,22 +169,33 @@ def _judged_queries(collection: Collection, setting: str, query_language: str) -
             continue
         relevant = collection.relevant[query]
         gains = np.ones(len(relevant)) if collection.gains is None else collection.gains[query]
-        by_language: dict[str, dict[str, float]] = {}
+        by_language: dict[str, dict[int, float]] = {}
         for place, gain in zip(relevant.tolist(), gains.tolist(), strict=True):
             own = collection.languages[int(np.searchsorted(stops, place, side="right"))]
             kind = "multi" if setting == "multi" else "mono" if own == language else "cross"
             if kind == setting:
-                passage_language = ALL_LANGUAGES if setting == "multi" else own
-                by_language.setdefault(passage_language, {})[escape_id(collection.candidate_ids[place])] = gain
+                by_language.setdefault(ALL_LANGUAGES if setting == "multi" else own, {})[place] = gain
+        missing = [] if collection.missing is None else collection.missing[query].tolist()
+        if missing and setting != "cross":  # only a pool of one language has them
+            by_language.setdefault(ALL_LANGUAGES if setting == "multi" else language, {})
         for passage_language, judged in by_language.items():
-            name = escape_id(query_name(collection.question_ids[query], setting, passage_language))
-            found.append(_JudgedQuery(name, query, passage_language, judged))
+            name = query_name(collection.question_ids[query], setting, passage_language)
+            found.append(_JudgedQuery(name, query, passage_language, judged, missing))
     return found
 
 
-def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], run: TrecRun) -> RankingScores:
-    judged = {query.name: query.relevant for query in queries}
-    by_trec = cutoff_scores(judged, run.documents, list(TREC_MEASURES.values()))
+def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], run: MatchedRun) -> RankingScores:
+    judged = {
+        query.name: {str(place): gain for place, gain in query.relevant.items()}
+        | {f"missing {number}": gain for number, gain in enumerate(query.missing)}
+        for query in queries
+    }
+    found = {
+        name: [str(place) if place >= 0 else f"unknown {rank}" for rank, place in enumerate(ranking.places)]
+        for name, ranking in run.rankings.items()
+        if name in judged
+    }
+    by_trec = cutoff_scores(judged, found, list(TREC_MEASURES.values()))
     candidates = _most_candidates(collection, queries)
     scores: dict[str, Floats] = {}
     for name, measure in TREC_MEASURES.items():
@@ -162,7 +204,7 @@ def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], ru
     if run.depth >= min(FIRST_PLACES, candidates):
         scores["mrr@10"] = np.where(scores["mrr"] * FIRST_PLACES > 0.99, scores["mrr"], 0.0)
     if key[0] == "multi":
-        ranks = [_ranks(run.documents.get(query.name, []), query.relevant) for query in queries]
+        ranks = [_ranks(run.rankings.get(query.name), query) for query in queries]
         if all(None not in own for own in ranks):
             worst = np.array([max(r for r in own if r) for own in ranks], np.float64)
             scores[WORST_RANK] = worst
@@ -173,35 +215,50 @@ def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], ru
         query=np.array([query.query for query in queries], np.int64),
         passage_language=np.array([query.passage_language for query in queries], object),
         scores=scores,
+        relevant=np.array([len(query.relevant) + len(query.missing) for query in queries], np.int64),
+        tied=np.array([_tied(run.rankings.get(query.name), query) for query in queries], np.int64),
     )
 
 
 def _most_candidates(collection: Collection, queries: list[_JudgedQuery]) -> int:
     """The size of the largest pool that one of the queries ranks."""
-    counts = collection.candidate_counts
-    return max(counts.get(query.passage_language, sum(counts.values())) for query in queries)
+    counts, own = collection.candidate_counts, collection.own
+    everything = sum(counts.values())
+    return max(
+        counts.get(query.passage_language, everything) - (own is not None and own[query.query] >= 0)
+        for query in queries
+    )
 
 
-def _ranks(documents: Sequence[str], relevant: Mapping[str, float]) -> list[int | None]:
-    place = {document: rank for rank, document in enumerate(documents, 1)}
-    return [place.get(document) for document in relevant]
+def _ranks(ranking: Ranking | None, query: _JudgedQuery) -> list[int | None]:
+    """The ranks of the relevant candidates; None for each that is not listed."""
+    place = {} if ranking is None else {document: rank for rank, document in enumerate(ranking.places, 1)}
+    return [*(place.get(document) for document in query.relevant), *(None for _ in query.missing)]
+
+
+def _tied(ranking: Ranking | None, query: _JudgedQuery) -> int:
+    """How many of the relevant candidates listed have the score of one with another gain."""
+    if ranking is None or len(set(ranking.scores)) == len(ranking.scores):
+        return 0
+    gains_of: dict[float, list[float]] = {}
+    for place, score in zip(ranking.places, ranking.scores, strict=True):
+        gains_of.setdefault(score, []).append(query.relevant.get(place, 0.0))
+    return sum(len(gains) - gains.count(0.0) for gains in gains_of.values() if len(set(gains)) > 1)
 
 
 def _first_places(
-    collection: Collection,
-    judged: Mapping[RunKey, list[_JudgedQuery]],
-    runs: Mapping[RunKey, TrecRun],
-    places: Mapping[str, int] | None,
+    collection: Collection, judged: Mapping[RunKey, list[_JudgedQuery]], runs: Mapping[RunKey, MatchedRun]
 ) -> Int64s | None:
     """[Q, 10] places of the best candidates in the pool of all languages; None unless they are known of all queries."""
     multi = {key: queries for key, queries in judged.items() if key[0] == "multi"}
-    if places is None or sum(map(len, multi.values())) < len(collection.question_ids):
+    if sum(map(len, multi.values())) < len(collection.question_ids):
         return None
     found = np.full((len(collection.question_ids), FIRST_PLACES), -1, np.int64)
     for key, queries in multi.items():
         for query in queries:
-            first = [places[document] for document in runs[key].documents.get(query.name, ())[:FIRST_PLACES]]
-            found[query.query, : len(first)] = first
+            if (ranking := runs[key].rankings.get(query.name)) is not None:
+                first = ranking.places[:FIRST_PLACES]
+                found[query.query, : len(first)] = first
     return found
 
 

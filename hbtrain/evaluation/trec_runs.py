@@ -64,6 +64,8 @@ class TrecRunWriter:
         """Write `top`, the best candidates in the language `code`, for the queries that have an answer in it."""
         bounds = np.cumsum([0, *collection.candidate_counts.values()])[code : code + 2]
         answered = np.array([np.any((r >= bounds[0]) & (r < bounds[1])) for r in collection.relevant], bool)
+        if len(collection.languages) == 1:
+            answered[:] = True  # also where the only relevant candidates are never found
         codes = collection.query_codes
         for asked in np.unique(codes[answered]).tolist():
             rows = np.flatnonzero(answered & (codes == asked))

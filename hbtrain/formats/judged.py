@@ -227,14 +227,14 @@ def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
 
 
 def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`.
+    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`. A text may be blank.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no query.
     """
     for record, position in json_lines(file, rows, "not a query"):
         key, text, metadata = identifier(record.get("_id")), record.get("text"), record.get("metadata")
-        if key is None or not isinstance(text, str) or not text.strip():
+        if key is None or not isinstance(text, str):
             rows.bad(position, "not a query", ": _id and text are expected")
             continue
         domain = metadata.get("domain") if isinstance(metadata, dict) else None

@@ -1,14 +1,13 @@
-"""Making a SentenceTransformer from a configuration, with random weights or from a pretrained backbone."""
+"""Making a SentenceTransformer from a configuration, with random weights."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hbtrain.errors import ModelError
-from hbtrain.modeling.backbone import check_weights, find_backbone
+from hbtrain.modeling.loading import with_pooling
 from hbtrain.modeling.vocabulary import (
     SPECIAL_TOKENS,
     build_tokenizer,
@@ -19,7 +18,6 @@ from hbtrain.modeling.vocabulary import (
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import nn
 
     from hbtrain.config.schema import EncoderConfig, StaticConfig, TransformerConfig
 
@@ -86,38 +84,7 @@ def build_transformer(config: EncoderConfig, texts: Texts) -> SentenceTransforme
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
         fast.save_pretrained(folder)
-        return _with_pooling(folder, config, "cpu")
-
-
-def load_pretrained(
-    name: str, config: EncoderConfig | None, device: str | None, trust_remote_code: bool = False
-) -> SentenceTransformer:
-    """A sentence-transformers model as it is, or a plain Hugging Face model with pooling on top.
-
-    Its own Python code, if it has any, runs only where `trust_remote_code` says so or `config` names the model.
-
-    Raises:
-        ModelError: there is no such model, it is unsafe, or the libraries cannot load it.
-    """
-    from sentence_transformers import SentenceTransformer
-
-    backbone = find_backbone(name)
-    check_weights(backbone.name, backbone.is_sentence_transformer)
-    trusted = trust_remote_code or (config is not None and config.trust_remote_code is not None)
-    try:
-        if not backbone.is_sentence_transformer:
-            return _with_pooling(backbone.name, config, device, trusted)
-        return SentenceTransformer(
-            backbone.name, device=device, model_kwargs=_model_kwargs(config), trust_remote_code=trusted
-        )
-    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if not trusted and "trust_remote_code" in str(error):
-            raise ModelError(
-                f"model '{name}' comes with Python code of its own, which runs only if it is named: read it, then set "
-                f"encoder.trust_remote_code (evaluate and search: --trust-remote-code) to '{name}'"
-            ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"model '{name}' cannot be loaded: {reason}") from error
+        return with_pooling(folder, config, "cpu")
 
 
 def _vocabulary(config: EncoderConfig, section: StaticConfig | TransformerConfig, texts: Texts) -> list[str]:
@@ -128,46 +95,3 @@ def _vocabulary(config: EncoderConfig, section: StaticConfig | TransformerConfig
         return train_vocabulary(prefixed_texts, section.vocabulary_size)
     pieces = load_vocabulary(section.vocabulary)
     return trim_vocabulary(pieces, prefixed_texts()) if section.trim else pieces
-
-
-def _with_pooling(
-    folder_or_name: str, config: EncoderConfig | None, device: str | None, trusted: bool = False
-) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    trust = {"trust_remote_code": trusted}
-    # Texts are embedded as they are: without this, a backbone with a chat template would get them as messages.
-    module = Transformer(
-        folder_or_name,
-        model_kwargs=_model_kwargs(config) | trust,
-        processor_kwargs=dict(trust),
-        config_kwargs=dict(trust),
-        modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-        module_output_name="token_embeddings",
-    )
-    pooling = config.pooling if config is not None else None
-    modules: list[nn.Module] = [
-        module,
-        Pooling(module.get_embedding_dimension(), pooling or _natural_pooling(module.config)),
-    ]
-    return SentenceTransformer(modules=modules, device=device)
-
-
-def _natural_pooling(config: Any) -> str:
-    """`lasttoken` for a causal language model, whose last token alone has seen the whole text, else `mean`."""
-    architectures = getattr(config, "architectures", None) or [""]
-    causal = architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
-    return "lasttoken" if causal else "mean"
-
-
-def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
-    import torch
-
-    if config is None:
-        return {"use_safetensors": True}
-    attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
-    # Given at loading, because parameters that are spread over ranks (ZeRO-3) cannot be cast afterwards.
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    return {"use_safetensors": True, "dtype": dtype, **attention}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from hbtrain.modeling.features import Features, is_padded, join_bags, row_count
 
@@ -42,15 +44,38 @@ class EmbeddingModule(nn.Module):
         """
         # Read here, where a wrapper that spreads parameters over ranks (ZeRO-3) has gathered them.
         scale = None if self.log_scale is None else self.log_scale.float().exp()
-        if any(is_padded(features) for features in batches):
-            return [embed(self.model, features) for features in batches], scale
-        # Each call of an embedding bag has a gradient of the size of the vocabulary, so there is one.
-        vectors_BD = embed(self.model, join_bags(batches))
-        return list(vectors_BD.split([row_count(features) for features in batches])), scale
+        with _Float32Sums() if self._sums_in_bf16() else nullcontext():
+            if any(is_padded(features) for features in batches):
+                return [embed(self.model, features) for features in batches], scale
+            # Each call of an embedding bag has a gradient of the size of the vocabulary, so there is one.
+            vectors_BD = embed(self.model, join_bags(batches))
+            return list(vectors_BD.split([row_count(features) for features in batches])), scale
+
+    def _sums_in_bf16(self) -> bool:
+        return any(weight.is_cpu and weight.dtype == torch.bfloat16 for weight in self.model.parameters())
 
 
-def embed(model: SentenceTransformer, features: Features, **forward_kwargs: Any) -> Tensor:
-    """Unit vectors [B, D] in fp32 of a batch of token features; a text without tokens may give the zero vector."""
+class _Float32Sums(TorchFunctionMode):
+    """Looks embedding tables up in float32 while it is active, so that their gradients are summed in float32.
+
+    On a CPU, torch sums the gradient of a row in the table's own type, one token after another. In bf16, with 8
+    significant bits, a sum stops growing when it is 256 times its next summand: of 4,000 tokens that share a row, such
+    as their token type, three quarters are lost. On a GPU it sums in float32.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        if function in (functional.embedding, functional.embedding_bag) and arguments[1].dtype == torch.bfloat16:
+            indices, table, *others = arguments
+            return function(indices, table.float(), *others, **options).to(table.dtype)
+        return function(*arguments, **options)
+
+
+def embed(model: SentenceTransformer, features: Features, unit: bool = True, **forward_kwargs: Any) -> Tensor:
+    """Vectors [B, D] in fp32 of a batch of token features, of length 1 where `unit` says so; a text without tokens may
+    give the zero vector."""
     # A copy, because the modules of a SentenceTransformer write into what they are given.
-    vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"]
-    return functional.normalize(vectors_BD[:, : model.truncate_dim].float(), dim=-1)
+    vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"][:, : model.truncate_dim].float()
+    return functional.normalize(vectors_BD, dim=-1) if unit else vectors_BD

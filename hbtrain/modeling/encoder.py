@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from hbtrain.modeling.card import ModelCard
 
 Side = Literal["query", "passage"]
+Similarity = Literal["cosine", "dot", "euclidean"]
+"""How vectors are compared: `similarity_fn_name` of sentence-transformers."""
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
 """{device: tokens of a batch, padding included}: what fits into the caches of a CPU, what keeps a large GPU busy."""
@@ -36,6 +37,9 @@ _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage":
 """Names under which published models store their prompts."""
 _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 """Names of the sides in sentence-transformers, for models that treat them differently."""
+
+_ROUNDING = 1e-6
+"""Relative difference of the components of vectors that are equal but for the batches that they were computed in."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +67,22 @@ class Origin(NamedTuple):
 class Encoder:
     """A `SentenceTransformer` with a prefix and a token limit for each side.
 
-    `model` is the SentenceTransformer; to train it, wrap it: `EmbeddingModule(encoder.model)`.
+    `model` is the SentenceTransformer; to train it, wrap it: `EmbeddingModule(encoder.model)`. `similarity` is how its
+    vectors are compared, and `notes` are sentences on what was found about the model while it was loaded and used.
     """
 
     def __init__(
         self, model: SentenceTransformer, prefixes: Mapping[Side, str], max_tokens: Mapping[Side, int | None]
     ) -> None:
+        from hbtrain.modeling.fitting import embedding_rows
+
         self.model = model
         self.prefixes = dict(prefixes)
         self.max_tokens = dict(max_tokens)
         self.origin: Origin | None = None
+        self.similarity = _similarity(model)
+        self.notes: list[str] = []
+        self._rows = embedding_rows(model)
         # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
         self._tokenizer_lock = threading.Lock()
         if hasattr(model[0], "can_flatten_inputs"):
@@ -97,7 +107,8 @@ class Encoder:
         import torch
 
         from hbtrain.modeling.adapters import add_lora
-        from hbtrain.modeling.build import build_static, build_transformer, load_pretrained
+        from hbtrain.modeling.build import build_static, build_transformer
+        from hbtrain.modeling.loading import load_pretrained
 
         config = config.model_copy(update={"precision": "fp32"})
         with torch.random.fork_rng(devices=[]):
@@ -106,7 +117,7 @@ class Encoder:
                 build_model = build_static if config.backbone == "static" else build_transformer
                 model = build_model(config, texts)
             else:
-                model = load_pretrained(config.backbone, config, device="cpu")
+                model = load_pretrained(config.backbone, config, device="cpu").model
         if config.lora is not None:
             add_lora(model, config.lora, seed)
         return cls._for_training(model, config)
@@ -117,8 +128,9 @@ class Encoder:
         cls,
         name_or_path: str,
         config: EncoderConfig | None = None,
-        device: str | None = None,
+        device: str = "cpu",
         trust_remote_code: bool = False,
+        prompts: Mapping[Side, str] | None = None,
     ) -> Encoder:
         """Load a model by its name on the hub or its folder.
 
@@ -126,23 +138,38 @@ class Encoder:
             name_or_path: a sentence-transformers model, or a plain Hugging Face model, which gets pooling.
             config: for training: prefixes, token limits, attention and the precision of a transformer; its adapters are
                 not added. None, for evaluation: the model stays as published, with its own prompts.
-            device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
+            device: such as `cpu`, `cuda` or `cuda:1`.
             trust_remote_code: whether to run Python code that comes with the model; `config` has a key for it too.
+            prompts: what to put before the texts of a side, in place of the model's own prompt; without `config`.
 
         Raises:
-            ModelError: there is no such model, it is unsafe, or it cannot be loaded or trained.
+            ModelError: there is no such model, it is unsafe, not whole, or makes no embeddings, its similarity is
+                unknown here, or it cannot be loaded or trained.
         """
-        from hbtrain.modeling.build import load_pretrained
+        from hbtrain.modeling.loading import load_pretrained
 
-        model = load_pretrained(name_or_path, config, device, trust_remote_code)
+        model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
             return cls._for_training(model, config)
-        prompts: dict[Side, str] = {
+        if model.similarity_fn_name not in get_args(Similarity):
+            raise ModelError(
+                f"model '{name_or_path}' compares its vectors by similarity_fn_name = {model.similarity_fn_name!r}; "
+                f"only {', '.join(get_args(Similarity))} are known here"
+            )
+        used: dict[Side, str] = {
             side: next((prompt for name in names if (prompt := model.prompts.get(name))), "")
             for side, names in _PROMPT_NAMES.items()
         }
-        encoder = cls(model, prompts, {"query": None, "passage": None})
+        encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
         encoder.origin = Origin(name_or_path, trust_remote_code)
+        encoder.notes += notes
+        unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
+        if unused and len(prompts or {}) < len(_PROMPT_NAMES):
+            stored = ", ".join(f"{name} ({model.prompts[name]!r})" for name in unused)
+            encoder._note(
+                f"model '{name_or_path}' stores prompts under names that are not used, and are put before no text: "
+                f"{stored}; `hbtrain evaluate` takes a side's prompt with --query-prompt and --passage-prompt"
+            )
         return encoder
 
     @classmethod
@@ -150,6 +177,7 @@ class Encoder:
         from sentence_transformers.base.modules import Normalize, Router
 
         from hbtrain.modeling.adapters import freeze
+        from hbtrain.modeling.fitting import limit_length
 
         if isinstance(model[0], Router):
             raise ModelError(
@@ -167,8 +195,9 @@ class Encoder:
         # "document" is the name that SentenceTransformer.encode_document looks for first.
         model.prompts = {**prefixes, "document": config.passage_prefix}
         model.default_prompt_name = None
+        model.similarity_fn_name = "cosine"  # by which it is trained
         wanted: dict[Side, int] = {"query": config.max_query_tokens, "passage": config.max_passage_tokens}
-        limit = _limit_length(model, max(wanted.values()))
+        limit = limit_length(model, max(wanted.values()))
         if limit < max(wanted.values()):
             logger.warning("the backbone reads %d tokens at most; longer texts are cut to that", limit)
         return cls(model, prefixes, {side: min(tokens, limit) for side, tokens in wanted.items()})
@@ -211,7 +240,8 @@ class Encoder:
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
     ) -> NDArray[np.float32]:
-        """Unit vectors [N, D] of the texts, in their order, without gradient and without dropout.
+        """Vectors [N, D] of the texts, in their order, without gradient and without dropout; unit vectors where the
+        model's similarity is the cosine.
 
         Equal to `SentenceTransformer.encode` with the side's prompt. How texts are batched, and so the last bits of
         their vectors, depends on all texts given and on nothing else.
@@ -229,6 +259,7 @@ class Encoder:
         from hbtrain.modeling.embedding import embed
         from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
 
+        unit = self.similarity == "cosine"
         budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         vectors_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
         done = 0
@@ -242,13 +273,29 @@ class Encoder:
                 found = []
                 for rows_B in batches:
                     batch = _moved(select_rows(features, rows_B), self.device)
-                    found.append(embed(self.model, batch, task=_TASKS[side]))
+                    found.append(embed(self.model, batch, unit, task=_TASKS[side]))
                     done += len(rows_B)
                     if progress is not None:
                         progress(done)
                 # Copied from the device once a window: after each batch, the device would have to wait for the host.
                 vectors_ND[np.asarray(places_W)[torch.cat(batches).numpy()]] = torch.cat(found).cpu().numpy()
+        self._tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
+
+    def _tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
+        """Note a model that gives different texts one and the same vector: its scores are all ties."""
+        if len(vectors_ND) < 2 or not all(_equal(vectors_ND[:rows]) for rows in (2, len(vectors_ND))):
+            return
+        if (different := len(set(texts))) > 1:
+            self._note(
+                f"all {different} different texts of a {side} have one and the same vector: the model has collapsed, "
+                "or knows none of their words; scores are ties, and ranks are the order of the texts"
+            )
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+            logger.warning("%s", note)
 
     def save(self, path: Path, card: ModelCard | None = None) -> None:
         """Write a sentence-transformers folder (safetensors, prompts, README.md) in the model's current dtype.
@@ -260,10 +307,11 @@ class Encoder:
         """
         from hbtrain.modeling.adapters import merged
         from hbtrain.modeling.card import ModelCard
+        from hbtrain.modeling.fitting import length_limit
         from hbtrain.modeling.saving import replace_folder
 
         plain = merged(self.model)
-        limit = _length_limit(plain)
+        limit = length_limit(plain)
         readme = (card or ModelCard()).render(
             query_prefix=self.prefixes["query"],
             passage_prefix=self.prefixes["passage"],
@@ -280,7 +328,8 @@ class Encoder:
     def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
         import torch
 
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded
+        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
+        from hbtrain.modeling.fitting import check_ids
 
         rows = gives_rows(self.model)
         if rows:
@@ -291,9 +340,21 @@ class Encoder:
             )
         if rows and features:
             features |= padded(features, self.model[0].processor)
+        check_ids(features, self._rows, side)
         if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
             features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
+
+
+def _equal(vectors_ND: NDArray[np.float32]) -> bool:
+    """Whether all vectors are the same, up to rounding."""
+    least, most = vectors_ND.min(axis=0), vectors_ND.max(axis=0)
+    return bool((most - least).max() <= _ROUNDING * abs(vectors_ND[0]).max())
+
+
+def _similarity(model: SentenceTransformer) -> Similarity:
+    name: Similarity = model.similarity_fn_name
+    return name
 
 
 def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
@@ -310,29 +371,3 @@ def _evaluating(model: SentenceTransformer) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _length_limit(model: SentenceTransformer) -> int | None:
-    """Tokens after which the model, as anyone loads it, cuts a text; None if it never does."""
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    if isinstance(model[0], StaticEmbedding):
-        truncation = model[0].tokenizer.truncation
-        return None if truncation is None else int(truncation["max_length"])
-    limit = model.max_seq_length
-    # Tokenizers without a limit of their own state one like 1e30.
-    return None if limit is None or not math.isfinite(limit) or limit > 1_000_000_000 else int(limit)
-
-
-def _limit_length(model: SentenceTransformer, wanted: int) -> int:
-    """Let the model cut texts at `wanted` tokens, or at its own limit if that is lower; returns which."""
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    if isinstance(model[0], StaticEmbedding):
-        # A bag of tokens has no positions to run out of, and its tokenizer keeps the limit when it is saved.
-        model[0].tokenizer.enable_truncation(wanted)
-        return wanted
-    own = _length_limit(model)
-    limit = wanted if own is None else min(wanted, own)
-    model.max_seq_length = limit
-    return limit

@@ -63,6 +63,7 @@ def select_rows(features: Features, rows_R: Tensor) -> Features:
     if mask_RT is None:
         return selected
     used_T = mask_RT.any(dim=0)
+    used_T[:1] |= ~used_T.any()  # texts without tokens keep a column of padding, see `with_padding`
     return {name: value[:, used_T] if value.shape[:2] == mask_RT.shape else value for name, value in selected.items()}
 
 
@@ -95,6 +96,18 @@ def _take(features: Features, starts_R: Tensor, lengths_R: Tensor) -> Features:
 def _ends(features: Features) -> Tensor:
     starts_B = features["offsets"]
     return torch.cat([starts_B[1:], starts_B.new_tensor([len(features["input_ids"])])])
+
+
+def with_padding(features: Features) -> Features:
+    """Features of which those with rows of no tokens [B, 0] have a column of padding [B, 1].
+
+    A network cannot take rows of length 0, which texts have that are all empty where the tokenizer adds no token of its
+    own. Zeros are masked, as `attention_mask` is widened in the same way.
+    """
+    return {
+        name: torch.zeros(len(value), 1, dtype=torch.int64) if value.ndim == 2 and not value.shape[1] else value
+        for name, value in features.items()
+    }
 
 
 UNPADDED: Mapping[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}

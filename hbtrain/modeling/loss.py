@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hbtrain.config.schema import LossConfig
+from hbtrain.modeling.devices import full_float32
 from hbtrain.modeling.gather import Group, gather_rows
 
 
@@ -120,11 +121,12 @@ class _BlockedInfoNCE(torch.autograd.Function):
     """
 
     @staticmethod
+    @full_float32()
     def forward(
         ctx: Any, x_bD: Tensor, y_CD: Tensor, scale: Tensor, start: int, ids: PairIds | None, block_rows: int
     ) -> Tensor:
         needs_gradient = any(ctx.needs_input_grad[:3])
-        # Scores and softmax in float32 whatever the model's precision: bf16 has 8 bits for exp's argument.
+        # Scores and softmax in float32 whatever the model's precision: bf16 has 8 bits for exp's argument, TF32 11.
         x32_bD, y32_CD = x_bD.float(), y_CD.float()
         dx_bD = torch.empty_like(x32_bD) if needs_gradient else None
         dy_CD = torch.zeros_like(y32_CD) if needs_gradient else None

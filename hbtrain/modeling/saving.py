@@ -44,7 +44,7 @@ def _may_be_replaced(path: Path) -> bool:
 
 
 def model_digest(model: SentenceTransformer) -> str:
-    """Hex digest of the modules, their settings, the tokenizer, and the weights with their precision.
+    """Hex digest of the modules, their settings, the similarity, the tokenizer, and the weights with their precision.
 
     Folder, device and prompts do not enter it. It reads all weights: some seconds for a billion parameters.
     """
@@ -52,6 +52,8 @@ def model_digest(model: SentenceTransformer) -> str:
 
     digest = hashlib.sha256()
     settings: list[Any] = [model.truncate_dim, getattr(model, "max_seq_length", None)]
+    if model.similarity_fn_name != "cosine":  # vectors are not made unit ones then
+        settings.append(model.similarity_fn_name)
     for name, module in model.named_children():
         own: dict[str, Any] = getattr(module, "get_config_dict", dict)()
         settings.append([name, type(module).__qualname__, own])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES, Backbone, find_backbone
+from hbtrain.modeling.model_files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,19 +48,24 @@ class _Pretrained:
     """The tokenizer of a pretrained transformer."""
 
     def __init__(self, backbone: Backbone, folder: str, config: EncoderConfig) -> None:
-        from transformers import AutoTokenizer
+        import torch
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+        from hbtrain.modeling.fitting import fit_tokenizer, usable_positions
 
         trusted = {"trust_remote_code": config.trust_remote_code is not None}
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(backbone.name, subfolder=folder, **trusted)
-        except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            shape = AutoConfig.from_pretrained(backbone.name, subfolder=folder, **trusted)
+            with torch.device("meta"):
+                network = AutoModel.from_config(shape, **trusted)
+        except Exception as error:  # tokenizers have errors of their own
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ModelError(
                 f"the tokenizer of encoder.backbone '{config.backbone}' cannot be loaded: {reason}"
             ) from error
-        if len(self._tokenizer) <= len(self._tokenizer.all_special_ids):  # made up where there are no files
-            raise ModelError(f"encoder.backbone '{config.backbone}' has no tokenizer: its files are missing")
-        own = _length_limit(backbone, folder, self._tokenizer.model_max_length)
+        fit_tokenizer(config.backbone, self._tokenizer, network)
+        own = _length_limit(backbone, folder, self._tokenizer.model_max_length, usable_positions(network))
         self._prefixes = {"query": config.query_prefix, "passage": config.passage_prefix}
         self._limits = {"query": min(config.max_query_tokens, own), "passage": min(config.max_passage_tokens, own)}
 
@@ -94,33 +98,17 @@ def _transformer_folder(backbone: Backbone) -> str | None:
     """The folder of the transformer and its tokenizer inside the model's folder; None if it has no transformer."""
     if not backbone.is_sentence_transformer:
         return ""
-    first = (_read(backbone.name, "modules.json") or [{"type": "", "path": ""}])[0]
+    first = (read_json(backbone.name, "modules.json") or [{"type": "", "path": ""}])[0]
     return str(first["path"]) if first["type"].endswith("Transformer") else None
 
 
-def _length_limit(backbone: Backbone, folder: str, of_tokenizer: int) -> int:
+def _length_limit(backbone: Backbone, folder: str, of_tokenizer: int, of_network: int | None) -> int:
     """The most tokens of a text that the backbone reads."""
     prefix = f"{folder}/" if folder else ""
     limits = [
         of_tokenizer,
-        (_read(backbone.name, f"{prefix}sentence_bert_config.json") or {}).get("max_seq_length"),
-        (_read(backbone.name, f"{prefix}config.json") or {}).get("max_position_embeddings"),
+        of_network,
+        (read_json(backbone.name, f"{prefix}sentence_bert_config.json") or {}).get("max_seq_length"),
+        (read_json(backbone.name, f"{prefix}config.json") or {}).get("max_position_embeddings"),
     ]
     return min(limit for limit in limits if limit is not None)
-
-
-def _read(name: str, file: str) -> Any:
-    """The content of a JSON file of a model in a folder or on the hub; None if there is no such file."""
-    from transformers.utils import cached_file
-
-    path = (
-        Path(name) / file
-        if Path(name).is_dir()
-        else cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-    )
-    if path is None or not Path(path).is_file():
-        return None
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file} of encoder.backbone '{name}' is not JSON: {error}") from error

@@ -105,7 +105,8 @@ def trim_vocabulary(pieces: list[str], texts: Iterable[str]) -> list[str]:
     unknown_id = pieces.index("[UNK]")
     used = np.zeros(len(pieces), dtype=bool)
     words_beside_unknown: set[str] = set()
-    for chunk in _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, _CHUNK_TEXTS)):
         for text, encoding in zip(chunk, tokenizer.encode_batch_fast(chunk, add_special_tokens=False), strict=True):
             ids = encoding.ids
             used[ids] = True
@@ -177,9 +178,3 @@ def _pieces_tried(words: Iterable[str], known: set[str]) -> Iterator[str]:
                 break
             yield prefix + word[start:end]
             start = end
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while chunk := list(islice(iterator, _CHUNK_TEXTS)):
-        yield chunk

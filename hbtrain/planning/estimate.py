@@ -20,10 +20,8 @@ from hbtrain.planning.shape import BackboneShape, distilbert_shape, sentence_tra
 from hbtrain.reporting.text import GIB, byte_size
 from hbtrain.training.deepspeed_config import deepspeed_config
 
-ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}
-"""Peak of an A100, from which GPU-hours are estimated."""
-ASSUMED_UTILISATION = 0.4
-"""The share of the peak that a training is assumed to reach."""
+ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}  # peak of an A100, from which GPU-hours are estimated
+ASSUMED_UTILISATION = 0.4  # the share of the peak that a training is assumed to reach
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,6 @@ class Estimate:
         return s.standing + s.gradients + max(s.gathered + self.activations + self.loss, s.step)
 
     def tags(self) -> dict[str, str]:
-        """Tags of the MLflow run."""
         tags = {
             "estimate.workers": str(self.workers),
             "estimate.parameters": str(self.parameters),
@@ -67,7 +64,6 @@ class Estimate:
         return tags
 
     def lines(self) -> list[str]:
-        """Two lines of text for people."""
         s = self.states
         parts = {
             "weights": s.parameters + s.gathered,

@@ -14,11 +14,9 @@ from typing import Any
 
 from hbtrain.planning.shape import BackboneShape
 
-FLOAT = 4
-"""Bytes of a float32 number."""
+FLOAT = 4  # bytes of a float32 number
 
-AVERAGED_AT_ONCE = 500_000_000
-"""The most numbers that DeepSpeed, without ZeRO, copies into one tensor to average them."""
+AVERAGED_AT_ONCE = 500_000_000  # the most numbers that DeepSpeed, without ZeRO, copies into one tensor to average them
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")
-"""Encoders with segment embeddings and a pooler."""
+BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")  # encoders with segment embeddings and a pooler
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -23,7 +22,7 @@ class BackboneShape:
     other_parameters: int = 0
     layers: int = 0  # how many; 0 for a static encoder
     hidden: int = 0  # width of the residual stream
-    heads: int = 0  # attention heads
+    heads: int = 0
     intermediate: int = 0  # width of the feed-forward part
     gated: bool = False  # whether that part multiplies two projections (SwiGLU)
     linear: tuple[tuple[int, int], ...] = ()  # (inputs, outputs) of each matrix of one layer

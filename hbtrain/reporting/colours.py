@@ -15,8 +15,7 @@ SAMPLING = {MONO: "#0072B2", HYBRID: "#009E73", CROSS: "#D55E00", MULTI: "#AA449
 OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")
 """Colours of systems whose training is not known, in turn."""
 
-LIGHTEST = 0.55
-"""How far the lightest of several systems of one sampling is mixed with white, from 0 to 1."""
+LIGHTEST = 0.55  # how far the lightest of several systems of one sampling is mixed with white, from 0 to 1
 
 
 def colours_of(samplings: Mapping[str, str | None]) -> dict[str, str]:

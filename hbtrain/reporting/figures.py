@@ -14,16 +14,17 @@ from hbtrain.reporting.colours import INK, NOTHING
 
 Item = TypeVar("Item")
 
-DARK = 0.56
-"""A cell whose colour channels have a lower mean than this gets a white number."""
+DARK = 0.56  # a cell whose colour channels have a lower mean than this gets a white number
 
 
 def new_figure(width: float, height: float, **pads: Any) -> Any:
     """A figure of matplotlib that needs no screen, sizes in inches; with `pads`, of matplotlib's constrained layout."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    matplotlib.rcParams["text.parse_math"] = False  # names with dollar signs are no formulas
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**pads) if pads else None)
     FigureCanvasAgg(figure)
     return figure
@@ -95,6 +96,5 @@ def draw_map(
 
 
 def without_frame(axes: Any) -> None:
-    """Remove the frame and the tick marks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)

@@ -15,6 +15,7 @@ from hbtrain.cluster.capacity import Demand
 from hbtrain.cluster.connection import GIVEN_DEVICES, head_answers
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
+from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
 
 RESTARTS = 3
@@ -67,7 +68,8 @@ class RayWorkers:
             "runtime_env": GIVEN_DEVICES,
         }
         actor = ray.remote(**options)(_RetrievalActor)
-        self._actors = [actor.remote(factory) for factory in factories]
+        device: Device = "cuda" if gpus else "cpu"
+        self._actors = [actor.remote(factory, device) for factory in factories]
 
     def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         import ray
@@ -110,15 +112,16 @@ class RayWorkers:
 class _RetrievalActor:
     """An actor. It makes its object at the first call, so that what goes wrong is raised where that call is awaited."""
 
-    def __init__(self, factory: Factory) -> None:
+    def __init__(self, factory: Factory, device: Device) -> None:
         self._factory = factory
+        self._device: Device = device
         self._made: Any = None
 
     def call(self, method: str, *arguments: Any) -> Any:
         if method == "__process__":
             return os.getpid()
         if self._made is None:
-            self._made = self._factory()
+            self._made = self._factory(self._device)
         return getattr(self._made, method)(*arguments)
 
 

@@ -17,13 +17,14 @@ import numpy as np
 
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, StorageError
-from hbtrain.modeling.encoder import Side
+from hbtrain.modeling.devices import Device
+from hbtrain.modeling.encoder import Side, Similarity
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
 from hbtrain.retrieval.ranks import Search, ranks_of
-from hbtrain.retrieval.scores import Floats, check_finite
+from hbtrain.retrieval.scores import Floats, check_finite, for_inner_products, similarities, similarity_of
 from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
@@ -35,7 +36,8 @@ Progress = Callable[[Side, int, int], None]
 """Called with the side that is being encoded, the texts done so far and all of them."""
 
 SAME_SCORE = 1e-5
-"""Two inner products of unit vectors that differ by no more than this may be one score, rounded differently."""
+"""Two inner products that differ by no more than this, or by this share of them where they are more than 1, may be one
+score, rounded differently."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SearchOptions:
     the vectors; nothing else changes the result.
 
     Attributes:
-        index: an `index_factory` string of FAISS for inner products; `Flat` is exact.
+        index: an `index_factory` string of FAISS; `Flat` is exact.
         parameters: of the index's search, such as `nprobe=16`.
         shards: parts with an index each where there are no actors; at most one for each file of the store.
         actors: Ray actors that encode, and then hold one shard each; 0: everything is done in this process.
@@ -62,6 +64,7 @@ class SearchOptions:
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add
             them.
+        device: where this process searches; where there are actors, they do, each on the device that it has.
     """
 
     index: str = EXACT
@@ -79,6 +82,7 @@ class SearchOptions:
     mirror: RemotePath | None = None
     address: str | None = None
     wait_s: float = 0.0
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -121,7 +125,8 @@ def search_collection(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> CollectionSearch:
-    """The `k` best passages of every query by inner product of fp32 vectors.
+    """The `k` best passages of every query by the encoder's similarity of fp32 vectors; scores are the inner products
+    by which they rank.
 
     Of equal scores the first passage in the pool comes first. Shards, actors, restarts and interruptions do not change
     the result.
@@ -148,12 +153,13 @@ def search_collection(
         raise ConfigError(f"{k} results of a query: must be between 1 and the {rows} passages of the pool")
     files = split(-(-rows // per_file), options.parts)
     fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
-    check_factory(options.index, options.parameters, encoder.dimension, fewest)
+    similarity = similarity_of(encoder)
+    check_factory(options.index, options.parameters, encoder.dimension, fewest, similarity)
     digest = encoder.digest()
     with _started(options) as start:
         embedded = _embed(encoder, digest, passages, options, store, start, progress)
         q_QD = _embedded_queries(encoder, digest, queries, options, progress)
-        found, recall = _search(embedded, q_QD, k, options, start)
+        found, recall = _search(embedded, q_QD, k, options, start, similarity)
     measured = 0 if recall is None else min(options.recall_queries, len(queries))
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
     return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype)
@@ -190,14 +196,21 @@ def rank_collection(
     digest = encoder.digest()
     with _started(options) as start:
         embedded = _embed(encoder, digest, passages, options, None, start, None)
-        q_QD = _embedded_queries(encoder, digest, queries, options, None)
+        similarity = similarity_of(encoder)
+        q_QD = for_inner_products(_embedded_queries(encoder, digest, queries, options, None), "query", similarity)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
-        factories: list[Factory] = [partial(RankShard, str(embedded.folder), part, languages) for part in parts]
+        factories: list[Factory] = [
+            partial(_rank_shard, str(embedded.folder), part, languages, similarity) for part in parts
+        ]
         with start(factories) as workers:
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
-    return Search(ranks_of(pairs, counted), counted.top, depth)
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
+
+
+def _rank_shard(folder: str, files: range, languages: Int64s, similarity: Similarity, device: Device) -> RankShard:
+    return RankShard(folder, files, languages, similarity=similarity)  # which counts on the CPU whatever the worker has
 
 
 def embed_collection(
@@ -212,15 +225,18 @@ def embed_collection(
         return _embed(encoder, encoder.digest(), passages, options, store, start, progress)
 
 
-def search_store(store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions) -> tuple[Top, float | None]:
-    """The `k` best rows of a store for each query vector, and the recall of the index (None for exact search).
+def search_store(
+    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, similarity: Similarity = "cosine"
+) -> tuple[Top, float | None]:
+    """The `k` best rows of a store for each query vector, with the inner products by which they rank (see
+    `for_inner_products`), and the recall of the index (None for exact search).
 
     Raises:
         ModelError: a query holds NaN or infinity.
     """
     check_finite("query", q_QD)
     with _started(options) as start:
-        return _search(store, q_QD, k, options, start)
+        return _search(store, q_QD, k, options, start, similarity)
 
 
 def _embed(
@@ -282,13 +298,14 @@ def _embedded_queries(
 
 
 def _search(
-    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: StartWorkers
+    store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: StartWorkers, similarity: Similarity
 ) -> tuple[Top, float | None]:
     if not len(q_QD):
         return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
     parts = split(len(store.manifest.shards), options.parts)
     factories: list[Factory] = [
-        partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed) for part in parts
+        partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed, similarity)
+        for part in parts
     ]
     with start(factories) as workers:
         found = merge_top(workers.call_all("nearest", q_QD, k), k)
@@ -303,14 +320,15 @@ def _search(
 
 def recall_of(found: Top, exact: Top) -> float:
     """Mean share of each query's K best candidates that were found; equals of the K-th best count as well."""
-    good = found.scores >= exact.scores[:, -1:] - SAME_SCORE
+    last_Q1 = exact.scores[:, -1:]
+    good = found.scores >= last_Q1 - SAME_SCORE * np.maximum(np.abs(last_Q1), 1)
     return float(np.mean(good)) if good.size else 1.0
 
 
 @contextmanager
 def _started(options: SearchOptions) -> Iterator[StartWorkers]:
     if not options.actors:
-        yield LocalWorkers
+        yield partial(LocalWorkers, device=options.device)
         return
     from hbtrain.cluster.capacity import Demand
     from hbtrain.retrieval.actors import actor_session
@@ -338,7 +356,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found, with its cosine similarity to the question."""
+    """A passage that was found, with its similarity to the question, as the model compares them."""
 
     passage: Passage
     score: float
@@ -350,20 +368,21 @@ class PassageIndex:
     The embeddings go into the cache, so that later questions to the same model and corpus are answered at once.
     """
 
-    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus) -> None:
+    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus, device: Device = "cpu") -> None:
+        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        self._options = SearchOptions()
+        self._options = SearchOptions(device=device)
         self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:
         return len(self._passages)
 
     def search(self, question: str, top: int = 10) -> list[Hit]:
-        """The `top` passages by cosine similarity, best first; of equal ones the first in the corpus."""
-        q_1D = self._encoder.encode([question], "query")
-        found, _ = search_store(self._store, q_1D, min(top, len(self)), self._options)
-        pairs = zip(found.places[0].tolist(), found.scores[0].tolist(), strict=True)
+        """The `top` most similar passages, best first; of equal ones the first in the corpus."""
+        q_1D, similarity = self._encoder.encode([question], "query"), similarity_of(self._encoder)
+        found, _ = search_store(self._store, q_1D, min(top, len(self)), self._options, similarity)
+        pairs = zip(found.places[0].tolist(), similarities(found.scores[0], similarity).tolist(), strict=True)
         return [Hit(self._passages[place], score) for place, score in pairs]
 
 

@@ -86,6 +86,8 @@ class _Targets(NamedTuple):
         language: [R, S] language codes.
         in_language: [R, S] candidates of that language ahead.
         in_pool: [R, S] candidates of all languages ahead.
+        equal_in_language: [R, S] candidates of that language with the same score, itself included.
+        equal_in_pool: [R, S] the same in all languages.
     """
 
     pair: Int64s
@@ -96,6 +98,8 @@ class _Targets(NamedTuple):
     language: Int64s
     in_language: Int64s
     in_pool: Int64s
+    equal_in_language: Int64s
+    equal_in_pool: Int64s
 
 
 class Counter:
@@ -126,6 +130,10 @@ class Counter:
         """[P] candidates in the relevant candidate's language that rank ahead of it."""
         self.in_pool = np.zeros(len(pairs.query), np.int64)
         """[P] candidates in any language that rank ahead of it."""
+        self.equal_in_language = np.zeros(len(pairs.query), np.int64)
+        """[P] candidates in the relevant candidate's language with the same score, itself included."""
+        self.equal_in_pool = np.zeros(len(pairs.query), np.int64)
+        """[P] the same in any language."""
         self.top: dict[int, Top] = {}
         """{language code: the best candidates [Q, K] in that language}."""
         for segment in self._segments if depth else []:
@@ -149,8 +157,8 @@ class Counter:
                     _count(targets, scores_RM.numpy(), first + here.start, segment.language)
                 if self._depth:
                     self._update_best(start, scores_RM, first + here.start, segment)
-        self.in_language[targets.pair] += targets.in_language[targets.row, targets.nth]
-        self.in_pool[targets.pair] += targets.in_pool[targets.row, targets.nth]
+        for name in ("in_language", "in_pool", "equal_in_language", "equal_in_pool"):
+            getattr(self, name)[targets.pair] += getattr(targets, name)[targets.row, targets.nth]
 
     def _scratch(self) -> Tensor:
         """[T, B] for the scores, one for each thread; new memory for every tile would cost a tenth of the time."""
@@ -175,6 +183,8 @@ class Counter:
             language=np.zeros(shape, np.int64),
             in_language=np.zeros(shape, np.int64),
             in_pool=np.zeros(shape, np.int64),
+            equal_in_language=np.zeros(shape, np.int64),
+            equal_in_pool=np.zeros(shape, np.int64),
         )
         targets.score[row, nth] = self._scores_P[span]
         targets.place[row, nth] = self._pairs.candidate[span]
@@ -196,7 +206,8 @@ class Counter:
 
 
 def _count(targets: _Targets, scores_RM: Floats, first: int, language: int) -> None:
-    """Count the candidates of one language, from place `first` in the pool, that rank ahead of the targets."""
+    """Count the candidates of one language, from place `first` in the pool, that rank ahead of the targets, and those
+    that score the same."""
     stop = first + scores_RM.shape[1]
     higher_RS, equal_RS = higher_and_equal(scores_RM, targets.score)
     place_RS = targets.place
@@ -205,8 +216,11 @@ def _count(targets: _Targets, scores_RM: Floats, first: int, language: int) -> N
     for row, s in np.argwhere(inside_RS & (equal_RS > 1)).tolist():  # seldom: others than the candidate itself
         earlier = scores_RM[row, : place_RS[row, s] - first]
         ahead_RS[row, s] += np.count_nonzero(earlier == targets.score[row, s])
+    own_RS = targets.language == language
     targets.in_pool[:] += ahead_RS
-    targets.in_language[:] += np.where(targets.language == language, ahead_RS, 0)
+    targets.in_language[:] += np.where(own_RS, ahead_RS, 0)
+    targets.equal_in_pool[:] += equal_RS
+    targets.equal_in_language[:] += np.where(own_RS, equal_RS, 0)
 
 
 def higher_and_equal(scores_RM: Floats, target_RS: Floats) -> tuple[Int64s, Int64s]:

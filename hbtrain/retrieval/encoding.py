@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from hbtrain.errors import MAKE_ROOM, ModelError, RetrievalError, StorageError, is_full
+from hbtrain.modeling.devices import Device
 from hbtrain.modeling.encoder import Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
@@ -54,7 +55,7 @@ class StoredEncoder(Protocol):
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
     ) -> Floats:
-        """Unit vectors [N, D]."""
+        """Vectors [N, D], unit vectors where the encoder's similarity is the cosine."""
 
 
 @dataclass(frozen=True)
@@ -105,22 +106,25 @@ def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Ba
         ModelError: actors are wanted of an encoder that was not loaded from anywhere.
     """
     if not actors:
-        return [partial(BlockEncoder, encoder, side, batching)]
+        return [lambda device: BlockEncoder(encoder, side, batching)]  # on the encoder's own device
     if encoder.origin is None:
         raise ModelError("actors load the model themselves, and this one was not loaded from a folder; save it first")
     return [partial(_load, encoder.origin, digest, encoder.prefixes, side, batching)] * actors
 
 
-def _load(origin: Origin, digest: str, prefixes: dict[Side, str], side: Side, batching: Batching) -> BlockEncoder:
+def _load(
+    origin: Origin, digest: str, prefixes: dict[Side, str], side: Side, batching: Batching, device: Device
+) -> BlockEncoder:
     from hbtrain.modeling.encoder import Encoder
 
-    encoder = Encoder.load(origin.name_or_path, trust_remote_code=origin.trust_remote_code)
+    encoder = Encoder.load(
+        origin.name_or_path, device=device, trust_remote_code=origin.trust_remote_code, prompts=prefixes
+    )
     if encoder.digest() != digest:
         raise ModelError(
             f"model '{origin.name_or_path}': an actor loaded other weights from there than this process did; the model "
             "must be the same on all nodes, and must not change while it is used"
         )
-    encoder.prefixes = prefixes
     return BlockEncoder(encoder, side, batching)
 
 

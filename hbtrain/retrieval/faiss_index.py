@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hbtrain.errors import ConfigError
+from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.scores import Floats
 
 EXACT = "Flat"
@@ -24,7 +25,9 @@ GPU_DEPTH = 2048
 """The most neighbours that FAISS finds on a GPU."""
 
 
-def check_factory(factory: str, parameters: str, dimension: int, fewest_rows: int) -> None:
+def check_factory(
+    factory: str, parameters: str, dimension: int, fewest_rows: int, similarity: Similarity = "cosine"
+) -> None:
     """Raise ConfigError if FAISS has no such index, or if a shard has too few rows to train it.
 
     Args:
@@ -32,12 +35,13 @@ def check_factory(factory: str, parameters: str, dimension: int, fewest_rows: in
         parameters: search parameters such as `nprobe=16`; may be empty.
         dimension: D.
         fewest_rows: rows of the smallest shard.
+        similarity: how vectors are compared.
     """
     if factory == EXACT:
         if parameters:
             raise ConfigError(f"search parameters {parameters!r}: the exact search {EXACT!r} has none")
         return
-    index = new_index(factory, dimension)
+    index = new_index(factory, dimension, similarity)
     if parameters:
         set_parameters(index, parameters)
     centroids = centroids_of(index)
@@ -48,19 +52,22 @@ def check_factory(factory: str, parameters: str, dimension: int, fewest_rows: in
         )
 
 
-def new_index(factory: str, dimension: int) -> Any:
-    """An empty index for inner products.
+def new_index(factory: str, dimension: int, similarity: Similarity) -> Any:
+    """An empty index for inner products, or for distances where `similarity` is one.
 
     Raises:
         ConfigError: FAISS does not make one.
     """
     import faiss
 
+    metric, what = faiss.METRIC_INNER_PRODUCT, "inner products"
+    if similarity == "euclidean":
+        metric, what = faiss.METRIC_L2, "distances"
     try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        return faiss.index_factory(dimension, factory, metric)
     except RuntimeError as error:
         raise ConfigError(
-            f"index {factory!r} cannot be made for inner products of {dimension} dimensions: {_reason(error)}; "
+            f"index {factory!r} cannot be made for {what} of {dimension} dimensions: {_reason(error)}; "
             f"{EXACT}, IVF4096,Flat, HNSW32 and IVF4096,PQ64 are examples"
         ) from error
 
@@ -102,19 +109,20 @@ def centroids_of(index: Any) -> int:
     return max(needed)
 
 
-def build(factory: str, parameters: str, blocks: Iterable[Floats], sample: Floats) -> Any:
+def build(factory: str, parameters: str, similarity: Similarity, blocks: Iterable[Floats], sample: Floats) -> Any:
     """Train an index and add all vectors of `blocks`.
 
     Args:
         factory: the `index_factory` string.
         parameters: search parameters; may be empty.
+        similarity: how vectors are compared.
         blocks: the vectors, in their order.
         sample: vectors to train the index on.
 
     Raises:
         ConfigError: FAISS cannot train it on the sample.
     """
-    index = new_index(factory, sample.shape[1])
+    index = new_index(factory, sample.shape[1], similarity)
     if not index.is_trained:
         try:
             index.train(np.ascontiguousarray(sample))
@@ -132,7 +140,7 @@ def build(factory: str, parameters: str, blocks: Iterable[Floats], sample: Float
 
 def sample_size(factory: str, dimension: int) -> int:
     """The most vectors that an index is trained on; 0 if it needs no training."""
-    index = new_index(factory, dimension)
+    index = new_index(factory, dimension, "cosine")
     return 0 if index.is_trained else max(FEWEST_SAMPLED, TRAINING_VECTORS * centroids_of(index))
 
 

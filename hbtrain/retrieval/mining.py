@@ -41,8 +41,8 @@ from hbtrain.errors import ConfigError, DataError, ModelError, StorageError
 from hbtrain.formats.parallel import read_records
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.retrieval.identities import PassagePool
-from hbtrain.retrieval.scores import Floats
-from hbtrain.retrieval.top import top_scores
+from hbtrain.retrieval.scores import Floats, for_inner_products, similarities, similarity_of
+from hbtrain.retrieval.top import DevicePool
 from hbtrain.storage import Place
 from hbtrain.storage.files import unwritable
 
@@ -51,10 +51,8 @@ MarginKind = Literal["absolute", "relative"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-BLOCK_ROWS = 1024
-"""Rows mined at one time."""
-BLOCK_TEXTS = 8192
-"""Passages read from disk at one time."""
+BLOCK_ROWS = 1024  # rows mined at one time
+BLOCK_TEXTS = 8192  # passages read from disk at one time
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,8 @@ class MinedRow(NamedTuple):
 class Miner:
     """Encodes the passages of a corpus once, then mines negatives for one row after another.
 
-    Memory: the embeddings (N x D x 4 bytes) and the numbers of `PassagePool`.
+    Memory: the embeddings (N x D x 4 bytes) and the numbers of `PassagePool`. On a GPU, the embeddings once more, or
+    the part of them that fits (see `DevicePool`).
     """
 
     def __init__(
@@ -116,8 +115,6 @@ class Miner:
             ConfigError: other languages are wanted and the corpus has only one.
             ModelError: an embedding holds NaN or infinity.
         """
-        import torch
-
         if options.languages == "other" and len(corpus.languages) == 1:
             raise ConfigError(f"--languages other: the sources have {corpus.languages[0]} only; use same")
         self._encoder = encoder
@@ -126,7 +123,7 @@ class Miner:
         self._progress = progress
         self.pool = PassagePool(corpus)
         self._p_ND = self._embed_pool()
-        self._on_device = torch.from_numpy(self._p_ND).to(encoder.device)
+        self._on_device = DevicePool(self._p_ND, encoder.device)
 
     def rows(self, source: Source) -> Iterator[MinedRow]:
         """The negatives of every row of a source, in the order of the rows."""
@@ -148,7 +145,8 @@ class Miner:
         if not len(asking):
             return Candidates.none()
         q_BD = self._embed(source.texts("query", rows[asking], [language] * len(asking)), "query")
-        scores_BK, texts_BK = top_scores(q_BD, self._on_device, self._spans(code), self._options.depth)
+        products_BK, texts_BK = self._on_device.best(q_BD, self._spans(code), self._options.depth)
+        scores_BK = similarities(products_BK, similarity_of(self._encoder))
         positives_BL = self._positives(q_BD, self.pool.row_texts[start + rows[asking]])
         if index.sentences:
             _drop_copies(positives_BL, code)
@@ -172,7 +170,8 @@ class Miner:
         scores_BL = np.full(texts_BL.shape, np.nan)
         for code, texts in enumerate(texts_BL.T):
             has = np.flatnonzero(texts >= 0)
-            scores_BL[has, code] = np.einsum("bd,bd->b", q_BD[has], self._p_ND[texts[has]])
+            products = np.einsum("bd,bd->b", q_BD[has], self._p_ND[texts[has]])
+            scores_BL[has, code] = similarities(products, similarity_of(self._encoder))
         return scores_BL
 
     def _choose(self, found: Candidates, rows: int) -> list[MinedRow]:
@@ -190,7 +189,7 @@ class Miner:
         ]
 
     def _embed_pool(self) -> Floats:
-        p_ND = np.empty((len(self.pool), self._encoder.dimension), np.float32)
+        p_ND = np.empty((len(self.pool), self._embed([], "passage").shape[1]), np.float32)
         for start in range(0, len(p_ND), BLOCK_TEXTS):
             places = np.arange(start, min(start + BLOCK_TEXTS, len(p_ND)))
             p_ND[places] = self._embed(self.pool.texts(places), "passage")
@@ -198,6 +197,7 @@ class Miner:
         return p_ND
 
     def _embed(self, texts: Sequence[str], side: Side) -> Floats:
+        """Vectors whose inner products rank as the encoder's similarity does."""
         vectors = self._encoder.encode(texts, side, batch_size=self._batch_size)
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(broken):
@@ -205,7 +205,7 @@ class Miner:
                 f"the embedding of {side} {texts[broken[0]][:60]!r} holds NaN or infinity: training has diverged or "
                 "the precision is too low; use an earlier checkpoint"
             )
-        return vectors
+        return for_inner_products(vectors, side, similarity_of(self._encoder))
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
@@ -305,13 +305,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """The candidates of all parts; at least one part."""
-        return cls(
-            np.concatenate([part.row for part in parts]),
-            np.concatenate([part.text for part in parts]),
-            np.concatenate([part.score for part in parts]),
-            np.concatenate([part.too_close for part in parts]),
-        )
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def at(self, places: Int64s | Bools) -> Candidates:
         """The candidates with these numbers, or for which a mask is true."""

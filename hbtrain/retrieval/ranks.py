@@ -27,7 +27,7 @@ TIE_RULE = "candidates of equal score rank in the order of the pool"
 
 @dataclass(frozen=True)
 class Ranks:
-    """One row per (query, relevant candidate), in the order of the queries and of their lists; all int64 [P]."""
+    """One row per (query, relevant candidate), in the order of the queries and of their lists; all [P]."""
 
     query: Int64s
     candidate: Int64s
@@ -37,6 +37,12 @@ class Ranks:
     """Rank among the candidates of that language, from 1."""
     in_pool: Int64s
     """Rank among all candidates, from 1."""
+    score: Floats
+    """Its inner product with the query."""
+    equal_in_language: Int64s
+    """Candidates of that language with the same score, this one included."""
+    equal_in_pool: Int64s
+    """Candidates of any language with the same score, this one included."""
 
 
 class Search(NamedTuple):
@@ -98,12 +104,21 @@ def exact_search(
     pairs = Pairs.of(relevant, codes)
     scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
     counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
-    return Search(ranks_of(pairs, counted), counted.top, depth)
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
 
 
-def ranks_of(pairs: Pairs, counted: ShardCounts) -> Ranks:
+def ranks_of(pairs: Pairs, scores_P: Floats, counted: ShardCounts) -> Ranks:
     """Ranks, which are 1 + the candidates that stand ahead, from the counts over all shards."""
-    return Ranks(pairs.query, pairs.candidate, pairs.language, 1 + counted.in_language, 1 + counted.in_pool)
+    return Ranks(
+        query=pairs.query,
+        candidate=pairs.candidate,
+        language=pairs.language,
+        in_language=1 + counted.in_language,
+        in_pool=1 + counted.in_pool,
+        score=scores_P,
+        equal_in_language=counted.equal_in_language,
+        equal_in_pool=counted.equal_in_pool,
+    )
 
 
 def _check_shapes(q_QD: Floats, p_ND: Floats, codes: Int64s, lists: int) -> None:

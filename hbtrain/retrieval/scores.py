@@ -1,5 +1,8 @@
 """Inner products in fp32, tile by tile: a score depends on its two vectors only, to the last bit.
 
+Whatever a model's similarity, vectors are ranked by inner products: for the cosine those of unit vectors, for a dot
+product those of vectors as they are, for a distance those of vectors with two more components (`for_inner_products`).
+
 Matrix libraries choose their order of summation by the shape of the operands and by the number of threads. Here every
 product has one and the same shape, `TILE_QUERIES` x `TILE_CANDIDATES`, filled up with zeros, and is computed by one
 thread; then a score depends neither on the place of its vectors nor on what else is scored, and whatever is cut into
@@ -20,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.errors import ModelError
+from hbtrain.modeling.devices import full_float32
+from hbtrain.modeling.encoder import Side, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +38,30 @@ CHECKED_ROWS = 4096
 """Vectors that `check_finite` looks at in one go."""
 GATHERED_ROWS = 64
 """Vectors that `rows_at` reads in one go."""
+
+
+def similarity_of(encoder: object) -> Similarity:
+    """How the vectors of an encoder are compared; an encoder that does not say makes unit vectors."""
+    similarity: Similarity = getattr(encoder, "similarity", "cosine")
+    return similarity
+
+
+def for_inner_products(x_ND: Floats, side: Side, similarity: Similarity) -> Floats:
+    """Vectors whose inner products rank as the similarity does: `x_ND` itself, or, for euclidean distances, [N, D + 2].
+
+    With (q, -|q|^2 / 2, 1) and (p, 1, -|p|^2 / 2) the product is q.p - |q|^2 / 2 - |p|^2 / 2 = -|q - p|^2 / 2.
+    """
+    if similarity != "euclidean":
+        return x_ND
+    halves_N = np.einsum("nd,nd->n", x_ND, x_ND, dtype=np.float64)[:, None].astype(np.float32) / -2
+    ones_N = np.ones_like(halves_N)
+    return np.hstack([x_ND, *((halves_N, ones_N) if side == "query" else (ones_N, halves_N))], dtype=np.float32)
+
+
+def similarities(products: Floats, similarity: Similarity) -> Floats:
+    """The similarities that such inner products stand for, as sentence-transformers gives them: for euclidean
+    distances their negatives."""
+    return -np.sqrt(np.maximum(-2 * products, 0)) if similarity == "euclidean" else products
 
 
 def rows_of(x_ND: Floats, start: int, stop: int) -> Floats:
@@ -74,15 +103,15 @@ def scoring_threads(threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
     import torch
 
     before = torch.get_num_threads()
-    precision = torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")  # training may have allowed less
     try:
-        with ThreadPoolExecutor(threads or before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with (
+            full_float32(),
+            ThreadPoolExecutor(threads or before, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
             yield pool
     finally:
         torch.set_num_threads(before)
-        torch.set_float32_matmul_precision(precision)
 
 
 def check_finite(what: str, x_ND: Floats) -> None:

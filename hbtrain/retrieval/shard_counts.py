@@ -66,6 +66,10 @@ class ShardCounts(NamedTuple):
     """[P] candidates in the relevant candidate's language that rank ahead of it."""
     in_pool: Int64s
     """[P] candidates in any language that rank ahead of it."""
+    equal_in_language: Int64s
+    """[P] candidates in the relevant candidate's language with the same score, itself included."""
+    equal_in_pool: Int64s
+    """[P] the same in any language."""
     top: dict[int, Top]
     """{language code: the best candidates [Q, K] in that language}; empty where no lists were wanted."""
 
@@ -169,7 +173,9 @@ def count_in_shard(
                     job.result()
                 forget_pages(p_ND)
             forget_pages(q_QD)
-    return ShardCounts(counter.in_language, counter.in_pool, counter.top)
+    return ShardCounts(
+        counter.in_language, counter.in_pool, counter.equal_in_language, counter.equal_in_pool, counter.top
+    )
 
 
 def sum_counts(parts: Sequence[ShardCounts], depth: int = 0) -> ShardCounts:
@@ -181,6 +187,8 @@ def sum_counts(parts: Sequence[ShardCounts], depth: int = 0) -> ShardCounts:
     return ShardCounts(
         np.sum([part.in_language for part in parts], axis=0),
         np.sum([part.in_pool for part in parts], axis=0),
+        np.sum([part.equal_in_language for part in parts], axis=0),
+        np.sum([part.equal_in_pool for part in parts], axis=0),
         {code: merge_top(of_code, depth) for code, of_code in tops.items()},
     )
 

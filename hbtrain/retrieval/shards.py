@@ -24,9 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.modeling.devices import Device
+from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
-from hbtrain.retrieval.scores import Floats
+from hbtrain.retrieval.scores import Floats, for_inner_products
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores, sum_counts
 from hbtrain.retrieval.store import EmbeddingStore
 from hbtrain.retrieval.top import NONE, Int64s, Top, merge_top, top_scores
@@ -38,13 +40,24 @@ RESCORED_FLOATS = 16_777_216
 class ShardIndex:
     """Searches a shard. An index is built at the first search."""
 
-    def __init__(self, folder: str, files: range, factory: str, parameters: str = "", seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str,
+        files: range,
+        factory: str,
+        parameters: str = "",
+        seed: int = 0,
+        similarity: Similarity = "cosine",
+        device: Device = "cpu",
+    ) -> None:
         """Args:
         folder: of a finished store.
         files: neighbouring shards of the store.
         factory: an `index_factory` string that `check_factory` has let pass.
         parameters: of the search, such as `nprobe=16`.
         seed: of the sample that the index is trained on.
+        similarity: how vectors are compared.
+        device: where it is searched; FAISS stays on the CPU where it cannot use a GPU.
 
         Raises:
             StorageError: the store cannot be read.
@@ -54,6 +67,8 @@ class ShardIndex:
         self._factory = factory
         self._parameters = parameters
         self._seed = seed
+        self._device = device
+        self._similarity: Similarity = similarity
         self._index: Any = None
         self._gpu_index: Any = None
         ranges = self._store.manifest.shards
@@ -65,8 +80,8 @@ class ShardIndex:
             return self.exact(q_QD, k)
         k = min(k, len(self._rows))
         if self._index is None:
-            self._index = build(self._factory, self._parameters, self._blocks(), self._sample())
-            self._gpu_index = on_gpu(self._index, self._parameters)
+            self._index = build(self._factory, self._parameters, self._similarity, self._blocks(), self._sample())
+            self._gpu_index = self._index if self._device == "cpu" else on_gpu(self._index, self._parameters)
         index = self._index if k > GPU_DEPTH else self._gpu_index
         _, places_QK = index.search(np.ascontiguousarray(q_QD), k)
         return self._rescored(q_QD, places_QK)
@@ -75,13 +90,16 @@ class ShardIndex:
         """The `k` best candidates of the shard, found by scoring all of them."""
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        q_QD = for_inner_products(q_QD, "query", self._similarity)
         best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
         for file in self._files:
-            p_RD = torch.from_numpy(self._store.shard(file)).to(device, torch.float32)
+            p_RD = torch.from_numpy(self._passages(self._store.shard(file))).to(self._device, torch.float32)
             scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
             best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
+
+    def _passages(self, p_RD: Floats) -> Floats:
+        return for_inner_products(p_RD, "passage", self._similarity)
 
     def _blocks(self) -> Iterator[Floats]:
         for file in self._files:
@@ -97,13 +115,15 @@ class ShardIndex:
 
     def _rescored(self, q_QD: Floats, places_QK: npt.NDArray[np.int64]) -> Top:
         """What the index found, scored anew in fp32 and sorted."""
+        q_QD = for_inner_products(q_QD, "query", self._similarity)
         scores_QK = np.empty(places_QK.shape, np.float32)
         found_QK = places_QK >= 0
         places_QK = np.where(found_QK, places_QK + self._rows.start, NONE)
         rows = max(1, RESCORED_FLOATS // max(1, places_QK.shape[1] * q_QD.shape[1]))
         for start in range(0, len(q_QD), rows):
             at = slice(start, start + rows)
-            p_QKD = self._store.take(np.where(found_QK[at], places_QK[at], self._rows.start))
+            p_RD = self._store.take(np.where(found_QK[at], places_QK[at], self._rows.start).ravel())
+            p_QKD = self._passages(p_RD).reshape(*found_QK[at].shape, -1)
             scores_QK[at] = np.einsum("qkd,qd->qk", p_QKD, q_QD[at])
         scores_QK[~found_QK] = -np.inf
         return merge_top([Top(scores_QK, places_QK)], places_QK.shape[1])
@@ -119,12 +139,20 @@ def split(files: int, shards: int) -> list[range]:
 class RankShard:
     """Counts in a shard for exact ranks: the steps of `shard_counts`, over the files of the shard."""
 
-    def __init__(self, folder: str, files: range, languages: Int64s, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        files: range,
+        languages: Int64s,
+        threads: int | None = None,
+        similarity: Similarity = "cosine",
+    ) -> None:
         """Args:
         folder: of a finished store.
         files: neighbouring shards of the store.
         languages: language codes [N] of the whole pool.
         threads: that compute scores; None: as many as torch uses.
+        similarity: how vectors are compared; the queries of all steps come as `for_inner_products` gives them.
 
         Raises:
             StorageError: the store cannot be read.
@@ -133,6 +161,7 @@ class RankShard:
         self._files = files
         self._languages = languages
         self._blocks = Blocks(threads=threads)
+        self._similarity: Similarity = similarity
 
     def relevant_scores(self, q_QD: Floats, pairs: Pairs) -> Floats:
         """[P] scores of the pairs whose candidates are in the shard, NaN for the others."""
@@ -153,4 +182,5 @@ class RankShard:
     def _vectors(self) -> Iterator[tuple[int, Floats]]:
         """(place of its first row in the pool, vectors [R, D]) of each file."""
         for file in self._files:
-            yield self._store.manifest.shards[file].start, np.asarray(self._store.shard(file), np.float32)
+            p_RD = np.asarray(self._store.shard(file), np.float32)
+            yield self._store.manifest.shards[file].start, for_inner_products(p_RD, "passage", self._similarity)

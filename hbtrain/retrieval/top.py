@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.modeling.devices import free_bytes, full_float32
 from hbtrain.retrieval.scores import TILE_QUERIES, Floats
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 
 Int64s = npt.NDArray[np.int64]
@@ -62,6 +63,7 @@ def merge_top(parts: Sequence[Top], depth: int) -> Top:
     return merged
 
 
+@full_float32()
 def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -> Top:
     """The `depth` best candidates of each query by inner product in fp32, computed on the device of `p_ND`.
 
@@ -97,6 +99,45 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
         found.scores[rows] = scores_TH.cpu().numpy()
         found.places[rows] = places_TH.cpu().numpy()
     return found
+
+
+class DevicePool:
+    """The candidates of a pool on a device: all of them if they fit, else moved there a part at a time.
+
+    The result is the same to the last bit, as parts end where the chunks of `top_scores` do.
+    """
+
+    def __init__(self, p_ND: Floats, where: device, part_bytes: int | None = None) -> None:
+        """Hold the candidates.
+
+        Args:
+            p_ND: all candidates of the pool; they must not change.
+            where: the device that computes.
+            part_bytes: the most bytes of candidates on the device; None: half of what is free there, since scores and
+                an encoder's batches need room as well.
+        """
+        import torch
+
+        free = free_bytes(where)
+        most = part_bytes if free is None or part_bytes is not None else free // 2
+        self._p_ND = torch.from_numpy(p_ND)
+        self._where = where
+        self._whole = self._p_ND.to(where) if most is None or p_ND.nbytes <= most else None
+        chunk_bytes = CHUNK_COLUMNS * p_ND.shape[1] * p_ND.itemsize
+        self._part_rows = CHUNK_COLUMNS * max(1, (most or 0) // chunk_bytes)
+
+    def best(self, q_BD: Floats, spans: Sequence[slice], depth: int) -> Top:
+        """`top_scores` of the pool."""
+        if self._whole is not None:
+            return top_scores(q_BD, self._whole, spans, depth)
+        found = Top(np.empty((len(q_BD), 0), np.float32), np.empty((len(q_BD), 0), np.int64))
+        for span in spans:
+            for start in range(span.start, span.stop, self._part_rows):
+                part_RD = self._p_ND[start : min(start + self._part_rows, span.stop)].to(self._where)
+                scores, places = top_scores(q_BD, part_RD, [slice(0, len(part_RD))], depth)
+                found = merge_top([found, Top(scores, places + start)], depth)
+                del part_RD  # before the next is moved, or the device would hold two
+        return found
 
 
 def absorb(scores_TH: Tensor, places_TH: Tensor, scores_TM: Tensor, first: int, depth: int) -> tuple[Tensor, Tensor]:

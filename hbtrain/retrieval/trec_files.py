@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -36,17 +36,14 @@ class TrecRun:
     Attributes:
         path: of the file.
         documents: {query id: document ids, best first}, ids as they are written in the file.
+        scores: {query id: scores of these documents}.
         notes: a line about everything that was unusual but harmless.
     """
 
     path: Path
     documents: dict[str, list[str]]
+    scores: dict[str, list[float]]
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def depth(self) -> int:
-        """The length of the longest list of documents."""
-        return max(map(len, self.documents.values()))
 
 
 def escape_id(identifier: str) -> str:
@@ -92,9 +89,7 @@ def write_trec_run(path: Path, queries: Iterable[str], top: Top, documents: Iter
         ) from error
 
 
-def read_trec_run(
-    path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None
-) -> TrecRun:
+def read_trec_run(path: Path) -> TrecRun:
     """Read a run file that any system may have written.
 
     Documents are sorted as trec_eval does: by score, and equal scores by document id backwards. The order of the lines
@@ -102,12 +97,10 @@ def read_trec_run(
 
     Args:
         path: plain or gzip, which its content tells.
-        queries: the ids that may occur, escaped; None: all.
-        documents: the same for documents.
 
     Raises:
         DataError: no such file; no line; or a line with too few or too many fields, with a score that is no finite
-            number, with an unknown query or document, or with a document that the query had before.
+            number, or with a document that the query had before.
     """
     found: dict[str, dict[str, float]] = {}
     ranked: dict[str, list[tuple[int, float]]] = {}
@@ -119,10 +112,6 @@ def read_trec_run(
                 f"{where}: {len(fields)} fields, not the {FIELDS} of a TREC run (query Q0 document rank score tag)"
             )
         query, _, document, rank, score, _ = fields
-        if queries is not None and query not in queries:
-            raise DataError(f"{where}: query {shown(query)} is not in the benchmark")
-        if documents is not None and document not in documents:
-            raise DataError(f"{where}: document {shown(document)} is not among the candidates of the benchmark")
         value = _number(score)
         if value is None:
             raise DataError(f"{where}: score {shown(score)} must be a finite number")
@@ -134,7 +123,9 @@ def read_trec_run(
             ranked.setdefault(query, []).append((int(rank), value))
     if not found:
         raise DataError(f"{path} holds no line; a TREC run has lines of: query Q0 document rank score tag")
-    return TrecRun(path, {query: _in_order(own) for query, own in found.items()}, list(_notes(path, found, ranked)))
+    documents = {query: _in_order(own) for query, own in found.items()}
+    scores = {query: [found[query][document] for document in own] for query, own in documents.items()}
+    return TrecRun(path, documents, scores, list(_notes(path, found, ranked)))
 
 
 def _in_order(scores: dict[str, float]) -> list[str]:
@@ -145,7 +136,8 @@ def _notes(path: Path, found: dict[str, dict[str, float]], ranked: dict[str, lis
     unsorted = sum(any(a < b for a, b in pairwise(list(scores.values()))) for scores in found.values())
     if unsorted:
         yield f"{path}: lines of {unsorted} queries do not stand in the order of their scores; they were sorted"
-    contrary = sum(any(a[1] < b[1] for a, b in pairwise(sorted(pairs))) for pairs in ranked.values())
+    by_rank = [sorted(pairs, key=lambda pair: (pair[0], -pair[1])) for pairs in ranked.values()]
+    contrary = sum(any(a[1] < b[1] for a, b in pairwise(pairs)) for pairs in by_rank)
     if contrary:
         yield f"{path}: ranks of {contrary} queries contradict the scores; the scores decide, as in trec_eval"
     tied = sum(len(set(scores.values())) < len(scores) for scores in found.values())

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-Factory = Callable[[], Any]
-"""Makes the object that a worker holds; can be pickled."""
+from hbtrain.modeling.devices import Device
+
+Factory = Callable[[Device], Any]
+"""Makes the object that a worker holds, which computes on the worker's device; can be pickled."""
 StartWorkers = Callable[[Sequence[Factory]], AbstractContextManager["Workers"]]
 """Starts one worker for each factory; they end with the context."""
 
@@ -29,10 +31,11 @@ class Workers(Protocol):
 
 
 class LocalWorkers:
-    """Workers in this process, one after another. An object is made when it is first called."""
+    """Workers in this process, one after another, all on one device. An object is made when it is first called."""
 
-    def __init__(self, factories: Sequence[Factory]) -> None:
+    def __init__(self, factories: Sequence[Factory], device: Device = "cpu") -> None:
         self._factories = list(factories)
+        self._device: Device = device
         self._made: dict[int, Any] = {}
 
     def __enter__(self) -> Workers:
@@ -50,5 +53,5 @@ class LocalWorkers:
 
     def _object(self, worker: int) -> Any:
         if worker not in self._made:
-            self._made[worker] = self._factories[worker]()
+            self._made[worker] = self._factories[worker](self._device)
         return self._made[worker]

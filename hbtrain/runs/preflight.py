@@ -10,6 +10,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
+from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import Observer
 from hbtrain.formats import inputs
@@ -38,6 +39,7 @@ def preflight(config: Config) -> Checked:
     for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
         deepspeed_config(config, workers)
     check_backbone(config.encoder)
+    _check_attention(config)
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
     benchmarks = _benchmarks(config)
@@ -56,8 +58,27 @@ def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
         return ()
     check_search(wanted)
     return load_benchmarks(
-        wanted.benchmarks, candidates=wanted.candidates, cache=config.data.cache, in_domain=wanted.in_domain
+        wanted.benchmarks,
+        candidates=wanted.candidates,
+        cache=config.data.cache,
+        in_domain=wanted.in_domain,
+        judging=Judging.of(wanted),
     )
+
+
+def _check_attention(config: Config) -> None:
+    """Flash attention has kernels for GPUs and numbers of 16 bits only; elsewhere it fails in the first step."""
+    if config.encoder.attention != "flash_attention_2":
+        return
+    for key, value, needed in (
+        ("encoder.precision", config.encoder.precision, "bf16"),
+        ("resources.use_gpu", config.resources.use_gpu, True),
+    ):
+        if value != needed:
+            raise ConfigError(
+                f"encoder.attention = 'flash_attention_2' needs {key} = {needed!r}, and it is {value!r}: change one of "
+                "them; 'sdpa' works everywhere"
+            )
 
 
 def _check_cores(config: Config) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hbtrain.config import Config, from_tree
 from hbtrain.evaluation.summary import Evaluation
+from hbtrain.modeling.devices import Device
 from hbtrain.storage import as_local, place, pushed, put
 
 CARD = "README.md"
@@ -49,16 +50,22 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     """`score` with folders on this machine."""
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.evaluate import evaluate_all
+    from hbtrain.evaluation.judged import Judging
     from hbtrain.evaluation.rankers import search_options
     from hbtrain.modeling.card import add_scores, trained_languages
     from hbtrain.modeling.encoder import Encoder
 
     # A saved model brings the backbone's own Python code along, which runs only if the configuration allows it.
-    encoder = Encoder.load(str(model), trust_remote_code=config.encoder.trust_remote_code is not None)
     options, cache = config.evaluation, config.data.cache
-    benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache)
+    judging = Judging.of(options)
+    # As `run_task` asks of Ray: a task that leaves the work to actors has no GPU.
+    device: Device = "cuda" if config.resources.use_gpu and not options.actors else "cpu"
+    encoder = Encoder.load(str(model), device=device, trust_remote_code=config.encoder.trust_remote_code is not None)
+    benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache, judging=judging)
     resources = config.resources
-    search = search_options(options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache)
+    search = search_options(
+        options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, device=device
+    )
     known = trained_languages(model)
     evaluations = evaluate_all(
         encoder, benchmarks, options, search, trained_languages=known, trec_runs=runs, system=config.name

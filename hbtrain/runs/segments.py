@@ -109,7 +109,10 @@ def measured_by(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {"candidates": evaluation.candidates, "index": evaluation.index}
     if evaluation.index is not None:
         found |= {"index_parameters": evaluation.index_parameters, "depth": evaluation.depth}
-    return found
+    # Only where they are set, so that scores of earlier versions, which had neither, count.
+    return found | {
+        name: True for name in ("ignore_identical_ids", "allow_missing_documents") if getattr(evaluation, name)
+    }
 
 
 def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float] | None:
@@ -175,7 +178,8 @@ def fork_run(config: Config, origin: Config, step: int) -> bool:
                 raise StorageError(
                     f"cannot copy {checkpoint} to {folder.checkpoints}: {error.strerror or error}"
                 ) from error
-            folder.update(continues=source.state.mlflow_run_id, stopped_at=step)
+            before = source.state
+            folder.update(continues=before.mlflow_run_id, stopped_at=step, inputs=before.inputs)
             return True
     return False
 

@@ -1,7 +1,8 @@
-"""Ray Train's trainer, set up so that every worker sees its own device only, and gloo uses the cluster's network.
+"""Ray Train's trainer, set up so that every worker sees its own device only, and ranks use the cluster's network.
 
 By default, gloo connects to the address that a machine's host name resolves to. On many systems that is 127.0.1.1, and
-on a machine in several networks it may be an address that other machines cannot reach. Importing this imports Ray.
+on a machine in several networks it may be an address that other machines cannot reach. NCCL takes the first network
+that it finds, which need not be the one that all machines are in. Importing this imports Ray.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from ray.train.torch.config import TorchConfig, _TorchBackend
 from hbtrain.cluster.connection import GIVEN_DEVICES
 from hbtrain.config.schema import ResourcesConfig
 
-INTERFACE = "GLOO_SOCKET_IFNAME"
+GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
+NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 
 
 def torch_trainer(
@@ -68,12 +70,16 @@ class _ClusterTorchBackend(_TorchBackend):
 
 
 def _choose_interface() -> None:
-    """Have gloo use the interface of this node's address in the cluster, unless the node's environment names one."""
+    """Have gloo and NCCL use the interface of this node's address in the cluster.
+
+    Where the node's environment names one for gloo or for NCCL, that one uses it.
+    """
     import ray
 
     name = interface_of(ray.util.get_node_ip_address())
     if name is not None:
-        os.environ.setdefault(INTERFACE, name)
+        os.environ.setdefault(GLOO_INTERFACE, name)
+        os.environ.setdefault(NCCL_INTERFACE, f"={name}")  # without "=", NCCL takes all whose names begin so
 
 
 def interface_of(address: str) -> str | None:

@@ -22,10 +22,8 @@ COLOURS = {
     "multi/rank_distance": "#7a5ba6",
 }
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
-MOST_LABELS = 12
-"""If more points than these are not on the front, only those on it have labels."""
-CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)
-"""(width, height) of a panel."""
+MOST_LABELS = 12  # if more points than these are not on the front, only those on it have labels
+CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)  # (width, height) of a panel
 
 
 def is_curve(points: Sequence[Point]) -> bool:

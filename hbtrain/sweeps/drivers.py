@@ -147,7 +147,6 @@ def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> di
 
 
 def member_config(base: Config, schedule: Schedule) -> Config:
-    """The configuration of the run that trains with `schedule`."""
     return override(base, {"batching.alpha": to_alpha(schedule), "tracking.run_name": label_of(schedule)})
 
 

@@ -20,8 +20,7 @@ from hbtrain.storage import Place
 from hbtrain.sweeps.search_methods import is_minimised
 from hbtrain.sweeps.space import SEED, Trial, short_name, shown
 
-SCORES = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")
-"""The scores that every summary shows."""
+SCORES = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")  # the scores that every summary shows
 
 
 def title_of(score: str) -> str:

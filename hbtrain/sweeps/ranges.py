@@ -15,8 +15,7 @@ from hbtrain.errors import ConfigError
 
 GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS = "grid", "uniform", "loguniform", "choice", "settings"
 KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS)
-DIGITS = 4
-"""Significant digits of drawn numbers, so few that labels, recipes and MLflow show the exact value."""
+DIGITS = 4  # significant digits of drawn numbers, so few that labels, recipes and MLflow show the exact value
 INNER = 0.381966
 """Where within a range a value is checked, as a share of its width. It is hardly ever a whole number, so that a range
 for a key that takes only whole numbers is refused."""

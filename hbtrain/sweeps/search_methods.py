@@ -11,8 +11,7 @@ from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import METRICS
 
-MINIMISED = {"rank_distance": "multi"}
-"""{metric of which lower is better: the setting that has it}."""
+MINIMISED = {"rank_distance": "multi"}  # {metric of which lower is better: the setting that has it}
 ALPHA = "batching.alpha"
 
 PositiveInt = Annotated[int, Field(gt=0)]

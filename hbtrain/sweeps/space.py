@@ -17,8 +17,7 @@ from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
 
-SEED = "seed"
-"""The key over whose values the summary takes means."""
+SEED = "seed"  # the key over whose values the summary takes means
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Space:
     The values of a key in `settings` are names."""
     settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """{key: {name: {dotted key: value}}}: keys that exist only in the space; a name sets several configuration keys."""
-    search: Search | None = None  # how values are drawn; None: all combinations of the grids are tried
+    search: Search | None = None  # how values are drawn; None: all combinations are tried
 
     def to_yaml(self) -> str:
         """The space as the YAML that `load_space` reads."""
@@ -50,11 +49,6 @@ class Space:
         for key, value in values.items():
             found |= self.settings[key][value] if key in self.settings else {key: value}
         return found
-
-    @property
-    def varied_keys(self) -> set[str]:
-        """The configuration keys in which trials may differ."""
-        return {dotted for key in self.draws for dotted in self.keys_behind(key)}
 
     def keys_behind(self, key: str) -> set[str]:
         """The configuration keys that a key of the space sets: those in its settings, or itself."""
@@ -130,7 +124,6 @@ def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
 
 
 def short_name(key: str) -> str:
-    """The last part of a dotted key."""
     return key.rsplit(".", 1)[-1]
 
 

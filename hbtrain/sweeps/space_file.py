@@ -110,7 +110,6 @@ def _flag_entry(space: Space, key: str, value: Any) -> dict[str, Any]:
 
 
 def _with_entry(space: Space, key: str, entry: Any, origin: str) -> Space:
-    """`space` with the entry of a key that varies."""
     kind = kind_of(key, entry, origin, searching=space.search is not None)
     settings = dict(space.settings)
     draw: Draw
@@ -129,11 +128,8 @@ def check_space(space: Space, origin: str) -> None:
     for key in space.overrides:
         check_key(key, origin)
     for key in space.draws:
-        if key in space.settings:
-            if key in all_keys():
-                raise ConfigError(f"{key} is a key of the configuration; give the settings of {origin} another name")
-        else:
-            check_key(key, origin)
+        if key in space.settings and key in all_keys():
+            raise ConfigError(f"{key} is a key of the configuration; give the settings of {origin} another name")
         for dotted in sorted(space.keys_behind(key)):
             _check_varied(space, dotted, key, origin)
     if not space.draws:

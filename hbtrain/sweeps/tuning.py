@@ -14,7 +14,7 @@ from hbtrain.cluster.session import connected
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
 from hbtrain.reporting.text import say
-from hbtrain.storage import Place
+from hbtrain.storage import Place, quoted
 from hbtrain.sweeps.drivers import FAILURE, LABEL, NUMBER, TRIAL, run_trial, trial_label
 from hbtrain.sweeps.space import Trial
 
@@ -77,10 +77,10 @@ def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any
         trainable,
         param_space=parameters,
         # By default the folders of trials would be named after their parameters, which may be any text.
-        tune_config=tune.TuneConfig(trial_dirname_creator=_trial_id, **how),
+        tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.trial_id), **how),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder),
+            storage_path=quoted(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             callbacks=[progress],
@@ -109,10 +109,6 @@ def failures_of(results: Any) -> dict[str, str]:
         if failure:
             failures[trial_label(result.config or {})] = failure
     return failures
-
-
-def _trial_id(trial: Any) -> str:
-    return str(trial.trial_id)
 
 
 def set_up_tune() -> None:

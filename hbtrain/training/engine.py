@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbtrain.config import Config
+from hbtrain.storage.files import plain_path
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
 
 
@@ -72,6 +73,11 @@ class Engine:
         """The learning rate of the next step."""
         return float(self.deepspeed.get_lr()[0])
 
+    @property
+    def skipped_steps(self) -> int:
+        """Steps of the run that DeepSpeed did not take, since their gradients were not finite; only in bf16."""
+        return int(self.deepspeed.skipped_steps)
+
     def is_finite(self) -> bool:
         """Whether all weights that this rank holds are finite."""
         # Under ZeRO-3 a parameter is empty between uses, and `ds_tensor` is the rank's part of it.
@@ -86,7 +92,8 @@ class Engine:
         """
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
         self.deepspeed._config.load_universal_checkpoint = universal
-        self.deepspeed.load_checkpoint(str(folder), tag=tag)
+        with plain_path(folder) as plain:
+            self.deepspeed.load_checkpoint(str(plain), tag=tag)
         self.deepspeed._config.load_universal_checkpoint = False
         if not universal:
             return

@@ -11,6 +11,7 @@ from hbtrain.batching import BatchPlan
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
+from hbtrain.reporting.text import counted
 from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import export, load_on_rank, model_card, trainable
@@ -64,6 +65,7 @@ class Trainer:
         stop = training.steps if until is None else until
         self.worker.on_phase("restore")
         start = self.checkpoints.restore()
+        self._skipped = self.engine.skipped_steps
         done, stopped = start, self.patience.exhausted
         self.module.train()
         self.meter.start()
@@ -126,7 +128,19 @@ class Trainer:
             "train/gradient_norm": self.engine.gradient_norm,
             "train/workers": float(self.worker.group.world_size),
         }
-        self._emit(Event(step, figures, pairs=self.meter.pairs, tokens=self.meter.tokens))
+        note = ""
+        if self.config.encoder.precision == "bf16":
+            note = self._skipped_steps(figures)
+        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens))
+
+    def _skipped_steps(self, figures: dict[str, float]) -> str:
+        """Add the skipped steps of the run so far to `figures`; returns a note if there are new ones."""
+        so_far = self.engine.skipped_steps
+        new, self._skipped = so_far - self._skipped, so_far
+        figures["train/skipped_steps"] = float(so_far)
+        if new <= 0:
+            return ""
+        return f"gradients were not finite: {counted(new, 'step')} skipped, {so_far} in all"
 
     def _validate(self, step: int) -> bool:
         """Validate, and save the encoder if its loss is the lowest so far; True if training is to stop early."""

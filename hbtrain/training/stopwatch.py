@@ -1,7 +1,8 @@
 """Measuring the time of training by phase: waiting for data, encoder, loss, backward pass, communication, optimizer.
 
 A GPU computes while Python runs on, so there the boundaries of phases are CUDA events, which cost nothing until they
-are read; on a CPU they are readings of the clock.
+are read; on a CPU they are readings of the clock. All events lie on one stream, that of the computing: between events
+of two streams, whose work overlaps (ZeRO-3, `overlap_comm`), times could be negative.
 
 Communication is the time for which training waits in collectives, hbtrain's own and DeepSpeed's. What overlaps with
 computing is not counted: an asynchronous collective counts from the point where its result is waited for.
@@ -33,7 +34,7 @@ class Stopwatch:
     def __init__(self, device: torch.device, on_phase: PhaseCallback = ignore_phase) -> None:
         """Measure on `device`; `on_phase` is told of every phase as it begins, and of the one around it as it ends."""
         self._on_phase = on_phase
-        self._on_gpu = device.type == "cuda"
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self._running: list[str] = [OTHER]
         self._whole = False
         self._marks: list[tuple[str, float | torch.cuda.Event]] = [(OTHER, self._now())]
@@ -71,8 +72,8 @@ class Stopwatch:
     def read(self) -> dict[str, float]:
         """Seconds of each phase since the last reading."""
         self._marks.append((self._running[-1], self._now()))
-        if self._on_gpu:
-            torch.cuda.synchronize()
+        if self._stream is not None:
+            self._stream.synchronize()
         seconds: dict[str, float] = defaultdict(float)
         for (name, start), (_, end) in zip(self._marks, self._marks[1:], strict=False):
             seconds[name] += _between_s(start, end)
@@ -80,10 +81,10 @@ class Stopwatch:
         return dict(seconds)
 
     def _now(self) -> float | torch.cuda.Event:
-        if not self._on_gpu:
+        if self._stream is None:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(self._stream)
         return event
 
 

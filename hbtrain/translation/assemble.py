@@ -6,7 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from heapq import merge
+from itertools import groupby, islice, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,18 +32,13 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
         rejects: gets the rejected ones as JSON lines, ordered by text and language.
     """
     counts = {language: Counts() for language in texts.wanted}
-    results = {language: _results(texts, language, blocks) for language in texts.wanted}
-    heads = {language: next(found, None) for language, found in results.items()}
+    results = merge(*(_results(texts, language, blocks) for language in texts.wanted), key=itemgetter(0))
     source, (first_row, first_side) = texts.texts(), texts.first_rows()
     writer = ColumnWriter(folder)
-    for number in range(texts.number):
+    for number, of_text in groupby(results, key=itemgetter(0)):  # every text is wanted in some language
         accepted = {}
-        for language, head in heads.items():
-            if head is None or head[0] != number:
-                continue
-            heads[language] = next(results[language], None)
-            result, count = head[1], counts[language]
-            reason = _reason(result, limits)
+        for _, language, result in of_text:
+            reason, count = _reason(result, limits), counts[language]
             count.texts += 1
             if reason is None and result.translation is not None:
                 count.kept += 1
@@ -105,11 +102,12 @@ def _reason(result: Result, limits: Limits) -> str | None:
     return reason_to_reject(result.scores, limits) if result.finished else UNFINISHED
 
 
-def _results(texts: Texts, language: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Result]]:
+def _results(texts: Texts, language: str, blocks: Sequence[Block]) -> Iterator[tuple[int, str, Result]]:
+    """(number of the text, language, result) of all texts that are wanted in a language, by ascending number."""
     numbers = texts.numbers(language)
     for block in sorted((x for x in blocks if x.language == language), key=lambda block: block.number):
         own = numbers[block.start : block.stop].tolist()
-        yield from zip(own, read_block(block, texts.folder), strict=True)
+        yield from zip(own, repeat(language), read_block(block, texts.folder), strict=False)
 
 
 def _line(record: Any) -> bytes:

@@ -49,15 +49,12 @@ class Limits:
 MIN_COPYABLE = 4
 """Plain words of the source from which on their copied share counts. With two or three, a translation is a copy if it
 holds all of them; with one or none it never is, as a single word is often the same in both languages."""
-MIN_WORDS = 5
-"""Words of any kind in the source from which on a translation without any other word is a copy."""
+MIN_WORDS = 5  # words of any kind in the source from which on a translation without any other word is a copy
 MIN_LETTERS = 5
 """Letters of the translation, beside the source's words, from which on their script counts; fewer may be a name."""
-MIN_IDENTIFIABLE = 30
-"""Letters of the translation, beside the source's words, from which on its language is identified."""
+MIN_IDENTIFIABLE = 30  # letters of the translation, beside the source's words, from which on its language is identified
 
-Gate = Callable[[Scores, Limits], bool]
-"""Returns whether a translation is to be rejected."""
+Gate = Callable[[Scores, Limits], bool]  # returns whether a translation is to be rejected
 
 
 def _copy(scores: Scores, limits: Limits) -> bool:

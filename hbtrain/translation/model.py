@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import ModelError
-from hbtrain.modeling.backbone import check_weights, find_backbone
+from hbtrain.modeling.backbone import find_backbone
+from hbtrain.modeling.model_files import check_weights
 from hbtrain.storage.files import file_digest
 from hbtrain.translation.prompting import prompting_of
 
@@ -37,10 +38,9 @@ def find_translation_model(name: str, source: str, targets: list[str]) -> Transl
             translate one of the languages.
     """
     try:
-        found = find_backbone(name).name
+        found = find_backbone(name, "--model").name
     except ModelError as error:
-        # The message names a key of recipes; here the model comes from a flag.
-        raise ModelError(str(error).replace("encoder.backbone '", "--model '").partition("; ")[0] + _REMEDY) from error
+        raise ModelError(str(error).partition("; ")[0] + _REMEDY) from error
     check_weights(found, False, CONVERT)
     config, tokenizer = load_tokenizer(found, None)
     prompting = prompting_of(config.model_type, tokenizer, source, targets, name)

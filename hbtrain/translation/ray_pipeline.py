@@ -15,6 +15,7 @@ from hbtrain.cluster.capacity import Demand
 from hbtrain.cluster.connection import GIVEN_DEVICES
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, ModelError, StorageError, TranslationError
+from hbtrain.modeling.devices import Device
 from hbtrain.translation.blocks import Block, Result, dump
 from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.model import TranslationModel
@@ -22,8 +23,7 @@ from hbtrain.translation.scores import score
 from hbtrain.translation.texts import Texts
 from hbtrain.translation.translator import Generation, Output, Translator
 
-RETRIES = 3
-"""How often a block is tried again whose actor died; where actors die more often, the block is the cause."""
+RETRIES = 3  # how often a block is tried again whose actor died; where actors die more often, the block is the cause
 
 ERRORS: dict[str, type[HbtrainError]] = {kind.__name__: kind for kind in (ModelError, StorageError)}
 """{name: class} of the errors of actors that the user can mend."""
@@ -107,7 +107,7 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
         warnings.simplefilter("ignore", RayDeprecationWarning)
         translations = ray.data.from_items(items, override_num_blocks=len(items)).map(
             _Translate,
-            fn_constructor_args=(work, texts),
+            fn_constructor_args=(work, texts, "cuda" if gpus else "cpu"),
             compute=ActorPoolStrategy(size=actors),
             num_cpus=cpus,
             num_gpus=gpus,
@@ -123,9 +123,10 @@ class _Translate:
     It also measures the translations: a second operation of Ray Data would need CPUs besides those of the actors.
     """
 
-    def __init__(self, work: Work, texts: Texts) -> None:
+    def __init__(self, work: Work, texts: Texts, device: Device = "cpu") -> None:
         self._work = work
         self._texts = texts
+        self._device: Device = device
         self._translator: Translator | None = None
         self._identifier: Identifier | None = None
         self._failure: Row | None = None
@@ -146,7 +147,7 @@ class _Translate:
     def _results(self, block: Block) -> str:
         texts, work = self._read(block), self._work
         if self._translator is None:
-            self._translator = Translator(work.model, work.source, work.targets, work.generation)
+            self._translator = Translator(work.model, work.source, work.targets, work.generation, self._device)
             self._identifier = Identifier() if work.identify else None
         outputs = self._translator.translate(texts, block.language)
         return dump([self._result(*one, block.language) for one in zip(texts, outputs, strict=True)])

@@ -13,8 +13,7 @@ from hbtrain.errors import DataError
 from hbtrain.formats.parallel import ParallelRow, checked_row, read_records
 from hbtrain.storage.files import file_digest
 
-Record = dict[str, Any]
-"""A line of parallel JSON lines."""
+Record = dict[str, Any]  # a line of parallel JSON lines
 
 
 @dataclass(frozen=True)

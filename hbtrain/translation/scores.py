@@ -9,14 +9,10 @@ from dataclasses import dataclass
 from hbtrain.translation.languages import Identifier, Language
 from hbtrain.translation.units import UNSPACED, is_plain, letters_by_script, runs, units, words
 
-RUN = 4
-"""Length in words of the runs whose repetitions are counted."""
-RUN_OF_IDEOGRAMS = 6
-"""The same in pairs of neighbouring characters, for Chinese and Japanese."""
-RUN_OF_LETTERS = 12
-"""The same in pairs of neighbouring letters, for alphabets without spaces."""
-KANA = 20
-"""So many letters of Japanese always have kana among them; without any, the text is Chinese."""
+RUN = 4  # length in words of the runs whose repetitions are counted
+RUN_OF_IDEOGRAMS = 6  # the same in pairs of neighbouring characters, for Chinese and Japanese
+RUN_OF_LETTERS = 12  # the same in pairs of neighbouring letters, for alphabets without spaces
+KANA = 20  # so many letters of Japanese always have kana among them; without any, the text is Chinese
 SMOOTHING = 15
 """Characters of English that are added to both lengths, as a heading of ten letters may well become twice as long."""
 

@@ -23,8 +23,7 @@ from hbtrain.translation.rows import Record, sides
 
 SUMMARY = "texts.json"
 PROGRESS_EVERY = 10_000
-NO_TEXT = -1
-"""In `sides.bin`, stands for a side that has nothing to translate."""
+NO_TEXT = -1  # in `sides.bin`, stands for a side that has nothing to translate
 
 
 @dataclass(frozen=True)

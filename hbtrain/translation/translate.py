@@ -22,8 +22,7 @@ from hbtrain.translation.texts import Texts, collect_texts
 from hbtrain.translation.translator import Generation
 from hbtrain.translation.workspace import Outputs, finish, workspace
 
-FORMAT = 1
-"""Version of the blocks and the manifest."""
+FORMAT = 1  # version of the blocks and the manifest
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
@@ -48,7 +47,7 @@ class Translation:
 class Translated:
     """A finished translation."""
 
-    outputs: Outputs  # its files
+    outputs: Outputs
     manifest: dict[str, Any]  # content of its manifest
     fresh: bool  # whether this call has made it; False if it was there before
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hbtrain.errors import ConfigError, ModelError
+from hbtrain.modeling.devices import Device
 from hbtrain.modeling.features import within_budget
 from hbtrain.translation.languages import LANGUAGES, Language
 from hbtrain.translation.model import TranslationModel, load_tokenizer
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-MAX_LENGTH_RATIO = 3
-"""A translation has at most so many tokens for each one of its source; some languages need two."""
-EXTRA_TOKENS = 20
-"""Tokens that it may have beyond that, for short texts."""
-SPECIAL_TOKENS = 8
-"""More special tokens than any family adds to a text."""
+MAX_LENGTH_RATIO = 3  # a translation has at most so many tokens for each one of its source; some languages need two
+EXTRA_TOKENS = 20  # tokens that it may have beyond that, for short texts
+SPECIAL_TOKENS = 8  # more special tokens than any family adds to a text
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,22 @@ class Output(NamedTuple):
 class Translator:
     """A model with its weights, on one device."""
 
-    def __init__(self, model: TranslationModel, source: str, targets: Sequence[str], generation: Generation) -> None:
-        """Load the model, on a GPU if this process sees one. Raises ModelError if it cannot be loaded."""
+    def __init__(
+        self,
+        model: TranslationModel,
+        source: str,
+        targets: Sequence[str],
+        generation: Generation,
+        device: Device = "cpu",
+    ) -> None:
+        """Load the model onto `device`. Raises ModelError if it cannot be loaded."""
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
         config, self._tokenizer = load_tokenizer(model.name, model.revision)
         self._prompting = prompting_of(config.model_type, self._tokenizer, source, targets, model.name)
         self._generation = generation
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device)
         # The special tokens that are added to a text count as well.
         self._max_tokens = min(generation.max_tokens, model.max_tokens)
         try:

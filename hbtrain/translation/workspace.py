@@ -15,8 +15,7 @@ from hbtrain.storage.files import gzip_by_name, locked, put_in_place
 from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"
-PLACING = "placing"
-"""Name of a file that exists from the moment when output files begin to be moved to their paths."""
+PLACING = "placing"  # name of a file that exists from the moment when output files begin to be moved to their paths
 
 
 class Outputs:

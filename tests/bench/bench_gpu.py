@@ -141,6 +141,7 @@ def flops_of_a_token(parameters: int, embeddings: int, shape: dict, tokens: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try the script")
     parser.add_argument("--shape", choices=SHAPES, default="xlmr-large")
     parser.add_argument("--batches", type=int, nargs="+", default=[1024, 8192, 32768])
     parser.add_argument("--tokens", type=int, default=256)
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the device in bf16, dense")
     arguments = parser.parse_args()
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29511", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(arguments.device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=0, world_size=1)
     torch.manual_seed(0)
     model = build_model(arguments.shape, arguments.tokens)

@@ -86,7 +86,7 @@ def _states(backbones: dict[str, BackboneShape], work: Workload) -> str:
             row: list[object] = [f"{name}, ZeRO {stage}"]
             for world_size in WORLD_SIZES:
                 s = model_states(shape, shape.parameters, world_size, zero, work.number_bytes)
-                row.append(f"{(s.standing + s.gradients + s.gathered) / GIB:.2f}")
+                row.append(f"{(s.standing + s.gradients + max(s.gathered, s.step)) / GIB:.2f}")
             rows.append(row)
     return table(["GiB a GPU", *GPUS], rows)
 

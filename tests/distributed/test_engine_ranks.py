@@ -160,3 +160,44 @@ def test_bf16_trains(run):
     losses = [m["train/loss"] for _, m, _ in events if "train/loss" in m]
     assert losses[-1] < losses[0]
     assert all(abs(w).max() < 1e3 for w in weights.values())
+
+
+class SpoiltTrainer(Trainer):
+    """A trainer in which the gradient of some steps is not finite."""
+
+    def __init__(self, config, own, spoilt):
+        super().__init__(config, own)
+        self._spoilt, self._now = spoilt, -1
+        next(p for p in self.module.parameters() if p.ndim > 1).register_hook(self._spoil)
+
+    def backward(self, work):
+        self._now = work.batch.step
+        return super().backward(work)
+
+    def _spoil(self, gradient):
+        return gradient * float("inf") if self._now in self._spoilt else gradient
+
+
+def events_of_spoilt(trees, folder, spoilt):
+    """(step, skipped steps, note) of the events of each training, on one rank."""
+    found = []
+    for tree in trees:
+        events = []
+        SpoiltTrainer(from_tree(tree), worker(folder, events), spoilt).run()
+        found.append([(event.step, event.metrics.get("train/skipped_steps"), event.note) for event in events])
+    return found
+
+
+def test_skipped_steps_are_counted_and_told(run):
+    trees = []
+    for stage in (0, 1):
+        zero = {"zero_optimization": {"stage": stage, "reduce_bucket_size": 10_000}}
+        config, folder = run(**{"encoder.precision": "bf16", "resources.workers": 1, "training.deepspeed": zero})
+        trees.append(to_tree(config))
+    told = [
+        (2, 1.0, "gradients were not finite: 1 step skipped, 1 in all"),
+        (4, 1.0, ""),
+        (6, 3.0, "gradients were not finite: 2 steps skipped, 3 in all"),
+    ]
+    (found,) = run_ranks(events_of_spoilt, 1, trees, str(folder), (1, 4, 5))
+    assert found == [told, told]

@@ -110,6 +110,17 @@ def gradients(trainer):
     return size([p.grad for p in trainer.module.parameters()])
 
 
+def note_copies(optimizer, sizes):
+    """Append the bytes of gradients that torch's AdamW sees to `sizes` whenever DeepSpeed has it take a step."""
+    take_step = optimizer.step
+
+    def step(*arguments):
+        sizes.append(size([p.grad for group in optimizer.param_groups for p in group["params"]]))
+        return take_step(*arguments)
+
+    optimizer.step = step
+
+
 def measure(trees, folder):
     """For each configuration what a rank holds, and the messages of its third step; DeepSpeed knows the model then."""
     from hbtrain.training.loop import Trainer
@@ -118,7 +129,8 @@ def measure(trees, folder):
     for tree in trees:
         trainer = Trainer(from_tree(tree), worker(folder))
         trainer.module.train()
-        of_model, of_loss, buckets = Counter(), Counter(), []
+        of_model, of_loss, buckets, copies = Counter(), Counter(), [], []
+        note_copies(trainer.engine._optimizer, copies)
         trainer.gradients._group = CountingGroup(trainer.group, of_loss)
         count_deepspeed(of_model, buckets, trainer.engine.deepspeed.optimizer)
         for step in range(3):
@@ -127,7 +139,7 @@ def measure(trees, folder):
             trainer.backward(trainer.feed.work(step))
             averaged = gradients(trainer)
             trainer.engine.step()
-        sizes = {**held(trainer), "gradients": averaged, "buckets": max(buckets)}
+        sizes = {**held(trainer), "gradients": averaged, "buckets": max(buckets), "step": max(copies)}
         found.append({**sizes, "model": dict(of_model), "loss": dict(of_loss)})
     return found
 
@@ -163,6 +175,15 @@ def test_bytes_that_a_rank_holds(measured, case):
         # When stage 1 has averaged, a rank keeps its part, as stage 2 does from the beginning.
         part = want.gradients // (2 if zero.stage == 1 else 1)
         assert got["gradients"] == part
+
+
+@pytest.mark.parametrize("case", [case for case, (precision, *_) in CASES.items() if precision == "bf16"])
+def test_bytes_of_the_float32_copies_of_gradients_while_bf16_steps(measured, case):
+    want = model_states(TINY, TINY.parameters, 2, Zero.of(CASES[case][1]), 2)
+    for got in measured[case]:
+        assert 0.98 * want.step <= got["step"] <= want.step
+        if want.step == 4 * TINY.parameters:
+            assert got["step"] == want.step, "without ZeRO, of every weight"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,6 +10,9 @@ from tests.integration.command import PATIENCE_S
 
 
 class Sleeper:
+    def __init__(self, device):
+        pass
+
     def sleep(self):
         time.sleep(PATIENCE_S)
 

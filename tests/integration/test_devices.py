@@ -34,8 +34,12 @@ def seen():
 class Looker:
     """What an actor holds."""
 
+    def __init__(self, device):
+        self._device = device
+
     def seen(self):
-        return seen()
+        """(the device that the actor was told, the GPUs that it sees)."""
+        return self._device, seen()
 
 
 class Recorder:
@@ -79,14 +83,14 @@ def test_a_task(cluster, use_gpu, expected):
 
 
 def test_an_actor(cluster):
-    assert look(0) == [""]
-    assert set(look(1)) <= {"0", "1"}
+    assert look(0) == [("cpu", "")]
+    assert set(look(1)) <= {("cuda", "0"), ("cuda", "1")}
 
 
 def test_an_actor_that_a_task_without_gpus_starts(cluster):
     without, with_one = run_task(load_config("quickstart"), look_with_and_without, starts_actors=True)
-    assert without == ""
-    assert with_one in {"0", "1"}
+    assert without == ("cpu", "")
+    assert with_one in {("cuda", "0"), ("cuda", "1")}
 
 
 def test_a_worker_of_a_training(cluster, tmp_path):

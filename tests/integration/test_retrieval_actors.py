@@ -57,7 +57,7 @@ class MakeTool:
     def __init__(self, folder):
         self._folder = folder
 
-    def __call__(self):
+    def __call__(self, device):
         return Tool(self._folder)
 
 

@@ -53,17 +53,19 @@ def small_tiles(queries, candidates):
 
 
 def brute_force(q, p, codes, relevant, depth):
-    pool_ranks, own_ranks, best = [], [], {}
+    pool_ranks, own_ranks, best, equals = [], [], {}, []
     for query, wanted in zip(q.tolist(), relevant, strict=True):
         found = [sum(a * b for a, b in zip(query, passage, strict=True)) for passage in p.tolist()]
         order = sorted(range(len(p)), key=lambda i: (-found[i], i))
         for candidate in wanted:
             pool_ranks.append(order.index(candidate) + 1)
+            equal = [i for i in order if found[i] == found[candidate]]
+            equals.append((sum(codes[i] == codes[candidate] for i in equal), len(equal)))
             own_ranks.append([i for i in order if codes[i] == codes[candidate]].index(candidate) + 1)
         for code in set(codes.tolist()):
             best.setdefault(code, []).append([i for i in order if codes[i] == code][:depth])
         best.setdefault("all", []).append(order[:depth])
-    return pool_ranks, own_ranks, best
+    return pool_ranks, own_ranks, best, equals
 
 
 @given(
@@ -85,9 +87,10 @@ def test_ranks_and_lists_are_those_of_a_stable_sort_for_any_blocks(search, depth
     finally:
         for patch in patches:
             patch.stop()
-    pool_ranks, own_ranks, best = brute_force(q, p, codes, relevant, depth)
+    pool_ranks, own_ranks, best, equals = brute_force(q, p, codes, relevant, depth)
     assert found.ranks.in_pool.tolist() == pool_ranks
     assert found.ranks.in_language.tolist() == own_ranks
+    assert list(zip(found.ranks.equal_in_language, found.ranks.equal_in_pool, strict=True)) == equals
     assert found.pool.places.tolist() == best["all"]
     assert list(found.by_language) == list(dict.fromkeys(codes.tolist()))
     for code, top in found.by_language.items():
@@ -106,6 +109,8 @@ def join(parts):
     return ShardCounts(
         np.concatenate([part.in_language for part in parts]),
         np.concatenate([part.in_pool for part in parts]),
+        np.concatenate([part.equal_in_language for part in parts]),
+        np.concatenate([part.equal_in_pool for part in parts]),
         {
             code: Top(*map(np.concatenate, zip(*(part.top[code] for part in parts), strict=True)))
             for code in parts[0].top
@@ -123,17 +128,20 @@ def test_shards_of_queries_and_of_candidates_add_up_to_the_whole(search, depth, 
     whole = exact_search(q, p, codes, relevant, depth)
     q_cuts, p_cuts = data.draw(cuts(len(q))), data.draw(cuts(len(p)))
     pairs = Pairs.of(relevant, codes)
-    joined = []
+    joined, scored = [], []
     for q_start, q_stop in pairwise(q_cuts):
         some, own = q[q_start:q_stop], of_queries(pairs, q_start, q_stop)
         shards = list(pairwise(p_cuts))
         targets = joined_scores([relevant_scores(some, p[a:b], own, a) for a, b in shards])
         parts = [count_in_shard(some, p[a:b], codes[a:b], own, targets, a, depth) for a, b in shards]
         joined.append(sum_counts(parts, depth))
+        scored.append(targets)
     found = join(joined)
-    ranks = ranks_of(pairs, found)
+    ranks = ranks_of(pairs, np.concatenate(scored), found)
     assert np.array_equal(ranks.in_pool, whole.ranks.in_pool)
     assert np.array_equal(ranks.in_language, whole.ranks.in_language)
+    assert np.array_equal(ranks.equal_in_pool, whole.ranks.equal_in_pool)
+    assert np.array_equal(ranks.equal_in_language, whole.ranks.equal_in_language)
     assert list(found.top) == list(whole.by_language)
     for code, top in found.top.items():
         assert np.array_equal(top.places, whole.by_language[code].places)
@@ -178,8 +186,8 @@ def test_processes_with_memory_mapped_shards_give_what_one_gives(tmp_path):
         targets = joined_scores([job.result() for job in jobs])
         jobs = [pool.submit(shard_on_disk, tmp_path, a, b, codes, pairs, targets) for a, b in shards]
         merged = sum_counts([job.result() for job in jobs], 7)
-    assert np.array_equal(ranks_of(pairs, merged).in_pool, whole.ranks.in_pool)
-    assert np.array_equal(ranks_of(pairs, merged).in_language, whole.ranks.in_language)
+    assert np.array_equal(ranks_of(pairs, targets, merged).in_pool, whole.ranks.in_pool)
+    assert np.array_equal(ranks_of(pairs, targets, merged).in_language, whole.ranks.in_language)
     assert all(np.array_equal(merged.top[c].places, whole.by_language[c].places) for c in (0, 1, 2))
 
 

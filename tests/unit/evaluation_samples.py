@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from itertools import pairwise
 from pathlib import Path
@@ -88,3 +89,20 @@ def random_benchmark(languages: tuple[str, ...] = ("de", "en", "th"), questions:
                 part.answers[f"q{q}"] = int(rng.integers(size))
         parts[language] = part
     return Benchmark.of("sample", "sentence", assemble("sample", parts))
+
+
+def scores_by_hand(ranking: list[str], gains: dict[str, float]) -> dict[str, float]:
+    """trec_eval's metrics of one query, from its whole ranking and the gains of all that is judged relevant."""
+    hits = [rank for rank, document in enumerate(ranking, 1) if document in gains]
+    ideal = sorted(gains.values(), reverse=True)
+
+    def dcg(values):
+        return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(values, 1))
+
+    return {
+        "map": sum(nth / rank for nth, rank in enumerate(hits, 1)) / len(gains),
+        "mrr": 1 / hits[0] if hits else 0.0,
+        "mrr@10": 1 / hits[0] if hits and hits[0] <= 10 else 0.0,
+        "ndcg@10": dcg([gains.get(document, 0) for document in ranking[:10]]) / dcg(ideal[:10]),
+        **{f"recall@{k}": sum(rank <= k for rank in hits) / len(gains) for k in (1, 10, 100)},
+    }

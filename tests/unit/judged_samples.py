@@ -62,3 +62,14 @@ def beir(folder: Path, grades: tuple[int, ...] = (1, 1, 1, 0, 0)) -> Path:
     rows = [f"{q}\t{d}\t{grade}\n" for (q, d, _), grade in zip(QRELS, grades, strict=True)]
     write(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "".join(rows))
     return folder
+
+
+def beir_of(
+    folder: Path, documents: dict[str, str], queries: dict[str, str], judged: dict[str, dict[str, int]]
+) -> Path:
+    """One language in BEIR's form, from texts by id and {query: {document: grade}}."""
+    json_lines(folder / "corpus.jsonl", [{"_id": x, "text": text} for x, text in documents.items()])
+    json_lines(folder / "queries.jsonl", [{"_id": x, "text": text} for x, text in queries.items()])
+    rows = [f"{q}\t{d}\t{grade}\n" for q, own in judged.items() for d, grade in own.items()]
+    write(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "".join(rows))
+    return folder

@@ -70,7 +70,7 @@ def test_a_hub_that_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", not_found)
     with pytest.raises(ModelError, match="no model on the Hugging Face hub"):
         check_backbone(EncoderConfig(backbone="no-such-model"))
-    assert len(asked) == 4  # two files under sentence-transformers/ and under the bare name
+    assert len(asked) == 6  # three files under sentence-transformers/ and under the bare name
 
 
 def test_a_name_that_cannot_be_a_repository() -> None:

@@ -72,7 +72,7 @@ def test_what_is_missing_or_wrong_is_said(tmp_path):
     own = beir(tmp_path / "sw")
     with pytest.raises(DataError, match=r"'en' is not in benchmark mine .*it has sw"):
         read(tmp_path, ["en"])
-    write(own / "queries.jsonl", '{"_id": "1", "text": " "}\n')
+    write(own / "queries.jsonl", '{"_id": "1", "text": 5}\n')
     with pytest.raises(DataError, match="line 1: not a query"):
         read(tmp_path).check()
     json_lines(own / "queries.jsonl", [{"_id": 1, "text": "a"}, {"_id": "1", "text": "b"}])

@@ -1,6 +1,5 @@
 """A collection is encoded once, goes on where it stopped, and is found the same however the work was divided."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +108,7 @@ def test_a_shard_cut_short_is_encoded_again(options, tmp_path):
 def test_workers_may_finish_in_any_order(tmp_path):
     for name, kind in (("one", LocalWorkers), ("two", Backwards)):
         with StoreWriter(tmp_path / name, described()) as writer:
-            fill(writer, TEXTS, kind([partial(BlockEncoder, Hashed(), "passage", Batching())]))
+            fill(writer, TEXTS, kind([lambda device: BlockEncoder(Hashed(), "passage", Batching())]))
     for shard in (tmp_path / "one").glob("*.npy"):
         assert shard.read_bytes() == (tmp_path / "two" / shard.name).read_bytes()
 
@@ -236,7 +235,9 @@ def test_a_real_encoder_fills_a_store_with_what_it_encodes(options, tmp_path: Pa
     loaded = Encoder.load(str(tmp_path / "model"), device="cpu")
     assert loaded.origin is not None
     (make, other) = block_encoders(loaded, loaded.digest(), "passage", Batching(), 2)
-    np.testing.assert_array_equal(make().encode(TEXTS[14:18]), loaded.encode(TEXTS[14:18], "passage", batch_size=1024))
+    np.testing.assert_array_equal(
+        make("cpu").encode(TEXTS[14:18]), loaded.encode(TEXTS[14:18], "passage", batch_size=1024)
+    )
     Encoder.build(encoder_config(backbone), lambda: TEXTS, 1).save(tmp_path / "model")
     with pytest.raises(ModelError, match="an actor loaded other weights from there"):
-        other()
+        other("cpu")

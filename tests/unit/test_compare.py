@@ -318,6 +318,22 @@ def test_a_run_whose_state_is_damaged_is_not_taken_for_unfinished(tmp_path, nine
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "flag"),
+    [("own_documents_left_out", "--ignore-identical-ids"), ("relevant_never_found", "--allow-missing-documents")],
+)
+def test_documents_that_are_taken_differently(tmp_path, key, flag):
+    folders = [write_results(tmp_path / name, rows_of(0.0)) for name in "ab"]
+    compare(folders, method=QUICK)
+    about = json.loads((folders[1] / "about.json").read_text())
+    about["benchmarks"]["sample"][key] = 3
+    (folders[1] / "about.json").write_text(json.dumps(about))
+    with pytest.raises(
+        DataError, match=f"cannot be compared on sample: 0 .* 3 in the other; evaluate both with {flag}"
+    ):
+        compare(folders, method=QUICK)
+
+
 def test_one_run_under_two_names(tmp_path, nine):
     with pytest.raises(DataError, match="are the same run; name it once"):
         compare([nine[0], nine[0] / "results"])

@@ -13,7 +13,7 @@ import pytest
 from hbtrain.cluster import connection
 from hbtrain.cluster.connection import ray_connection
 from hbtrain.errors import ConfigError
-from hbtrain.runs.torch_trainer import INTERFACE, _choose_interface, interface_of
+from hbtrain.runs.torch_trainer import GLOO_INTERFACE, NCCL_INTERFACE, _choose_interface, interface_of
 
 
 @pytest.fixture
@@ -91,17 +91,20 @@ def test_what_the_node_says_of_its_interface_stays(monkeypatch):
     import ray
 
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
-    monkeypatch.setenv(INTERFACE, "")  # what is here before comes back in the end
-    monkeypatch.delenv(INTERFACE)
-    _choose_interface()
-    assert os.environ[INTERFACE] == "lo"
-    monkeypatch.setenv(INTERFACE, "eth7")
-    _choose_interface()
-    assert os.environ[INTERFACE] == "eth7"
-    monkeypatch.delenv(INTERFACE)
+    for name in (GLOO_INTERFACE, NCCL_INTERFACE):
+        monkeypatch.setenv(name, "")  # what is here before comes back in the end
+        monkeypatch.delenv(name)
+
+    def chosen(**by_the_node):
+        os.environ.update(by_the_node)
+        _choose_interface()
+        return [os.environ.pop(name, None) for name in (GLOO_INTERFACE, NCCL_INTERFACE)]
+
+    assert chosen() == ["lo", "=lo"], "NCCL's = is for this name, not for all that begin so"
+    assert chosen(**{GLOO_INTERFACE: "eth7"}) == ["eth7", "=lo"]
+    assert chosen(**{NCCL_INTERFACE: "ib"}) == ["lo", "ib"]
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "203.0.113.77")
-    _choose_interface()
-    assert INTERFACE not in os.environ
+    assert chosen() == [None, None]
 
 
 def test_auto_is_the_cluster_of_this_machine_if_there_is_one(listening, monkeypatch):

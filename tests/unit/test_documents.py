@@ -32,7 +32,7 @@ def test_documents_are_read_by_row_and_found_by_id(two_files, tmp_path):
     assert documents.texts[CHUNK - 1 : CHUNK + 2] == [f"T{n} text {n}" for n in range(CHUNK - 1, CHUNK + 2)]
     assert documents.texts[-3:] == ["alone", "T\n\nboth", ""]
     assert list(documents.ids) == [f"{n}#0" for n in range(CHUNK + 5)] + ["b", "7", "e"]
-    assert documents.find(["e", "0#0", "none", "4099#0", "7"]).tolist() == [CHUNK + 7, 0, -1, 4099, CHUNK + 6]
+    assert documents.ids.find(["e", "0#0", "none", "4099#0", "7"]).tolist() == [CHUNK + 7, 0, -1, 4099, CHUNK + 6]
     with pytest.raises(IndexError):
         documents.texts[CHUNK + 8]
 

@@ -10,7 +10,7 @@ from hbtrain.config import EvaluationConfig
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
 from tests.unit.evaluation_samples import paragraph, write_lareqa
-from tests.unit.judged_samples import beir, miracl
+from tests.unit.judged_samples import beir, beir_of, miracl
 from tests.unit.tiny_models import encoder_config
 
 TEXTS = ["one two three", "eins zwei drei", "where is it", "wo ist es"]
@@ -97,10 +97,15 @@ def test_a_single_beir_folder_with_its_language(hbtrain, model):
         (["--benchmark", "tatoeba=xq"], ["holds no pairs"]),
         (["--benchmark", "mr-tydi=mi"], ["holds no folders"]),
         (["--benchmark", "miracl=nowhere"], ["there is no folder nowhere"]),
+        (["--benchmark", "demo", "xquad-r=xq", "--ignore-identical-ids"], ["--ignore-identical-ids: only for beir"]),
+        (["--benchmark", "demo", "--allow-missing-documents"], ["--allow-missing-documents: only for beir"]),
+        (["--benchmark", "beir=be", "--languages", "sw"], ["lacks (99#9)", "--allow-missing-documents"]),
         (["--benchmark", "demo", "--candidates", "word"], ["word"]),
     ],
 )
 def test_what_cannot_be_is_one_line_and_code_2(hbtrain, model, tmp_path, arguments, words):
+    with (tmp_path / "be" / "qrels" / "test.tsv").open("a") as judgements:
+        judgements.write("1\t99#9\t1\n")
     code, _, err = hbtrain(model, *arguments, "--output", "out")
     assert code == 2, err
     assert "Traceback" not in err
@@ -109,6 +114,24 @@ def test_what_cannot_be_is_one_line_and_code_2(hbtrain, model, tmp_path, argumen
     assert not (tmp_path / "out").exists()
     if "word" not in words:  # that one is cyclopts' own message
         assert len(err.strip().splitlines()) == 1, err
+
+
+def test_queries_that_are_documents_and_documents_that_are_lacking(hbtrain, model, tmp_path):
+    texts = {"a": "one two", "b": "one two three", "c": "three"}
+    beir_of(tmp_path / "own" / "en", texts, {"a": "one two", "q": "three"}, {"a": {"b": 1}, "q": {"c": 1, "gone": 1}})
+    prompts = ("--query-prompt", "", "--passage-prompt", "")
+    common = ("--benchmark", "beir=own", "--allow-missing-documents", "--output", "out", *prompts)
+    code, out, err = hbtrain(model, *common)
+    assert code == 0, err
+    assert "note: own in en: the corpus lacks 1 relevant document (gone), counted as never found" in out
+    assert "note: own in en: 1 query id of 2 is a document's id as well (a); where such queries are" in out
+    assert about()["benchmarks"]["own"]["relevant_never_found"] == 1
+    assert metrics()["own/mono/map"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    code, out, err = hbtrain(model, *common, "--ignore-identical-ids")
+    assert code == 0, err
+    assert "note: own in en: 1 own document left out of the rankings" in out
+    assert about()["benchmarks"]["own"]["own_documents_left_out"] == 1
+    assert metrics()["own/mono/map"] == pytest.approx((1 + 1 / 2) / 2)
 
 
 def test_an_index_over_embeddings_on_disk(hbtrain, model):
@@ -146,5 +169,5 @@ def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
 def test_flags_have_the_defaults_of_a_recipe():
     defaults = {name: one.default for name, one in inspect.signature(evaluate).parameters.items()} | asdict(EXACT)
     own = {name: field.default for name, field in EvaluationConfig.model_fields.items() if name in defaults}
-    assert len(own) == 9
+    assert len(own) == 11
     assert {name: defaults[name] for name in own} == own

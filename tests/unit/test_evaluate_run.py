@@ -34,7 +34,7 @@ def test_runs_as_deep_as_the_pool_score_as_the_evaluation_that_wrote_them(tmp_pa
     assert found.metrics == pytest.approx(exact.metrics, abs=1e-6)
     for x, shares in exact.first_languages.items():
         assert found.first_languages[x] == pytest.approx(shares)
-    assert found.search["notes"] == []
+    assert found.notes == ()
     assert found.search["map"] == "mAP"
 
 
@@ -97,7 +97,10 @@ def test_queries_without_lines_score_nothing_and_this_is_said(tmp_path):
     path.write_text(f"{question} Q0 {c.candidate_ids[c.relevant[0][0]]} 1 2.5 other\n")
     found = evaluate_trec_runs(benchmark, find_trec_runs(tmp_path), trained_languages=["de"])
     assert found.metrics["sample/mono/map"] == pytest.approx(1 / c.query_languages.count("de"))
-    assert found.search["notes"] == [f"{path}: no line for {c.query_languages.count('de') - 1} queries; they score 0"]
+    assert found.notes == (
+        "no run file for mono in en, th: not in the means",
+        f"{path}: no line for {c.query_languages.count('de') - 1} queries; they score 0",
+    )
     assert found.groups == {"seen": ("de",), "unseen": ("en", "th")}
 
 
@@ -111,10 +114,10 @@ def test_what_does_not_fit_the_benchmark_is_refused(tmp_path):
         evaluate_trec_runs(benchmark, {})
     path = tmp_path / "de.trec"
     path.write_text("nobody Q0 de/0 1 1 x\n")
-    with pytest.raises(DataError, match=r"de.trec, line 1: query 'nobody'"):
+    with pytest.raises(DataError, match=r"de.trec: 1 of 1 query ids are not in benchmark sample, such as 'nobody'"):
         evaluate_trec_runs(benchmark, {("multi", "de"): path})
     path.write_text("q0 Q0 de/999 1 1 x\n")
-    with pytest.raises(DataError, match=r"de.trec, line 1: document 'de/999'"):
+    with pytest.raises(DataError, match=r"de.trec: 1 of 1 lines name documents .*such as 'de/999'"):
         evaluate_trec_runs(benchmark, {("multi", "de"): path})
 
 

@@ -79,7 +79,6 @@ def test_trecs_columns_are_four(tmp_path):
     ("text", "message"),
     [
         ("1 where?\n", "line 1: a row with too few columns: id, tab, text is expected"),
-        ("1\t \n", "line 1: an empty text \\(question 1\\)"),
         (" \tx\n", "line 1: a row with too few columns"),
         ("1\twhere?\n1\twho?\n", "line 2: question 1 occurs twice"),
         ("\n", "holds no topics"),

@@ -71,7 +71,7 @@ def test_every_language_is_in_one_group():
 @pytest.mark.parametrize(
     ("judged", "message"),
     [
-        ([*QRELS, ("1", "99#0", 1), ("2", "98#0", 2)], "name 2 relevant documents that the corpus lack (99#0, 98#0)"),
+        ([*QRELS, ("1", "99#0", 1), ("2", "98#0", 2)], "name 2 relevant documents that the corpus lacks (99#0, 98#0)"),
         ([*QRELS, ("8", "10#0", 1)], "name 1 questions that the topics lack (8)"),
         ([("1", "10#0", 0)], "no question has an answer in the languages sw"),
     ],

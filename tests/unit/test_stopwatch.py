@@ -77,3 +77,47 @@ def test_a_real_clock_moves():
     with watch.phase("encode"):
         time.sleep(0.002)
     assert watch.read()["encode"] > 0.001
+
+
+class Stream:
+    """A stream of a GPU, with the time at which what it was given so far will be done."""
+
+    def __init__(self):
+        self.done_at = 0.0
+
+    def synchronize(self):
+        pass
+
+
+class Event:
+    """As CUDA's: recorded on the stream that is named, else on the one that is current."""
+
+    current = None
+
+    def __init__(self, enable_timing=False):
+        assert enable_timing
+
+    def record(self, stream=None):
+        self.at = (stream or Event.current).done_at
+
+    def elapsed_time(self, end):
+        return end.at - self.at
+
+
+def test_collectives_on_a_second_stream_of_a_gpu_give_no_negative_times(monkeypatch):
+    computing, reducing = Stream(), Stream()
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: Event.current)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(Event, "current", computing)
+    watch = Stopwatch(torch.device("cuda:0"))
+    with watch.phase("backward"):
+        computing.done_at = 50.0  # kernels that wait for the GPU
+        Event.current = reducing  # DeepSpeed: with stream(reduction_stream): all_reduce(...)
+        reducing.done_at = 20.0
+        with watch.phase("communication"):
+            reducing.done_at = 35.0
+        Event.current = computing
+        computing.done_at = 55.0
+    computing.done_at = 60.0
+    assert watch.read() == {OTHER: 0.005, "backward": 0.055, "communication": 0.0}

@@ -2,11 +2,13 @@
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayError, RayTaskError
 
+from hbtrain.errors import TranslationError
 from hbtrain.translation.blocks import Block, Result, blocks_of, load
 from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.model import find_translation_model
-from hbtrain.translation.ray_pipeline import Work, _Translate
+from hbtrain.translation.ray_pipeline import Work, _errors_in_words, _Translate
 from hbtrain.translation.scores import score
 from hbtrain.translation.texts import collect_texts
 from hbtrain.translation.translator import Generation, Output, Translator
@@ -78,3 +80,17 @@ def test_what_the_user_can_mend_comes_back_as_a_value(actor, tmp_path):
     assert own({"block": vars(block)}) == row, "and so all other blocks"
     (tmp_path / "text.arrow").unlink()
     assert through_arrow(make()({"block": vars(block)}))["error"] == "StorageError"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RayError("a node was lost\nsee the documentation of Ray"), "a node was lost"),
+        (RayTaskError("map", "Traceback ...\nOSError: no such device", OSError("no such device")), "no such device"),
+        (RayTaskError("map", "Traceback ...\nOSError: no such device", None), "OSError: no such device"),
+    ],
+)
+def test_an_error_of_ray_is_told_by_its_cause(error, reason):
+    said = f"^translating stopped: {reason}; where memory is short"
+    with pytest.raises(TranslationError, match=said), _errors_in_words():
+        raise error

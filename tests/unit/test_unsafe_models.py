@@ -15,7 +15,7 @@ from hbtrain.cli.main import app
 from hbtrain.config import absolute_paths, load_config
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling import Encoder, check_backbone
-from hbtrain.modeling.backbone import check_weights
+from hbtrain.modeling.model_files import check_weights
 from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_labse
 
 CODE = """

@@ -1,0 +1,59 @@
+"""The device of a process: which it may use, full float32 on it, and how much of it is free.
+
+A device is never guessed. A command of the user's takes the GPU that its process sees (`visible_device`), tasks and
+actors of Ray are told what Ray gave them, and whatever these call is passed the device by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["cpu", "cuda"]
+"""Where a process computes; `cuda` is the first GPU that it sees."""
+
+
+def visible_device() -> Device:
+    """A GPU if this process sees one, for commands that compute in the user's own process.
+
+    Users choose by `CUDA_VISIBLE_DEVICES`; an empty value hides all GPUs.
+    """
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products of float32 numbers with all their bits while the body runs, on CPUs and GPUs.
+
+    By `torch.set_float32_matmul_precision`, `torch.backends.*.fp32_precision` or the environment variable
+    `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`, a process may compute them in TF32 or bf16, with errors of one part in a
+    thousand. What was set is set again afterwards.
+    """
+    import torch
+
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        general = torch.get_float32_matmul_precision()
+    except RuntimeError:  # so torch refuses to answer where the backends' settings differ from it
+        general = "highest"
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(general)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory of a GPU that nothing uses, in bytes; None for a CPU."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
