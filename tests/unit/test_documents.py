@@ -63,7 +63,7 @@ def test_a_document_that_comes_again_is_left_out_and_counted(tmp_path_factory, i
     once = list(dict.fromkeys(ids))
     assert list(documents.ids) == once
     assert list(documents.texts) == [f"{x.upper()} text of {x}" for x in once]
-    assert documents.find(["a", "b", "c", "d"]).tolist() == [once.index(x) if x in once else -1 for x in "abcd"]
+    assert documents.ids.find(["a", "b", "c", "d"]).tolist() == [once.index(x) if x in once else -1 for x in "abcd"]
     assert documents.repeated == len(ids) - len(once)
     assert open_documents([path], folder / "cache").repeated == documents.repeated
 

@@ -15,6 +15,7 @@ from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.formats.inputs import Position, identifier
 from hbtrain.formats.languages import LANGUAGE
 from hbtrain.formats.parallel import ParallelRow
+from hbtrain.formats.squad import is_unanswerable
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
 
 SHOWN_VALUES = 5
@@ -99,7 +100,8 @@ class MappedReader(InlineReader):
         """The records with their positions; each has the columns of `columns.names()`."""
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """A row for each record that passes `where`. A row lacks the languages whose columns are empty.
+        """A row for each record that passes `where`. A row lacks the languages whose columns are empty. Questions that
+        say that they have no answer are left out and counted.
 
         Raises:
             DataError: there are records, and none passes.
@@ -115,6 +117,9 @@ class MappedReader(InlineReader):
             if not all(_fits(values[column], wanted) for column, wanted in where.items()):
                 continue
             passed = True
+            if is_unanswerable(record):
+                drops.leave_out(position, "a question without an answer")
+                continue
             try:
                 row = self._row(record)
             except _BadRecordError as error:
