@@ -70,7 +70,7 @@ def test_what_the_model_says_of_itself_is_written_down(hbtrain, model, tmp_path)
     stored = {"prompts": {"search": "Find: "}, "similarity_fn_name": "euclidean"}
     other.write_text(json.dumps(json.loads(said.read_text()) | stored))
     for folder, similarity, notes in ((model, "cosine", 0), (other.parent, "euclidean", 1)):
-        assert hbtrain(folder, "--benchmark", "miracl=mi", "--output", "out")[0] == 0
+        assert hbtrain(folder, "--benchmark", "xquad-r=xq", "--output", "out")[0] == 0
         assert about()["similarity"] == similarity
         assert len(about()["model_notes"]) == notes
     assert "search ('Find: ')" in about()["model_notes"][0]
