@@ -140,6 +140,8 @@ def show_outcome(console: TextConsole, outcome: Outcome) -> None:
         first = before.get(evaluation.benchmark)
         table = evaluation_table(evaluation) if first is None else before_after_table(first, evaluation)
         console.print()
+        for note in evaluation.notes:
+            console.print(f"note: {note}", soft_wrap=True)
         console.print(table)
     if outcome.in_domain is not None:
         console.print()

@@ -117,7 +117,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         tasks.append(task)
         grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
-    notes = [*finder.left_out, *_unknown_languages(systems), *_other_search(flat, tasks)]
+    notes = [*finder.notes, *_unknown_languages(systems), *_other_search(flat, tasks)]
     return Comparison(
         tuple(systems), reference.label, tuple(tasks), tuple(adjusted(estimates)), method, tuple(notes), paper
     )

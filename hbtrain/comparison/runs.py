@@ -76,8 +76,9 @@ class RunFinder:
         self._uri = tracking_uri
         self._benchmarks = benchmarks
         self._downloads = downloads
-        self.left_out: list[str] = []
-        """A sentence on every run of a sweep that is left out, because it is not finished."""
+        self.notes: list[str] = []
+        """A sentence on every run of a sweep that is left out, because it is not finished; what run files' evaluations
+        say."""
 
     @cached_property
     def server(self) -> TrackedRuns:
@@ -127,7 +128,7 @@ class RunFinder:
         if (path / SWEEP_FILE).is_file():
             folders = [folder for folder in sorted(path.iterdir()) if (folder / "run.json").is_file()]
             done = [folder for folder in folders if _state(folder).get("finished") is True]
-            self.left_out += [f"{folder.name} of {text} is not finished" for folder in folders if folder not in done]
+            self.notes += [f"{folder.name} of {text} is not finished" for folder in folders if folder not in done]
             if not done:
                 raise DataError(f"sweep {text}: none of its {len(folders)} runs is finished")
             return [self._in_run_folder(folder, f"{text}/{folder.name}") for folder in done]
@@ -138,7 +139,7 @@ class RunFinder:
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
         if holds_trec_runs(path):
             results = Path(tempfile.mkdtemp(dir=self._downloads))
-            evaluate_trec_folder(path, text, self._benchmarks, results)
+            self.notes += evaluate_trec_folder(path, text, self._benchmarks, results)
             return [_read(results, text, path.name, None, None)]
         raise DataError(
             f"run {text!r}: the folder holds neither results of hbtrain evaluate (metrics.json), nor a run (run.json), "
@@ -153,7 +154,7 @@ class RunFinder:
 
     def _finished(self, children: Sequence[TrackedRun], sweep: str) -> list[TrackedRun]:
         done = [child for child in children if child.is_finished]
-        self.left_out += [f"{c.name} of {sweep} has the status {c.status}" for c in children if not c.is_finished]
+        self.notes += [f"{c.name} of {sweep} has the status {c.status}" for c in children if not c.is_finished]
         if not done:
             raise DataError(f"sweep {sweep}: none of its {len(children)} runs is finished")
         return done
@@ -261,8 +262,9 @@ def holds_trec_runs(folder: Path) -> bool:
     return any((parent / setting).is_dir() for parent in parents for setting in SETTINGS)
 
 
-def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
-    """Score the TREC run files in `folder` and write the results into `output`, as `hbtrain evaluate` does.
+def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> list[str]:
+    """Score the TREC run files in `folder` and write the results into `output`, as `hbtrain evaluate` does; gives the
+    notes of the evaluations.
 
     The files are `<benchmark>/<setting>/<query language>.trec.gz` and the like, or `<setting>/...` if there is one
     benchmark; benchmarks without files are left out.
@@ -285,3 +287,4 @@ def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark
         )
     found = [evaluate_trec_runs(benchmark, find_trec_runs(folders[benchmark.name])) for benchmark in answered]
     save_evaluation(found, output, folder.name)
+    return [note for evaluation in found for note in evaluation.notes]

@@ -96,7 +96,7 @@ def read_trec_run(path: Path) -> TrecRun:
     and the column of ranks do not matter.
 
     Args:
-        path: plain or gzip, which its content tells.
+        path: plain, or gzip where its content or the name's end, .gz, says so.
 
     Raises:
         DataError: no such file; no line; or a line with too few or too many fields, with a score that is no finite

@@ -148,7 +148,8 @@ def test_exact_ranks_spread_over_actors_are_those_of_one_pass(cluster, encoder, 
     p_ND = np.concatenate([passages.shard(file) for file in range(len(passages.manifest.shards))])
     queries = cached_embeddings(encoder, encoder.digest(), QUERIES, "query", tmp_path, options(tmp_path).batching)
     wanted = exact_search(queries, p_ND, languages, relevant, 7)
-    for name in ("query", "candidate", "language", "in_language", "in_pool"):
+    names = ("query", "candidate", "language", "in_language", "in_pool", "score", "equal_in_language", "equal_in_pool")
+    for name in names:
         np.testing.assert_array_equal(getattr(found.ranks, name), getattr(wanted.ranks, name))
     np.testing.assert_array_equal(found.pool.places, wanted.pool.places)
     np.testing.assert_array_equal(found.pool.scores, wanted.pool.scores)

@@ -1,5 +1,7 @@
 """Run files of another system stand in the same tables as evaluations."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,16 @@ def test_a_systems_run_files_score_as_its_evaluation(made):
     assert "searched in different ways: exact, run files" in found.notes[-1]
 
 
+def test_what_does_not_fit_in_run_files_is_noted(made):
+    text, ours, theirs = made
+    file = theirs / "small" / "mono" / "en.trec.gz"
+    lines = gzip.decompress(file.read_bytes()).decode()
+    file.write_bytes(gzip.compress(f"{lines}q0-a Q0 nowhere 99 -9 other\n".encode()))
+    notes = compare([ours, theirs], data=[text], method=QUICK).notes
+    count = len(lines.splitlines()) + 1
+    assert f"{file}: 1 of {count} lines name documents that are not among the candidates, such as 'nowhere'" in notes[0]
+
+
 def test_cut_and_uncut_map_are_not_compared(made):
     text, ours, theirs = made
     with pytest.raises(DataError, match="so its map on small is map@10, which is not the others'"):
@@ -63,6 +75,6 @@ def test_run_files_need_their_benchmark(made, tmp_path):
         compare([ours, theirs])
     with pytest.raises(ConfigError, match="there are none of demo"):
         compare([ours, theirs], data=["demo"])
-    (theirs / "small" / "mono" / "en.trec.gz").write_bytes(b"a b c\n")
+    (theirs / "small" / "mono" / "en.trec.gz").write_bytes(gzip.compress(b"a b c\n"))
     with pytest.raises(DataError, match=r"en.trec.gz, line 1: 3 fields"):
         compare([ours, theirs], data=[text])

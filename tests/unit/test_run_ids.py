@@ -126,7 +126,7 @@ def test_candidates_of_another_language_do_not_fit_a_setting(tmp_path):
     collection = only(sample)
     question = collection.question_ids[0]
     german, english = ([x for x in collection.candidate_ids if x.startswith(y)] for y in ("de/", "en/"))
-    path = tmp_path / "sample" / "mono" / "de.trec.gz"
+    path = tmp_path / "de.trec"
     path.write_text("".join(f"{question} Q0 {x} 1 {-n} x\n" for n, x in enumerate(english[:3])))
     with pytest.raises(DataError, match="3 of 3 lines name documents that are not among the candidates of benchmark"):
         evaluate_trec_runs(sample, {("mono", "de"): path})
