@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,25 +29,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Audit:
-    """What the batches of a configuration are like.
-
-    Attributes:
-        config: the configuration.
-        counts: of all steps.
-        collisions: {source: collisions in sampled batches}.
-        tokens: of sampled batches; None if texts were not tokenized.
-        estimate: what a worker needs if every text is as long as its limit; None if the backbone's sizes are not known.
-        measured: the same for the longest chunk of the sample; None if texts were not tokenized.
-        too_small: what a source offers in fewer rows than a batch, so that it is never drawn.
-    """
+    """What the batches of a configuration are like."""
 
     config: Config
-    counts: Counts
-    collisions: dict[str, Collisions]
-    tokens: Tokens | None
+    counts: Counts  # of all steps
+    collisions: dict[str, Collisions]  # {source: collisions in sampled batches}
+    tokens: Tokens | None  # of sampled batches; None if texts were not tokenized
+    # what a worker needs if every text is as long as its limit; None if the backbone's sizes are not known
     estimate: Estimate | None
-    measured: Estimate | None
-    too_small: tuple[Offer, ...]
+    measured: Estimate | None  # the same for the longest chunk of the sample; None if texts were not tokenized
+    too_small: tuple[Offer, ...]  # what a source offers in fewer rows than a batch, so that it is never drawn
 
 
 def audit(
@@ -54,16 +46,11 @@ def audit(
     steps: int | None = None,
     sample: int = TOKENIZED_BATCHES,
     tokens: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Audit:
-    """Audit the batches of `config` without training anything.
+    """Audit the batches of the first `steps` steps (None: all) without training anything.
 
-    Args:
-        config: of the run.
-        steps: how many steps, from the first; None: all of the run.
-        sample: the most batches that are tokenized.
-        tokens: whether texts are tokenized at all.
-        progress: called while batches are tokenized.
+    At most `sample` batches are tokenized, which `progress` is told of; without `tokens` none.
 
     Raises:
         HbtrainError: something is wrong with the configuration or the sources.
@@ -101,15 +88,10 @@ def spread(steps: int, *most: int) -> Int64s:
     return (np.arange(number, dtype=np.int64) * steps) // number
 
 
-def _tokens(
-    plan: BatchPlan, corpus: ParallelCorpus, config: Config, steps: Int64s, progress: Progress | None
-) -> Tokens:
+def _tokens(plan: BatchPlan, corpus: ParallelCorpus, config: Config, steps: Int64s, progress: Progress) -> Tokens:
     from hbtrain.modeling.tokens import tokenizer_of
 
-    def tell(done: int, total: int) -> None:
-        if progress is not None:
-            progress("tokenizing batches", done, total)
-
+    tell = partial(progress, "tokenizing batches")
     tell(0, len(steps))
     try:
         tokenizer = tokenizer_of(config.encoder, corpus.every_text)

@@ -20,68 +20,40 @@ from hbtrain.batching.catalogue import alpha_at
 from hbtrain.batching.permutation import permute
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 
-PARTS = 25
-"""Into so many parts the steps are divided, to show how the share of each kind changes."""
+PARTS = 25  # into so many parts the steps are divided, to show how the share of each kind changes
 
 
 @dataclass(frozen=True)
 class StreamUse:
-    """How a source is used for batches of one kind, and of one language or pair of languages if batches have one.
-
-    Attributes:
-        source: its name.
-        kind: `mono`, `cross` or `multi`.
-        languages: of the pair, if all pairs of a batch have the same languages, else none.
-        rows: rows that have these languages.
-        batches: in all steps.
-        epochs: how many times each row is used, on average.
-        largest_cluster: the most rows that are linked by shared queries or passages.
-        batches_per_epoch: in a larger cluster than this, some rows meet in a batch.
-    """
+    """How a source is used for batches of one kind, and of one language or pair of languages if batches have one."""
 
     source: str
-    kind: Kind
-    languages: tuple[str, ...]
-    rows: int
-    batches: int
-    epochs: float
-    largest_cluster: int
-    batches_per_epoch: int
+    kind: Kind  # `mono`, `cross` or `multi`
+    languages: tuple[str, ...]  # of the pair, if all pairs of a batch have the same languages, else none
+    rows: int  # rows that have these languages
+    batches: int  # in all steps
+    epochs: float  # how many times each row is used, on average
+    largest_cluster: int  # the most rows that are linked by shared queries or passages
+    batches_per_epoch: int  # in a larger cluster than this, some rows meet in a batch
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The content of `steps` batches of `batch_size` pairs.
+    """The content of `steps` batches of `batch_size` pairs."""
 
-    Attributes:
-        steps: how many were counted, from step 0.
-        batch_size: pairs of a batch.
-        kinds: {kind: batches}.
-        expected_kinds: {kind: expected batches, from alpha}.
-        part_starts: int64 [T + 1], the first step of each part, and the end of the last.
-        kinds_by_part: {kind: float64 [T]}, share of a kind among the batches of each part.
-        sources: names of the S sources.
-        source_rows: int64 [S], rows of each source.
-        languages: the L training languages.
-        pairs: {kind: float64 [S, L, L]}, pairs by source, query language and passage language.
-        query_rows: int64 [S, L], rows that have the query in a language.
-        passage_rows: int64 [S, L].
-        streams: every stream that can be drawn from.
-    """
-
-    steps: int
-    batch_size: int
-    kinds: dict[Kind, int]
-    expected_kinds: dict[Kind, float]
-    part_starts: Int64s
-    kinds_by_part: dict[Kind, Floats]
-    sources: tuple[str, ...]
-    source_rows: Int64s
-    languages: tuple[str, ...]
-    pairs: dict[Kind, Floats]
-    query_rows: Int64s
-    passage_rows: Int64s
-    streams: tuple[StreamUse, ...]
+    steps: int  # how many were counted, from step 0
+    batch_size: int  # pairs of a batch
+    kinds: dict[Kind, int]  # {kind: batches}
+    expected_kinds: dict[Kind, float]  # {kind: expected batches, from alpha}
+    part_starts: Int64s  # int64 [T + 1], the first step of each part, and the end of the last
+    kinds_by_part: dict[Kind, Floats]  # {kind: float64 [T]}, share of a kind among the batches of each part
+    sources: tuple[str, ...]  # names of the S sources
+    source_rows: Int64s  # int64 [S], rows of each source
+    languages: tuple[str, ...]  # the L training languages
+    pairs: dict[Kind, Floats]  # {kind: float64 [S, L, L]}, pairs by source, query language and passage language
+    query_rows: Int64s  # int64 [S, L], rows that have the query in a language
+    passage_rows: Int64s  # int64 [S, L]
+    streams: tuple[StreamUse, ...]  # every stream that can be drawn from
 
     @property
     def total_pairs(self) -> int:
@@ -134,13 +106,12 @@ def count(plan: BatchPlan, sources: list[SourceIndex], steps: int) -> Counts:
         kinds[offer.kind] += drawn
         if drawn:
             pairs[offer.kind][place[name]] += drawn * size * offer.pair_shares
-        codes = () if offer.pair is None else dict.fromkeys(offer.pair)
         classes = plan.stream(number).classes
         streams.append(
             StreamUse(
                 source=name,
                 kind=offer.kind,
-                languages=tuple(languages[code] for code in codes),
+                languages=offer.languages,
                 rows=offer.rows,
                 batches=drawn,
                 epochs=drawn * size / offer.rows,
@@ -183,20 +154,14 @@ def _numbers(plan: BatchPlan, kind: Kind) -> list[int]:
 
 @dataclass
 class Collisions:
-    """Pairs that collide in sampled batches of one source: they share a query or a passage with another pair.
+    """Pairs that collide in sampled batches of one source: they share a query or a passage with another pair."""
 
-    Attributes:
-        batches: how many were looked at.
-        pairs: in these batches.
-        left: pairs that collide, which cannot be avoided where more rows are linked than there are batches; the loss
-            masks them.
-        shuffled: pairs that would collide in as many batches of a plain shuffle of all (row, query language, passage
-            language) of the same source, kind and languages.
-    """
-
-    batches: int = 0
-    pairs: int = 0
+    batches: int = 0  # how many were looked at
+    pairs: int = 0  # in these batches
+    # pairs that collide, which cannot be avoided where more rows are linked than there are batches; the loss masks them
     left: int = 0
+    # pairs that would collide in as many batches of a plain shuffle of all (row, query language, passage language) of
+    # the same source, kind and languages
     shuffled: int = 0
 
 

@@ -21,10 +21,8 @@ KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
 
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
-MOST_NUMBERS = 24
-"""Languages of a map whose cells have numbers in them."""
-LEGEND_POINTS = 130
-"""Distance in points from one kind's name to the next."""
+MOST_NUMBERS = 24  # languages of a map whose cells have numbers in them
+LEGEND_POINTS = 130  # distance in points from one kind's name to the next
 
 
 def draw(audit: Audit, path: Path) -> None:

@@ -31,7 +31,11 @@ def record(audit: Audit) -> dict[str, Any]:
             name: {
                 "rows": int(rows),
                 "uses": _by_language(counts.passes[i], counts.languages),
-                "streams": [_without_source(asdict(one)) for one in counts.streams if one.source == name],
+                "streams": [
+                    {key: value for key, value in asdict(one).items() if key != "source"}
+                    for one in counts.streams
+                    if one.source == name
+                ],
                 "collisions": asdict(audit.collisions[name]) if name in audit.collisions else None,
             }
             for i, (name, rows) in enumerate(zip(counts.sources, counts.source_rows, strict=True))
@@ -95,7 +99,3 @@ def _by_language(values: Floats, languages: tuple[str, ...]) -> dict[str, float 
 def _number(value: np.floating[Any]) -> float | None:
     """The value, or None for NaN (a language without texts), which JSON does not have."""
     return None if np.isnan(value) else float(value)
-
-
-def _without_source(stream: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in stream.items() if name != "source"}

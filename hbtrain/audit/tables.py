@@ -149,7 +149,6 @@ def _two(sides: tuple[Texts | None, Texts | None], tell: Callable[[Texts], str])
 
 
 def fraction(share: float) -> str:
-    """A share as a percentage."""
     return f"{share:.1%}"
 
 
@@ -180,12 +179,11 @@ def notes(audit: Audit) -> list[str]:
                 f"has {one.batches_per_epoch:,} batches, so some of them meet; the loss masks them"
             )
     for kind in ("mono", "cross", "multi"):
-        small = [f"{_source_and_languages(offer)} ({offer.rows:,})" for offer in audit.too_small if offer.kind == kind]
+        small = [_never_drawn(offer) for offer in audit.too_small if offer.kind == kind]
         if small:
             lines.append(f"never drawn for {kind} batches, as fewer rows than a batch: {', '.join(small)}")
     return lines
 
 
-def _source_and_languages(offer: Offer) -> str:
-    codes = () if offer.pair is None else dict.fromkeys(offer.pair)
-    return " ".join([offer.availability.source.name, *(offer.availability.languages[code] for code in codes)])
+def _never_drawn(offer: Offer) -> str:
+    return f"{' '.join([offer.availability.source.name, *offer.languages])} ({offer.rows:,})"

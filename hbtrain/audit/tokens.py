@@ -12,55 +12,35 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
 
 if TYPE_CHECKING:
-    from hbtrain.modeling.features import Features
     from hbtrain.modeling.tokens import Tokenizes
     from hbtrain.training.feed import Work
 
 
 @dataclass
 class Texts:
-    """Texts of one side in one language.
-
-    Attributes:
-        texts: how many.
-        tokens: of all of them, prefix and special tokens included, after cutting.
-        at_limit: texts that reach the token limit of their side; most of them were cut.
-    """
+    """Texts of one side in one language."""
 
     texts: int = 0
-    tokens: int = 0
-    at_limit: int = 0
+    tokens: int = 0  # of all of them, prefix and special tokens included, after cutting
+    at_limit: int = 0  # texts that reach the token limit of their side; most of them were cut
 
 
 @dataclass
 class Tokens:
-    """Counts over sampled batches, of each batch the part of one rank; ranks take turns.
+    """Counts over sampled batches, of each batch the part of one rank; ranks take turns."""
 
-    Attributes:
-        batches: how many were looked at.
-        workers: number of ranks.
-        pairs: in the parts that were looked at.
-        tokens: without padding, hard negatives included.
-        computed: tokens with padding, hard negatives included.
-        unsorted: `computed`, if texts were not sorted by length.
-        largest_graph: the most tokens, with padding, that have a graph at one time.
-        queries: {language: texts}.
-        passages: {language: texts}, without hard negatives.
-    """
-
-    batches: int = 0
+    batches: int = 0  # how many were looked at
     workers: int = 1
-    pairs: int = 0
-    tokens: int = 0
-    computed: int = 0
-    unsorted: int = 0
-    largest_graph: int = 0
-    queries: dict[str, Texts] = field(default_factory=dict)
-    passages: dict[str, Texts] = field(default_factory=dict)
+    pairs: int = 0  # in the parts that were looked at
+    tokens: int = 0  # without padding, hard negatives included
+    computed: int = 0  # tokens with padding, hard negatives included
+    unsorted: int = 0  # `computed`, if texts were not sorted by length
+    largest_graph: int = 0  # the most tokens, with padding, that have a graph at one time
+    queries: dict[str, Texts] = field(default_factory=dict)  # {language: texts}
+    passages: dict[str, Texts] = field(default_factory=dict)  # {language: texts}, without hard negatives
 
     @property
     def tokens_per_pair(self) -> float:
-        """Tokens of a pair, without padding."""
         return self.tokens / self.pairs
 
     @property
@@ -80,7 +60,7 @@ def count_tokens(
     tokenizer: Tokenizes,
     config: Config,
     steps: Int64s,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None],
 ) -> Tokens:
     """Prepare the batches of `steps` (int64 [n]) as training does, each for one rank, and count their tokens.
 
@@ -102,25 +82,21 @@ def count_tokens(
         found.unsorted += sum(side["input_ids"].numel() for side in work.sides if side is not None)
         found.largest_graph = max(found.largest_graph, *map(padded_tokens, work.chunks))
         _add_languages(found, work, config, rank)
-        if progress is not None:
-            progress(i + 1, len(steps))
+        progress(i + 1, len(steps))
     return found
 
 
 def _add_languages(found: Tokens, work: Work, config: Config, rank: int) -> None:
+    from hbtrain.modeling.features import token_counts
+
     shard = work.batch.shard(rank, found.workers)
     limits = config.encoder.max_query_tokens, config.encoder.max_passage_tokens
     places = (found.queries, shard.query_languages), (found.passages, shard.passage_languages)
     for (by_language, languages), side, limit in zip(places, work.sides, limits, strict=False):
-        if side is not None:
-            _add(by_language, languages, side, limit)
-
-
-def _add(by_language: dict[str, Texts], languages: list[str], side: Features, limit: int) -> None:
-    from hbtrain.modeling.features import token_counts
-
-    for language, tokens in zip(languages, token_counts(side).tolist(), strict=True):
-        one = by_language.setdefault(language, Texts())
-        one.texts += 1
-        one.tokens += tokens
-        one.at_limit += tokens >= limit
+        if side is None:
+            continue
+        for language, tokens in zip(languages, token_counts(side).tolist(), strict=True):
+            one = by_language.setdefault(language, Texts())
+            one.texts += 1
+            one.tokens += tokens
+            one.at_limit += tokens >= limit

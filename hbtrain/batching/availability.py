@@ -41,12 +41,8 @@ class PairTable:
     def draw(self, patterns: Int64s, uniforms: Floats) -> tuple[Int64s, Int64s]:
         """Draw a pair of languages for each row, in proportion to the weights of those that the row offers.
 
-        Args:
-            patterns: int64 [B], the availability pattern of each row.
-            uniforms: float64 [B] in [0, 1), which decide the draws.
-
-        Returns:
-            Codes of the query's and of the passage's language (int64 [B] each).
+        Rows are given by their patterns (int64 [B]), draws by `uniforms` (float64 [B] in [0, 1)). Returns the codes of
+        the query's and of the passage's language (int64 [B] each).
         """
         first, count = self._first[patterns], self.pairs_per_pattern[patterns]
         if self._cumulative is None or self._weights is None:
@@ -59,11 +55,7 @@ class PairTable:
         return self._query[chosen], self._passage[chosen]
 
     def shares(self, rows_per_pattern: Int64s) -> Floats:
-        """float64 [L, L], which sums to 1: how often `draw` gives each pair.
-
-        Args:
-            rows_per_pattern: int64 [P], how many rows have each pattern; rows that offer no pair are not counted.
-        """
+        """float64 [L, L], which sums to 1: how often `draw` gives each pair; rows per pattern: int64 [P]."""
         weights = np.ones(len(self._query)) if self._weights is None else self._weights
         offering = np.where(self.pairs_per_pattern > 0, rows_per_pattern, 0)
         per_pair = weights / self.weight_per_pattern[self._pattern] * offering[self._pattern] / offering.sum()

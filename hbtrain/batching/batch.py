@@ -16,29 +16,17 @@ Kind = Literal["mono", "cross", "multi"]
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """B pairs (query, passage) of one source, or a rank's part of them.
-
-    Attributes:
-        step: the training step.
-        kind: `mono`, `cross` or `multi`.
-        source: name of the source.
-        rows: int64 [B], row in the source.
-        languages: the training languages.
-        query_codes: int64 [B], the query's language as an index into `languages`.
-        passage_codes: int64 [B], the passage's language as an index into `languages`.
-        query_ids: int64 [B]; equal numbers mark the same query, in whatever language.
-        passage_ids: int64 [B]; equal numbers mark the same passage, in whatever language.
-    """
+    """B pairs (query, passage) of one source, or a rank's part of them."""
 
     step: int
-    kind: Kind
+    kind: Kind  # `mono`, `cross` or `multi`
     source: str
-    rows: Int64s
-    languages: tuple[str, ...]
-    query_codes: Int64s
-    passage_codes: Int64s
-    query_ids: Int64s
-    passage_ids: Int64s
+    rows: Int64s  # int64 [B], row in the source
+    languages: tuple[str, ...]  # the training languages
+    query_codes: Int64s  # int64 [B], the query's language as an index into `languages`
+    passage_codes: Int64s  # int64 [B], the passage's language as an index into `languages`
+    query_ids: Int64s  # int64 [B]; equal numbers mark the same query, in whatever language
+    passage_ids: Int64s  # int64 [B]; equal numbers mark the same passage, in whatever language
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,18 +18,12 @@ from hbtrain.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All offers (what one source has for one kind of batch) that batches are drawn from.
+    """All offers (what one source has for one kind of batch) that batches are drawn from."""
 
-    Attributes:
-        languages: the training languages, without those of weight 0.
-        offers: those that can fill a batch; the weights of one kind sum to 1.
-        too_small: those that have rows, but fewer than a batch.
-        cumulative: {kind: (indices into `offers` of those of the kind, their cumulative weights)}.
-    """
-
-    languages: tuple[str, ...]
-    offers: tuple[Offer, ...]
-    too_small: tuple[Offer, ...]
+    languages: tuple[str, ...]  # the training languages, without those of weight 0
+    offers: tuple[Offer, ...]  # those that can fill a batch; the weights of one kind sum to 1
+    too_small: tuple[Offer, ...]  # those that have rows, but fewer than a batch
+    # {kind: (indices into `offers` of those of the kind, their cumulative weights)}
     cumulative: dict[Kind, tuple[Int64s, npt.NDArray[np.float64]]]
 
     @classmethod
@@ -55,7 +49,7 @@ class Catalogue:
         offers = [o for s in sources for o in offers_of(Availability(s, training), kinds, batching)]
         usable = [o for o in offers if o.rows >= batching.global_batch_size]
         too_small = tuple(o for o in offers if 0 < o.rows < batching.global_batch_size)
-        _check(sources, training, kinds, usable, offers, batching)
+        _check(sources, training, kinds, offers, batching)
         weighted = tuple(o for kind in kinds for o in weighed([o for o in usable if o.kind == kind], sampling))
         cumulative = {}
         for kind in {o.kind for o in weighted}:
@@ -82,37 +76,37 @@ def _check(
     sources: Sequence[SourceIndex],
     training: tuple[str, ...],
     kinds: Sequence[str],
-    usable: Sequence[Offer],
     offers: Sequence[Offer],
     batching: BatchingConfig,
 ) -> None:
+    """Raise DataError if a source, a language of monolingual batches or a kind has too few rows for any batch."""
     size = batching.global_batch_size
     for source in sources:
-        mine = [o for o in offers if o.availability.source is source]
-        if source.sentences and "cross" not in kinds:
-            continue  # not used without cross-lingual batches, which may be one point of a sweep
-        if not any(o.availability.source is source for o in usable):
-            most = max((o.rows for o in mine), default=0)
+        most = _most_rows(offer for offer in offers if offer.availability.source is source)
+        # Sentences are not used without cross-lingual batches, which may be one point of a sweep.
+        if most < size and not (source.sentences and "cross" not in kinds):
             raise DataError(
                 f"source {source.name} cannot fill a batch: it offers at most {most:,} {' or '.join(kinds)} rows in "
                 f"{', '.join(training)}, and batching.global_batch_size is {size:,}; lower it or leave the source out"
             )
-    if "mono" in kinds:
-        for code, language in enumerate(training):
-            mine = [o for o in offers if o.kind == "mono" and o.pair == (code, code)]
-            if not any(o.rows >= size for o in mine):
-                most = max((o.rows for o in mine), default=0)
-                raise DataError(
-                    f"no source can fill a monolingual batch in {language!r}: the largest offers {most:,} rows, and "
-                    f"batching.global_batch_size is {size:,}; lower it or leave {language} out of data.languages"
-                )
+    for code, language in enumerate(training) if "mono" in kinds else ():
+        most = _most_rows(offer for offer in offers if offer.kind == "mono" and offer.pair == (code, code))
+        if most < size:
+            raise DataError(
+                f"no source can fill a monolingual batch in {language!r}: the largest offers {most:,} rows, and "
+                f"batching.global_batch_size is {size:,}; lower it or leave {language} out of data.languages"
+            )
     for kind in kinds:
-        if not any(o.kind == kind for o in usable):
-            most = max((o.rows for o in offers if o.kind == kind), default=0)
+        most = _most_rows(offer for offer in offers if offer.kind == kind)
+        if most < size:
             raise DataError(
                 f"no source can fill a {kind} batch: the largest offers {most:,} rows, and "
                 f"batching.global_batch_size is {size:,}"
             )
+
+
+def _most_rows(offers: Iterable[Offer]) -> int:
+    return max((offer.rows for offer in offers), default=0)
 
 
 def alpha_at(batching: BatchingConfig, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -21,21 +21,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sampling:
-    """`batching.source_weights`, `batching.language_weights` and the temperatures, for given training languages.
+    """`batching.source_weights`, `batching.language_weights` and the temperatures, for given training languages."""
 
-    Attributes:
-        languages: the training languages, without those of weight 0; a language's code is its index in this tuple.
-        language_weights: float64 [L], positive.
-        source_weights: {name: weight}; a source that is not named has weight 1.
-        language_temperature: of the draw of a monolingual batch's language; None: by weights only.
-        pair_temperature: of the draw of pairs of languages; None is 1: in proportion to size.
-    """
-
+    # the training languages, without those of weight 0; a language's code is its index in this tuple
     languages: tuple[str, ...]
-    language_weights: Floats
-    source_weights: Mapping[str, float]
-    language_temperature: float | None = None
-    pair_temperature: float | None = None
+    language_weights: Floats  # float64 [L], positive
+    source_weights: Mapping[str, float]  # {name: weight}; a source that is not named has weight 1
+    language_temperature: float | None = None  # of the draw of a monolingual batch's language; None: by weights only
+    pair_temperature: float | None = None  # of the draw of pairs of languages; None is 1: in proportion to size
 
     @classmethod
     def of(cls, batching: BatchingConfig, languages: Sequence[str]) -> Sampling:
@@ -72,11 +65,7 @@ class Sampling:
         return self.source_weights.get(name, 1.0)
 
     def language_shares(self, sizes: Mapping[int, float]) -> dict[int, float]:
-        """{code: probability} of the languages of monolingual batches.
-
-        Args:
-            sizes: {code: weighted number of pairs in that language}.
-        """
+        """{code: probability} of the languages of monolingual batches, from {code: weighted pairs in it}."""
         power = 0.0 if self.language_temperature is None else 1.0 / self.language_temperature
         share = {code: size**power * float(self.language_weights[code]) for code, size in sizes.items()}
         total = sum(share.values())
@@ -87,9 +76,7 @@ class Sampling:
 
         The weight is the product of the two languages' weights (of a pair (x, x), the weight of x), times
         size^(1/temperature - 1). Since `size` rows offer the pair, it is drawn in proportion to size^(1/temperature).
-
-        Args:
-            sizes: float64 [L, L], the weighted number of rows that offer each pair.
+        `sizes` is float64 [L, L], the weighted number of rows that offer each pair.
         """
         tempered = self.pair_temperature not in (None, 1.0)
         if not tempered and (self.language_weights == self.language_weights[0]).all():
@@ -121,33 +108,29 @@ def weighted_sources(sources: Sequence[SourceIndex], weights: Mapping[str, float
 
 @dataclass(frozen=True)
 class Offer:
-    """One source's rows for one kind of batch.
+    """One source's rows for one kind of batch."""
 
-    Attributes:
-        kind: `mono`, `cross` or `multi`.
-        availability: the source, seen through the training languages.
-        patterns: bool [P]: the availability patterns whose rows can be used.
-        pair: codes of (query language, passage language) if the whole batch has one pair, else None.
-        rows: how many rows can be used.
-        pairs: how many (row, query language, passage language) they offer; sources are drawn in proportion to it.
-        weight: probability among the offers of its kind.
-        pair_weights: float64 [L, L], how probable the pairs are among those of a row; None: all alike.
-    """
-
-    kind: Kind
-    availability: Availability
-    patterns: Bools
+    kind: Kind  # `mono`, `cross` or `multi`
+    availability: Availability  # the source, seen through the training languages
+    patterns: Bools  # bool [P]: the availability patterns whose rows can be used
+    # codes of (query language, passage language) if the whole batch has one pair, else None
     pair: tuple[int, int] | None
-    rows: int
-    pairs: int
-    weight: float = 0.0
+    rows: int  # how many rows can be used
+    pairs: int  # how many (row, query language, passage language) they offer; sources are drawn in proportion to it
+    weight: float = 0.0  # probability among the offers of its kind
+    # float64 [L, L], how probable the pairs are among those of a row; None: all alike
     pair_weights: Floats | None = None
 
     @property
     def label(self) -> str:
         """Source, kind and languages, for reports: `office-help mono de`."""
+        return " ".join([self.availability.source.name, self.kind, *self.languages])
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages of `pair`, one where both are the same; none where pairs of a batch differ."""
         codes = () if self.pair is None else dict.fromkeys(self.pair)
-        return " ".join([self.availability.source.name, self.kind, *(self.availability.languages[c] for c in codes)])
+        return tuple(self.availability.languages[code] for code in codes)
 
     def stream(self, seed: int) -> Stream:
         """The offer's stream of rows; it depends on the seed, the source's name, the kind and the languages."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hbtrain.batching.batch import GlobalBatch
 from hbtrain.batching.catalogue import Catalogue, alpha_at
@@ -38,11 +38,7 @@ class BatchPlan:
         languages: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        """A plan over `sources`, in the training `languages` (None: all that the sources have).
-
-        Raises:
-            ConfigError, DataError: see `Catalogue.build`.
-        """
+        """A plan over `sources`, in the training `languages` (None: all they have), checked as by `Catalogue.build`."""
         self.batching = batching
         self.seed = seed
         self.catalogue = Catalogue.build(sources, batching, languages)
@@ -52,16 +48,11 @@ class BatchPlan:
 
     @classmethod
     def from_config(cls, config: Config) -> BatchPlan:
-        """The plan of a configuration; opens its sources.
-
-        Raises:
-            ConfigError, DataError: see `ParallelCorpus.from_config` and `BatchPlan`.
-        """
+        """The plan of a configuration; opens its sources, as `ParallelCorpus.from_config` does."""
         return cls.over(ParallelCorpus.from_config(config), config)
 
     @classmethod
     def over(cls, corpus: ParallelCorpus, config: Config) -> BatchPlan:
-        """The plan of a configuration, over a corpus that is already open."""
         indices = [source.index for source in corpus.sources.values()]
         return cls(indices, config.batching, config.data.languages, config.seed)
 
@@ -105,7 +96,6 @@ class BatchPlan:
         return self._draws.streams(start, stop)
 
     def stream(self, number: int) -> Stream:
-        """The stream of `catalogue.offers[number]`."""
         if number not in self._streams:
             self._streams[number] = self.catalogue.offers[number].stream(self.seed)
         return self._streams[number]
@@ -135,13 +125,7 @@ class BatchPlan:
         return offer.table.draw(offer.availability.source.patterns_of(rows), uniform(self._keys["languages"], counters))
 
 
-BLOCK = 1 << 14
-
-
-@dataclass(frozen=True)
-class _Block:
-    streams: Int64s
-    occurrences: Int64s
+BLOCK = 1 << 14  # steps whose draws are tabulated at one time
 
 
 class DrawTable:
@@ -150,14 +134,15 @@ class DrawTable:
     def __init__(self, streams: int, draw: Callable[[Int64s], Int64s]) -> None:
         """`draw` maps steps (int64 [n]) to numbers of streams (int64 [n]), which are below `streams`."""
         self._draw = draw
-        self._blocks: list[_Block] = []
+        self._blocks: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []  # streams, occurrences
         self._advanced = np.zeros(streams, np.int64)
 
     def at(self, step: int) -> tuple[int, int]:
         """(stream that `step` draws from, how many earlier steps drew from the same stream)."""
         block, offset = divmod(step, BLOCK)
         self._reach(block)
-        return int(self._blocks[block].streams[offset]), int(self._blocks[block].occurrences[offset])
+        streams, occurrences = self._blocks[block]
+        return int(streams[offset]), int(occurrences[offset])
 
     def streams(self, start: int, stop: int) -> Int64s:
         """int64 [stop - start]: the stream that each step of [start, stop) draws from."""
@@ -165,7 +150,7 @@ class DrawTable:
             return np.empty(0, np.int64)
         first, last = start // BLOCK, (stop - 1) // BLOCK
         self._reach(last)
-        drawn = np.concatenate([block.streams for block in self._blocks[first : last + 1]])
+        drawn = np.concatenate([streams for streams, _ in self._blocks[first : last + 1]])
         return drawn[start - first * BLOCK : stop - first * BLOCK].astype(np.int64)
 
     def _reach(self, block: int) -> None:
@@ -181,4 +166,4 @@ class DrawTable:
         within = np.arange(BLOCK) - np.repeat(starts, counts)
         occurrences[by_stream] = within + np.repeat(self._advanced[numbers], counts)
         self._advanced[numbers] += counts
-        self._blocks.append(_Block(streams.astype(np.int32), occurrences.astype(np.int32)))
+        self._blocks.append((streams.astype(np.int32), occurrences.astype(np.int32)))

@@ -25,27 +25,16 @@ from hbtrain.corpus.conflicts import Int64s, SizeClass
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows of one source for one kind of batch.
+    """Rows of one source for one kind of batch."""
 
-    Attributes:
-        key: of its keyed permutations; equal keys and rows give equal batches.
-        rows: how many there are.
-        order: int64 [rows], row numbers cluster by cluster; None: rows are in that order themselves.
-        classes: cluster sizes along `order`.
-    """
-
-    key: str
+    key: str  # of its keyed permutations; equal keys and rows give equal batches
     rows: int
-    order: Int64s | None
-    classes: tuple[SizeClass, ...]
-
-    def batches_per_epoch(self, batch_size: int) -> int:
-        """How many full batches one pass over the rows gives."""
-        return self.rows // batch_size
+    order: Int64s | None  # int64 [rows], row numbers cluster by cluster; None: rows are in that order themselves
+    classes: tuple[SizeClass, ...]  # cluster sizes along `order`
 
     def batch(self, number: int, batch_size: int) -> Int64s:
         """int64 [batch_size]: the row numbers of the stream's `number`-th batch, counted through all epochs."""
-        epoch_batches = self.batches_per_epoch(batch_size)
+        epoch_batches = self.rows // batch_size
         epoch, within = divmod(number, epoch_batches)
         dealt = permute(np.array([within], np.int64), epoch_batches, (self.key, epoch, "batches"))
         places = self._shuffled(dealt + np.arange(batch_size, dtype=np.int64) * epoch_batches, epoch)

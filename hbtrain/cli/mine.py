@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.display import ProgressBars
 from hbtrain.cli.outputs import output_place, quiet, trusts, written_file
+from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.table import facts
 
 
@@ -74,7 +74,7 @@ def mine(
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    console = Console()
+    console = TextConsole()
     with ProgressBars(console) as bars:
         encoder = Encoder.load(model, device=visible_device(), trust_remote_code=trusted)
         miner = Miner(encoder, corpus, options, batch_size, bars.tell)
@@ -90,4 +90,4 @@ def mine(
         ]
     )
     console.print(table)
-    console.print(f"\nmined  {to}", highlight=False, soft_wrap=True)
+    console.print(f"\nmined  {to}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What several commands share: writing results to a folder or remote storage, and consent to a model's own code."""
+"""What several commands share: the recipe they take, where results are written, consent to a model's own code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed, put
+
+Recipe = Annotated[str, Parameter(help="A shipped recipe's name or a YAML file.")]
+Override = Annotated[str, Parameter(allow_leading_hyphen=True, help="Any key of the configuration as a flag.")]
 
 
 def output_place(text: str, is_file: bool = False) -> Place:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-from cyclopts import Parameter
-from rich.console import Console
-
+from hbtrain.cli.outputs import Override, Recipe
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 
-def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)], step: int = 0) -> None:
+def verify(recipe: Recipe, *overrides: Override, step: int = 0) -> None:
     """Check that the gradient is right, on your own setup: `hbtrain verify my-recipe.yaml --step 3`.
 
     One step's gradient by the recipe's workers, ZeRO stage, chunks and precision is compared with that of one plain
@@ -20,10 +18,6 @@ def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphe
 
     Parameters
     ----------
-    recipe
-        A shipped recipe's name or a YAML file.
-    overrides
-        Any key of the configuration as a flag.
     step
         The step whose batch is used.
     """
@@ -36,7 +30,7 @@ def verify(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphe
     from hbtrain.cli.display import RunDisplay, show_agreement
     from hbtrain.runs.verify import verify as run
 
-    console = Console()
+    console = TextConsole()
     with RunDisplay(console, 1) as display:
         agreement = run(config, step, display)
     show_agreement(console, config, agreement)

@@ -101,7 +101,7 @@ def await_room(demand: Demand, tell: Callable[[str], None]) -> None:
         return
     if demand.wait_s == 0:
         raise ConfigError(
-            f"{short}; lower it, join nodes to the cluster, or wait for them with {demand.wait_option} (seconds)"
+            f"{short}; lower it, join nodes to the cluster, or wait for them with {demand.wait_option}, in seconds"
         )
     tell(f"waiting up to {demand.wait_s:g} s for {demand.total}: the cluster has {demand.found_on(alive())}")
     deadline = time.monotonic() + demand.wait_s

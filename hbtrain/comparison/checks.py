@@ -12,12 +12,10 @@ from hbtrain.comparison.scores import Scores
 from hbtrain.errors import DataError
 from hbtrain.reporting.metric_names import SETTINGS
 
-ROUNDING = 1e-6
-"""Largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`."""
+ROUNDING = 1e-6  # largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`
 
 
-UNCUT = frozenset({"map", "mrr"})
-"""Metrics of whole rankings."""
+UNCUT = frozenset({"map", "mrr"})  # metrics of whole rankings
 
 
 def check_distinct(runs: Sequence[Run]) -> None:
@@ -34,11 +32,7 @@ def check_distinct(runs: Sequence[Run]) -> None:
 def common_benchmarks(
     runs: Sequence[Run], scores: Sequence[dict[str, Scores]], wanted: Sequence[str] | None
 ) -> list[str]:
-    """The benchmarks to compare: `wanted`, or those of the runs, which must be the same.
-
-    Raises:
-        DataError: a run lacks a benchmark that is wanted or that another run has.
-    """
+    """The benchmarks to compare: `wanted`, or all. Raises DataError if a run lacks one that another has."""
     first = list(scores[0])
     for run, found in zip(runs, scores, strict=True):
         for benchmark in wanted or ():

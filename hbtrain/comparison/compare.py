@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from hbtrain.comparison.checks import check_distinct, common_benchmarks
 from hbtrain.comparison.estimates import Estimate, Method, Score, adjusted, estimates_of
 from hbtrain.comparison.runs import Run, RunFinder
-from hbtrain.comparison.scores import ScoreReader, Scores
+from hbtrain.comparison.scores import ScoreReader
 from hbtrain.comparison.systems import System, in_table_order, systems_of
 from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.reporting.colours import colours_of
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ class Comparison:
     """The result of `compare`; `save_comparison` writes it into a folder."""
 
     systems: tuple[System, ...]
-    baseline: str
-    """Label of the system with which the others are compared."""
+    baseline: str  # label of the system with which the others are compared
     tasks: tuple[Task, ...]
     estimates: tuple[Estimate, ...]
     method: Method
-    notes: tuple[str, ...] = ()
-    """What readers must know, such as runs that were left out or unknown training languages."""
-    paper: bool = False
-    """Whether tables show the paper's figures too."""
+    notes: tuple[str, ...] = ()  # what readers must know, such as runs that were left out or unknown training languages
+    paper: bool = False  # whether tables show the paper's figures too
 
     @cached_property
     def _by_score(self) -> dict[tuple[str, Score], Estimate]:
         return {(e.system, e.score): e for e in self.estimates}
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """{label: colour} of the systems, in their order."""
+        return colours_of({system.label: system.sampling for system in self.systems})
 
     def get(self, system: str, benchmark: str, setting: str, metric: str, part: str = ALL) -> Estimate | None:
         """An estimate, or None if the benchmark has no such score."""
@@ -85,13 +88,21 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         TrackingError: an unknown id, or a tracking server that does not answer.
     """
     method = method or Method()
-    questions = _benchmarks(data, candidates)
+    questions: Sequence[Benchmark] = ()
+    if data:
+        from hbtrain.evaluation.benchmarks import load_benchmarks
+
+        questions = load_benchmarks(data, candidates=candidates)
     wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
         finder = RunFinder(tracking_uri, Path(downloads), questions)
         found = _find(finder, [str(run) for run in runs])
-        scores = _read(found, list(dict.fromkeys(wanted)))
-    flat = list(scores)
+        flat = [run for group in found.values() for run in group]
+        reader, wanted = ScoreReader(), list(dict.fromkeys(wanted))
+        scores = {
+            run: reader.read(run.results / "per_query.parquet", run.given, wanted, run.unrelated_questions)
+            for run in flat
+        }
     systems = in_table_order(systems_of(flat, group_by, names))
     if len(systems) < 2 and not paper:
         raise ConfigError(
@@ -112,14 +123,6 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     )
 
 
-def _benchmarks(data: Sequence[str], candidates: Candidates) -> Sequence[Benchmark]:
-    if not data:
-        return ()
-    from hbtrain.evaluation.benchmarks import load_benchmarks
-
-    return load_benchmarks(data, candidates=candidates)
-
-
 def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:
     """{what the user wrote: the runs it means}."""
     if not texts:
@@ -131,14 +134,6 @@ def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:
         found[text] = finder.find(text)
     check_distinct([run for group in found.values() for run in group])
     return found
-
-
-def _read(found: dict[str, list[Run]], metrics: Sequence[str]) -> dict[Run, dict[str, Scores]]:
-    reader = ScoreReader()
-    flat = [run for group in found.values() for run in group]
-    return {
-        run: reader.read(run.results / "per_query.parquet", run.given, metrics, run.unrelated_questions) for run in flat
-    }
 
 
 def _baseline(text: str | None, systems: Sequence[System], found: dict[str, list[Run]]) -> System:

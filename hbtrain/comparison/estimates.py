@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -23,21 +24,13 @@ from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SETTINGS, sign
 
 @dataclass(frozen=True)
 class Method:
-    """How differences are judged.
+    """How differences are judged."""
 
-    Attributes:
-        flips: sign flips of a permutation test; all of them, if they are fewer.
-        resamples: bootstrap resamples.
-        confidence: of the intervals.
-        level: of the marks: the chance that any mark of a family is false stays below it.
-        seed: of the flips and the resamples.
-    """
-
-    flips: int = 19_999
+    flips: int = 19_999  # sign flips of a permutation test; all of them, if they are fewer
     resamples: int = 2_000
-    confidence: float = 0.95
-    level: float = 0.05
-    seed: int = 0
+    confidence: float = 0.95  # of the intervals
+    level: float = 0.05  # of the marks: the chance that any mark of a family is false stays below it
+    seed: int = 0  # of the flips and the resamples
 
 
 class Score(NamedTuple):
@@ -46,52 +39,32 @@ class Score(NamedTuple):
     benchmark: str
     setting: str
     metric: str
-    part: str
-    """`all` languages, `seen`, `unseen`, or one query language."""
+    part: str  # `all` languages, `seen`, `unseen`, or one query language
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A system's score less the baseline's.
-
-    Attributes:
-        value: the difference.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        p: p-value of the two-sided paired permutation test over questions.
-        p_holm: the same with Holm's correction; see `adjusted`.
-        seeds_agree: whether every run of one of the two systems is better than every run of the other.
-    """
+    """A system's score less the baseline's."""
 
     value: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    seeds_agree: bool
+    low: float  # lower end of its interval
+    high: float  # upper end of its interval
+    p: float  # p-value of the two-sided paired permutation test over questions
+    p_holm: float  # the same with Holm's correction; see `adjusted`
+    seeds_agree: bool  # whether every run of one of the two systems is better than every run of the other
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One score of one system.
-
-    Attributes:
-        system: its label.
-        score: which score.
-        value: mean over the system's runs.
-        by_run: the score of each run.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        difference: from the baseline; None for the baseline itself.
-    """
+    """One score of one system."""
 
     system: str
     score: Score
-    value: float
-    by_run: tuple[float, ...]
-    low: float
-    high: float
-    difference: Difference | None
+    value: float  # mean over the system's runs
+    by_run: tuple[float, ...]  # the score of each run
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    difference: Difference | None  # from the baseline; None for the baseline itself
 
     @property
     def spread(self) -> float | None:
@@ -197,32 +170,15 @@ def _judge(
     filled = [np.where(present_UC, values, 0.0) / counts_C for values in of_runs]
     by_run = [np.sum(values, axis=1) @ weights_CK for values in filled]
     value_SK = np.stack([values.mean(axis=0) for values in by_run])
+    more_SK = value_SK - value_SK[baseline]
     estimates = []
-    for s, label in enumerate(labels):
-        for k, score in enumerate(scores):
-            difference = None
-            if s != baseline:
-                difference = Difference(
-                    value=float(value_SK[s, k] - value_SK[baseline, k]),
-                    low=float(difference_low[s, k]),
-                    high=float(difference_high[s, k]),
-                    p=1.0,
-                    p_holm=1.0,
-                    seeds_agree=_do_not_overlap(by_run[s][:, k], by_run[baseline][:, k]),
-                )
-            estimates.append(
-                Estimate(
-                    label,
-                    score,
-                    float(value_SK[s, k]),
-                    tuple(map(float, by_run[s][:, k])),
-                    float(low_SK[s, k]),
-                    float(high_SK[s, k]),
-                    difference,
-                )
-            )
+    for (s, label), (k, score) in product(enumerate(labels), enumerate(scores)):
+        own, others = by_run[s][:, k], by_run[baseline][:, k]
+        difference = None
+        if s != baseline:
+            ends = float(difference_low[s, k]), float(difference_high[s, k])
+            apart = bool(own.min() > others.max() or own.max() < others.min())
+            difference = Difference(float(more_SK[s, k]), *ends, p=1.0, p_holm=1.0, seeds_agree=apart)
+        ends = float(low_SK[s, k]), float(high_SK[s, k])
+        estimates.append(Estimate(label, score, float(value_SK[s, k]), tuple(own.tolist()), *ends, difference))
     return estimates, [values.mean(axis=0) @ weights_CK for values in filled]
-
-
-def _do_not_overlap(one: Floats, other: Floats) -> bool:
-    return bool(one.min() > other.max() or one.max() < other.min())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from hbtrain.config import Config, flatten, to_flat
-from hbtrain.errors import ConfigError, DataError
+from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.reporting.metric_names import SETTINGS
 from hbtrain.storage import RemotePath, fetch, is_remote, place
@@ -26,35 +29,24 @@ if TYPE_CHECKING:
 
 SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
 """The MLflow run of a sweep has a source (the command line) that begins so."""
-SWEEP_FILE = "space.yaml"
-"""A file that the folder and the MLflow run of every sweep have."""
+SWEEP_FILE = "space.yaml"  # a file that the folder and the MLflow run of every sweep have
 NOT_COMPARED = ("ray", "tune", "initial", "model")
 """Folders of runs and sweeps that are not fetched, as they hold no scores."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training run, or an evaluation of any model, with its scores.
+    """A training run, or an evaluation of any model, with its scores."""
 
-    Attributes:
-        given: the name that the user gave; for a run of a sweep, the sweep's and the run's.
-        name: its own name.
-        results: folder of `metrics.json`, `per_query.parquet` and `about.json`.
-        run_id: of its MLflow run, if that is known.
-        config: {dotted key: value} of the training; None for a model that was only evaluated.
-        metrics: content of `metrics.json`.
-        about: content of `about.json`.
-        first_ten: {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the
-            setting `multi`, means over query languages; empty for evaluations without these shares.
-    """
-
-    given: str
+    given: str  # the name that the user gave; for a run of a sweep, the sweep's and the run's
     name: str
-    results: Path
-    run_id: str | None
-    config: dict[str, Any] | None
-    metrics: dict[str, float]
-    about: dict[str, Any]
+    results: Path  # the folder of `metrics.json`, `per_query.parquet` and `about.json`
+    run_id: str | None  # of its MLflow run, if that is known
+    config: dict[str, Any] | None  # {dotted key: value} of the training; None for a model that was only evaluated
+    metrics: dict[str, float]  # content of `metrics.json`
+    about: dict[str, Any]  # content of `about.json`
+    # {benchmark: {language: (its share among the first ten candidates, its share of the pool)}} in the setting `multi`,
+    # means over query languages; empty for evaluations without these shares
     first_ten: dict[str, dict[str, tuple[float, float]]]
 
     @property
@@ -72,7 +64,6 @@ class Run:
         return frozenset(name for name in benchmarks if self.about_benchmark(name).get("parallel_questions") is False)
 
     def about_benchmark(self, name: str) -> dict[str, Any]:
-        """The part of `about.json` on a benchmark."""
         found = self.about.get("benchmarks", {}).get(name, {})
         return found if isinstance(found, dict) else {}
 
@@ -81,33 +72,24 @@ class RunFinder:
     """Finds runs by what users write."""
 
     def __init__(self, tracking_uri: str | None, downloads: Path, benchmarks: Sequence[Benchmark] = ()) -> None:
-        """Args:
-        tracking_uri: of the MLflow server, which is asked only if needed.
-        downloads: folder for copies of remote files.
-        benchmarks: with which TREC run files are evaluated.
-        """
+        """Copies of remote files go to `downloads`; `benchmarks` are those of run files."""
         self._uri = tracking_uri
         self._benchmarks = benchmarks
-        self._evaluated_folders = 0
         self._downloads = downloads
-        self._server: TrackedRuns | None = None
         self.left_out: list[str] = []
         """A sentence on every run of a sweep that is left out, because it is not finished."""
 
-    @property
+    @cached_property
     def server(self) -> TrackedRuns:
-        if self._server is None:
-            from hbtrain.tracking.past_runs import TrackedRuns
+        from hbtrain.tracking.past_runs import TrackedRuns
 
-            self._server = TrackedRuns(self._uri)
-        return self._server
+        return TrackedRuns(self._uri)
 
     def find(self, text: str) -> list[Run]:
         """The run that `text` means, or all finished ones of a sweep.
 
-        Args:
-            text: a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run
-                files, each maybe an s3:// URI; or the id of an MLflow run, or of a sweep's, or the beginning of one.
+        It may be a folder that `hbtrain evaluate` wrote, the folder of a run or of a sweep, a folder of TREC run files,
+        each maybe an s3:// URI; or the id of an MLflow run, or of a sweep's, or the beginning of one.
 
         Raises:
             DataError: a folder that holds nothing of this kind, or an unfinished run.
@@ -155,8 +137,7 @@ class RunFinder:
             trained = path.name == "results" and (path.parent / "run.json").is_file()
             return [self._in_run_folder(path.parent, text)] if trained else [_read(path, text, path.name, None, None)]
         if holds_trec_runs(path):
-            self._evaluated_folders += 1
-            results = self._downloads / f"run-files-{self._evaluated_folders}"
+            results = Path(tempfile.mkdtemp(dir=self._downloads))
             evaluate_trec_folder(path, text, self._benchmarks, results)
             return [_read(results, text, path.name, None, None)]
         raise DataError(
@@ -191,8 +172,14 @@ class RunFinder:
 
 def _read(results: Path, text: str, name: str, run_id: str | None, config: Path | None) -> Run:
     metrics = _json(results / "metrics.json", text)
-    if not metrics or not all(isinstance(value, int | float) for value in metrics.values()):
+    if not metrics:
         raise DataError(f"run {text}: {results / 'metrics.json'} does not hold scores; evaluate again")
+    for key, value in metrics.items():
+        if not _is_score(value):
+            raise DataError(
+                f"run {text}: {results / 'metrics.json'} does not hold scores: {key} is {shown(value)}, and must be a "
+                "finite number; evaluate again"
+            )
     about = _json(results / "about.json", text)
     return Run(text, name, results, run_id, _config(config, text), metrics, about, _first_ten(results, text))
 
@@ -201,21 +188,19 @@ def _first_ten(results: Path, text: str) -> dict[str, dict[str, tuple[float, flo
     path = results / "language_share.csv"
     if not path.is_file():
         return {}
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             for row in csv.DictReader(stream):
                 shares = float(row["share_in_first_ten"]), float(row["share_in_pool"])
-                found.setdefault(row["benchmark"], {}).setdefault(row["language"], []).append(shares)
+                rows.setdefault((row["benchmark"], row["language"]), []).append(shares)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"run {text}: {path} does not hold shares of languages; evaluate again") from error
-    return {
-        benchmark: {
-            language: (sum(a for a, _ in shares) / len(shares), sum(b for _, b in shares) / len(shares))
-            for language, shares in by_language.items()
-        }
-        for benchmark, by_language in found.items()
-    }
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for (benchmark, language), of_queries in rows.items():
+        first_ten, pool = (sum(column) / len(column) for column in zip(*of_queries, strict=True))
+        found.setdefault(benchmark, {})[language] = first_ten, pool
+    return found
 
 
 def _config(path: Path | None, text: str) -> dict[str, Any] | None:
@@ -224,7 +209,7 @@ def _config(path: Path | None, text: str) -> dict[str, Any] | None:
         return None
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: also of a number too large for Python
         raise DataError(
             f"run {text}: {path} cannot be read as YAML; restore it or compare its results folder"
         ) from error
@@ -240,10 +225,10 @@ def _state(folder: Path) -> dict[str, Any]:
     """The content of run.json (see `hbtrain.runs.run_folder.RunState`); empty if there is no such file."""
     file = folder / "run.json"
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
+        state = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file} is damaged ({reason}): put a copy of it back, or leave the run out") from error
     if not isinstance(state, dict):
@@ -253,14 +238,21 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError(f"run {text} has no {path.name} in {path.parent}; evaluate it with hbtrain evaluate") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"run {text}: {path} cannot be read as JSON ({error}); evaluate again") from error
     if not isinstance(found, dict):
         raise DataError(f"run {text}: {path} must hold a mapping; evaluate again")
     return found
+
+
+def _is_score(value: object) -> bool:
+    """Whether a JSON value is a finite number, and no integer that is too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def holds_trec_runs(folder: Path) -> bool:
@@ -270,14 +262,10 @@ def holds_trec_runs(folder: Path) -> bool:
 
 
 def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark], output: Path) -> None:
-    """Score the TREC run files in `folder` and write the results into `output`.
+    """Score the TREC run files in `folder` and write the results into `output`, as `hbtrain evaluate` does.
 
-    Args:
-        folder: with `<benchmark>/<setting>/<query language>.trec.gz` and the like, or with `<setting>/...` if there is
-            one benchmark.
-        text: the user's name for the run.
-        benchmarks: those without files are left out.
-        output: folder for the files that `hbtrain evaluate` writes.
+    The files are `<benchmark>/<setting>/<query language>.trec.gz` and the like, or `<setting>/...` if there is one
+    benchmark; benchmarks without files are left out.
 
     Raises:
         ConfigError: there are files, but for none of these benchmarks.

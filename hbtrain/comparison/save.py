@@ -16,8 +16,7 @@ from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
-from hbtrain.reporting.colours import colours_of
-from hbtrain.reporting.table import TREND, Table
+from hbtrain.reporting.table import TREND, markdown_text
 from hbtrain.reporting.table import markdown as table_markdown
 from hbtrain.storage.files import put_in_place
 
@@ -40,7 +39,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
             for name, text in (
                 ("comparison.md", markdown(comparison)),
                 ("comparison.csv", as_csv(comparison)),
-                ("comparison.json", as_json(comparison)),
+                ("comparison.json", json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"),
                 ("report.html", report(comparison, [(p.title, made / p.file) for p in pictures])),
             ):
                 (made / name).write_text(text, encoding="utf-8")
@@ -55,11 +54,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = None) -> None:
-    """Store the files of `save_comparison` as artifacts of an MLflow run, under `comparison`.
-
-    Raises:
-        TrackingError: the id is unknown, or the server does not accept them.
-    """
+    """Store the files of `save_comparison` in an MLflow run. Raises TrackingError if it does not take them."""
     from hbtrain.tracking.past_runs import TrackedRuns
 
     server = TrackedRuns(tracking_uri)
@@ -69,12 +64,12 @@ def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = 
         server.add_artifacts(found, Path(temporary), "comparison")
 
 
-def markdown(comparison: Comparison, tables: Sequence[Table] | None = None) -> str:
-    """The comparison in Markdown: all tables, or those given, and a legend."""
-    chosen = [*main_tables(comparison), *language_tables(comparison)] if tables is None else tables
-    parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in chosen]
-    notes = "".join(f"\n\nNote: {note}." for note in comparison.notes)
-    return "\n\n".join([*parts, legend(comparison)]) + notes + "\n"
+def markdown(comparison: Comparison) -> str:
+    """The tables of the comparison in Markdown, and a legend."""
+    tables = [*main_tables(comparison), *language_tables(comparison)]
+    parts = [f"**{markdown_text(table.title)}**\n\n{table_markdown(table)}" for table in tables]
+    notes = "".join(f"\n\nNote: {markdown_text(note)}." for note in comparison.notes)
+    return "\n\n".join([*parts, markdown_text(legend(comparison))]) + notes + "\n"
 
 
 def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
@@ -95,13 +90,12 @@ def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
         legend=legend(comparison),
         method=_method(comparison),
         pictures=[(title, base64.b64encode(path.read_bytes()).decode("ascii")) for title, path in pictures],
-        colours=colours_of(comparison.systems),
+        colours=comparison.colours,
         trend=TREND,
     )
 
 
 def _method(comparison: Comparison) -> list[str]:
-    """Paragraphs on the statistics of the comparison."""
     method = comparison.method
     return [
         "The unit of all statistics is the question: asked in several languages, of several pools, it is one "
@@ -120,7 +114,7 @@ def _method(comparison: Comparison) -> list[str]:
 def as_csv(comparison: Comparison) -> str:
     """One line for each system, benchmark, setting, metric and part."""
     stream = io.StringIO()
-    rows = [_flat(comparison, row) for row in as_dict(comparison)["scores"]]
+    rows = [_flat(row) for row in as_dict(comparison)["scores"]]
     writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -128,7 +122,6 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """The whole comparison as values that JSON can hold."""
     return {
         "baseline": comparison.baseline,
         "method": asdict(comparison.method),
@@ -170,11 +163,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def as_json(comparison: Comparison) -> str:
-    return json.dumps(as_dict(comparison), indent=2, ensure_ascii=False) + "\n"
-
-
-def _flat(comparison: Comparison, row: dict[str, Any]) -> dict[str, Any]:
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in row.items() if key not in ("by_run", "difference")}
     flat["runs"] = len(row["by_run"])
     difference = row["difference"] or dict.fromkeys(("value", "low", "high", "p", "p_holm", "seeds_agree"))

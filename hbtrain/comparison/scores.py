@@ -32,17 +32,11 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The questions and cells of a benchmark, which are the same for all runs that can be compared.
+    """The questions and cells of a benchmark, which are the same for all runs that can be compared."""
 
-    Attributes:
-        questions: ids, ascending.
-        cells: sorted by setting, query language and passage language.
-        present_UC: which questions each cell has.
-    """
-
-    questions: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    present_UC: npt.NDArray[np.bool_]
+    questions: tuple[str, ...]  # ids, ascending
+    cells: tuple[Cell, ...]  # sorted by setting, query language and passage language
+    present_UC: npt.NDArray[np.bool_]  # which questions each cell has
 
     def difference(self, other: Layout) -> str | None:
         """A sentence on how `other` differs; None if it does not."""
@@ -72,19 +66,12 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class _RowIndex:
-    """Where the rows of a file belong.
+    """Where the rows of a file belong."""
 
-    Attributes:
-        rows: {benchmark: numbers of its rows}.
-        unit: the question of each row, as an index of its layout's questions.
-        cell: the cell of each row, as an index of its layout's cells.
-        layouts: {benchmark: layout}.
-    """
-
-    rows: dict[str, npt.NDArray[np.int64]]
-    unit: npt.NDArray[np.int64]
-    cell: npt.NDArray[np.int64]
-    layouts: dict[str, Layout]
+    rows: dict[str, npt.NDArray[np.int64]]  # {benchmark: numbers of its rows}
+    unit: npt.NDArray[np.int64]  # the question of each row, as an index of its layout's questions
+    cell: npt.NDArray[np.int64]  # the cell of each row, as an index of its layout's cells
+    layouts: dict[str, Layout]  # {benchmark: layout}
 
 
 class ScoreReader:
@@ -98,13 +85,9 @@ class ScoreReader:
     def read(
         self, path: Path, run: str, wanted: Sequence[str], separate: frozenset[str] = frozenset()
     ) -> dict[str, Scores]:
-        """{benchmark: scores} from a `per_query.parquet`.
+        """{benchmark: scores} from a `per_query.parquet`, in the metrics that are `wanted` and there.
 
-        Args:
-            path: the file.
-            run: the run's name in messages.
-            wanted: metrics; those that the file lacks are left out.
-            separate: benchmarks in which a question id means another question in every language, as in MIRACL.
+        A question id means another question in every language in the benchmarks `separate`, as in MIRACL.
 
         Raises:
             DataError: no such file, no parquet file, a missing column, two equal rows, or a score that is no number.
@@ -181,9 +164,8 @@ def _row_index(keys: pa.Table, place: str, separate: frozenset[str]) -> _RowInde
 def _ranked(codes: npt.NDArray[np.int64], names: list[str]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """The names that occur, ascending, and the index among them of each code."""
     used, which = np.unique(codes, return_inverse=True)
-    found = [names[code] for code in used]
-    order = sorted(range(len(found)), key=found.__getitem__)
-    return tuple(found[i] for i in order), np.argsort(order)[which]
+    found, rank = np.unique(np.array(names, object)[used], return_inverse=True)
+    return tuple(found.tolist()), rank[which]
 
 
 def _score_table(table: pa.Table, metric: str, index: _RowIndex, benchmark: str, run: str) -> Floats:

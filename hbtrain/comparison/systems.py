@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from hbtrain.comparison.runs import Run
@@ -13,14 +14,11 @@ from hbtrain.errors import ConfigError, DataError
 from hbtrain.reporting.metric_names import CROSS, HYBRID, MONO, TITLES
 from hbtrain.reporting.text import counted
 
-MOST_DIFFERENCES = 3
-"""If systems differ in more keys, labels have the names of runs instead of the values of keys."""
+MOST_DIFFERENCES = 3  # if systems differ in more keys, labels have the names of runs instead of the values of keys
 
-MOST_CHANGES = 4
-"""How many values of a schedule of alpha a label shows."""
+MOST_CHANGES = 4  # how many values of a schedule of alpha a label shows
 
-NO_GROUPS = "run"
-"""With `--group-by run`, every run is a system."""
+NO_GROUPS = "run"  # with `--group-by run`, every run is a system
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +27,8 @@ class System:
 
     label: str
     runs: tuple[Run, ...]
-    sampling: str | None
-    """One of TITLES; None for a model whose training is not known."""
-    alpha: float | None
-    """The share of monolingual batches, if it is one number."""
+    sampling: str | None  # one of TITLES; None for a model whose training is not known
+    alpha: float | None  # the share of monolingual batches, if it is one number
 
     @property
     def trained_languages(self) -> tuple[str, ...] | None:
@@ -91,11 +87,10 @@ def _identity(run: Run, number: int, group_by: Sequence[str] | None) -> str:
     if group_by == [NO_GROUPS] or config is None:
         return f"run {number}"
     if group_by is None:
-        keys = [key for key in config if key not in ("seed", "name") and not key.startswith(NON_TRAINING_KEYS)]
-    else:
-        for key in group_by:
-            check_key(key, "--group-by")
-        keys = [key for key in config if any(key == given or key.startswith(f"{given}.") for given in group_by)]
+        return json.dumps(sorted(item for item in _training_keys(run).items() if item[0] != "seed"))
+    for key in group_by:
+        check_key(key, "--group-by")
+    keys = [key for key in config if any(key == given or key.startswith(f"{given}.") for given in group_by)]
     return json.dumps([[key, config[key]] for key in sorted(keys)])
 
 
@@ -144,12 +139,11 @@ def _schedule(run: Run) -> str:
         else {k.removeprefix(prefix): config[k] for k in config if k.startswith(prefix)}
     )
     values = [f"{points[step]:g}" for step in sorted(points, key=int)]
-    changes = [value for i, value in enumerate(values) if values[i - 1 : i] != [value]]
+    changes = [value for value, _ in groupby(values)]
     return " → ".join(changes if len(changes) <= MOST_CHANGES else [*changes[: MOST_CHANGES - 1], "…", changes[-1]])
 
 
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
-    """Labels that show in what the systems differ."""
     configs = [group[0].config for group in groups if group[0].config is not None]
     keys = sorted(
         {key for config in configs for key in config if not key.startswith((*NON_TRAINING_KEYS, "batching.alpha"))}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from hbtrain.comparison.compare import Comparison
-from hbtrain.comparison.estimates import Estimate
+from hbtrain.comparison.estimates import Estimate, Score
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.metric_names import (
     ALL,
@@ -27,8 +27,7 @@ from hbtrain.reporting.metric_names import (
 )
 from hbtrain.reporting.table import EMPTY, Cell, Row, Table
 
-MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}
-"""Marks behind a language that say whether it was seen in training."""
+MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}  # marks behind a language that say whether it was seen in training
 
 
 def main_tables(comparison: Comparison) -> list[Table]:
@@ -39,15 +38,8 @@ def main_tables(comparison: Comparison) -> list[Table]:
 
 def language_tables(comparison: Comparison) -> list[Table]:
     """Scores by query language, like tables 3 to 8 of the paper: for each benchmark, its settings and rank distance."""
-    found: list[Table] = []
-    for task in comparison.tasks:
-        for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]:
-            if metric == RANK_DISTANCE == task.metric and found:
-                continue
-            table = _by_language(comparison, task, setting, metric)
-            if table is not None:
-                found.append(table)
-    return found
+    tables = [_by_language(comparison, task, *column) for task in comparison.tasks for column in task.columns]
+    return [table for table in tables if table is not None]
 
 
 def legend(comparison: Comparison) -> str:
@@ -96,55 +88,50 @@ def shown_p(p: float) -> str:
 
 def _scores(comparison: Comparison) -> Table:
     """Scores by setting, like Table 1 of the paper."""
-    columns = [(task, setting, task.metric) for task in comparison.tasks for setting in task.settings]
-    metrics = {task.metric for task in comparison.tasks}
-    title = f"{metric_title(min(metrics))} by setting" if len(metrics) == 1 else "Scores by setting"
-    return _headline(comparison, "scores", title, columns, lambda task, setting: SETTINGS[setting])
+    columns = [Score(task.name, setting, task.metric, ALL) for task in comparison.tasks for setting in task.settings]
+    metrics = {column.metric for column in columns}
+    if len(metrics) == 1:
+        title = f"{metric_title(columns[0].metric)} by setting"
+        heads = [SETTINGS[column.setting] for column in columns]
+    else:
+        title = "Scores by setting"
+        heads = [f"{SETTINGS[column.setting]} {metric_title(column.metric)}" for column in columns]
+    return _headline(comparison, "scores", title, columns, heads, _paper_note(comparison))
 
 
 def _rank_distance(comparison: Comparison) -> Table | None:
     """Rank distance, like Table 2 of the paper."""
-    columns = [(task, "multi", RANK_DISTANCE) for task in comparison.tasks if task.metric != RANK_DISTANCE]
-    columns = [
-        column for column in columns if comparison.get(comparison.baseline, column[0].name, column[1], column[2])
-    ]
+    tasks = [task for task in comparison.tasks if task.metric != RANK_DISTANCE]
+    columns = _known(comparison, [Score(task.name, "multi", RANK_DISTANCE, ALL) for task in tasks])
     if not columns:
         return None
     title = "Rank distance in the pool of all languages (lower is less language bias)"
-    return _headline(comparison, "rank-distance", title, columns, lambda task, setting: metric_title(RANK_DISTANCE))
+    return _headline(comparison, "rank-distance", title, columns, [metric_title(RANK_DISTANCE)] * len(columns))
 
 
 def _headline(
-    comparison: Comparison,
-    key: str,
-    title: str,
-    columns: Sequence[tuple[Task, str, str]],
-    column_title: Callable[[Task, str], str],
+    comparison: Comparison, key: str, title: str, columns: Sequence[Score], heads: Sequence[str], note: str = ""
 ) -> Table:
-    metrics = {metric for _, _, metric in columns}
-    head = []
-    for task, setting, metric in columns:
-        words = [task.name] if len(comparison.tasks) > 1 else []
-        words += [column_title(task, setting)] + ([metric_title(metric)] if len(metrics) > 1 else [])
-        head.append(" ".join(words))
-    by_column = [
-        _column([comparison.get(s.label, task.name, setting, metric) for s in comparison.systems], comparison)
-        for task, setting, metric in columns
-    ]
-    rows = [Row(s.label, cells) for s, cells in zip(comparison.systems, zip(*by_column, strict=True), strict=True)]
+    by_system = zip(*(_column(comparison, column) for column in columns), strict=True)
+    rows = [Row(system.label, cells) for system, cells in zip(comparison.systems, by_system, strict=True)]
     if comparison.paper:
         rows += [row for paper in paper_rows() if (row := _paper_row(paper, columns)) is not None]
-    return Table(
-        key,
-        f"{title}: {_tasks(comparison)}",
-        ("", *head),
-        tuple(rows),
-        _paper_note(comparison) if key == "scores" else "",
-    )
+    return Table(key, f"{title}: {_tasks(comparison)}", _head(comparison, columns, heads), tuple(rows), note)
 
 
-def _paper_row(paper: PaperRow, columns: Sequence[tuple[Task, str, str]]) -> Row | None:
-    scores = [(paper.scores.get(f"{task.name}/{setting}/{metric}"), metric) for task, setting, metric in columns]
+def _head(comparison: Comparison, columns: Sequence[Score], heads: Sequence[str]) -> tuple[str, ...]:
+    """The titles of a table's columns; where there are several benchmarks, each begins with its own."""
+    if len(comparison.tasks) == 1:
+        return ("", *heads)
+    return ("", *(f"{column.benchmark} {head}" for column, head in zip(columns, heads, strict=True)))
+
+
+def _known(comparison: Comparison, scores: Sequence[Score]) -> list[Score]:
+    return [score for score in scores if comparison.get(comparison.baseline, *score) is not None]
+
+
+def _paper_row(paper: PaperRow, columns: Sequence[Score]) -> Row | None:
+    scores = [(paper.scores.get(f"{c.benchmark}/{c.setting}/{c.metric}"), c.metric) for c in columns]
     if all(score is None for score, _ in scores):
         return None
     # Its rank distances are printed as whole numbers: no digits are added to them.
@@ -168,32 +155,23 @@ def _paper_note(comparison: Comparison) -> str:
 
 
 def _differences(comparison: Comparison) -> Table | None:
-    others = [system for system in comparison.systems if system.label != comparison.baseline]
-    columns = [
-        (task, setting, metric)
-        for task in comparison.tasks
-        for setting, metric in [*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)]
-        if comparison.get(comparison.baseline, task.name, setting, metric) is not None
-    ]
-    columns = list(dict.fromkeys(columns))
+    others = [system.label for system in comparison.systems if system.label != comparison.baseline]
     if not others:
         return None
-    head = []
-    for task, setting, metric in columns:
-        words = [task.name] if len(comparison.tasks) > 1 else []
-        head.append(" ".join([*words, score_title(metric, setting)]))
-    rows = []
-    for system in others:
-        cells = [
-            _difference(comparison.get(system.label, task.name, setting, metric), comparison)
-            for task, setting, metric in columns
-        ]
-        rows.append(Row(system.label, tuple(cells)))
+    columns = _known(
+        comparison, [Score(task.name, *column, ALL) for task in comparison.tasks for column in task.columns]
+    )
+    heads = [score_title(column.metric, column.setting) for column in columns]
+    rows = [
+        Row(label, tuple(_difference(comparison.get(label, *column), comparison) for column in columns))
+        for label in others
+    ]
     note = (
         f"Interval: {comparison.method.confidence:.0%}, bootstrap over questions, paired. p: Holm-adjusted over this "
         "table. It is about other questions of this kind, for these trained models."
     )
-    return Table("differences", f"Difference from {comparison.baseline}", ("", *head), tuple(rows), note)
+    title = f"Difference from {comparison.baseline}"
+    return Table("differences", title, _head(comparison, columns, heads), tuple(rows), note)
 
 
 def _difference(estimate: Estimate | None, comparison: Comparison) -> Cell:
@@ -206,60 +184,52 @@ def _difference(estimate: Estimate | None, comparison: Comparison) -> Cell:
 
 
 def _zero_shot(comparison: Comparison) -> Table | None:
-    columns = [
-        (task, setting, metric, part)
-        for task in comparison.tasks
-        for setting, metric in dict.fromkeys([*((s, task.metric) for s in task.settings), ("multi", RANK_DISTANCE)])
-        for part in task.split
-        if comparison.get(comparison.baseline, task.name, setting, metric, part) is not None
-    ]
+    columns = _known(
+        comparison,
+        [
+            Score(task.name, *column, part)
+            for task in comparison.tasks
+            for column in task.columns
+            for part in task.split
+        ],
+    )
     if not columns:
         return None
-    head, by_column = [], []
-    for task, setting, metric, part in columns:
-        words = [task.name] if len(comparison.tasks) > 1 else []
-        what = metric_title(metric) if metric == RANK_DISTANCE else setting
-        head.append(" ".join([*words, f"{what}: {part}"]))
-        estimates = [comparison.get(s.label, task.name, setting, metric, part) for s in comparison.systems]
-        by_column.append(_column(estimates, comparison, detail=False))
-    kinds = ["system"] * len(head)
-    note = "By query language. " + " ".join(
-        f"{task.name}: {language_note(task)}." for task in comparison.tasks if task.split
+    heads = [f"{metric_title(c.metric) if c.metric == RANK_DISTANCE else c.setting}: {c.part}" for c in columns]
+    _, *titles = _head(comparison, columns, heads)
+    notes = [f"{task.name}: {language_note(task)}." for task in comparison.tasks if task.split]
+    kinds = ["system"] * len(columns)
+    return _longer_side_down(
+        "zero-shot",
+        "Languages seen and unseen in training",
+        comparison,
+        (titles, columns, kinds),
+        " ".join(["By query language.", *notes]),
     )
-    title = "Languages seen and unseen in training"
-    return _longer_side_down("zero-shot", title, comparison, (head, by_column, kinds), note)
 
 
 def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) -> Table | None:
     several = [ALL, *task.split, *task.groups]
-    names = [*several, *task.languages]
-    columns = {
-        name: _column(
-            [comparison.get(s.label, task.name, setting, metric, name) for s in comparison.systems], comparison, False
-        )
-        for name in names
-        if comparison.get(comparison.baseline, task.name, setting, metric, name) is not None
-    }
+    columns = _known(comparison, [Score(task.name, setting, metric, part) for part in [*several, *task.languages]])
     if not columns:
         return None
-    titles = [name if name in several else shown_language(task, name) for name in columns]
-    kinds = ["part" if name in several else "system" for name in columns]
-    key, title = (
-        f"{task.name}-{setting}-{metric}".replace("@", "-at-"),
-        f"{task.name}: {score_title(metric, setting)} by query language",
-    )
-    return _longer_side_down(key, title, comparison, (titles, list(columns.values()), kinds), language_note(task))
+    titles = [c.part if c.part in several else shown_language(task, c.part) for c in columns]
+    kinds = ["part" if c.part in several else "system" for c in columns]
+    key = f"{task.name}-{setting}-{metric}".replace("@", "-at-")
+    title = f"{task.name}: {score_title(metric, setting)} by query language"
+    return _longer_side_down(key, title, comparison, (titles, columns, kinds), language_note(task))
 
 
 def _longer_side_down(
     key: str,
     title: str,
     comparison: Comparison,
-    columns: tuple[Sequence[str], Sequence[tuple[Cell, ...]], Sequence[str]],
+    columns: tuple[Sequence[str], Sequence[Score], Sequence[str]],
     note: str,
 ) -> Table:
-    """A table whose columns, given as titles, cells and kinds, become rows where they are more than the systems."""
-    titles, by_column, kinds = columns
+    """A table whose columns, given as titles, scores and kinds, become rows where they are more than the systems."""
+    titles, scores, kinds = columns
+    by_column = [_column(comparison, score, detail=False) for score in scores]
     labels = [system.label for system in comparison.systems]
     if len(labels) <= len(titles):
         rows = [Row(t, cells, kind) for t, cells, kind in zip(titles, by_column, kinds, strict=True)]
@@ -268,18 +238,19 @@ def _longer_side_down(
     return Table(key, title, ("", *titles), tuple(Row(*row) for row in zip(labels, by_system, strict=True)), note)
 
 
-def _column(estimates: Sequence[Estimate | None], comparison: Comparison, detail: bool = True) -> tuple[Cell, ...]:
+def _column(comparison: Comparison, score: Score, detail: bool = True) -> tuple[Cell, ...]:
     """The cells of one score for all systems, the best in bold where there is more than one."""
-    values = [e.value * sign(e.score.metric) for e in estimates if e is not None]
+    metric = score.metric
+    estimates = [comparison.get(system.label, *score) for system in comparison.systems]
+    values = [e.value * sign(metric) for e in estimates if e is not None]
     cells = []
     for e in estimates:
         if e is None:
             cells.append(Cell(EMPTY))
             continue
-        metric = e.score.metric
         text = shown(e.value, metric) + (f" ± {shown(e.spread, metric)}" if detail and e.spread is not None else "")
         below = f"{shown(e.low, metric)} to {shown(e.high, metric)}" if detail else ""
-        best = len(values) > 1 and e.value * sign(e.score.metric) == max(values)
+        best = len(values) > 1 and e.value * sign(metric) == max(values)
         cells.append(Cell(text, below, e.mark(comparison.method.level), e.value, best))
     return tuple(cells)
 
@@ -291,8 +262,7 @@ def _tasks(comparison: Comparison) -> str:
     )
 
 
-CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}
-"""{benchmark: what a candidate is in the paper}."""
+CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}  # {benchmark: what a candidate is in the paper}
 
 
 @dataclass(frozen=True)

@@ -20,34 +20,31 @@ MAIN_METRICS = ("map", "ndcg@10", "recall@10")
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A benchmark on which all systems were evaluated.
+    """A benchmark on which all systems were evaluated."""
 
-    Attributes:
-        name: of the benchmark.
-        candidates_kind: what a candidate is; None if the runs do not say.
-        languages: of its queries.
-        metric: the main metric.
-        parts: {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training
-            if that is known, the benchmark's own groups, and every single language.
-        layout: its questions and cells.
-        pair_means: {system: [L, L]}, the main metric by query and passage language; NaN where there are no queries.
-        top10_shares: {system: {language: (share among the first ten candidates, share of the pool)}}; empty for
-            evaluations without these shares.
-    """
-
-    name: str
-    candidates_kind: str | None
-    languages: tuple[str, ...]
-    metric: str
+    name: str  # of the benchmark
+    candidates_kind: str | None  # what a candidate is; None if the runs do not say
+    languages: tuple[str, ...]  # of its queries
+    metric: str  # the main one
+    # {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training if that
+    # is known, the benchmark's own groups, and every single language
     parts: dict[str, tuple[str, ...]]
-    layout: Layout
+    layout: Layout  # its questions and cells
+    # {system: [L, L]}, the main metric by query and passage language; NaN where there are no queries
     pair_means: dict[str, Floats]
+    # {system: {language: (share among the first ten candidates, share of the pool)}}; empty for evaluations without
+    # these shares
     top10_shares: dict[str, dict[str, tuple[float, float]]]
 
     @property
     def settings(self) -> tuple[str, ...]:
         """The settings that it has, in the order of tables."""
         return tuple(dict.fromkeys(cell.setting for cell in self.layout.cells))
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(setting, metric) of the scores that tables show: the main metric in all settings, and rank distance."""
+        return list(dict.fromkeys([*((s, self.metric) for s in self.settings), ("multi", RANK_DISTANCE)]))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -63,11 +60,7 @@ class Task:
 def task_of(
     benchmark: str, metric: str | None, systems: Sequence[System], scores: dict[Run, Scores]
 ) -> tuple[Task, list[str]]:
-    """The task, and the metrics to compare, the main metric first.
-
-    Raises:
-        DataError: the runs cannot be compared on the benchmark, or have no metric in common.
-    """
+    """The task, and the metrics to compare, the main one first. Raises DataError if runs cannot be compared."""
     runs, of_runs = list(scores), list(scores.values())
     check_same_task(benchmark, runs, of_runs)
     main = _main_metric(benchmark, metric, runs, of_runs)
@@ -146,10 +139,7 @@ def _shares(benchmark: str, system: System, languages: Sequence[str]) -> dict[st
     """{language: (share among the first ten candidates, share of the pool)}, means over the system's runs."""
     found = [run.first_ten.get(benchmark, {}) for run in system.runs]
     return {
-        language: (
-            float(np.mean([shares[language][0] for shares in found])),
-            float(np.mean([shares[language][1] for shares in found])),
-        )
+        language: tuple(np.mean([shares[language] for shares in found], axis=0).tolist())
         for language in languages
         if all(language in shares for shares in found)
     }

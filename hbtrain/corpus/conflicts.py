@@ -38,22 +38,16 @@ class SourceIndex:
     name: str
     rows: int
     languages: tuple[str, ...]
-    query_patterns: Bools
-    """bool [P, L]: pattern p has the query in language l."""
-    passage_patterns: Bools
-    """bool [P, L]: pattern p has the passage in language l."""
-    pattern_counts: Int64s
-    """int64 [P]: rows of each pattern."""
+    query_patterns: Bools  # bool [P, L]: pattern p has the query in language l
+    passage_patterns: Bools  # bool [P, L]: pattern p has the passage in language l
+    pattern_counts: Int64s  # int64 [P]: rows of each pattern
     pattern_of_row: npt.NDArray[np.integer[Any]] | None = None
     """int [rows]: the pattern of each row; None: every row has pattern 0."""
-    query_ids: Int64s | None = None
-    """int64 or int32 [rows]: equal numbers mark the same query; None: all differ."""
-    passage_ids: Int64s | None = None
-    """int64 or int32 [rows]: equal numbers mark the same passage; None: all differ."""
+    query_ids: Int64s | None = None  # int64 or int32 [rows]: equal numbers mark the same query; None: all differ
+    passage_ids: Int64s | None = None  # int64 or int32 [rows]: equal numbers mark the same passage; None: all differ
     order: Int64s | None = None
     """int64 or int32 [rows]: row numbers in the order of `cluster_order`; None: the rows stand in that order."""
-    classes: tuple[SizeClass, ...] | None = None
-    """Cluster sizes along `order`; None: no two rows conflict."""
+    classes: tuple[SizeClass, ...] | None = None  # cluster sizes along `order`; None: no two rows conflict
     sentences: bool = False
     """Parallel sentences: query and passage of a row are the same text, so its only pairs are cross-lingual."""
 
@@ -125,14 +119,10 @@ class Components:
 
 
 def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
-    """The cluster of each row: rows that are linked by equal query ids or equal passage ids have the same number.
+    """int64 [n]: the cluster of each row, by its query id and passage id (int64 [n] each, any numbers).
 
-    Args:
-        query_ids: int64 [n], any numbers.
-        passage_ids: int64 [n], any numbers.
-
-    Returns:
-        int64 [n], numbered from 0 in the order of the smallest query id of each cluster.
+    Rows that are linked by equal ids have the same number; clusters are numbered in the order of their smallest query
+    id.
     """
     queries, query_codes = np.unique(query_ids, return_inverse=True)
     passages, passage_codes = np.unique(passage_ids, return_inverse=True)
@@ -145,16 +135,10 @@ def clusters(query_ids: Int64s, passage_ids: Int64s) -> Int64s:
 
 
 def cluster_order(rows: Int64s, cluster: Int64s, tie_breaker: Int64s) -> tuple[Int64s, tuple[SizeClass, ...]]:
-    """Order rows cluster by cluster, larger clusters first.
+    """Order rows (int64 [m]) cluster by cluster, larger clusters first; the size classes are those along the order.
 
-    Args:
-        rows: int64 [m], row numbers.
-        cluster: int64 [m], the cluster of each of them.
-        tie_breaker: int64 [m]; rows of a cluster with equal values stand together, so that they are kept apart even
-            where the cluster has more rows than there are batches.
-
-    Returns:
-        int64 [m], `rows` in their new order, and the size classes along it.
+    Rows of a cluster with equal values in `tie_breaker` stand together, so that they are kept apart even where the
+    cluster has more rows than there are batches. Both `cluster` and `tie_breaker` are int64 [m].
     """
     if not len(rows):
         return rows, ()

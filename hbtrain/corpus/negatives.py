@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,18 +38,14 @@ class Negatives:
     """The negatives of a source, memory-mapped."""
 
     def __init__(self, folder: Path, per_row: int | None, table: Callable[[str], TextTable | None]) -> None:
-        """Open the files of a source.
+        """Open the files of a source; `table` gives the passages in a language.
 
-        Args:
-            folder: of the source.
-            per_row: how many negatives every row has; None: not all have equally many.
-            table: gives the passages in a language; None: there are none.
+        `per_row` is how many negatives every row has; None if not all have equally many.
         """
         self._numbers = load_array(folder, "negatives")
         self._starts = load_array(folder, "negative_starts")
         self._identity = load_array(folder, "passage_identity")
-        self._identity_of_text: dict[str, Any] = {}
-        self._folder = folder
+        self._text_identity = cache(lambda language: load_array(folder, f"passage_identity.{language}"))
         self._per_row = per_row
         self._table = table
 
@@ -91,8 +87,7 @@ class Negatives:
         else:
             first = self._starts[rows].astype(np.int64)
             count = self._starts[rows + 1].astype(np.int64) - first
-        owners = np.repeat(np.arange(len(rows), dtype=np.int64), count)
-        nth = np.arange(len(owners), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+        owners, nth = _counted_out(count)
         return np.asarray(self._numbers[first[owners] + nth], np.int64), owners
 
     def _available(self, rows: Int64s, languages: Sequence[str]) -> tuple[Int64s, Int64s]:
@@ -109,16 +104,14 @@ class Negatives:
         numbers, owners = self._available(rows, languages)
         count = np.bincount(owners, minlength=len(rows))
         first = np.cumsum(count) - count
-        taken = np.minimum(count, limit)
-        chosen = np.repeat(np.arange(len(rows), dtype=np.int64), taken)
-        nth = np.arange(len(chosen), dtype=np.int64) - np.repeat(np.cumsum(taken) - taken, taken)
+        chosen, nth = _counted_out(np.minimum(count, limit))
         return numbers[first[chosen] + (turn * limit + nth) % count[chosen]], chosen
 
-    def _text_identity(self, language: str) -> Any:
-        """`passage_identity.<language>.npy`, or None."""
-        if language not in self._identity_of_text:
-            self._identity_of_text[language] = load_array(self._folder, f"passage_identity.{language}")
-        return self._identity_of_text[language]
+
+def _counted_out(count: Int64s) -> tuple[Int64s, Int64s]:
+    """Each i as often as `count[i]` says, and how often it stood there before: [2, 0, 1] gives [0, 0, 2], [0, 1, 0]."""
+    owners = np.repeat(np.arange(len(count), dtype=np.int64), count)
+    return owners, np.arange(len(owners), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _by_language(languages: Sequence[str], owners: Int64s) -> Iterator[tuple[str, Int64s]]:

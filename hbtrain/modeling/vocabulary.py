@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import string
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -33,10 +34,7 @@ _CHUNK_TEXTS = 4096
 
 
 def load_vocabulary(path: str | Path) -> list[str]:
-    """The pieces of a vocabulary file (plain or .gz, UTF-8, one piece a line), in the order of their ids.
-
-    Args:
-        path: of the file, or its URI.
+    """The pieces of a vocabulary file or URI (plain or .gz, UTF-8, one piece a line), in the order of their ids.
 
     Raises:
         DataError: a URI of remote storage that cannot be fetched.
@@ -45,8 +43,13 @@ def load_vocabulary(path: str | Path) -> list[str]:
     path = local_copy(place(str(path)))
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:  # gzip.BadGzipFile is an OSError, UnicodeDecodeError a ValueError
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+    ) as error:  # gzip.BadGzipFile is an OSError, UnicodeDecodeError a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ModelError(f"cannot read vocabulary {path}: {reason}; give UTF-8 text, plain or .gz") from error
     # Not splitlines(): pieces such as U+2028 are line separators themselves.
@@ -102,7 +105,8 @@ def trim_vocabulary(pieces: list[str], texts: Iterable[str]) -> list[str]:
     unknown_id = pieces.index("[UNK]")
     used = np.zeros(len(pieces), dtype=bool)
     words_beside_unknown: set[str] = set()
-    for chunk in _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, _CHUNK_TEXTS)):
         for text, encoding in zip(chunk, tokenizer.encode_batch_fast(chunk, add_special_tokens=False), strict=True):
             ids = encoding.ids
             used[ids] = True
@@ -174,9 +178,3 @@ def _pieces_tried(words: Iterable[str], known: set[str]) -> Iterator[str]:
                 break
             yield prefix + word[start:end]
             start = end
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while chunk := list(islice(iterator, _CHUNK_TEXTS)):
-        yield chunk

@@ -5,6 +5,10 @@ In a ring, each rank sends (W - 1) / W of a message for a gather or a reduce-sca
 
 A matrix of N parameters costs 2N operations for each token forwards and 4N backwards (Kaplan et al., arXiv 2001.08361,
 section 2.1): 6N, and 2N more for each time that the forward pass is run again.
+
+In the formulas of this folder, `shape` is the backbone with its adapters, `trained` the number of its parameters that
+are trained, `number_bytes` the bytes of a weight, gradient or activation (4 in fp32, 2 in bf16), `pairs` those of one
+rank, `candidates` the passages and hard negatives of all ranks, and `dimension` that of an embedding.
 """
 
 from __future__ import annotations
@@ -17,17 +21,11 @@ from hbtrain.planning.shape import BackboneShape
 
 @dataclass(frozen=True)
 class Messages:
-    """Bytes of the tensors that are reduced or gathered in a step.
+    """Bytes of the tensors that are reduced or gathered in a step."""
 
-    Attributes:
-        all_reduce: tensors of which every rank gets the sum.
-        all_gather: tensors that are spread over ranks, and that every rank gets whole.
-        reduce_scatter: tensors of which every rank gets a part of the sum.
-    """
-
-    all_reduce: int = 0
-    all_gather: int = 0
-    reduce_scatter: int = 0
+    all_reduce: int = 0  # tensors of which every rank gets the sum
+    all_gather: int = 0  # tensors that are spread over ranks, and that every rank gets whole
+    reduce_scatter: int = 0  # tensors of which every rank gets a part of the sum
 
     def __add__(self, other: Messages) -> Messages:
         return Messages(
@@ -50,15 +48,8 @@ def model_messages(
     is twice the reduce-scatter of the ZeRO paper, then gather the weights. From stage 2 on this happens for every chunk
     of a gradient cache. Stage 3 gathers weights for every use, or once for a forward pass and its backward pass
     (`Zero.keeps_gathered`); a forward pass without a graph always gathers for every use. Small weights, below
-    `stage3_param_persistence_threshold`, are gathered once when the step is done, and counted here as the others are.
-
-    Args:
-        shape: the backbone, adapters included.
-        trained: parameters that are trained.
-        zero: the stage.
-        number_bytes: of a weight and of a gradient.
-        chunks: parts of the gradient cache.
-        batches: forward passes of one chunk: a side each, more where sides are cut by length.
+    `stage3_param_persistence_threshold`, are gathered once when the step is done, and counted here as the others are. A
+    chunk has a forward pass (`batches`) for each side, and more where sides are cut by length.
     """
     gradients, held = number_bytes * trained, shape.parameters
     if zero.stage == 0:
@@ -77,13 +68,7 @@ def model_messages(
 
 
 def embedding_messages(candidates: int, dimension: int, queries: int = 0) -> Messages:
-    """The loss: candidates (and queries where it is symmetric) gathered in float32, their gradients all-reduced.
-
-    Args:
-        candidates: passages and hard negatives of all ranks.
-        dimension: of an embedding.
-        queries: of all ranks, where `loss.symmetric`; else 0.
-    """
+    """The loss: candidates (and queries where it is symmetric) gathered in float32, their gradients all-reduced."""
     size = FLOAT * (candidates + queries) * dimension
     return Messages(all_reduce=size, all_gather=size)
 
@@ -99,11 +84,7 @@ def encoder_flops(
 ) -> int:
     """Operations of the encoder in a step: 3 forward passes, 1 more for checkpointing, 1 more for a gradient cache.
 
-    Args:
-        shape: the backbone.
-        texts: {tokens of a text: how many such texts}.
-        checkpointing: encoder.gradient_checkpointing.
-        cached: training.chunks above 1, or training.chunk_tokens.
+    `texts` is {tokens of a text: how many such texts}.
     """
     forward = sum(forward_flops(shape, length * count, length) for length, count in texts.items())
     return forward * (3 + int(checkpointing) + int(cached))

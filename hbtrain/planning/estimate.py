@@ -20,45 +20,27 @@ from hbtrain.planning.shape import BackboneShape, distilbert_shape, sentence_tra
 from hbtrain.reporting.text import GIB, byte_size
 from hbtrain.training.deepspeed_config import deepspeed_config
 
-ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}
-"""Peak of an A100, from which GPU-hours are estimated."""
-ASSUMED_UTILISATION = 0.4
-"""The share of the peak that a training is assumed to reach."""
+ASSUMED_FLOPS_PER_S = {"bf16": 312e12, "fp32": 19.5e12}  # peak of an A100, from which GPU-hours are estimated
+ASSUMED_UTILISATION = 0.4  # the share of the peak that a training is assumed to reach
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run needs.
-
-    Attributes:
-        workers: number of workers.
-        parameters: of the encoder, adapters included.
-        trained: how many of them are trained.
-        states: bytes of a worker for weights, gradients and optimizer.
-        activations: bytes of a worker for the texts that have a graph at one time.
-        loss: bytes of a worker for the gathered loss.
-        sent: bytes that a worker sends in a step.
-        pairs: of the whole run.
-        tokens: of the whole run, at most.
-        flops: operations of the whole run, all workers together, at most.
-        gpu_hours: at the assumed rate, without communication; 0 if no GPU is used.
-        precision: of the encoder.
-        zero_stage: of DeepSpeed.
-    """
+    """What a run needs."""
 
     workers: int
-    parameters: int
-    trained: int
-    states: States
-    activations: int
-    loss: int
-    sent: int
-    pairs: int
-    tokens: int
-    flops: float
-    gpu_hours: float
-    precision: str
-    zero_stage: int
+    parameters: int  # of the encoder, adapters included
+    trained: int  # how many of them are trained
+    states: States  # bytes of a worker for weights, gradients and optimizer
+    activations: int  # bytes of a worker for the texts that have a graph at one time
+    loss: int  # bytes of a worker for the gathered loss
+    sent: int  # bytes that a worker sends in a step
+    pairs: int  # of the whole run
+    tokens: int  # of the whole run, at most
+    flops: float  # operations of the whole run, all workers together, at most
+    gpu_hours: float  # at the assumed rate, without communication; 0 if no GPU is used
+    precision: str  # of the encoder
+    zero_stage: int  # of DeepSpeed
 
     @property
     def memory(self) -> int:
@@ -67,7 +49,6 @@ class Estimate:
         return s.standing + s.gradients + max(s.gathered + self.activations + self.loss, s.step)
 
     def tags(self) -> dict[str, str]:
-        """Tags of the MLflow run."""
         tags = {
             "estimate.workers": str(self.workers),
             "estimate.parameters": str(self.parameters),
@@ -83,7 +64,6 @@ class Estimate:
         return tags
 
     def lines(self) -> list[str]:
-        """Two lines of text for people."""
         s = self.states
         parts = {
             "weights": s.parameters + s.gathered,
@@ -110,10 +90,8 @@ class Estimate:
 def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None:
     """What a run needs on the most workers that it may have; None if the backbone's sizes are not known.
 
-    Args:
-        config: of the run.
-        graph_tokens: the most tokens of a rank, with padding, that have a graph at one time, if they were counted;
-            None: as if every text were as long as its limit.
+    With `graph_tokens`, a rank has at most so many tokens, padding included, with a graph at one time, as they were
+    counted; else as if every text were as long as its limit.
 
     Raises:
         ConfigError: the DeepSpeed configuration is wrong.

@@ -14,31 +14,22 @@ from typing import Any
 
 from hbtrain.planning.shape import BackboneShape
 
-FLOAT = 4
-"""Bytes of a float32 number."""
+FLOAT = 4  # bytes of a float32 number
 
-AVERAGED_AT_ONCE = 500_000_000
-"""The most numbers that DeepSpeed, without ZeRO, copies into one tensor to average them."""
+AVERAGED_AT_ONCE = 500_000_000  # the most numbers that DeepSpeed, without ZeRO, copies into one tensor to average them
 
 
 @dataclass(frozen=True)
 class Zero:
-    """The ZeRO settings of a DeepSpeed configuration.
+    """The ZeRO settings of a DeepSpeed configuration."""
 
-    Attributes:
-        stage: 0 to 3.
-        offload_optimizer: whether optimizer states, float32 weights and averaged gradients are in the machine's memory.
-        offload_parameters: whether, in stage 3, the rank's part of the weights is there as well.
-        bucket: numbers in a bucket of gradients.
-        buckets: how many buckets there are.
-        reuse_distance: stage 3 keeps a gathered weight if its next use is at most so many numbers away.
-    """
-
-    stage: int = 0
+    stage: int = 0  # 0 to 3
+    # whether optimizer states, float32 weights and averaged gradients are in the machine's memory
     offload_optimizer: bool = False
-    offload_parameters: bool = False
-    bucket: int = 500_000_000
-    buckets: int = 1
+    offload_parameters: bool = False  # whether, in stage 3, the rank's part of the weights is there as well
+    bucket: int = 500_000_000  # numbers in a bucket of gradients
+    buckets: int = 1  # how many buckets there are
+    # stage 3 keeps a gathered weight if its next use is at most so many numbers away
     reuse_distance: int = 1_000_000_000
 
     @classmethod
@@ -71,28 +62,18 @@ class Zero:
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one rank that do not depend on the batch.
+    """Bytes of one rank that do not depend on the batch."""
 
-    Attributes:
-        parameters: weights with which the model computes; in stage 3 the rank's part of them.
-        masters: float32 copies of the trained weights.
-        optimizer: the two moments of AdamW.
-        gradients: at the end of the backward pass, when they are largest.
-        buckets: gradients that are being sent to other ranks.
-        gathered: weights of other ranks that stage 3 holds at one time.
-        step: copies of gradients after the backward pass: one tensor of them while stage 0 averages, float32 copies
-            while the optimizer steps in bf16.
-        host: everything that was offloaded to the machine's memory.
-    """
-
-    parameters: int
-    masters: int
-    optimizer: int
-    gradients: int
-    buckets: int
-    gathered: int
+    parameters: int  # weights with which the model computes; in stage 3 the rank's part of them
+    masters: int  # float32 copies of the trained weights
+    optimizer: int  # the two moments of AdamW
+    gradients: int  # at the end of the backward pass, when they are largest
+    buckets: int  # gradients that are being sent to other ranks
+    gathered: int  # weights of other ranks that stage 3 holds at one time
+    # copies of gradients after the backward pass: one tensor of them while stage 0 averages, float32 copies while the
+    # optimizer steps in bf16
     step: int
-    host: int
+    host: int  # everything that was offloaded to the machine's memory
 
     @property
     def standing(self) -> int:
@@ -101,15 +82,7 @@ class States:
 
 
 def model_states(shape: BackboneShape, trained: int, world_size: int, zero: Zero, number_bytes: int) -> States:
-    """Bytes of one rank for weights, gradients and AdamW.
-
-    Args:
-        shape: the backbone, adapters included.
-        trained: how many of its parameters are trained.
-        world_size: ranks.
-        zero: the ZeRO settings.
-        number_bytes: bytes of a weight: 4 in fp32, 2 in bf16.
-    """
+    """Bytes of one rank for weights, gradients and AdamW."""
     held = shape.parameters
     own_trained = -(-trained // world_size)
     own_held = -(-held // world_size)
@@ -149,14 +122,7 @@ def activation_bytes(
     Per layer and token, for a width h and a feed-forward width f: inputs of the matrices, of attention and of the two
     normalisations, 8h + 2f numbers, and two dropout masks of h bytes (Korthikanti et al., arXiv 2205.05198, section
     4.1: 34h bytes at f = 4h in 16 bits). With checkpointing a layer's input, and one layer at a time (section 5).
-
-    Args:
-        shape: the backbone; a static one keeps almost nothing.
-        tokens: how many have a graph at one time.
-        number_bytes: bytes of an activation.
-        checkpointing: encoder.gradient_checkpointing.
-        dropout: whether there is any.
-        score_length: tokens of a text if attention keeps its scores (`attention: eager`), else 0.
+    `score_length` is that of a text if attention keeps its scores (`attention: eager`), else 0.
     """
     feed_forward = (4 if shape.gated else 2) * shape.intermediate
     per_token = number_bytes * (8 * shape.hidden + feed_forward) + (2 * shape.hidden if dropout else 0)
@@ -170,14 +136,7 @@ def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, wor
     """Bytes of the gathered loss on one rank, in float32, besides its own embeddings.
 
     These are the candidates of all ranks (if there are others), their gradient, the gradient of the rank's queries, and
-    one block of scores; never pairs x candidates.
-
-    Args:
-        pairs: of this rank.
-        candidates: passages and hard negatives of all ranks.
-        dimension: of an embedding.
-        block_rows: loss.block_rows.
-        world_size: number of ranks.
+    one block of scores (`loss.block_rows`); never pairs x candidates.
     """
     rows = min(block_rows, pairs)
     gathered = candidates * dimension if world_size > 1 else 0

@@ -6,39 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")
-"""Encoders with segment embeddings and a pooler."""
+BERT_LIKE = ("bert", "camembert", "roberta", "xlm-roberta")  # encoders with segment embeddings and a pooler
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """The sizes of a backbone on which memory, communication and work depend.
+    """The sizes of a backbone on which memory, communication and work depend."""
 
-    Attributes:
-        dimension: of an embedding.
-        embedding_parameters: parameters of the embeddings of tokens, positions and segments.
-        layer_parameters: parameters of one layer.
-        other_parameters: those of normalisation outside the layers, pooler, and dense layers after the transformer.
-        layers: how many; 0 for a static encoder.
-        hidden: width of the residual stream.
-        heads: attention heads.
-        intermediate: width of the feed-forward part.
-        gated: whether that part multiplies two projections (SwiGLU).
-        linear: (inputs, outputs) of each matrix of one layer.
-    """
-
-    dimension: int
-    embedding_parameters: int
-    layer_parameters: int = 0
+    dimension: int  # of an embedding
+    embedding_parameters: int  # parameters of the embeddings of tokens, positions and segments
+    layer_parameters: int = 0  # parameters of one layer
+    # those of normalisation outside the layers, pooler, and dense layers after the transformer
     other_parameters: int = 0
-    layers: int = 0
-    hidden: int = 0
+    layers: int = 0  # how many; 0 for a static encoder
+    hidden: int = 0  # width of the residual stream
     heads: int = 0
-    intermediate: int = 0
-    gated: bool = False
-    linear: tuple[tuple[int, int], ...] = ()
+    intermediate: int = 0  # width of the feed-forward part
+    gated: bool = False  # whether that part multiplies two projections (SwiGLU)
+    linear: tuple[tuple[int, int], ...] = ()  # (inputs, outputs) of each matrix of one layer
 
     @property
     def parameters(self) -> int:
@@ -100,8 +87,7 @@ def transformers_shape(config: Mapping[str, Any]) -> BackboneShape | None:
 def sentence_transformer_shape(read: Callable[[str], Any]) -> BackboneShape | None:
     """The shape of a model, from its files; None if they are missing, or if there is no formula for its architecture.
 
-    Args:
-        read: gives the content of a JSON file by its path in the model's folder, None if there is no such file.
+    `read` gives the content of a JSON file by its path in the model's folder, None if there is no such file.
     """
     modules = read("modules.json") or [{"type": "Transformer", "path": ""}]
     shape: BackboneShape | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from itertools import cycle
 
 from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MONO, MULTI
 
@@ -15,31 +15,23 @@ SAMPLING = {MONO: "#0072B2", HYBRID: "#009E73", CROSS: "#D55E00", MULTI: "#AA449
 OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")
 """Colours of systems whose training is not known, in turn."""
 
-LIGHTEST = 0.55
-"""How far the lightest of several systems of one sampling is mixed with white, from 0 to 1."""
+LIGHTEST = 0.55  # how far the lightest of several systems of one sampling is mixed with white, from 0 to 1
 
 
-class Sampled(Protocol):
-    """A system with a label and the sampling that it was trained with; None: not known."""
+def colours_of(samplings: Mapping[str, str | None]) -> dict[str, str]:
+    """{label: colour} of systems by {label: sampling}, None where the training is not known.
 
-    @property
-    def label(self) -> str: ...
-    @property
-    def sampling(self) -> str | None: ...
-
-
-def colours_of(systems: Sequence[Sampled]) -> dict[str, str]:
-    """{label: colour} by sampling; several systems of one sampling go from dark to light, in their order."""
+    Several systems of one sampling go from dark to light, in their order.
+    """
     colours = {}
-    unknown = 0
-    for system in systems:
-        if system.sampling is None:
-            colours[system.label] = OTHERS[unknown % len(OTHERS)]
-            unknown += 1
+    others = cycle(OTHERS)
+    for label, sampling in samplings.items():
+        if sampling is None:
+            colours[label] = next(others)
             continue
-        family = [other.label for other in systems if other.sampling == system.sampling]
-        step = family.index(system.label) / max(1, len(family) - 1)
-        colours[system.label] = _lighter(SAMPLING[system.sampling], LIGHTEST * step if len(family) > 1 else 0.0)
+        family = [other for other, same in samplings.items() if same == sampling]
+        step = family.index(label) / max(1, len(family) - 1)
+        colours[label] = _lighter(SAMPLING[sampling], LIGHTEST * step)
     return colours
 
 

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hbtrain.reporting.colours import INK, NOTHING
 
-DARK = 0.56
-"""A cell whose colour channels have a lower mean than this gets a white number."""
+Item = TypeVar("Item")
+
+DARK = 0.56  # a cell whose colour channels have a lower mean than this gets a white number
 
 
-def new_figure(width: float, height: float, layout: Any = None) -> Any:
-    """A figure of matplotlib that needs no screen; sizes in inches."""
+def new_figure(width: float, height: float, **pads: Any) -> Any:
+    """A figure of matplotlib that needs no screen, sizes in inches; with `pads`, of matplotlib's constrained layout."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout=layout)
+    matplotlib.rcParams["text.parse_math"] = False  # names with dollar signs are no formulas
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**pads) if pads else None)
     FigureCanvasAgg(figure)
     return figure
+
+
+def grid_of(panels: int, most_columns: int) -> tuple[int, int]:
+    """How many (rows, columns) so many panels are laid out in."""
+    columns = min(most_columns, panels)
+    return -(-panels // columns), columns
+
+
+def panels(figure: Any, items: Sequence[Item], grid: tuple[int, int], **shared: bool) -> Iterator[tuple[Any, Item]]:
+    """(axes, item) for each item, in a grid of (rows, columns); axes that are left over are hidden."""
+    for axes, item in zip_longest(figure.subplots(*grid, squeeze=False, **shared).flat, items):
+        if item is None:
+            axes.set_visible(False)
+        else:
+            yield axes, item
+
+
+def save_png(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=160, format="png", facecolor="white")
 
 
 def draw_map(
@@ -71,6 +96,5 @@ def draw_map(
 
 
 def without_frame(axes: Any) -> None:
-    """Remove the frame and the tick marks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)

@@ -16,8 +16,7 @@ METRICS = {
     RANK_DISTANCE: "rank distance",
     WORST_RANK: "worst rank",
 }
-LOWER_IS_BETTER = frozenset({RANK_DISTANCE, WORST_RANK})
-"""Metrics whose unit is the rank."""
+LOWER_IS_BETTER = frozenset({RANK_DISTANCE, WORST_RANK})  # metrics whose unit is the rank
 
 ALL, SEEN, UNSEEN, SOME = "all", "seen", "unseen", "seen by some"
 """Parts of a table that are not a single language. Seen: trained on by every system; unseen: by none."""

@@ -11,75 +11,46 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-EMPTY = "–"
-"""The text of a cell without a value."""
+EMPTY = "–"  # the text of a cell without a value
 
-LABEL_WIDTH = 24
-"""In a terminal, so many characters of a row's label are never broken."""
+LABEL_WIDTH = 24  # in a terminal, so many characters of a row's label are never broken
 
-TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}
-"""{mark: 1 if it means better, -1 if it means worse}."""
+TREND = {"▲": 1, "△": 1, "▼": -1, "▽": -1}  # {mark: 1 if it means better, -1 if it means worse}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The content of a cell.
-
-    Attributes:
-        text: of the cell.
-        detail: smaller lines below it.
-        mark: one of TREND, shown behind the text.
-        value: number to sort by.
-        best: whether the text is in bold.
-        trend: 1 for better (green in a terminal), -1 for worse (red), 0 for neither.
-    """
+    """The content of a cell."""
 
     text: str
-    detail: str = ""
-    mark: str = ""
-    value: float | None = None
-    best: bool = False
-    trend: int = 0
+    detail: str = ""  # smaller lines below it
+    mark: str = ""  # one of TREND, shown behind the text
+    value: float | None = None  # number to sort by
+    best: bool = False  # whether the text is in bold
+    trend: int = 0  # 1 for better (green in a terminal), -1 for worse (red), 0 for neither
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of a table."""
 
-    Attributes:
-        label: text of the first column.
-        cells: of the other columns.
-        kind: `system`; `paper`; `part` or `group` for a row on several languages.
-        last: whether a line is drawn below the row in a terminal.
-    """
-
-    label: str
-    cells: tuple[Cell, ...]
-    kind: str = "system"
-    last: bool = False
+    label: str  # text of the first column
+    cells: tuple[Cell, ...]  # of the other columns
+    kind: str = "system"  # `system`; `paper`; `part` or `group` for a row on several languages
+    last: bool = False  # whether a line is drawn below the row in a terminal
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a title above and a note below.
+    """A table with a title above and a note below."""
 
-    Attributes:
-        key: short name for links and files.
-        title: what the table shows.
-        head: titles of all columns, the labels' first.
-        rows: from top to bottom.
-        note: how to read the table.
-        labels: how many columns, from the left, hold texts and are aligned to the left; the others hold numbers.
-        grid: whether lines are drawn around the cells in a terminal.
-    """
-
-    key: str
+    key: str  # short name for links and files
     title: str
-    head: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-    labels: int = 1
-    grid: bool = False
+    head: tuple[str, ...]  # titles of all columns, the labels' first
+    rows: tuple[Row, ...]  # from top to bottom
+    note: str = ""  # how to read the table
+    labels: int = 1  # how many columns, from the left, hold texts and are aligned to the left; the others hold numbers
+    grid: bool = False  # whether lines are drawn around the cells in a terminal
 
 
 def table_of(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "", labels: int = 1) -> Table:
@@ -91,27 +62,31 @@ def table_of(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], not
 def markdown(table: Table) -> str:
     """The table in Markdown, with its note and without its title."""
     lines = [
-        _line(map(_escaped, table.head)),
+        _line(map(markdown_text, table.head)),
         "|" + " --- |" * table.labels + " ---: |" * (len(table.head) - table.labels),
     ]
     for row in table.rows:
-        label = _escaped(row.label)
+        label = markdown_text(row.label)
         lines.append(_line([f"*{label}*" if row.kind == "paper" else label, *map(_markdown_cell, row.cells)]))
-    return "\n".join(lines) + (f"\n\n{_escaped(table.note)}" if table.note else "")
+    return "\n".join(lines) + (f"\n\n{markdown_text(table.note)}" if table.note else "")
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
+    return re.sub(r"[\\|*`<&~\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def terminal(table: Table) -> RichTable:
     """The table for rich's console; numbers and the beginnings of labels are never broken."""
     from rich import box
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    note = Text(table.note, "" if table.grid else "dim") if table.note else None
+    note = _as_text(table.note, "" if table.grid else "dim") if table.note else None
     if table.grid:
-        made = RichTable(title=Text(table.title), caption=note)
+        made = RichTable(title=_as_text(table.title), caption=note)
     else:
         made = RichTable(
-            title=Text(table.title, "bold"),
+            title=_as_text(table.title, "bold"),
             title_justify="left",
             box=box.SIMPLE_HEAD,
             caption=note,
@@ -119,23 +94,23 @@ def terminal(table: Table) -> RichTable:
             padding=(0, 1, 0, 0),
         )
     marks = any(cell.mark for row in table.rows for cell in row.cells)
-    lines = [[Text(row.label), *(_text(cell, marks) for cell in row.cells)] for row in table.rows]
+    lines = [[_as_text(row.label), *(_text(cell, marks) for cell in row.cells)] for row in table.rows]
     for column, title in enumerate(table.head):
         texts = [line[column].plain for line in lines]
         if column < table.labels:
             widest = max(map(len, texts), default=0)
-            made.add_column(Text(title), min_width=min(widest, LABEL_WIDTH), overflow="fold")
+            made.add_column(_as_text(title), min_width=min(widest, LABEL_WIDTH), overflow="fold")
         else:
             whole = max(map(len, [*title.split(), *(part for text in texts for part in text.splitlines())]), default=0)
-            made.add_column(Text(title), justify="right", min_width=whole)
+            made.add_column(_as_text(title), justify="right", min_width=whole)
     styles = {"paper": "dim italic", "part": "bold", "group": "italic"}
     for row, line in zip(table.rows, lines, strict=True):
         made.add_row(*line, style=styles.get(row.kind, ""), end_section=row.last)
     return made
 
 
-def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> RichTable:
-    """Two columns, name and text, for rich's console; texts may contain its markup."""
+def facts(rows: Iterable[tuple[str | Text, str | Text]], title: str | None = None) -> RichTable:
+    """Two columns, name and text, for a `TextConsole`."""
     from rich.table import Table as RichTable
 
     made = RichTable(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
@@ -145,27 +120,28 @@ def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> RichTabl
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{_escaped(cell.text)}**" if cell.best else _escaped(cell.text)
-    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{line}" for line in cell.detail.splitlines())
+    text = f"**{markdown_text(cell.text)}**" if cell.best else markdown_text(cell.text)
+    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{markdown_text(line)}" for line in cell.detail.splitlines())
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
-    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
-    return re.sub(r"[\\|*`<]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text).replace("\n", " ")
+def _as_text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    from hbtrain.reporting.console import visible
+
+    return Text(visible(text), style)
 
 
 def _text(cell: Cell, marks: bool) -> Text:
-    from rich.text import Text
-
     colours = {1: "green", -1: "red"}
-    text = Text(cell.text, colours.get(cell.trend, "bold" if cell.best else ""))
+    text = _as_text(cell.text, colours.get(cell.trend, "bold" if cell.best else ""))
     if marks:
         # A cell without a mark gets a blank in its place, so that numbers are aligned.
         text.append(" ").append(cell.mark or " ", colours.get(TREND.get(cell.mark, 0), ""))
     for line in cell.detail.splitlines():
-        text.append(f"\n{line}{'  ' if marks else ''}", "dim")
+        text.append(_as_text(f"\n{line}{'  ' if marks else ''}", "dim"))
     return text

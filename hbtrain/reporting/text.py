@@ -1,4 +1,4 @@
-"""Counts and sizes in sentences."""
+"""Counts and sizes in sentences, and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def counted(count: float, noun: str) -> str:
 def byte_size(count: float) -> str:
     """Bytes with their unit: `3 MiB`, `1.2 GiB`."""
     return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
+
+
+def say(text: str) -> None:
+    """Print a text as it is (see `TextConsole`), without wrapping it."""
+    from hbtrain.reporting.console import TextConsole
+
+    TextConsole().print(text, soft_wrap=True)

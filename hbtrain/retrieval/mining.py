@@ -51,34 +51,20 @@ MarginKind = Literal["absolute", "relative"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-BLOCK_ROWS = 1024
-"""Rows mined at one time."""
-BLOCK_TEXTS = 8192
-"""Passages read from disk at one time."""
+BLOCK_ROWS = 1024  # rows mined at one time
+BLOCK_TEXTS = 8192  # passages read from disk at one time
 
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """Which passages become hard negatives; the head of this file explains the words.
+    """Which passages become hard negatives; the head of this file explains the words."""
 
-    Attributes:
-        negatives: the most for each row.
-        languages: of the candidates, relative to the query's: `same`, `other` or `both`.
-        margin: how far below the positive's score a candidate's must be.
-        margin_kind: `absolute`, or `relative` to the positive's score.
-        skip_top: how many of the best candidates are passed over.
-        depth: candidates that are looked at for each query.
-
-    Raises:
-        ConfigError: a value that cannot be used; the message names the flag of `hbtrain mine`.
-    """
-
-    negatives: int = 8
-    languages: str = "same"
-    margin: float = 0.05
-    margin_kind: str = "absolute"
-    skip_top: int = 0
-    depth: int = 100
+    negatives: int = 8  # the most for each row
+    languages: str = "same"  # of the candidates, relative to the query's: `same`, `other` or `both`
+    margin: float = 0.05  # how far below the positive's score a candidate's must be
+    margin_kind: str = "absolute"  # `absolute`, or `relative` to the positive's score
+    skip_top: int = 0  # how many of the best candidates are passed over
+    depth: int = 100  # candidates that are looked at for each query
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
@@ -104,10 +90,8 @@ class MiningOptions:
 class MinedRow(NamedTuple):
     """What was mined for one row."""
 
-    negatives: list[dict[str, str]]
-    """{language: text} of each negative passage, best first."""
-    too_close: int
-    """How many passages were dropped by the margin."""
+    negatives: list[dict[str, str]]  # {language: text} of each negative passage, best first
+    too_close: int  # how many passages were dropped by the margin
 
 
 class Miner:
@@ -125,14 +109,7 @@ class Miner:
         batch_size: int = 128,
         progress: Progress | None = None,
     ) -> None:
-        """Encode the passages.
-
-        Args:
-            encoder: an earlier model.
-            corpus: whose passages are candidates.
-            options: which passages become negatives.
-            batch_size: texts encoded at one time.
-            progress: called while passages are encoded, then while rows are mined.
+        """Encode the passages, which `progress` is told of, as it is of rows that are mined.
 
         Raises:
             ConfigError: other languages are wanted and the corpus has only one.
@@ -244,10 +221,8 @@ class MiningSummary:
 
     rows: int = 0
     negatives: int = 0
-    too_close: int = 0
-    """Passages that were dropped by the margin."""
-    rows_without: int = 0
-    """Rows that got no negative."""
+    too_close: int = 0  # passages that were dropped by the margin
+    rows_without: int = 0  # rows that got no negative
 
 
 def write_mined(miner: Miner, corpus: ParallelCorpus, sources: Sequence[str], stream: BinaryIO) -> MiningSummary:
@@ -314,19 +289,12 @@ Doubles = npt.NDArray[np.float64]
 
 
 class Candidates(NamedTuple):
-    """n candidates: texts that were found for rows of a block.
+    """n candidates: texts that were found for rows of a block."""
 
-    Attributes:
-        row: int64 [n], the row's place in the block.
-        text: int64 [n], the text's place in the pool.
-        score: float32 [n].
-        too_close: bool [n], whether the score exceeds the positive's less the margin.
-    """
-
-    row: Int64s
-    text: Int64s
-    score: Floats
-    too_close: Bools
+    row: Int64s  # int64 [n], the row's place in the block
+    text: Int64s  # int64 [n], the text's place in the pool
+    score: Floats  # float32 [n]
+    too_close: Bools  # bool [n], whether the score exceeds the positive's less the margin
 
     @classmethod
     def none(cls) -> Candidates:
@@ -334,13 +302,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """The candidates of all parts; at least one part."""
-        return cls(
-            np.concatenate([part.row for part in parts]),
-            np.concatenate([part.text for part in parts]),
-            np.concatenate([part.score for part in parts]),
-            np.concatenate([part.too_close for part in parts]),
-        )
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def at(self, places: Int64s | Bools) -> Candidates:
         """The candidates with these numbers, or for which a mask is true."""
@@ -349,10 +311,7 @@ class Candidates(NamedTuple):
     def merged(self, identity: Int64s) -> Candidates:
         """One candidate for each row and passage: the text with the best score, of equal scores the first in the pool.
 
-        It is too close if any of the passage's texts is.
-
-        Args:
-            identity: int64 [n], number of the passage that each text belongs to.
+        It is too close if any of the passage's texts is. `identity` (int64 [n]) says which passage a text belongs to.
         """
         if not len(self.row):
             return self
@@ -374,10 +333,8 @@ class Candidates(NamedTuple):
 def highest_allowed(positives_BL: Doubles, margin: float, relative: bool) -> Doubles:
     """[B, L] the highest score that a candidate in each language may have.
 
-    Args:
-        positives_BL: scores of the queries' positives, NaN where there is none in a language (but one at least).
-        margin: what is subtracted from the positive's score.
-        relative: whether `margin` is a share of the score's magnitude.
+    `positives_BL` are the scores of the queries' positives, NaN where there is none in a language (but one at least). A
+    `relative` margin is a share of their magnitude.
     """
     best_B1 = np.nanmax(positives_BL, axis=1, keepdims=True)
     held_BL = np.where(np.isnan(positives_BL), best_B1, positives_BL)

@@ -27,6 +27,8 @@ STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
 """Keys of a driver's report: steps trained, the rung in ASHA's measure, the interval of a population, an error."""
 VALUES, KEYS, LABEL, SCHEDULE = "values", "keys", "label", "schedule"
 """Keys of a trial's parameters: drawn values, {dotted key: value} that they set, a name; a member's schedule."""
+TRIAL, NUMBER = "trial", "number"
+"""The only parameter of a grid's trial: its number, as labels may be alike, and its label."""
 POINTER = "pointer.json"
 """The only file of a member's checkpoint in Ray Tune: the number of its interval. Its state is in the run's folder."""
 
@@ -39,11 +41,7 @@ def read_schedule(changes: Sequence[Sequence[float]]) -> Schedule:
 
 
 def extended(schedule: Schedule, step: int, alpha: float) -> Schedule:
-    """`schedule` with `alpha` from `step` on; `schedule` itself if that is no change.
-
-    Raises:
-        ValueError: `step` is not after the last change.
-    """
+    """`schedule` with `alpha` from `step` on, after its last change; `schedule` itself if that is no change."""
     if step <= schedule[-1][0]:
         raise ValueError(f"step {step} is not after the last change, {schedule[-1][0]}")
     return schedule if schedule[-1][1] == alpha else (*schedule, (step, alpha))
@@ -69,23 +67,18 @@ def label_of(schedule: Schedule) -> str:
 
 
 def trial_label(parameters: Mapping[str, Any]) -> str:
-    """The name of a search's trial, from its parameters: the drawn values, or a member's schedule."""
+    """The name of a trial, from its parameters; a member of a population is called by its schedule."""
     if SCHEDULE in parameters:
         return label_of(read_schedule(parameters[SCHEDULE]))
-    return str(parameters.get(LABEL, "a trial"))
+    return str(parameters.get(TRIAL, parameters).get(LABEL, "a trial"))
 
 
 def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Train a trial of a grid; returns {FAILURE: why it failed, or an empty text}.
-
-    Args:
-        parameters: {`trial`: its number}.
-        trees: the configurations of all trials.
-    """
+    """Train a trial of a grid, of whose configurations `trees` are; returns {FAILURE: why it failed, or nothing}."""
     from hbtrain.runs.run import train
 
     try:
-        train(from_tree(trees[parameters["trial"]]))
+        train(from_tree(trees[parameters[TRIAL][NUMBER]]))
     except HbtrainError as error:  # returned, not raised: Tune would start the trial again, and it would fail again
         return {FAILURE: str(error)}
     return {FAILURE: ""}
@@ -154,7 +147,6 @@ def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> di
 
 
 def member_config(base: Config, schedule: Schedule) -> Config:
-    """The configuration of the run that trains with `schedule`."""
     return override(base, {"batching.alpha": to_alpha(schedule), "tracking.run_name": label_of(schedule)})
 
 

@@ -9,6 +9,8 @@ import io
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,15 @@ import yaml
 
 from hbtrain.config import Config
 from hbtrain.errors import StorageError
-from hbtrain.reporting.table import Cell, Row, Table, markdown, terminal
+from hbtrain.reporting.table import Cell, Row, Table, markdown, markdown_text, terminal
 from hbtrain.storage import write_text
 from hbtrain.storage.files import whole
 from hbtrain.sweeps.charts import alpha_curve, front_picture, is_curve
 from hbtrain.sweeps.marks import Judged
 from hbtrain.sweeps.points import (
+    SCORES,
     Finished,
     Point,
-    Score,
     benchmarks_of,
     best_point,
     front_scores,
@@ -32,7 +34,7 @@ from hbtrain.sweeps.points import (
     points_of,
     scores_of,
     spread,
-    with_objectives,
+    title_of,
 )
 from hbtrain.sweeps.space import short_name, shown
 
@@ -43,95 +45,131 @@ WHERE_IT_RAN = {"tracking": ("uri", "parent_run_id", "run_name"), "resources": (
 """{section: keys} of a trial's configuration that say where it ran, not what was trained; left out of recipes."""
 
 
-def summary_markdown(
-    finished: Sequence[Finished],
-    failures: Mapping[str, str],
-    judged: Judged | None = None,
-    objectives: Sequence[Score] = (),
-) -> str:
-    """A table for each benchmark, the best mean of a column in bold, with marks of significance; and what failed."""
-    points = points_of(finished)
-    parts = []
-    for benchmark in benchmarks_of(finished):
-        table = markdown(_table(benchmark, points, judged, objectives))
-        parts.append(f"**{benchmark}**, mean ± standard deviation over seeds, best mean in bold\n\n{table}")
-    if judged is not None and judged.legend:
-        parts.append(judged.legend)
-    if failures:
-        parts.append("Failed:\n\n" + "\n".join(f"- {label}: {reason}" for label, reason in failures.items()))
-    return "\n\n".join(parts)
+@dataclass(frozen=True)
+class Summary:
+    """What a sweep has found."""
 
+    finished: Sequence[Finished]
+    failures: Mapping[str, str] = field(default_factory=dict)  # {label: why it failed}
+    judged: Judged | None = None  # the marks of significance
+    objectives: Sequence[str] = ()  # of a search; they stand first, and decide which point is the best
 
-def summary_tables(
-    finished: Sequence[Finished], judged: Judged | None = None, objectives: Sequence[Score] = ()
-) -> list[RichTable]:
-    """The tables of `summary_markdown` for a terminal."""
-    points = points_of(finished)
-    return [terminal(_table(benchmark, points, judged, objectives)) for benchmark in benchmarks_of(finished)]
+    @cached_property
+    def points(self) -> list[Point]:
+        return points_of(self.finished)
 
+    @cached_property
+    def benchmarks(self) -> list[str]:
+        return benchmarks_of(self.finished)
 
-def save_summary(
-    finished: Sequence[Finished],
-    failures: Mapping[str, str],
-    folder: Path,
-    judged: Judged | None = None,
-    objectives: Sequence[Score] = (),
-) -> list[Path]:
-    """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`) and `best.yaml`.
+    def markdown(self) -> str:
+        """A table for each benchmark, the best mean of a column in bold, with marks of significance; what failed."""
+        parts = [
+            f"**{markdown_text(benchmark)}**, mean ± standard deviation over seeds, best mean in bold\n\n"
+            f"{markdown(self._table(benchmark))}"
+            for benchmark in self.benchmarks
+        ]
+        if self.judged is not None and self.judged.legend:
+            parts.append(markdown_text(self.judged.legend))
+        if self.failures:
+            failures = (f"- {markdown_text(f'{label}: {reason}')}" for label, reason in self.failures.items())
+            parts.append("Failed:\n\n" + "\n".join(failures))
+        return "\n\n".join(parts)
 
-    Returns the files that were written; which they are depends on the sweep.
+    def tables(self) -> list[RichTable]:
+        """The same tables for a terminal."""
+        return [terminal(self._table(benchmark)) for benchmark in self.benchmarks]
 
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    points = points_of(finished)
-    made = [folder / "summary.md", folder / "summary.csv"]
-    try:
-        write_text(made[0], summary_markdown(finished, failures, judged, objectives) + "\n")
-        write_text(made[1], _csv(benchmarks_of(finished), points, with_objectives(objectives)))
-        for benchmark in benchmarks_of(finished):
-            if is_curve(points):
-                made.append(folder / f"alpha-curve-{benchmark}.png")
-                with whole(made[-1]) as path:
-                    alpha_curve(benchmark, points, path)
-            front = front_scores(benchmark, points, objectives)
-            if front:
-                made.append(folder / f"pareto-front-{benchmark}.png")
-                with whole(made[-1]) as path:
-                    front_picture(benchmark, points, path, front)
-        if finished:
-            made.append(folder / "best.yaml")
-            save_recipe(finished, made[-1], objectives)
-    except OSError as error:
-        raise StorageError(f"cannot write the summary to {folder}: {error.strerror or error}") from error
-    return made
+    def save(self, folder: Path) -> list[Path]:
+        """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`), `best.yaml`.
 
+        Returns the files that were written; which they are depends on the sweep.
 
-def save_recipe(finished: Sequence[Finished], path: Path, objectives: Sequence[Score] = ()) -> None:
-    """Write the best point's configuration as a recipe, with a comment that says why it is the best.
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        made = [folder / "summary.md", folder / "summary.csv"]
+        try:
+            write_text(made[0], self.markdown() + "\n")
+            write_text(made[1], self._csv())
+            for benchmark in self.benchmarks:
+                if is_curve(self.points):
+                    made.append(folder / f"alpha-curve-{benchmark}.png")
+                    with whole(made[-1]) as path:
+                        alpha_curve(benchmark, self.points, path)
+                front = front_scores(benchmark, self.points, self.objectives)
+                if front:
+                    made.append(folder / f"pareto-front-{benchmark}.png")
+                    with whole(made[-1]) as path:
+                        front_picture(benchmark, self.points, path, front)
+            if self.finished:
+                made.append(folder / "best.yaml")
+                write_text(made[-1], self.best_recipe())
+        except OSError as error:
+            raise StorageError(f"cannot write the summary to {folder}: {error.strerror or error}") from error
+        return made
 
-    Args:
-        finished: trials with at least one score.
-        path: of the YAML file.
-        objectives: scores on the first benchmark that decide; none: all that every point has.
+    def best_recipe(self) -> str:
+        """The best point's configuration as a recipe, with a comment that says why it is the best.
 
-    Raises:
-        OSError: `path` cannot be written.
-    """
-    points = points_of(finished)
-    benchmark = benchmarks_of(finished)[0]
-    scores = list(objectives) or scores_of(benchmark, points)
-    best = best_point(points, benchmark, scores)
-    config = next(one.trial.config for one in finished if one.values == best.values)
-    shown = ", ".join(
-        f"{score.title} {best.shown(f'{benchmark}/{score.key}', score.form)}" for score in scores_of(benchmark, points)
-    )
-    names = ", ".join(score.title for score in scores)
-    seeds = f"mean ± standard deviation of {len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
-    rule = names if len(scores) == 1 else f"the mean of its ranks in {names}"
-    why = f"{best.label}, the best of {len(points)} points on {benchmark} by {rule}. It has {shown} ({seeds})."
-    head = textwrap.fill(why, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-    write_text(path, f"{head}\n{recipe_of(config)}")
+        The objectives on the first benchmark decide, or all scores that every point has if there are none.
+        """
+        points, benchmark = self.points, self.benchmarks[0]
+        known = scores_of(benchmark, points)
+        deciding = list(self.objectives) or known
+        best = best_point(points, benchmark, deciding)
+        config = next(one.trial.config for one in self.finished if one.values == best.values)
+        names = ", ".join(map(title_of, deciding))
+        rule = names if len(deciding) == 1 else f"the mean of its ranks in {names}"
+        has = ", ".join(f"{title_of(score)} {best.shown(f'{benchmark}/{score}')}" for score in known)
+        seeds = f"mean ± standard deviation of {len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
+        why = f"{best.label}, the best of {len(points)} points on {benchmark} by {rule}. It has {has} ({seeds})."
+        head = textwrap.fill(why, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+        return f"{head}\n{recipe_of(config)}"
+
+    @property
+    def _wanted(self) -> list[str]:
+        """The objectives, then the scores of every summary that are not among them."""
+        return list(dict.fromkeys([*self.objectives, *SCORES]))
+
+    def _table(self, benchmark: str) -> Table:
+        """A row for each point, the best mean of a column in bold if there are several points."""
+        points, scores = self.points, scores_of(benchmark, self.points, self._wanted)
+        marks = self.judged.marks if self.judged is not None else {}
+        best: dict[str, int] = {}
+        for score in scores if len(points) > 1 else ():
+            of_points = losses(points, benchmark, score)
+            best[score] = of_points.index(min(of_points))
+        rows = []
+        for number, point in enumerate(points):
+            first, *others = [*map(shown, point.values.values()), str(len(point.runs))]
+            cells = [Cell(text) for text in others]
+            for score in scores:
+                key = f"{benchmark}/{score}"
+                mark = marks.get((point.label, key), "")
+                cells.append(Cell(point.shown(key), mark=mark, best=best.get(score) == number))
+            rows.append(Row(first, tuple(cells)))
+        keys = list(points[0].values)
+        head = (*map(short_name, keys), "seeds", *map(title_of, scores))
+        title = f"{benchmark}: mean ± standard deviation over seeds"
+        return Table("", title, head, tuple(rows), labels=len(keys), grid=True)
+
+    def _csv(self) -> str:
+        """A row for each benchmark and point: values, number of seeds, mean and standard deviation of scores."""
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream)
+        keys = list(self.points[0].values) if self.points else []
+        writer.writerow(["benchmark", *keys, "seeds", *(f"{x} {of}" for x in self._wanted for of in ("mean", "std"))])
+        for benchmark in self.benchmarks:
+            known = scores_of(benchmark, self.points, self._wanted)
+            for point in self.points:
+                cells: list[str] = []
+                for score in self._wanted:
+                    values = point.of(f"{benchmark}/{score}") if score in known else []
+                    cells.append(f"{statistics.mean(values):.6f}" if values else "")
+                    cells.append(f"{spread(values):.6f}" if len(values) > 1 else "")
+                writer.writerow([benchmark, *map(shown, point.values.values()), len(point.runs), *cells])
+        return stream.getvalue()
 
 
 def recipe_of(config: Config) -> str:
@@ -142,45 +180,3 @@ def recipe_of(config: Config) -> str:
             tree.get(section, {}).pop(key, None)
     changed = {key: value for key, value in tree.items() if value != {} and key != "name"}
     return yaml.safe_dump({"name": f"{config.name}-best", **changed}, sort_keys=False, allow_unicode=True)
-
-
-def _table(benchmark: str, points: Sequence[Point], judged: Judged | None, objectives: Sequence[Score]) -> Table:
-    """A row for each point, the best mean of a column in bold if there are several points."""
-    scores = scores_of(benchmark, points, with_objectives(objectives))
-    keys = list(points[0].values)
-    head = (*map(short_name, keys), "seeds", *(score.title for score in scores))
-    marks = judged.marks if judged is not None else {}
-    best: dict[str, int] = {}
-    for score in scores if len(points) > 1 else ():
-        of_points = losses(points, benchmark, score)
-        best[score.key] = of_points.index(min(of_points))
-    rows = []
-    for number, point in enumerate(points):
-        first, *others = [*map(shown, point.values.values()), str(len(point.runs))]
-        cells = [Cell(text) for text in others]
-        for score in scores:
-            key = f"{benchmark}/{score.key}"
-            mark = marks.get((point.label, key), "")
-            cells.append(Cell(point.shown(key, score.form), mark=mark, best=best.get(score.key) == number))
-        rows.append(Row(first, tuple(cells)))
-    title = f"{benchmark}: mean ± standard deviation over seeds"
-    return Table("", title, head, tuple(rows), labels=len(keys), grid=True)
-
-
-def _csv(benchmarks: Sequence[str], points: Sequence[Point], wanted: Sequence[Score]) -> str:
-    """CSV with a row for each benchmark and point: values, number of seeds, mean and standard deviation of scores."""
-    names = [score.key for score in wanted]
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    keys = list(points[0].values) if points else []
-    writer.writerow(["benchmark", *keys, "seeds", *(f"{name} {of}" for name in names for of in ("mean", "std"))])
-    for benchmark in benchmarks:
-        known = {score.key for score in scores_of(benchmark, points, wanted)}
-        for point in points:
-            cells: list[str] = []
-            for name in names:
-                values = point.of(f"{benchmark}/{name}") if name in known else []
-                cells.append(f"{statistics.mean(values):.6f}" if values else "")
-                cells.append(f"{spread(values):.6f}" if len(values) > 1 else "")
-            writer.writerow([benchmark, *map(shown, point.values.values()), len(point.runs), *cells])
-    return stream.getvalue()

@@ -6,7 +6,6 @@ or English only), as the question of a sweep is whether a ratio between kinds is
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,10 @@ from hbtrain.comparison.compare import Comparison, compare
 from hbtrain.comparison.tables import marks_legend
 from hbtrain.config import Config
 from hbtrain.reporting.metric_names import ALL
-from hbtrain.sweeps.points import SCORES, Finished, benchmarks_of, points_of
+from hbtrain.sweeps.points import Finished, benchmarks_of, best_point, points_of, scores_of
+
+BASELINE_SCORES = ("multi/map", "cross/map", "mono/map")
+"""The first of these that all trials have decides which sampling of a single kind is the best."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Judged:
     comparison: Comparison
     marks: Mapping[tuple[str, str], str]
     """{(a point's label, `<benchmark>/<setting>/<metric>`): ▲, ▼, △ or ▽} of the scores that have a mark."""
-    legend: str
-    """How to read the marks; empty if there are none, as no point has a sampling of a single kind."""
+    legend: str  # how to read the marks; empty if there are none, as no point has a sampling of a single kind
 
 
 def judge(finished: Sequence[Finished]) -> Judged | None:
@@ -42,7 +43,7 @@ def judge(finished: Sequence[Finished]) -> Judged | None:
     groups = _groups(finished)
     marks: dict[tuple[str, str], str] = {}
     legend = ""
-    for group in groups.values():
+    for group in groups:
         if len(points_of(group)) > 1 and _baseline(group) is not None:
             comparison = whole if len(groups) == 1 else _compared(group)
             marks |= _marks(comparison, group)
@@ -51,13 +52,13 @@ def judge(finished: Sequence[Finished]) -> Judged | None:
     return Judged(whole, marks, legend)
 
 
-def _groups(finished: Sequence[Finished]) -> dict[str, list[Finished]]:
+def _groups(finished: Sequence[Finished]) -> list[list[Finished]]:
     """Group the trials by the values of all keys that vary, except the seed and those under `batching.`."""
     groups: dict[str, list[Finished]] = {}
     for one in finished:
         others = {key: value for key, value in one.values.items() if not key.startswith("batching.")}
         groups.setdefault(repr(others), []).append(one)
-    return groups
+    return list(groups.values())
 
 
 def _compared(finished: Sequence[Finished]) -> Comparison:
@@ -81,23 +82,13 @@ def _baseline(finished: Sequence[Finished]) -> str | None:
     """The folder of a run with the best sampling of a single kind, by the mean over seeds; None if there is none."""
     single = [one for one in finished if is_single_kind(one.trial.config)]
     benchmark = benchmarks_of(finished)[0]
-    key = next(
-        (key for key in (f"{benchmark}/{score.key}" for score in reversed(SCORES[:3])) if _all_have(key, finished)),
-        None,
-    )
-    if not single or key is None:
+    scores = scores_of(benchmark, points_of(finished), BASELINE_SCORES)
+    if not single or not scores:
         return None
-    of_point: dict[str, list[Finished]] = {}
-    for one in single:
-        of_point.setdefault(repr(one.values), []).append(one)
-    best = max(of_point.values(), key=lambda seeds: statistics.mean(one.scores[key] for one in seeds))
-    return str(best[0].folder)
+    best = best_point(points_of(single), benchmark, scores[:1])
+    return next(str(one.folder) for one in single if one.values == best.values)
 
 
 def is_single_kind(config: Config) -> bool:
     """Whether all batches of a run are of one kind."""
     return config.batching.mode != "hybrid" or config.batching.alpha in (0, 1)
-
-
-def _all_have(key: str, finished: Sequence[Finished]) -> bool:
-    return all(key in one.scores for one in finished)

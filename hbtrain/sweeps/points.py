@@ -1,5 +1,7 @@
 """The points of a sweep's space (a point is all trials that differ only in their seed), their scores, the best point,
 and the Pareto front: the points than which no other is better in one score and at least as good in all.
+
+A score is named `<setting>/<metric>`, such as `mono/map`; a trial has it on each benchmark.
 """
 
 from __future__ import annotations
@@ -12,28 +14,19 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from hbtrain.reporting.metric_names import score_title
+from hbtrain.reporting.metric_names import shown as shown_score
 from hbtrain.storage import Place
+from hbtrain.sweeps.search_methods import is_minimised
 from hbtrain.sweeps.space import SEED, Trial, short_name, shown
 
-
-@dataclass(frozen=True)
-class Score:
-    """A score that the summary shows."""
-
-    key: str
-    """`<setting>/<metric>`."""
-    title: str
-    form: str
-    """Format specification of its values, such as `.3f`."""
-    higher_is_better: bool = True
+SCORES = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")  # the scores that every summary shows
 
 
-SCORES = (
-    Score("mono/map", "mAP monolingual", ".3f"),
-    Score("cross/map", "mAP cross-lingual", ".3f"),
-    Score("multi/map", "mAP multilingual", ".3f"),
-    Score("multi/rank_distance", "rank distance", ",.1f", higher_is_better=False),
-)
+def title_of(score: str) -> str:
+    """What tables and pictures call a score; objectives beyond `SCORES` go by their names."""
+    setting, _, metric = score.partition("/")
+    return score_title(metric, setting) if score in SCORES else score
 
 
 @dataclass(frozen=True)
@@ -41,10 +34,8 @@ class Finished:
     """A trial that was trained in full, with its scores."""
 
     trial: Trial
-    scores: Mapping[str, float]
-    """{`<benchmark>/<setting>/<metric>`: score}."""
-    folder: Place
-    """The folder of its run."""
+    scores: Mapping[str, float]  # {`<benchmark>/<setting>/<metric>`: score}
+    folder: Place  # of its run
 
     @property
     def values(self) -> dict[str, Any]:
@@ -56,10 +47,8 @@ class Finished:
 class Point:
     """All finished trials that differ only in their seed."""
 
-    values: dict[str, Any]
-    """{dotted key: value} of the keys that vary, without the seed."""
-    runs: list[Mapping[str, float]]
-    """The scores of each seed's trial."""
+    values: dict[str, Any]  # {dotted key: value} of the keys that vary, without the seed
+    runs: list[Mapping[str, float]]  # the scores of each seed's trial
 
     @property
     def label(self) -> str:
@@ -73,11 +62,11 @@ class Point:
     def mean(self, key: str) -> float:
         return statistics.mean(self.of(key))
 
-    def shown(self, key: str, form: str) -> str:
+    def shown(self, key: str) -> str:
         """The mean of score `key` and its standard deviation, `0.537 ± 0.003`; of a single seed, the score."""
-        values = self.of(key)
-        mean = format(self.mean(key), form)
-        return f"{mean} ± {format(spread(values), form)}" if len(values) > 1 else mean
+        values, metric = self.of(key), key.rpartition("/")[2]
+        mean = shown_score(self.mean(key), metric)
+        return f"{mean} ± {shown_score(spread(values), metric)}" if len(values) > 1 else mean
 
 
 def points_of(finished: Sequence[Finished]) -> list[Point]:
@@ -92,25 +81,19 @@ def points_of(finished: Sequence[Finished]) -> list[Point]:
     return points
 
 
-def losses(points: Sequence[Point], benchmark: str, score: Score) -> list[float]:
+def losses(points: Sequence[Point], benchmark: str, score: str) -> list[float]:
     """The mean of `score` at each point, negated if higher is better, so that lower always is."""
-    means = [point.mean(f"{benchmark}/{score.key}") for point in points]
-    return [-mean for mean in means] if score.higher_is_better else means
+    sign = 1 if is_minimised(score) else -1
+    return [sign * point.mean(f"{benchmark}/{score}") for point in points]
 
 
 def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
     return list(dict.fromkeys(key.partition("/")[0] for one in finished for key in one.scores))
 
 
-def with_objectives(objectives: Sequence[Score]) -> list[Score]:
-    """The scores that a summary shows: the objectives of a search, then those of `SCORES` that are not among them."""
-    keys = {score.key for score in objectives}
-    return [*objectives, *(score for score in SCORES if score.key not in keys)]
-
-
-def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[Score] = SCORES) -> list[Score]:
+def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[str] = SCORES) -> list[str]:
     """Those of `wanted` that every trial of every point has on `benchmark`."""
-    return [score for score in wanted if all(f"{benchmark}/{score.key}" in run for p in points for run in p.runs)]
+    return [score for score in wanted if all(f"{benchmark}/{score}" in run for p in points for run in p.runs)]
 
 
 def spread(values: Sequence[float]) -> float:
@@ -118,17 +101,16 @@ def spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
-def best_point(points: Sequence[Point], benchmark: str, scores: Sequence[Score]) -> Point:
+def best_point(points: Sequence[Point], benchmark: str, scores: Sequence[str]) -> Point:
     """The point with the lowest mean of its ranks in `scores`; of equals, the first.
 
     Ranks give scores of different scales equal weight. With one score, it is the point that is best in it.
     """
     ranks = [rankdata(losses(points, benchmark, score)) for score in scores]
-    means = [statistics.mean(of_point) for of_point in zip(*ranks, strict=True)]
-    return points[means.index(min(means))]
+    return points[int(np.mean(ranks, axis=0).argmin())]
 
 
-def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[Score]) -> list[bool]:
+def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[str]) -> list[bool]:
     """For each point, whether no other is at least as good in the means of all `scores` and better in one."""
     losses_by_point = np.array([losses(points, benchmark, score) for score in scores]).T
     return [
@@ -136,7 +118,7 @@ def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[Score
     ]
 
 
-def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[Score] = ()) -> list[Score]:
+def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[str] = ()) -> list[str]:
     """The scores that span the Pareto front: the objectives of a search for several, else those of `SCORES`.
 
     Empty if there are fewer than two scores or two points.

@@ -17,8 +17,7 @@ from hbtrain.sweeps.drivers import INTERVAL, SCHEDULE, extended, read_schedule
 from hbtrain.sweeps.ranges import Draw, Numbers
 from hbtrain.sweeps.search_methods import Pbt, is_minimised
 
-ATTEMPTS = 20
-"""How often an alpha is drawn, until it is one with which no other member continues the same state."""
+ATTEMPTS = 20  # how often an alpha is drawn, until it is one with which no other member continues the same state
 
 
 class Population(PopulationBasedTraining):

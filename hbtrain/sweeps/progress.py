@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
-from rich.console import Console
 
+from hbtrain.reporting.text import say
 from hbtrain.sweeps.drivers import FAILURE, STEP, trial_label
 
 
 class _Progress(Callback):
-    """Ray Tune's callback on the events of trials. It is pickled, and therefore holds no console."""
+    """Ray Tune's callback on the events of trials, which may start more than once. It is pickled."""
 
-    def __init__(self) -> None:
+    def __init__(self, trials: int) -> None:
         self._began = time.monotonic()
+        self._trials = trials
+        self._labels: dict[str, str] = {}
+        self._started: dict[str, float] = {}
+        self._durations: list[float] = []
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        label, known = trial_label(trial.config), self._labels.get(trial.trial_id)
+        self._started.setdefault(trial.trial_id, time.monotonic())
+        self._labels[trial.trial_id] = label
+        if known is None:
+            self._say(f"{label}  started")
+        elif known != label:
+            self._say(f"{known}  is given up; in its place another one goes on as {label}")
 
     def _say(self, text: str) -> None:
-        clock = f"{time.monotonic() - self._began:5.0f} s"
-        Console().print(f"{clock}  {text}", highlight=False, soft_wrap=True, markup=False)
+        say(f"{time.monotonic() - self._began:5.0f} s  {text}")
+
+    def _ended(self, trial: Any) -> tuple[str, float, int]:
+        """(label of a trial that has ended, the seconds it took, how many are to go)."""
+        seconds = time.monotonic() - self._started.get(trial.trial_id, self._began)
+        self._durations.append(seconds)
+        return self._label(trial), seconds, self._trials - len(self._durations)
+
+    def _label(self, trial: Any) -> str:
+        return self._labels.get(trial.trial_id) or trial_label(trial.config)
 
 
 class GridProgress(_Progress):
     """Prints, for trials that are all trained in full, how each ends, and about how long the others will take."""
 
-    def __init__(self, labels: list[str], side_by_side: int) -> None:
-        super().__init__()
-        self._labels = labels
+    def __init__(self, trials: int, side_by_side: int) -> None:
+        super().__init__(trials)
         self._side_by_side = side_by_side
-        self._started: dict[int, float] = {}
-        self._durations: list[float] = []
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["trial"]
-        self._started[number] = time.monotonic()
-        self._say(f"{self._labels[number]}  started")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has succeeded, or failed with an error that the user can mend."""
@@ -46,16 +58,13 @@ class GridProgress(_Progress):
         self._end(trial, "its driver died")
 
     def _end(self, trial: Any, failure: str) -> None:
-        number = trial.config["trial"]
-        seconds = time.monotonic() - self._started.get(number, self._began)
-        self._durations.append(seconds)
+        label, seconds, left = self._ended(trial)
         how = f"failed after {seconds:.0f} s: {failure}" if failure else f"finished in {seconds:.0f} s"
-        left = len(self._labels) - len(self._durations)
         outlook = ""
         if left:
             mean = sum(self._durations) / len(self._durations)
             outlook = f"; {left} to go, about {max(1, round(mean * left / self._side_by_side / 60))} min"
-        self._say(f"{self._labels[number]}  {how}{outlook}")
+        self._say(f"{label}  {how}{outlook}")
 
 
 class SearchProgress(_Progress):
@@ -68,31 +77,18 @@ class SearchProgress(_Progress):
     """
 
     def __init__(self, objectives: tuple[str, ...], trials: int, steps: int) -> None:
-        super().__init__()
+        super().__init__(trials)
         self._objectives = objectives
-        self._left = trials
         self._steps = steps
-        self._labels: dict[str, str] = {}
-        self._started: dict[str, float] = {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's driver starts, for the first time or after a pause."""
-        label, known = trial_label(trial.config), self._labels.get(trial.trial_id)
-        self._started.setdefault(trial.trial_id, time.monotonic())
-        self._labels[trial.trial_id] = label
-        if known is None:
-            self._say(f"{label}  started")
-        elif known != label:
-            self._say(f"{known}  is given up; in its place another one goes on as {label}")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        failure = result.get(FAILURE)
-        if failure:
-            self._say(f"{self._label(trial)}  failed: {failure}")
+        if result.get(FAILURE):
+            self._say(f"{self._label(trial)}  failed: {result[FAILURE]}")
         elif STEP in result:
-            self._say(f"{self._label(trial)}  step {result[STEP]} of {self._steps}: {self._scores(result)}")
+            scores = ", ".join(f"{name} {result[name]:.4g}" for name in self._objectives if name in result)
+            self._say(f"{self._label(trial)}  step {result[STEP]} of {self._steps}: {scores}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended, or was stopped because of its scores."""
@@ -108,13 +104,5 @@ class SearchProgress(_Progress):
         self._end(trial, "failed, as its driver died,")
 
     def _end(self, trial: Any, how: str) -> None:
-        seconds = time.monotonic() - self._started.get(trial.trial_id, self._began)
-        self._left -= 1
-        left = f"; {self._left} to go" if self._left > 0 else ""
-        self._say(f"{self._label(trial)}  {how} after {seconds:.0f} s{left}")
-
-    def _label(self, trial: Any) -> str:
-        return self._labels.get(trial.trial_id) or trial_label(trial.config)
-
-    def _scores(self, result: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {result[name]:.4g}" for name in self._objectives if name in result)
+        label, seconds, left = self._ended(trial)
+        self._say(f"{label}  {how} after {seconds:.0f} s" + (f"; {left} to go" if left > 0 else ""))

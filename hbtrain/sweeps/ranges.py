@@ -1,4 +1,8 @@
-"""The values of a key in a space: a grid, all of which is tried, or a range or choice that a search draws from."""
+"""The values of a key in a space: a grid, all of which is tried, or a range or choice that a search draws from.
+
+What reads an entry is given its key and where it comes from (a space, or flags), for the message of the ConfigError
+that it raises where the entry is wrong.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,7 @@ from hbtrain.errors import ConfigError
 
 GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS = "grid", "uniform", "loguniform", "choice", "settings"
 KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS)
-DIGITS = 4
-"""Significant digits of drawn numbers, so few that labels, recipes and MLflow show the exact value."""
+DIGITS = 4  # significant digits of drawn numbers, so few that labels, recipes and MLflow show the exact value
 INNER = 0.381966
 """Where within a range a value is checked, as a share of its width. It is hardly ever a whole number, so that a range
 for a key that takes only whole numbers is refused."""
@@ -36,11 +39,10 @@ class Numbers:
 
     @property
     def probes(self) -> tuple[float, ...]:
-        """Values to check before a search: both ends and one between them, which stand for all."""
+        """Values to check before a search, which stand for all: both ends and one between them."""
         return self.low, self.low + INNER * (self.high - self.low), self.high
 
     def to_tree(self) -> dict[str, Any]:
-        """Its entry in a space's YAML."""
         return {LOGUNIFORM if self.log else UNIFORM: [self.low, self.high]}
 
 
@@ -51,16 +53,13 @@ class Choices:
     values: tuple[Any, ...]
 
     def recalled(self, value: object) -> Any:
-        """The value that was written to JSON as `value`; None if it cannot be drawn from here."""
         return next((own for own in self.values if json.loads(json.dumps(own)) == value), None)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """Values to check before a search: all of them."""
         return self.values
 
     def to_tree(self) -> dict[str, Any]:
-        """Its entry in a space's YAML."""
         return {CHOICE: list(self.values)}
 
 
@@ -68,17 +67,7 @@ Draw = Numbers | Choices
 
 
 def kind_of(key: str, entry: Any, origin: str, searching: bool) -> str:
-    """Which of KINDS an entry of a space is.
-
-    Args:
-        key: of the entry.
-        entry: its value.
-        origin: where it comes from, for messages: a space, or flags.
-        searching: whether the space is searched, so that ranges are allowed and grids are not.
-
-    Raises:
-        ConfigError: it is none of KINDS, or not one that is allowed.
-    """
+    """Which of KINDS an entry of a space is. A space that is searched has ranges and choices, others have grids."""
     kinds = (UNIFORM, LOGUNIFORM, CHOICE, SETTINGS) if searching else (GRID, SETTINGS)
     kind = next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else None
     if kind in kinds:
@@ -97,11 +86,7 @@ def _form(kind: str) -> str:
 
 
 def read_values(key: str, values: Any, origin: str) -> tuple[Any, ...]:
-    """The values of a grid or a choice.
-
-    Raises:
-        ConfigError: not a list, an empty one, or one with a value twice.
-    """
+    """The values of a grid or a choice: at least one, and none twice."""
     if not isinstance(values, list):
         raise ConfigError(f"{key} = {values!r} in {origin}: must be a list of values")
     if not values:
@@ -113,11 +98,7 @@ def read_values(key: str, values: Any, origin: str) -> tuple[Any, ...]:
 
 
 def read_numbers(key: str, ends: Any, origin: str, log: bool) -> Numbers:
-    """The interval between two ends.
-
-    Raises:
-        ConfigError: not two numbers in ascending order, or, with `log`, not above 0.
-    """
+    """The interval between two ends that ascend, above 0 with `log`."""
     kind = LOGUNIFORM if log else UNIFORM
     if not isinstance(ends, list) or len(ends) != 2 or not all(_is_number(end) for end in ends):
         raise ConfigError(f"{key} = {ends!r} in {origin}: {kind} takes two numbers, [low, high]")
@@ -130,11 +111,7 @@ def read_numbers(key: str, ends: Any, origin: str, log: bool) -> Numbers:
 
 
 def read_settings(key: str, named: Any, origin: str) -> dict[str, dict[str, Any]]:
-    """{name: {dotted key: value}} of named settings.
-
-    Raises:
-        ConfigError: they have another form.
-    """
+    """{name: {dotted key: value}} of named settings."""
     if not isinstance(named, Mapping) or not named:
         raise ConfigError(f"{key} = {named!r} in {origin}: settings are written {{name: {{dotted key: value}}, ...}}")
     for name, values in named.items():

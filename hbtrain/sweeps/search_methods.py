@@ -5,34 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import METRICS
 
-MINIMISED = {"rank_distance": "multi"}
-"""{metric of which lower is better: the setting that has it}."""
+MINIMISED = {"rank_distance": "multi"}  # {metric of which lower is better: the setting that has it}
 ALPHA = "batching.alpha"
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+def _metric(objective: str) -> str:
+    setting, _, metric = objective.partition("/")
+    if setting not in SETTINGS or (metric not in METRICS and MINIMISED.get(metric) != setting):
+        raise ValueError(
+            f"an objective is written <setting>/<metric>, such as multi/map: settings are {', '.join(SETTINGS)}, "
+            f"metrics {', '.join(METRICS)}, and multi/rank_distance"
+        )
+    return objective
+
+
+Objective = Annotated[str, AfterValidator(_metric)]
+
+
 class _Search(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the draws. The seed of the trials is that of the recipe."""
+    seed: Annotated[int, Field(ge=0)] = 0  # of the draws; that of the trials is the recipe's
+
+    def stops(self, steps: int) -> tuple[int, ...]:
+        """The steps after which trials are compared; the last is `steps`, the whole training.
+
+        Raises:
+            ConfigError: `steps` are too few.
+        """
+        return (steps,)
 
 
 class _ByOneScore(_Search):
-    objective: str = "multi/map"
-
-    @field_validator("objective")
-    @classmethod
-    def _exists(cls, value: str) -> str:
-        return _metric(value)
+    objective: Objective = "multi/map"
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -48,20 +62,9 @@ class Asha(_ByOneScore):
     rungs: PositiveInt | tuple[PositiveInt, ...] = 3
     """How many rungs, the end of training included, each after `reduction` times as many steps as the one before; or
     the steps of the rungs."""
-    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0
-    """At a rung, one of so many trials goes on."""
+    reduction: Annotated[float, Field(gt=1, le=100)] = 3.0  # at a rung, one of so many trials goes on
 
-    @property
-    def summary(self) -> str:
-        """What a sweep prints at its start: `asha, 12 trials by multi/map`."""
-        return f"asha, {self.trials} trials by {self.objective}"
-
-    def rung_steps(self, steps: int) -> tuple[int, ...]:
-        """The steps after which trials are compared; the last is `steps`, the whole training.
-
-        Raises:
-            ConfigError: there are more rungs than steps, or a rung is beyond them.
-        """
+    def stops(self, steps: int) -> tuple[int, ...]:
         if isinstance(self.rungs, int):
             found = [max(1, round(steps / self.reduction**n)) for n in reversed(range(self.rungs))]
         else:
@@ -79,7 +82,7 @@ class Pareto(_Search):
 
     method: Literal["pareto"]
     trials: PositiveInt = 12
-    objectives: Annotated[tuple[str, ...], Field(min_length=2)] = (
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=2)] = (
         "mono/map",
         "cross/map",
         "multi/map",
@@ -88,19 +91,10 @@ class Pareto(_Search):
 
     @field_validator("objectives")
     @classmethod
-    def _exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             raise ValueError("an objective is listed twice")
-        return tuple(map(_metric, value))
-
-    @property
-    def summary(self) -> str:
-        """What a sweep prints at its start: `pareto, 12 trials by mono/map, cross/map`."""
-        return f"pareto, {self.trials} trials by {', '.join(self.objectives)}"
-
-    def rung_steps(self, steps: int) -> tuple[int, ...]:
-        """The steps after which trials are compared: only the whole training."""
-        return (steps,)
+        return value
 
 
 class Pbt(_ByOneScore):
@@ -109,26 +103,14 @@ class Pbt(_ByOneScore):
 
     method: Literal["pbt"]
     population: Annotated[int, Field(ge=2)] = 4
-    intervals: Annotated[int, Field(ge=2)] = 4
-    """How many intervals of equal length training has."""
+    intervals: Annotated[int, Field(ge=2)] = 4  # how many intervals of equal length training has
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """The share of the population that is replaced, and also the share of the best that replaces it."""
     resample: Fraction = 0.25
     """Probability that a new alpha is drawn from the whole range rather than moved by `factor`."""
-    factor: Annotated[float, Field(gt=1)] = 1.2
-    """Alpha is multiplied or divided by this."""
+    factor: Annotated[float, Field(gt=1)] = 1.2  # alpha is multiplied or divided by this
 
-    @property
-    def summary(self) -> str:
-        """What a sweep prints at its start: `pbt, a population of 4 by multi/map`."""
-        return f"pbt, a population of {self.population} by {self.objective}"
-
-    def interval_ends(self, steps: int) -> tuple[int, ...]:
-        """The steps after which members are compared; the last is `steps`, the whole training.
-
-        Raises:
-            ConfigError: there are more intervals than steps.
-        """
+    def stops(self, steps: int) -> tuple[int, ...]:
         if self.intervals > steps:
             raise ConfigError(f"search.intervals = {self.intervals} are more than training.steps = {steps}")
         return tuple(round(steps * (n + 1) / self.intervals) for n in range(self.intervals))
@@ -139,11 +121,7 @@ _ANY: TypeAdapter[Search] = TypeAdapter(Annotated[Search, Field(discriminator="m
 
 
 def read_search(tree: Any, origin: str) -> Search:
-    """Read the `search` section of a space; `origin` says where it comes from, for messages.
-
-    Raises:
-        ConfigError: a key or a value is wrong.
-    """
+    """Read the `search` section of a space, which `origin` names in the ConfigError where a key or a value is wrong."""
     if not isinstance(tree, Mapping):
         raise ConfigError(f"`search` of {origin} must hold keys and values, not {tree!r}")
     try:
@@ -164,12 +142,10 @@ def read_search(tree: Any, origin: str) -> Search:
         raise ConfigError(f"search.{keys[0]} = {tree[keys[0]]!r} in {origin}: {said[:1].lower()}{said[1:]}") from error
 
 
-def check_budget(search: Search | None, steps: int) -> None:
-    """Raise ConfigError if `steps` of training are too few for the rungs or intervals of `search`."""
-    if isinstance(search, Pbt):
-        search.interval_ends(steps)
-    elif search is not None:
-        search.rung_steps(steps)
+def summary_of(search: Search) -> str:
+    """What a sweep prints at its start: `pareto, 12 trials by mono/map, cross/map`."""
+    size = f"a population of {search.population}" if isinstance(search, Pbt) else f"{search.trials} trials"
+    return f"{search.method}, {size} by {', '.join(search.objectives)}"
 
 
 def is_minimised(objective: str) -> bool:
@@ -188,13 +164,3 @@ def check_objectives(objectives: Sequence[str], benchmark: Benchmark) -> None:
                 f"{', '.join(benchmark.settings)} in {', '.join(benchmark.languages)}); choose another with "
                 "--search.objective, or name another benchmark first in evaluation.benchmarks"
             )
-
-
-def _metric(objective: str) -> str:
-    setting, _, metric = objective.partition("/")
-    if setting not in SETTINGS or (metric not in METRICS and MINIMISED.get(metric) != setting):
-        raise ValueError(
-            f"an objective is written <setting>/<metric>, such as multi/map: settings are {', '.join(SETTINGS)}, "
-            f"metrics {', '.join(METRICS)}, and multi/rank_distance"
-        )
-    return objective

@@ -11,21 +11,20 @@ from hbtrain.errors import StorageError
 from hbtrain.storage import Place, write_text
 from hbtrain.sweeps.drivers import Schedule
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.space import Space, Trial
+from hbtrain.sweeps.space import Space
 
 
 class Ledger:
-    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order of the draws."""
+    """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order of the draws.
+
+    A file that cannot be read or written is a StorageError.
+    """
 
     def __init__(self, file: Place) -> None:
         self._file = file
 
     def points(self) -> list[dict[str, Any]]:
-        """Every point once; lines that are not JSON are skipped. There are none if the file does not exist.
-
-        Raises:
-            StorageError: the file cannot be read.
-        """
+        """Every point once, none if the file does not exist; lines that are not JSON are skipped."""
         try:
             lines = self._file.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -43,11 +42,7 @@ class Ledger:
         return points
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Write the file with another point; it is synced to disk when this returns.
-
-        Raises:
-            StorageError: the file cannot be written.
-        """
+        """Write the file with another point; it is synced to disk when this returns."""
         try:
             write_text(self._file, "".join(f"{json.dumps(dict(p))}\n" for p in [*self.points(), point]))
         except OSError as error:
@@ -66,27 +61,10 @@ def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """A trial that was stopped before the end of training, as others had better scores."""
+class Stopped(Finished):
+    """A trial that was stopped before the end of training, as others had better scores; these are of its last step."""
 
-    trial: Trial
     step: int
-    """Steps that it was trained."""
-    scores: Mapping[str, float]
-    """Its scores after that step."""
-    folder: Place
-    """The folder of its run."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of a population at the end of training."""
-
-    schedule: Schedule
-    """[(step, alpha), ...] of the weights' whole history; a run from scratch with it ends with the same weights."""
-    scores: Mapping[str, float]
-    folder: Place
-    """The folder of the run in which training ended; it may have begun in that of another member."""
 
 
 @dataclass(frozen=True)
@@ -96,30 +74,18 @@ class SearchOutcome:
     finished: list[Finished] = field(default_factory=list)
     """Those that were trained in full, members of a population included."""
     stopped: list[Stopped] = field(default_factory=list)
-    members: list[Member] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    """{label: why it failed}."""
+    members: list[tuple[Schedule, Finished]] = field(default_factory=list)
+    """The members of a population, with the alphas of their weights' whole history. A run from scratch with such a
+    schedule ends with the same weights; its folder is that in which training ended, and may have begun in another."""
+    failures: dict[str, str] = field(default_factory=dict)  # {label: why it failed}
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:
-    """Write the outcome as JSON: of each trial its values, the step if it was stopped, its scores and its run's folder.
-
-    Raises:
-        StorageError: `path` cannot be written.
-    """
-    tree: dict[str, Any] = {
-        "finished": [
-            {"values": one.trial.values, "scores": _macro(one.scores), "run": one.folder.name}
-            for one in outcome.finished
-        ],
-        "stopped": [
-            {"values": one.trial.values, "step": one.step, "scores": _macro(one.scores), "run": one.folder.name}
-            for one in outcome.stopped
-        ],
-        "members": [
-            {"schedule": dict(one.schedule), "scores": _macro(one.scores), "run": one.folder.name}
-            for one in outcome.members
-        ],
+    """Write as JSON, of each trial, its values, the step if it was stopped, its scores and the folder of its run."""
+    tree = {
+        "finished": [{"values": one.trial.values, **_result(one)} for one in outcome.finished],
+        "stopped": [{"values": one.trial.values, "step": one.step, **_result(one)} for one in outcome.stopped],
+        "members": [{"schedule": dict(schedule), **_result(one)} for schedule, one in outcome.members],
         "failed": outcome.failures,
     }
     try:
@@ -128,6 +94,6 @@ def save_outcome(outcome: SearchOutcome, path: Place) -> None:
         raise StorageError(f"cannot write the outcome to {path}: {error.strerror or error}") from error
 
 
-def _macro(scores: Mapping[str, float]) -> dict[str, float]:
-    """The scores `<benchmark>/<setting>/<metric>`, without those of single languages, whose keys are longer."""
-    return {key: score for key, score in scores.items() if key.count("/") == 2}
+def _result(one: Finished) -> dict[str, Any]:
+    """Scores `<benchmark>/<setting>/<metric>`, without those of single languages, whose keys are longer; the folder."""
+    return {"scores": {key: score for key, score in one.scores.items() if key.count("/") == 2}, "run": one.folder.name}

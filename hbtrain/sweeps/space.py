@@ -17,8 +17,7 @@ from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
 
-SEED = "seed"
-"""The key over whose values the summary takes means."""
+SEED = "seed"  # the key over whose values the summary takes means
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,19 @@ class Space:
     """The configurations that a sweep tries."""
 
     name: str
-    recipe: str
-    """A shipped recipe's name, or the path of a YAML file."""
-    overrides: dict[str, Any]
-    """{dotted key: value} that all trials have."""
-    grids: dict[str, tuple[Any, ...]]
-    """{dotted key: values}; every combination is a trial. The values of a key in `settings` are names."""
-    draws: dict[str, Draw] = field(default_factory=dict)
-    """{dotted key: what a search draws it from}. For a key in `settings`, names are drawn."""
+    recipe: str  # a shipped recipe's name, or the path of a YAML file
+    overrides: dict[str, Any]  # {dotted key: value} that all trials have
+    draws: dict[str, Draw]
+    """{dotted key: what it varies over}. Without a search these are choices, and every combination of them is a trial.
+    The values of a key in `settings` are names."""
     settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """{key: {name: {dotted key: value}}}: keys that exist only in the space; a name sets several configuration keys."""
-    search: Search | None = None
-    """How values are drawn; None: all combinations of the grids are tried."""
+    search: Search | None = None  # how values are drawn; None: all combinations are tried
 
     def to_yaml(self) -> str:
         """The space as the YAML that `load_space` reads."""
-        entries: dict[str, Any] = {key: {GRID: list(values)} for key, values in self.grids.items()}
-        entries |= {key: draw.to_tree() for key, draw in self.draws.items()}
-        for key, named in self.settings.items():
-            entries[key] = {SETTINGS: named}
+        entries = {key: draw.to_tree() if self.search else {GRID: draw.probes} for key, draw in self.draws.items()}
+        entries |= {key: {SETTINGS: named} for key, named in self.settings.items()}
         tree: dict[str, Any] = {"recipe": self.recipe, "overrides": self.overrides, "space": entries}
         if self.search is not None:
             tree["search"] = self.search.model_dump(mode="json")
@@ -57,17 +50,13 @@ class Space:
             found |= self.settings[key][value] if key in self.settings else {key: value}
         return found
 
-    @property
-    def varied_keys(self) -> set[str]:
-        """The configuration keys in which trials may differ."""
-        keys: set[str] = set()
-        for key in (*self.grids, *self.draws):
-            keys |= {dotted for named in self.settings.get(key, {}).values() for dotted in named} or {key}
-        return keys
+    def keys_behind(self, key: str) -> set[str]:
+        """The configuration keys that a key of the space sets: those in its settings, or itself."""
+        return {dotted for named in self.settings.get(key, {}).values() for dotted in named} or {key}
 
     def label(self, values: Mapping[str, Any]) -> str:
         """The name of a trial with these values, such as `alpha=0.3 seed=1`."""
-        names = _short_names([*self.grids, *self.draws])
+        names = _short_names(list(self.draws))
         return " ".join(f"{names[key]}={shown(value)}" for key, value in values.items())
 
 
@@ -75,10 +64,8 @@ class Space:
 class Trial:
     """One training of a sweep."""
 
-    label: str
-    """The values of the keys that vary, such as `alpha=0.3 seed=1`."""
-    values: dict[str, Any]
-    """{dotted key: value} of the keys that vary."""
+    label: str  # the values of the keys that vary, such as `alpha=0.3 seed=1`
+    values: dict[str, Any]  # {dotted key: value} of the keys that vary
     config: Config
 
 
@@ -94,11 +81,12 @@ def trials_of(space: Space) -> list[Trial]:
         ConfigError: the configuration does not allow a combination, or two are the same.
     """
     base = base_config(space)
-    keys = sorted(space.grids, key=lambda key: key != SEED)
+    keys = sorted(space.draws, key=lambda key: key != SEED)
     trials: list[Trial] = []
-    for combination in product(*(space.grids[key] for key in keys)):
-        values = {key: value for key, value in zip(keys, combination, strict=True) if key != SEED}
-        values |= {key: value for key, value in zip(keys, combination, strict=True) if key == SEED}
+    for combination in product(*(space.draws[key].probes for key in keys)):
+        values = dict(zip(keys, combination, strict=True))
+        if SEED in values:
+            values[SEED] = values.pop(SEED)  # labels end with it
         trial = trial_of(space, base, values)
         for other in trials:
             if trial.config == other.config:
@@ -108,12 +96,9 @@ def trials_of(space: Space) -> list[Trial]:
 
 
 def probes_of(space: Space) -> list[Trial]:
-    """Trials that show, before a search starts, whether the configuration allows what it may draw.
+    """Trials that show, before a search starts, whether the configuration allows what it may draw; else a ConfigError.
 
     They have each value of a choice, and `Numbers.probes` of a range, of one key at a time; others have their first.
-
-    Raises:
-        ConfigError: the configuration does not allow one of them.
     """
     base = base_config(space)
     first = {key: draw.probes[0] for key, draw in space.draws.items()}
@@ -126,7 +111,7 @@ def probes_of(space: Space) -> list[Trial]:
 
 
 def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
-    """The trial with these {key that varies: value}; `base` is what all trials have in common.
+    """The trial with these {key that varies: value}, in which it differs from `base`.
 
     Raises:
         ConfigError: the configuration does not allow the values.
@@ -139,7 +124,6 @@ def trial_of(space: Space, base: Config, values: Mapping[str, Any]) -> Trial:
 
 
 def short_name(key: str) -> str:
-    """The last part of a dotted key."""
     return key.rsplit(".", 1)[-1]
 
 

@@ -41,11 +41,7 @@ def space_names() -> list[str]:
 
 
 def load_space(space: str) -> Space:
-    """Read the space of a shipped name or a YAML file.
-
-    Raises:
-        ConfigError: it is unknown or unreadable, or has a wrong key or value.
-    """
+    """The space of a shipped name or a YAML file. Raises ConfigError if it is unknown, unreadable or wrong."""
     path = SPACES / f"{space}.yaml" if space in space_names() else Path(space)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         near = get_close_matches(space, space_names(), n=1)
@@ -76,13 +72,10 @@ def load_space(space: str) -> Space:
 
 
 def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
-    """Change a space by flags.
+    """Change a space by flags. Raises ConfigError if a key or value is wrong.
 
     `recipe` is another recipe, keys under `search.` change how the space is searched, a key that varies gets other
     values, and any other key is fixed to its value.
-
-    Raises:
-        ConfigError: a key or value is wrong.
     """
     fixed = dict(flags)
     recipe = fixed.pop("recipe", space.recipe)
@@ -94,7 +87,7 @@ def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
         raise ConfigError(f"--search.{next(iter(wanted))}: the space {space.name} tries everything; it has no search")
     if wanted and space.search is not None:
         changed = replace(changed, search=read_search(space.search.model_dump(mode="json") | wanted, "flags"))
-    for key in (*space.grids, *space.draws):
+    for key in space.draws:
         if key in fixed:
             changed = _with_entry(changed, key, _flag_entry(changed, key, fixed.pop(key)), "flags")
     changed = replace(changed, overrides={**space.overrides, **fixed})
@@ -117,9 +110,7 @@ def _flag_entry(space: Space, key: str, value: Any) -> dict[str, Any]:
 
 
 def _with_entry(space: Space, key: str, entry: Any, origin: str) -> Space:
-    """`space` with the entry of a key that varies."""
-    searching = space.search is not None
-    kind = kind_of(key, entry, origin, searching)
+    kind = kind_of(key, entry, origin, searching=space.search is not None)
     settings = dict(space.settings)
     draw: Draw
     if kind == SETTINGS:
@@ -129,24 +120,19 @@ def _with_entry(space: Space, key: str, entry: Any, origin: str) -> Space:
         draw = Choices(read_values(key, entry[kind], origin))
     else:
         draw = read_numbers(key, entry[kind], origin, log=kind != UNIFORM)
-    if searching:
-        return replace(space, draws={**space.draws, key: draw}, settings=settings)
-    return replace(space, grids={**space.grids, key: draw.probes}, settings=settings)
+    return replace(space, draws={**space.draws, key: draw}, settings=settings)
 
 
 def check_space(space: Space, origin: str) -> None:
     """Raise ConfigError for a key that does not exist, cannot be varied, or is both fixed and varied."""
     for key in space.overrides:
         check_key(key, origin)
-    for key in (*space.grids, *space.draws):
-        if key in space.settings:
-            if key in all_keys():
-                raise ConfigError(f"{key} is a key of the configuration; give the settings of {origin} another name")
-        else:
-            check_key(key, origin)
-        for dotted in sorted({name for named in space.settings.get(key, {}).values() for name in named} or {key}):
+    for key in space.draws:
+        if key in space.settings and key in all_keys():
+            raise ConfigError(f"{key} is a key of the configuration; give the settings of {origin} another name")
+        for dotted in sorted(space.keys_behind(key)):
             _check_varied(space, dotted, key, origin)
-    if not space.grids and not space.draws:
+    if not space.draws:
         raise ConfigError(f"`space` of {origin} holds no key; name what varies")
     if isinstance(space.search, Pbt):
         _check_population(space, origin)
@@ -156,7 +142,7 @@ def _check_varied(space: Space, dotted: str, key: str, origin: str) -> None:
     check_key(dotted, origin)
     if dotted in space.overrides:
         raise ConfigError(f"{dotted} is both fixed under `overrides` and varied under `space` in {origin}; keep one")
-    if key != dotted and (dotted in space.grids or dotted in space.draws):
+    if key != dotted and dotted in space.draws:
         raise ConfigError(f"{dotted} is varied twice in {origin}, by itself and by {key}; keep one")
     if dotted == STEPS and space.search is not None:
         raise ConfigError(f"{STEPS} is the budget of every trial of a search ({origin}); fix it under `overrides`")

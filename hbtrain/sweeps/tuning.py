@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hbtrain.cluster.session import connected
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
-from hbtrain.storage import Place
-from hbtrain.sweeps.drivers import FAILURE, run_trial
+from hbtrain.reporting.text import say
+from hbtrain.storage import Place, quoted
+from hbtrain.sweeps.drivers import FAILURE, LABEL, NUMBER, TRIAL, run_trial, trial_label
 from hbtrain.sweeps.space import Trial
 
 RESTARTS = 2
@@ -40,30 +41,33 @@ def train_side_by_side(trials: Sequence[Trial], folder: Place) -> dict[str, str]
         from hbtrain.sweeps.progress import GridProgress
 
         side_by_side = concurrent_trials(example, hardware)
+        # Trees may hold the tracking server's password; parameters given this way are not in Tune's records.
         trees = [to_tree(at_address(trial.config)) for trial in trials]
         results = fit(
-            # Trees may hold the tracking server's password; parameters given this way are not in Tune's records.
             tune.with_resources(tune.with_parameters(run_trial, trees=trees), ON_HEAD),
+            {TRIAL: tune.grid_search([{NUMBER: n, LABEL: trial.label} for n, trial in enumerate(trials)])},
             folder,
-            tune.TuneConfig(max_concurrent_trials=side_by_side),
-            GridProgress([trial.label for trial in trials], side_by_side),
-            {"trial": tune.grid_search(list(range(len(trials))))},
+            GridProgress(len(trials), side_by_side),
+            len(trials),
+            max_concurrent_trials=side_by_side,
         )
-        return _failures(trials, results)
+        return failures_of(results)
 
 
-def fit(trainable: Any, folder: Place, how: Any, progress: Any, parameters: Mapping[str, Any]) -> Any:
-    """Run Ray Tune to its end, and return its results.
+def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any, trials: int, **how: Any) -> Any:
+    """Run Ray Tune until all trials have ended, and return its results.
 
     Args:
         trainable: the driver of a trial, with its resources.
-        folder: of the sweep; Tune keeps its records in `tune/` there.
-        how: a `TuneConfig`.
-        progress: a `Callback` on the events of trials.
         parameters: Tune's `param_space`.
+        folder: of the sweep; Tune keeps its records in `tune/` there.
+        progress: a `Callback` on the events of trials.
+        trials: how many there are.
+        how: arguments of `TuneConfig`.
 
     Raises:
         TrainingError: the cluster was lost, or Tune failed.
+        KeyboardInterrupt: Tune was stopped.
     """
     import ray
     from ray import tune
@@ -71,37 +75,40 @@ def fit(trainable: Any, folder: Place, how: Any, progress: Any, parameters: Mapp
 
     tuner = tune.Tuner(
         trainable,
-        param_space=dict(parameters),
-        tune_config=how,
+        param_space=parameters,
+        # By default the folders of trials would be named after their parameters, which may be any text.
+        tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.trial_id), **how),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder),
+            storage_path=quoted(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             callbacks=[progress],
         ),
     )
     try:
-        return tuner.fit()
+        results = tuner.fit()
     except (ray.exceptions.RayError, TuneError) as error:
         lines = str(error).strip().splitlines()
         # The message of a TuneError is a traceback, whose last line is the reason; Ray's own errors begin with it.
         reason = lines[-1] if isinstance(error, TuneError) else lines[0]
         raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
+    if len(results) < trials or any(r.error is None and not (r.metrics or {}).get("done") for r in results):
+        raise KeyboardInterrupt
+    return results
 
 
-def failure_of(result: Any) -> str | None:
-    """Why a trial failed, from Tune's result; empty if it did not fail, None if it was stopped before it reported."""
-    if result.error is not None:
-        return f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
-    return (result.metrics or {}).get(FAILURE)
-
-
-def say(text: str) -> None:
-    """Print a line without rich's highlighting, wrapping or markup."""
-    from rich.console import Console
-
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+def failures_of(results: Any) -> dict[str, str]:
+    """{label: why it failed} of the trials that failed, from Tune's results."""
+    failures = {}
+    for result in results:
+        if result.error is not None:
+            failure = f"{str(result.error).strip().splitlines()[-1]} (traceback in {result.path})"
+        else:
+            failure = (result.metrics or {}).get(FAILURE, "")
+        if failure:
+            failures[trial_label(result.config or {})] = failure
+    return failures
 
 
 def set_up_tune() -> None:
@@ -121,17 +128,6 @@ def at_address(config: Config) -> Config:
     """`config` with the cluster's address in it, as `$RAY_ADDRESS` is not set in the processes of drivers."""
     address = config.resources.address or os.environ.get("RAY_ADDRESS")
     return config if address is None else override(config, {"resources.address": address})
-
-
-def _failures(trials: Sequence[Trial], results: Any) -> dict[str, str]:
-    failures: dict[str, str] = {}
-    for result in results:
-        failure = failure_of(result)
-        if failure is None:
-            raise KeyboardInterrupt
-        if failure:
-            failures[trials[result.config["trial"]].label] = failure
-    return failures
 
 
 def concurrent_trials(config: Config, hardware: dict[str, object]) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import asdict, dataclass, field
+from heapq import merge
+from itertools import groupby, islice, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,33 +25,36 @@ def judge(texts: Texts, blocks: Sequence[Block], limits: Limits, folder: Path, r
 
     Args:
         texts: that were translated.
-        blocks: all blocks of them, which must be finished.
+        blocks: all blocks of them, finished.
         limits: of the gates.
         folder: gets a column `<language>.arrow` for each language, in which a text's number is the row of its accepted
             translation.
         rejects: gets the rejected ones as JSON lines, ordered by text and language.
     """
     counts = {language: Counts() for language in texts.wanted}
-    results = {language: _results(texts, language, blocks) for language in texts.wanted}
-    heads = {language: next(found, None) for language, found in results.items()}
+    results = merge(*(_results(texts, language, blocks) for language in texts.wanted), key=itemgetter(0))
     source, (first_row, first_side) = texts.texts(), texts.first_rows()
     writer = ColumnWriter(folder)
-    for number in range(texts.number):
+    for number, of_text in groupby(results, key=itemgetter(0)):  # every text is wanted in some language
         accepted = {}
-        for language, head in heads.items():
-            if head is None or head[0] != number:
-                continue
-            heads[language] = next(results[language], None)
-            result, count = head[1], counts[language]
-            reason = _reason(result, limits)
+        for _, language, result in of_text:
+            reason, count = _reason(result, limits), counts[language]
             count.texts += 1
             if reason is None and result.translation is not None:
                 count.kept += 1
                 accepted[language] = result.translation
                 continue
             count.rejected[str(reason)] += 1
-            known = {"id": first_row.get([number])[0], "side": first_side.get([number])[0]}
-            rejects.write(_line(known | _reject(language, source.get([number])[0], result, reason)))
+            reject = {
+                "id": first_row.get([number])[0],
+                "side": first_side.get([number])[0],
+                "language": language,
+                "reason": reason,
+                "text": source.get([number])[0],
+                "translation": result.translation,
+                "scores": None if result.scores is None else asdict(result.scores),
+            }
+            rejects.write(_line(reject))
         writer.append(accepted)
     writer.close()
     return counts
@@ -70,7 +75,8 @@ def assemble(records: Iterable[Record], texts: Texts, targets: Sequence[str], fo
     """
     columns = {x: TextColumn(folder / f"{x}.arrow") for x in targets if (folder / f"{x}.arrow").exists()}
     numbers = texts.numbers_of_sides()
-    for some in _chunks(records):
+    records = iter(records)
+    while some := list(islice(records, CHUNK)):
         own_sides = [own for record in some for _, own in sides(record)]
         places = list(zip(own_sides, islice(numbers, len(own_sides)), strict=False))
         if len(places) < len(own_sides):
@@ -96,32 +102,12 @@ def _reason(result: Result, limits: Limits) -> str | None:
     return reason_to_reject(result.scores, limits) if result.finished else UNFINISHED
 
 
-def _reject(language: str, text: str | None, result: Result, reason: str | None) -> Record:
-    return {
-        "language": language,
-        "reason": reason,
-        "text": text,
-        "translation": result.translation,
-        "scores": None if result.scores is None else result.scores.as_dict(),
-    }
-
-
-def _results(texts: Texts, language: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Result]]:
+def _results(texts: Texts, language: str, blocks: Sequence[Block]) -> Iterator[tuple[int, str, Result]]:
+    """(number of the text, language, result) of all texts that are wanted in a language, by ascending number."""
     numbers = texts.numbers(language)
     for block in sorted((x for x in blocks if x.language == language), key=lambda block: block.number):
         own = numbers[block.start : block.stop].tolist()
-        yield from zip(own, read_block(block, texts.folder), strict=True)
-
-
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    some: list[Record] = []
-    for record in records:
-        some.append(record)
-        if len(some) == CHUNK:
-            yield some
-            some = []
-    if some:
-        yield some
+        yield from zip(own, repeat(language), read_block(block, texts.folder), strict=False)
 
 
 def _line(record: Any) -> bytes:

@@ -10,10 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hbtrain.errors import StorageError
-from hbtrain.storage import write_text
 from hbtrain.translation.scores import Scores
 from hbtrain.translation.texts import Texts
 
@@ -22,17 +20,11 @@ FOLDER = "blocks"
 
 @dataclass(frozen=True)
 class Result:
-    """The translation of a text.
+    """The translation of a text."""
 
-    Attributes:
-        translation: None if the text is too long for the model.
-        scores: measured on the translation; None if there is none.
-        finished: whether the model ended the translation; False if it reached the limit on its length.
-    """
-
-    translation: str | None
-    scores: Scores | None
-    finished: bool = True
+    translation: str | None  # None if the text is too long for the model
+    scores: Scores | None  # measured on the translation; None if there is none
+    finished: bool = True  # whether the model ended the translation; False if it reached the limit on its length
 
 
 @dataclass(frozen=True)
@@ -67,17 +59,8 @@ def blocks_of(texts: Texts, size: int) -> list[Block]:
     return sorted(found, key=lambda block: block.number)
 
 
-def write_block(block: Block, folder: Path, results: Sequence[Result]) -> None:
-    """Write the results of a finished block to its file, whole or not at all."""
-    write_text(block.path(folder), dump(results))
-
-
 def read_block(block: Block, folder: Path) -> Iterator[Result]:
-    """The results of a finished block, in the order of its texts.
-
-    Raises:
-        StorageError: it is damaged.
-    """
+    """The results of a finished block, in the order of its texts. Raises StorageError if it is damaged."""
     path = block.path(folder)
     try:
         results = load(path.read_text(encoding="utf-8"))
@@ -89,20 +72,14 @@ def read_block(block: Block, folder: Path) -> Iterator[Result]:
 
 
 def dump(results: Sequence[Result]) -> str:
-    """The results as JSON lines."""
+    """The results as JSON lines, as a block's file has them."""
     return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
 
 
 def load(lines: str) -> list[Result]:
-    """The results that `dump` has written.
-
-    Raises:
-        ValueError, TypeError, KeyError: the lines are damaged.
-    """
+    """The results that `dump` has written. Raises ValueError, TypeError or KeyError if the lines are damaged."""
     # Not splitlines: a translation may hold U+2028.
-    return [_result(json.loads(line)) for line in lines.split("\n")[:-1]]
-
-
-def _result(record: dict[str, Any]) -> Result:
-    scores = record["scores"]
-    return Result(record["translation"], None if scores is None else Scores(**scores), record["finished"])
+    records = [json.loads(line) for line in lines.split("\n")[:-1]]
+    return [
+        Result(r["translation"], None if r["scores"] is None else Scores(**r["scores"]), r["finished"]) for r in records
+    ]

@@ -5,6 +5,7 @@ The limits were set on real translations, human and machine-made, of 11 language
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,31 +15,26 @@ from hbtrain.translation.scores import Scores
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the gates, each for the score of that name in `Scores`.
+    """The limits of the gates, each for the score of that name in `Scores`."""
 
-    Attributes:
-        copied: the largest share of the source's plain words that the translation may hold, where there are
-            `MIN_COPYABLE` or more.
-        shortest: the smallest `length`: characters, relative to the number expected for the pair of languages.
-        longest: the largest `length`.
-        script: the smallest share of letters in the target's scripts, where there are `MIN_LETTERS` or more.
-        language: the smallest probability of the target language, where there are `MIN_IDENTIFIABLE` letters or more; 0
-            turns language identification off.
-        repeated: the largest share of the translation in repeated runs of words, beyond that of the source.
-        looped: how many times more than in the source the most frequent run of words may occur.
-        squeezed: how many times better than the source zlib may compress the translation.
-    """
-
+    # the largest share of the source's plain words that the translation may hold, where there are `MIN_COPYABLE` or
+    # more
     copied: float = 0.6
+    # the smallest `length`: characters, relative to the number expected for the pair of languages
     shortest: float = 0.45
-    longest: float = 2.2
-    script: float = 0.6
+    longest: float = 2.2  # the largest `length`
+    script: float = 0.6  # the smallest share of letters in the target's scripts, where there are `MIN_LETTERS` or more
+    # the smallest probability of the target language, where there are `MIN_IDENTIFIABLE` letters or more; 0 turns
+    # language identification off
     language: float = 0.03
-    repeated: float = 0.35
-    looped: int = 8
-    squeezed: float = 1.6
+    repeated: float = 0.35  # the largest share of the translation in repeated runs of words, beyond that of the source
+    looped: int = 8  # how many times more than in the source the most frequent run of words may occur
+    squeezed: float = 1.6  # how many times better than the source zlib may compress the translation
 
     def __post_init__(self) -> None:
+        for name in ("shortest", "longest", "squeezed"):
+            if math.isnan(getattr(self, name)):  # no text would be below or above it
+                raise ConfigError(f"limit {name} = nan: must be a number")
         for name in ("copied", "script", "language", "repeated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"limit {name} = {getattr(self, name)}: must be from 0 to 1")
@@ -53,15 +49,12 @@ class Limits:
 MIN_COPYABLE = 4
 """Plain words of the source from which on their copied share counts. With two or three, a translation is a copy if it
 holds all of them; with one or none it never is, as a single word is often the same in both languages."""
-MIN_WORDS = 5
-"""Words of any kind in the source from which on a translation without any other word is a copy."""
+MIN_WORDS = 5  # words of any kind in the source from which on a translation without any other word is a copy
 MIN_LETTERS = 5
 """Letters of the translation, beside the source's words, from which on their script counts; fewer may be a name."""
-MIN_IDENTIFIABLE = 30
-"""Letters of the translation, beside the source's words, from which on its language is identified."""
+MIN_IDENTIFIABLE = 30  # letters of the translation, beside the source's words, from which on its language is identified
 
-Gate = Callable[[Scores, Limits], bool]
-"""Returns whether a translation is to be rejected."""
+Gate = Callable[[Scores, Limits], bool]  # returns whether a translation is to be rejected
 
 
 def _copy(scores: Scores, limits: Limits) -> bool:

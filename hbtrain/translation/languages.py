@@ -19,11 +19,9 @@ class Language:
 
     code: str
     name: str
-    scripts: tuple[str, ...]
-    """The scripts that it is written in, as `units.script_of` names them."""
+    scripts: tuple[str, ...]  # the scripts that it is written in, as `units.script_of` names them
     nllb: str
-    marian: tuple[str, ...]
-    """Its names in Marian's models, besides `code`."""
+    marian: tuple[str, ...]  # its names in Marian's models, besides `code`
     density: float = 1.0
     """Characters of a text, relative to the same text in English. For ar de el es hi ru th tr vi zh it is the mean over
     FLORES, NTREX and XNLI, for other languages a guess: 1 for alphabets, less for ja and ko."""
@@ -90,11 +88,7 @@ LANGUAGES: dict[str, Language] = {
 
 
 def language_of(code: str, flag: str) -> Language:
-    """The language of an ISO 639-1 code.
-
-    Raises:
-        ConfigError: it is not among `LANGUAGES`; the message begins with `flag`.
-    """
+    """The language of an ISO 639-1 code, which is the value of `flag`. Raises ConfigError if it is not known here."""
     if code not in LANGUAGES:
         raise ConfigError(f"{flag} {code}: no language known here; {', '.join(LANGUAGES)} are")
     return LANGUAGES[code]

@@ -10,8 +10,7 @@ from typing import Any
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import check_weights, find_backbone
 from hbtrain.storage.files import file_digest
-from hbtrain.translation.languages import LANGUAGES
-from hbtrain.translation.prompting import Prompting, prompting_of
+from hbtrain.translation.prompting import prompting_of
 
 CONVERT = (
     "with transformers: AutoModelForSeq2SeqLM.from_pretrained('{name}').save_pretrained('FOLDER') and "
@@ -21,30 +20,17 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class TranslationModel:
-    """What is known of a model before it is loaded.
+    """What is known of a model before it is loaded."""
 
-    Attributes:
-        name: an absolute folder, or a name on the hub.
-        revision: its commit on the hub; None for a folder.
-        digest: of the folder's files; for a model on the hub, its commit.
-        family: NLLB, M2M100, MADLAD or Marian.
-        max_tokens: the longest input that it reads.
-    """
-
-    name: str
-    revision: str | None
-    digest: str
-    family: str
-    max_tokens: int
+    name: str  # an absolute folder, or a name on the hub
+    revision: str | None  # its commit on the hub; None for a folder
+    digest: str  # of the folder's files; for a model on the hub, its commit
+    family: str  # NLLB, M2M100, MADLAD or Marian
+    max_tokens: int  # the longest input that it reads
 
 
 def find_translation_model(name: str, source: str, targets: list[str]) -> TranslationModel:
-    """The model in a folder or on the hub.
-
-    Args:
-        name: a folder, or a name on the hub.
-        source: ISO 639-1 code of the language translated from.
-        targets: ISO 639-1 codes of the languages translated into.
+    """The model in a folder or on the hub, which must translate from `source` into all `targets` (ISO 639-1 codes).
 
     Raises:
         ModelError: there is no such model, its weights are no safetensors, its family is unknown, or it does not
@@ -57,7 +43,7 @@ def find_translation_model(name: str, source: str, targets: list[str]) -> Transl
         raise ModelError(str(error).replace("encoder.backbone '", "--model '").partition("; ")[0] + _REMEDY) from error
     check_weights(found, False, CONVERT)
     config, tokenizer = load_tokenizer(found, None)
-    prompting = prompting_for(config, tokenizer, name, source, targets)
+    prompting = prompting_of(config.model_type, tokenizer, source, targets, name)
     revision = getattr(config, "_commit_hash", None)
     folder = Path(found)
     if not folder.is_dir() and revision is None:
@@ -70,11 +56,7 @@ _REMEDY = "; give a translation model's folder, or a hub name such as facebook/n
 
 
 def load_tokenizer(name: str, revision: str | None) -> tuple[Any, Any]:
-    """The configuration and the tokenizer of a model.
-
-    Raises:
-        ModelError: they cannot be loaded.
-    """
+    """The configuration and the tokenizer of a model. Raises ModelError if they cannot be loaded."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -83,11 +65,6 @@ def load_tokenizer(name: str, revision: str | None) -> tuple[Any, Any]:
     except Exception as error:  # broken files lead to errors of any type
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ModelError(f"--model {name}: its configuration or tokenizer cannot be loaded: {reason}") from error
-
-
-def prompting_for(config: Any, tokenizer: Any, name: str, source: str, targets: list[str]) -> Prompting:
-    """The prompting of a model, by codes of languages. Raises ModelError: see `prompting_of`."""
-    return prompting_of(config.model_type, tokenizer, LANGUAGES[source], [LANGUAGES[x] for x in targets], name)
 
 
 def folder_digest(folder: Path) -> str:

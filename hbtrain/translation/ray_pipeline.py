@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hbtrain.cluster.capacity import Demand
@@ -15,15 +16,14 @@ from hbtrain.cluster.connection import GIVEN_DEVICES
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, ModelError, StorageError, TranslationError
 from hbtrain.modeling.devices import Device
-from hbtrain.translation.blocks import Block, Result, dump, load
+from hbtrain.translation.blocks import Block, Result, dump
 from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.model import TranslationModel
 from hbtrain.translation.scores import score
 from hbtrain.translation.texts import Texts
 from hbtrain.translation.translator import Generation, Output, Translator
 
-RETRIES = 3
-"""How often a block is tried again whose actor died; where actors die more often, the block is the cause."""
+RETRIES = 3  # how often a block is tried again whose actor died; where actors die more often, the block is the cause
 
 ERRORS: dict[str, type[HbtrainError]] = {kind.__name__: kind for kind in (ModelError, StorageError)}
 """{name: class} of the errors of actors that the user can mend."""
@@ -33,28 +33,20 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors.
+    """The actors."""
 
-    Attributes:
-        actors: how many; 0: one for each GPU of the cluster, or one if it has none.
-        cpus_per_actor: CPUs of each actor.
-        use_gpu: whether each actor has a GPU; None: if the cluster has any.
-        address: of the cluster; None: $RAY_ADDRESS, or a cluster that is started on this machine.
-        wait_s: seconds to wait for more nodes while the cluster is too small for the actors.
-    """
-
-    actors: int = 0
+    actors: int = 0  # how many; 0: one for each GPU of the cluster, or one if it has none
     cpus_per_actor: float = 1.0
-    use_gpu: bool | None = None
-    address: str | None = None
-    wait_s: float = 0.0
+    use_gpu: bool | None = None  # whether each actor has a GPU; None: if the cluster has any
+    address: str | None = None  # of the cluster; None: $RAY_ADDRESS, or a cluster that is started on this machine
+    wait_s: float = 0.0  # seconds to wait for more nodes while the cluster is too small for the actors
 
     def __post_init__(self) -> None:
         if self.actors < 0:
             raise ConfigError(f"--actors {self.actors}: must be 0 (one for each GPU) or more")
-        if self.cpus_per_actor <= 0:
+        if not 0 < self.cpus_per_actor < math.inf:
             raise ConfigError(f"--cpus-per-actor {self.cpus_per_actor:g}: must be more than 0")
-        if self.wait_s < 0:
+        if not 0 <= self.wait_s <= math.inf:  # refuses nan
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
 
     @property
@@ -66,31 +58,19 @@ class Pool:
 
 @dataclass(frozen=True)
 class Work:
-    """How blocks are translated and measured.
-
-    Attributes:
-        model: the translation model.
-        source: ISO 639-1 code of the language of the texts.
-        targets: ISO 639-1 codes of the languages translated into.
-        generation: how the model generates translations.
-        identify: whether the language of translations is identified.
-    """
+    """How blocks are translated and measured."""
 
     model: TranslationModel
-    source: str
-    targets: tuple[str, ...]
+    source: str  # ISO 639-1 code of the language of the texts
+    targets: tuple[str, ...]  # ISO 639-1 codes of the languages translated into
     generation: Generation
-    identify: bool
+    identify: bool  # whether the language of translations is identified
 
 
-def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> Iterator[tuple[Block, list[Result]]]:
-    """Translate blocks; gives each with its results when it is done, in any order.
+def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> Iterator[tuple[Block, str]]:
+    """Translate blocks of texts, which are in a folder that every node sees.
 
-    Args:
-        work: how they are translated.
-        pool: the actors that translate.
-        texts: of the blocks, in a folder that every node sees.
-        todo: the blocks.
+    Yields each block with the content of its file (see `blocks.dump`) when it is done, in any order.
 
     Raises:
         ConfigError: the cluster is too small for the actors, or does not answer.
@@ -106,8 +86,7 @@ def translated(work: Work, pool: Pool, texts: Texts, todo: Sequence[Block]) -> I
                 if row["error"]:
                     failure = failure or ERRORS[row["error"]](row["results"])
                     continue  # take the results of other blocks, too, and let no actor be killed while it works
-                block = Block(row["language"], row["number"], row["start"], row["stop"])
-                yield block, load(row["results"])
+                yield Block(**row["block"]), row["results"]
         if failure is not None:
             raise failure
 
@@ -121,7 +100,7 @@ def _rows(work: Work, cpus: float, texts: Texts, todo: Sequence[Block], actors: 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    items = [{"language": b.language, "number": b.number, "start": b.start, "stop": b.stop} for b in todo]
+    items = [{"block": asdict(block)} for block in todo]
     actors = min(actors, len(items))
     with warnings.catch_warnings():
         # Ray deprecates max_task_retries here without another way; without it, a deadly block is tried for ever.
@@ -153,31 +132,25 @@ class _Translate:
         self._failure: Row | None = None
 
     def __call__(self, row: Row) -> Row:
-        """Add to a block its `results` as JSON lines, one text, because columns of Arrow must have one type.
+        """Add to a row with a `block` its `results` as JSON lines, because columns of Arrow must have one type.
 
         An error that the user can mend is returned as its name in `error` and its message in `results`, since Ray Data
         would print the traceback of a raised one. After an error, an actor returns it for all other blocks, too.
         """
         if self._failure is None:
             try:
-                return row | {"error": "", "results": self._results(row)}
+                return row | {"error": "", "results": self._results(Block(**row["block"]))}
             except tuple(ERRORS.values()) as error:
                 self._failure = {"error": type(error).__name__, "results": str(error)}
         return row | self._failure
 
-    def _results(self, row: Row) -> str:
-        texts = self._read(Block(row["language"], row["number"], row["start"], row["stop"]))
-        translator = self._loaded()
-        outputs = translator.translate(texts, row["language"])
-        results = [self._result(text, output, row["language"]) for text, output in zip(texts, outputs, strict=True)]
-        return dump(results)
-
-    def _loaded(self) -> Translator:
-        work = self._work
+    def _results(self, block: Block) -> str:
+        texts, work = self._read(block), self._work
         if self._translator is None:
             self._translator = Translator(work.model, work.source, work.targets, work.generation, self._device)
             self._identifier = Identifier() if work.identify else None
-        return self._translator
+        outputs = self._translator.translate(texts, block.language)
+        return dump([self._result(*one, block.language) for one in zip(texts, outputs, strict=True)])
 
     def _result(self, text: str, output: Output | None, target: str) -> Result:
         if output is None:
@@ -223,7 +196,10 @@ def _errors_in_words() -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        cause = getattr(error, "cause", None) or error
+        lines = str(cause).strip().splitlines()
+        # The message of a task's error is a traceback, whose last line is the reason; others begin with it.
+        reason = lines[-1] if isinstance(cause, ray.exceptions.RayTaskError) else lines[0]
         raise TranslationError(
             f"translating stopped: {reason}; where memory is short, lower --batch-tokens or --actors (the first under "
             "another --output); the same command goes on from the blocks that are finished"

@@ -13,23 +13,16 @@ from hbtrain.errors import DataError
 from hbtrain.formats.parallel import ParallelRow, checked_row, read_records
 from hbtrain.storage.files import file_digest
 
-Record = dict[str, Any]
-"""A line of parallel JSON lines."""
+Record = dict[str, Any]  # a line of parallel JSON lines
 
 
 @dataclass(frozen=True)
 class RowSource:
-    """The rows of a file of parallel JSON lines, or of a corpus of `hbtrain prepare`.
+    """The rows of a file of parallel JSON lines, or of a corpus of `hbtrain prepare`."""
 
-    Attributes:
-        name: as the user gave it.
-        path: of the file or folder on this machine.
-        digest: hex SHA-256 of the file, or of the corpus's manifest.
-    """
-
-    name: str
-    path: Path
-    digest: str
+    name: str  # as the user gave it
+    path: Path  # of the file or folder on this machine
+    digest: str  # hex SHA-256 of the file, or of the corpus's manifest
 
     @classmethod
     def open(cls, name: str) -> RowSource:

@@ -4,69 +4,42 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from hbtrain.translation.languages import Identifier, Language
 from hbtrain.translation.units import UNSPACED, is_plain, letters_by_script, runs, units, words
 
-RUN = 4
-"""Length in words of the runs whose repetitions are counted."""
-RUN_OF_IDEOGRAMS = 6
-"""The same in pairs of neighbouring characters, for Chinese and Japanese."""
-RUN_OF_LETTERS = 12
-"""The same in pairs of neighbouring letters, for alphabets without spaces."""
-KANA = 20
-"""So many letters of Japanese always have kana among them; without any, the text is Chinese."""
+RUN = 4  # length in words of the runs whose repetitions are counted
+RUN_OF_IDEOGRAMS = 6  # the same in pairs of neighbouring characters, for Chinese and Japanese
+RUN_OF_LETTERS = 12  # the same in pairs of neighbouring letters, for alphabets without spaces
+KANA = 20  # so many letters of Japanese always have kana among them; without any, the text is Chinese
 SMOOTHING = 15
 """Characters of English that are added to both lengths, as a heading of ten letters may well become twice as long."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one translation, rounded so that they are the same when read from a file.
+    """The scores of one translation, rounded so that they are the same when read from a file."""
 
-    Attributes:
-        characters: how many the translation has, without spaces around it.
-        copied: share of the source's plain words (no names, numbers or code) that the translation also has.
-        copyable: how many plain words the source has.
-        words: how many words of any kind the source has, without numbers.
-        length: characters of the translation, relative to the number expected for this pair of languages.
-        script: share of its letters that are in a script of the target, without words that the source also has.
-        letters: how many letters that share is of.
-        language: probability that the words of `script` are in the target language; None if it was not identified.
-        repeated: share of the translation's runs of words that are repetitions, minus that of the source, at least 0.
-        looped: how often its most frequent run of words occurs, minus the same for the source, at least 0.
-        squeezed: compression ratio of the translation under zlib, divided by that of the source.
-    """
-
-    characters: int
-    copied: float
-    copyable: int
-    words: int
-    length: float
-    script: float
-    letters: int
+    characters: int  # how many the translation has, without spaces around it
+    copied: float  # share of the source's plain words (no names, numbers or code) that the translation also has
+    copyable: int  # how many plain words the source has
+    words: int  # how many words of any kind the source has, without numbers
+    length: float  # characters of the translation, relative to the number expected for this pair of languages
+    script: float  # share of its letters that are in a script of the target, without words that the source also has
+    letters: int  # how many letters that share is of
+    # probability that the words of `script` are in the target language; None if it was not identified
     language: float | None
+    # share of the translation's runs of words that are repetitions, minus that of the source, at least 0
     repeated: float
-    looped: int
-    squeezed: float
-
-    def as_dict(self) -> dict[str, float | None]:
-        return asdict(self)
+    looped: int  # how often its most frequent run of words occurs, minus the same for the source, at least 0
+    squeezed: float  # compression ratio of the translation under zlib, divided by that of the source
 
 
 def score(
     text: str, translation: str, source: Language, target: Language, identifier: Identifier | None = None
 ) -> Scores:
-    """Measure a translation.
-
-    Args:
-        text: the text that was translated.
-        translation: of the text.
-        source: the language of the text.
-        target: the language that the translation should be in.
-        identifier: identifies the translation's language; None: it is not identified.
-    """
+    """Measure a translation of `text`; without an identifier, its language is not identified."""
     text, translation = text.strip(), translation.strip()
     copied, copyable = _copied(text, translation)
     own = " ".join(_words_beside(translation, text))

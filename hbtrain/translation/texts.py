@@ -23,25 +23,17 @@ from hbtrain.translation.rows import Record, sides
 
 SUMMARY = "texts.json"
 PROGRESS_EVERY = 10_000
-NO_TEXT = -1
-"""In `sides.bin`, stands for a side that has nothing to translate."""
+NO_TEXT = -1  # in `sides.bin`, stands for a side that has nothing to translate
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The numbered texts in a folder.
+    """The numbered texts in a folder."""
 
-    Attributes:
-        folder: that holds them.
-        rows: how many rows the source has.
-        number: how many distinct texts there are to translate.
-        wanted: {language: how many of them some row lacks in that language}.
-    """
-
-    folder: Path
-    rows: int
-    number: int
-    wanted: dict[str, int]
+    folder: Path  # that holds them
+    rows: int  # how many rows the source has
+    number: int  # how many distinct texts there are to translate
+    wanted: dict[str, int]  # {language: how many of them some row lacks in that language}
 
     @classmethod
     def load(cls, folder: Path) -> Texts | None:
@@ -72,12 +64,7 @@ def collect_texts(
 ) -> Texts:
     """Number the texts in the language `source` that some row lacks in one of `targets`, and write them to `folder`.
 
-    Args:
-        records: the rows.
-        source: ISO 639-1 code.
-        targets: ISO 639-1 codes.
-        folder: an empty folder.
-        progress: called now and then with the number of rows that have been read.
+    The folder is empty; `progress` is told now and then how many rows have been read.
 
     Raises:
         DataError: there are no rows or no such texts, or a row is not Unicode.

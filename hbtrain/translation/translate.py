@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import ConfigError, DataError, StorageError
+from hbtrain.storage import write_text
 from hbtrain.translation.assemble import assemble, judge
-from hbtrain.translation.blocks import Block, blocks_of, write_block
+from hbtrain.translation.blocks import Block, blocks_of
 from hbtrain.translation.gates import Limits
 from hbtrain.translation.languages import check_pair
 from hbtrain.translation.model import TranslationModel, find_translation_model
@@ -21,8 +22,7 @@ from hbtrain.translation.texts import Texts, collect_texts
 from hbtrain.translation.translator import Generation
 from hbtrain.translation.workspace import Outputs, finish, workspace
 
-FORMAT = 1
-"""Version of the blocks and the manifest."""
+FORMAT = 1  # version of the blocks and the manifest
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
@@ -30,44 +30,26 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Translation:
-    """What is to be translated, by which model, and where the output goes.
+    """What is to be translated, by which model, and where the output goes."""
 
-    Attributes:
-        source: parallel JSON lines, a folder of `hbtrain prepare`, or a shipped name.
-        model: a folder, or a name on the hub.
-        from_language: ISO 639-1 code.
-        to_languages: ISO 639-1 codes.
-        output: a file, `.jsonl` or `.jsonl.gz`, in a folder that every node of the cluster sees.
-        block_texts: how many texts a block has; an interruption loses the blocks that are being translated.
-        generation: how the model generates translations.
-        limits: of the quality gates.
-        pool: the actors that translate. The result does not depend on it.
-    """
-
-    source: str
-    model: str
-    from_language: str
-    to_languages: tuple[str, ...]
-    output: Path
-    block_texts: int = 1024
-    generation: Generation = field(default_factory=Generation)
-    limits: Limits = field(default_factory=Limits)
-    pool: Pool = field(default_factory=Pool)
+    source: str  # parallel JSON lines, a folder of `hbtrain prepare`, or a shipped name
+    model: str  # a folder, or a name on the hub
+    from_language: str  # ISO 639-1 code
+    to_languages: tuple[str, ...]  # ISO 639-1 codes
+    output: Path  # a file, `.jsonl` or `.jsonl.gz`, in a folder that every node of the cluster sees
+    block_texts: int = 1024  # how many texts a block has; an interruption loses the blocks that are being translated
+    generation: Generation = field(default_factory=Generation)  # how the model generates translations
+    limits: Limits = field(default_factory=Limits)  # of the quality gates
+    pool: Pool = field(default_factory=Pool)  # the actors that translate. The result does not depend on it
 
 
 @dataclass(frozen=True)
 class Translated:
-    """A finished translation.
-
-    Attributes:
-        outputs: its files.
-        manifest: content of its manifest.
-        fresh: whether this call has made it; False if it was there before.
-    """
+    """A finished translation."""
 
     outputs: Outputs
-    manifest: dict[str, Any]
-    fresh: bool
+    manifest: dict[str, Any]  # content of its manifest
+    fresh: bool  # whether this call has made it; False if it was there before
 
 
 def translate(wanted: Translation, progress: Progress = lambda what, done, of: None) -> Translated:
@@ -141,8 +123,8 @@ def _translate_blocks(
     identify = wanted.limits.language > 0
     work = Work(model, wanted.from_language, wanted.to_languages, wanted.generation, identify)
     for block, results in translated(work, wanted.pool, texts, todo):
-        write_block(block, texts.folder, results)
-        done += len(results)
+        write_text(block.path(texts.folder), results)
+        done += block.stop - block.start
         progress("translating texts", done, of)
 
 

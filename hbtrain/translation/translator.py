@@ -16,36 +16,27 @@ from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.devices import Device
 from hbtrain.modeling.features import within_budget
 from hbtrain.translation.languages import LANGUAGES, Language
-from hbtrain.translation.model import TranslationModel, load_tokenizer, prompting_for
+from hbtrain.translation.model import TranslationModel, load_tokenizer
+from hbtrain.translation.prompting import prompting_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-MAX_LENGTH_RATIO = 3
-"""A translation has at most so many tokens for each one of its source; some languages need two."""
-EXTRA_TOKENS = 20
-"""Tokens that it may have beyond that, for short texts."""
-SPECIAL_TOKENS = 8
-"""More special tokens than any family adds to a text."""
+MAX_LENGTH_RATIO = 3  # a translation has at most so many tokens for each one of its source; some languages need two
+EXTRA_TOKENS = 20  # tokens that it may have beyond that, for short texts
+SPECIAL_TOKENS = 8  # more special tokens than any family adds to a text
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How the model generates translations.
+    """How the model generates translations."""
 
-    Attributes:
-        beams: width of the beam search; 1 is greedy search.
-        batch_tokens: the most source tokens of a batch, padding included.
-        max_tokens: the most source tokens of a segment.
-        precision: one of PRECISIONS; `auto` is bf16 on a GPU and fp32 without.
-    """
-
-    beams: int = 4
-    batch_tokens: int = 4096
-    max_tokens: int = 256
-    precision: str = "auto"
+    beams: int = 4  # width of the beam search; 1 is greedy search
+    batch_tokens: int = 4096  # the most source tokens of a batch, padding included
+    max_tokens: int = 256  # the most source tokens of a segment
+    precision: str = "auto"  # one of PRECISIONS; `auto` is bf16 on a GPU and fp32 without
 
     def __post_init__(self) -> None:
         for flag, value in (
@@ -77,16 +68,12 @@ class Translator:
         generation: Generation,
         device: Device = "cpu",
     ) -> None:
-        """Load the model onto `device`.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
+        """Load the model onto `device`. Raises ModelError if it cannot be loaded."""
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
         config, self._tokenizer = load_tokenizer(model.name, model.revision)
-        self._prompting = prompting_for(config, self._tokenizer, model.name, source, list(targets))
+        self._prompting = prompting_of(config.model_type, self._tokenizer, source, targets, model.name)
         self._generation = generation
         self._device = torch.device(device)
         # The special tokens that are added to a text count as well.
@@ -104,12 +91,7 @@ class Translator:
         self._ends = torch.tensor(self._tokenizer.eos_token_id if ends is None else ends, device=self._device)
 
     def translate(self, texts: Sequence[str], target: str) -> list[Output | None]:
-        """The translations of texts, in their order; None for a text with a sentence that is too long for the model.
-
-        Args:
-            texts: none of them blank.
-            target: ISO 639-1 code, one of those that the translator was made for.
-        """
+        """The translations of texts that are not blank; None where a sentence is too long for the model."""
         language = LANGUAGES[target]
         segments = [split(text, lambda segment: self._fits(segment, language)) for text in texts]
         every = [segment.text for own in segments if own is not None for segment in own]
@@ -200,15 +182,9 @@ class Segment(NamedTuple):
 
 
 def split(text: str, fits: Callable[[str], bool]) -> list[Segment] | None:
-    """Split a text into lines, and lines that do not fit into runs of as many sentences as do.
+    """Split a text that is not blank into lines, and lines that do not fit into runs of as many sentences as do.
 
-    Args:
-        text: not blank.
-        fits: whether a text is short enough to be a segment.
-
-    Returns:
-        Segments that are, with their separators, the whole text without spaces around it; None if a single sentence
-        does not fit.
+    The segments and their separators are the whole text without spaces around it; None if a sentence does not fit.
     """
     parts = _LINE_END.split(text.strip())
     segments: list[Segment] = []

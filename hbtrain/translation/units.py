@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 
 # Letters of scripts without spaces (Han, kana, Thai, Lao, Myanmar, Khmer), which may be next to words of other scripts.
@@ -19,17 +18,15 @@ _JOINTS = re.compile("[-'’/]")
 
 def words(text: str) -> list[str]:
     """The words of a text in their order, without punctuation around them; a number or a code expression is a word."""
-    return list(_words(text))
-
-
-def _words(text: str) -> Iterator[str]:
+    found = []
     for chunk in _CHUNK.findall(text):
         word = chunk.strip(_ENDS)
         parts = [part for part in _JOINTS.split(word) if part]
         if all(part.isalpha() for part in parts):
-            yield from parts
+            found += parts
         elif word:
-            yield word
+            found.append(word)
+    return found
 
 
 def is_plain(word: str) -> bool:

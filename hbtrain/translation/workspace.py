@@ -15,8 +15,7 @@ from hbtrain.storage.files import gzip_by_name, locked, put_in_place
 from hbtrain.translation.blocks import FOLDER
 
 REQUEST = "request.json"
-PLACING = "placing"
-"""Name of a file that exists from the moment when output files begin to be moved to their paths."""
+PLACING = "placing"  # name of a file that exists from the moment when output files begin to be moved to their paths
 
 
 class Outputs:
@@ -62,11 +61,7 @@ class Outputs:
             yield stream
 
     def place(self) -> None:
-        """Move the rows and the rejects from `work` to their paths.
-
-        Raises:
-            StorageError: other files have appeared there.
-        """
+        """Move the rows and the rejects from `work` to their paths, unless other files have appeared there."""
         self._check_free()
         (self.work / PLACING).touch()
         for path in (self.rejects, self.rows):
@@ -97,9 +92,7 @@ class Outputs:
 def workspace(outputs: Outputs, request: dict[str, Any]) -> Iterator[Path]:
     """The folder of unfinished work, locked while the block runs; it is not deleted at its end.
 
-    Args:
-        outputs: of the translation.
-        request: everything that decides what is in the blocks.
+    `request` has everything that decides what is in the blocks.
 
     Raises:
         StorageError: another process makes this translation, the folder holds an unfinished other one, or it cannot be

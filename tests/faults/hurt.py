@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.command import ROOT, Command
+from tests.integration.command import PATHS, Command, mlflow_runs
 
 SLOW = [
     "--training.steps", "300", "--training.checkpoint_every", "50", "--training.log_every", "10",
@@ -23,7 +23,7 @@ class HurtRun(Command):
         self.folder = Path(folder)
         self.faults = self.folder / "faults"
         self.faults.mkdir(exist_ok=True)
-        paths = os.pathsep.join([str(Path(__file__).parent / "inject"), str(ROOT)])
+        paths = os.pathsep.join([str(Path(__file__).parent / "inject"), PATHS])
         inject = {"PYTHONPATH": paths, "HBTRAIN_FAULTS": str(self.faults)}
         cache = ["--data.cache", self.folder / "cache"]
         super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **inject, **variables)
@@ -66,11 +66,3 @@ class Seen:
     def last_lines(self):
         """The lines that are no progress."""
         return [line.strip() for line in self.output.splitlines() if line.strip()][-4:]
-
-
-def mlflow_runs(folder, uri=None):
-    """The runs in the tracking store, newest first."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri or f"sqlite:///{Path(folder) / 'runs' / 'mlflow.db'}")
-    return client.search_runs([client.get_experiment_by_name("hbtrain").experiment_id])

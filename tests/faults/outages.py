@@ -2,9 +2,10 @@
 
 import sqlite3
 
-from tests.faults.hurt import NO_SCORES, HurtRun, Seen, mlflow_runs
+from tests.faults.hurt import NO_SCORES, HurtRun, Seen
 from tests.faults.row import Row, line_with, survived
 from tests.faults.server import MlflowServer
+from tests.integration.command import mlflow_runs
 
 KEPT = "checkpoint of step 50 kept"
 

@@ -1,5 +1,6 @@
 """The faults that are cheap to bring about; `run.py` tries them all."""
 
+import json
 import os
 import re
 import signal
@@ -7,7 +8,7 @@ import signal
 import pytest
 
 from tests.faults import numbers, outages
-from tests.faults.hurt import NO_SCORES, HurtRun, Seen
+from tests.faults.hurt import HurtRun, Seen
 from tests.faults.row import line_with, survived
 
 pytestmark = pytest.mark.ray
@@ -18,7 +19,7 @@ def failed(row):
 
 
 def test_a_stopped_worker_is_named_and_a_killed_rank_0_replaced(tmp_path):
-    with HurtRun(tmp_path, *NO_SCORES, "--training.step_timeout_s", "15") as run:
+    with HurtRun(tmp_path, "--training.step_timeout_s", "15") as run:
         run.wait_for("checkpoint of step 50 kept")
         stopped = run.pid(1)
         os.kill(stopped, signal.SIGSTOP)
@@ -36,6 +37,8 @@ def test_a_stopped_worker_is_named_and_a_killed_rank_0_replaced(tmp_path):
     assert len(seen.resumed) == 2
     assert seen.resumed[0] >= 50
     assert seen.resumed[1] >= 150
+    (folder,) = tmp_path.glob("runs/quickstart-*")
+    assert json.loads((folder / "results" / "metrics.json").read_text())["demo/multi/map"] > 0.2
 
 
 def test_a_loss_of_nan_stops_with_step_rows_and_checkpoint(tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
+PATHS = os.pathsep.join(map(str, [ROOT / "tests" / "processes", ROOT]))
+"""The PYTHONPATH of a process of a test."""
 PATIENCE_S = 900
 """For anything that a test waits for: only a hang takes as long, however busy the machine is."""
 
@@ -21,7 +23,7 @@ class Command:
         """`host` is one of `Hosts`, or None for this machine itself."""
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": PATHS,
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "120",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -100,6 +102,14 @@ def unpacked_wheel(folder):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "installed")
     return folder / "installed"
+
+
+def mlflow_runs(folder, uri=None):
+    """The runs in the tracking store, newest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri or f"sqlite:///{Path(folder) / 'runs' / 'mlflow.db'}")
+    return client.search_runs([client.get_experiment_by_name("hbtrain").experiment_id])
 
 
 def called(words, processes):

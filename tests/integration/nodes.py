@@ -4,11 +4,10 @@ import os
 import re
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 
-from tests.integration.command import PATIENCE_S
+from tests.integration.command import PATHS, PATIENCE_S
 from tests.ports import free_port
 
 QUICK = {
@@ -18,8 +17,6 @@ QUICK = {
     "RAY_health_check_failure_threshold": "4",
 }
 """A dead node is noticed in some 20 seconds; a busy one that is slow to answer is not taken for dead."""
-
-ROOT = Path(__file__).parents[2]
 
 
 class Node:
@@ -35,7 +32,7 @@ class Node:
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 command,
-                env=os.environ | QUICK | {"PYTHONPATH": str(ROOT)} | environment,
+                env=os.environ | QUICK | {"PYTHONPATH": PATHS} | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -6,8 +6,7 @@ from itertools import takewhile
 import pytest
 
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
-from tests.integration.command import Command
-from tests.integration.test_restart import mlflow_runs
+from tests.integration.command import Command, mlflow_runs
 
 pytestmark = pytest.mark.ray
 

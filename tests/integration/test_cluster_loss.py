@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 SWEEP = [
     "alpha-grid", "--batching.alpha", "0", "1", "--seed", "5", "--resources.workers", "1",
     "--training.steps", "200", "--training.checkpoint_every", "20", "--training.log_every", "10",
-    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512",
+    "--batching.global_batch_size", "128", "--encoder.static.dimension", "128",
     "--evaluation.before", "false", "--tracking.log_model", "false",
 ]  # fmt: skip
 QUICK = {"RAY_gcs_rpc_server_reconnect_timeout_s": "12"}

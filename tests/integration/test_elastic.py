@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import Command
+from tests.integration.command import Command, mlflow_runs
 from tests.integration.nodes import Node
-from tests.integration.test_restart import mlflow_runs
 
 pytestmark = pytest.mark.ray
 
@@ -77,33 +76,15 @@ def test_nodes_come_and_go(folder):
     assert run.data.tags["world_size"] == "1-2"
     assert {value for _, value in workers} == {1, 2}
     assert workers[-1] == (STEPS, 1)
-    check_steps([step for step, _ in losses], [step for step, _ in resumed(output)])
+    check_steps([step for step, _ in losses], [step for step, _ in resumed(output)], STEPS)
 
 
-def check_steps(steps, restarts):
+def check_steps(steps, restarts, last):
     """Every step is logged, in order, but for what is repeated from the checkpoints that the run went on from."""
-    assert sorted(set(steps)) == list(range(LOG_EVERY, STEPS + 1, LOG_EVERY))
+    assert sorted(set(steps)) == list(range(LOG_EVERY, last + 1, LOG_EVERY))
     jumps = [(a, b) for a, b in itertools.pairwise(steps) if b != a + LOG_EVERY]
     assert len(jumps) <= len(restarts)
     for before, after in jumps:
         assert after - LOG_EVERY in restarts
         assert after <= before + LOG_EVERY, "no step is left out"
         assert before - (after - LOG_EVERY) <= 2 * CHECKPOINT_EVERY, "only those after the last checkpoint"
-
-
-def test_the_same_command_with_another_number_of_workers(folder):
-    arguments = ["train", "quickstart", *SLOW, "--data.cache", folder / "cache", "--resources.cpus_per_worker", "0.5"]
-    slowly = ("-m", "tests.integration.slow_tracking")
-    with Command(folder, *arguments, "--resources.workers", "2", program=slowly) as command:
-        command.wait_for("checkpoint of step 100 kept")
-        command.kill_all()
-    with Command(folder, *arguments, "--resources.workers", "1") as command:
-        assert command.finish() == 0, command.output
-        ((step, workers),) = resumed(command.output)
-        assert step >= 100
-        assert workers == 1
-    assert len(list((folder / "runs").glob("quickstart-*"))) == 1
-    run, losses = histories(folder, "train/loss")
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["world_size"] == "1"
-    check_steps([step for step, _ in losses], [step])

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from tests.integration.command import PATIENCE_S, ROOT
-from tests.integration.test_restart import mlflow_runs
+from tests.integration.command import PATHS, PATIENCE_S, mlflow_runs
 
 pytestmark = pytest.mark.ray
 
@@ -20,7 +19,7 @@ RUN = [
 
 
 def test_figures_and_checkpoints_do_not_wait_for_a_reader(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", PATHS)
     command = [sys.executable, *map(str, RUN), "--data.cache", str(tmp_path / "cache")]
     run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     shown = [run.stdout.readline()]

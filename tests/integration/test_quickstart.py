@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hbtrain.config import load_config
-from tests.integration.command import ROOT, Command
+from tests.integration.command import PATHS, ROOT, Command
 
 pytestmark = pytest.mark.ray
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def output(folder):
     """What `hbtrain train quickstart` prints."""
-    path = f"{ROOT / 'tests' / 'with_gpus'}:{ROOT}"
+    path = f"{ROOT / 'tests' / 'with_gpus'}:{PATHS}"
     with Command(folder, "train", "quickstart", "--data.cache", folder / "cache", PYTHONPATH=path) as command:
         assert command.finish() == 0, command.output
         return command.output

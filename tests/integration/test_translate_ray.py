@@ -9,7 +9,6 @@ import pytest
 
 from hbtrain.errors import ConfigError
 from hbtrain.translation import translate as module
-from hbtrain.translation.blocks import load
 from hbtrain.translation.ray_pipeline import Pool, _actors, _Translate
 from hbtrain.translation.translate import Translation
 from hbtrain.translation.translator import Generation
@@ -35,8 +34,8 @@ def in_this_process(work, pool, texts, todo):
     """The pipeline without Ray."""
     translate = _Translate(work, texts)
     for block in todo:
-        (row,) = pa.Table.from_pylist([translate(vars(block))]).to_pylist()
-        yield block, load(row["results"])
+        (row,) = pa.Table.from_pylist([translate({"block": vars(block)})]).to_pylist()
+        yield block, row["results"]
 
 
 def arguments(folder, output, *more):

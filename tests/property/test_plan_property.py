@@ -51,7 +51,7 @@ def id_columns(draw):
 def test_an_epoch_deals_every_row_at_most_once_and_drops_less_than_a_batch(ids, batch_size, epoch):
     stream, _ = stream_of(*ids)
     assume(stream.rows >= batch_size)
-    batches = stream.batches_per_epoch(batch_size)
+    batches = stream.rows // batch_size
     dealt = np.concatenate([stream.batch(epoch * batches + b, batch_size) for b in range(batches)])
     assert len(set(dealt.tolist())) == len(dealt) == batches * batch_size
     assert stream.rows - len(dealt) < batch_size
@@ -62,7 +62,7 @@ def test_no_batch_repeats_a_query_or_passage_where_that_can_be_avoided(ids, batc
     query_ids, passage_ids = ids
     stream, largest_cluster = stream_of(query_ids, passage_ids)
     assume(stream.rows >= batch_size)
-    assume(largest_cluster <= stream.batches_per_epoch(batch_size))
+    assume(largest_cluster <= stream.rows // batch_size)
     rows = stream.batch(number, batch_size)
     assert len(set(query_ids[rows].tolist())) == batch_size
     assert len(set(passage_ids[rows].tolist())) == batch_size

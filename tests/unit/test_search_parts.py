@@ -151,10 +151,10 @@ def test_members_have_their_schedules(base):
     (folder.results / "metrics.json").write_text('{"demo/multi/map": 0.5}')
     folder.update(finished=True, measured=measured_by(base))
     same = result({"schedule": [[0, 0.25], [3, 0.5]]})
-    outcome = searches._members(space, base, [same, same, result({"schedule": [[0, 0.1]]}, failure="no disk")])
+    outcome = searches._members(base, [same, same, result({"schedule": [[0, 0.1]]}, failure="no disk")])
     member, another = outcome.members
     assert member == another, "and one run of the two"
-    assert (member.schedule, member.folder) == (changed, folder.path)
+    assert (member[0], member[1].folder) == (changed, folder.path)
     (finished,) = outcome.finished
     assert finished.trial.config.batching.alpha == {0: 0.25, 2: 0.25, 3: 0.5}
     assert finished.values == {"batching.alpha": {0: 0.25, 2: 0.25, 3: 0.5}}

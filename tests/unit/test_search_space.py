@@ -7,7 +7,7 @@ from hbtrain.batching import BatchPlan
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.sweeps.ranges import Choices, Numbers
-from hbtrain.sweeps.search_methods import Asha, Pareto, Pbt, check_budget, check_objectives
+from hbtrain.sweeps.search_methods import Asha, Pareto, Pbt, check_objectives
 from hbtrain.sweeps.space import base_config, probes_of, trial_of, trials_of
 from hbtrain.sweeps.space_file import load_space, with_flags
 
@@ -105,12 +105,12 @@ def test_flags_narrow_a_range_and_change_the_search():
 
 
 def test_rungs_are_shares_of_the_steps_or_steps():
-    assert Asha(method="asha").rung_steps(400) == (44, 133, 400)
-    assert Asha(method="asha", rungs=1).rung_steps(400) == (400,)
-    assert Asha(method="asha", rungs=(10, 20)).rung_steps(40) == (10, 20, 40)
-    assert Asha(method="asha", rungs=(10, 40)).rung_steps(40) == (10, 40)
-    assert Pareto(method="pareto").rung_steps(40) == (40,)
-    assert Pbt(method="pbt", intervals=4).interval_ends(10) == (2, 5, 8, 10)
+    assert Asha(method="asha").stops(400) == (44, 133, 400)
+    assert Asha(method="asha", rungs=1).stops(400) == (400,)
+    assert Asha(method="asha", rungs=(10, 20)).stops(40) == (10, 20, 40)
+    assert Asha(method="asha", rungs=(10, 40)).stops(40) == (10, 40)
+    assert Pareto(method="pareto").stops(40) == (40,)
+    assert Pbt(method="pbt", intervals=4).stops(10) == (2, 5, 8, 10)
     for search, steps in (
         (Asha(method="asha", rungs=5), 20),
         (Asha(method="asha", rungs=(10, 50)), 40),
@@ -118,7 +118,7 @@ def test_rungs_are_shares_of_the_steps_or_steps():
         (Pbt(method="pbt", intervals=11), 10),
     ):
         with pytest.raises(ConfigError, match=r"search.(rungs|intervals) = .*training.steps = \d+"):
-            check_budget(search, steps)
+            search.stops(steps)
 
 
 @pytest.mark.parametrize(

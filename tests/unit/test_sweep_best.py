@@ -10,8 +10,8 @@ from scipy.stats import rankdata
 
 from hbtrain.config import load_config, override
 from hbtrain.sweeps.charts import front_picture
-from hbtrain.sweeps.findings import recipe_of, save_recipe, save_summary, summary_markdown
-from hbtrain.sweeps.points import SCORES, Finished, Point, Score, best_point, front_scores, pareto_front, points_of
+from hbtrain.sweeps.findings import Summary, recipe_of
+from hbtrain.sweeps.points import SCORES, Finished, Point, best_point, front_scores, pareto_front, points_of
 from tests.unit.test_sweep_summary import KEYS, finished
 
 tables = st.integers(1, 7).flatmap(
@@ -53,7 +53,7 @@ def test_the_best_point_is_on_the_front_of_its_objectives_and_has_the_least_mean
 def test_the_recipe_is_the_best_trial_and_says_why(tmp_path):
     trials = finished({"batching.alpha": [0, 0.25, 1], "seed": [7, 8], "training.steps": 12})
     path = tmp_path / "best.yaml"
-    save_recipe(trials, path, [SCORES[1]])
+    path.write_text(Summary(trials, objectives=["cross/map"]).best_recipe())
     means = {
         a: np.mean([f.scores["demo/cross/map"] for f in trials if f.values["batching.alpha"] == a])
         for a in (0, 0.25, 1)
@@ -95,15 +95,16 @@ def test_the_front_is_drawn(tmp_path: Path, flags):
 
 def test_what_is_searched_for_is_what_is_shown(tmp_path: Path):
     """Scores that a summary does not show by itself stand in the table first, and make up the front."""
-    objectives = [Score("mono/ndcg@10", "mono/ndcg@10", ".3f"), Score("cross/map", "mAP cross-lingual", ".3f")]
+    objectives = ["mono/ndcg@10", "cross/map"]
     trials = [
         Finished(one.trial, {**one.scores, "demo/mono/ndcg@10": 0.1 * i}, one.folder)
         for i, one in enumerate(finished({"batching.alpha": [0, 1], "seed": 0}))
     ]
     assert front_scores("demo", points_of(trials), objectives) == objectives
-    head = summary_markdown(trials, {}, None, objectives).splitlines()[2]
+    summary = Summary(trials, objectives=objectives)
+    head = summary.markdown().splitlines()[2]
     assert head.startswith("| alpha | seeds | mono/ndcg@10 | mAP cross-lingual | mAP monolingual |")
     assert head.count("cross-lingual") == 1
-    made = {path.name for path in save_summary(trials, {}, tmp_path, None, objectives)}
+    made = {path.name for path in summary.save(tmp_path)}
     assert "pareto-front-demo.png" in made
     assert "mono/ndcg@10 mean" in (tmp_path / "summary.csv").read_text().splitlines()[0]

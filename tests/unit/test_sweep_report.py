@@ -4,7 +4,7 @@ import pytest
 
 from hbtrain.config import absolute_paths
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.sweeps.findings import summary_markdown
+from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.marks import is_single_kind, judge
 from hbtrain.sweeps.points import Finished
 from hbtrain.sweeps.space import trials_of
@@ -41,7 +41,7 @@ def test_marks_stand_at_the_points_that_differ(tmp_path, cache):
     assert judged.marks[("alpha=0.5", key)] == "▲"
     assert judged.marks[("alpha=1", key)] == "▼"
     assert not any(label == "alpha=0" for label, _ in judged.marks), "the one that others are judged against"
-    text = summary_markdown(done, {}, judged)
+    text = Summary(done, judged=judged).markdown()
     row = next(line for line in text.splitlines() if line.startswith("| 0.5 |"))
     assert "▲" in row
     assert "▲ better, ▼ worse than X-Y only (α = 0)" in text
@@ -66,7 +66,7 @@ def test_a_search_without_a_single_kind_is_compared_and_not_marked(tmp_path, cac
     judged = judge(done)
     assert len(judged.comparison.systems) == 2
     assert (judged.marks, judged.legend) == ({}, "")
-    assert "▲" not in summary_markdown(done, {}, judged)
+    assert "▲" not in Summary(done, judged=judged).markdown()
 
 
 def test_each_backbone_is_judged_against_its_own_sampling(tmp_path, cache):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hbtrain.sweeps.charts import alpha_curve, is_curve
-from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
+from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.points import Finished, points_of
 from hbtrain.sweeps.space import trials_of
 from hbtrain.sweeps.space_file import load_space, with_flags
@@ -25,7 +25,7 @@ def finished(flags, space="alpha-grid", drop=()):
 
 def test_points_are_means_over_seeds_as_numpy_has_them(tmp_path):
     trials = finished({"batching.alpha": [0, 0.5, 1], "seed": [3, 4, 5]}, drop=("alpha=1 seed=4",))
-    save_summary(trials, {}, tmp_path)
+    Summary(trials).save(tmp_path)
     with (tmp_path / "summary.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["batching.alpha"] for row in rows] == ["0", "0.5", "1"]
@@ -40,7 +40,7 @@ def test_points_are_means_over_seeds_as_numpy_has_them(tmp_path):
 
 def test_the_table_marks_the_best_mean_of_each_column():
     trials = finished({"batching.alpha": [0, 0.5, 1], "seed": [0, 1]})
-    table = summary_markdown(trials, {"alpha=0.7 seed=0": "its driver died"})
+    table = Summary(trials, {"alpha=0.7 seed=0": "its driver died"}).markdown()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     assert rows[0] == ["alpha", "seeds", "mAP monolingual", "mAP cross-lingual", "mAP multilingual", "rank distance"]
     for column, key in enumerate(KEYS, 2):
@@ -52,17 +52,18 @@ def test_the_table_marks_the_best_mean_of_each_column():
 
 def test_one_seed_has_no_spread(tmp_path):
     trials = finished({"batching.alpha": [0, 1], "seed": 0})
-    assert "±" not in summary_markdown(trials, {}).partition("|")[2]
-    save_summary(trials, {}, tmp_path)
+    assert "±" not in Summary(trials).markdown().partition("|")[2]
+    Summary(trials).save(tmp_path)
     with (tmp_path / "summary.csv").open() as stream:
         assert next(csv.DictReader(stream))["mono/map std"] == ""
     assert all(math.isfinite(x) for f in trials for x in f.scores.values())
 
 
 def test_no_finished_trial_is_a_summary_of_failures(tmp_path):
-    save_summary([], {"alpha=0 seed=0": "no more memory"}, tmp_path)
+    summary = Summary([], {"alpha=0 seed=0": "no more memory"})
+    summary.save(tmp_path)
     assert (tmp_path / "summary.md").read_text() == "Failed:\n\n- alpha=0 seed=0: no more memory\n"
-    assert summary_tables([]) == []
+    assert summary.tables() == []
 
 
 def test_a_benchmark_without_a_setting_lacks_its_column():
@@ -70,7 +71,7 @@ def test_a_benchmark_without_a_setting_lacks_its_column():
         replace(f, scores={key: x for key, x in f.scores.items() if "cross" not in key})
         for f in finished({"batching.alpha": [0, 1], "seed": 0})
     ]
-    table = summary_markdown(trials, {})
+    table = Summary(trials).markdown()
     assert "cross-lingual" not in table
     assert "monolingual" in table
 

@@ -1,11 +1,16 @@
 import re
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from hbtrain.config import load_config, to_flat
+from hbtrain.errors import DataError, StorageError
 from hbtrain.events import Event
-from hbtrain.tracking.tracker import Tracker, TrackingError, tracking_uri
+from hbtrain.storage import RemoteError
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import TrackingError, tracking_uri
 
 
 @pytest.fixture
@@ -178,13 +183,26 @@ def refuse(_):
     raise OSError("server gone")
 
 
-def test_what_the_server_refuses_is_said_and_keeps_nothing_back(tracker, tmp_path):
+def test_what_the_server_refuses_is_said_and_keeps_nothing_back(tracker, tmp_path, monkeypatch):
+    from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
+
+    real = tracker._client.log_batch
+
+    def particular(run_id, metrics):
+        if any(metric.key == "train/odd" for metric in metrics):
+            raise MlflowException("no such name", INVALID_PARAMETER_VALUE)
+        real(run_id, metrics)
+
+    monkeypatch.setattr(tracker._client, "log_batch", particular)
     tracker.artifact(tmp_path / "missing.txt")
-    tracker.metrics({"no such name!": 1.0}, 1)
+    tracker.metrics({f"train/{name}": 1.0 for name in ("a", "b", "odd", "c", "d")}, 1)
     tracker.tags({"world_size": 2})
     said = tracker.finish()
-    assert said.startswith("MLflow refused artifact missing.txt, 1 figures of run")
+    assert said.startswith("MLflow refused artifact missing.txt, figure train/odd of run")
     assert stored(tracker).data.tags["world_size"] == "2"
+    assert stored(tracker).data.metrics.keys() == {"train/a", "train/b", "train/c", "train/d"}, (
+        "one takes no other along"
+    )
 
 
 def test_a_run_is_continued(tracker, config):
@@ -299,3 +317,22 @@ def test_a_run_that_stopped_on_its_way_does_not_count_as_finished(tracker):
     tracker.untag("stopped_at_step")
     tracker.finish()
     assert TrackedRuns(tracker.uri).find(tracker.run_id).is_finished
+
+
+@pytest.mark.parametrize(
+    ("raised", "told", "status"),
+    [
+        (None, None, "FINISHED"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "KILLED"),
+        (DataError("no rows"), DataError, "FAILED"),
+        (RemoteError(5, "no answer", "s3://b/x"), StorageError, "FAILED"),
+    ],
+)
+def test_a_run_ends_as_its_work_does(raised, told, status):
+    ended, notes = [], []
+    run = SimpleNamespace(finish=lambda how: ended.append(how) or "MLflow was away")
+    with pytest.raises(told) if told else nullcontext(), Tracker.ending(run, notes.append):
+        if raised is not None:
+            raise raised
+    assert ended == [status]
+    assert notes == ["MLflow was away"]

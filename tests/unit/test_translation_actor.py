@@ -2,11 +2,13 @@
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayError, RayTaskError
 
+from hbtrain.errors import TranslationError
 from hbtrain.translation.blocks import Block, Result, blocks_of, load
 from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.model import find_translation_model
-from hbtrain.translation.ray_pipeline import Work, _Translate
+from hbtrain.translation.ray_pipeline import Work, _errors_in_words, _Translate
 from hbtrain.translation.scores import score
 from hbtrain.translation.texts import collect_texts
 from hbtrain.translation.translator import Generation, Output, Translator
@@ -44,8 +46,8 @@ def test_translations_are_measured_and_survive_arrow(actor, monkeypatch, identif
     said = dict(zip(TEXTS, OUTPUTS, strict=True))
     monkeypatch.setattr(Translator, "translate", lambda self, texts, target: [said[text] for text in texts])
     own, identifier = make(identify), Identifier() if identify else None
-    rows = [through_arrow(own(through_arrow(vars(block)))) for block in blocks]
-    assert [Block(*(row[name] for name in ("language", "number", "start", "stop"))) for row in rows] == blocks
+    rows = [through_arrow(own(through_arrow({"block": vars(block)}))) for block in blocks]
+    assert [Block(**row["block"]) for row in rows] == blocks
     assert [result for row in rows for result in load(row["results"])] == [
         Result(None, None)
         if output is None
@@ -60,21 +62,35 @@ def test_a_block_of_texts_that_are_all_too_long_survives_arrow(actor):
     make, blocks = actor
     own = make(max_tokens=4)
     for block in blocks:
-        assert load(through_arrow(own(through_arrow(vars(block))))["results"]) == [Result(None, None)] * 2
+        assert load(through_arrow(own(through_arrow({"block": vars(block)})))["results"]) == [Result(None, None)] * 2
 
 
 def test_weights_that_know_no_end_leave_all_unfinished(actor):
     make, (block, _) = actor
-    assert [result.finished for result in load(make()(vars(block))["results"])] == [False, False]
+    assert [result.finished for result in load(make()({"block": vars(block)})["results"])] == [False, False]
 
 
 def test_what_the_user_can_mend_comes_back_as_a_value(actor, tmp_path):
     make, (block, _) = actor
     own = make()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no weights")
-    row = through_arrow(own(through_arrow(vars(block))))
+    row = through_arrow(own(through_arrow({"block": vars(block)})))
     assert row["error"] == "ModelError"
     assert row["results"].startswith(f"--model {tmp_path / 'model'} cannot be loaded: ")
-    assert own(vars(block)) == row, "and so all other blocks"
+    assert own({"block": vars(block)}) == row, "and so all other blocks"
     (tmp_path / "text.arrow").unlink()
-    assert through_arrow(make()(vars(block)))["error"] == "StorageError"
+    assert through_arrow(make()({"block": vars(block)}))["error"] == "StorageError"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RayError("a node was lost\nsee the documentation of Ray"), "a node was lost"),
+        (RayTaskError("map", "Traceback ...\nOSError: no such device", OSError("no such device")), "no such device"),
+        (RayTaskError("map", "Traceback ...\nOSError: no such device", None), "OSError: no such device"),
+    ],
+)
+def test_an_error_of_ray_is_told_by_its_cause(error, reason):
+    said = f"^translating stopped: {reason}; where memory is short"
+    with pytest.raises(TranslationError, match=said), _errors_in_words():
+        raise error

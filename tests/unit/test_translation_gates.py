@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -132,7 +133,7 @@ def test_limits_are_checked(limits):
 @given(st.text(max_size=300), st.text(max_size=300), st.sampled_from(["de", "zh", "th", "ar"]))
 def test_any_texts_have_scores_that_survive_a_file(text, translation, target):
     scores = score(text, translation, LANGUAGES["en"], LANGUAGES[target], IDENTIFIER)
-    assert Scores(**json.loads(json.dumps(scores.as_dict()))) == scores
+    assert Scores(**json.loads(json.dumps(asdict(scores)))) == scores
     assert reason_to_reject(scores, Limits()) in {None, *GATES}
 
 

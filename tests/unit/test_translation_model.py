@@ -6,7 +6,8 @@ import pytest
 
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.translation.languages import LANGUAGES
-from hbtrain.translation.model import find_translation_model, load_tokenizer, prompting_for
+from hbtrain.translation.model import find_translation_model, load_tokenizer
+from hbtrain.translation.prompting import prompting_of
 from hbtrain.translation.translator import Generation, Output, Translator
 from tests.unit.tiny_models import save_bert
 from tests.unit.tiny_translators import (
@@ -97,7 +98,7 @@ def test_every_family_is_told_the_languages_in_its_own_way(tmp_path, save, famil
     model = find_translation_model(str(save(tmp_path / "model")), "en", ["de"])
     assert model.family == family
     config, tokenizer = load_tokenizer(model.name, None)
-    prompting = prompting_for(config, tokenizer, "m", "en", ["de"])
+    prompting = prompting_of(config.model_type, tokenizer, "en", ["de"], "m")
     ids = tokenizer(prompting.text(TEXTS[0], LANGUAGES["de"]))["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids)[:2] == start
     told = prompting.generation(LANGUAGES["de"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.translation.assemble import assemble, judge
-from hbtrain.translation.blocks import Block, Result, blocks_of, read_block, write_block
+from hbtrain.translation.blocks import Block, Result, blocks_of, dump, read_block
 from hbtrain.translation.gates import REASONS
 from hbtrain.translation.languages import LANGUAGES
 from hbtrain.translation.rows import RowSource
@@ -40,7 +40,7 @@ def run(rows, folder, size, targets=TARGETS):
             for text in block.texts(texts)
             for found in [translate(text, block.language)]
         ]
-        write_block(block, folder, results)
+        block.path(folder).write_text(dump(results))
     rejects, out = io.BytesIO(), io.BytesIO()
     counts = judge(texts, blocks, ANYTHING, folder / "kept", rejects)
     assemble(json.loads(json.dumps(rows)), texts, targets, folder / "kept", out)
@@ -122,7 +122,7 @@ def test_blocks_of_languages_take_turns(tmp_path):
 def test_a_damaged_block_is_one_line(tmp_path, damage):
     (tmp_path / "blocks").mkdir()
     block = Block("de", 0, 0, 1)
-    write_block(block, tmp_path, [Result("ein\u2028Text", None)])
+    block.path(tmp_path).write_text(dump([Result("ein\u2028Text", None)]))
     assert list(read_block(block, tmp_path)) == [Result("ein\u2028Text", None)]
     block.path(tmp_path).write_text(damage)
     with pytest.raises(StorageError, match="is damaged.*; delete it") as error:
@@ -197,7 +197,7 @@ def test_what_is_unfinished_is_rejected_whatever_the_limits(tmp_path, scored):
     texts = collect_texts([{"id": "1", "text": {"en": "a house"}}], "en", ["de"], tmp_path, lambda done: None)
     (block,) = blocks_of(texts, 1)
     scores = score("a house", "ein Haus", LANGUAGES["en"], LANGUAGES["de"]) if scored else None
-    write_block(block, tmp_path, [Result("ein Haus" if scored else None, scores, finished=False)])
+    block.path(tmp_path).write_text(dump([Result("ein Haus" if scored else None, scores, finished=False)]))
     rejects = io.BytesIO()
     counts = judge(texts, [block], ANYTHING, tmp_path / "kept", rejects)
     reason = "unfinished" if scored else "too long"

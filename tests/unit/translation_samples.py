@@ -5,7 +5,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from hbtrain.translation.blocks import Result
+from hbtrain.translation.blocks import Result, dump
 from hbtrain.translation.gates import Limits
 from hbtrain.translation.languages import LANGUAGES, Identifier
 from hbtrain.translation.scores import score
@@ -38,7 +38,7 @@ class Book:
         for number, block in enumerate(todo):
             if number == self._stop_after:
                 raise KeyboardInterrupt
-            yield block, [self._result(work, text, block.language) for text in block.texts(texts)]
+            yield block, dump([self._result(work, text, block.language) for text in block.texts(texts)])
 
     def _result(self, work, text, language):
         self.asked.append((language, text))

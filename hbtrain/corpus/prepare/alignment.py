@@ -27,21 +27,13 @@ ITEM_SHIFT = 40
 
 
 class Incomplete(NamedTuple):
-    """Queries or passages that some languages lack, with an example.
+    """Queries or passages that some languages lack, with an example."""
 
-    Attributes:
-        total: how many there are.
-        lacks: a language that lacks the first of them.
-        has: a language that has it.
-        place: its position in the source in that language, as `part.position` takes it.
-        part: the part that holds that language.
-    """
-
-    total: int
-    lacks: str
-    has: str
-    place: int
-    part: PartTables
+    total: int  # how many there are
+    lacks: str  # a language that lacks the first of them
+    has: str  # a language that has it
+    place: int  # its position in the source in that language, as `part.position` takes it
+    part: PartTables  # the part that holds that language
 
 
 class Side:
@@ -134,11 +126,7 @@ class Side:
 
         Numbers are the same where the source says that they share a text, or where rows have one id for them.
 
-        Args:
-            database: that runs the queries.
-            rows: `rows.parquet`.
-            name: the column of `rows` that holds these numbers, `query` or `passage`.
-            given_ids: whether rows have ids for them.
+        `name` is the column of `rows` (`rows.parquet`) that holds these numbers, `query` or `passage`.
         """
         components = Components(len(self))
         with database.session() as db:
@@ -154,14 +142,10 @@ class Side:
     def write_arrays(
         self, found: Iterable[list[Int64s]], path: Callable[[str], Path], bound: int, length: int, absent: int
     ) -> list[ArrayWriter]:
-        """Write an array of `length` numbers for each language; the caller closes them.
+        """Write an array of `length` numbers below `bound` for each language; the caller closes them.
 
-        Args:
-            found: blocks of (code of the language, index in the array, number), sorted by the first two.
-            path: gives the file of a language's array.
-            bound: all numbers are below it.
-            length: of each array.
-            absent: the number at indices that `found` does not have.
+        `found` has blocks of (code of the language, index in the array, number), sorted by the first two; `absent` is
+        the number at other indices. `path` gives the file of a language's array.
         """
         writers: dict[int, ArrayWriter] = {}
         for code, (_, at, numbers) in by_code(found):

@@ -30,15 +30,10 @@ IDS = "ids.parquet"
 
 @dataclass(frozen=True)
 class Coding:
-    """Numbers the identities of queries or passages from 0 on in ascending order, as nodes of a graph.
+    """Numbers the identities of queries or passages from 0 on in ascending order, as nodes of a graph."""
 
-    Attributes:
-        codes: how many nodes there are.
-        identities: int64 [codes], ascending; None: an identity is its own node.
-    """
-
-    codes: int
-    identities: Int64s | None = None
+    codes: int  # how many nodes there are
+    identities: Int64s | None = None  # int64 [codes], ascending; None: an identity is its own node
 
     @classmethod
     def of_ids(cls, database: Database, ids: Path, side: str) -> Coding:
@@ -96,13 +91,9 @@ def write_given_ids(database: Database, passages: Side, rows: Rows, folder: Path
 def _write_rows(
     rows: Rows, columns: Mapping[str, Components | None], bound: int, folder: Path
 ) -> dict[str, ArrayWriter]:
-    """Write `ids.parquet` and the arrays of ids, which the caller closes.
+    """Write `ids.parquet` and the arrays of ids, all below `bound`, which the caller closes.
 
-    Args:
-        rows: of the corpus.
-        columns: {column of `rows.parquet` that identifies queries, then passages: components of its numbers, if any}.
-        bound: all ids are below it.
-        folder: for the files.
+    `columns` is {column of `rows.parquet` that identifies queries, then passages: components of its numbers, if any}.
     """
     names = ("query", "passage")
     arrays = {x: ArrayWriter(folder / f"{name}_ids.npy", bound) for x, name in zip(columns, names, strict=True)}
@@ -146,11 +137,7 @@ def _write_text_identities(database: Database, passages: Side, rows: Rows, rows_
 def write_order(database: Database, ids: Path, coding: tuple[Coding, Coding], folder: Path) -> dict[str, Any]:
     """Write `order.npy`, unless no two rows conflict; returns the manifest's entries.
 
-    Args:
-        database: that runs the queries.
-        ids: `ids.parquet`.
-        coding: of queries and of passages.
-        folder: for the file.
+    `ids` is `ids.parquet`, `coding` that of queries and of passages.
     """
     queries, passages = coding
     components = Components(queries.codes + passages.codes)

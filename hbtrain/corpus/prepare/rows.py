@@ -66,22 +66,15 @@ class PairWriter:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a corpus, as the stage `rows` has written them.
+    """The rows of a corpus, as the stage `rows` has written them."""
 
-    Attributes:
-        folder: holds `rows.parquet` (for each row: its number, its pair's number, the numbers of query and passage, and
-            the digests of their ids), and arrays of the corpus.
-        rows: how many there are.
-        negatives: how many all rows have together.
-        negatives_per_row: how many each row has; None if not all have equally many.
-        given_ids: whether any query, and whether any passage, has an id other than its key.
-    """
-
+    # holds `rows.parquet` (for each row: its number, its pair's number, the numbers of query and passage, and the
+    # digests of their ids), and arrays of the corpus
     folder: Path
-    rows: int
-    negatives: int
-    negatives_per_row: int | None
-    given_ids: tuple[bool, bool]
+    rows: int  # how many there are
+    negatives: int  # how many all rows have together
+    negatives_per_row: int | None  # how many each row has; None if not all have equally many
+    given_ids: tuple[bool, bool]  # whether any query, and whether any passage, has an id other than its key
 
     @property
     def numbers(self) -> Path:
@@ -90,24 +83,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class RowInputs:
-    """What rows are made of.
+    """What rows are made of."""
 
-    Attributes:
-        pairs: folders that `PairWriter` has written to.
-        ids: Parquet files of (id, key, item); an id belongs to the key of its first item, by number.
-        queries: an SQL query of (key, number) of the queries that rows may have.
-        passages: the same for passages.
-        query_count: how many queries there are.
-        passage_count: how many passages there are.
-        again: reads the source once more and gives (number, pair) of all pairs.
-    """
-
-    pairs: Sequence[Path]
-    ids: Sequence[Path]
-    queries: str
-    passages: str
-    query_count: int
-    passage_count: int
+    pairs: Sequence[Path]  # folders that `PairWriter` has written to
+    ids: Sequence[Path]  # Parquet files of (id, key, item); an id belongs to the key of its first item, by number
+    queries: str  # an SQL query of (key, number) of the queries that rows may have
+    passages: str  # the same for passages
+    query_count: int  # how many queries there are
+    passage_count: int  # how many passages there are
+    # reads the source once more and gives (number, pair) of all pairs
     again: Callable[[], Iterator[tuple[int, PairItem]]]
 
     def files(self, name: str) -> str:
@@ -119,14 +103,8 @@ def write_rows(database: Database, inputs: RowInputs, drops: Drops, folder: Path
     """Write the rows to `folder`, in the order of their pairs; returns the attributes of `Rows`.
 
     Arrays: `query_of_row.npy`, `passage_of_row.npy` (absent where each number is the row's own), `negatives.npy` and
-    `negative_starts.npy` (absent where all rows have equally many).
-
-    Args:
-        database: that runs the SQL queries.
-        inputs: what the rows are made of.
-        drops: told of pairs whose query or passage has no text, and of negatives without a text, which alone are left
-            out of their rows.
-        folder: for the files.
+    `negative_starts.npy` (absent where all rows have equally many). `drops` is told of pairs whose query or passage has
+    no text, and of negatives without a text, which alone are left out of their rows.
     """
     with database.session() as db:
         rows = _number_rows(db, inputs, folder)

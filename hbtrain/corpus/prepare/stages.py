@@ -50,14 +50,9 @@ class Preparation:
     ) -> None:
         """A preparation that has done nothing yet.
 
-        Args:
-            reader: of the raw source.
-            staging: holds the folders of the stages.
-            database: runs their SQL queries.
-            skip: whether bad rows are skipped.
-            progress: called with what is being done, and how much of it is.
-            as_given: take rows as the source gives them (see `hbtrain.corpus.prepare.cached`): only ids say which
-                queries and passages are the same, and there may be any number of languages.
+        With `skip`, bad rows are skipped. With `as_given`, rows are taken as the source gives them (see
+        `hbtrain.corpus.prepare.cached`): only ids say which queries and passages are the same, and there may be any
+        number of languages. `progress` is told what is being done, and how much of it is.
         """
         self.dropped: Counter[str] = Counter()
         self.drop_files: list[Path] = []
