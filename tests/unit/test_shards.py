@@ -256,7 +256,7 @@ def test_an_index_goes_to_the_gpu_that_faiss_sees_except_for_deep_searches(store
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, index: OnGpu(index), raising=False)
-    shard = ShardIndex(str(store.folder), range(3), "IVF4,Flat")
+    shard = ShardIndex(str(store.folder), range(3), "IVF4,Flat", device="cuda")
     shard.nearest(QUERIES, 5)
     shard.nearest(QUERIES, 6)
     assert depths == [5]
