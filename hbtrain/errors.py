@@ -12,6 +12,8 @@ import re
 
 MAKE_ROOM = "make room there, and the same command goes on"
 """The remedy that messages name for errors of which `is_full` is true."""
+SHOWN_CHARACTERS = 80
+"""How much of a value messages show."""
 
 
 class HbtrainError(Exception):
@@ -20,7 +22,8 @@ class HbtrainError(Exception):
     exit_code = 2
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(without_passwords(message))
+        # Half a surrogate pair (of a file's text, or of a name that is not UTF-8) could not be printed.
+        super().__init__(without_passwords(message).encode("utf-8", "backslashreplace").decode())
 
 
 class ConfigError(HbtrainError):
@@ -55,6 +58,15 @@ class TranslationError(HbtrainError):
     """Translating stopped after it had begun. Finished blocks stay on disk."""
 
     exit_code = 1
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: as Python writes it, and cut to `SHOWN_CHARACTERS` where it is longer."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out an integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text):,} characters)"
 
 
 def is_full(error: Exception) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.text import Text
 
 from hbtrain.cli.outputs import Override, Recipe
+from hbtrain.reporting.console import TextConsole
 
 
 def audit(
@@ -47,16 +48,16 @@ def audit(
     from hbtrain.audit.record import record
     from hbtrain.audit.tables import notes, tables
 
-    errors = Console(stderr=True)
+    errors = TextConsole(stderr=True)
     with errors.status("reading the plan") as status:
 
         def tell(what: str, done: int, total: int) -> None:
-            status.update(f"{what} {done}/{total}")
+            status.update(Text(f"{what} {done}/{total}"))
 
         found = run(config, steps, sample, tokens=not without_tokens, progress=tell)
         if picture is not None:
             draw(found, picture)
-    console = Console()
+    console = TextConsole()
     if json_:
         print(json.dumps(record(found)))
         return
@@ -65,6 +66,6 @@ def audit(
         console.print(table, width=max(width, console.width), crop=False)
         console.print()
     for note in notes(found):
-        console.print(f"note: {note}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", style="dim", soft_wrap=True)
     if picture is not None:
-        console.print(f"picture  {picture}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"picture  {picture}", soft_wrap=True)

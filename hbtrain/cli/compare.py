@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, written
+from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from hbtrain.comparison.compare import Comparison
@@ -87,15 +87,15 @@ def compare(
             save_comparison(comparison, folder)
     if log_to is not None:
         log_comparison(comparison, log_to, tracking_uri)
-    console = Console()
+    console = TextConsole()
     _show(console, comparison, written=to is not None)
     if to is not None:
-        console.print(f"\nreport  {to / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\nreport  {to / 'report.html'}", soft_wrap=True)
     if log_to is not None:
-        console.print(f"MLflow  run {log_to}, artifacts comparison/", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"MLflow  run {log_to}, artifacts comparison/", soft_wrap=True)
 
 
-def _show(console: Console, comparison: Comparison, written: bool) -> None:
+def _show(console: TextConsole, comparison: Comparison, written: bool) -> None:
     """Print the tables; in a terminal, those that fit it."""
     from hbtrain.comparison.tables import language_tables, legend, main_tables
     from hbtrain.reporting.table import terminal
@@ -109,7 +109,7 @@ def _show(console: Console, comparison: Comparison, written: bool) -> None:
             console.print(table, width=max(width, console.width), crop=False)
     if hidden:
         hint = "" if written else "; --output FOLDER writes them"
-        console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow", highlight=False)
-    console.print(legend(comparison), style="dim", highlight=False, markup=False)
+        console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow")
+    console.print(legend(comparison), style="dim")
     for note in comparison.notes:
-        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", style="yellow", soft_wrap=True)

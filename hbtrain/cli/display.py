@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from hbtrain.reporting.console import TextConsole, visible
 from hbtrain.reporting.table import facts
 from hbtrain.reporting.text import counted
 
@@ -28,7 +29,7 @@ LINE_EVERY_S = 5.0
 """Seconds between two lines of progress where the output is no terminal."""
 
 
-class RunConsole(Console):
+class RunConsole(TextConsole):
     """A console whose output may fail during a run, as in `hbtrain train ... | head` or on a full disk.
 
     It then prints nothing more, and the run goes on: its results are in storage and in MLflow.
@@ -49,7 +50,7 @@ class RunConsole(Console):
 class RunDisplay:
     """An observer that shows a run's progress: a bar in a terminal, else a line every `LINE_EVERY_S`."""
 
-    def __init__(self, console: Console, steps: int) -> None:
+    def __init__(self, console: TextConsole, steps: int) -> None:
         self._console = console
         self._steps = steps
         self._started = self._last_line = time.monotonic()
@@ -60,7 +61,7 @@ class RunDisplay:
             TextColumn("  "),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
@@ -78,13 +79,13 @@ class RunDisplay:
         """Print the phase with the seconds since the start."""
         self._end_bar()
         since_s = time.monotonic() - self._started
-        self._console.print(f"[dim]{since_s:5.0f} s[/dim]  {text}", highlight=False, soft_wrap=True)
+        self._console.print(Text.assemble((f"{since_s:5.0f} s", "dim"), f"  {visible(text)}"), soft_wrap=True)
 
     def event(self, event: Event) -> None:
         """Print the event's note, and move the bar or print a line."""
         self._figures |= event.metrics
         if event.note:
-            self._console.print(f"         step {event.step}: {event.note}", highlight=False, soft_wrap=True)
+            self._console.print(f"         step {event.step}: {event.note}", soft_wrap=True)
         if not event.metrics:
             return
         if not self._console.is_terminal:
@@ -110,7 +111,7 @@ class RunDisplay:
         if step > self._first[1] and step < self._steps:
             seconds = (now - self._first[0]) / (step - self._first[1]) * (self._steps - step)
             left = f"  {seconds:.0f} s left"
-        self._console.print(f"         step {step}/{self._steps}  {describe(self._figures)}{left}", highlight=False)
+        self._console.print(f"         step {step}/{self._steps}  {describe(self._figures)}{left}")
 
 
 def describe(figures: dict[str, float]) -> str:
@@ -128,7 +129,7 @@ def describe(figures: dict[str, float]) -> str:
     return text
 
 
-def show_outcome(console: Console, outcome: Outcome) -> None:
+def show_outcome(console: TextConsole, outcome: Outcome) -> None:
     """Print the scores before and after training, the model's path, and commands to try next."""
     from hbtrain.config import without_passwords
     from hbtrain.evaluation.out_of_domain import domain_scores
@@ -144,35 +145,35 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         console.print()
         console.print(domain_table(domain_scores(outcome.after, outcome.in_domain), outcome.in_domain))
     model = shlex.quote(_short(outcome.folder.model))
-    console.print(f"\nmodel    {model}\nresults  {_short(outcome.folder.results)}\n", highlight=False, soft_wrap=True)
-    console.print("[bold]next[/bold]", highlight=False)
+    console.print(f"\nmodel    {model}\nresults  {_short(outcome.folder.results)}\n", soft_wrap=True)
+    console.print("next", style="bold")
     for command in (
         f'{_program("hbtrain")} search {model} "¿Dónde se encuentra Machu Picchu?"',
         f"{_program('hbtrain')} evaluate {model} --benchmark demo --output results",
         f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(without_passwords(outcome.tracking_uri))}",
     ):
-        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {command}", soft_wrap=True)
 
 
-def show_agreement(console: Console, config: Config, agreement: Agreement) -> None:
+def show_agreement(console: TextConsole, config: Config, agreement: Agreement) -> None:
     """Print what was compared, how far the gradients agree, and the verdict."""
     from hbtrain.training.deepspeed_config import zero_stage
 
     zero = zero_stage(config)
     budget, parts = config.training.chunk_tokens, config.training.chunks
     chunks = f"{budget} tokens a chunk" if budget else counted(parts, "chunk")
-    allowed = f"ratio and cosine within {agreement.tolerance:g} of 1"
+    allowed = f"{'' if agreement.holds else 'not '}ratio and cosine within {agreement.tolerance:g} of 1"
     table = facts(
         [
             ("layout", f"{config.resources.max_workers} workers, ZeRO {zero}, {chunks}, {config.encoder.precision}"),
             ("norm ratio", f"{agreement.norm_ratio:.7f}"),
             ("cosine", f"{agreement.cosine:.7f}"),
             ("largest difference", f"{agreement.largest_difference:.1e} of the largest component"),
-            ("verdict", f"[green]right[/green]: {allowed}" if agreement.holds else f"[red]wrong[/red]: not {allowed}"),
+            ("verdict", Text.assemble(("right", "green") if agreement.holds else ("wrong", "red"), f": {allowed}")),
         ]
     )
     console.print()
-    console.print(table, highlight=False)
+    console.print(table)
 
 
 def _program(name: str) -> str:
@@ -190,8 +191,9 @@ def _short(path: Place) -> str:
 class ProgressBars:
     """Shows a progress bar for each task of a command."""
 
-    def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+    def __init__(self, console: TextConsole) -> None:
+        what = TextColumn("{task.description}", markup=False)
+        columns = what, BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
 

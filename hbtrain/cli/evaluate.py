@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, quiet, trusts, written
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,7 @@ class SearchFlags:
             )
         if (self.address is not None or self.wait_s) and not self.actors:
             raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
-        if self.wait_s < 0:
+        if not 0 <= self.wait_s <= math.inf:  # refuses nan
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
         _check_candidates(options)
         check_search(options, flags=True)
@@ -189,10 +190,10 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.tables import domain_table, evaluation_table
 
-    console = Console()
+    console = TextConsole()
     for evaluation in evaluations:
         console.print(evaluation_table(evaluation))
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))
-    console.print(f"\nresults  {output}", highlight=False, soft_wrap=True)
+    console.print(f"\nresults  {output}", soft_wrap=True)

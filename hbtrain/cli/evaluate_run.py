@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.outputs import output_place, written
+from hbtrain.reporting.console import TextConsole
 
 
 def evaluate_run(
@@ -52,9 +52,9 @@ def evaluate_run(
     evaluation = evaluate_trec_runs(loaded, files, trained_languages)
     with written(to) as folder:
         save_evaluation([evaluation], folder, name or str(runs))
-    console = Console()
+    console = TextConsole()
     for note in evaluation.search["notes"]:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(evaluation_table(evaluation))
     console.print(f"\nmAP and MRR know no more than the runs: {evaluation.search['search']}", soft_wrap=True)
-    console.print(f"results  {to}", highlight=False, soft_wrap=True)
+    console.print(f"results  {to}", soft_wrap=True)

@@ -6,13 +6,15 @@ Commands import heavy libraries when they are called, so that the help appears a
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, Parameter
-from rich.console import Console
+from rich.text import Text
 
 import hbtrain
 from hbtrain.cli.audit import audit
 from hbtrain.cli.compare import compare
+from hbtrain.cli.doctor import doctor
 from hbtrain.cli.evaluate import evaluate
 from hbtrain.cli.evaluate_run import evaluate_run
 from hbtrain.cli.mine import mine
@@ -23,7 +25,8 @@ from hbtrain.cli.sweep import sweep
 from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
-from hbtrain.errors import HbtrainError
+from hbtrain.errors import ConfigError, HbtrainError, shown
+from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.table import facts
 
 
@@ -31,7 +34,7 @@ def recipes() -> None:
     """List the recipes that ship with hbtrain."""
     from hbtrain.config import recipe_names, recipe_summary
 
-    Console().print(facts((f"[bold]{name}[/bold]", recipe_summary(name)) for name in recipe_names()))
+    TextConsole().print(facts((Text(name, "bold"), recipe_summary(name)) for name in recipe_names()))
 
 
 def keys() -> None:
@@ -41,7 +44,7 @@ def keys() -> None:
 
     defaults = to_flat(Config())
     for key in all_keys():
-        Console().print(f"{key} = {defaults.get(key)}", highlight=False, markup=False, soft_wrap=True)
+        TextConsole().print(f"{key} = {defaults.get(key)}", soft_wrap=True)
 
 
 app = App(
@@ -53,7 +56,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, doctor, recipes,
+    keys,
 ):  # fmt: skip
     app.command(command)
 app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself
@@ -61,15 +65,27 @@ app.command(submit, help_flags=(), version_flags=())  # these, too, are read by 
 
 def main(program: App = app) -> None:
     """Entry point: an error that the user can fix is printed as one line, without a traceback."""
+    replace_unencodable()
     try:
+        _check_arguments(sys.argv[1:])
         program(sys.argv[1:])
     except HbtrainError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        line = " ".join(str(error).splitlines())  # values in it may have several
+        TextConsole(stderr=True).print(f"error: {line}", style="red", soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         message = "interrupted; the same command goes on, a training from its last checkpoint"
-        Console(stderr=True).print(message, style="yellow", soft_wrap=True)
+        TextConsole(stderr=True).print(message, style="yellow", soft_wrap=True)
         sys.exit(130)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for an argument that is not UTF-8: it could be neither tokenized, nor written to a file."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python gives such bytes
+            raise ConfigError(
+                f"argument {shown(argument)} is not UTF-8 text; write it in UTF-8, or rename what it names"
+            )
 
 
 if __name__ == "__main__":

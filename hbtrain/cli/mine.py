@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from hbtrain.cli.display import ProgressBars
 from hbtrain.cli.outputs import output_place, quiet, trusts, written_file
+from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.table import facts
 
 
@@ -73,7 +73,7 @@ def mine(
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
-    console = Console()
+    console = TextConsole()
     with ProgressBars(console) as bars:
         miner = Miner(Encoder.load(model, trust_remote_code=trusted), corpus, options, batch_size, bars.tell)
         with written_file(to) as file, atomic_output(file, f"--output {to}") as stream:
@@ -88,4 +88,4 @@ def mine(
         ]
     )
     console.print(table)
-    console.print(f"\nmined  {to}", highlight=False, soft_wrap=True)
+    console.print(f"\nmined  {to}", soft_wrap=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from hbtrain.corpus.prepare.prepare import Prepared
@@ -40,7 +41,7 @@ def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
     from hbtrain.corpus.prepare.prepare import prepare
 
     output = local_output(common.output)
-    console = Console()
+    console = TextConsole()
     reader = open_reader()
     with _Steps(console) as steps:
         prepared = prepare(reader, output, common.skip_bad_rows, steps.tell)
@@ -52,10 +53,10 @@ def show_check(folder: str) -> None:
     from hbtrain.corpus.prepared import check_files
 
     files = check_files(Path(folder).expanduser())
-    Console().print(f"{files} files are as they were written", highlight=False)
+    TextConsole().print(f"{files} files are as they were written")
 
 
-def _show(console: Console, prepared: Prepared) -> None:
+def _show(console: TextConsole, prepared: Prepared) -> None:
     from hbtrain.corpus.source import Source
 
     manifest = prepared.manifest
@@ -71,20 +72,20 @@ def _show(console: Console, prepared: Prepared) -> None:
         counts = (texts["query"].get(language, 0), passages.get(language, 0))
         table.add_row(language, f"{rows:,}", *(f"{number:,}" for number in counts))
     console.print(table)
-    console.print(f"{index.rows:,} rows", highlight=False)
+    console.print(f"{index.rows:,} rows")
     for reason, number in manifest["dropped"].items():
-        console.print(f"dropped {number:,}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"dropped {number:,}: {reason}", soft_wrap=True)
     if manifest["dropped"]:
-        console.print(f"listed  {prepared.folder / 'drops.jsonl'}", highlight=False, soft_wrap=True)
+        console.print(f"listed  {prepared.folder / 'drops.jsonl'}", soft_wrap=True)
     what = "prepared" if prepared.fresh else "was there, from the same inputs and options:"
-    console.print(f"\n{what}  {prepared.folder}", highlight=False, soft_wrap=True)
+    console.print(f"\n{what}  {prepared.folder}", soft_wrap=True)
 
 
 class _Steps:
     """Shows a line of progress for each step of `prepare`."""
 
-    def __init__(self, console: Console) -> None:
-        columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[done]}")
+    def __init__(self, console: TextConsole) -> None:
+        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.fields[done]}")
         self._progress = Progress(*columns, TimeElapsedColumn(), console=console)
         self._tasks: dict[str, TaskID] = {}
 

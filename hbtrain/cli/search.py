@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from hbtrain.cli.outputs import quiet, trusts
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 
 def search(
@@ -53,4 +53,4 @@ def search(
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for rank, hit in enumerate(index.search(question, top), 1):
         table.add_row(str(rank), f"{hit.score:.3f}", hit.passage.language, hit.passage.text)
-    Console().print(table)
+    TextConsole().print(table)

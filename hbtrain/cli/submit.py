@@ -13,6 +13,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hbtrain.errors import ConfigError, HbtrainError
+from hbtrain.reporting.console import replace_unencodable
 
 COMMANDS = ("train", "evaluate", "sweep")
 PASSED_VARIABLES = (
@@ -39,6 +40,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         arguments: options, a command, and the command's own arguments.
         program: name of the program in the help.
     """
+    replace_unencodable()
     options = _parser(program).parse_args(arguments)
     from hbtrain.cluster.jobs import check_not_running, follow, job_client, send_job
 
@@ -91,13 +93,14 @@ def _check(command: str, arguments: list[str]) -> None:
     """Raise ConfigError for a mistake in the command that can be found before the job is sent."""
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags
+    from hbtrain.runs.run_inputs import ACCEPT
     from hbtrain.storage import is_remote
     from hbtrain.sweeps.space import base_config, trials_of
     from hbtrain.sweeps.space_file import load_space, with_flags
 
     if not arguments:
         raise ConfigError(f"{command} what? give its arguments as without a cluster")
-    first, *rest = arguments
+    first, *rest = (argument for argument in arguments if argument != ACCEPT)
     files = []
     if command == "evaluate":
         key, output = "--output", str(parse_flags(rest).get("output", ""))

@@ -9,7 +9,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 
-def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+def sweep(
+    space: str,
+    /,
+    *flags: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    accept_changed_inputs: bool = False,
+) -> None:
     """Run a recipe many times with a few keys varied, and compare the runs.
 
     The same command goes on with a sweep that was cut off: finished trials are kept, others go on from their last
@@ -24,6 +29,9 @@ def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=T
         --recipe NAME trains another recipe. For a key that the space varies, the values to try: --seed 0 1 2.
         For a space that is searched, how: --search.trials 24.
         Any other key of the configuration, for all trials: --training.steps 200 (see `hbtrain keys`).
+    accept_changed_inputs
+        Let the sweep go on although a file its trials read has other content than when it began; trials that are
+        finished count as they are.
     """
     from hbtrain.config.load import parse_flags
     from hbtrain.sweeps.space_file import load_space, with_flags
@@ -32,4 +40,4 @@ def sweep(space: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=T
     from hbtrain.sweeps.sweep import run_sweep
 
     called = "tune/sweep.py" if Path(sys.argv[0]).name == "sweep.py" else "hbtrain sweep"
-    run_sweep(chosen, called)
+    run_sweep(chosen, called, accept_changed_inputs)

@@ -7,7 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 
-def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+def train(
+    recipe: str,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    accept_changed_inputs: bool = False,
+) -> None:
     """Train and evaluate: `hbtrain train quickstart --batching.alpha 0.3`.
 
     Parameters
@@ -17,6 +21,8 @@ def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen
     overrides
         Any key of the configuration as a flag: --batching.alpha 0.3 --data.sources a.jsonl.gz b.jsonl.gz
         (see `hbtrain keys`).
+    accept_changed_inputs
+        Let an unfinished run go on although a file it reads has other content than when it began.
     """
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags
@@ -27,5 +33,5 @@ def train(recipe: str, *overrides: Annotated[str, Parameter(allow_leading_hyphen
 
     console = RunConsole()
     with RunDisplay(console, config.training.steps) as display:
-        outcome = run(config, display)
+        outcome = run(config, display, accept_changed_inputs=accept_changed_inputs)
     show_outcome(console, outcome)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from hbtrain.cli.display import ProgressBars
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, shown
+from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from hbtrain.translation.translate import Translated
@@ -93,7 +93,7 @@ def translate(
         limits=_limits(limit or []),
         pool=Pool(actors, cpus_per_actor, use_gpu, address, wait_s),
     )
-    console = Console()
+    console = TextConsole()
     with ProgressBars(console) as bars:
         translated = translation.translate(wanted, bars.tell)
     _show(console, translated)
@@ -113,11 +113,11 @@ def _limits(given: list[str]) -> Any:
         try:
             values[name] = kinds[name](value)
         except ValueError as error:
-            raise ConfigError(f"--limit {pair}: {value!r} is no {kinds[name].__name__}") from error
+            raise ConfigError(f"--limit {shown(pair)}: {shown(value)} is no {kinds[name].__name__}") from error
     return Limits(**values)  # type: ignore[arg-type]  # each value has the type of its field
 
 
-def _show(console: Console, translated: Translated) -> None:
+def _show(console: TextConsole, translated: Translated) -> None:
     from hbtrain.translation.gates import REASONS
 
     counts = translated.manifest["languages"]
@@ -131,7 +131,7 @@ def _show(console: Console, translated: Translated) -> None:
         table.add_row(language, f"{own['texts']:,}", f"{own['kept']:,}", share, *rejected)
     console.print(table)
     manifest, outputs = translated.manifest, translated.outputs
-    console.print(f"{manifest['rows']:,} rows, {manifest['texts']:,} distinct texts", highlight=False)
+    console.print(f"{manifest['rows']:,} rows, {manifest['texts']:,} distinct texts")
     what = "translated" if translated.fresh else "was there, from the same source, model and settings:"
-    console.print(f"\n{what}  {outputs.rows}", highlight=False, soft_wrap=True)
-    console.print(f"rejects     {outputs.rejects}", highlight=False, soft_wrap=True)
+    console.print(f"\n{what}  {outputs.rows}", soft_wrap=True)
+    console.print(f"rejects     {outputs.rejects}", soft_wrap=True)

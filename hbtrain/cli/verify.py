@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
 from hbtrain.cli.outputs import Override, Recipe
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 
 
 def verify(recipe: Recipe, *overrides: Override, step: int = 0) -> None:
@@ -31,7 +30,7 @@ def verify(recipe: Recipe, *overrides: Override, step: int = 0) -> None:
     from hbtrain.cli.display import RunDisplay, show_agreement
     from hbtrain.runs.verify import verify as run
 
-    console = Console()
+    console = TextConsole()
     with RunDisplay(console, 1) as display:
         agreement = run(config, step, display)
     show_agreement(console, config, agreement)

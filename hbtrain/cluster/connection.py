@@ -100,11 +100,12 @@ def check_answers(address: str, name: str) -> None:
 
 
 def _shake_hands(where: str) -> None:
-    """Raise TimeoutError unless gRPC is spoken at `where` (host:port)."""
+    """Raise TimeoutError unless gRPC is spoken at `where` (host:port); any answer to a call will do, even a refusal."""
     import grpc
 
     with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            grpc.channel_ready_future(channel).result(ANSWER_WITHIN_S)
-        except grpc.FutureTimeoutError:
-            raise TimeoutError(f"not Ray, or hanging: no answer in {ANSWER_WITHIN_S:g} s") from None
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=ANSWER_WITHIN_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                raise TimeoutError(f"not Ray, or hanging: no answer in {ANSWER_WITHIN_S:g} s") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from hbtrain.config import Config, flatten, to_flat
-from hbtrain.errors import ConfigError, DataError
+from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.reporting.metric_names import SETTINGS
 from hbtrain.storage import RemotePath, fetch, is_remote, place
@@ -171,8 +172,14 @@ class RunFinder:
 
 def _read(results: Path, text: str, name: str, run_id: str | None, config: Path | None) -> Run:
     metrics = _json(results / "metrics.json", text)
-    if not metrics or not all(isinstance(value, int | float) for value in metrics.values()):
+    if not metrics:
         raise DataError(f"run {text}: {results / 'metrics.json'} does not hold scores; evaluate again")
+    for key, value in metrics.items():
+        if not _is_score(value):
+            raise DataError(
+                f"run {text}: {results / 'metrics.json'} does not hold scores: {key} is {shown(value)}, and must be a "
+                "finite number; evaluate again"
+            )
     about = _json(results / "about.json", text)
     return Run(text, name, results, run_id, _config(config, text), metrics, about, _first_ten(results, text))
 
@@ -183,7 +190,7 @@ def _first_ten(results: Path, text: str) -> dict[str, dict[str, tuple[float, flo
         return {}
     rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             for row in csv.DictReader(stream):
                 shares = float(row["share_in_first_ten"]), float(row["share_in_pool"])
                 rows.setdefault((row["benchmark"], row["language"]), []).append(shares)
@@ -202,7 +209,7 @@ def _config(path: Path | None, text: str) -> dict[str, Any] | None:
         return None
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: also of a number too large for Python
         raise DataError(
             f"run {text}: {path} cannot be read as YAML; restore it or compare its results folder"
         ) from error
@@ -218,10 +225,10 @@ def _state(folder: Path) -> dict[str, Any]:
     """The content of run.json (see `hbtrain.runs.run_folder.RunState`); empty if there is no such file."""
     file = folder / "run.json"
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
+        state = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file} is damaged ({reason}): put a copy of it back, or leave the run out") from error
     if not isinstance(state, dict):
@@ -231,14 +238,21 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError(f"run {text} has no {path.name} in {path.parent}; evaluate it with hbtrain evaluate") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"run {text}: {path} cannot be read as JSON ({error}); evaluate again") from error
     if not isinstance(found, dict):
         raise DataError(f"run {text}: {path} must hold a mapping; evaluate again")
     return found
+
+
+def _is_score(value: object) -> bool:
+    """Whether a JSON value is a finite number, and no integer that is too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def holds_trec_runs(folder: Path) -> bool:

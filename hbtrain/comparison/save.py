@@ -16,7 +16,7 @@ from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
-from hbtrain.reporting.table import TREND
+from hbtrain.reporting.table import TREND, markdown_text
 from hbtrain.reporting.table import markdown as table_markdown
 from hbtrain.storage.files import put_in_place
 
@@ -67,9 +67,9 @@ def log_comparison(comparison: Comparison, run: str, tracking_uri: str | None = 
 def markdown(comparison: Comparison) -> str:
     """The tables of the comparison in Markdown, and a legend."""
     tables = [*main_tables(comparison), *language_tables(comparison)]
-    parts = [f"**{table.title}**\n\n{table_markdown(table)}" for table in tables]
-    notes = "".join(f"\n\nNote: {note}." for note in comparison.notes)
-    return "\n\n".join([*parts, legend(comparison)]) + notes + "\n"
+    parts = [f"**{markdown_text(table.title)}**\n\n{table_markdown(table)}" for table in tables]
+    notes = "".join(f"\n\nNote: {markdown_text(note)}." for note in comparison.notes)
+    return "\n\n".join([*parts, markdown_text(legend(comparison))]) + notes + "\n"
 
 
 def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:

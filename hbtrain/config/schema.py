@@ -348,7 +348,7 @@ class TrackingConfig(Section):
 
     uri: str | None = None
     """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder, where that is one."""
-    experiment: str = "hbtrain"
+    experiment: str = Field(default="hbtrain", min_length=1, max_length=256)
     run_name: str | None = None
     parent_run_id: str | None = None
     """MLflow run that this one is nested under, as a sweep's trials are."""

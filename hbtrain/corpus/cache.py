@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,25 +14,37 @@ from hbtrain.storage.files import file_digest, whole
 
 
 def content_digest(path: Path, root: Path) -> str:
-    """Hex SHA-256 of a file's bytes. It is stored in the cache `root` by path, size and time of change, so that an
-    unchanged file is read once.
+    """Hex SHA-256 of the bytes of a source's file; see `stored_digest`.
 
     Raises:
         DataError: the file is missing, unreadable or empty.
+        StorageError: the cache cannot be written.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"source {path} is not a file; give a parallel JSON-lines file (plain or .gz)")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"source {path} is empty")
     try:
-        stat = path.stat()
-        if not path.is_file():
-            raise DataError(f"source {path} is not a file; give a parallel JSON-lines file (plain or .gz)")
-        if stat.st_size == 0:
-            raise DataError(f"source {path} is empty")
-        seen = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        memo = root / "digests" / hashlib.sha256(seen.encode()).hexdigest()
-        if memo.is_file() and len(digest := memo.read_text()) == 64:
-            return digest
-        digest = file_digest(path)
+        return stored_digest(path, root)
     except OSError as error:
         raise DataError(f"cannot read source {path}: {error.strerror}") from error
+
+
+def stored_digest(path: Path, root: Path) -> str:
+    """Hex SHA-256 of a file's bytes. It is stored in the cache `root` by path, size and times of change, so that an
+    unchanged file is read once. The time of the last change of content can be set by users, that of the file's entry
+    cannot: both count.
+
+    Raises:
+        OSError: the file cannot be read.
+        StorageError: the cache cannot be written.
+    """
+    stat = path.stat()
+    seen = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+    memo = root / "digests" / hashlib.sha256(os.fsencode(seen)).hexdigest()
+    if memo.is_file() and len(digest := memo.read_text(encoding="utf-8")) == 64:
+        return digest
+    digest = file_digest(path)
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_text(memo, digest)

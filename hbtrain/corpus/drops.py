@@ -40,6 +40,10 @@ class Drops:
         """
         if not self._skip:
             raise DataError(f"{position}: {reason}{detail}; mend it, or pass over such rows with {FLAG}")
+        self.leave_out(position, reason, detail)
+
+    def leave_out(self, position: Position, reason: str, detail: str = "") -> None:
+        """Count and list what is left out without harm, such as a text that is there twice; never an error."""
         self.counts[reason] += 1
         if self._stream is not None:
             record = {"file": position.file, position.unit: position.number, "reason": f"{reason}{detail}"}

@@ -9,12 +9,20 @@ from typing import Literal
 
 import numpy as np
 
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, shown
 from hbtrain.evaluation.benchmark import Benchmark, Collection, LanguagePart, assemble
-from hbtrain.formats.inputs import REFUSED
+from hbtrain.formats.inputs import NOT_UNICODE, REFUSED, Position, is_unicode
 from hbtrain.formats.languages import choose_languages, language_files
 from hbtrain.formats.parallel import ParallelRow, read_rows
-from hbtrain.formats.squad import Paragraph, Question, answer_start, read_breaks, read_paragraphs, read_question
+from hbtrain.formats.squad import (
+    Paragraph,
+    Question,
+    answer_start,
+    plain_text,
+    read_breaks,
+    read_paragraphs,
+    read_question,
+)
 from hbtrain.formats.tatoeba import TatoebaFolder, find_tatoeba
 
 Candidates = Literal["sentence", "sentence+context"]
@@ -99,7 +107,7 @@ def _add_passage(paragraph: Paragraph, part: LanguagePart, places: dict[str, int
         places[paragraph.context] = len(places)
         part.candidate_ids.append(str(paragraph.position.number - 1))
         part.candidate_texts.append(paragraph.context)
-    for question, _ in _new_questions(paragraph, part):
+    for question, _ in _new_questions(paragraph, part, anywhere=True):
         part.answers[question.id] = places[paragraph.context]
 
 
@@ -111,7 +119,9 @@ def _add_sentences(paragraph: Paragraph, part: LanguagePart, candidates: Candida
             "files are read as squad=FOLDER"
         )
     breaks = read_breaks(paragraph, REFUSED) or []
-    if len(sentences) != len(breaks) or not all(isinstance(sentence, str) for sentence in sentences):
+    if not all(isinstance(sentence, str) and is_unicode(sentence) for sentence in sentences):
+        raise DataError(f"{place}: sentences must be texts, without halves of surrogate pairs")
+    if len(sentences) != len(breaks):
         raise DataError(f"{place} has {len(sentences)} sentences and {len(breaks)} breaks; there must be one a text")
     first = len(part.candidate_ids)
     part.candidate_ids += [f"{place.number - 1}/{sentence}" for sentence in range(len(sentences))]
@@ -124,19 +134,35 @@ def _add_sentences(paragraph: Paragraph, part: LanguagePart, candidates: Candida
                 f"{place} question {question.id}: the answer begins at character {answer}, and no sentence break of "
                 "the paragraph holds it"
             )
+        _check_sentence(question, answer, breaks[holding[0]][1], sentences[holding[0]], place)
         part.answers[question.id] = first + holding[0]
 
 
-def _new_questions(paragraph: Paragraph, part: LanguagePart) -> Iterator[tuple[Question, int]]:
-    """Add the questions of a paragraph to `part`; gives each with the character at which its answer begins."""
+def _check_sentence(question: Question, start: int, end: int, sentence: str, place: Position) -> None:
+    """Raise DataError if the sentence that ends at character `end` lacks the word with which an answer begins."""
+    text = question.answer.text if question.answer is not None else None
+    word = plain_text((text or "")[: end - start]).split()[:1]
+    if not all(part in plain_text(sentence) for part in word):
+        raise DataError(
+            f"{place} question {question.id}: by sentence_breaks the answer {shown(word[0])} is in a sentence that "
+            f"lacks it, {shown(sentence)}; sentences and sentence_breaks must belong together"
+        )
+
+
+def _new_questions(paragraph: Paragraph, part: LanguagePart, anywhere: bool = False) -> Iterator[tuple[Question, int]]:
+    """Add the questions of a paragraph to `part`; gives each with the character at which its answer begins. `anywhere`:
+    see `answer_start`.
+    """
     for record in paragraph.records:
-        question = read_question(record, paragraph.position, REFUSED)
-        start = None if question is None else answer_start(question, paragraph, REFUSED)
+        question = read_question(record, paragraph, REFUSED)
+        start = None if question is None else answer_start(question, paragraph, REFUSED, anywhere)
         if question is None or start is None:
             continue  # not reached: REFUSED raises
         where = f"{paragraph.position} question {question.id}"
         if not isinstance(question.domain, str | None):
-            raise DataError(f"{where}: domain must be a text, not {question.domain!r}")
+            raise DataError(f"{where}: domain must be a text, not {shown(question.domain)}")
+        if question.domain is not None and not is_unicode(question.domain):
+            raise DataError(f"{where}: {NOT_UNICODE} (its domain)")
         if question.id in part.queries:
             raise DataError(f"{where}: the id occurs twice; ids must be unique in a language")
         part.queries[question.id] = question.text

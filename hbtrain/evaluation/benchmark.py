@@ -50,6 +50,8 @@ class Collection:
     """[Q] subject of each query, if the benchmark states subjects."""
     left_out: int = 0
     """Number of queries of the data that are left out, because they have no relevant candidate."""
+    repeated: int = 0
+    """Number of documents of the data that are left out, because they came before, word for word."""
 
     def __post_init__(self) -> None:
         _check_lengths(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hbtrain.corpus.cache import built, content_digest, read_manifest
 from hbtrain.corpus.columns import CHUNK, ColumnWriter, TextColumn
 from hbtrain.corpus.negatives import digest_number
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import read_documents
 
@@ -66,6 +66,8 @@ class Documents:
     """[N] digests of the ids, ascending."""
     _rows: npt.NDArray[np.int64]
     """[N] rows of the documents, in the order of their digests."""
+    repeated: int = 0
+    """How many documents of the files were left out, as they had come before, word for word."""
 
     def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """The row of each document, by id; -1 where there is no such document."""
@@ -78,40 +80,68 @@ class Documents:
 
 def open_documents(files: Sequence[str], cache: Path) -> Documents:
     """The documents of JSON-lines files, plain or gzip, in their order; converted unless the cache has their content.
+    One that comes again with the same text is left out.
 
     Raises:
-        DataError: a file is missing, empty or broken; a document has no id or no text; an id occurs twice.
+        DataError: a file is missing, empty or broken; a document has no id or no text; two texts have one id.
         StorageError: the cache cannot be written.
     """
     contents = [content_digest(Path(file), cache) for file in files]
     name = hashlib.sha256("\n".join(contents).encode()).hexdigest()
     folder = built(cache / "documents" / f"{name}-v{FORMAT}", partial(_convert, files))
-    rows = int(str(read_manifest(folder)["rows"]))
+    manifest = read_manifest(folder)
+    rows = int(str(manifest["rows"]))
     return Documents(
         ids=StoredTexts(folder / "id.arrow", rows),
         texts=StoredTexts(folder / "text.arrow", rows),
         _digests=np.load(folder / "digests.npy", mmap_mode="r"),
         _rows=np.load(folder / "rows.npy", mmap_mode="r"),
+        repeated=int(str(manifest.get("repeated", 0))),
     )
 
 
 def _convert(files: Sequence[str], folder: Path) -> None:
-    writer, numbers = ColumnWriter(folder), array("q")
-    for document in read_documents(files, REFUSED):
-        writer.append({"id": document.id, "text": document.text})
-        numbers.append(digest_number(document.id))
-    writer.close()
-    if not numbers:
-        raise DataError(f"{files[0]} holds no documents")
-    digests = np.frombuffer(numbers, np.int64)
+    digests = _write_columns(files, folder, frozenset())
+    repeated = _repeated(files, folder, digests)
+    if repeated:
+        digests = _write_columns(files, folder, repeated)
     rows = np.argsort(digests, kind="stable")
-    twice = np.flatnonzero(np.diff(digests[rows]) == 0)
-    if len(twice):
-        repeated = TextColumn(folder / "id.arrow").get([int(rows[twice[0]])])[0]
-        raise DataError(
-            f"{Path(files[0]).parent}: {len(twice)} documents have an id that another has, such as {repeated}; ids "
-            "must be unique in a corpus"
-        )
     np.save(folder / "digests.npy", digests[rows])
     np.save(folder / "rows.npy", rows)
-    (folder / "manifest.json").write_text(json.dumps({"rows": len(numbers)}), encoding="utf-8")
+    content = {"rows": len(digests), "repeated": len(repeated)}
+    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_columns(files: Sequence[str], folder: Path, without: Container[int]) -> npt.NDArray[np.int64]:
+    """Write the columns of all documents but those numbers; returns the digests of their ids."""
+    writer, digests = ColumnWriter(folder), array("q")
+    for number, document in enumerate(read_documents(files, REFUSED)):
+        if number not in without:
+            writer.append({"id": document.id, "text": document.text})
+            digests.append(digest_number(document.id))
+    writer.close()
+    if not digests:
+        raise DataError(f"{files[0]} holds no documents")
+    return np.frombuffer(digests, np.int64)
+
+
+def _repeated(files: Sequence[str], folder: Path, digests: npt.NDArray[np.int64]) -> set[int]:
+    """The numbers of documents that came before, by the columns of all documents.
+
+    Raises:
+        DataError: a document has the id of an earlier one, and another text.
+    """
+    texts, order = TextColumn(folder / "text.arrow"), np.argsort(digests, kind="stable")
+    same = np.flatnonzero(np.diff(digests[order]) == 0)
+    pairs = zip(order[same].tolist(), order[same + 1].tolist(), strict=True)
+    found = set()
+    for pair in pairs:
+        one, other = texts.get(list(pair))
+        if one != other:
+            (_, first), (_, second) = [x for x in enumerate(read_documents(files, REFUSED)) if x[0] in pair]
+            raise DataError(
+                f"{second.position}: document {shown(second.id)} came before with another text, at {first.position}; "
+                "ids must be unique in a corpus: leave one of the two out"
+            )
+        found.add(pair[1])
+    return found

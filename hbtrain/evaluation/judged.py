@@ -158,6 +158,7 @@ def judged_collection(
         gains=[np.array([grade for _, grade in found], np.float64) for found in ordered] if graded else None,
         domains=domains if any(domain is not None for domain in domains) else None,
         left_out=len(topics) - len(answered),
+        repeated=documents.repeated,
     )
 
 

@@ -89,6 +89,7 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
                 "queries": e.query_counts,
                 "candidates": e.candidate_counts,
                 "queries_without_answer": e.left_out,
+                **({"repeated_documents": e.repeated} if e.repeated else {}),
                 "parallel_questions": e.parallel,
                 "language_groups": {name: list(members) for name, members in e.groups.items()},
                 **e.search,

@@ -44,6 +44,7 @@ class CollectionScores:
         query_counts: {language: queries}.
         candidate_counts: {language: candidates}, in the order of the pool.
         left_out: queries without a relevant candidate.
+        repeated: documents that came before, word for word.
         per_query: one row per query and setting; see `Evaluation.per_query`.
         first_languages: {query language: mean share [L] of each language among the first ten candidates} in the setting
             `multi`; empty without it.
@@ -52,6 +53,7 @@ class CollectionScores:
     query_counts: dict[str, int]
     candidate_counts: dict[str, int]
     left_out: int
+    repeated: int
     per_query: pa.Table
     first_languages: Mapping[str, Floats] = field(default_factory=dict)
 
@@ -100,6 +102,7 @@ def combine_scores(
         query_counts=collection.query_counts,
         candidate_counts=dict(collection.candidate_counts),
         left_out=collection.left_out,
+        repeated=collection.repeated,
         per_query=_table(benchmark, collection, parts),
         first_languages={} if shares is None else _by_query_language(collection, shares),
     )

@@ -59,6 +59,8 @@ class Evaluation:
     """{language: candidates}, added up where collections share a language, as English in every pair of Tatoeba."""
     left_out: int
     """Queries that were left out, because they have no relevant candidate."""
+    repeated: int
+    """Documents that were left out, because they came before, word for word."""
     search: dict[str, Any]
     """How it was searched; the entry `search` is "exact" or the factory string of an index."""
     parallel: bool
@@ -115,6 +117,7 @@ def summarise(
         query_counts=_added([part.query_counts for part in scored], benchmark.languages),
         candidate_counts=_added([part.candidate_counts for part in scored], benchmark.languages),
         left_out=sum(part.left_out for part in scored),
+        repeated=sum(part.repeated for part in scored),
         search=dict(search),
         parallel=benchmark.parallel,
         groups=groups,

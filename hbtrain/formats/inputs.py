@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,8 +55,15 @@ class _Refused:
         raise DataError(f"{position}: {reason}{detail}")
 
 
+class _Ignored:
+    def bad(self, position: Position, reason: str, detail: str = "") -> None:
+        pass
+
+
 REFUSED: BadRows = _Refused()
 """The first bad row is a DataError: a benchmark that lacks some rows would give other scores under the same name."""
+IGNORED: BadRows = _Ignored()
+"""Bad rows are skipped: for looking through a file that is refused already."""
 
 
 @contextmanager
@@ -111,19 +119,19 @@ def raw_lines(path: str | Path) -> Iterator[tuple[bytes, Position]]:
         raise DataError(f"{path} is a broken gzip file after line {number}: {error}; fetch it again") from error
 
 
-def numbered_lines(path: str | Path, rows: BadRows = REFUSED) -> Iterator[tuple[str, Position]]:
-    """The lines of a file that are not blank, without their ends.
+def numbered_lines(path: str | Path, rows: BadRows = REFUSED, blank: bool = False) -> Iterator[tuple[str, Position]]:
+    """The lines of a file without their ends; with `blank` also those that are blank.
 
     Raises:
         DataError: the file cannot be read; `rows` refuses a line that is not UTF-8.
     """
     for line, position in raw_lines(path):
         try:
-            text = decoded(line, position)
+            text = decoded(line)
         except UnicodeDecodeError as error:
             rows.bad(position, "not UTF-8", f" at byte {error.start}")
             continue
-        if text.strip():
+        if blank or text.strip():
             yield text, position
 
 
@@ -153,14 +161,13 @@ def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iter
         DataError: the file cannot be read, or `rows` refuses such a line.
     """
     for line, position in raw_lines(path):
-        if not line.strip():
-            continue
         try:
-            record = json.loads(decoded(line, position))
-        except UnicodeDecodeError as error:
-            rows.bad(position, bad, f": is not UTF-8 at byte {error.start}")
+            text = decoded(line)
+            if not text.strip():
+                continue
+            record = json.loads(text)
         except (ValueError, RecursionError) as error:
-            rows.bad(position, bad, f": is not JSON: {error}")
+            rows.bad(position, bad, f": {json_problem(error, line)}")
         else:
             if isinstance(record, dict):
                 yield record, position
@@ -168,9 +175,42 @@ def json_lines(path: str, rows: BadRows, bad: str = "not a JSON object") -> Iter
                 rows.bad(position, bad, f": must be an object, not {type(record).__name__}")
 
 
-def decoded(line: bytes, position: Position) -> str:
-    """A line as text without its end; a byte-order mark in front is dropped. Raises UnicodeDecodeError."""
-    return line.decode("utf-8-sig" if position.number == 1 else "utf-8").rstrip("\r\n")
+def decoded(line: bytes) -> str:
+    """A line as text without its end, and without the byte-order mark in front that files from Windows have, also where
+    several were joined. Raises UnicodeDecodeError.
+    """
+    return line.decode("utf-8-sig").rstrip("\r\n")
+
+
+def json_problem(error: Exception, text: str | bytes) -> str:
+    """What is wrong with the JSON in `text`, by the error that reading it raised (ValueError or RecursionError)."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON: {error.msg} at column {error.colno}"
+    # Python reads no integer of more than 4,300 digits, as that would take long.
+    digits = max(
+        re.findall(r"\d+", text if isinstance(text, str) else text.decode(errors="replace")), key=len, default=""
+    )
+    return f"holds a number of {len(digits):,} digits, {digits[:20]}..., which no reader takes"
+
+
+def identifier(value: object) -> str | None:
+    """An id as text without blanks around it, from a text or a whole number, also one written as 3.0; None: no id."""
+    number = whole_number(value)
+    text = value if isinstance(value, str) else None if number is None else str(number)
+    return text.strip() or None if text is not None else None
+
+
+def whole_number(value: object) -> int | None:
+    """The whole number that a JSON value is, also one written as 3.0, as some tools do with all numbers; None: none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float):  # above 2**53, neighbouring numbers are the same float
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else None
+    return value
 
 
 def is_unicode(text: str) -> bool:

@@ -16,13 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hbtrain.errors import DataError
-from hbtrain.formats.inputs import BadRows, Position, is_unicode, json_lines, numbered_lines, text_lines
+from hbtrain.errors import DataError, shown
+from hbtrain.formats.inputs import (
+    NOT_UNICODE,
+    BadRows,
+    Position,
+    identifier,
+    is_unicode,
+    json_lines,
+    numbered_lines,
+    text_lines,
+)
 from hbtrain.formats.languages import CODES, LANGUAGE, one_each
 from hbtrain.formats.locations import is_remote, list_files, named
 
 ID_KEYS = ("docid", "_id", "id")
-_GRADE = re.compile(r"-?[0-9]+")
+_GRADE = re.compile(r"(-?[0-9]{1,9})(?:\.0*)?")
+"""A whole number, which some tools write as 1.0."""
+_NAME = re.compile(r"(?i)(?!nan$|inf$|infinity$)[a-z].*")
+"""Of a column, not a value."""
 _NUMBER = re.compile(r"([0-9]+)")
 
 
@@ -221,12 +233,16 @@ def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
         DataError: the file cannot be read, or `rows` refuses a line that is no query.
     """
     for record, position in json_lines(file, rows, "not a query"):
-        key, text, metadata = record.get("_id"), record.get("text"), record.get("metadata")
-        if isinstance(key, str | int) and isinstance(text, str) and text.strip():
-            domain = metadata.get("domain") if isinstance(metadata, dict) else None
-            yield Topic(str(key), text, position, domain if isinstance(domain, str) else None)
-        else:
+        key, text, metadata = identifier(record.get("_id")), record.get("text"), record.get("metadata")
+        if key is None or not isinstance(text, str) or not text.strip():
             rows.bad(position, "not a query", ": _id and text are expected")
+            continue
+        domain = metadata.get("domain") if isinstance(metadata, dict) else None
+        domain = domain if isinstance(domain, str) else None
+        if all(map(is_unicode, (key, text, domain or ""))):
+            yield Topic(key, text, position, domain)
+        else:
+            rows.bad(position, NOT_UNICODE, f" (query {shown(key)})")
 
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
@@ -247,20 +263,23 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
     is_first = True
     for line, position in numbered_lines(file, rows):
         columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
-        is_grade = _GRADE.fullmatch(columns[-1]) is not None
-        names_columns = is_first and three_columns and len(columns) == 3 and not is_grade
+        grade = _GRADE.fullmatch(columns[-1])
+        names_columns = is_first and three_columns and len(columns) == 3 and _NAME.fullmatch(columns[-1])
         is_first = False
         if names_columns:
             continue
-        if not is_grade or not all(columns) or len(columns) not in widths:
+        if not grade and len(columns) in widths:
+            rows.bad(position, "not a judgement", f": the grade {shown(columns[-1])} must be a whole number")
+            continue
+        if not grade or not all(columns) or len(columns) not in widths:
             rows.bad(position, "not a judgement", f": {form} is expected")
             continue
-        question, document, grade = columns[0], columns[-2], int(columns[-1])
+        question, document, value = columns[0], columns[-2], int(grade[1])
         before = grades.get((question, document))
         if before is None:
-            grades[question, document] = grade
-            yield Judgement(question, document, grade, position)
-        elif before != grade:
+            grades[question, document] = value
+            yield Judgement(question, document, value, position)
+        elif before != value:
             detail = f": document {document} of question {question} had {before}"
             rows.bad(position, "a judgement that contradicts an earlier one", detail)
 
@@ -273,16 +292,16 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
     """
     for file in files:
         for record, position in json_lines(file, rows, "not a document"):
-            key = next((record[name] for name in ID_KEYS if name in record), None)
-            title, text = record.get("title") or "", record.get("contents", record.get("text"))
-            if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
-                detail = f": a document needs an id under {', '.join(ID_KEYS)}, not {key!r}"
+            given = next((record[name] for name in ID_KEYS if name in record), None)
+            key, title, text = identifier(given), record.get("title") or "", record.get("contents", record.get("text"))
+            if key is None:
+                detail = f": a document needs an id under {', '.join(ID_KEYS)}, not {shown(given)}"
             elif not isinstance(text, str) or not isinstance(title, str):
                 detail = f": document {key} needs its text under text (or contents), and title as text"
-            elif not all(map(is_unicode, (str(key), title, text))):
-                detail = f": document {key!r} is not Unicode: it holds half a surrogate pair"
+            elif not all(map(is_unicode, (key, title, text))):
+                detail = f": document {shown(key)} is not Unicode: it holds half a surrogate pair"
             else:
-                yield Document(str(key), f"{title} {text}".strip(), position)
+                yield Document(key, f"{title} {text}".strip(), position)
                 continue
             rows.bad(position, "not a document", detail)
 

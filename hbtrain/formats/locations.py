@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.storage import RemotePath
+from hbtrain.storage import RemotePath, place
 
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
@@ -41,6 +42,7 @@ def named(path: str) -> str:
 
 def below(folder: str, name: str) -> str:
     """The path of the file `name` in a folder; the options of a URL stay at its end."""
+    name = quote(name) if folder.startswith("file://") else name
     return f"{named(folder).rstrip('/')}/{name}{folder.removeprefix(named(folder))}"
 
 
@@ -96,7 +98,9 @@ def remote(url: str) -> tuple[Any, str]:
     """
     scheme = url.partition("://")[0]
     if scheme == "s3":
-        RemotePath.parse(url)
+        url = RemotePath.parse(url).uri
+    elif scheme == "file":
+        url = str(place(url))
     try:
         if scheme in ARROW_SCHEMES:
             from fsspec.implementations.arrow import ArrowFSWrapper

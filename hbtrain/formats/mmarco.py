@@ -8,6 +8,7 @@ English names, as published, or by code) and `triples.train.ids.small.tsv`; or a
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def read_triples(file: str, rows: BadRows) -> Iterator[Triple]:
         DataError: the file cannot be read, or `rows` refuses a line that is no triple.
     """
     for line, position in raw_lines(file):
-        columns = line.split()
+        columns = line.removeprefix(codecs.BOM_UTF8).split()
         if len(columns) != 3:
             rows.bad(position, "a triple without three columns", f": it has {len(columns)}")
             continue

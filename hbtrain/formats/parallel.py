@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbtrain.errors import DataError
-from hbtrain.formats.inputs import is_unicode, raw_lines
+from hbtrain.errors import DataError, shown
+from hbtrain.formats.inputs import decoded, identifier, is_unicode, json_problem, raw_lines
 from hbtrain.formats.languages import LANGUAGE
 
 KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "source", "domain"}
@@ -64,18 +64,14 @@ def parse_row(line: bytes, position: str) -> ParallelRow:
 
 def _record(line: bytes, position: str) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8-sig"))  # some tools put a byte-order mark first
-    except UnicodeDecodeError as error:
-        raise DataError(f"{position} is not UTF-8 at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{position} is not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise DataError(f"{position} is nested too deeply") from error
+        record = json.loads(decoded(line))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{position} {json_problem(error, line)}") from error
     if not isinstance(record, dict):
         raise DataError(f"{position} must be an object with id, query and passage, not {type(record).__name__}")
     unknown = sorted(set(record) - KEYS)
     if unknown:
-        raise DataError(f"{position} has an unknown key {unknown[0]!r}; allowed are {', '.join(sorted(KEYS))}")
+        raise DataError(f"{position} has an unknown key {shown(unknown[0])}; allowed are {', '.join(sorted(KEYS))}")
     return record
 
 
@@ -92,19 +88,22 @@ def checked_row(record: dict[str, Any], position: str) -> ParallelRow:
     passage_id = _identifier(record, "passage_id", position) if "passage_id" in record else row_id
     domain = record.get("domain")
     if not isinstance(domain, str | None):
-        raise DataError(f"{position}: domain must be a text, not {domain!r}")
+        raise DataError(f"{position}: domain must be a text, not {shown(domain)}")
     if domain is not None and not is_unicode(domain):
-        raise DataError(f"{position}: domain is not Unicode: {domain!r} holds half a surrogate pair")
+        raise DataError(f"{position}: domain is not Unicode: {shown(domain)} holds half a surrogate pair")
+    if "source" in record and not is_unicode(json.dumps(record["source"], ensure_ascii=False)):
+        raise DataError(f"{position}: source is not Unicode: {shown(record['source'])} holds half a surrogate pair")
     return ParallelRow(row_id, query, passage, passage_id, _negatives(record, position), domain)
 
 
 def _identifier(record: dict[str, Any], key: str, position: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-        raise DataError(f"{position}: {key} must be a text or a number that names the item, not {value!r}")
-    if not is_unicode(str(value)):
-        raise DataError(f"{position}: {key} is not Unicode: {value!r} holds half a surrogate pair")
-    return str(value)
+    value = identifier(record.get(key))
+    if value is None:
+        given = shown(record.get(key))
+        raise DataError(f"{position}: {key} must be a text or a whole number that names the item, not {given}")
+    if not is_unicode(value):
+        raise DataError(f"{position}: {key} is not Unicode: {shown(value)} holds half a surrogate pair")
+    return value
 
 
 def _negatives(record: dict[str, Any], position: str) -> Sequence[dict[str, str]]:
@@ -125,7 +124,7 @@ def _checked(texts: Any, key: str, position: str) -> dict[str, str]:
         raise DataError(f"{position}: {key} must be an object {{language: text}} with at least one language")
     for language, text in texts.items():
         if not LANGUAGE.fullmatch(language):
-            raise DataError(f"{position}: {language!r} in {key} is not a language code such as en, zh or pt-BR")
+            raise DataError(f"{position}: {shown(language)} in {key} is not a language code such as en, zh or pt-BR")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{position}: {key} in {language} is empty or not a text")
         if not is_unicode(text):

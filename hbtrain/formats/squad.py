@@ -9,12 +9,25 @@ from __future__ import annotations
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from hbtrain.errors import DataError
-from hbtrain.formats.inputs import NOT_UNICODE, BadRows, Position, is_unicode, open_unzipped
+from hbtrain.errors import DataError, shown
+from hbtrain.formats.inputs import (
+    IGNORED,
+    NOT_UNICODE,
+    BadRows,
+    Position,
+    identifier,
+    is_unicode,
+    json_problem,
+    open_unzipped,
+    whole_number,
+)
 
 READ_CHARACTERS = 1 << 20
 BAD_QUESTION = "a question that is not in SQuAD's form"
@@ -36,6 +49,7 @@ class Paragraph:
         sentences: LAReQA's sentences; None where the file has none.
         breaks: LAReQA's sentence breaks, for `read_breaks`; None where the file has none.
         position: its number is counted from 1 through all articles.
+        answers: of all paragraphs of the file.
     """
 
     context: str
@@ -43,6 +57,14 @@ class Paragraph:
     sentences: Any
     breaks: Any
     position: Position
+    answers: FileAnswers
+
+
+class Answer(NamedTuple):
+    """An answer: its text (None: not given; it may have been emptied), and where it begins, which is not checked."""
+
+    text: str | None
+    start: Any
 
 
 class Question(NamedTuple):
@@ -51,16 +73,69 @@ class Question(NamedTuple):
     Attributes:
         id: the same in all languages.
         text: not blank.
-        is_unanswerable: whether the paragraph holds no answer, as SQuAD 2.0 may say.
-        answers: as they are in the file, for `answer_start`.
+        answer: the first one; None if the paragraph holds none, as SQuAD 2.0 may say.
         domain: what it is about; not a part of SQuAD's form, and not checked.
     """
 
     id: str
     text: str
-    is_unanswerable: bool
-    answers: Any
+    answer: Answer | None
     domain: Any
+
+
+class FileAnswers:
+    """What the answers of a file have in common; the file is read once more where that is asked for."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    @cached_property
+    def have_texts(self) -> bool:
+        """Whether some answer has a text. One without a text is then no answer; in a file without any, such as a TyDi
+        QA that was made smaller, it is one whose place alone is known.
+        """
+        return any(has_text(answer) for _, answer in self._all())
+
+    @cached_property
+    def counting(self) -> str:
+        """In words for the end of a message, how `answer_start` is counted if it is not in characters; else nothing.
+
+        What is named holds for every answer: UTF-16 code units, as JavaScript and Java count; bytes; or characters from
+        another place on.
+        """
+        ways = {"UTF-16 code units": ("utf-16-le", 2), "bytes of UTF-8": ("utf-8", 1)}
+        shifts: set[int] = set()
+        answers = 0
+        for context, (text, given) in self._all():
+            start = whole_number(given)
+            if not text or start is None or not is_unicode(text):
+                continue
+            for way, (code, width) in list(ways.items()):
+                if start < 0 or not context.encode(code).startswith(text.encode(code), start * width):
+                    del ways[way]
+            found = {match.start() - start for match in re.finditer(f"(?={re.escape(text)})", context)}
+            shifts = shifts & found if answers else found
+            answers += 1
+            if not ways and not shifts:
+                return ""
+        if ways and answers:
+            return (
+                f"; all {answers:,} answers of the file are counted in {next(iter(ways))}: convert them to characters"
+            )
+        if answers < 2:  # any place is some way off
+            return ""
+        shift = min(shifts, key=abs)
+        side = "after" if shift > 0 else "before"
+        return f"; all {answers:,} answers of the file stand {abs(shift)} characters {side} their answer_start"
+
+    def _all(self) -> Iterator[tuple[str, Answer]]:
+        """(paragraph, first answer) of each question that has one."""
+        for paragraph in read_paragraphs(self._file, IGNORED):
+            for record in paragraph.records:
+                with suppress(ValueError):
+                    answer = _first_answer(record) if isinstance(record, dict) else None
+                    if answer is not None:
+                        yield paragraph.context, answer
 
 
 def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
@@ -69,7 +144,7 @@ def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
     Raises:
         DataError: the file cannot be read or is no JSON, or `rows` refuses an article or a paragraph.
     """
-    number = 0
+    number, answers = 0, FileAnswers(file)
     for article in array_elements(file, "data"):
         paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
@@ -84,42 +159,105 @@ def read_paragraphs(file: str, rows: BadRows) -> Iterator[Paragraph]:
             elif not is_unicode(context):
                 rows.bad(position, NOT_UNICODE, " (its context)")
             else:
-                yield Paragraph(context, questions, record.get("sentences"), record.get("sentence_breaks"), position)
+                sentences, breaks = record.get("sentences"), record.get("sentence_breaks")
+                yield Paragraph(context, questions, sentences, breaks, position, answers)
 
 
-def read_question(record: Any, position: Position, rows: BadRows) -> Question | None:
-    """The question of a record of `Paragraph.records`; None if it is bad and `rows` skips it."""
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
+def read_question(record: Any, paragraph: Paragraph, rows: BadRows) -> Question | None:
+    """The question of one of the `records` of a paragraph; None if it is bad and `rows` skips it."""
+    position = paragraph.position
+    key = identifier(record.get("id")) if isinstance(record, dict) else None
+    if key is None:
         rows.bad(position, BAD_QUESTION, ": no id")
         return None
-    key, text, answers = str(record["id"]), record.get("question"), record.get("answers")
+    text = record.get("question")
     if not is_unicode(key) or (isinstance(text, str) and not is_unicode(text)):
-        rows.bad(position, NOT_UNICODE, f" (question {key!r})")
+        rows.bad(position, NOT_UNICODE, f" (question {shown(key)})")
         return None
     if not isinstance(text, str) or not text.strip():
         rows.bad(position, "an empty text", f" (question {key})")
         return None
-    return Question(key, text, record.get("is_impossible") is True or answers == [], answers, record.get("domain"))
+    try:
+        answer = _first_answer(record)
+    except ValueError as error:
+        rows.bad(position, BAD_QUESTION, f": question {key}: {error}")
+        return None
+    if answer is not None and not has_text(answer) and paragraph.answers.have_texts:
+        answer = None  # one that was emptied
+    return Question(key, text, answer, record.get("domain"))
 
 
-def answer_start(question: Question, paragraph: Paragraph, rows: BadRows) -> int | None:
+def _first_answer(record: dict[str, Any]) -> Answer | None:
+    """The first answer that has a text, or else the first that has a place.
+
+    `answers` is a list of {"text", "answer_start"}, or, as the hub has it, {"text": [...], "answer_start": [...]}. That
+    there is no answer is said by `is_impossible`; by no answers, null or an empty list; or by an answer with neither a
+    text nor a place from 0 on. Raises ValueError for what is none of these.
+    """
+    impossible, answers = record.get("is_impossible"), record.get("answers")
+    said = impossible.strip().lower() if isinstance(impossible, str) else impossible
+    if said not in (None, True, False, "true", "false"):
+        raise ValueError(f"is_impossible must be true or false, not {shown(impossible)}")
+    if said in (True, "true") or answers is None:
+        return None
+    if isinstance(answers, dict):
+        texts, starts = (x if isinstance(x, list) else [x] for x in map(answers.get, ("text", "answer_start")))
+        if len(texts) != len(starts):
+            raise ValueError(f"answers has {len(texts)} texts with {len(starts)} places (answer_start)")
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    if not isinstance(answers, list) or not all(
+        isinstance(x, dict) and isinstance(x.get("text"), str | None) for x in answers
+    ):
+        raise ValueError(f"answers must be a list of objects with text and answer_start, not {shown(answers)}")
+    found = [Answer(x.get("text"), x.get("answer_start")) for x in answers]
+    placed = [answer for answer in found if answer.start is not None and (whole_number(answer.start) or 0) >= 0]
+    return next(filter(has_text, found), next(iter(placed), None))
+
+
+def has_text(answer: Answer) -> bool:
+    return bool(answer.text and answer.text.strip())
+
+
+def answer_start(question: Question, paragraph: Paragraph, rows: BadRows, anywhere: bool = False) -> int | None:
     """The character of the paragraph at which the first answer to a question begins, from 0.
 
-    None if it begins nowhere in the paragraph and `rows` skips that.
+    Its text must stand there; capitals, blanks and the way in which Unicode composes characters do not count.
+
+    Args:
+        question: of the paragraph.
+        paragraph: that holds the answer.
+        rows: told where the answer does not begin in the paragraph.
+        anywhere: whether the text may stand at another place, or, as in a translation, nowhere: for a passage that is
+            the whole paragraph.
+
+    Returns:
+        None if `rows` skips the question.
     """
-    first = question.answers[0] if isinstance(question.answers, list) and question.answers else None
-    start = first.get("answer_start") if isinstance(first, dict) else None
-    if question.is_unanswerable or not first:
+    context = paragraph.context
+    text, given = question.answer or (None, None)
+    start = whole_number(given)
+    if question.answer is None:
         problem = " has no answer"
-    elif type(start) is not int:
-        problem = f": answer_start must be a whole number, not {start!r}"
-    elif not 0 <= start < len(paragraph.context):
-        length = len(paragraph.context)
-        problem = f": the answer begins at character {start}, outside the text of {length} characters"
-    else:
+    elif start is None:
+        problem = f": answer_start must be a whole number, not {shown(given)}"
+    elif not 0 <= start < len(context):
+        problem = f": the answer begins at character {shown(start)}, outside the text of {len(context)} characters"
+    elif anywhere or text is None or (text.strip() and _stands_at(text, context, start)):
         return start
+    elif not text.strip():
+        problem = f": the answer at character {start} has no text by which its place could be checked"
+    else:
+        there = context[start : start + len(text)]
+        problem = f": the answer {shown(text)} is not at character {start}, where {shown(there)} stands"
+    if text and start is not None:
+        problem += paragraph.answers.counting
     rows.bad(paragraph.position, BAD_QUESTION, f": question {question.id}{problem}")
     return None
+
+
+def _stands_at(text: str, context: str, start: int) -> bool:
+    there = context[start : start + 2 * len(text)]  # a character may be composed of several
+    return there.startswith(text) or (not there[:1].isspace() and plain_text(there).startswith(plain_text(text)))
 
 
 def read_breaks(paragraph: Paragraph, rows: BadRows) -> list[tuple[int, int]] | None:
@@ -140,6 +278,11 @@ def sentence_starts(text: str) -> list[int]:
     simple one: an abbreviation with a full stop ends a sentence here.
     """
     return [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() > 0)]
+
+
+def plain_text(text: str) -> str:
+    """A text without what may differ where one is quoted: capitals, blanks, how Unicode composes its characters."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def array_elements(file: str, key: str) -> Iterator[Any]:
@@ -169,8 +312,8 @@ def array_elements(file: str, key: str) -> Iterator[Any]:
                     element, end = decoder.raw_decode(buffer, at)
                 except json.JSONDecodeError as error:
                     problem = error.msg
-                except RecursionError as error:
-                    raise DataError(f"{file} is nested too deeply") from error
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{file} {json_problem(error, buffer[at:])}") from error
                 else:
                     if end < len(buffer):  # a number at the very end might go on
                         yield element

@@ -8,15 +8,17 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hbtrain.errors import ConfigError, DataError
+from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.formats.inputs import BadRows, Position, json_lines, open_plain, raw_lines
 from hbtrain.formats.locations import is_remote, named
 
 BATCH_ROWS = 1024
+LISTED_CHARACTERS = 400
+"""How much of the names of all columns a message gives."""
 Record = Mapping[str, Any]
 Records = Iterator[tuple[Record, Position]]
 Reading = Callable[[str, Sequence[str], BadRows], Records]
@@ -76,9 +78,13 @@ class HuggingFaceSplit:
         self._data = data.select_columns(list(columns)).with_format(None)
 
     def records(self) -> Records:
-        """The rows of the split, counted from 0."""
+        """The rows of the split, counted from 0. Raises DataError at a text that is not UTF-8."""
         for start in range(0, len(self._data), BATCH_ROWS):
-            batch = self._data[start : start + BATCH_ROWS]
+            try:
+                batch = self._data[start : start + BATCH_ROWS]
+            except UnicodeDecodeError as error:
+                rows = f"rows {start} to {min(start + BATCH_ROWS, len(self._data)) - 1}"
+                raise DataError(f"dataset {self._name}: a text in {rows} is not UTF-8; mend it") from error
             for offset, values in enumerate(zip(*batch.values(), strict=True)):
                 yield dict(zip(batch, values, strict=True)), Position(self._name, start + offset, "row")
 
@@ -163,11 +169,7 @@ def _parquet(file: str, names: Sequence[str], rows: BadRows) -> Records:
             _check_seekable(stream, file)
             table = pq.ParquetFile(stream if is_remote(file) else file)
             _check_names(file, names, table.schema_arrow.names)
-            number = 0
-            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield record, Position(file, number, "row")
+            yield from _batch_records(table.iter_batches(batch_size=BATCH_ROWS, columns=names), file, rows)
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Parquet file: {error}; fetch it again") from error
 
@@ -185,13 +187,28 @@ def _arrow(file: str, names: Sequence[str], rows: BadRows) -> Records:
             batches = (
                 (table.get_batch(i) for i in range(table.num_record_batches)) if magic == b"ARROW1" else iter(table)
             )
-            number = 0
-            for batch in batches:
-                for record in batch.select(names).to_pylist():
-                    number += 1
-                    yield record, Position(file, number, "row")
+            yield from _batch_records((batch.select(names) for batch in batches), file, rows)
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Arrow file: {error}; fetch it again") from error
+
+
+def _batch_records(batches: Iterable[Any], file: str, rows: BadRows) -> Records:
+    """The rows of Arrow's record batches; one with a text that is not UTF-8 (unchecked by Arrow) is bad."""
+    number = 0
+    for batch in batches:
+        try:
+            records = batch.to_pylist()
+        except UnicodeDecodeError:
+            records = None
+        for at in range(batch.num_rows):
+            number += 1
+            position = Position(file, number, "row")
+            try:
+                (record,) = batch.slice(at, 1).to_pylist() if records is None else (records[at],)
+            except UnicodeDecodeError as error:
+                rows.bad(position, "not UTF-8", f" at byte {error.start} of a text")
+                continue
+            yield record, position
 
 
 def _check_seekable(stream: BinaryIO, file: str) -> None:
@@ -207,10 +224,12 @@ def _check_seekable(stream: BinaryIO, file: str) -> None:
 def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
     for name in names:
         if name not in there:
-            raise DataError(f"{file} has no column {name!r}; it has {', '.join(there) or 'none'}")
+            listed = " ".join(", ".join(there).split()) or "none"
+            listed = listed if len(listed) <= LISTED_CHARACTERS else f"{listed[:LISTED_CHARACTERS]}..."
+            raise DataError(f"{file} has no column {name!r}; it has {listed}")
     if len(set(there)) < len(there):
         twice = next(name for name in there if list(there).count(name) > 1)
-        raise DataError(f"{file} has two columns {twice!r}; rename one")
+        raise DataError(f"{file} has two columns {shown(twice)}; rename one")
 
 
 def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hbtrain.errors import DataError
 from hbtrain.formats.inputs import numbered_lines
 from hbtrain.formats.languages import one_each
+from hbtrain.formats.line_pairs import read_line_pairs
 from hbtrain.formats.locations import list_files, named
 
 _FILE = re.compile(r"(?:.*/)?(?:tatoeba\.)?([a-z]{2,3})-(en|eng)\.([a-z]{2,3})(?:\.gz)?")
@@ -33,23 +34,21 @@ class TatoebaFolder:
         """The sentences of a language, and their translations; two lists of one length.
 
         Raises:
-            DataError: a side is missing, a line is no pair, or the sides differ in length.
+            DataError: a side is missing, a line is no pair, or the sides are not line by line (`read_line_pairs`).
         """
         files = self.pairs[language]
-        if "tsv" in files:
-            rows = [(line.split("\t"), position) for line, position in numbered_lines(files["tsv"])]
-            for columns, position in rows:
-                if len(columns) != 2 or not all(column.strip() for column in columns):
-                    raise DataError(f"{position} is not a pair: a sentence, tab, its translation is expected")
-            own, translated = ([columns[side].strip() for columns, _ in rows] for side in (0, 1))
-        else:
+        if "tsv" not in files:
             for side in (language, self.english):
                 if side not in files:
                     raise DataError(f"{next(iter(files.values()))} is there, but not the side in {side}")
-            own, translated = ([x.strip() for x, _ in numbered_lines(files[x])] for x in (language, self.english))
-        if len(own) != len(translated) or not own:
-            where = ", ".join(files.values())
-            raise DataError(f"{where}: {len(own)} sentences with {len(translated)} translations; fetch them again")
+            return read_line_pairs(files[language], files[self.english])
+        rows = [(line.split("\t"), position) for line, position in numbered_lines(files["tsv"])]
+        for columns, position in rows:
+            if len(columns) != 2 or not all(column.strip() for column in columns):
+                raise DataError(f"{position} is not a pair: a sentence, tab, its translation is expected")
+        if not rows:
+            raise DataError(f"{files['tsv']} holds no pairs; fetch it again")
+        own, translated = ([columns[side].strip() for columns, _ in rows] for side in (0, 1))
         return own, translated
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from hbtrain.reporting.table import markdown, table_of
+from hbtrain.reporting.table import markdown, markdown_text, table_of
 from hbtrain.storage import write_text
 
 _UNKNOWN = "unknown"
@@ -44,8 +44,8 @@ class ModelCard:
             "similarity.",
             "## Usage",
             _USAGE,
-            f"The prompts stored with the model are {query_prefix!r} before a query and {passage_prefix!r} before a "
-            f"passage. {_limit(max_tokens)}",
+            f"The prompts stored with the model are {markdown_text(repr(query_prefix))} before a query and "
+            f"{markdown_text(repr(passage_prefix))} before a passage. {_limit(max_tokens)}",
             "## Training",
             _table(("what", "value"), self._training_rows()),
             "## Evaluation",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import string
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -42,8 +43,13 @@ def load_vocabulary(path: str | Path) -> list[str]:
     path = local_copy(place(str(path)))
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:  # gzip.BadGzipFile is an OSError, UnicodeDecodeError a ValueError
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+    ) as error:  # gzip.BadGzipFile is an OSError, UnicodeDecodeError a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ModelError(f"cannot read vocabulary {path}: {reason}; give UTF-8 text, plain or .gz") from error
     # Not splitlines(): pieces such as U+2028 are line separators themselves.

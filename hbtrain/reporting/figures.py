@@ -19,10 +19,12 @@ DARK = 0.56  # a cell whose colour channels have a lower mean than this gets a w
 
 def new_figure(width: float, height: float, **pads: Any) -> Any:
     """A figure of matplotlib that needs no screen, sizes in inches; with `pads`, of matplotlib's constrained layout."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    matplotlib.rcParams["text.parse_math"] = False  # names with dollar signs are no formulas
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**pads) if pads else None)
     FigureCanvasAgg(figure)
     return figure

@@ -62,27 +62,31 @@ def table_of(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], not
 def markdown(table: Table) -> str:
     """The table in Markdown, with its note and without its title."""
     lines = [
-        _line(map(_escaped, table.head)),
+        _line(map(markdown_text, table.head)),
         "|" + " --- |" * table.labels + " ---: |" * (len(table.head) - table.labels),
     ]
     for row in table.rows:
-        label = _escaped(row.label)
+        label = markdown_text(row.label)
         lines.append(_line([f"*{label}*" if row.kind == "paper" else label, *map(_markdown_cell, row.cells)]))
-    return "\n".join(lines) + (f"\n\n{_escaped(table.note)}" if table.note else "")
+    return "\n".join(lines) + (f"\n\n{markdown_text(table.note)}" if table.note else "")
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
+    return re.sub(r"[\\|*`<&~\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def terminal(table: Table) -> RichTable:
     """The table for rich's console; numbers and the beginnings of labels are never broken."""
     from rich import box
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    note = Text(table.note, "" if table.grid else "dim") if table.note else None
+    note = _as_text(table.note, "" if table.grid else "dim") if table.note else None
     if table.grid:
-        made = RichTable(title=Text(table.title), caption=note)
+        made = RichTable(title=_as_text(table.title), caption=note)
     else:
         made = RichTable(
-            title=Text(table.title, "bold"),
+            title=_as_text(table.title, "bold"),
             title_justify="left",
             box=box.SIMPLE_HEAD,
             caption=note,
@@ -90,23 +94,23 @@ def terminal(table: Table) -> RichTable:
             padding=(0, 1, 0, 0),
         )
     marks = any(cell.mark for row in table.rows for cell in row.cells)
-    lines = [[Text(row.label), *(_text(cell, marks) for cell in row.cells)] for row in table.rows]
+    lines = [[_as_text(row.label), *(_text(cell, marks) for cell in row.cells)] for row in table.rows]
     for column, title in enumerate(table.head):
         texts = [line[column].plain for line in lines]
         if column < table.labels:
             widest = max(map(len, texts), default=0)
-            made.add_column(Text(title), min_width=min(widest, LABEL_WIDTH), overflow="fold")
+            made.add_column(_as_text(title), min_width=min(widest, LABEL_WIDTH), overflow="fold")
         else:
             whole = max(map(len, [*title.split(), *(part for text in texts for part in text.splitlines())]), default=0)
-            made.add_column(Text(title), justify="right", min_width=whole)
+            made.add_column(_as_text(title), justify="right", min_width=whole)
     styles = {"paper": "dim italic", "part": "bold", "group": "italic"}
     for row, line in zip(table.rows, lines, strict=True):
         made.add_row(*line, style=styles.get(row.kind, ""), end_section=row.last)
     return made
 
 
-def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> RichTable:
-    """Two columns, name and text, for rich's console; texts may contain its markup."""
+def facts(rows: Iterable[tuple[str | Text, str | Text]], title: str | None = None) -> RichTable:
+    """Two columns, name and text, for a `TextConsole`."""
     from rich.table import Table as RichTable
 
     made = RichTable(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
@@ -116,27 +120,28 @@ def facts(rows: Iterable[tuple[str, str]], title: str | None = None) -> RichTabl
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{_escaped(cell.text)}**" if cell.best else _escaped(cell.text)
-    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{line}" for line in cell.detail.splitlines())
+    text = f"**{markdown_text(cell.text)}**" if cell.best else markdown_text(cell.text)
+    return f"{text} {cell.mark}".rstrip() + "".join(f"<br>{markdown_text(line)}" for line in cell.detail.splitlines())
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
-    """The text in one line, with Markdown's special characters escaped; underscores inside words are not special."""
-    return re.sub(r"[\\|*`<]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text).replace("\n", " ")
+def _as_text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    from hbtrain.reporting.console import visible
+
+    return Text(visible(text), style)
 
 
 def _text(cell: Cell, marks: bool) -> Text:
-    from rich.text import Text
-
     colours = {1: "green", -1: "red"}
-    text = Text(cell.text, colours.get(cell.trend, "bold" if cell.best else ""))
+    text = _as_text(cell.text, colours.get(cell.trend, "bold" if cell.best else ""))
     if marks:
         # A cell without a mark gets a blank in its place, so that numbers are aligned.
         text.append(" ").append(cell.mark or " ", colours.get(TREND.get(cell.mark, 0), ""))
     for line in cell.detail.splitlines():
-        text.append(f"\n{line}{'  ' if marks else ''}", "dim")
+        text.append(_as_text(f"\n{line}{'  ' if marks else ''}", "dim"))
     return text

@@ -16,7 +16,7 @@ def byte_size(count: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print a text as it is: no highlighting, no wrapping, and brackets are no markup of rich."""
-    from rich.console import Console
+    """Print a text as it is (see `TextConsole`), without wrapping it."""
+    from hbtrain.reporting.console import TextConsole
 
-    Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    TextConsole().print(text, soft_wrap=True)

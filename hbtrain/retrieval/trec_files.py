@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import math
 import re
-import zlib
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,11 +19,14 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from hbtrain.errors import DataError, StorageError
+from hbtrain.errors import DataError, StorageError, shown
+from hbtrain.formats.inputs import numbered_lines
 from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.top import Top
 
 FIELDS = 6
+RANK_DIGITS = 18
+"""Ranks of more digits are no ranks; the scores decide in any case."""
 
 
 @dataclass(frozen=True)
@@ -109,28 +111,26 @@ def read_trec_run(
     """
     found: dict[str, dict[str, float]] = {}
     ranked: dict[str, list[tuple[int, float]]] = {}
-    for number, line in _lines(path):
+    for line, position in numbered_lines(path):
         fields = line.split()
-        if not fields:
-            continue
-        where = f"{path}, line {number}"
+        where = f"{path}, line {position.number}"
         if len(fields) != FIELDS:
             raise DataError(
                 f"{where}: {len(fields)} fields, not the {FIELDS} of a TREC run (query Q0 document rank score tag)"
             )
         query, _, document, rank, score, _ = fields
         if queries is not None and query not in queries:
-            raise DataError(f"{where}: query {query!r} is not in the benchmark")
+            raise DataError(f"{where}: query {shown(query)} is not in the benchmark")
         if documents is not None and document not in documents:
-            raise DataError(f"{where}: document {document!r} is not among the candidates of the benchmark")
+            raise DataError(f"{where}: document {shown(document)} is not among the candidates of the benchmark")
         value = _number(score)
         if value is None:
-            raise DataError(f"{where}: score {score!r} must be a finite number")
+            raise DataError(f"{where}: score {shown(score)} must be a finite number")
         own = found.setdefault(query, {})
         if document in own:
             raise DataError(f"{where}: query {query!r} has document {document!r} twice; keep one of the lines")
         own[document] = value
-        if rank.isdecimal():
+        if rank.isdecimal() and len(rank) <= RANK_DIGITS:
             ranked.setdefault(query, []).append((int(rank), value))
     if not found:
         raise DataError(f"{path} holds no line; a TREC run has lines of: query Q0 document rank score tag")
@@ -156,7 +156,7 @@ def _notes(path: Path, found: dict[str, dict[str, float]], ranked: dict[str, lis
 def _number(text: str) -> float | None:
     """The number rounded to fp32, as trec_eval reads it; None if it is no finite number."""
     try:
-        value = float(text)
+        value = float(text.replace("_", "x"))  # Python would read 1_0 as 10, other readers as 1
     except ValueError:
         return None
     with np.errstate(over="ignore"):
@@ -171,18 +171,6 @@ def _falling(scores_QK: Floats) -> Floats:
         below = np.nextafter(falling[:, k - 1], np.float32(-np.inf))
         np.minimum(falling[:, k], below, out=falling[:, k])
     return falling
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as stream:
-            yield from enumerate(stream, 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read the run file {path}: {getattr(error, 'strerror', None) or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"the run file {path} is not UTF-8 text: {error}") from error
 
 
 def _open(path: Path) -> IO[str]:

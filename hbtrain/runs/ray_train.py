@@ -16,7 +16,7 @@ from hbtrain.runs.hang_detection import HangMonitor, Heartbeat, collective_timeo
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.usage import Usage
 from hbtrain.runs.worker_messages import MessageBroker, await_acknowledged
-from hbtrain.storage import Place, RemoteError, local_copy, place
+from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
@@ -54,7 +54,7 @@ def fit(
         _worker_count(resources),
         collective_timeout_s(training.step_timeout_s),
         name=folder.checkpoints.name,
-        storage_path=str(folder.path),
+        storage_path=quoted(folder.path),
         failure_config=FailureConfig(max_failures=training.max_failures),
     )
     delivery = EventDelivery(tracker, observer, usage, until or training.steps)

@@ -19,6 +19,7 @@ from hbtrain.runs.preflight import Checked, fetch_inputs, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
 from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.run_inputs import RunInputs, checked_inputs
 from hbtrain.runs.segments import (
     Segment,
     check_not_beyond,
@@ -30,10 +31,14 @@ from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, is_whole, pushed
 from hbtrain.storage.files import exclusive_access
 from hbtrain.tracking.past_runs import STOPPED_AT
-from hbtrain.tracking.tracker import Tracker, tracking_uri
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import tracking_uri
 
 CONTINUES = "continues_run"
 """MLflow tag: id of the MLflow run from whose checkpoint this run began."""
+
+CHANGED_INPUTS = "changed_inputs"
+"""MLflow tag: the inputs that had other content when the run was last continued than before."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,17 @@ class Outcome:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def train(config: Config, observer: Observer | None = None, until: int | None = None) -> Outcome:
+def train(
+    config: Config, observer: Observer | None = None, until: int | None = None, accept_changed_inputs: bool = False
+) -> Outcome:
     """Train and evaluate as `config` says; goes on with the unfinished run of the same configuration, if there is one.
 
     With `until`, one segment of the run is done: training stops after that many steps, and the encoder of that step is
     evaluated. A later call goes on from there. A segment that was done before, the last one included, is not repeated:
     the outcome then has its scores, and no evaluations.
+
+    A run goes on with the contents that it began with (see `hbtrain.runs.run_inputs`), or with others if
+    `accept_changed_inputs`.
 
     Raises:
         HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
@@ -78,6 +88,7 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
         check_until(config, until)
         done = finished_segment(config, until)
         if done is not None:
+            _inputs(config, done.folder, accept_changed_inputs)
             return _outcome_of(config, done)
     observer.phase("checking the configuration and the sources")
     fetch_inputs(config, observer)
@@ -85,20 +96,38 @@ def train(config: Config, observer: Observer | None = None, until: int | None = 
     needs = estimate(config)
     for line in [] if needs is None else needs.lines():
         observer.phase(line)
-    check_not_beyond(RunFolder.current(config), until or config.training.steps)
+    current = RunFolder.current(config)
+    check_not_beyond(current, until or config.training.steps)
+    inputs = _inputs(config, current, accept_changed_inputs)
     folder = RunFolder.open(config)
     with exclusive_access(folder.path):
-        return _train_in(folder, config, checked, needs, observer, until)
+        return _train_in(folder, config, checked, inputs, needs, observer, until)
+
+
+def _inputs(config: Config, folder: RunFolder, accept: bool) -> RunInputs:
+    """The inputs of `config`. Raises DataError if the run in `folder` began with others, and `accept` is false."""
+    before = folder.state.inputs if folder.initial_model.exists() else None  # without it, nothing was made of them
+    return checked_inputs([config], before, f"run {folder.name}", accept)
 
 
 def _train_in(
-    folder: RunFolder, config: Config, checked: Checked, needs: Estimate | None, observer: Observer, until: int | None
+    folder: RunFolder,
+    config: Config,
+    checked: Checked,
+    inputs: RunInputs,
+    needs: Estimate | None,
+    observer: Observer,
+    until: int | None,
 ) -> Outcome:
     """`train` in the run's folder, which this process has locked."""
     observer.phase(f"run {folder.name}")
     tracker = _tracker(config, folder)
     if needs is not None:
         tracker.tags(needs.tags())
+    if inputs.changed:
+        observer.phase(f"goes on with other content: {inputs.changed}")
+        tracker.tags({CHANGED_INPUTS: inputs.changed})
+    folder.update(inputs=inputs.digests)
     is_last = until is None or until == config.training.steps
     with tracker.ending(observer.phase):
         try:

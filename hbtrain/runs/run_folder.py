@@ -67,6 +67,7 @@ class RunState(BaseModel):
         stopped_at: the step where training was stopped last, to go on later.
         measured: the options that its scores were measured with (see `hbtrain.runs.segments.measured_by`).
         continues: id of the MLflow run from whose checkpoint it began.
+        inputs: digests of the contents that it reads (see `hbtrain.runs.run_inputs`).
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True, validate_by_alias=True)
@@ -77,6 +78,7 @@ class RunState(BaseModel):
     stopped_at: int | None = Field(default=None, alias="stopped_at_step")
     measured: dict[str, Any] | None = None
     continues: str | None = Field(default=None, alias="continues_run")
+    inputs: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

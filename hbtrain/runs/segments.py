@@ -175,7 +175,8 @@ def fork_run(config: Config, origin: Config, step: int) -> bool:
                 raise StorageError(
                     f"cannot copy {checkpoint} to {folder.checkpoints}: {error.strerror or error}"
                 ) from error
-            folder.update(continues=source.state.mlflow_run_id, stopped_at=step)
+            before = source.state
+            folder.update(continues=before.mlflow_run_id, stopped_at=step, inputs=before.inputs)
             return True
     return False
 

@@ -14,7 +14,7 @@ from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.reporting.text import counted
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.ray_tasks import build
-from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, remove_tree
+from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, quoted, remove_tree
 from hbtrain.training.verify import Agreement
 
 GRADIENT = "gradient.safetensors"
@@ -71,7 +71,7 @@ def _run_workers(config: Config, folder: Place, step: int) -> None:
     settings = {"config": to_tree(config), "folder": str(folder), "step": step}
     workers = config.resources.max_workers
     trainer = torch_trainer(
-        _gradient_on_worker, settings, config.resources, workers, name="ray", storage_path=str(folder)
+        _gradient_on_worker, settings, config.resources, workers, name="ray", storage_path=quoted(folder)
     )
     try:
         trainer.fit()

@@ -1,7 +1,7 @@
 """Files and folders on this machine's disks, and in S3-compatible storage by URI."""
 
 from hbtrain.storage.files import write_text
-from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, remove_tree
+from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, quoted, remove_tree
 from hbtrain.storage.remote import RemoteError, RemotePath
 from hbtrain.storage.transfer import (
     as_local,
@@ -35,6 +35,7 @@ __all__ = [
     "push",
     "pushed",
     "put",
+    "quoted",
     "remove_tree",
     "with_retries",
     "write_text",

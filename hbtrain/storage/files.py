@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import gzip
 import hashlib
 import io
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -289,6 +291,20 @@ def exclusive_access(folder: Place) -> Iterator[None]:
                 if error.errno not in NO_LOCKS:
                     raise unwritable(str(folder / LOCK), error) from error
         yield
+
+
+@contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A path of a folder in which a library that looks for files with `glob` finds them: its own, or, if there are
+    brackets, stars or question marks in it, that of a link which is deleted when the block ends.
+    """
+    if glob.escape(str(folder)) == str(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="hbtrain-") as temporary:
+        link = Path(temporary) / "folder"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
 
 
 Algorithm = str | Callable[[], Any]

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from hbtrain.errors import StorageError
 from hbtrain.storage.remote import RemotePath
 
 Place = Path | RemotePath
@@ -22,11 +23,22 @@ def place(text: str) -> Place:
     """The place that a path or a URI names. The storage is not accessed.
 
     Raises:
-        StorageError: the URI is not one of remote storage.
+        StorageError: the URI is neither one of remote storage nor of a file on this machine.
     """
     if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or not parts.path or set("?#") & set(text):
+            raise StorageError(
+                f"{text!r}: a file:// URI is file:///path, with %3F for a question mark, %23 for # and %25 for %; or "
+                "give the path itself"
+            )
+        return Path(unquote(parts.path))
     return RemotePath.parse(text) if is_remote(text) else Path(text).expanduser()
+
+
+def quoted(at: Place) -> str:
+    """The path of a file or folder, or its URI as Ray and pyarrow take one: with %20 for a blank, and the like."""
+    return str(at) if isinstance(at, Path) else at.uri
 
 
 def folders_in(folder: Place, pattern: str) -> list[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from hbtrain.errors import StorageError
 
@@ -63,9 +63,13 @@ class RemotePath:
     def parse(cls, uri: str) -> RemotePath:
         """The path of a URI `s3://bucket/path[?endpoint_override=host:port&scheme=http&region=...]`.
 
+        The path is taken as it is written, as the tools of S3 do: `%20` is no blank, a blank is one.
+
         Raises:
-            StorageError: another scheme, no bucket, an unknown option, or keys in the URI.
+            StorageError: another scheme, no bucket, an unknown option, control characters or keys in the URI.
         """
+        if any(character < " " or character == "\x7f" for character in uri):
+            raise StorageError(f"{uri!r} holds a control character; name the folder without it")
         parts = urlsplit(uri, allow_fragments=False)
         if parts.scheme != SCHEME:
             raise StorageError(f"{uri!r}: remote storage is s3://bucket/path, and nothing else; or give a folder")
@@ -98,6 +102,11 @@ class RemotePath:
     @property
     def parent(self) -> RemotePath:
         return replace(self, key=self.key.rpartition("/")[0])
+
+    @property
+    def uri(self) -> str:
+        """The whole URI with all special characters of the path written as `%` and digits, as pyarrow reads it."""
+        return str(replace(self, key=quote(self.key)))
 
     @property
     def address(self) -> str:

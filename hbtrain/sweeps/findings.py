@@ -18,7 +18,7 @@ import yaml
 
 from hbtrain.config import Config
 from hbtrain.errors import StorageError
-from hbtrain.reporting.table import Cell, Row, Table, markdown, terminal
+from hbtrain.reporting.table import Cell, Row, Table, markdown, markdown_text, terminal
 from hbtrain.storage import write_text
 from hbtrain.storage.files import whole
 from hbtrain.sweeps.charts import alpha_curve, front_picture, is_curve
@@ -65,14 +65,15 @@ class Summary:
     def markdown(self) -> str:
         """A table for each benchmark, the best mean of a column in bold, with marks of significance; what failed."""
         parts = [
-            f"**{benchmark}**, mean ± standard deviation over seeds, best mean in bold\n\n"
+            f"**{markdown_text(benchmark)}**, mean ± standard deviation over seeds, best mean in bold\n\n"
             f"{markdown(self._table(benchmark))}"
             for benchmark in self.benchmarks
         ]
         if self.judged is not None and self.judged.legend:
-            parts.append(self.judged.legend)
+            parts.append(markdown_text(self.judged.legend))
         if self.failures:
-            parts.append("Failed:\n\n" + "\n".join(f"- {label}: {reason}" for label, reason in self.failures.items()))
+            failures = (f"- {markdown_text(f'{label}: {reason}')}" for label, reason in self.failures.items())
+            parts.append("Failed:\n\n" + "\n".join(failures))
         return "\n\n".join(parts)
 
     def tables(self) -> list[RichTable]:

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
 from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted, say
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.run_inputs import checked_inputs
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, pushed, write_text
@@ -27,7 +27,8 @@ from hbtrain.sweeps.points import Finished
 from hbtrain.sweeps.search_methods import check_objectives, summary_of
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
-from hbtrain.tracking.tracker import Tracker, tracking_uri
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import tracking_uri
 
 
 def sweep_folder(space: Space, base: Config) -> Place:
@@ -48,12 +49,13 @@ def sweep_folder(space: Space, base: Config) -> Place:
     return place(base.storage) / f"{space.name}-{digest}"
 
 
-def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
+def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_inputs: bool = False) -> None:
     """Train the trials of `space` that are not finished, and write the summary of all.
 
     Args:
         space: the configurations to try.
         command: that started the sweep; a new MLflow run shows it, with the space's name, as its source.
+        accept_changed_inputs: whether the sweep goes on if its trials' inputs have other content than before.
 
     Raises:
         HbtrainError: the input is wrong, and nothing has been started.
@@ -65,8 +67,15 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
     tracking_uri(base)  # raises if there is none
     _check(space, trials, base)
     folder = sweep_folder(space, base)
+    configs = [absolute_paths(trial.config) for trial in trials]
+    before = RunFolder(folder).state.inputs
+    inputs = checked_inputs(configs, before, f"sweep {folder.name}", accept_changed_inputs)
     _make(space, base, folder)
     with exclusive_access(folder):
+        if inputs.changed:
+            say(f"goes on with other content: {inputs.changed}")
+            _forget_inputs(folder)
+        RunFolder(folder).update(inputs=inputs.digests)
         tracker = _begin(space, base, folder, f"{command} {space.name}")
         with tracker.ending(say):
             if space.search is not None:
@@ -108,6 +117,13 @@ def _make(space: Space, base: Config, folder: Place) -> None:
         write_text(folder / "space.yaml", without_passwords(space.to_yaml()))
     except OSError as error:
         raise StorageError(f"storage = {base.storage!r} cannot be written: {error.strerror} ({folder})") from error
+
+
+def _forget_inputs(folder: Place) -> None:
+    """Have the runs of a sweep's trials go on with the content that their inputs have now."""
+    for run in (RunFolder(folder / name) for name in folders_in(folder, "*")):
+        if run.state.inputs is not None:
+            run.update(inputs=None)
 
 
 def _begin(space: Space, base: Config, folder: Place, command: str) -> Tracker:
@@ -205,12 +221,12 @@ def _save(summary: Summary, folder: Place, tracker: Tracker) -> None:
 
 
 def _show(summary: Summary, outcome: SearchOutcome, folder: Place, tracker: Tracker) -> None:
-    console = Console()
+    console = TextConsole()
     for table in summary.tables():
         console.print()
         console.print(table)
     if summary.judged is not None and summary.judged.legend:
-        console.print(summary.judged.legend, style="dim", highlight=False)
+        console.print(summary.judged.legend, style="dim")
     if outcome.stopped:
         say("\nstopped early: " + ", ".join(f"{one.trial.label} at step {one.step}" for one in outcome.stopped))
     report = folder / "report" / "report.html"

@@ -14,7 +14,7 @@ from hbtrain.cluster.session import connected
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
 from hbtrain.reporting.text import say
-from hbtrain.storage import Place
+from hbtrain.storage import Place, quoted
 from hbtrain.sweeps.drivers import FAILURE, LABEL, NUMBER, TRIAL, run_trial, trial_label
 from hbtrain.sweeps.space import Trial
 
@@ -80,7 +80,7 @@ def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any
         tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.trial_id), **how),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder),
+            storage_path=quoted(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             callbacks=[progress],

@@ -42,7 +42,7 @@ class Message:
 
     def __str__(self) -> str:
         if self.kind == "figures":
-            return f"{len(self.content)} figures"
+            return f"figure {self.content[0][0]}" if len(self.content) == 1 else f"{len(self.content)} figures"
         if self.kind == "artifact":
             path, folder = self.content
             return f"artifact {folder or Path(path).name}"
@@ -165,13 +165,23 @@ class Outbox:
                 self._send(message)
             except self._failures as error:
                 self.error = error
-                if self._is_refusal(error):
+                if not self._is_refusal(error):
+                    self._wait()
+                elif message.kind == "figures" and len(message.content) > 1:
+                    self._halve_first()
+                else:
                     self.refused.append(str(message))
                     self._remove_first()
-                else:
-                    self._wait()
             else:
                 self._remove_first()
+
+    def _halve_first(self) -> None:
+        """Send the figures of the first message, one of which was refused, as two messages: the others shall arrive."""
+        with self._changed:
+            first = self.pending[0]
+            half = len(first.content) // 2
+            parts = first.content[:half], first.content[half:]
+            self.pending[:1] = [Message(first.run_id, first.kind, part) for part in parts]
 
     def _remove_first(self) -> None:
         """Remove the first message, which was delivered or refused; an outage, if there was one, is over."""

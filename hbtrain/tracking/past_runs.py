@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from hbtrain.config import Config, override, without_passwords
-from hbtrain.tracking.tracker import SQLITE, TrackingError, failures, first_line, limit_retries, tracking_uri
+from hbtrain.tracking.tracker import failures, first_line, limit_retries
+from hbtrain.tracking.uris import TrackingError, sqlite_file, tracking_uri
 
 STOPPED_AT = "stopped_at_step"
 """Tag of a run whose training was stopped at a step to go on later (see `hbtrain.runs.segments`)."""
@@ -53,7 +54,8 @@ class TrackedRuns:
         self.uri = tracking_uri(config if uri is None else override(config, {"tracking.uri": uri}))
         self._shown = without_passwords(self.uri)
         # MLflow would create an empty database.
-        if self.uri.startswith(SQLITE) and not Path(self.uri.removeprefix(SQLITE)).is_file():
+        file = sqlite_file(self.uri)
+        if file is not None and not file.is_file():
             raise TrackingError(f"there is no MLflow database {self._shown}; name the right one with --tracking-uri")
         try:
             self._client = MlflowClient(tracking_uri=self.uri)

@@ -15,21 +15,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
-from hbtrain.errors import HbtrainError, StorageError
+from hbtrain.errors import StorageError
 from hbtrain.events import Event
-from hbtrain.storage import Place, RemoteError, RemotePath, as_local, is_remote, place
+from hbtrain.storage import Place, RemoteError, as_local, place
 from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
+from hbtrain.tracking.uris import (
+    TrackingError,
+    artifact_location,
+    is_database,
+    missing_dependency,
+    set_s3_endpoint,
+    tracking_uri,
+)
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
-SQLITE = "sqlite:///"
-POSTGRES, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
 PARAMETERS_PER_CALL = 100
 """The most parameters that MLflow takes in one call."""
 
@@ -44,33 +48,6 @@ EXTRAS = {"psycopg2": "postgres", "boto3": "s3"}
 
 ENGINE_ATTEMPTS = 5
 """Attempts to reach a database at the start: some 3 seconds. MLflow's default of 10 takes two minutes."""
-
-
-class TrackingError(HbtrainError):
-    """The tracking server cannot be used."""
-
-
-def tracking_uri(config: Config) -> str:
-    """The URI that `config` means: its own, `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder.
-
-    A relative path of SQLite is made absolute, as runs may be driven from other folders. PostgreSQL gets its driver: by
-    itself SQLAlchemy takes psycopg2 in one version and psycopg in the next.
-
-    Raises:
-        TrackingError: none is given, and the storage is remote: SQLite needs a disk.
-    """
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None:
-        if is_remote(config.storage):
-            raise TrackingError(
-                f"storage = {config.storage!r} cannot hold MLflow's SQLite file: set tracking.uri or "
-                "$MLFLOW_TRACKING_URI to a server (http://...), to postgresql://..., or to sqlite:///path/on/a/disk.db"
-            )
-        return f"{SQLITE}{Path(config.storage).expanduser().absolute() / 'mlflow.db'}"
-    if uri.startswith(POSTGRES):
-        return uri.replace(POSTGRES, POSTGRES_DRIVER, 1)
-    path = uri.removeprefix(SQLITE)
-    return f"{SQLITE}{Path(path).absolute()}" if path != uri and path else uri
 
 
 class Tracker:
@@ -103,7 +80,6 @@ class Tracker:
             TrackingError: the server or the database does not answer.
         """
         from mlflow import MlflowClient
-        from mlflow.entities import Param
 
         limit_retries()
         set_s3_endpoint(config.storage)
@@ -111,23 +87,9 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
             if run_id is None:
-                experiment = _retry_while_locked(self._experiment, config)
-                tags = environment_tags() | {
-                    "mlflow.runName": config.tracking.run_name or name,
-                    "mlflow.source.name": command or f"hbtrain train {config.name}",
-                }
-                if config.tracking.parent_run_id is not None:
-                    tags["mlflow.parentRunId"] = config.tracking.parent_run_id
-                if "USER" in os.environ:
-                    tags["mlflow.user"] = os.environ["USER"]
-                run_id = _retry_while_locked(self._client.create_run, experiment, tags=tags).info.run_id
-                given = _parameters(config) if parameters is None else parameters
-                params = [Param(key, _shown(value)) for key, value in given.items()]
-                for start in range(0, len(params), PARAMETERS_PER_CALL):
-                    batch = params[start : start + PARAMETERS_PER_CALL]
-                    _retry_while_locked(self._client.log_batch, run_id, params=batch)
+                run_id = self._begin(config, name, command or f"hbtrain train {config.name}", parameters)
             else:
-                _retry_while_locked(self._client.set_terminated, run_id, "RUNNING")
+                self._continue(run_id)
         except failures() as error:
             raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {first_line(error)}") from error
         self.run_id: str = run_id
@@ -136,26 +98,64 @@ class Tracker:
         if outbox is not None:
             self._outbox.adopt(outbox, without=(run_id, "status"))
 
+    def _begin(self, config: Config, name: str, command: str, parameters: Mapping[str, object] | None) -> str:
+        """Begin a run; returns its id."""
+        from mlflow.entities import Param
+
+        from hbtrain.tracking import mlflow_names as names
+
+        experiment = _retry_while_locked(self._experiment, config)
+        tags = environment_tags() | {
+            "mlflow.runName": names.allowed_text(config.tracking.run_name or name, names.RUN_NAME_LENGTH),
+            "mlflow.source.name": command,
+        }
+        if config.tracking.parent_run_id is not None:
+            tags["mlflow.parentRunId"] = config.tracking.parent_run_id
+        if "USER" in os.environ:
+            tags["mlflow.user"] = os.environ["USER"]
+        run_id: str = _retry_while_locked(
+            self._client.create_run, experiment, tags=names.allowed_tags(tags)
+        ).info.run_id
+        given = _parameters(config) if parameters is None else parameters
+        params = [Param(*names.allowed_parameter(key, _shown(value))) for key, value in given.items()]
+        for start in range(0, len(params), PARAMETERS_PER_CALL):
+            batch = params[start : start + PARAMETERS_PER_CALL]
+            _retry_while_locked(self._client.log_batch, run_id, params=batch)
+        return run_id
+
+    def _continue(self, run_id: str) -> None:
+        """Set a run's status to running. Raises TrackingError if it was deleted."""
+        if _retry_while_locked(self._client.get_run, run_id).info.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"MLflow run {run_id}, which this training goes on with, was deleted: begin another by a new name, or "
+                f"restore it (MLFLOW_TRACKING_URI={self.uri} mlflow runs restore --run-id {run_id})"
+            )
+        _retry_while_locked(self._client.set_terminated, run_id, "RUNNING")
+
     def event(self, event: Event) -> None:
         if event.metrics:
             self.metrics(event.metrics, event.step)
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics at a step. This and the methods below only hand a message to the outbox, which delivers it."""
+        from hbtrain.tracking.mlflow_names import allowed_name
+
         now_ms = int(time.time() * 1000)
-        self._put("figures", [[key, float(value), now_ms, step] for key, value in metrics.items()])
+        self._put("figures", [[allowed_name(key), float(value), now_ms, step] for key, value in metrics.items()])
 
     def scores(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log scores of an evaluation under `eval/`. MLflow takes no @ in names: `recall@10` becomes `recall_at_10`."""
-        self.metrics({f"eval/{key.replace('@', '_at_')}": value for key, value in metrics.items()}, step)
+        """Log scores of an evaluation under `eval/`."""
+        self.metrics({f"eval/{key}": value for key, value in metrics.items()}, step)
 
     def describe(self, markdown: str) -> None:
         """Set the text that stands at the head of the run's page."""
-        self._put("tag", [DESCRIPTION, markdown])
+        self.tags({DESCRIPTION: markdown})
 
     def tags(self, tags: Mapping[str, object]) -> None:
-        for key, value in tags.items():
-            self._put("tag", [key, str(value)])
+        from hbtrain.tracking.mlflow_names import allowed_tags
+
+        for key, value in allowed_tags(tags).items():
+            self._put("tag", [key, value])
 
     def untag(self, key: str) -> None:
         """Delete a tag, if the run has it."""
@@ -236,13 +236,20 @@ class Tracker:
 
     def _experiment(self, config: Config) -> str:
         """Id of the experiment, made if need be; in a database without a server, its artifacts go to the storage."""
-        name = config.tracking.experiment
+        from hbtrain.tracking.mlflow_names import EXPERIMENT_NAME_LENGTH, allowed_text
+
+        name = allowed_text(config.tracking.experiment, EXPERIMENT_NAME_LENGTH)
         found = self._client.get_experiment_by_name(name)
         location = None
         if found is not None:
             location = found.artifact_location
         elif is_database(self.uri):
             location = artifact_location(config.storage)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"tracking.experiment = {name!r} was deleted in MLflow: give another name, or restore it "
+                f"(MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id {found.experiment_id})"
+            )
         if location is not None and (missing := missing_dependency(location)):
             raise TrackingError(f"experiment {name!r}: {missing}")
         if found is not None:
@@ -346,37 +353,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-
-
-def is_database(tracking_uri: str) -> bool:
-    """Whether a tracking URI is a database's, such as postgresql+psycopg2://..., and not a server's."""
-    return tracking_uri.partition(":")[0].partition("+")[0] in DATABASES
-
-
-def artifact_location(storage: str) -> str:
-    """URI of the folder of artifacts in a storage."""
-    root = place(storage) / "artifacts"
-    return root.absolute().as_uri() if isinstance(root, Path) else root.address
-
-
-def missing_dependency(location: str) -> str:
-    """A sentence naming what must be installed to write artifacts to `location`; empty if nothing."""
-    if location.startswith("s3:") and find_spec("boto3") is None:
-        return f"artifacts go to {location}, which needs boto3: pip install 'hbtrain[s3]'"
-    return ""
-
-
-def set_s3_endpoint(storage: str) -> None:
-    """Pass the S3 endpoint in a storage's URI on to MLflow, unless the environment names one."""
-    root = place(storage)
-    if not isinstance(root, RemotePath) or {"MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"} & os.environ.keys():
-        return
-    options = {name: values[-1] for name, values in parse_qs(root.options).items()}
-    if "endpoint_override" in options:
-        os.environ["MLFLOW_S3_ENDPOINT_URL"] = f"{options.get('scheme', 'https')}://{options['endpoint_override']}"
 
 
 def boto3_failures() -> tuple[type[Exception], ...]:

@@ -86,10 +86,10 @@ def _user_settings(setting: str | dict[str, Any] | None) -> dict[str, Any]:
         return setting
     path = Path(setting).expanduser()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"training.deepspeed: cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"training.deepspeed: {path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"training.deepspeed: {path} must hold an object, not {type(value).__name__}")

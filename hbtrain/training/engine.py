@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbtrain.config import Config
+from hbtrain.storage.files import plain_path
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
 
 
@@ -86,7 +87,8 @@ class Engine:
         """
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
         self.deepspeed._config.load_universal_checkpoint = universal
-        self.deepspeed.load_checkpoint(str(folder), tag=tag)
+        with plain_path(folder) as plain:
+            self.deepspeed.load_checkpoint(str(plain), tag=tag)
         self.deepspeed._config.load_universal_checkpoint = False
         if not universal:
             return

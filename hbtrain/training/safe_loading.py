@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hbtrain.errors import TrainingError
+from hbtrain.storage.files import plain_path
 
 FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -63,13 +64,14 @@ PROCESSES = 4
 def to_universal(state: Path, to: Path) -> str:
     """Convert DeepSpeed's folder `state` into the folder `to`; returns why it failed, or an empty text."""
     to.mkdir(parents=True, exist_ok=True)
-    ended = subprocess.run(
-        [sys.executable, "-m", "hbtrain.training.safe_loading", str(state), str(to)],
-        env=os.environ | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with plain_path(state) as source, plain_path(to) as target:
+        ended = subprocess.run(
+            [sys.executable, "-m", "hbtrain.training.safe_loading", str(source), str(target)],
+            env=os.environ | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if ended.returncode == 0:
         return ""
     lines = [line for line in ended.stderr.splitlines() if line.strip()]

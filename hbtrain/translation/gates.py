@@ -5,6 +5,7 @@ The limits were set on real translations, human and machine-made, of 11 language
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ class Limits:
     squeezed: float = 1.6  # how many times better than the source zlib may compress the translation
 
     def __post_init__(self) -> None:
+        for name in ("shortest", "longest", "squeezed"):
+            if math.isnan(getattr(self, name)):  # no text would be below or above it
+                raise ConfigError(f"limit {name} = nan: must be a number")
         for name in ("copied", "script", "language", "repeated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"limit {name} = {getattr(self, name)}: must be from 0 to 1")

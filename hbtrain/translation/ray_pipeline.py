@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -42,9 +43,9 @@ class Pool:
     def __post_init__(self) -> None:
         if self.actors < 0:
             raise ConfigError(f"--actors {self.actors}: must be 0 (one for each GPU) or more")
-        if self.cpus_per_actor <= 0:
+        if not 0 < self.cpus_per_actor < math.inf:
             raise ConfigError(f"--cpus-per-actor {self.cpus_per_actor:g}: must be more than 0")
-        if self.wait_s < 0:
+        if not 0 <= self.wait_s <= math.inf:  # refuses nan
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
 
     @property

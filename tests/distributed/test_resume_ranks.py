@@ -94,7 +94,7 @@ def cut_off(storage, to):
 def on_two(trees, tmp_path_factory):
     """The uninterrupted runs on two ranks, and their storages."""
     made, folder = trees
-    storage = tmp_path_factory.mktemp("two")
+    storage = tmp_path_factory.mktemp("two [old]")  # where glob, with which DeepSpeed looks, would find nothing
     return train_on(2, {name: (tree, str(storage / name)) for name, tree in made.items()}, folder), storage
 
 
@@ -102,7 +102,7 @@ def on_two(trees, tmp_path_factory):
 def one_after_two(trees, on_two, tmp_path_factory):
     """All variants on one rank from the checkpoints of two; and, of fp32, runs on one rank from the start."""
     made, folder = trees
-    storage = tmp_path_factory.mktemp("one")
+    storage = tmp_path_factory.mktemp("one [old]")
     jobs = {name: (tree, cut_off(on_two[1] / name, storage / name)) for name, tree in made.items()}
     jobs |= {f"new-{stage}": (made[f"fp32-{stage}"], str(storage / f"new-{stage}")) for stage in STAGES}
     return train_on(1, jobs, folder), storage

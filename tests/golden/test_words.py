@@ -10,8 +10,8 @@ from tests.golden.conftest import DATA
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    *("", "audit", "compare", "evaluate", "evaluate-run", "keys", "mine", "prepare", "recipes", "search", "submit"),
-    *("sweep", "train", "translate", "verify", "prepare check", "prepare columns", "prepare huggingface"),
+    *("", "audit", "compare", "doctor", "evaluate", "evaluate-run", "keys", "mine", "prepare", "recipes", "search"),
+    *("submit", "sweep", "train", "translate", "verify", "prepare check", "prepare columns", "prepare huggingface"),
     *("prepare miracl", "prepare mmarco", "prepare mr-tydi", "prepare pages", "prepare parallel", "prepare squad"),
 ]
 PROGRAMS = ["tune/sweep.py", "cluster/submit"]

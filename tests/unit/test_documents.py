@@ -3,6 +3,8 @@ import json
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hbtrain.corpus.columns import CHUNK
 from hbtrain.errors import DataError, StorageError
@@ -53,6 +55,19 @@ def test_the_same_content_is_converted_once_wherever_it_lies(two_files, tmp_path
     assert list(open_documents(moved, tmp_path / "cache").texts) == list(first.texts)
 
 
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12))
+def test_a_document_that_comes_again_is_left_out_and_counted(tmp_path_factory, ids):
+    folder = tmp_path_factory.mktemp("documents")
+    path = write(folder / "d.jsonl", [{"_id": x, "title": x.upper(), "text": f"text of {x}"} for x in ids])
+    documents = open_documents([path], folder / "cache")
+    once = list(dict.fromkeys(ids))
+    assert list(documents.ids) == once
+    assert list(documents.texts) == [f"{x.upper()} text of {x}" for x in once]
+    assert documents.find(["a", "b", "c", "d"]).tolist() == [once.index(x) if x in once else -1 for x in "abcd"]
+    assert documents.repeated == len(ids) - len(once)
+    assert open_documents([path], folder / "cache").repeated == documents.repeated
+
+
 def test_a_conversion_cut_short_leaves_nothing_behind(tmp_path):
     path = write(tmp_path / "d.jsonl", [{"_id": "a", "text": "x"}, {"_id": "b"}])
     with pytest.raises(DataError, match=r"d\.jsonl line 2: not a document: document b needs its text"):
@@ -63,7 +78,14 @@ def test_a_conversion_cut_short_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([{"_id": "a", "text": "x"}, {"_id": "a", "text": "y"}], "1 documents have an id that another has, such as a"),
+        (
+            [{"_id": "a", "text": "x"}, {"_id": "a", "text": "y"}],
+            "line 2: document 'a' came before with another text, at",
+        ),
+        (
+            [{"_id": 3, "text": "x"}, {"_id": "b", "text": "z"}, {"_id": "3 ", "text": "y"}],
+            "d.jsonl line 1; ids must be",
+        ),
         (
             [{"title": "x", "text": "y"}],
             "line 1: not a document: a document needs an id under docid, _id, id, not None",

@@ -23,6 +23,27 @@ def test_qrels_of_four_and_of_three_columns(tmp_path):
     assert qrels(write(tmp_path / "d", "1\ta\t1\n1\ta\t1\n1\tb\t0\n2\ta\t2")) == wanted
 
 
+def test_grades_marks_and_blanks_as_other_tools_write_them(tmp_path):
+    wanted = {"1": {"a": 1, "b": 0}, "2": {"a": -2}}
+    assert qrels(write(tmp_path / "a", "\ufeff1\tQ0\ta\t1.0\n1 \tQ0\tb \t0.00 \r\n2\tQ0\t a\t-2.\n")) == wanted
+    assert qrels(write(tmp_path / "b", "\ufeff1\ta\t1.0\n\ufeff1\tb\t0\n2\ta\t-2\n")) == wanted
+    assert {x.id: x.text for x in topics(write(tmp_path / "c", "\ufeff1 \twhere?\n\ufeff2\xa0\twho? \n")).values()} == {
+        "1": "where?",
+        "2": "who?",
+    }
+
+
+@pytest.mark.parametrize("grade", ["0.5", "1e3", "nan", "1,0", "9" * 5000, "0x1", "١"])
+@pytest.mark.parametrize("columns", ["1\tQ0\ta", "1\ta"])
+def test_a_grade_that_is_no_whole_number_is_named(tmp_path, grade, columns):
+    with pytest.raises(
+        DataError, match="qrels.tsv line 1: not a judgement: the grade '.* must be a whole number"
+    ) as error:
+        qrels(write(tmp_path / "qrels.tsv", f"{columns}\t{grade}\n{columns}\t1\n"))
+    assert f"'{grade[:20]}" in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -61,7 +61,7 @@ def test_languages_choose_and_order_the_pool(folder):
 def test_an_answer_at_a_sentence_break_belongs_to_the_later_sentence(tmp_path):
     text = paragraph(["One.", "Two."], {"a": 0})
     for start, index in ((0, 0), (4, 0), (5, 1), (8, 1)):
-        text["qas"][0]["answers"][0]["answer_start"] = start
+        text["qas"][0]["answers"][0] = {"text": text["context"][start : start + 3], "answer_start": start}
         assert only(read_lareqa(write_lareqa(tmp_path, {"en": [text]}), "x")).relevant[0].tolist() == [index]
 
 

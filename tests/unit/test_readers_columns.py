@@ -46,6 +46,76 @@ def test_only_records_with_a_value(tmp_path):
         parse_where(["label"])
 
 
+@pytest.mark.parametrize(
+    ("where", "queries"),
+    [
+        ("label=1", "bc"),
+        ("label=1.0", "bc"),
+        ("label=01e0", "bc"),
+        ("share=0.1", "a"),
+        ("share=.10", "a"),
+        ("good=true", "ac"),
+        ("good=TRUE", "ac"),
+        ("good=False", "b"),
+        ("big=9007199254740993", "b"),
+        ("text=1", "a"),
+        ("text=true", "b"),
+    ],
+)
+def test_numbers_are_compared_as_numbers_and_truth_values_as_such(tmp_path, where, queries):
+    path = tmp_path / "rows.parquet"
+    columns = {
+        "question": list("abcd"),
+        "answer": list("wxyz"),
+        "label": [0.0, 1.0, 1.0, None],
+        "share": [0.1, 0.25, 0.5, float("nan")],
+        "good": [True, False, True, None],
+        "big": [2**53, 2**53 + 1, -1, None],
+        "text": ["1", "true", "1.0", ""],
+    }
+    pq.write_table(pa.table(columns), path)
+    mapping = Columns({"en": "question"}, {"en": "answer"}, {}, where=parse_where([where]))
+    assert "".join(row.query["en"] for row in read(path, mapping)) == queries
+
+
+def test_where_that_fits_no_record_is_named_with_what_is_there(tmp_path):
+    path = tmp_path / "wiki.csv"
+    path.write_text("question,answer,label\na,x,no\nb,y,yes\n")
+    columns = Columns({"en": "question"}, {"en": "answer"}, {}, where={"label": "1", "question": "a"})
+    with pytest.raises(
+        DataError, match=r"--where label=1 question=a fits no .*wiki.csv: label has .* 'no', 'yes'; que"
+    ):
+        read(path, columns)
+    path.write_text("question,answer,label\n")
+    assert read(path, columns) == []
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+def test_texts_that_are_not_utf8_are_bad_rows(tmp_path, name):
+    texts = [b"a", b"b\xff", b"c"]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
+    table = pa.table({"question": broken, "answer": list("xyz")})
+    if name.endswith(".parquet"):
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=f"{name} row 2: not UTF-8 at byte 1 of a text"):
+        read(tmp_path / name)
+    assert [row.query["en"] for row in read(tmp_path / name, skip=True)] == ["a", "c"]
+
+
+def test_ids_are_numbers_or_texts_without_blanks_around_them(tmp_path):
+    path = tmp_path / "rows.parquet"
+    ids = [3.0, 4.0, None, float("nan")]
+    pq.write_table(pa.table({"question": list("abcd"), "answer": list("wxyz"), "id": ids}), path)
+    columns = Columns({"en": "question"}, {"en": "answer"}, {}, "id")
+    assert [row.id for row in read(path, columns, skip=True)] == ["3", "4"]
+    (tmp_path / "rows.csv").write_text("\ufeffid,question,answer\n 7 ,a,x\n", encoding="utf-8")
+    assert [row.id for row in read(tmp_path / "rows.csv", columns)] == ["7"]
+
+
 def test_tsv_has_no_quotes(tmp_path):
     path = tmp_path / "wiki.tsv.gz"
     path.write_bytes(gzip.compress(b'question\tanswer\r\n"half\tx\r\n'))

@@ -104,7 +104,7 @@ def test_mmarco_by_folders_of_languages_and_some_languages_only(tmp_path):
             "german_queries.train.tsv",
             b"5\t",
             b"1\t",
-            "german_queries.train.tsv line 2: a query id that came before (at ",
+            "german_queries.train.tsv line 2: a query id that came before, with another text (1, at ",
         ),
         ("german_queries.train.tsv", b"f\xc3\xbcnf", b"f\xfcnf", "german_queries.train.tsv line 2: not UTF-8"),
         ("german_queries.train.tsv", b"eins (german)", b"  ", "line 1: an empty text (query 1 in de)"),
@@ -135,7 +135,7 @@ def test_mmarco_bad_rows_are_listed_and_the_rest_stays_aligned(tmp_path):
     assert corpus.manifest["dropped"] == {
         "a negative passage that the corpus lacks": 1,
         "a passage that the corpus lacks": 1,
-        "a query id that came before": 1,
+        "a query id that came before, with another text": 1,
         "a query without a text": 1,
         "a triple without three columns": 1,
         "an empty text": 1,

@@ -20,7 +20,8 @@ def document(paragraphs):
 
 
 def paragraph(context, *questions, **others):
-    qas = [{"id": q, "question": f"{q}?", "answers": [{"text": "", "answer_start": at}]} for q, at in questions]
+    answers = {q: [{"text": context[at : at + 3] or "none", "answer_start": at}] for q, at in questions}
+    qas = [{"id": q, "question": f"{q}?", "answers": own} for q, own in answers.items()]
     return {"context": context, "qas": qas, **others}
 
 
@@ -169,8 +170,11 @@ def test_an_answer_outside_its_paragraph_and_a_question_twice(tmp_path):
         match="paragraph 2: .* question b: the answer begins at character 9, outside the text of 1 characters",
     ):
         prepare(SquadReader({"en": path}, "sentence"), tmp_path / "corpus")
-    with pytest.raises(DataError, match=r"paragraph 3: a query id that came before \(at .*paragraph 1\)"):
-        prepare(SquadReader({"en": path}), tmp_path / "corpus")
+    twice = write(tmp_path / "twice.json", [paragraph("c", ("a", 0)), paragraph("e", ("a", 0))])
+    with pytest.raises(
+        DataError, match=r"paragraph 2: a passage id that came before, with another text \(a, at .* 1\)"
+    ):
+        prepare(SquadReader({"en": twice}), tmp_path / "corpus")
     skipped = prepare(SquadReader({"en": path}, "sentence"), tmp_path / "skipped", True)
     assert skipped.manifest["rows"] == 1
     assert sum(skipped.manifest["dropped"].values()) == 3, "the answer outside, and the question and passage of a"

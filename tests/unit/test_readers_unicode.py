@@ -27,6 +27,7 @@ GOOD = {"id": "1", "query": {"en": "q"}, "passage": {"en": "p"}, "negatives": [{
         {"passage_id": HALF},
         {"negatives": [{"en": HALF}]},
         {"domain": HALF},
+        {"source": {"model": [HALF]}},
     ],
 )
 def test_json_lines(tmp_path, change):

@@ -1,14 +1,20 @@
 """How scores are written, and tables in Markdown and in a terminal."""
 
-import pytest
-from rich.console import Console
+import io
 
+import numpy as np
+import pytest
+import rich.table
+from rich.text import Text
+
+from hbtrain.reporting.console import TextConsole, replace_unencodable
+from hbtrain.reporting.figures import draw_map, new_figure
 from hbtrain.reporting.metric_names import metric_title, score_title, shown, shown_difference
-from hbtrain.reporting.table import Cell, Row, Table, facts, markdown, table_of, terminal
+from hbtrain.reporting.table import Cell, Row, Table, facts, markdown, markdown_text, table_of, terminal
 
 
 def printed(table, width=80):
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = TextConsole(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table)
     return console.export_text()
 
@@ -49,6 +55,24 @@ def test_markdown_takes_no_text_for_its_own():
     ]
 
 
+def test_markdown_text_is_one_line_without_links_pictures_and_entities():
+    assert markdown_text("[a](b) ![c][d]\ne\r\n&lt; ~~f~~ `g` <h>") == (
+        r"\[a\](b) !\[c\]\[d\] e \&lt; \~\~f\~\~ \`g\` \<h>"
+    )
+    detail = markdown(Table("k", "t", ("a",), (Row("x|y", (Cell("1", "[2|3]"),)),)))
+    assert detail.endswith(r"| x\|y | 1<br>\[2\|3\] |")
+
+
+@pytest.mark.parametrize("name", ["costs $5 and $x_1^{", "$\\frac", "_hidden", "a\nb", "[old] {v}"])
+def test_a_picture_shows_a_name_as_it_is(name, tmp_path):
+    figure = new_figure(3, 2)
+    axes = figure.subplots()
+    draw_map(axes, np.array([[0.5]]), ([name], [name]), None)
+    axes.set_title(name)
+    figure.savefig(tmp_path / "map.png")
+    assert not axes.title.get_parse_math()
+
+
 def test_markdown_shows_what_is_best_marked_and_below():
     cells = (Cell("0.5 ± 0.1", "0.4 to 0.6\np = 0.010", "▲", 0.5, best=True), Cell("–"))
     lines = markdown(Table("k", "t", ("", "x", "y"), (Row("one", cells), Row("other", cells[::-1], "paper")))).split(
@@ -74,5 +98,31 @@ def test_a_terminal_breaks_no_number_however_narrow(grid):
     assert "a note" in text
 
 
-def test_facts_may_hold_markup():
-    assert printed(facts([("verdict", "[green]right[/green]")], "A step")).split() == ["A", "step", "verdict", "right"]
+def test_facts_hold_texts_and_styled_texts():
+    rows = [("[name]", "[/b] :rocket: 100%"), ("verdict", Text("right", "green"))]
+    assert " ".join(printed(facts(rows, "A [step]")).split()) == "A [step] [name] [/b] :rocket: 100% verdict right"
+
+
+def test_a_console_prints_texts_as_they_are():
+    out = io.StringIO()
+    console = TextConsole(file=out, width=100, force_terminal=True, color_system=None)
+    console.print("[red]x[/] [/closed] :smile: \x1b[31m\r\x9b2J 12")
+    table = rich.table.Table("[head]", title="what is [/this]?")
+    table.add_row("[/b] [link=x]y[/link]")
+    console.print(table)
+    console.print(terminal(table_of("[t]\x1b", ("[a]",), [("[/b]\x07",)])))
+    printed = out.getvalue()
+    assert printed.startswith("[red]x[/] [/closed] :smile: \\x1b[31m\\x0d\\x9b2J 12\n")
+    for text in ("[head]", "what is [/this]?", "[/b] [link=x]y[/link]", "[t]\\x1b", "[a]", "[/b]\\x07"):
+        assert text in printed
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_stream_shows_what_its_encoding_has(monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    replace_unencodable()
+    TextConsole(width=40).print(terminal(table_of("Donau → Дунай", ("Ö",), [("▲ ナイル",)])))
+    stream.flush()
+    assert stream.buffer.getvalue().decode(encoding).split()[:3] == ["Donau", "?", "?????"]

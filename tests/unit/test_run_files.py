@@ -82,6 +82,8 @@ def test_what_is_unusual_but_harmless_is_put_in_order_as_trec_eval_does_and_said
         ("q1 Q0 a 1 1e39 x\n", "line 1: score '1e39' must be"),
         ("q1 Q0 a 1 0.5 x\n\nq9 Q0 a 1 0.5 x\n", "line 3: query 'q9' is not in the benchmark"),
         ("q1 Q0 k 1 0.5 x\n", "line 1: document 'k' is not among the candidates"),
+        (f"q1 Q0 a 1 {'9' * 5000} x\n", r"line 1: score '99.*\.\.\. \(5,002 characters\) must be a finite number"),
+        ("q1 Q0 a 1 1_0 x\n", "line 1: score '1_0' must be a finite number"),
         ("\n", "holds no line"),
     ],
 )
@@ -94,13 +96,21 @@ def test_a_bad_line_is_named(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_byte_order_mark_and_ranks_of_thousands_of_digits_are_passed_over(tmp_path, zipped):
+    content = f"\ufeffq1 Q0 a {'1' * 5000} 0.5 x\r\n\ufeffq1\tQ0\tb\t2\t0.75\tx".encode()
+    (tmp_path / "run.trec").write_bytes(gzip.compress(content) if zipped else content)
+    run = read_trec_run(tmp_path / "run.trec", {"q1"}, {"a", "b"})
+    assert run.documents == {"q1": ["b", "a"]}
+
+
 def test_files_that_cannot_be_read_or_written_are_named(tmp_path):
-    with pytest.raises(DataError, match="cannot read the run file .*No such file"):
+    with pytest.raises(DataError, match="cannot read .*none.trec: No such file"):
         read_trec_run(tmp_path / "none.trec")
     whole = gzip.compress("".join(f"q Q0 d{i} 1 0.{i} x\n" for i in range(500)).encode())
     for name, damaged in (("cut", whole[:-12]), ("hurt", whole[:300] + bytes(40) + whole[340:])):
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(DataError, match=f"cannot read the run file .*{name}"):
+        with pytest.raises(DataError, match=f"{name} is a broken gzip file"):
             read_trec_run(tmp_path / name)
     (tmp_path / "latin.trec").write_bytes(b"q Q0 \xe4 1 0.5 x\n")
     with pytest.raises(DataError, match="not UTF-8"):

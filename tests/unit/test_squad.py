@@ -11,12 +11,17 @@ from tests.unit.evaluation_samples import only
 TYDI = Path(__file__).parents[3] / "shared" / "data" / "tydiqa-goldp"
 
 
-def question(identifier, start=0, **more):
-    return {"id": identifier, "question": f"{identifier}?", "answers": [{"text": "", "answer_start": start}], **more}
+def question(identifier, start=0, text=None, **more):
+    answer = {"text": text, "answer_start": start}
+    return {"id": identifier, "question": f"{identifier}?", "answers": [answer], **more}
 
 
 def write(folder, language, *paragraphs):
     folder.mkdir(exist_ok=True)
+    for context, *questions in paragraphs:
+        for answer in (x for own in questions for x in own["answers"]):
+            start = answer["answer_start"]
+            answer["text"] = answer["text"] or context[start : start + 2].strip() or "none"
     data = [{"paragraphs": [{"context": context, "qas": list(questions)}]} for context, *questions in paragraphs]
     (folder / f"{language}.json").write_text(json.dumps({"data": data}), encoding="utf-8")
     return folder
@@ -52,7 +57,7 @@ def test_paragraphs_are_candidates_and_equal_ones_are_one(tmp_path):
             "paragraph 1: a text that is not Unicode: it holds half a surrogate pair (its",
         ),
         ((" ", question("q7")), "paragraph 1: a paragraph without context and qas"),
-        (("One.", question("q7", True)), "q7: answer_start must be a whole number, not True"),
+        (("One.", question("q7", True, "Two")), "q7: answer_start must be a whole number, not True"),
         (("One.", question("q7", domain=3)), "q7: domain must be a text, not 3"),
     ],
 )

@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hbtrain.errors import DataError, StorageError
+from hbtrain.formats.inputs import numbered_lines
+from hbtrain.formats.locations import list_files
 from hbtrain.storage import (
     RemoteError,
     RemotePath,
@@ -20,6 +22,7 @@ from hbtrain.storage import (
     place,
     push,
     pushed,
+    quoted,
     remove_tree,
     with_retries,
     write_text,
@@ -66,6 +69,11 @@ def test_paths_are_joined_before_the_options():
         ("s3:///x", "names no bucket"),
         ("s3://b/x?color=red", "option 'color'"),
         ("s3://b/../x", "no '..'"),
+        ("s3://b/a\nb", "control character"),
+        ("file:///runs/no#1", "%23 for #"),
+        ("file:///runs/which?", "%3F for a question mark"),
+        ("file://server/runs", "file:///path"),
+        ("file://", "file:///path"),
     ],
 )
 def test_what_is_no_place(uri, words):
@@ -94,6 +102,36 @@ def test_paths_of_this_machine(tmp_path):
     check.mkdir()
     (tmp_path / "step-2").touch()
     assert folders_in(tmp_path, "step-*") == ["step-1"]
+
+
+ODD = "[old] {v} 100%25 50% a+b #1&c=;d'e\"f^~ ключ:@é"
+
+
+def test_a_place_of_any_name_is_one_for_hbtrain_boto3_and_ray(bucket, tmp_path):
+    from pyarrow.fs import FileSystem
+
+    folder = place(f"{bucket.uri}/{ODD}")
+    assert place(str(folder)) == folder
+    write_text(folder / "a b.txt", "text")
+    assert bucket.get(f"{ODD}/a b.txt") == b"text"
+    assert folder.children() == {"a b.txt": False}
+    filesystem, path = FileSystem.from_uri(quoted(folder))  # as Ray does
+    assert path == f"{bucket.name}/{ODD}"
+    assert filesystem.open_input_file(f"{path}/a b.txt").read() == b"text"
+    assert list_files(str(folder)) == [str(folder / "a b.txt")]
+    assert [text for text, _ in numbered_lines(str(folder / "a b.txt"))] == ["text"]
+    assert FileSystem.from_uri(quoted(tmp_path / ODD))[1] == str(tmp_path / ODD)
+
+
+def test_a_file_uri_names_any_path(tmp_path):
+    folder = tmp_path / f"{ODD} what?"
+    folder.mkdir()
+    (folder / "x#1 50%25.txt").write_text("text")
+    uri = folder.as_uri()
+    assert place(uri) == folder
+    (file,) = list_files(uri)
+    assert place(file) == folder / "x#1 50%25.txt"
+    assert [text for text, _ in numbered_lines(file)] == ["text"]
 
 
 def test_a_file_is_as_boto3_sees_it(bucket):

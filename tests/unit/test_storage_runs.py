@@ -18,7 +18,8 @@ from hbtrain.storage import RemotePath, place, push, remote
 from hbtrain.sweeps import sweep as sweeping
 from hbtrain.sweeps import tuning
 from hbtrain.sweeps.space_file import load_space, with_flags
-from hbtrain.tracking.tracker import Tracker, TrackingError, tracking_uri
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import TrackingError, tracking_uri
 from hbtrain.training.checkpoint_files import Manifest, folder_name, store
 from tests import s3
 from tests.unit.comparison_samples import rows_of, write_results, write_run

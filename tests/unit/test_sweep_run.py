@@ -7,7 +7,7 @@ import pytest
 
 from hbtrain.cli.sweep import sweep
 from hbtrain.config import load_config
-from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.errors import ConfigError, DataError, HbtrainError, StorageError, TrainingError
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
 from hbtrain.storage.files import exclusive_access
@@ -19,13 +19,13 @@ from hbtrain.sweeps.space_file import load_space, with_flags
 @pytest.fixture
 def trained(monkeypatch):
     """Labels that were trained, a list for each call; a label in `failing` fails instead."""
-    calls = SimpleNamespace(labels=[], failing={})
+    calls = SimpleNamespace(labels=[], failing={}, benchmarks=["demo"])
 
     def train(trials, folder):
         calls.labels.append([trial.label for trial in trials])
         for trial in trials:
             if trial.label not in calls.failing:
-                finish(trial.config)
+                finish(trial.config, calls.benchmarks)
         return {trial.label: calls.failing[trial.label] for trial in trials if trial.label in calls.failing}
 
     monkeypatch.setattr(tuning, "train_side_by_side", train)
@@ -207,3 +207,23 @@ def test_a_tune_that_was_stopped_is_an_interruption(metrics, monkeypatch, tmp_pa
         monkeypatch.setattr("ray.tune.Tuner", lambda *_, found=results, **how: SimpleNamespace(fit=lambda: found))
         with pytest.raises(KeyboardInterrupt):
             tuning.fit(None, {}, tmp_path, None, trials=2)
+
+
+def test_a_sweep_goes_on_with_the_same_content_only(space, trained, tmp_path, capsys):
+    from tests.unit.test_run_inputs import rows
+
+    (tmp_path / "asked.jsonl").write_text(rows("lake"))
+    own = with_flags(space, {"evaluation.benchmarks": [f"parallel={tmp_path}/asked.jsonl"], "batching.alpha": [0, 1]})
+    trained.benchmarks = ["asked"]
+    sweeping.run_sweep(own)
+    folder = sweeping.sweep_folder(own, sweeping.absolute_paths(sweeping.base_config(own)))
+    trials = [RunFolder(path.parent) for path in folder.glob("*/run.json")]
+    trials[0].update(inputs={"evaluation.benchmarks": "as it was"})
+    (tmp_path / "asked.jsonl").write_text(rows("tree"))
+    with pytest.raises(DataError, match=rf"asked\.jsonl: the content has changed since sweep {folder.name} began"):
+        sweeping.run_sweep(own)
+    assert len(trained.labels) == 1, "finished trials do not count for other content"
+    capsys.readouterr()
+    sweeping.run_sweep(own, accept_changed_inputs=True)
+    assert "goes on with other content: evaluation.benchmarks = parallel=" in capsys.readouterr().out
+    assert [trial.state.inputs for trial in trials] == [None, None], "each takes what is there when it goes on"

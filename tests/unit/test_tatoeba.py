@@ -80,7 +80,7 @@ def test_languages_are_chosen_beside_english(folder):
 def test_what_does_not_fit_is_said(folder, tmp_path_factory):
     with pytest.raises(DataError, match=r"holds no pairs such as tatoeba\.de-en\.de"):
         read_tatoeba(tmp_path_factory.mktemp("empty"), "tatoeba")
-    (folder / "tatoeba.de-en.de").write_text("eins\n\nzwei\n")
+    (folder / "tatoeba.de-en.de").write_text("eins\nzwei\n")
     with pytest.raises(DataError, match=r"tatoeba\.de-en\.de.*: 2 sentences with 4 translations"):
         read_tatoeba(folder, "tatoeba").check()
     (folder / "tatoeba.de-en.de").unlink()

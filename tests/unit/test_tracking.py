@@ -9,7 +9,8 @@ from hbtrain.config import load_config, to_flat
 from hbtrain.errors import DataError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import RemoteError
-from hbtrain.tracking.tracker import Tracker, TrackingError, tracking_uri
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import TrackingError, tracking_uri
 
 
 @pytest.fixture
@@ -182,13 +183,26 @@ def refuse(_):
     raise OSError("server gone")
 
 
-def test_what_the_server_refuses_is_said_and_keeps_nothing_back(tracker, tmp_path):
+def test_what_the_server_refuses_is_said_and_keeps_nothing_back(tracker, tmp_path, monkeypatch):
+    from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
+
+    real = tracker._client.log_batch
+
+    def particular(run_id, metrics):
+        if any(metric.key == "train/odd" for metric in metrics):
+            raise MlflowException("no such name", INVALID_PARAMETER_VALUE)
+        real(run_id, metrics)
+
+    monkeypatch.setattr(tracker._client, "log_batch", particular)
     tracker.artifact(tmp_path / "missing.txt")
-    tracker.metrics({"no such name!": 1.0}, 1)
+    tracker.metrics({f"train/{name}": 1.0 for name in ("a", "b", "odd", "c", "d")}, 1)
     tracker.tags({"world_size": 2})
     said = tracker.finish()
-    assert said.startswith("MLflow refused artifact missing.txt, 1 figures of run")
+    assert said.startswith("MLflow refused artifact missing.txt, figure train/odd of run")
     assert stored(tracker).data.tags["world_size"] == "2"
+    assert stored(tracker).data.metrics.keys() == {"train/a", "train/b", "train/c", "train/d"}, (
+        "one takes no other along"
+    )
 
 
 def test_a_run_is_continued(tracker, config):

@@ -1,6 +1,7 @@
 """Safe writes, cut at every system call: by an error, or by the end of the process."""
 
 import errno
+import glob
 import hashlib
 import io
 import os
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from hbtrain.storage import files, write_text
-from hbtrain.storage.files import copy_with_digest, file_digest, put_in_place, remove_leftovers, whole, whole_stream
+from hbtrain.storage.files import (
+    copy_with_digest,
+    file_digest,
+    plain_path,
+    put_in_place,
+    remove_leftovers,
+    whole,
+    whole_stream,
+)
 
 OLD, NEW = "old", "new" * 1000
 CALLS = ("open", "fsync", "replace", "rename", "unlink", "rmdir")
@@ -201,3 +210,15 @@ def test_digests(tmp_path):
     assert copy_with_digest(io.BytesIO(b"y" * 70), copy, blake) == (70, blake(b"y" * 70).hexdigest())
     assert copy_with_digest(io.BytesIO(b"y" * 70), io.BytesIO())[1] == hashlib.sha256(b"y" * 70).hexdigest()
     assert copy.getvalue() == b"y" * 70
+
+
+@pytest.mark.parametrize("name", ["plain", "old [v1]", "all*", "which?"])
+def test_a_folder_of_any_name_has_a_path_for_glob(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    with plain_path(folder) as path:
+        assert (path == folder) == (name == "plain")
+        (path / "written.pt").write_text("state")
+        assert [Path(found).read_text() for found in glob.glob(f"{path}/*.pt")] == ["state"]  # noqa: PTH207 - as such libraries do
+    assert (folder / "written.pt").exists(), "only the link is gone"
+    assert not path.is_symlink()

@@ -178,16 +178,22 @@ def write_texts(
     progress(done)
     writer.close()
     with db.session() as session:
-        _drop_repeated(session, writer.tables, writer.files, None if content_keys else drops, folder)
+        _drop_repeated(session, part, writer.tables, writer.files, None if content_keys else drops, folder)
     return {"tables": [asdict(table) for table in sorted(writer.tables, key=_rank)], "files": writer.files}
 
 
 def _drop_repeated(
-    db: Session, tables: Sequence[Table], files: Sequence[tuple[str, str]], drops: Drops | None, folder: Path
+    db: Session,
+    part: Part,
+    tables: Sequence[Table],
+    files: Sequence[tuple[str, str]],
+    drops: Drops | None,
+    folder: Path,
 ) -> None:
     """Remove items whose key an earlier item of the table has, with their texts if no other item has them.
 
-    They are reported to `drops`, table by table in the order of keys.
+    They are told to `drops`, table by table in the order of keys: one with the same text is left out, one with another
+    text is a bad row.
     """
     items = parquet(folder / "items.parquet")
     db.table("repeated", f"SELECT tab, key, min(item) AS first FROM {items} GROUP BY tab, key HAVING count(*) > 1")
@@ -195,19 +201,34 @@ def _drop_repeated(
         return
     db.table(
         "dropped",
-        f"SELECT tab, item, first, key, place FROM {items} JOIN repeated USING (tab, key) WHERE item > first",
+        f"SELECT tab, item, first, key, text, place FROM {items} JOIN repeated USING (tab, key) WHERE item > first",
     )
     if drops is not None:
-        ranks = [table.number for table in sorted(tables, key=_rank)]
+        ranked = sorted(tables, key=_rank)
+        columns = {table.number: TextColumn(table.column(folder)) for table in tables if table.texts}
         query = (
-            f"SELECT d.tab, d.place, f.place FROM dropped d JOIN {items} f ON f.tab = d.tab AND f.item = d.first "
-            f"ORDER BY list_position({ranks}, d.tab), d.key, d.item"
+            f"SELECT d.tab, d.key, d.place, f.place, d.text, f.text FROM dropped d JOIN {items} f ON f.tab = d.tab AND "
+            f"f.item = d.first ORDER BY list_position({[table.number for table in ranked]}, d.tab), d.key, d.item"
         )
         for block in db.blocks(query):
-            for number, place, first in zip(*(column.tolist() for column in block), strict=True):
-                reason = f"a {tables[number].side} id that came before"
-                drops.bad(_position(place, files), reason, f" (at {_position(first, files)})")
+            found = []
+            for number, key, place, first, *rows in zip(*(column.tolist() for column in block), strict=True):
+                one, other = columns[number].get(rows)
+                found.append((number, key, place, first, one == other))
+            keys = _keys(part, {key for _, key, _, _, same in found if not same})
+            for number, key, place, first, same in found:
+                tell, text = (drops.leave_out, "the same text") if same else (drops.bad, "another text")
+                reason = f"a {tables[number].side} id that came before, with {text}"
+                name = f"{keys[key]}, " if key in keys else ""
+                tell(_position(place, files), reason, f" ({name}at {_position(first, files)})")
     _narrow(db, tables, folder)
+
+
+def _keys(part: Part, digests: set[int]) -> dict[int, str]:
+    """{digest: key} of those digests, for messages, by reading the part again; nothing is read if there are none."""
+    items = part.read(Drops.silent()) if digests else ()
+    keys = (item.key for item in items if isinstance(item, TextItem))
+    return {digest: key for key in keys if (digest := digest_number(key)) in digests}
 
 
 def _narrow(db: Session, tables: Sequence[Table], folder: Path) -> None:

@@ -86,8 +86,8 @@ class SquadReader:
             if starts is None:
                 continue
             for record in paragraph.records:
-                question = read_question(record, paragraph.position, drops)
-                if question is None or question.is_unanswerable:
+                question = read_question(record, paragraph, drops)
+                if question is None or question.answer is None:
                     continue
                 if self._passage == "paragraph":
                     yield question, paragraph.context, paragraph.position

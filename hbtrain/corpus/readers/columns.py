@@ -5,16 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.inline import InlineReader
 from hbtrain.corpus.readers.items import check_languages
-from hbtrain.errors import ConfigError
-from hbtrain.formats.inputs import Position
+from hbtrain.errors import ConfigError, DataError, shown
+from hbtrain.formats.inputs import Position, identifier
 from hbtrain.formats.languages import LANGUAGE
 from hbtrain.formats.parallel import ParallelRow
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
+
+SHOWN_VALUES = 5
+"""How many values of a column a message names."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,32 @@ class MappedReader(InlineReader):
         """The records with their positions; each has the columns of `columns.names()`."""
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """A row for each record that passes `where`. A row lacks the languages whose columns are empty."""
+        """A row for each record that passes `where`. A row lacks the languages whose columns are empty.
+
+        Raises:
+            DataError: there are records, and none passes.
+        """
+        where, passed = self.columns.where, False
+        seen: dict[str, set[str]] = {column: set() for column in where}
         for record, position in self.records(drops):
-            if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
+            values = {column: _inside(record, column) for column in where}
+            if not passed:
+                for column, value in values.items():
+                    if len(seen[column]) < SHOWN_VALUES:
+                        seen[column].add(shown(value))
+            if not all(_fits(values[column], wanted) for column, wanted in where.items()):
                 continue
+            passed = True
             try:
                 row = self._row(record)
             except _BadRecordError as error:
                 drops.bad(position, *error.args)
                 continue
             yield row, position
+        if any(seen.values()) and not passed:
+            sought = " ".join(f"{column}={wanted}" for column, wanted in where.items())
+            there = "; ".join(f"{x} has values such as {', '.join(sorted(values))}" for x, values in seen.items())
+            raise DataError(f"--where {sought} fits no record of {', '.join(self.inputs) or self.kind}: {there}")
 
     def _row(self, record: Record) -> ParallelRow:
         columns = self.columns
@@ -192,10 +212,22 @@ def _negatives(record: Record, column: str) -> list[str]:
 def _id(record: Record, column: str | None) -> str:
     if column is None:
         return ""
-    value = _inside(record, column)
-    if not isinstance(value, str | int) or value == "":
-        raise _BadRecordError("a row without an id", f" ({column} is {value!r})")
-    return str(value)
+    value = identifier(_inside(record, column))
+    if value is None:
+        raise _BadRecordError("a row without an id", f" ({column} is {shown(_inside(record, column))})")
+    return value
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    """Whether a value is that of `--where`: numbers are compared as numbers, true and false in any capitals."""
+    if isinstance(value, bool):
+        return str(value).lower() == wanted.lower()
+    if isinstance(value, int | float | Decimal):
+        try:
+            return Decimal(wanted) == Decimal(str(value))  # str: 0.1 is the number that is written so
+        except (InvalidOperation, ValueError):
+            return False
+    return str(value) == wanted
 
 
 def _inside(value: Any, path: str) -> Any:
