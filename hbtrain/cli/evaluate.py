@@ -141,6 +141,8 @@ def evaluate(
         run_depth=run_depth,
     )
     to = output_place(output)
+    if isinstance(to, Path):
+        output_place(str(to / "runs"))  # written while benchmarks are still evaluated
     here = find_backbone(model).name
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain)
     from hbtrain.evaluation.evaluate import evaluate_all

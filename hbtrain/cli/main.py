@@ -25,6 +25,7 @@ from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
 from hbtrain.errors import HbtrainError
 from hbtrain.reporting.table import facts
+from hbtrain.storage import settle_home
 
 
 def recipes() -> None:
@@ -62,6 +63,11 @@ app.command(submit, help_flags=(), version_flags=())  # these, too, are read by 
 def main(program: App = app) -> None:
     """Entry point: an error that the user can fix is printed as one line, without a traceback."""
     try:
+        if home := settle_home():
+            note = (
+                f"note: there is no home folder to write to; caches are kept in {home}; set HOME to keep them elsewhere"
+            )
+            Console(stderr=True).print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
         program(sys.argv[1:])
     except HbtrainError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from hbtrain.config.keys import check_key, dotted_location, flatten, takes_text,
 from hbtrain.config.schema import FLAGS, Config, EvaluationConfig, called
 from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError
-from hbtrain.storage import place
+from hbtrain.storage import expand_home, place
 
 
 def recipe_names() -> list[str]:
@@ -191,7 +191,7 @@ def _absolute(path: str) -> str:
 
 def _absolute_if_exists(name: str) -> str:
     """The absolute path if `name` is one that exists; anything else (a hub name, a shipped name, a typo) as it is."""
-    return _absolute(name) if Path(name).expanduser().exists() else name
+    return _absolute(name) if expand_home(name).exists() else name
 
 
 def _benchmark(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
-from hbtrain.storage import write_text
+from hbtrain.storage import resolved, write_text
 from hbtrain.storage.files import file_digest, whole
 
 
@@ -25,7 +25,7 @@ def content_digest(path: Path, root: Path) -> str:
             raise DataError(f"source {path} is not a file; give a parallel JSON-lines file (plain or .gz)")
         if stat.st_size == 0:
             raise DataError(f"source {path} is empty")
-        seen = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        seen = f"{resolved(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
         memo = root / "digests" / hashlib.sha256(seen.encode()).hexdigest()
         if memo.is_file() and len(digest := memo.read_text()) == 64:
             return digest

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.storage import RemotePath
+from hbtrain.storage import RemotePath, expand_home
 
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
@@ -46,7 +46,7 @@ def below(folder: str, name: str) -> str:
 
 def expanded(path: str) -> str:
     """A path with its `~` resolved; a URL as it is."""
-    return path if is_remote(path) else str(Path(path).expanduser())
+    return path if is_remote(path) else str(expand_home(path))
 
 
 def list_files(folder: str, levels: int = DEPTH) -> list[str]:

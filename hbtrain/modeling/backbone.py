@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hbtrain.errors import ModelError
-from hbtrain.storage import is_remote, local_copy, place
+from hbtrain.storage import expand_home, is_remote, local_copy, place
 
 if TYPE_CHECKING:
     from hbtrain.config.schema import EncoderConfig
@@ -58,7 +58,7 @@ def find_backbone(name: str) -> Backbone:
     """
     if is_remote(name):
         return _find_folder(name, local_copy(place(name)))
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.exists() or _looks_like_path(name):
         return _find_folder(name, path)
     # sentence-transformers reads a bare name as one of its own organisation's first ("LaBSE").

@@ -16,11 +16,11 @@ from hbtrain.config import Config, absolute_paths, override, to_flat, without_pa
 from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.reporting.text import counted
-from hbtrain.runs.preflight import preflight
+from hbtrain.runs.preflight import check_storage, preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
-from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, folders_in, place, pushed, write_text
+from hbtrain.storage import Place, RemoteError, folders_in, place, pushed, write_text
 from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps.findings import save_summary, summary_markdown, summary_tables
 from hbtrain.sweeps.marks import Judged, judge
@@ -85,6 +85,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep") -> None:
     trials = probes_of(space) if space.search else trials_of(space)
     base = absolute_paths(base_config(space))
     tracking_uri(base)  # raises if there is none
+    check_storage(base)
     _check(space, trials, base)
     folder = SweepFolder.of(space, base)
     _make(space, base, folder)
@@ -145,8 +146,6 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
 
 def _make(space: Space, base: Config, folder: SweepFolder) -> None:
     """Make the sweep's folder, with `space.yaml` in it. Raises StorageError if it cannot be written."""
-    if isinstance(folder.path, RemotePath):
-        check_writable(folder.path, "storage")
     try:
         if isinstance(folder.path, Path):
             folder.path.mkdir(parents=True, exist_ok=True)

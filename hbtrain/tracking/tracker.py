@@ -23,7 +23,7 @@ import psutil
 from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import HbtrainError
 from hbtrain.events import Event
-from hbtrain.storage import Place, RemotePath, as_local, is_remote, place
+from hbtrain.storage import Place, RemotePath, as_local, expand_home, is_remote, place
 from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
 
 PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
@@ -65,7 +65,7 @@ def tracking_uri(config: Config) -> str:
                 f"storage = {config.storage!r} cannot hold MLflow's SQLite file: set tracking.uri or "
                 "$MLFLOW_TRACKING_URI to a server (http://...), to postgresql://..., or to sqlite:///path/on/a/disk.db"
             )
-        return f"{SQLITE}{Path(config.storage).expanduser().absolute() / 'mlflow.db'}"
+        return f"{SQLITE}{expand_home(config.storage).absolute() / 'mlflow.db'}"
     if uri.startswith(POSTGRES):
         return uri.replace(POSTGRES, POSTGRES_DRIVER, 1)
     path = uri.removeprefix(SQLITE)
