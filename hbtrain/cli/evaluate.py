@@ -194,6 +194,9 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
     console = Console()
     for evaluation in evaluations:
         console.print(evaluation_table(evaluation))
+        if note := evaluation.search.get("device_note"):
+            text = f"note: the index {evaluation.search['search']} was on the {evaluation.search['device']}: {note}"
+            console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))

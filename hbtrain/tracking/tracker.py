@@ -26,7 +26,9 @@ from hbtrain.events import Event
 from hbtrain.storage import Place, RemotePath, as_local, expand_home, is_remote, place
 from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
 
-PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
+PACKAGES = (
+    "hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "mlflow",
+)  # fmt: skip
 SQLITE = "sqlite:///"
 POSTGRES, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
 PARAMETERS_PER_CALL = 100

@@ -46,6 +46,34 @@ def test_only_records_with_a_value(tmp_path):
         parse_where(["label"])
 
 
+def chosen(folder, *where, values=({"n": 2, "x": 0.5, "yes": True}, {"n": 10, "x": 3.0, "yes": False})):
+    """Queries of the records that pass `where`, of a Parquet file with a record for each of `values`."""
+    path = folder / "table.parquet"
+    records = [{"question": f"q{i}", "answer": "a", **value} for i, value in enumerate(values)]
+    pq.write_table(pa.Table.from_pylist(records), path)
+    columns = Columns({"en": "question"}, {"en": "answer"}, {}, where=parse_where(where))
+    return [row.query["en"] for row in read(path, columns)]
+
+
+def test_numbers_and_truth_values_are_compared_by_what_they_are_worth(tmp_path):
+    for where in (["n=10"], ["n=10.0"], ["n=1e1"], ["x=3"], ["yes=false"], ["yes=False"], ["yes=0"], ["n=10", "x=3.0"]):
+        assert chosen(tmp_path, *where) == ["q1"], where
+    assert chosen(tmp_path, "x=.5", "yes=true") == ["q0"]
+    texts = ({"id": "07"}, {"id": "7"})  # texts are what is written
+    assert chosen(tmp_path, "id=7", values=texts) == ["q1"]
+    assert chosen(tmp_path, "n=9007199254740993", values=({"n": 2**53}, {"n": 2**53 + 1})) == ["q1"]
+
+
+def test_a_condition_that_no_record_fits_is_refused_with_what_is_there(tmp_path):
+    with pytest.raises(DataError, match=r"^--where n=7 yes=true: none of the 2 records fits; n is 2, 10$"):
+        chosen(tmp_path, "n=7", "yes=true")
+    with pytest.raises(DataError, match=r"yes=maybe: none of the 2 records fits; yes is True, False$"):
+        chosen(tmp_path, "yes=maybe")
+    many = [{"kind": f"k\n{i}"} for i in range(9)]
+    with pytest.raises(DataError, match=r"kind is 'k\\n0', .*'k\\n4', \.\.\.$"):
+        chosen(tmp_path, "kind=k", values=many)
+
+
 def test_tsv_has_no_quotes(tmp_path):
     path = tmp_path / "wiki.tsv.gz"
     path.write_bytes(gzip.compress(b'question\tanswer\r\n"half\tx\r\n'))

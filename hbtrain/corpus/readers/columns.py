@@ -5,16 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.inline import InlineReader
 from hbtrain.corpus.readers.items import check_languages
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, DataError
 from hbtrain.formats.inputs import Position
 from hbtrain.formats.languages import LANGUAGE
 from hbtrain.formats.parallel import ParallelRow
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
+
+SHOWN_VALUES = 5
+"""Values of a column that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Columns:
         negatives: {language: column} of texts that do not answer it; a value is a text or a list of texts.
         id: column of the query's id; None: equal texts are one query.
         passage_id: column of the passage's id; None: equal texts are one passage.
-        where: {column: value as text}; only records that have these values are rows.
+        where: {column: value as text}; only records that have these values are rows. `1` is also 1.0 and true.
     """
 
     query: Mapping[str, str]
@@ -81,6 +85,38 @@ def parse_where(pairs: Sequence[str]) -> dict[str, str]:
     return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
 
 
+class _Values:
+    """Values of the columns by which records were left out, for a message."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._seen: dict[str, dict[str, None]] = {}
+
+    def add(self, column: str, value: Any) -> None:
+        self.records += 1
+        seen = self._seen.setdefault(column, {})
+        if len(seen) <= SHOWN_VALUES:
+            seen[repr(value)[:40]] = None
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{column} is {', '.join(list(seen)[:SHOWN_VALUES])}{', ...' if len(seen) > SHOWN_VALUES else ''}"
+            for column, seen in self._seen.items()
+        )
+
+
+def _is(value: Any, text: str) -> bool:
+    """Whether a value is what a text says: numbers and truth values by their worth, all else letter by letter."""
+    if str(value) == text:
+        return True
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower() or text == str(int(value))
+    try:
+        return float(text) == value if isinstance(value, float) else Decimal(text) == value
+    except (ValueError, InvalidOperation):
+        return False
+
+
 class _BadRecordError(Exception):
     """A record that makes no row, with the reason and the detail for `Drops.bad`."""
 
@@ -95,16 +131,26 @@ class MappedReader(InlineReader):
         """The records with their positions; each has the columns of `columns.names()`."""
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """A row for each record that passes `where`. A row lacks the languages whose columns are empty."""
+        """A row for each record that passes `where`. A row lacks the languages whose columns are empty.
+
+        Raises:
+            DataError: there are records, and none passes `where`.
+        """
+        where, passed, others = self.columns.where, not self.columns.where, _Values()
         for record, position in self.records(drops):
-            if any(str(_inside(record, column)) != value for column, value in self.columns.where.items()):
+            if unlike := [column for column, text in where.items() if not _is(_inside(record, column), text)]:
+                others.add(unlike[0], _inside(record, unlike[0]))
                 continue
+            passed = True
             try:
                 row = self._row(record)
             except _BadRecordError as error:
                 drops.bad(position, *error.args)
                 continue
             yield row, position
+        if others.records and not passed:
+            wanted = " ".join(f"{column}={text}" for column, text in where.items())
+            raise DataError(f"--where {wanted}: none of the {others.records:,} records fits; {others}")
 
     def _row(self, record: Record) -> ParallelRow:
         columns = self.columns
