@@ -152,6 +152,8 @@ def evaluate(
         allow_missing_documents=allow_missing_documents,
     )
     to = output_place(output)
+    if isinstance(to, Path):
+        output_place(str(to / "runs"))  # written while benchmarks are still evaluated
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
@@ -219,6 +221,9 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
         for note in evaluation.notes:
             console.print(f"note: {note}", soft_wrap=True)
         console.print(evaluation_table(evaluation))
+        if reason := evaluation.search.get("device_note"):
+            index, device = evaluation.search["search"], evaluation.search["device"]
+            console.print(f"note: the index {index} was on the {device}: {reason}", style="yellow", soft_wrap=True)
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
@@ -17,7 +17,7 @@ from hbtrain.formats.inputs import local_copy
 from hbtrain.formats.languages import language_files
 from hbtrain.formats.locations import is_remote, named
 from hbtrain.formats.tatoeba import find_tatoeba
-from hbtrain.storage import cache_root
+from hbtrain.storage import cache_root, resolved
 from hbtrain.storage import place as place_of
 
 __all__ = [
@@ -181,7 +181,7 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
 
 
 def _name_of(path: str) -> str:
-    name = PurePosixPath(named(path)).name if is_remote(path) else Path(path).resolve().name
+    name = PurePosixPath(named(path)).name if is_remote(path) else resolved(path).name
     for suffix in (".gz", ".jsonl", ".json"):
         name = name.removesuffix(suffix)
     if not name:

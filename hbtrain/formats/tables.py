@@ -9,12 +9,12 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.formats.inputs import BadRows, Position, json_lines, open_plain, raw_lines
 from hbtrain.formats.locations import is_remote, named
+from hbtrain.storage import expand_home
 
 BATCH_ROWS = 1024
 LISTED_CHARACTERS = 400
@@ -243,7 +243,7 @@ def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
 def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:
     import datasets
 
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             found = datasets.load_from_disk(str(folder))

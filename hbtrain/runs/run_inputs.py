@@ -23,7 +23,7 @@ from hbtrain.corpus.prepared import read_prepared
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmark
 from hbtrain.modeling.backbone import BUILT_BACKBONES
-from hbtrain.storage import cache_root, is_remote, local_copy, place
+from hbtrain.storage import cache_root, expand_home, is_remote, local_copy, place
 
 ACCEPT = "--accept-changed-inputs"
 """The flag by which a run goes on although its inputs have changed."""
@@ -85,11 +85,11 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
         if vocabulary is not None:
             name = _named(f"encoder.{encoder.backbone}.vocabulary", vocabulary)
             yield name, _digest([local_copy(place(vocabulary))], root)
-    elif is_remote(encoder.backbone) or Path(encoder.backbone).expanduser().is_dir():
+    elif is_remote(encoder.backbone) or expand_home(encoder.backbone).is_dir():
         files = _model_files(local_copy(place(encoder.backbone)))
         yield _named("encoder.backbone", encoder.backbone), _digest(files, root)
     if isinstance(config.training.deepspeed, str):
-        file = Path(config.training.deepspeed).expanduser()
+        file = expand_home(config.training.deepspeed)
         yield _named("training.deepspeed", config.training.deepspeed), _digest([file], root)
     for text in config.evaluation.benchmarks:
         files = list(map(Path, benchmark_files(parse_benchmark(text), data.cache)))

@@ -34,7 +34,9 @@ from hbtrain.tracking.uris import (
     tracking_uri,
 )
 
-PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
+PACKAGES = (
+    "hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "mlflow",
+)  # fmt: skip
 PARAMETERS_PER_CALL = 100
 """The most parameters that MLflow takes in one call."""
 

@@ -35,7 +35,7 @@ class Columns:
         negatives: {language: column} of texts that do not answer it; a value is a text or a list of texts.
         id: column of the query's id; None: equal texts are one query.
         passage_id: column of the passage's id; None: equal texts are one passage.
-        where: {column: value as text}; only records that have these values are rows.
+        where: {column: value as text}; only records that have these values are rows. `1` is also 1.0 and true.
     """
 
     query: Mapping[str, str]
@@ -86,6 +86,38 @@ def parse_where(pairs: Sequence[str]) -> dict[str, str]:
     return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
 
 
+class _Values:
+    """Values of the columns by which records were left out, for a message."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._seen: dict[str, dict[str, None]] = {}
+
+    def add(self, column: str, value: Any) -> None:
+        self.records += 1
+        seen = self._seen.setdefault(column, {})
+        if len(seen) <= SHOWN_VALUES:
+            seen[repr(value)[:40]] = None
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{column} is {', '.join(list(seen)[:SHOWN_VALUES])}{', ...' if len(seen) > SHOWN_VALUES else ''}"
+            for column, seen in self._seen.items()
+        )
+
+
+def _is(value: Any, text: str) -> bool:
+    """Whether a value is what a text says: numbers and truth values by their worth, all else letter by letter."""
+    if str(value) == text:
+        return True
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower() or text == str(int(value))
+    try:
+        return float(text) == value if isinstance(value, float) else Decimal(text) == value
+    except (ValueError, InvalidOperation):
+        return False
+
+
 class _BadRecordError(Exception):
     """A record that makes no row, with the reason and the detail for `Drops.bad`."""
 
@@ -120,6 +152,7 @@ class MappedReader(InlineReader):
             if is_unanswerable(record):
                 drops.leave_out(position, "a question without an answer")
                 continue
+            passed = True
             try:
                 row = self._row(record)
             except _BadRecordError as error:
