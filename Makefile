@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 # A file's tests share what is slow to make, so that a process takes whole files, in the order in which pytest finds them:
 # the slow ones (distributed, faults, integration) first, so that the short ones fill what is left at the end.
 PROCESSES ?= 2
+# The build of FAISS, of which an environment can have only one: cpu, or gpu where there are NVIDIA GPUs.
+FAISS ?= cpu
 PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # With the packages' bytecode, which pip makes: where PYTHONDONTWRITEBYTECODE is set, nothing else would, and each of the
 # hundreds of processes of the tests would compile what it imports.
@@ -46,12 +48,12 @@ $(BIN)/python:
 
 $(VENV)/installed: $(BIN)/python pyproject.toml
 	@echo "installing hbtrain and its packages into $(VENV): some minutes, once"
-	$(PIP) --editable .
+	$(PIP) --editable '.[$(FAISS)]'
 	@touch $@
 
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	@echo "installing hbtrain, its packages and those for its tests into $(VENV): some minutes, once"
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,$(FAISS)]'
 	@touch $(VENV)/installed $@
 
 clean:

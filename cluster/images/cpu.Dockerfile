@@ -9,6 +9,6 @@ COPY tune ./tune
 
 # PyTorch's own index has the build without CUDA, some gigabytes smaller.
 RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
-    --editable .
+    --editable '.[cpu]'
 
 ENV DO_NOT_TRACK=1 MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0

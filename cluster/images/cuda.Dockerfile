@@ -1,7 +1,8 @@
 # A Ray node with NVIDIA GPUs. Built from the top of the checkout:
 #   docker build -f cluster/images/cuda.Dockerfile -t registry.example.com/hbtrain:0.1.0-cuda .
-# CUDA 13.0, cuDNN and NCCL come with PyTorch's wheel. The host has the driver (580 or newer) and NVIDIA's container
-# toolkit. There is no nvcc: hbtrain uses none of the parts of DeepSpeed that are compiled on first use.
+# CUDA 13.0, cuDNN and NCCL come with PyTorch's wheel, and the parts of CUDA 12 that FAISS needs with its own. The host
+# has the driver (580 or newer) and NVIDIA's container toolkit. There is no nvcc: hbtrain uses none of the parts of
+# DeepSpeed that are compiled on first use.
 FROM rayproject/ray:2.60.0-py311-cpu
 
 WORKDIR /opt/hbtrain
@@ -9,7 +10,7 @@ COPY pyproject.toml README.md LICENSE cluster/images/constraints.txt ./
 COPY hbtrain ./hbtrain
 COPY tune ./tune
 
-RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[gpu]'
 
 ENV DO_NOT_TRACK=1 MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.text import Text
 
-from hbtrain.cli.outputs import Override, Recipe
+from hbtrain.cli.outputs import Override, Recipe, output_place, written_file
 from hbtrain.reporting.console import TextConsole
 
 
@@ -19,7 +18,7 @@ def audit(
     steps: int | None = None,
     sample: int = 50,
     without_tokens: bool = False,
-    picture: Path | None = None,
+    picture: str | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """See what the batches will be like before paying for them: `hbtrain audit my-recipe.yaml --picture audit.png`.
@@ -35,7 +34,7 @@ def audit(
     without_tokens
         Read no texts, and leave out tokens and padding; the backbone is not needed then.
     picture
-        PNG file to draw.
+        PNG file, or s3:// URI, to draw.
     json_
         Print JSON instead of tables.
     """
@@ -43,6 +42,7 @@ def audit(
     from hbtrain.config.load import parse_flags
 
     config = load_config(recipe, parse_flags(overrides))
+    to = None if picture is None else output_place(picture, is_file=True, option="--picture")
     from hbtrain.audit import audit as run
     from hbtrain.audit.picture import draw
     from hbtrain.audit.record import record
@@ -55,8 +55,9 @@ def audit(
             status.update(Text(f"{what} {done}/{total}"))
 
         found = run(config, steps, sample, tokens=not without_tokens, progress=tell)
-        if picture is not None:
-            draw(found, picture)
+        if to is not None:
+            with written_file(to) as file:
+                draw(found, file)
     console = TextConsole()
     if json_:
         print(json.dumps(record(found)))
@@ -67,5 +68,5 @@ def audit(
         console.print()
     for note in notes(found):
         console.print(f"note: {note}", style="dim", soft_wrap=True)
-    if picture is not None:
-        console.print(f"picture  {picture}", soft_wrap=True)
+    if to is not None:
+        console.print(f"picture  {to}", soft_wrap=True)

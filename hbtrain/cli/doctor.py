@@ -12,11 +12,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hbtrain.errors import ConfigError
+from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def doctor(
     if json_:
         print(json.dumps(_document(seen.where, found) | {"facts": asdict(seen)}, ensure_ascii=True))
     else:
-        _show(Console(), found)
+        _show(TextConsole(), found)
     if any(finding.status == "failure" for finding in found):
         sys.exit(1)
 
@@ -84,7 +84,7 @@ def doctor(
 @contextmanager
 def _progress() -> Iterator[Any]:
     """A function that shows what is being done, on a terminal's standard error."""
-    console = Console(stderr=True)
+    console = TextConsole(stderr=True)
     with console.status("") as status:
         yield lambda text: status.update(Text(text))
 
@@ -113,7 +113,7 @@ def _document(where: str, found: Sequence[Finding]) -> dict[str, Any]:
     return {"address": where, "status": worst, "counts": counts, "findings": [asdict(finding) for finding in found]}
 
 
-def _show(console: Console, found: Sequence[Finding]) -> None:
+def _show(console: TextConsole, found: Sequence[Finding]) -> None:
     """Print a line for each finding, and the sum of them."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)

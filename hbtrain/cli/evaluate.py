@@ -164,6 +164,8 @@ def evaluate(
         **asdict(judged),
     )
     to = output_place(output)
+    if isinstance(to, Path):
+        output_place(str(to / "runs"))  # written while benchmarks are still evaluated
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
@@ -244,8 +246,11 @@ def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Plac
     console = TextConsole()
     for evaluation in evaluations:
         for note in evaluation.notes:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"note: {note}", soft_wrap=True)
         console.print(evaluation_table(evaluation))
+        if reason := evaluation.search.get("device_note"):
+            index, device = evaluation.search["search"], evaluation.search["device"]
+            console.print(f"note: the index {index} was on the {device}: {reason}", style="yellow", soft_wrap=True)
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))

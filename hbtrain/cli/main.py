@@ -28,6 +28,7 @@ from hbtrain.cli.verify import verify
 from hbtrain.errors import ConfigError, HbtrainError, shown
 from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.table import facts
+from hbtrain.storage import settle_home
 
 
 def recipes() -> None:
@@ -67,6 +68,11 @@ def main(program: App = app) -> None:
     """Entry point: an error that the user can fix is printed as one line, without a traceback."""
     replace_unencodable()
     try:
+        if home := settle_home():
+            note = (
+                f"note: there is no home folder to write to; caches are kept in {home}; set HOME to keep them elsewhere"
+            )
+            TextConsole(stderr=True).print(note, style="yellow", soft_wrap=True)
         _check_arguments(sys.argv[1:])
         program(sys.argv[1:])
     except HbtrainError as error:

@@ -59,7 +59,7 @@ def mine(
     from hbtrain.config import evaluation_from_flags
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.backbone import find_backbone
-    from hbtrain.retrieval.mining import Miner, MiningOptions, check_output, check_sources, write_mined
+    from hbtrain.retrieval.mining import Miner, MiningOptions, check_sources, write_mined
     from hbtrain.storage.files import atomic_output
 
     options = MiningOptions(negatives, languages, margin, margin_kind, skip_top, depth)
@@ -67,7 +67,6 @@ def mine(
     trusted = trusts(model, trust_remote_code)
     find_backbone(model, "MODEL")
     to = output_place(output, is_file=True)
-    check_output(to)
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)
     from hbtrain.modeling.devices import visible_device

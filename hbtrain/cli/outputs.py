@@ -11,21 +11,35 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hbtrain.errors import ConfigError, StorageError
-from hbtrain.storage import Place, RemoteError, RemotePath, check_writable, place, pushed, put
+from hbtrain.storage import Place, RemoteError, check_writable, place, pushed, put, try_to_write
+from hbtrain.storage.files import unwritable
 
 Recipe = Annotated[str, Parameter(help="A shipped recipe's name or a YAML file.")]
 Override = Annotated[str, Parameter(allow_leading_hyphen=True, help="Any key of the configuration as a flag.")]
 
 
-def output_place(text: str, is_file: bool = False) -> Place:
-    """The folder or file that `--output` names; for remote storage, checks first that it can be written.
+def output_place(text: str, is_file: bool = False, option: str = "--output") -> Place:
+    """The folder or file that an option names; tries first, before any work, that it can be written.
+
+    Args:
+        text: a path or a URI.
+        is_file: whether it is to be a file.
+        option: the option, for messages.
 
     Raises:
-        StorageError: the text is neither a path nor a known URI, or remote storage cannot be written.
+        StorageError: the text is neither a path nor a known URI, or names what cannot be written.
     """
     to = place(text)
-    if isinstance(to, RemotePath):
-        check_writable(to.parent if is_file else to, "--output")
+    if is_file and to.is_dir():
+        raise StorageError(f"{option} {to} is a folder; give a file's name, such as {to / 'result'}")
+    folder = to.parent if is_file else to
+    if isinstance(folder, Path):
+        try:
+            try_to_write(folder)
+        except OSError as error:
+            raise unwritable(f"{option} {to}", error) from error
+    else:
+        check_writable(folder, option)
     return to
 
 
@@ -58,12 +72,16 @@ def written(to: Place) -> Iterator[Path]:
 
 @contextmanager
 def written_file(to: Place) -> Iterator[Path]:
-    """A local file to write, whose content is in `to` at the end.
+    """A local file to write, whose content is in `to` at the end; its folder is made.
 
     Raises:
-        StorageError: remote storage cannot be written.
+        StorageError: remote storage, or the folder, cannot be written.
     """
     if isinstance(to, Path):
+        try:
+            to.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(str(to), error) from error
         yield to
         return
     with tempfile.TemporaryDirectory(prefix="hbtrain-") as temporary:

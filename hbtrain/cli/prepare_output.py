@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -51,8 +50,9 @@ def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
 def show_check(folder: str) -> None:
     """Check a corpus, and print how many files are as they were written."""
     from hbtrain.corpus.prepared import check_files
+    from hbtrain.storage import expand_home
 
-    files = check_files(Path(folder).expanduser())
+    files = check_files(expand_home(folder))
     TextConsole().print(f"{files} files are as they were written")
 
 

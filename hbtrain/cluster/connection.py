@@ -7,9 +7,9 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hbtrain.errors import ConfigError
+from hbtrain.storage import expand_home
 
 GIVEN_DEVICES = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 """Runtime environment of every task, actor and worker: with it a process sees the GPUs that Ray gave it, and no others.
@@ -17,6 +17,11 @@ GIVEN_DEVICES = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 By default, Ray 2.60 hides no GPU from a process that asked for none, and libraries use the GPUs they see: DeepSpeed
 would compute on the GPU in a worker that is to use the CPU, and several actors would share the first GPU.
 """
+SOCKET_PATH_BYTES = 107
+"""The longest path of a socket on Linux."""
+SESSION_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket of Ray's, below its folder for temporary files."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 ANSWER_WITHIN_S = 5.0
 """Seconds after which a cluster that accepts no connection counts as missing."""
 
@@ -35,7 +40,7 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
         ConfigError: no cluster answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address != "local" and (Path.home() / ".ray" / "auth_token").exists():
+    if address != "local" and expand_home("~/.ray/auth_token").exists():
         # Clusters ask for this token by default; Ray shows it only if told to before it is imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
@@ -46,7 +51,9 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
     address = _resolved(address, name)
     check_answers(address, name)
     # A cluster that only this command uses starts in half the time without a dashboard.
-    options = {"include_dashboard": False} if address == "local" else {}
+    options: dict[str, object] = {}
+    if address == "local":
+        options = {"include_dashboard": False, "_temp_dir": session_root()}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -56,6 +63,25 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def session_root() -> str:
+    """The folder for a local cluster's session: Ray's own choice, or where it makes socket paths too long, a short one.
+
+    Raises:
+        ConfigError: there is no such folder that can be written.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
+    first = os.path.abspath(os.environ.get(name, SHORT_FOLDERS[0]))  # noqa: PTH100  # a link in it stays as it is
+    for folder in (first, *SHORT_FOLDERS):
+        fits = len(os.fsencode(f"{folder}/{SESSION_SOCKET}")) <= SOCKET_PATH_BYTES
+        if fits and os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder}/ray"
+    most = SOCKET_PATH_BYTES - len(SESSION_SOCKET) - 1
+    raise ConfigError(
+        f"{name} = {first!r} is no folder for Ray's sockets, and {', '.join(SHORT_FOLDERS)} cannot be written; set "
+        f"RAY_TMPDIR to a folder that can be, with a path of {most} bytes at most"
+    )
 
 
 def _resolved(address: str, name: str) -> str:

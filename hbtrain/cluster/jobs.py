@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import hbtrain
 from hbtrain.errors import ConfigError
+from hbtrain.storage import expand_home
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -37,7 +38,7 @@ def job_client(address: str | None) -> JobSubmissionClient:
     Raises:
         ConfigError: the server does not answer, or rejects the token.
     """
-    token = Path.home() / ".ray" / "auth_token"
+    token = expand_home("~/.ray/auth_token")
     if token.exists() or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address is not None:

@@ -11,6 +11,7 @@ from hbtrain.comparison.runs import Run
 from hbtrain.comparison.scores import Scores
 from hbtrain.errors import DataError
 from hbtrain.reporting.metric_names import SETTINGS
+from hbtrain.storage import resolved
 
 ROUNDING = 1e-6  # largest difference between a mean in `metrics.json` and that of the rows in `per_query.parquet`
 
@@ -22,7 +23,7 @@ def check_distinct(runs: Sequence[Run]) -> None:
     """Raise DataError if one run is named twice, even under different names."""
     known: dict[str, Run] = {}
     for run in runs:
-        names = [str(run.results.resolve())] + ([run.run_id] if run.run_id else [])
+        names = [str(resolved(run.results))] + ([run.run_id] if run.run_id else [])
         for name in names:
             if name in known:
                 raise DataError(f"runs {known[name].given} and {run.given} are the same run; name it once")

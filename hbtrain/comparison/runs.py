@@ -20,7 +20,7 @@ from hbtrain.config import Config, flatten, to_flat
 from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.reporting.metric_names import SETTINGS
-from hbtrain.storage import RemotePath, fetch, is_remote, place
+from hbtrain.storage import RemotePath, expand_home, fetch, is_remote, place
 
 if TYPE_CHECKING:
     from hbtrain.evaluation.benchmark import Benchmark
@@ -100,7 +100,7 @@ class RunFinder:
             raise DataError("a run's name is empty; give a folder, or the id of an MLflow run")
         if is_remote(text):
             return self._in_folder(self._fetched(text), text)
-        path = Path(text).expanduser()
+        path = expand_home(text)
         if path.is_dir():
             return self._in_folder(path.absolute(), text)
         if path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -60,6 +60,19 @@ def check_key(key: str, origin: str) -> None:
         model = section
 
 
+def takes_text(key: str) -> bool:
+    """Whether the values of a key, or the members of its list, can only be texts, not numbers or truth values."""
+    annotation = _annotation(key)
+    return annotation is not None and _plain_types(annotation) <= {str, types.NoneType}
+
+
+def has_named_entries(key: str) -> bool:
+    """Whether the value of a key is a mapping whose keys are texts, such as {language: factor}."""
+    annotation = _annotation(key)
+    options = (annotation, *get_args(annotation))
+    return any(get_origin(option) is dict and get_args(option)[0] is str for option in options)
+
+
 def unknown_key(key: str, origin: str) -> ConfigError:
     """The error for a key that does not exist, with similar ones that do."""
     known = list(all_keys())
@@ -110,6 +123,28 @@ def _section(annotation: Any) -> type[BaseModel] | None:
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
     return None
+
+
+def _annotation(key: str) -> Any:
+    """The type of a key's value; None if there is no such key, or it is a section."""
+    model: type[BaseModel] = Config
+    *sections, name = key.split(".")
+    for part in sections:
+        field = model.model_fields.get(part)
+        section = None if field is None else _section(field.annotation)
+        if section is None:
+            return None
+        model = section
+    field = model.model_fields.get(name)
+    return None if field is None or _section(field.annotation) is not None else field.annotation
+
+
+def _plain_types(annotation: Any) -> set[Any]:
+    """The types that an annotation such as `tuple[str, ...] | None` is made of; of a Literal, those of its values."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    parts = [part for part in get_args(annotation) if part is not Ellipsis]
+    return set().union(*map(_plain_types, parts)) if parts else {annotation}
 
 
 def _holds_mapping(annotation: Any) -> bool:

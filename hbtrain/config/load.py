@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from hbtrain.config.keys import check_key, dotted_location, flatten, unknown_key
+from hbtrain.config.keys import check_key, dotted_location, flatten, takes_text, unknown_key
 from hbtrain.config.schema import FLAGS, Config, EvaluationConfig, called
+from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError
-from hbtrain.storage import place
+from hbtrain.storage import expand_home, place
 
 
 def recipe_names() -> list[str]:
@@ -106,12 +107,7 @@ def _read(recipe: str) -> tuple[dict[str, Any], str]:
         near = get_close_matches(recipe, names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"unknown recipe {recipe!r}: {hint}shipped are {', '.join(names)}; or give a YAML file")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', error)}") from error
+    tree = parse_yaml(text, origin)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold keys and values, not {type(tree).__name__}")
@@ -195,7 +191,7 @@ def _absolute(path: str) -> str:
 
 def _absolute_if_exists(name: str) -> str:
     """The absolute path if `name` is one that exists; anything else (a hub name, a shipped name, a typo) as it is."""
-    return _absolute(name) if Path(name).expanduser().exists() else name
+    return _absolute(name) if expand_home(name).exists() else name
 
 
 def _benchmark(text: str) -> str:
@@ -207,13 +203,15 @@ def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
     """{dotted key: value} of flags such as `--batching.alpha 0.3`; several values make a list, none means true.
 
     Raises:
-        ConfigError: an argument that belongs to no flag.
+        ConfigError: an argument that belongs to no flag, or a flag that is there twice.
     """
     values: dict[str, list[Any]] = {}
     key = ""
     for argument in arguments:
         if argument.startswith("--") and len(argument) > 2:
             key, equals, value = argument[2:].partition("=")
+            if key in values:
+                raise ConfigError(f"--{key} is given twice; several values follow one flag: --{key} VALUE VALUE")
             values[key] = [_value(value, key)] if equals else []
         elif key:
             values[key].append(_value(argument, key))
@@ -223,12 +221,14 @@ def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str, key: str) -> Any:
-    """Parse a flag's value: a number, true, false, null, a [list] or {mapping}; else the text (`no` is a language)."""
-    try:
-        if text[:1] in {"{", "["}:
-            return yaml.safe_load(text)
-        return json.loads(text) if text[:1] and text[:1] in "-0123456789tfn" else text
-    except json.JSONDecodeError:
+    """Parse a flag's value: a number, true, false, null, a [list] or {mapping}; else, or if the key takes texts, a text
+    (`no` is a language, and 2024 may be an experiment).
+    """
+    if text[:1] in {"{", "["}:
+        return parse_yaml(text, f"--{key} {text}", key)
+    if text[:1] not in set("-0123456789tfn") or (takes_text(key) and text != "null"):
         return text
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--{key} {text}: cannot be read as YAML: {getattr(error, 'problem', error)}") from error
+    try:
+        return json.loads(text)
+    except ValueError:  # no JSON, or a number of thousands of digits
+        return text

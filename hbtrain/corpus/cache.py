@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
-from hbtrain.storage import write_text
+from hbtrain.storage import resolved, write_text
 from hbtrain.storage.files import file_digest, whole
 
 
@@ -40,7 +40,7 @@ def stored_digest(path: Path, root: Path) -> str:
         StorageError: the cache cannot be written.
     """
     stat = path.stat()
-    seen = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+    seen = f"{resolved(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
     memo = root / "digests" / hashlib.sha256(os.fsencode(seen)).hexdigest()
     if memo.is_file() and len(digest := memo.read_text(encoding="utf-8")) == 64:
         return digest

@@ -57,9 +57,9 @@ class Rank:
         """
         import torch.distributed as dist
 
-        from hbtrain.runs.torch_trainer import _choose_interface
+        from hbtrain.runs.torch_trainer import choose_interface
 
-        _choose_interface()
+        choose_interface()
         device = self._device()
         host, port = address
         dist.init_process_group(

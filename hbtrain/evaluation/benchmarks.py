@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
-from hbtrain.evaluation.judged import PLAIN, Judging, read_judged
+from hbtrain.evaluation.judged import PLAIN, Judging, find_judged, read_judged
 from hbtrain.evaluation.out_of_domain import check_in_domain
 from hbtrain.formats.inputs import local_copy
+from hbtrain.formats.languages import language_files
 from hbtrain.formats.locations import is_remote, named
-from hbtrain.storage import cache_root
+from hbtrain.formats.tatoeba import find_tatoeba
+from hbtrain.storage import cache_root, resolved
 from hbtrain.storage import place as place_of
 
 __all__ = [
     "Benchmark",
     "BenchmarkSpec",
+    "benchmark_files",
     "has_documents",
     "has_sentences",
     "load_benchmark",
@@ -157,8 +160,28 @@ def load_benchmark(
     return read_squad(path, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
 
 
+def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
+    """The files of all languages that `load_benchmark` reads, in an order that depends on their names only.
+
+    Raises:
+        DataError: a folder or file is missing.
+    """
+    if spec.path is None:
+        return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
+    path = str(local_copy(spec.path, cache))
+    if spec.form == "parallel":
+        return [path]
+    if spec.form == "tatoeba":
+        return sorted(file for sides in find_tatoeba(path).pairs.values() for file in sides.values())
+    if spec.form in JUDGED:
+        found = find_judged(spec.form, path)
+        of_languages = (found.of(language) for language in found.languages)
+        return [file for files in of_languages for file in (files.topics, files.qrels, *files.corpus)]
+    return sorted(language_files(path, ".json").values())
+
+
 def _name_of(path: str) -> str:
-    name = PurePosixPath(named(path)).name if is_remote(path) else Path(path).resolve().name
+    name = PurePosixPath(named(path)).name if is_remote(path) else resolved(path).name
     for suffix in (".gz", ".jsonl", ".json"):
         name = name.removesuffix(suffix)
     if not name:

@@ -84,18 +84,24 @@ def read_judged(
     Raises:
         DataError: there are no languages, a language is not there, or a file of a language is missing.
     """
-    if form == "miracl":
-        found = find_miracl(str(folder), split or "dev", by="corpus")
-    elif form == "mr-tydi":
-        found = find_mr_tydi(str(folder), split or "test")
-    else:
-        found = find_beir(str(folder), split or "test", languages)
+    found = find_judged(form, folder, languages, split)
     chosen = choose_languages(found.languages, languages, f"benchmark {name} ({folder})")
     for language in chosen:
         found.of(language)  # raises if a file is missing, before anything is read
     openers = tuple(partial(_open, found, name, language, cache, judging) for language in chosen)
     groups = RESOURCES if form == "miracl" else {}
     return Benchmark(name, "title+text", chosen, openers, ("mono",), groups, parallel=False)
+
+
+def find_judged(
+    form: str, folder: str | Path, languages: Sequence[str] | None = None, split: str | None = None
+) -> JudgedFolder:
+    """The files that `read_judged` reads with these arguments. Raises DataError if there are none."""
+    if form == "miracl":
+        return find_miracl(str(folder), split or "dev", by="corpus")
+    if form == "mr-tydi":
+        return find_mr_tydi(str(folder), split or "test")
+    return find_beir(str(folder), split or "test", languages)
 
 
 def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:

@@ -162,8 +162,11 @@ class SearchRanker:
         """How it searched, with the recall of every collection where the index is not exact."""
         recalls = {name: search.recall for name, search in self._searches.items() if search.recall is not None}
         options = self._options
+        devices = sorted({search.device for search in self._searches.values() if search.device is not None})
         return {
             "search": next((search.search for search in self._searches.values()), options.index),
+            "device": ", ".join(devices) or None,
+            "device_note": next((s.device_note for s in self._searches.values() if s.device_note is not None), None),
             "depth": self._depth,
             "embeddings": options.dtype,
             "recall": float(np.mean(list(recalls.values()))) if recalls else None,

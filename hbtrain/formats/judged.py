@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hbtrain.errors import DataError, shown
@@ -29,6 +28,7 @@ from hbtrain.formats.inputs import (
 )
 from hbtrain.formats.languages import CODES, LANGUAGE, one_each
 from hbtrain.formats.locations import is_remote, list_files, named
+from hbtrain.storage import resolved
 
 ID_KEYS = ("docid", "_id", "id")
 _GRADE = re.compile(r"(-?[0-9]{1,9})(?:\.0*)?")
@@ -164,7 +164,7 @@ def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
     Raises:
         DataError: there is none, or there are two for one language.
     """
-    paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(Path(folder).resolve()))}
+    paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(resolved(folder)))}
     start = rf"mrtydi-v[\d.]+-({'|'.join(CODES)})/"
     folders = {(CODES[match[2]], match[1]) for path in paths if (match := re.match(rf"(.*{start})", path))}
     languages = tuple(one_each(sorted(folders)))

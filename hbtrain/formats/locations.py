@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.storage import RemotePath, place
+from hbtrain.storage import RemotePath, expand_home, place
 
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 """Read by pyarrow itself; fsspec would need a package for each."""
@@ -48,7 +48,7 @@ def below(folder: str, name: str) -> str:
 
 def expanded(path: str) -> str:
     """A path with its `~` resolved; a URL as it is."""
-    return path if is_remote(path) else str(Path(path).expanduser())
+    return path if is_remote(path) else str(expand_home(path))
 
 
 def list_files(folder: str, levels: int = DEPTH) -> list[str]:

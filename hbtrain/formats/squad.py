@@ -10,7 +10,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -212,6 +212,19 @@ def _first_answer(record: dict[str, Any]) -> Answer | None:
     found = [Answer(x.get("text"), x.get("answer_start")) for x in answers]
     placed = [answer for answer in found if answer.start is not None and (whole_number(answer.start) or 0) >= 0]
     return next(filter(has_text, found), next(iter(placed), None))
+
+
+def is_unanswerable(record: Mapping[str, Any]) -> bool:
+    """Whether a record of a table, such as the hub has of SQuAD 2.0, is a question that says that it has no answer: by
+    `is_impossible`, or by `answers` in the hub's form.
+    """
+    answers = record.get("answers")
+    if not (isinstance(answers, Mapping) and {"text", "answer_start"} <= answers.keys()):
+        answers = [{"answer_start": 0}]  # of another form, which is not known here
+    try:
+        return _first_answer({"is_impossible": record.get("is_impossible"), "answers": answers}) is None
+    except ValueError:
+        return False
 
 
 def has_text(answer: Answer) -> bool:

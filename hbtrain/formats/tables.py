@@ -9,16 +9,18 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.formats.inputs import BadRows, Position, json_lines, open_plain, raw_lines
 from hbtrain.formats.locations import is_remote, named
+from hbtrain.storage import expand_home
 
 BATCH_ROWS = 1024
 LISTED_CHARACTERS = 400
 """How much of the names of all columns a message gives."""
+ALSO_READ = ("answers", "is_impossible")
+"""Columns that records have wherever the table has them: they may say that a question has no answer."""
 Record = Mapping[str, Any]
 Records = Iterator[tuple[Record, Position]]
 Reading = Callable[[str, Sequence[str], BadRows], Records]
@@ -75,7 +77,7 @@ class HuggingFaceSplit:
             if column not in data.column_names:
                 raise DataError(f"dataset {name} has no column {column!r}; it has {', '.join(data.column_names)}")
         self.fingerprint: str = data._fingerprint
-        self._data = data.select_columns(list(columns)).with_format(None)
+        self._data = data.select_columns(_with_others(columns, data.column_names)).with_format(None)
 
     def records(self) -> Records:
         """The rows of the split, counted from 0. Raises DataError at a text that is not UTF-8."""
@@ -169,6 +171,7 @@ def _parquet(file: str, names: Sequence[str], rows: BadRows) -> Records:
             _check_seekable(stream, file)
             table = pq.ParquetFile(stream if is_remote(file) else file)
             _check_names(file, names, table.schema_arrow.names)
+            names = _with_others(names, table.schema_arrow.names)
             yield from _batch_records(table.iter_batches(batch_size=BATCH_ROWS, columns=names), file, rows)
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Parquet file: {error}; fetch it again") from error
@@ -184,6 +187,7 @@ def _arrow(file: str, names: Sequence[str], rows: BadRows) -> Records:
             stream.seek(0)
             table = pa.ipc.open_file(stream) if magic == b"ARROW1" else pa.ipc.open_stream(stream)
             _check_names(file, names, table.schema.names)
+            names = _with_others(names, table.schema.names)
             batches = (
                 (table.get_batch(i) for i in range(table.num_record_batches)) if magic == b"ARROW1" else iter(table)
             )
@@ -221,6 +225,10 @@ def _check_seekable(stream: BinaryIO, file: str) -> None:
         ) from error
 
 
+def _with_others(names: Sequence[str], there: Sequence[str]) -> list[str]:
+    return [*names, *(name for name in ALSO_READ if name in there and name not in names)]
+
+
 def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
     for name in names:
         if name not in there:
@@ -235,7 +243,7 @@ def _check_names(file: str, names: Sequence[str], there: Sequence[str]) -> None:
 def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:
     import datasets
 
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             found = datasets.load_from_disk(str(folder))

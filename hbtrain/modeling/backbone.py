@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.model_files import ADAPTER, check_encoder_files, is_adapter
-from hbtrain.storage import is_remote, local_copy, place
+from hbtrain.storage import expand_home, is_remote, local_copy, place
 
 if TYPE_CHECKING:
     from hbtrain.config.schema import EncoderConfig
@@ -63,7 +63,7 @@ def find_backbone(name: str, called: str = "encoder.backbone") -> Backbone:
     """
     if is_remote(name):
         return _find_folder(name, local_copy(place(name)), called)
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.exists() or _looks_like_path(name):
         return _find_folder(name, path, called)
     # sentence-transformers reads a bare name as one of its own organisation's first ("LaBSE").

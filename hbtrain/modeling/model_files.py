@@ -98,9 +98,17 @@ def read_json(name: str, file: str) -> Any:
         raise ModelError(f"model '{name}': its {file} cannot be read: {error}".splitlines()[0]) from error
 
 
+def _read_settings(name: str, file: str) -> dict[str, Any]:
+    """The content of a JSON file of settings; empty if there is no such file."""
+    content = read_json(name, file)
+    if not isinstance(content, dict | None):
+        raise ModelError(f"model '{name}': its {file} is no JSON object, as settings are; download the model again")
+    return content or {}
+
+
 def is_adapter(name: str, where: str, called: str) -> ModelError:
     """The error of a model, `called` so in a message, whose files are those of an adapter; they are in `where`."""
-    base = (read_json(where, ADAPTER) or {}).get("base_model_name_or_path") or "BASE"
+    base = _read_settings(where, ADAPTER).get("base_model_name_or_path") or "BASE"
     return ModelError(
         f"{called} '{name}' is an adapter ({ADAPTER}), which needs its base model '{base}': merge both, "
         f"peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained('{base}'), '{name}')"
@@ -109,7 +117,7 @@ def is_adapter(name: str, where: str, called: str) -> ModelError:
 
 
 def _check_kind(name: str) -> None:
-    said = read_json(name, _SETTINGS) or {}
+    said = _read_settings(name, _SETTINGS)
     if (similarity := said.get("similarity_fn_name")) not in _SIMILARITIES:
         raise ModelError(
             f"model '{name}': similarity_fn_name = {similarity!r} in its {_SETTINGS} is none that "
@@ -124,7 +132,7 @@ def _check_kind(name: str) -> None:
 
 
 def _check_architecture(name: str) -> None:
-    config = read_json(name, "config.json") or {}
+    config = _read_settings(name, "config.json")
     classifies = any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or ())
     if classifies and (len(config.get("id2label") or ()) == 1 or "sentence_transformers" in config):
         raise ModelError(
@@ -149,7 +157,7 @@ def _check_whole(name: str, files: Sequence[PurePosixPath]) -> None:
                     "model's folder, or download the model again"
                 )
         if file.name == _INDEX:
-            shards = set(read_json(name, str(file)).get("weight_map", {}).values())
+            shards = set(_read_settings(name, str(file)).get("weight_map", {}).values())
             if Path(name).is_dir() and (missing := sorted(shards - names)):
                 raise ModelError(
                     f"model '{name}': {len(missing)} of the {len(shards)} files of its weights are missing "
@@ -198,9 +206,9 @@ def _module_folders(name: str, files: Iterable[PurePosixPath]) -> list[PurePosix
 
 def _modules(name: str) -> list[dict[str, Any]]:
     modules = read_json(name, "modules.json")
-    if not isinstance(modules, list):
-        raise ModelError(f"model '{name}': its modules.json cannot be read, or is no list of modules")
-    return [module for module in modules if isinstance(module, dict)]
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ModelError(f"model '{name}': its modules.json is no list of modules; download the model again")
+    return modules
 
 
 def _files(name: str) -> Iterable[PurePosixPath]:

@@ -107,6 +107,8 @@ class CollectionSearch:
         recall: mean share of a query's K best that the index found; None for exact search.
         recall_queries: how many queries it was measured on.
         store_type: type of the stored embeddings.
+        device: where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search.
+        device_note: why the index was on the CPU although there is a GPU, or what is different on the GPU.
     """
 
     found: Top
@@ -114,6 +116,8 @@ class CollectionSearch:
     recall: float | None
     recall_queries: int
     store_type: StoreType
+    device: str | None = None
+    device_note: str | None = None
 
 
 def search_collection(
@@ -154,15 +158,17 @@ def search_collection(
     files = split(-(-rows // per_file), options.parts)
     fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
     similarity = similarity_of(encoder)
-    check_factory(options.index, options.parameters, encoder.dimension, fewest, similarity)
+    check_factory(options.index, options.parameters, encoder.dimension, fewest, similarity, max(map(len, files)))
     digest = encoder.digest()
     with _started(options) as start:
         embedded = _embed(encoder, digest, passages, options, store, start, progress)
         q_QD = _embedded_queries(encoder, digest, queries, options, progress)
-        found, recall = _search(embedded, q_QD, k, options, start, similarity)
+        found, recall, devices = _search(embedded, q_QD, k, options, start, similarity)
     measured = 0 if recall is None else min(options.recall_queries, len(queries))
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
-    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype)
+    device = ", ".join(sorted({name for name, _ in devices})) or None
+    note = next((note for _, note in devices if note), None)
+    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, device, note)
 
 
 def rank_collection(
@@ -236,7 +242,7 @@ def search_store(
     """
     check_finite("query", q_QD)
     with _started(options) as start:
-        return _search(store, q_QD, k, options, start, similarity)
+        return _search(store, q_QD, k, options, start, similarity)[:2]
 
 
 def _embed(
@@ -299,9 +305,10 @@ def _embedded_queries(
 
 def _search(
     store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: StartWorkers, similarity: Similarity
-) -> tuple[Top, float | None]:
+) -> tuple[Top, float | None, list[tuple[str, str | None]]]:
+    """What was found, the recall of the index (None for exact search), and (device, note) of each shard's index."""
     if not len(q_QD):
-        return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None
+        return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None, []
     parts = split(len(store.manifest.shards), options.parts)
     factories: list[Factory] = [
         partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed, similarity)
@@ -310,12 +317,13 @@ def _search(
     with start(factories) as workers:
         found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
-            return found, None
+            return found, None, []
+        devices = workers.call_all("device")
         drawn = np.random.default_rng(options.seed).choice(
             len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
         )
         exact = merge_top(workers.call_all("exact", q_QD[drawn], k), k)
-    return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact)
+    return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact), devices
 
 
 def recall_of(found: Top, exact: Top) -> float:

@@ -1,4 +1,4 @@
-"""FAISS indices from an `index_factory` string: checked before any encoding, trained on a bounded sample.
+"""FAISS indices from an `index_factory` string: checked before any encoding, trained on a bounded sample, put on a GPU.
 
 Shapes: N vectors of an index, D dimensions.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from importlib import metadata
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hbtrain.errors import ConfigError
+from hbtrain.modeling.devices import Device
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.scores import Floats
 
@@ -22,13 +26,51 @@ TRAINING_VECTORS = 64
 FEWEST_SAMPLED = 65_536
 """Vectors of a training sample, however few the centroids, if the shard has as many."""
 GPU_DEPTH = 2048
-"""The most neighbours that FAISS finds on a GPU."""
+"""The most neighbours that FAISS finds on a GPU, and the most lists that it searches there."""
+TRIAL_ROWS = 16 * 39
+"""Vectors of the index that is tried: FAISS warns of fewer than 39 for each of its 16 centroids."""
+TRIAL_DEPTH = 10
+FRACTIONS = ("k_factor", "k_factor_rf")
+"""Search parameters that may be fractions; FAISS would cut others off at the point."""
+LARGEST_PARAMETER = 2**31 - 1
+EXAMPLES = f"{EXACT}, IVF4096,Flat, HNSW32 and IVF4096,PQ64 are examples"
+
+
+@lru_cache
+def load_faiss() -> Any:
+    """The module `faiss`, which an environment must have from one package: the CPU's build, or the GPU's.
+
+    Raises:
+        ConfigError: none is installed, or several: most of their files have the same names, and the last one that was
+            installed has overwritten the other's.
+    """
+    again = "pip install 'hbtrain[cpu]', or 'hbtrain[gpu]' for NVIDIA GPUs"
+    builds = sorted(set(metadata.packages_distributions().get("faiss", [])))
+    if len(builds) > 1:
+        raise ConfigError(
+            f"FAISS is installed more than once, by {' and '.join(builds)}, which overwrite each other's files: pip "
+            f"uninstall {' '.join(builds)}, then {again}"
+        )
+    try:
+        import faiss
+
+        faiss.index_factory  # noqa: B018  # without it, only leftovers of an uninstalled build are there
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"an index other than {EXACT} needs FAISS, which cannot be loaded ({error}): {again}"
+        ) from error
+    return faiss
 
 
 def check_factory(
-    factory: str, parameters: str, dimension: int, fewest_rows: int, similarity: Similarity = "cosine"
+    factory: str,
+    parameters: str,
+    dimension: int,
+    fewest_rows: int,
+    similarity: Similarity = "cosine",
+    files: int = 1,
 ) -> None:
-    """Raise ConfigError if FAISS has no such index, or if a shard has too few rows to train it.
+    """Raise ConfigError if FAISS has no such index, refuses to fill or search it, or has too few rows to train it.
 
     Args:
         factory: the `index_factory` string.
@@ -36,6 +78,7 @@ def check_factory(
         dimension: D.
         fewest_rows: rows of the smallest shard.
         similarity: how vectors are compared.
+        files: of the largest shard, which are added one after the other.
     """
     if factory == EXACT:
         if parameters:
@@ -50,6 +93,37 @@ def check_factory(
             f"index {factory!r} needs training on {centroids} vectors or more ({39 * centroids} to be good), and a "
             f"shard has {fewest_rows}; take fewer lists or bits, fewer shards, HNSW32 or {EXACT}"
         )
+    _try_out(factory, parameters, dimension, similarity, files)
+
+
+def _try_out(factory: str, parameters: str, dimension: int, similarity: Similarity, files: int) -> None:
+    """Train, fill and search an index of the same kind with few centroids: some refusals of FAISS come only then."""
+    index = new_index(_with_few_centroids(factory, dimension), dimension, similarity)
+    rows = max(TRIAL_ROWS, centroids_of(index))
+    vectors = np.random.default_rng(0).standard_normal((rows, dimension), np.float32)
+    try:
+        if not index.is_trained:
+            index.train(vectors)
+        for part in np.array_split(vectors, min(files, 2)):
+            index.add(part)
+    except RuntimeError as error:
+        raise ConfigError(f"index {factory!r} cannot be filled: {_reason(error)}; {EXAMPLES}") from error
+    if parameters:
+        set_parameters(index, parameters)
+    try:
+        index.search(vectors[:2], TRIAL_DEPTH)
+    except RuntimeError as error:
+        given = f" with the search parameters {parameters!r}" if parameters else ""
+        raise ConfigError(f"index {factory!r}{given} cannot be searched: {_reason(error)}") from error
+
+
+def _with_few_centroids(factory: str, dimension: int) -> str:
+    """The factory string of an index of the same kind that is trained in a moment."""
+    few = re.sub(r"OPQ\d+(?:_(\d+))?", lambda match: f"RR{match[1] or dimension}", factory)
+    few = re.sub(r"IVF\d+", "IVF4", few)
+    few = re.sub(r"PQ(\d+)(?:x\d+)?(?:np)?(?![\dx]|fs)", r"PQ\1x4np", few)
+    # Additive quantizers take minutes with any number of centroids.
+    return re.sub(r"P?(?:RQ|LSQ)\d\w*", "SQ8", few)
 
 
 def new_index(factory: str, dimension: int, similarity: Similarity) -> Any:
@@ -58,8 +132,7 @@ def new_index(factory: str, dimension: int, similarity: Similarity) -> Any:
     Raises:
         ConfigError: FAISS does not make one.
     """
-    import faiss
-
+    faiss = load_faiss()
     metric, what = faiss.METRIC_INNER_PRODUCT, "inner products"
     if similarity == "euclidean":
         metric, what = faiss.METRIC_L2, "distances"
@@ -67,8 +140,7 @@ def new_index(factory: str, dimension: int, similarity: Similarity) -> Any:
         return faiss.index_factory(dimension, factory, metric)
     except RuntimeError as error:
         raise ConfigError(
-            f"index {factory!r} cannot be made for {what} of {dimension} dimensions: {_reason(error)}; "
-            f"{EXACT}, IVF4096,Flat, HNSW32 and IVF4096,PQ64 are examples"
+            f"index {factory!r} cannot be made for {what} of {dimension} dimensions: {_reason(error)}; {EXAMPLES}"
         ) from error
 
 
@@ -76,11 +148,14 @@ def set_parameters(index: Any, parameters: str) -> None:
     """Set search parameters such as `nprobe=16`.
 
     Raises:
-        ConfigError: the index has no such parameter.
+        ConfigError: the index has no such parameter, or it cannot have that value.
     """
-    import faiss
-
-    space: Any = faiss.ParameterSpace()
+    for pair in parameters.split(","):
+        name, _, value = pair.partition("=")
+        allowed = r"\d+(\.\d+)?" if name.strip() in FRACTIONS else r"\d+"
+        if not re.fullmatch(allowed, value.strip()) or float(value) > LARGEST_PARAMETER:
+            raise ConfigError(f"search parameter {pair!r}: must be NAME=NUMBER, a whole number such as in nprobe=16")
+    space: Any = load_faiss().ParameterSpace()
     try:
         space.set_index_parameters(index, parameters)
     except RuntimeError as error:
@@ -92,8 +167,7 @@ def set_parameters(index: Any, parameters: str) -> None:
 
 def centroids_of(index: Any) -> int:
     """The fewest vectors that the index can be trained on: k-means needs one for each centroid."""
-    import faiss
-
+    faiss = load_faiss()
     needed = [1]
     needed += [getattr(index, name) for name in ("nlist", "ksub") if hasattr(index, name)]
     if hasattr(index, "pq"):
@@ -144,20 +218,78 @@ def sample_size(factory: str, dimension: int) -> int:
     return 0 if index.is_trained else max(FEWEST_SAMPLED, TRAINING_VECTORS * centroids_of(index))
 
 
-def on_gpu(index: Any, parameters: str) -> Any:
-    """The index on this process's first GPU; unchanged where FAISS sees no GPU or cannot put this index on one."""
-    import faiss
+class PlacedIndex:
+    """An index on this process's first GPU, or on its CPU.
 
-    if not hasattr(faiss, "get_num_gpus") or faiss.get_num_gpus() < 1:
-        return index
-    try:
-        moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-        if parameters:
-            space: Any = faiss.GpuParameterSpace()
-            space.set_index_parameters(moved, parameters)
-    except (RuntimeError, AttributeError):
-        return index
-    return moved
+    Attributes:
+        device: `gpu` or `cpu`.
+        note: why it is on the CPU although there is a GPU, or what is different on the GPU; None where neither is.
+    """
+
+    def __init__(self, index: Any, parameters: str, device: Device) -> None:
+        """Args:
+        index: filled; it stays on the CPU as well.
+        parameters: of the search; may be empty.
+        device: `cpu`, or a GPU where one was given to this process.
+        """
+        self._index = index
+        self._on_gpu: Any = None
+        self.device = "cpu"
+        self.note: str | None = None
+        if device == "cpu":
+            return
+        faiss = load_faiss()
+        if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
+            self.note = "this build of FAISS uses no GPU: pip uninstall faiss-cpu, then pip install 'hbtrain[gpu]'"
+        elif (lists := _searched_lists(index)) > GPU_DEPTH:
+            self.note = f"on a GPU, FAISS searches {GPU_DEPTH} lists at most, and nprobe is {lists}"
+        else:
+            self._move(faiss, parameters)
+
+    def search(self, q_QD: Floats, k: int) -> npt.NDArray[np.int64]:
+        """Places [Q, K] of the nearest, -1 where fewer are found. Where the GPU cannot, the CPU searches."""
+        places_QK: npt.NDArray[np.int64]
+        if self._on_gpu is not None and k <= GPU_DEPTH:
+            try:
+                _, places_QK = self._on_gpu.search(q_QD, k)
+                return places_QK
+            except RuntimeError as error:
+                self._leave_gpu(f"FAISS could not search it on the GPU: {_reason(error)}")
+        elif self._on_gpu is not None:
+            self._leave_gpu(f"on a GPU, FAISS finds {GPU_DEPTH} neighbours at most, and {k} are asked for")
+        _, places_QK = self._index.search(q_QD, k)
+        return places_QK
+
+    def _leave_gpu(self, note: str) -> None:
+        self._on_gpu, self.device, self.note = None, "cpu", note
+
+    def _move(self, faiss: Any, parameters: str) -> None:
+        """Copy the index to the GPU; a product quantizer with tables in float16, if those in float32 are too large."""
+        refused = ""
+        for half in (False, True):
+            options = faiss.GpuClonerOptions()
+            options.useFloat16 = half  # GpuIndexIVFPQConfig.useFloat16LookupTables
+            try:
+                moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index, options)
+                if parameters:
+                    faiss.GpuParameterSpace().set_index_parameters(moved, parameters)
+            except RuntimeError as error:
+                refused = refused or _reason(error)
+                continue
+            self._on_gpu, self.device = moved, "gpu"
+            self.note = "its tables are float16 on the GPU; what it finds is scored anew in float32" if half else None
+            return
+        self.note = f"FAISS could not put it on the GPU: {refused}"
+
+
+def _searched_lists(index: Any) -> int:
+    """How many inverted lists a search looks through, which is set to no more than there are; 0 without any."""
+    faiss = load_faiss()
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is None:
+        return 0
+    lists.nprobe = min(lists.nprobe, lists.nlist)
+    return int(lists.nprobe)
 
 
 def _reason(error: RuntimeError) -> str:

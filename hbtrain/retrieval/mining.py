@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -37,14 +36,12 @@ import numpy.typing as npt
 
 from hbtrain.corpus import ParallelCorpus, Source, source_path
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.errors import ConfigError, DataError, ModelError, StorageError
+from hbtrain.errors import ConfigError, DataError, ModelError
 from hbtrain.formats.parallel import read_records
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.retrieval.identities import PassagePool
 from hbtrain.retrieval.scores import Floats, for_inner_products, similarities, similarity_of
 from hbtrain.retrieval.top import DevicePool
-from hbtrain.storage import Place
-from hbtrain.storage.files import unwritable
 
 CandidateLanguages = Literal["same", "other", "both"]
 MarginKind = Literal["absolute", "relative"]
@@ -260,20 +257,6 @@ def check_sources(corpus: ParallelCorpus) -> None:
             f"--data: source {by_form[True]} holds parallel sentences (text), {by_form[False]} queries and passages; "
             "one file cannot hold both, mine them one by one"
         )
-
-
-def check_output(path: Place) -> None:
-    """Make the folder of `path`; raise StorageError if the file cannot be written. Remote storage is not tried here."""
-    try:
-        if path.is_dir():
-            raise StorageError(f"--output {path} is a folder; give a file's name, such as {path}/mined.jsonl.gz")
-        if not isinstance(path, Path):
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise unwritable(f"--output {path}", error) from error
 
 
 def _records(source: Source, path: Path) -> Iterator[dict[str, Any]]:

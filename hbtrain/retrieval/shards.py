@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from hbtrain.modeling.devices import Device
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.counting import Pairs
-from hbtrain.retrieval.faiss_index import EXACT, GPU_DEPTH, build, on_gpu, sample_size
+from hbtrain.retrieval.faiss_index import EXACT, PlacedIndex, build, sample_size
 from hbtrain.retrieval.scores import Floats, for_inner_products
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores, sum_counts
 from hbtrain.retrieval.store import EmbeddingStore
@@ -69,8 +68,7 @@ class ShardIndex:
         self._seed = seed
         self._device = device
         self._similarity: Similarity = similarity
-        self._index: Any = None
-        self._gpu_index: Any = None
+        self._index: PlacedIndex | None = None
         ranges = self._store.manifest.shards
         self._rows = range(ranges[files.start].start, ranges[files.stop - 1].stop)
 
@@ -80,11 +78,13 @@ class ShardIndex:
             return self.exact(q_QD, k)
         k = min(k, len(self._rows))
         if self._index is None:
-            self._index = build(self._factory, self._parameters, self._similarity, self._blocks(), self._sample())
-            self._gpu_index = self._index if self._device == "cpu" else on_gpu(self._index, self._parameters)
-        index = self._index if k > GPU_DEPTH else self._gpu_index
-        _, places_QK = index.search(np.ascontiguousarray(q_QD), k)
-        return self._rescored(q_QD, places_QK)
+            index = build(self._factory, self._parameters, self._similarity, self._blocks(), self._sample())
+            self._index = PlacedIndex(index, self._parameters, self._device)
+        return self._rescored(q_QD, self._index.search(np.ascontiguousarray(q_QD), k))
+
+    def device(self) -> tuple[str, str | None]:
+        """(`gpu` or `cpu`, what is to say about it) of the index that was searched last; see `PlacedIndex`."""
+        return ("cpu", None) if self._index is None else (self._index.device, self._index.note)
 
     def exact(self, q_QD: Floats, k: int) -> Top:
         """The `k` best candidates of the shard, found by scoring all of them."""

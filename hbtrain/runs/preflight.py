@@ -15,7 +15,7 @@ from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
-from hbtrain.storage import is_remote, local_copy, place
+from hbtrain.storage import check_writable, is_remote, local_copy, place
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.validation import validation_plan
 
@@ -27,6 +27,11 @@ class Checked:
     corpus: ParallelCorpus
     plan: BatchPlan
     benchmarks: tuple[Benchmark, ...]
+
+
+def check_storage(config: Config) -> None:
+    """Raise StorageError unless runs can be written into `storage`; called before anything else is done."""
+    check_writable(place(config.storage), "storage")
 
 
 def preflight(config: Config) -> Checked:

@@ -15,7 +15,7 @@ from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.planning.estimate import Estimate, estimate
-from hbtrain.runs.preflight import Checked, fetch_inputs, preflight
+from hbtrain.runs.preflight import Checked, check_storage, fetch_inputs, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
 from hbtrain.runs.run_folder import RunFolder
@@ -91,6 +91,7 @@ def train(
             _inputs(config, done.folder, accept_changed_inputs)
             return _outcome_of(config, done)
     observer.phase("checking the configuration and the sources")
+    check_storage(config)
     fetch_inputs(config, observer)
     checked = preflight(config)
     needs = estimate(config)

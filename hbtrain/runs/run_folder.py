@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hbtrain.config import Config, to_flat, to_yaml, without_passwords
 from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import StorageError
-from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, write_text
+from hbtrain.storage import Place, folders_in, place, write_text
 from hbtrain.tracking.tracker import UNDELIVERED
 
 PARALLEL_READS = 8
@@ -147,9 +147,6 @@ class RunFolder:
         Raises:
             StorageError: the storage cannot be written.
         """
-        root = cls._root(config)
-        if isinstance(root, RemotePath):
-            check_writable(root, "storage")
         folder = cls.current(config)
         try:
             if isinstance(folder.path, Path):

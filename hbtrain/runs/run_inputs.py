@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,9 @@ from hbtrain.corpus.cache import stored_digest
 from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmarks import parse_benchmark
-from hbtrain.formats.inputs import local_copy
-from hbtrain.formats.locations import list_files
+from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmark
 from hbtrain.modeling.backbone import BUILT_BACKBONES
-from hbtrain.storage import cache_root, is_remote, place
-from hbtrain.storage import local_copy as stored_copy
+from hbtrain.storage import cache_root, expand_home, is_remote, local_copy, place
 
 ACCEPT = "--accept-changed-inputs"
 """The flag by which a run goes on although its inputs have changed."""
@@ -75,49 +72,50 @@ def checked_inputs(configs: Iterable[Config], before: Mapping[str, str] | None, 
 
 
 def _digests(config: Config) -> Iterator[tuple[str, str]]:
-    """(name, digest) of every input of a configuration."""
-    root = cache_root(config.data.cache)
-    for key, value, path in _inputs(config):
-        try:
-            digest = _digest(path, root, is_source=key.startswith("data."))
-        except OSError as error:
-            raise DataError(f"{key} = {value} cannot be read: {error.strerror or error}") from error
-        yield without_passwords(f"{key} = {value}"), digest
-
-
-def _inputs(config: Config) -> Iterator[tuple[str, str, Path]]:
-    """(key, value, path on this machine) of everything that is read from files and folders of the user's."""
-    data, encoder = config.data, config.encoder
-    for source in data.sources:
-        yield "data.sources", source, source_path(source, data.cache)
+    """(name, digest) of every file or folder of the user's that a configuration names."""
+    data, encoder, root = config.data, config.encoder, cache_root(config.data.cache)
+    sources = [("data.sources", source) for source in data.sources]
     if data.validation is not None:
-        yield "data.validation", data.validation, source_path(data.validation, data.cache)
+        sources.append(("data.validation", data.validation))
+    for key, source in sources:
+        path = source_path(source, data.cache)
+        yield _named(key, source), _prepared_digest(path) if path.is_dir() else _digest([path], root)
     if encoder.backbone in BUILT_BACKBONES:
         vocabulary = (encoder.static if encoder.backbone == "static" else encoder.transformer).vocabulary
         if vocabulary is not None:
-            yield f"encoder.{encoder.backbone}.vocabulary", vocabulary, stored_copy(place(vocabulary))
-    elif is_remote(encoder.backbone) or Path(encoder.backbone).expanduser().is_dir():
-        yield "encoder.backbone", encoder.backbone, stored_copy(place(encoder.backbone))
+            name = _named(f"encoder.{encoder.backbone}.vocabulary", vocabulary)
+            yield name, _digest([local_copy(place(vocabulary))], root)
+    elif is_remote(encoder.backbone) or expand_home(encoder.backbone).is_dir():
+        files = _model_files(local_copy(place(encoder.backbone)))
+        yield _named("encoder.backbone", encoder.backbone), _digest(files, root)
     if isinstance(config.training.deepspeed, str):
-        yield "training.deepspeed", config.training.deepspeed, Path(config.training.deepspeed).expanduser()
+        file = expand_home(config.training.deepspeed)
+        yield _named("training.deepspeed", config.training.deepspeed), _digest([file], root)
     for text in config.evaluation.benchmarks:
-        path = parse_benchmark(text).path
-        if path is not None:
-            yield "evaluation.benchmarks", text, local_copy(path, data.cache)
+        files = list(map(Path, benchmark_files(parse_benchmark(text), data.cache)))
+        yield _named("evaluation.benchmarks", text), _digest(files, root)
 
 
-def _digest(path: Path, root: Path, is_source: bool) -> str:
-    """Digest of a file, of a prepared corpus by its manifest, or of all files in a folder but notes and hidden ones."""
-    if path.is_file():
-        return stored_digest(path, root)
-    if is_source:
-        files = {name: recorded["sha256"] for name, recorded in read_prepared(path)["files"].items()}
-    else:
-        inside = [(Path(file).relative_to(path), Path(file)) for file in list_files(str(path))]
-        read = [(name, file) for name, file in inside if name.suffix != ".md" and not _is_hidden(name)]
-        files = {name.as_posix(): stored_digest(file, root) for name, file in read}
+def _named(key: str, value: str) -> str:
+    return without_passwords(f"{key} = {value}")
+
+
+def _digest(files: Sequence[Path], root: Path) -> str:
+    """Digest of the names and contents of files in their order. Raises DataError and StorageError."""
+    try:
+        contents = [(file.name, stored_digest(file, root)) for file in files]
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
+def _prepared_digest(folder: Path) -> str:
+    """Digest of a prepared corpus, from the digests of its files in its manifest."""
+    files = {name: recorded["sha256"] for name, recorded in read_prepared(folder)["files"].items()}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") for part in name.parts)
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a model's folder, without model cards and hidden files, in the order of their paths."""
+    inside = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return [folder / x for x in inside if x.suffix != ".md" and not any(part.startswith(".") for part in x.parts)]

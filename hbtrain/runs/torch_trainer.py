@@ -65,11 +65,11 @@ class ClusterTorchConfig(TorchConfig):
 
 class _ClusterTorchBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(_choose_interface)
+        worker_group.execute(choose_interface)
         super().on_start(worker_group, backend_config)
 
 
-def _choose_interface() -> None:
+def choose_interface() -> None:
     """Have gloo and NCCL use the interface of this node's address in the cluster.
 
     Where the node's environment names one for gloo or for NCCL, that one uses it.

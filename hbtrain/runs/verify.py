@@ -12,9 +12,9 @@ from hbtrain.config import Config, absolute_paths, from_tree, to_tree
 from hbtrain.errors import StorageError, TrainingError
 from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.reporting.text import counted
-from hbtrain.runs.preflight import preflight
+from hbtrain.runs.preflight import check_storage, preflight
 from hbtrain.runs.ray_tasks import build
-from hbtrain.storage import Place, RemotePath, as_local, check_writable, local_copy, place, pushed, quoted, remove_tree
+from hbtrain.storage import Place, RemotePath, as_local, local_copy, place, pushed, quoted, remove_tree
 from hbtrain.training.verify import Agreement
 
 GRADIENT = "gradient.safetensors"
@@ -34,6 +34,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
     observer = SafeObserver(observer or NullObserver())
     config = absolute_paths(config)
     observer.phase("checking the configuration and the sources")
+    check_storage(config)
     preflight(config)
     folder = _scratch(config.storage)
     try:
@@ -54,7 +55,6 @@ def _scratch(storage: str) -> Place:
     """A temporary folder in the storage, which all workers can read."""
     root = place(storage)
     if isinstance(root, RemotePath):
-        check_writable(root, "storage")
         return root / f"verify-{uuid.uuid4().hex[:8]}"
     try:
         root.mkdir(parents=True, exist_ok=True)

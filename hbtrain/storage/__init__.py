@@ -1,7 +1,18 @@
 """Files and folders on this machine's disks, and in S3-compatible storage by URI."""
 
 from hbtrain.storage.files import write_text
-from hbtrain.storage.place import Place, files_in, folders_in, is_remote, place, quoted, remove_tree
+from hbtrain.storage.place import (
+    Place,
+    expand_home,
+    files_in,
+    folders_in,
+    is_remote,
+    place,
+    quoted,
+    remove_tree,
+    resolved,
+    settle_home,
+)
 from hbtrain.storage.remote import RemoteError, RemotePath
 from hbtrain.storage.transfer import (
     as_local,
@@ -14,6 +25,7 @@ from hbtrain.storage.transfer import (
     push,
     pushed,
     put,
+    try_to_write,
     with_retries,
 )
 
@@ -25,6 +37,7 @@ __all__ = [
     "cache_root",
     "cached_copy",
     "check_writable",
+    "expand_home",
     "fetch",
     "files_in",
     "folders_in",
@@ -37,6 +50,9 @@ __all__ = [
     "put",
     "quoted",
     "remove_tree",
+    "resolved",
+    "settle_home",
+    "try_to_write",
     "with_retries",
     "write_text",
 ]

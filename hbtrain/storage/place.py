@@ -1,8 +1,10 @@
-"""Places: files and folders, on disk or in remote storage, and functions that take both."""
+"""Places: files and folders, on disk or in remote storage, and functions that take both; paths on disk, resolved."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,7 +35,63 @@ def place(text: str) -> Place:
                 "give the path itself"
             )
         return Path(unquote(parts.path))
-    return RemotePath.parse(text) if is_remote(text) else Path(text).expanduser()
+    return RemotePath.parse(text) if is_remote(text) else expand_home(text)
+
+
+def expand_home(path: str | Path) -> Path:
+    """A path on this machine with its `~` resolved; `~name` of an unknown user stays, as in a shell."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # that of pathlib raises for an unknown user
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path without symbolic links; a link that leads to itself stays, and cannot be opened."""
+    return Path(os.path.realpath(path))  # that of pathlib raises for such a link
+
+
+def settle_home() -> Path | None:
+    """Give this process, and those that it starts, a home folder where it has none; the folder, if it was needed.
+
+    In containers, users often have a number without an account: `HOME` is not set, or is `/`, where they cannot write.
+    Below it hbtrain, Hugging Face, torch, MLflow, matplotlib and Ray keep what they need again. Some of them ask for
+    the user's name too.
+
+    Raises:
+        StorageError: the folder for temporary files holds a folder of the same name that is another user's.
+    """
+    user = os.getuid()
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")) and not _has_account(user):
+        os.environ["USER"] = str(user)
+    if _can_be_home(expand_home("~")):
+        return None
+    home = Path(tempfile.gettempdir()) / f"hbtrain-home-{user}"
+    try:
+        home.mkdir(mode=0o700, exist_ok=True)
+        is_own = home.lstat().st_uid == user and home.is_dir() and not home.is_symlink()
+    except OSError as error:
+        raise StorageError(f"there is no home folder, and {home} cannot be made: {error.strerror}; set HOME") from error
+    if not is_own:
+        raise StorageError(f"there is no home folder, and {home} is another user's; set HOME to a folder of your own")
+    os.environ["HOME"] = str(home)
+    return home
+
+
+def _has_account(user: int) -> bool:
+    import pwd
+
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _can_be_home(home: Path) -> bool:
+    """Whether caches are below a folder, or can be made there."""
+    cache = home / ".cache"
+    if not home.is_absolute() or cache.is_dir():
+        return home.is_absolute()
+    there = next(folder for folder in cache.parents if folder.exists())
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def quoted(at: Place) -> str:

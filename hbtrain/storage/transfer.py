@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.storage.files import BLOCK_BYTES, lock_file, whole
-from hbtrain.storage.place import Place
+from hbtrain.storage.place import Place, expand_home, settle_home
 from hbtrain.storage.remote import RemoteError, RemotePath
 
 UNFINISHED = ".unfinished"
@@ -131,16 +131,24 @@ def pushed(to: Place, replace: bool = False) -> Iterator[Path]:
         push(folder, to, replace)
 
 
-def check_writable(folder: RemotePath, key: str) -> None:
-    """Check that objects in a folder can be written, read, listed and deleted.
+def check_writable(folder: Place, key: str) -> None:
+    """Check that files can be written into a folder; one on this machine need not be there, and is not made.
+
+    In remote storage, objects are written, read, listed and deleted.
 
     Args:
-        folder: in remote storage.
-        key: the configuration key that names it, for messages.
+        folder: where results will be.
+        key: the option or the configuration key that names it, for messages.
 
     Raises:
         StorageError: one of these is refused, or the storage does not answer.
     """
+    if isinstance(folder, Path):
+        try:
+            try_to_write(folder)
+        except OSError as error:
+            raise StorageError(f"{key} = '{folder}' cannot be written: {error.strerror}") from error
+        return
     probe = folder / f".probe-{uuid.uuid4().hex[:12]}"
     for verb, act in (
         ("written", lambda: probe.write_text("hbtrain")),
@@ -157,13 +165,34 @@ def check_writable(folder: RemotePath, key: str) -> None:
             ) from error
 
 
+PROBE_BYTES = 4096
+"""What is written to try whether a disk has room: some disks that are full still take the names of new files."""
+
+
+def try_to_write(folder: Path) -> None:
+    """Write a file without a name into a folder, or into the nearest above it that is there. Raises OSError."""
+    there = folder.absolute()
+    while True:
+        try:
+            there.stat()
+            break
+        except FileNotFoundError:
+            if there.is_symlink():
+                raise
+            there = there.parent
+    with tempfile.TemporaryFile(dir=there) as probe:
+        probe.write(bytes(PROBE_BYTES))
+        probe.flush()
+
+
 FETCHED = "fetched"
 """Name of the cache's folder for copies of remote files."""
 
 
 def cache_root(folder: str | None) -> Path:
-    """The cache's folder: `folder`, or `$HBTRAIN_CACHE`, or `~/.cache/hbtrain`."""
-    return Path(folder or os.environ.get("HBTRAIN_CACHE") or "~/.cache/hbtrain").expanduser()
+    """The cache's folder: `folder`, or `$HBTRAIN_CACHE`, or `~/.cache/hbtrain`; for the home see `settle_home`."""
+    settle_home()
+    return expand_home(folder or os.environ.get("HBTRAIN_CACHE") or "~/.cache/hbtrain")
 
 
 def local_copy(source: Place, cache: str | None = None, notify: Callable[[str], None] | None = None) -> Path:

@@ -8,10 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hbtrain.config import recipe_names
 from hbtrain.config.keys import NON_TRAINING_KEYS, all_keys, check_key
+from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import (
     CHOICE,
@@ -49,14 +48,12 @@ def load_space(space: str) -> Space:
         raise ConfigError(f"unknown space {space!r}: {hint}shipped are {', '.join(space_names())}; or give a YAML file")
     origin = f"space {space}"
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read {origin}: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}"
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} is not YAML: {getattr(error, 'problem', None) or error}") from error
-    parts = _mapping(tree, origin, "`recipe`, `overrides`, `space` and `search`")
+    parts = _mapping(parse_yaml(text, origin), origin, "`recipe`, `overrides`, `space` and `search`")
     unknown = sorted(map(str, parts.keys() - {"recipe", "overrides", "space", "search"}))
     if unknown:
         raise ConfigError(f"unknown part {unknown[0]!r} in {origin}: it may hold recipe, overrides, space and search")

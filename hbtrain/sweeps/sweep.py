@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from hbtrain.config.keys import NON_TRAINING_KEYS
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted, say
-from hbtrain.runs.preflight import preflight
+from hbtrain.runs.preflight import check_storage, preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import checked_inputs
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
-from hbtrain.storage import Place, RemotePath, check_writable, folders_in, place, pushed, write_text
+from hbtrain.storage import Place, folders_in, place, pushed, write_text
 from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.marks import Judged, judge
@@ -65,6 +66,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
     trials = probes_of(space) if space.search else trials_of(space)
     base = absolute_paths(base_config(space))
     tracking_uri(base)  # raises if there is none
+    check_storage(base)
     _check(space, trials, base)
     folder = sweep_folder(space, base)
     configs = [absolute_paths(trial.config) for trial in trials]
@@ -109,8 +111,6 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
 
 def _make(space: Space, base: Config, folder: Place) -> None:
     """Make the sweep's folder, with `space.yaml` in it. Raises StorageError if it cannot be written."""
-    if isinstance(folder, RemotePath):
-        check_writable(folder, "storage")
     try:
         if isinstance(folder, Path):
             folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ def _show(summary: Summary, outcome: SearchOutcome, folder: Place, tracker: Trac
     report = folder / "report" / "report.html"
     lines = [
         f"summary  {folder}",
-        f"best     hbtrain train {folder / 'best.yaml'}",
+        f"best     hbtrain train {shlex.quote(str(folder / 'best.yaml'))}",
         *([f"report   {report}"] if report.exists() else []),
         f"MLflow   run {tracker.run_id}",
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,7 +34,9 @@ from hbtrain.tracking.uris import (
     tracking_uri,
 )
 
-PACKAGES = ("hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "mlflow")
+PACKAGES = (
+    "hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "mlflow",
+)  # fmt: skip
 PARAMETERS_PER_CALL = 100
 """The most parameters that MLflow takes in one call."""
 
@@ -128,9 +131,13 @@ class Tracker:
         if _retry_while_locked(self._client.get_run, run_id).info.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"MLflow run {run_id}, which this training goes on with, was deleted: begin another by a new name, or "
-                f"restore it (MLFLOW_TRACKING_URI={self.uri} mlflow runs restore --run-id {run_id})"
+                f"restore it ({self._command('runs restore --run-id')} {run_id})"
             )
         _retry_while_locked(self._client.set_terminated, run_id, "RUNNING")
+
+    def _command(self, arguments: str) -> str:
+        """A command of MLflow's, for a shell."""
+        return f"MLFLOW_TRACKING_URI={shlex.quote(self.uri)} mlflow {arguments}"
 
     def event(self, event: Event) -> None:
         if event.metrics:
@@ -248,7 +255,7 @@ class Tracker:
         if found is not None and found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"tracking.experiment = {name!r} was deleted in MLflow: give another name, or restore it "
-                f"(MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id {found.experiment_id})"
+                f"({self._command('experiments restore --experiment-id')} {found.experiment_id})"
             )
         if location is not None and (missing := missing_dependency(location)):
             raise TrackingError(f"experiment {name!r}: {missing}")

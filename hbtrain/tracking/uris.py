@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from hbtrain.config import Config
 from hbtrain.errors import HbtrainError
-from hbtrain.storage import RemotePath, is_remote, place
+from hbtrain.storage import RemotePath, expand_home, is_remote, place
 
 SQLITE = "sqlite:///"
 POSTGRES, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
@@ -58,7 +58,7 @@ def _sqlite_in(storage: str) -> str:
     MLflow makes the folder that the URI names to the letter, and SQLAlchemy opens the file that it names after decoding
     `%20` and cutting at `?`. So there is no way to write a folder's name in which these two differ.
     """
-    file = Path(storage).expanduser().absolute() / "mlflow.db"
+    file = expand_home(storage).absolute() / "mlflow.db"
     uri = f"{SQLITE}{file}"
     if sqlite_file(uri) != file:
         raise TrackingError(

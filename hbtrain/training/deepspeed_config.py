@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from hbtrain.batching import shard_sizes
 from hbtrain.config import Config
 from hbtrain.errors import ConfigError
+from hbtrain.storage import expand_home
 
 OWNED = {
     "optimizer": "training.learning_rate, weight_decay and betas",
@@ -84,7 +84,7 @@ def _user_settings(setting: str | dict[str, Any] | None) -> dict[str, Any]:
         return {}
     if isinstance(setting, dict):
         return setting
-    path = Path(setting).expanduser()
+    path = expand_home(setting)
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import ConfigError, DataError, StorageError
-from hbtrain.storage import write_text
+from hbtrain.storage import expand_home, try_to_write, write_text
 from hbtrain.translation.assemble import assemble, judge
 from hbtrain.translation.blocks import Block, blocks_of
 from hbtrain.translation.gates import Limits
@@ -62,7 +61,7 @@ def translate(wanted: Translation, progress: Progress = lambda what, done, of: N
     check_pair(wanted.from_language, wanted.to_languages)
     if wanted.block_texts < 1:
         raise ConfigError(f"--block-texts {wanted.block_texts}: must be 1 or more")
-    outputs = Outputs(wanted.output.expanduser().absolute())
+    outputs = Outputs(expand_home(wanted.output).absolute())
     source = RowSource.open(wanted.source)
     _check_folder(outputs.rows.parent)
     model = find_translation_model(wanted.model, wanted.from_language, list(wanted.to_languages))
@@ -157,8 +156,6 @@ def _write(
 
 def _check_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        try_to_write(folder)
     except OSError as error:
-        raise StorageError(f"--output: cannot make {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise StorageError(f"--output: {folder} cannot be written")
+        raise StorageError(f"--output: cannot make {folder}, or write into it: {error.strerror}") from error

@@ -129,6 +129,64 @@ def test_flags():
         parse_flags(["--batching.alpha", "{0: "])
 
 
+def test_a_flag_whose_key_takes_texts_leaves_them_as_they_are_written():
+    flags = ["--name", "1.50", "--tracking.run_name", "1e3", "--data.sources", "true", "007", "--seed", "12"]
+    assert parse_flags(flags) == {
+        "name": "1.50", "tracking.run_name": "1e3", "data.sources": ["true", "007"], "seed": 12,
+    }  # fmt: skip
+    assert parse_flags(["--tracking.run_name", "null"]) == {"tracking.run_name": None}
+    assert load_config("quickstart", parse_flags(["--storage=9", "--tracking.experiment", "7"])).storage == "9"
+
+
+def test_a_flag_that_is_given_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"^--data.sources is given twice; .*--data.sources VALUE VALUE$"):
+        parse_flags(["--data.sources", "a", "--seed", "1", "--data.sources", "b"])
+
+
+def recipe(folder, text):
+    (folder / "mine.yaml").write_text(text)
+    return str(folder / "mine.yaml")
+
+
+def test_yaml_values_stay_texts_where_texts_are_expected(tmp_path):
+    text = """
+name: 2024.10
+data: {languages: [no, on, y, de], sources: [2024-01-01, 0x1F, 1:30, "5"]}
+batching: {mode: hybrid, alpha: {0: 1, 50: 0.25}, language_weights: {no: 2, 12: 1}}
+encoder: {lora: {rank: 4}, backbone: 007}
+evaluation: {before: no, in_domain: ~}
+tracking: {run_name: off}
+"""
+    config = load_config(recipe(tmp_path, text))
+    assert (config.name, config.tracking.run_name, config.encoder.backbone) == ("2024.10", "off", "007")
+    assert config.data.languages == ("no", "on", "y", "de")
+    assert config.data.sources == ("2024-01-01", "0x1F", "1:30", "5")
+    assert config.batching.language_weights == {"no": 2, "12": 1}
+    assert config.batching.alpha == {0: 1, 50: 0.25}
+    assert (config.evaluation.before, config.evaluation.in_domain) == (False, None)
+    assert load_config(recipe(tmp_path, to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nname: a\nseed: 2\n", ("mine.yaml", "seed", "1 and 3")),
+        ("data:\n  languages: [en]\n  cache: a\n  languages: [de]\n", ("languages", "2 and 4")),
+        ("batching: {language_weights: {no: 1, 'no': 2}}\n", ("key no twice", "1 and 1")),
+        ("x: &x {seed: 1}\ny: {<<: *x, a: 1,\n a: 2}\n", ("key a", "2 and 3")),
+        (f"seed: {'9' * 5000}\n", ("mine.yaml", "not YAML")),
+        ("seed: 2024-13-45\n", ("mine.yaml", "not YAML")),
+        ("a: &a [*a]\n", ("unknown key", "'a'")),
+    ],
+)
+def test_yaml_that_cannot_be_taken_at_its_word_is_refused(tmp_path, text, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(recipe(tmp_path, text))
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
 def test_paths_become_absolute_only_where_they_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jsonl").write_text("{}")

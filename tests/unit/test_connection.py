@@ -13,7 +13,7 @@ import pytest
 from hbtrain.cluster import connection
 from hbtrain.cluster.connection import ray_connection
 from hbtrain.errors import ConfigError
-from hbtrain.runs.torch_trainer import GLOO_INTERFACE, NCCL_INTERFACE, _choose_interface, interface_of
+from hbtrain.runs.torch_trainer import GLOO_INTERFACE, NCCL_INTERFACE, choose_interface, interface_of
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_what_the_node_says_of_its_interface_stays(monkeypatch):
 
     def chosen(**by_the_node):
         os.environ.update(by_the_node)
-        _choose_interface()
+        choose_interface()
         return [os.environ.pop(name, None) for name in (GLOO_INTERFACE, NCCL_INTERFACE)]
 
     assert chosen() == ["lo", "=lo"], "NCCL's = is for this name, not for all that begin so"

@@ -1,5 +1,6 @@
 import inspect
 import json
+import shutil
 from dataclasses import asdict
 from functools import partial
 
@@ -61,6 +62,18 @@ def test_several_benchmarks_share_a_folder(hbtrain, model):
     assert not about()["benchmarks"]["miracl"]["parallel_questions"]
     assert {"xquad-r/cross/map", "miracl/mono/recall@100/low-resource"} <= metrics().keys()
     assert "miracl/mono/mrr_drop" not in metrics()  # no language in common
+
+
+def test_what_the_model_says_of_itself_is_written_down(hbtrain, model, tmp_path):
+    said = model / "config_sentence_transformers.json"
+    other = shutil.copytree(model, tmp_path / "other") / said.name
+    stored = {"prompts": {"search": "Find: "}, "similarity_fn_name": "euclidean"}
+    other.write_text(json.dumps(json.loads(said.read_text()) | stored))
+    for folder, similarity, notes in ((model, "cosine", 0), (other.parent, "euclidean", 1)):
+        assert hbtrain(folder, "--benchmark", "xquad-r=xq", "--output", "out")[0] == 0
+        assert about()["similarity"] == similarity
+        assert len(about()["model_notes"]) == notes
+    assert "search ('Find: ')" in about()["model_notes"][0]
 
 
 def test_prompts_of_the_model_and_others(hbtrain, model):

@@ -145,6 +145,14 @@ def test_weights_of_another_size_are_one_line(tmp_path: Path) -> None:
     refused(path, words, before_loading=False)
 
 
+@pytest.mark.parametrize("content", ["[1]", "{", '"text"', ""])
+@pytest.mark.parametrize("file", ["config.json", "config_sentence_transformers.json", "modules.json"])
+def test_settings_that_are_none_are_one_line(tmp_path: Path, file: str, content: str) -> None:
+    path = save_labse(tmp_path) if "sentence" in file or "modules" in file else save_bert(tmp_path / "bert")
+    (path / file).write_text(content)
+    refused(path, rf"its {file} (is no|cannot be read)")
+
+
 def test_a_cross_encoder_makes_no_embeddings(tmp_path: Path) -> None:
     path = save_bert(tmp_path / "reranker")
     config = BertConfig.from_pretrained(path, num_labels=1)

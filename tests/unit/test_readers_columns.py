@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hbtrain.corpus.drops import Drops
+from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.columns import ColumnReader, Columns, HuggingFaceReader, parse_columns, parse_where
 from hbtrain.errors import ConfigError, DataError
 from tests.prepared_samples import Row, check_rows, prepared
@@ -104,6 +106,36 @@ def test_texts_that_are_not_utf8_are_bad_rows(tmp_path, name):
     with pytest.raises(DataError, match=f"{name} row 2: not UTF-8 at byte 1 of a text"):
         read(tmp_path / name)
     assert [row.query["en"] for row in read(tmp_path / name, skip=True)] == ["a", "c"]
+
+
+SQUAD_2 = [
+    {"question": "a", "answer": "x", "answers": {"text": ["x"], "answer_start": [0]}},
+    {"question": "b", "answer": "y", "answers": {"text": [], "answer_start": []}},
+    {"question": "c", "answer": "z", "answers": {"text": [""], "answer_start": [-1]}},
+]
+IMPOSSIBLE = [{"question": q, "answer": "x", "is_impossible": q != "a"} for q in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("form", "records"),
+    [(form, records) for form in ("jsonl", "parquet", "dataset") for records in (SQUAD_2, IMPOSSIBLE)]
+    + [("csv", IMPOSSIBLE)],
+)
+def test_questions_without_an_answer_are_no_rows(tmp_path, form, records):
+    path = tmp_path / f"rows.{form}"
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    elif form == "csv":
+        path.write_text("".join(f"{','.join(map(str, row))}\n" for row in [records[0], *(x.values() for x in records)]))
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    else:
+        import datasets
+
+        datasets.Dataset.from_list(records).save_to_disk(str(path))
+    reader = HuggingFaceReader(str(path), QA) if form == "dataset" else ColumnReader([str(path)], QA)
+    made = prepare(reader, tmp_path / "corpus")
+    assert (made.manifest["rows"], made.manifest["dropped"]) == (1, {"a question without an answer": 2})
 
 
 def test_ids_are_numbers_or_texts_without_blanks_around_them(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,7 @@ def config(tmp_path, cache):
     (tmp_path / "pieces.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nlake\n")
     (tmp_path / "zero.json").write_text("{}")
     (tmp_path / "beir" / "en" / "qrels").mkdir(parents=True)
+    (tmp_path / "beir" / "en" / "queries.jsonl").write_text('{"_id": "q", "text": "which lake"}\n')
     (tmp_path / "beir" / "en" / "corpus.jsonl").write_text('{"_id": "d", "text": "a lake"}\n')
     (tmp_path / "beir" / "en" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     prepared = tmp_path / "prepared"
@@ -59,7 +61,7 @@ def names(config, before):
 
 def test_every_input_has_a_digest_that_follows_its_content(config, tmp_path):
     before = digests(config)
-    assert len(before) == 7
+    assert len(before) == 8
     assert names(config, before) == ""
     changes = {
         "pairs.jsonl": f"data.sources = {tmp_path}/pairs.jsonl",
@@ -75,6 +77,10 @@ def test_every_input_has_a_digest_that_follows_its_content(config, tmp_path):
         assert names(config, before) == name
         (tmp_path / file).write_text(content)
         assert names(config, before) == "", "the content counts, not the time"
+    (tmp_path / "beir" / "runs").mkdir()
+    (tmp_path / "beir" / "runs" / "run.json").write_text("{}")
+    (tmp_path / "beir" / "en" / "notes.txt").write_text("n")
+    assert names(config, before) == "", "files that a benchmark does not read do not count"
 
 
 def test_a_prepared_corpus_counts_by_the_content_of_its_files(config, tmp_path):
@@ -94,14 +100,14 @@ def test_a_models_folder_counts_without_notes_and_hidden_files(config, tmp_path)
     (model / "1_Pooling" / "config.json").write_text("{}")
     own = override(config, {"encoder.backbone": str(model)})
     before = digests(own)
-    assert len(before) == 7, "a pretrained model has a vocabulary of its own"
+    assert len(before) == 8, "a pretrained model has a vocabulary of its own"
     (model / "README.md").write_text("scores")
     (model / ".git").mkdir()
     (model / ".git" / "HEAD").write_text("main")
     assert names(own, before) == ""
     (model / "1_Pooling" / "config.json").write_text('{"pooling": "cls"}')
     assert names(own, before) == f"encoder.backbone = {model}"
-    assert len(digests(override(config, {"encoder.backbone": "somebody/model"}))) == 6, "the hub is not asked"
+    assert len(digests(override(config, {"encoder.backbone": "somebody/model"}))) == 7, "the hub is not asked"
 
 
 def test_content_that_hides_behind_its_old_time_is_seen(config, tmp_path):
@@ -161,7 +167,7 @@ def simple(config, tmp_path):
 def goes_on(monkeypatch):
     """`train` up to where it would start Ray; returns what it says."""
     said, tags = [], {}
-    tracker = SimpleNamespace(tags=tags.update, finish=lambda _: "")
+    tracker = SimpleNamespace(tags=tags.update, ending=lambda _: nullcontext())
     observer = SimpleNamespace(phase=said.append, event=lambda _: None)
 
     def stop(*_):

@@ -237,33 +237,3 @@ def test_objects_of_workers_can_be_pickled(store):
 
     make = pickle.loads(pickle.dumps(partial(ShardIndex, str(store.folder), range(2), "Flat")))
     assert make().nearest(QUERIES[:1], 1).places.tolist() == [[1]]
-
-
-def test_an_index_goes_to_the_gpu_that_faiss_sees_except_for_deep_searches(store, monkeypatch):
-    import faiss
-
-    monkeypatch.setattr("hbtrain.retrieval.shards.GPU_DEPTH", 5)
-    depths = []
-
-    class OnGpu:
-        def __init__(self, index):
-            self.index = index
-
-        def search(self, queries, k):
-            depths.append(k)
-            return self.index.search(queries, k)
-
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
-    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, index: OnGpu(index), raising=False)
-    shard = ShardIndex(str(store.folder), range(3), "IVF4,Flat")
-    shard.nearest(QUERIES, 5)
-    shard.nearest(QUERIES, 6)
-    assert depths == [5]
-
-    def refused(*_):
-        raise RuntimeError("this index has no GPU version")
-
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", refused)
-    assert ShardIndex(str(store.folder), range(3), "HNSW32").nearest(QUERIES, 5).places.shape == (150, 5)
-    assert depths == [5]

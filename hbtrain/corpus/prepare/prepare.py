@@ -14,6 +14,7 @@ from hbtrain.corpus.prepared import FORMAT, MANIFEST, read_prepared, write_manif
 from hbtrain.corpus.readers.items import Reader
 from hbtrain.errors import StorageError
 from hbtrain.formats.locations import file_state
+from hbtrain.storage import expand_home
 
 STAGES = 2
 """Version of the files that stages leave for each other; a preparation begun by another version is begun anew."""
@@ -49,7 +50,7 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
         DataError: a bad row or a broken file, with its place; a source without rows.
         StorageError: the folder holds something else, is being written by another process, or cannot be written.
     """
-    output = output.expanduser()
+    output = expand_home(output)
     if not output.name:
         output = output.absolute()  # `.` cannot be replaced by that name
     request = {

@@ -15,6 +15,7 @@ from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.formats.inputs import Position, identifier
 from hbtrain.formats.languages import LANGUAGE
 from hbtrain.formats.parallel import ParallelRow
+from hbtrain.formats.squad import is_unanswerable
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
 
 SHOWN_VALUES = 5
@@ -34,7 +35,7 @@ class Columns:
         negatives: {language: column} of texts that do not answer it; a value is a text or a list of texts.
         id: column of the query's id; None: equal texts are one query.
         passage_id: column of the passage's id; None: equal texts are one passage.
-        where: {column: value as text}; only records that have these values are rows.
+        where: {column: value as text}; only records that have these values are rows. `1` is also 1.0 and true.
     """
 
     query: Mapping[str, str]
@@ -85,6 +86,38 @@ def parse_where(pairs: Sequence[str]) -> dict[str, str]:
     return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
 
 
+class _Values:
+    """Values of the columns by which records were left out, for a message."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._seen: dict[str, dict[str, None]] = {}
+
+    def add(self, column: str, value: Any) -> None:
+        self.records += 1
+        seen = self._seen.setdefault(column, {})
+        if len(seen) <= SHOWN_VALUES:
+            seen[repr(value)[:40]] = None
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{column} is {', '.join(list(seen)[:SHOWN_VALUES])}{', ...' if len(seen) > SHOWN_VALUES else ''}"
+            for column, seen in self._seen.items()
+        )
+
+
+def _is(value: Any, text: str) -> bool:
+    """Whether a value is what a text says: numbers and truth values by their worth, all else letter by letter."""
+    if str(value) == text:
+        return True
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower() or text == str(int(value))
+    try:
+        return float(text) == value if isinstance(value, float) else Decimal(text) == value
+    except (ValueError, InvalidOperation):
+        return False
+
+
 class _BadRecordError(Exception):
     """A record that makes no row, with the reason and the detail for `Drops.bad`."""
 
@@ -99,7 +132,8 @@ class MappedReader(InlineReader):
         """The records with their positions; each has the columns of `columns.names()`."""
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """A row for each record that passes `where`. A row lacks the languages whose columns are empty.
+        """A row for each record that passes `where`. A row lacks the languages whose columns are empty. Questions that
+        say that they have no answer are left out and counted.
 
         Raises:
             DataError: there are records, and none passes.
@@ -113,6 +147,10 @@ class MappedReader(InlineReader):
                     if len(seen[column]) < SHOWN_VALUES:
                         seen[column].add(shown(value))
             if not all(_fits(values[column], wanted) for column, wanted in where.items()):
+                continue
+            passed = True
+            if is_unanswerable(record):
+                drops.leave_out(position, "a question without an answer")
                 continue
             passed = True
             try:
