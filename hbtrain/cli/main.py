@@ -76,8 +76,7 @@ def main(program: App = app) -> None:
         _check_arguments(sys.argv[1:])
         program(sys.argv[1:])
     except HbtrainError as error:
-        line = " ".join(str(error).splitlines())  # values in it may have several
-        TextConsole(stderr=True).print(f"error: {line}", style="red", soft_wrap=True)
+        TextConsole(stderr=True).print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         message = "interrupted; the same command goes on, a training from its last checkpoint"

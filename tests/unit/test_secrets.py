@@ -47,3 +47,9 @@ SECRETS = st.text("abcXYZ019.-_:@!$%^*()+,?#[]{}|~", min_size=1, max_size=12)
 def test_no_password_survives_in_a_uri(scheme, user, secret, host, path):
     shown = without_passwords(f"{scheme}://{user}:{secret}@{host}/{path}")
     assert shown == f"{scheme}://{user}:***@{host}/{path}"
+
+
+def test_a_message_is_one_line_whatever_values_it_names():
+    from hbtrain.errors import DataError
+
+    assert str(DataError("source 'two\nlines\r\n' is missing")) == "source 'two lines ' is missing"
