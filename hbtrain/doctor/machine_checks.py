@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from hbtrain.cluster.connection import SOCKET_PATH_BYTES
 from hbtrain.doctor.probes import Facts
 from hbtrain.reporting.text import GIB, byte_size, counted
 
@@ -17,8 +18,6 @@ GPU_SHM_BYTES = GIB
 """NCCL's processes on one machine exchange data in `/dev/shm`, and end where it is full."""
 FEWEST_OPEN_FILES, OPEN_FILES = 4096, 65536
 """Below the first, Ray itself warns; the second is what `ray.init` raises the limit to, where it may."""
-LONGEST_SOCKET = 107
-"""Bytes of a socket's path that Linux takes."""
 FREE_BYTES = 5 * GIB
 
 
@@ -189,11 +188,11 @@ def temporary_files(node: Facts) -> Finding:
     if free is None:
         return Finding("temporary", FAILURE, f"{folder} cannot be written", "set TMPDIR to a folder that can")
     path = facts["socket_bytes"]
-    beyond = path - LONGEST_SOCKET
+    beyond = path - SOCKET_PATH_BYTES
     if beyond > 0:
         return Finding(
             "temporary", WARNING,
-            f"{folder} is too long for Ray's sockets below it: {path} bytes, and Linux takes {LONGEST_SOCKET}",
+            f"{folder} is too long for Ray's sockets below it: {path} bytes, and Linux takes {SOCKET_PATH_BYTES}",
             f"set a TMPDIR whose path is {beyond} bytes shorter, or start Ray with --temp-dir /tmp/ray",
         )  # fmt: skip
     if free < FREE_BYTES:

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 import hbtrain
+from hbtrain.cluster.connection import SESSION_SOCKET
 from hbtrain.errors import HbtrainError, StorageError, without_passwords
 from hbtrain.storage import RemotePath, cache_root, check_writable, place, write_text
 
@@ -39,8 +40,6 @@ PACKAGES = (
 )
 REQUEST = "HBTRAIN_DOCTOR_PROBE"
 """Environment variable that tells the process of a probe its name and arguments, which are not for `ps` to show."""
-SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path of a socket of Ray below the folder of temporary files."""
 PR_SET_PDEATHSIG = 1
 SEEN_WITHIN_S = 5.0
 """How long a file may take to appear on another machine; NFS looks again after three seconds or more."""
@@ -154,7 +153,7 @@ def machine() -> Facts:
         "temporary": temporary,
         "temporary_free": shutil.disk_usage(temporary).free if os.access(temporary, os.W_OK) else None,
         "cache": str(cache_root(None).absolute()),
-        "socket_bytes": len(os.fsencode(Path(temporary).absolute() / SOCKET)),
+        "socket_bytes": len(os.fsencode(Path(temporary).absolute() / SESSION_SOCKET)),
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hbtrain.cluster.connection import SESSION_SOCKET
 from hbtrain.doctor import probes
 from hbtrain.doctor.probes import MACHINE, run_probes
 from tests.web import serving
@@ -54,7 +55,7 @@ def test_paths_of_sockets(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     found = probes.machine()
     assert found["temporary"] == str(tmp_path)
-    assert found["socket_bytes"] == len(str(tmp_path / probes.SOCKET))
+    assert found["socket_bytes"] == len(str(tmp_path / SESSION_SOCKET))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     assert probes.machine()["temporary_free"] is None
 
