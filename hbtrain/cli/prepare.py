@@ -28,7 +28,7 @@ class ColumnOptions:
         negatives: LANGUAGE=COLUMN of a text, or a list of texts, that do not answer the question.
         id_column: Rows with one id ask one question; without it, rows with equal questions do.
         passage_id_column: Rows with one passage id share a passage; without it, rows with equal passages do.
-        where: COLUMN=VALUE: only records that have it, such as label=1 (a number's 1.0 and true fit too).
+        where: COLUMN=VALUE: only records that have it, such as label=1.
     """
 
     query: Annotated[list[str], Many]
