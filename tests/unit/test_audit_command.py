@@ -44,7 +44,10 @@ def test_json(hbtrain):
         (["quickstart", "--data.sources", "nowhere.jsonl"], "cannot read source nowhere.jsonl"),
         (["quickstart", "--encoder.backbone", "nobody/no-such-model"], "nobody/no-such-model"),
         (["xlmr-hybrid"], "data.sources names no source"),
-        (["quickstart", "--without-tokens", "--picture", "no/where.png"], "--picture no/where.png cannot be written"),
+        (
+            ["quickstart", "--without-tokens", "--picture", "/proc/no/where.png"],
+            "--picture /proc/no/where.png cannot be written",
+        ),
     ],
 )
 def test_refusals_are_one_line(hbtrain, arguments, words):

@@ -82,6 +82,7 @@ def test_collections_of_one_language_each_are_searched_one_by_one(tmp_path):
     exact = evaluate(Hashed(), benchmark)
     assert found.metrics["miracl/mono/ndcg@10/sw"] == pytest.approx(exact.metrics["miracl/mono/ndcg@10/sw"])
     assert found.search["search"] == "HNSW8"
+    assert (found.search["device"], found.search["device_note"]) == ("cpu", None)
     assert len(found.search["recall_of_collections"]) == 2
     assert found.search["recall"] == pytest.approx(np.mean(list(found.search["recall_of_collections"].values())))
     assert set(found.search["recall_queries"].values()) == {1}

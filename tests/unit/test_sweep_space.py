@@ -56,6 +56,24 @@ def test_flags_replace_a_range_or_fix_a_key():
     assert base_config(space).name == "static-parallel"
 
 
+def test_yaml_of_a_space_is_taken_at_its_word(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("""
+recipe: quickstart
+overrides: {tracking.experiment: 2024, training.steps: 20}
+space:
+  data.languages: {grid: [[no, de], [en, off]]}
+  batching.alpha: {grid: [{0: 1, 10: 0}, 0.5]}
+""")
+    space = load_space(str(path))
+    assert space.overrides == {"tracking.experiment": "2024", "training.steps": 20}
+    assert space.grids["data.languages"] == (["no", "de"], ["en", "off"])
+    assert space.grids["batching.alpha"] == ({0: 1, 10: 0}, 0.5)
+    path.write_text("recipe: quickstart\nspace:\n  seed: {grid: [1]}\n  seed: {grid: [2]}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml has the key seed twice in one mapping, in lines 3 and 4"):
+        load_space(str(path))
+
+
 def test_a_schedule_is_one_value():
     space = with_flags(load_space("alpha-grid"), {"batching.alpha": {0: 1.0, 100: 0.0}, "seed": 0})
     (trial,) = trials_of(space)
