@@ -17,13 +17,17 @@ SHOWN_CHARACTERS = 80
 
 
 class HbtrainError(Exception):
-    """An error that the user can fix. `exit_code` is that of the command; passwords in the message are replaced."""
+    """An error that the user can fix. `exit_code` is that of the command.
+
+    Passwords in the message are replaced, and the lines of values in it joined.
+    """
 
     exit_code = 2
 
     def __init__(self, message: str = "") -> None:
         # Half a surrogate pair (of a file's text, or of a name that is not UTF-8) could not be printed.
-        super().__init__(without_passwords(message).encode("utf-8", "backslashreplace").decode())
+        printable = without_passwords(message).encode("utf-8", "backslashreplace").decode()
+        super().__init__(" ".join(printable.splitlines()))
 
 
 class ConfigError(HbtrainError):
