@@ -99,25 +99,16 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class CollectionSearch:
-    """What was found, and how.
+    """What was found, and how."""
 
-    Attributes:
-        found: scores and places [Q, K].
-        search: `exact`, or the factory string and the parameters.
-        recall: mean share of a query's K best that the index found; None for exact search.
-        recall_queries: how many queries it was measured on.
-        store_type: type of the stored embeddings.
-        device: where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search.
-        device_note: why the index was on the CPU although there is a GPU, or what is different on the GPU.
-    """
-
-    found: Top
-    search: str
-    recall: float | None
-    recall_queries: int
-    store_type: StoreType
+    found: Top  # scores and places [Q, K]
+    search: str  # `exact`, or the factory string and the parameters
+    recall: float | None  # mean share of a query's K best that the index found; None for exact search
+    recall_queries: int  # how many queries it was measured on
+    store_type: StoreType  # type of the stored embeddings
+    # where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search
     device: str | None = None
-    device_note: str | None = None
+    device_note: str | None = None  # why it was on the CPU although there is a GPU, or what is different on the GPU
 
 
 def search_collection(
