@@ -220,7 +220,7 @@ def test_a_beginning_that_several_ids_have(tracked, monkeypatch):
         (["RUN", "file.txt"], "is a file"),
         (["RUN", "OTHER", "--metric", "mapp"], "has no 'mapp'"),
         (["RUN", "OTHER", "--baseline", "best"], "--baseline 'best'"),
-        (["RUN", "OTHER", "--output", "file.txt"], "cannot write the comparison to file.txt"),
+        (["RUN", "OTHER", "--output", "file.txt"], "--output file.txt cannot be written: Not a directory"),
         (["RUN", "OTHER", "--tracking-uri", "sqlite:///none.db", "--log-to", "abc"], "there is no MLflow database"),
     ],
 )

@@ -11,7 +11,7 @@ import hbtrain
 from hbtrain.config import load_config, to_tree
 from hbtrain.config.schema import LossConfig
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.devices import full_float32, visible_device
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import SingleProcess
@@ -77,7 +77,7 @@ def test_a_translator_uses_the_device_that_it_is_given(tmp_path, two_gpus):
 def test_a_task_of_a_run_with_gpus_uses_its_gpu(config, tmp_path, two_gpus):
     build(to_tree(config), str(tmp_path / "model"))
     with_gpus = config.model_copy(update={"resources": config.resources.model_copy(update={"use_gpu": True})})
-    with pytest.raises(AssertionError, match="a GPU is used"):
+    with pytest.raises(ModelError, match="a GPU is used"):
         score(to_tree(with_gpus), str(tmp_path / "model"))
 
 

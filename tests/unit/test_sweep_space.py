@@ -67,8 +67,8 @@ space:
 """)
     space = load_space(str(path))
     assert space.overrides == {"tracking.experiment": "2024", "training.steps": 20}
-    assert space.grids["data.languages"] == (["no", "de"], ["en", "off"])
-    assert space.grids["batching.alpha"] == ({0: 1, 10: 0}, 0.5)
+    assert space.draws["data.languages"].probes == (["no", "de"], ["en", "off"])
+    assert space.draws["batching.alpha"].probes == ({0: 1, 10: 0}, 0.5)
     path.write_text("recipe: quickstart\nspace:\n  seed: {grid: [1]}\n  seed: {grid: [2]}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml has the key seed twice in one mapping, in lines 3 and 4"):
         load_space(str(path))

@@ -346,7 +346,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(translate, tmp_path, write_sou
         ("--limit", "longest=nan", "limit longest = nan: must be a number"),
         ("--limit", "copied=2", "limit copied = 2.0: must be from 0 to 1"),
         ("--limit", "copies=0.5", "--limit copies=0.5: must be NAME=NUMBER with one of copied, shortest"),
-        ("--limit", "looped=few", "--limit looped=few: 'few' is no int"),
+        ("--limit", "looped=few", "--limit 'looped=few': 'few' is no int"),
     ],
 )
 def test_bad_options_are_one_line(translate, option, value, message):

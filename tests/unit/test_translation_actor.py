@@ -73,11 +73,14 @@ def test_weights_that_know_no_end_leave_all_unfinished(actor):
 def test_what_the_user_can_mend_comes_back_as_a_value(actor, tmp_path):
     make, (block, _) = actor
     own = make()
-    (tmp_path / "model" / "model.safetensors").write_bytes(b"no weights")
+    weights = tmp_path / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"no weights")
     row = through_arrow(own(through_arrow({"block": vars(block)})))
     assert row["error"] == "ModelError"
     assert row["results"].startswith(f"--model {tmp_path / 'model'} cannot be loaded: ")
     assert own({"block": vars(block)}) == row, "and so all other blocks"
+    weights.write_bytes(whole)
     (tmp_path / "text.arrow").unlink()
     assert through_arrow(make()({"block": vars(block)}))["error"] == "StorageError"
 
