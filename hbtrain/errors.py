@@ -12,8 +12,7 @@ import re
 
 MAKE_ROOM = "make room there, and the same command goes on"
 """The remedy that messages name for errors of which `is_full` is true."""
-SHOWN_CHARACTERS = 80
-"""How much of a value messages show."""
+SHOWN_CHARACTERS = 80  # how much of a value messages show
 
 
 class HbtrainError(Exception):

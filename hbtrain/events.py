@@ -55,18 +55,12 @@ class SafeObserver:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in training, reported by rank 0.
+    """Something that happened in training, reported by rank 0."""
 
-    Attributes:
-        step: steps done by then.
-        metrics: {name: value} under the names that MLflow gets, e.g. `train/loss_mono`, `validation/loss`.
-        note: a sentence for people, or empty.
-        pairs: pairs trained on since the last event that had any; steps that are repeated after a restart count again.
-        tokens: tokens of these pairs on all ranks, without padding.
-    """
-
-    step: int
+    step: int  # steps done by then
+    # {name: value} under the names that MLflow gets, e.g. `train/loss_mono`, `validation/loss`
     metrics: Mapping[str, float]
-    note: str = ""
+    note: str = ""  # a sentence for people, or empty
+    # pairs trained on since the last event that had any; steps that are repeated after a restart count again
     pairs: int = 0
-    tokens: int = 0
+    tokens: int = 0  # tokens of these pairs on all ranks, without padding

@@ -21,25 +21,15 @@ Node = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Demand:
-    """The resources that a command needs: a number of equal processes, each of which runs on one node.
+    """The resources that a command needs: a number of equal processes, each of which runs on one node."""
 
-    Attributes:
-        asked: the user's setting, for messages, e.g. `resources.workers = 4` or `--actors 4`.
-        count: the fewest processes that are enough.
-        cpus: CPUs of one process.
-        gpus: GPUs of one process.
-        wait_s: seconds to wait for nodes, which an autoscaler is asked for; 0: not at all.
-        wait_option: name of the option that sets `wait_s`, e.g. `resources.wait_s`.
-        noun: what messages call the processes.
-    """
-
-    asked: str
-    count: int
-    cpus: float
-    gpus: float = 0.0
-    wait_s: float = 0.0
-    wait_option: str = "--wait-s"
-    noun: str = "actors"
+    asked: str  # the user's setting, for messages, e.g. `resources.workers = 4` or `--actors 4`
+    count: int  # the fewest processes that are enough
+    cpus: float  # CPUs of one process
+    gpus: float = 0.0  # GPUs of one process
+    wait_s: float = 0.0  # seconds to wait for nodes, which an autoscaler is asked for; 0: not at all
+    wait_option: str = "--wait-s"  # name of the option that sets `wait_s`, e.g. `resources.wait_s`
+    noun: str = "actors"  # what messages call the processes
 
     @classmethod
     def of(cls, resources: ResourcesConfig) -> Demand:

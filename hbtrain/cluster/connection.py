@@ -17,13 +17,11 @@ GIVEN_DEVICES = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 By default, Ray 2.60 hides no GPU from a process that asked for none, and libraries use the GPUs they see: DeepSpeed
 would compute on the GPU in a worker that is to use the CPU, and several actors would share the first GPU.
 """
-SOCKET_PATH_BYTES = 107
-"""The longest path of a socket on Linux."""
+SOCKET_PATH_BYTES = 107  # the longest path of a socket on Linux
 SESSION_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket of Ray's, below its folder for temporary files."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-ANSWER_WITHIN_S = 5.0
-"""Seconds after which a cluster that accepts no connection counts as missing."""
+ANSWER_WITHIN_S = 5.0  # seconds after which a cluster that accepts no connection counts as missing
 
 
 @contextmanager

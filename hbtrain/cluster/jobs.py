@@ -23,10 +23,8 @@ CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else 
 """The checkout that this hbtrain runs from; None where it is an installed package."""
 LEFT_OUT = ["/cluster", "/docs", "/tests"]
 """Folders of a checkout that are not sent with a job; nor are `.git` and the files that `.gitignore` names."""
-START_S = 60.0
-"""Seconds to wait for a cluster that has just started and takes no jobs yet."""
-STOPPED = 143
-"""Exit code for a job that someone stopped: that of a process ended by SIGTERM."""
+START_S = 60.0  # seconds to wait for a cluster that has just started and takes no jobs yet
+STOPPED = 143  # exit code for a job that someone stopped: that of a process ended by SIGTERM
 
 
 def job_client(address: str | None) -> JobSubmissionClient:

@@ -22,10 +22,8 @@ from hbtrain.errors import ConfigError, TrainingError
 
 RECONNECT_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's environment variable for how long a process goes on without the head; set higher where a head may return."""
-RECONNECT_TIMEOUT_S = 60.0
-"""Ray's default of that variable, in seconds."""
-LOST_AFTER_SHARE = 0.75
-"""The share of the reconnect timeout after which a silent head counts as lost."""
+RECONNECT_TIMEOUT_S = 60.0  # ray's default of that variable, in seconds
+LOST_AFTER_SHARE = 0.75  # the share of the reconnect timeout after which a silent head counts as lost
 SHUTDOWN_S = 300.0
 """How much longer than the nodes this process may live, to finish its own work such as telling MLflow."""
 CHECK_EVERY_S = 2.0

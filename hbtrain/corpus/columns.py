@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from hbtrain.corpus.conflicts import Int64s
 
-CHUNK = 4096
-"""Rows of a record batch; a power of two, so that a row's batch is found by a shift."""
+CHUNK = 4096  # rows of a record batch; a power of two, so that a row's batch is found by a shift
 
 
 class ColumnWriter:

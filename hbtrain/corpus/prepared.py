@@ -11,8 +11,7 @@ from hbtrain.storage import write_text
 from hbtrain.storage.files import file_digest
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-"""Version of the folder's layout."""
+FORMAT = 1  # version of the folder's layout
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 PRODUCT = "bf16 product"
 BUSY = "busy"
-HERE = "this command"
-"""Name of the process that asks, beside those of nodes."""
-SLOW_SHARE = 0.7
-"""A GPU whose rate is below this share of the median of its kind is slow."""
-SLOW_NETWORK_GB_S = 1.0
-"""Between GPUs; less is an ordinary network, on which gradients take longer than computing them."""
+HERE = "this command"  # name of the process that asks, beside those of nodes
+SLOW_SHARE = 0.7  # a GPU whose rate is below this share of the median of its kind is slow
+SLOW_NETWORK_GB_S = 1.0  # between GPUs; less is an ordinary network, on which gradients take longer than computing them
 SKEW_S, REFUSED_SKEW_S = 1.0, 300.0
 """Clocks that differ by the first mix up times in MLflow and logs; S3 refuses requests some minutes off."""
 

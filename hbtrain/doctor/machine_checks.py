@@ -12,10 +12,8 @@ from hbtrain.reporting.text import GIB, byte_size, counted
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 SEVERITY = (OK, WARNING, FAILURE)
 
-OBJECT_STORE_SHARE = 0.3
-"""The share of memory that Ray's object store takes in `/dev/shm`."""
-GPU_SHM_BYTES = GIB
-"""NCCL's processes on one machine exchange data in `/dev/shm`, and end where it is full."""
+OBJECT_STORE_SHARE = 0.3  # the share of memory that Ray's object store takes in `/dev/shm`
+GPU_SHM_BYTES = GIB  # NCCL's processes on one machine exchange data in `/dev/shm`, and end where it is full
 FEWEST_OPEN_FILES, OPEN_FILES = 4096, 65536
 """Below the first, Ray itself warns; the second is what `ray.init` raises the limit to, where it may."""
 FREE_BYTES = 5 * GIB
@@ -23,25 +21,16 @@ FREE_BYTES = 5 * GIB
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the table.
+    """A line of the table."""
 
-    Attributes:
-        check: what was looked at, in a word or two.
-        status: `ok`, `warning` or `failure`.
-        found: what was seen.
-        remedy: what to do about it; empty where all is well.
-        nodes: names of the nodes that it holds for; empty where it holds for all.
-    """
-
-    check: str
-    status: str
-    found: str
-    remedy: str = ""
-    nodes: tuple[str, ...] = ()
+    check: str  # what was looked at, in a word or two
+    status: str  # `ok`, `warning` or `failure`
+    found: str  # what was seen
+    remedy: str = ""  # what to do about it; empty where all is well
+    nodes: tuple[str, ...] = ()  # names of the nodes that it holds for; empty where it holds for all
 
 
-Check = Callable[[Facts], Finding]
-"""Judges a node: {probe: facts}."""
+Check = Callable[[Facts], Finding]  # judges a node: {probe: facts}
 
 
 def on_nodes(check: Check, nodes: Mapping[str, Facts]) -> list[Finding]:

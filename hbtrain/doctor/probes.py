@@ -31,8 +31,7 @@ from hbtrain.cluster.connection import SESSION_SOCKET
 from hbtrain.errors import HbtrainError, StorageError, without_passwords
 from hbtrain.storage import RemotePath, cache_root, check_writable, place, write_text
 
-Facts = dict[str, Any]
-"""What a probe found, as JSON can hold it; {"error": reason} where it failed or did not answer."""
+Facts = dict[str, Any]  # what a probe found, as JSON can hold it; {"error": reason} where it failed or did not answer
 
 PACKAGES = (
     *("hbtrain", "ray", "torch", "deepspeed", "transformers", "sentence-transformers", "datasets", "mlflow"),

@@ -14,10 +14,8 @@ from hbtrain.reporting.text import counted
 if TYPE_CHECKING:
     import torch
 
-PRODUCT_SIZES = {"cuda": 8192, "cpu": 1024}
-"""{kind of device: rows and columns of the matrices that are multiplied}."""
-GATHERED_BYTES = {"cuda": 2**30, "cpu": 2**24}
-"""{kind of device: bytes that all ranks gather together}."""
+PRODUCT_SIZES = {"cuda": 8192, "cpu": 1024}  # {kind of device: rows and columns of the matrices that are multiplied}
+GATHERED_BYTES = {"cuda": 2**30, "cpu": 2**24}  # {kind of device: bytes that all ranks gather together}
 REPEATS = 5
 WRONG = 0.02
 """Relative difference from a product in float32 from which one in bf16 is wrong; rounding gives about 0.003."""

@@ -30,24 +30,18 @@ Key = TypeVar("Key")
 
 @dataclass
 class Survey:
-    """What was seen, as plain data.
+    """What was seen, as plain data."""
 
-    Attributes:
-        where: address of the cluster, or `local`.
-        folders: {path or URI: what it is for}: the cache and the storage.
-        here: {probe: facts} of this process: `software`, `tracking` and, for each folder, `mark`.
-        nodes: {name of a node: {probe: facts}}; {"error": reason} where a node does not answer.
-        ray: {"version", "token"}, and "error" where no Ray starts on this machine.
-        ranks: of each process that measures, {"node", "gpu"} and what `Rank.product` gave, or "error".
-        all_gather: {"ranks", "backend", "gb_s"} or "error"; empty where nothing was to gather.
-    """
-
-    where: str
-    folders: dict[str, str]
+    where: str  # address of the cluster, or `local`
+    folders: dict[str, str]  # {path or URI: what it is for}: the cache and the storage
+    # {probe: facts} of this process: `software`, `tracking` and, for each folder, `mark`
     here: dict[str, Facts] = field(default_factory=dict)
+    # {name of a node: {probe: facts}}; {"error": reason} where a node does not answer
     nodes: dict[str, Facts] = field(default_factory=dict)
-    ray: Facts = field(default_factory=dict)
+    ray: Facts = field(default_factory=dict)  # {"version", "token"}, and "error" where no Ray starts on this machine
+    # of each process that measures, {"node", "gpu"} and what `Rank.product` gave, or "error"
     ranks: list[Facts] = field(default_factory=list)
+    # {"ranks", "backend", "gb_s"} or "error"; empty where nothing was to gather
     all_gather: Facts = field(default_factory=dict)
 
     @property

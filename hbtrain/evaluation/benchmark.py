@@ -29,31 +29,21 @@ class Collection:
         DataError: the parts do not fit together.
     """
 
-    name: str
-    """Its name in messages, such as `xquad-r` or `miracl in sw`."""
-    question_ids: Sequence[str]
-    """[Q] unique within a language."""
-    query_languages: Sequence[str]
-    """[Q]"""
-    query_texts: Sequence[str]
-    """[Q]"""
-    candidate_ids: Sequence[str]
-    """[N] unique, which is not checked here."""
-    candidate_texts: Sequence[str]
-    """[N] grouped by language."""
+    name: str  # its name in messages, such as `xquad-r` or `miracl in sw`
+    question_ids: Sequence[str]  # [Q] unique within a language
+    query_languages: Sequence[str]  # [Q]
+    query_texts: Sequence[str]  # [Q]
+    candidate_ids: Sequence[str]  # [N] unique, which is not checked here
+    candidate_texts: Sequence[str]  # [N] grouped by language
     candidate_counts: Mapping[str, int]
     """How many candidates each language has, in the order of the pool; 0 where there are only queries."""
     relevant: Sequence[Int64s]
     """[Q] for each query the places of its relevant candidates in the pool, ascending; at least one, unless some are
     `missing`."""
-    gains: Sequence[Floats] | None = None
-    """[Q] the gain of each relevant candidate, above 0; None: all gains are 1."""
-    domains: Sequence[str | None] | None = None
-    """[Q] subject of each query, if the benchmark states subjects."""
-    left_out: int = 0
-    """Number of queries of the data that are left out, because they have no relevant candidate."""
-    repeated: int = 0
-    """Number of documents of the data that are left out, because they came before, word for word."""
+    gains: Sequence[Floats] | None = None  # [Q] the gain of each relevant candidate, above 0; None: all gains are 1
+    domains: Sequence[str | None] | None = None  # [Q] subject of each query, if the benchmark states subjects
+    left_out: int = 0  # number of queries of the data that are left out, because they have no relevant candidate
+    repeated: int = 0  # number of documents of the data that are left out, because they came before, word for word
     unasked: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """{query language: ids of the data's questions that are not asked}: those left out, and those of other splits."""
     missing: Sequence[Floats] | None = None
@@ -61,8 +51,7 @@ class Collection:
     query's ranking; they count in the denominators of all metrics. Only where the pool has one language."""
     own: Int64s | None = None
     """[Q] place of the candidate that is left out of a query's ranking, as it is the query itself; -1 for none."""
-    notes: tuple[str, ...] = ()
-    """What readers of the scores should know, a sentence each."""
+    notes: tuple[str, ...] = ()  # what readers of the scores should know, a sentence each
 
     def __post_init__(self) -> None:
         _check_lengths(self)
@@ -152,26 +141,17 @@ CandidatesKind = Literal["sentence", "sentence+context", "passage", "title+text"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One or more collections that are evaluated one after another and averaged under one name.
+    """One or more collections that are evaluated one after another and averaged under one name."""
 
-    Attributes:
-        name: first part of the metrics' keys.
-        candidates_kind: what a candidate is.
-        languages: of all collections, in the order of tables.
-        openers: each opens one collection, and reads nothing before it is called.
-        settings: in which queries are asked.
-        groups: {name: languages} that get a mean of their own, such as those of low resource; languages that the
-            benchmark does not have are ignored.
-        parallel: whether a question id means the same question in every language.
-    """
-
-    name: str
-    candidates_kind: CandidatesKind
-    languages: tuple[str, ...]
-    openers: tuple[Callable[[], Collection], ...]
-    settings: tuple[Setting, ...] = SETTINGS
+    name: str  # first part of the metrics' keys
+    candidates_kind: CandidatesKind  # what a candidate is
+    languages: tuple[str, ...]  # of all collections, in the order of tables
+    openers: tuple[Callable[[], Collection], ...]  # each opens one collection, and reads nothing before it is called
+    settings: tuple[Setting, ...] = SETTINGS  # in which queries are asked
+    # {name: languages} that get a mean of their own, such as those of low resource; languages that the benchmark does
+    # not have are ignored
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    parallel: bool = True
+    parallel: bool = True  # whether a question id means the same question in every language
 
     @classmethod
     def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:
@@ -199,21 +179,14 @@ class Benchmark:
 
 @dataclass
 class LanguagePart:
-    """The candidates and queries of a collection in one language.
+    """The candidates and queries of a collection in one language."""
 
-    Attributes:
-        candidate_ids: unique within the language.
-        candidate_texts: one for each id.
-        queries: {question id: text}.
-        answers: {question id: place of its relevant candidate in the lists above}.
-        domains: {question id: domain}, of the questions that have one.
-    """
-
-    candidate_ids: list[str] = field(default_factory=list)
-    candidate_texts: list[str] = field(default_factory=list)
-    queries: dict[str, str] = field(default_factory=dict)
+    candidate_ids: list[str] = field(default_factory=list)  # unique within the language
+    candidate_texts: list[str] = field(default_factory=list)  # one for each id
+    queries: dict[str, str] = field(default_factory=dict)  # {question id: text}
+    # {question id: place of its relevant candidate in the lists above}
     answers: dict[str, int] = field(default_factory=dict)
-    domains: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, str] = field(default_factory=dict)  # {question id: domain}, of the questions that have one
 
 
 def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:

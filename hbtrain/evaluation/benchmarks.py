@@ -31,10 +31,8 @@ __all__ = [
     "parse_benchmark",
 ]
 
-SENTENCES = ("xquad-r", "mlqa-r", "lareqa")
-"""Forms whose candidates are sentences, with or without their paragraph."""
-JUDGED = ("miracl", "mr-tydi", "beir")
-"""Forms whose documents have ids of their own, which judgements name."""
+SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
+JUDGED = ("miracl", "mr-tydi", "beir")  # forms whose documents have ids of their own, which judgements name
 FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
 """What may stand before the `=`; `demo` takes no path."""
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
@@ -43,17 +41,11 @@ NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """Which benchmark to load from where.
+    """Which benchmark to load from where."""
 
-    Attributes:
-        name: first part of the metrics' keys.
-        form: one of FORMS.
-        path: a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo.
-    """
-
-    name: str
-    form: str
-    path: str | None
+    name: str  # first part of the metrics' keys
+    form: str  # one of FORMS
+    path: str | None  # a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo
 
 
 def parse_benchmark(text: str) -> BenchmarkSpec:

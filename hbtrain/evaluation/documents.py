@@ -23,8 +23,7 @@ from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import read_documents
 
-FORMAT = 1
-"""Version of the layout of a converted corpus; folders of another version are not used."""
+FORMAT = 1  # version of the layout of a converted corpus; folders of another version are not used
 
 
 class StoredTexts(Sequence[str]):

@@ -22,8 +22,7 @@ from hbtrain.formats.judged import JudgedFolder, Judgement, Topic, find_beir, fi
 from hbtrain.formats.languages import choose_languages
 from hbtrain.reporting.text import counted
 
-SHOWN = 3
-"""How many ids an error message names."""
+SHOWN = 3  # how many ids an error message names
 
 RESOURCES = {
     "low-resource": ("bn", "hi", "sw", "te", "th", "yo"),
@@ -38,15 +37,12 @@ RESOURCES = {
 
 @dataclass(frozen=True)
 class Judging:
-    """How judged collections are taken where they are not plain.
+    """How judged collections are taken where they are not plain."""
 
-    Attributes:
-        ignore_identical_ids: leave the document that has a query's own id out of the query's ranking, as BEIR does for
-            queries that are documents themselves (ArguAna, Quora).
-        allow_missing_documents: relevant documents that the corpus lacks count as never found; else they are refused.
-    """
-
+    # leave the document that has a query's own id out of the query's ranking, as BEIR does for queries that are
+    # documents themselves (ArguAna, Quora)
     ignore_identical_ids: bool = False
+    # relevant documents that the corpus lacks count as never found; else they are refused
     allow_missing_documents: bool = False
 
     @classmethod
@@ -56,8 +52,7 @@ class Judging:
 
 PLAIN = Judging()
 
-Qrels = dict[str, dict[str, int]]
-"""{question id: {document id: grade}}; 0 means judged and not relevant."""
+Qrels = dict[str, dict[str, int]]  # {question id: {document id: grade}}; 0 means judged and not relevant
 
 
 def read_judged(

@@ -17,21 +17,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rankings:
-    """The ranks of the relevant candidates of G rankings, sorted by ranking and then by rank.
+    """The ranks of the relevant candidates of G rankings, sorted by ranking and then by rank."""
 
-    Attributes:
-        group: [G] number of each ranking.
-        start: [G] where the ranks of each ranking begin in `rank`.
-        relevant: [G] how many relevant candidates each ranking has (R), at least 1.
-        rank: [P] ranks from 1, distinct within a ranking; infinite where a relevant candidate is never found.
-        nth: [P] 1 for the best relevant candidate of a ranking, 2 for the next, and so on.
-    """
-
-    group: Int64s
-    start: Int64s
-    relevant: Int64s
+    group: Int64s  # [G] number of each ranking
+    start: Int64s  # [G] where the ranks of each ranking begin in `rank`
+    relevant: Int64s  # [G] how many relevant candidates each ranking has (R), at least 1
+    # [P] ranks from 1, distinct within a ranking; infinite where a relevant candidate is never found
     rank: Int64s | Floats
-    nth: Int64s
+    nth: Int64s  # [P] 1 for the best relevant candidate of a ranking, 2 for the next, and so on
 
     @classmethod
     def of(cls, group: Int64s, rank: Int64s | Floats) -> Rankings:

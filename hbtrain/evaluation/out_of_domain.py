@@ -19,21 +19,14 @@ MRR, MRR_10 = "mrr", "mrr@10"
 
 @dataclass(frozen=True)
 class DomainScore:
-    """MRR of a benchmark, or of one of its domains, in a setting.
+    """MRR of a benchmark, or of one of its domains, in a setting."""
 
-    Attributes:
-        name: `<benchmark>` or `<benchmark>@<domain>`.
-        setting: `mono`, `cross` or `multi`.
-        queries: how many; in `cross`, each counts once for every passage language.
-        mrr: macro mean over cells (see `summary`).
-        drop: the in-domain MRR less this one, both over the cells that the two have in common; None if they have none,
-            or if there is no in-domain benchmark.
-    """
-
-    name: str
-    setting: str
-    queries: int
-    mrr: float
+    name: str  # `<benchmark>` or `<benchmark>@<domain>`
+    setting: str  # `mono`, `cross` or `multi`
+    queries: int  # how many; in `cross`, each counts once for every passage language
+    mrr: float  # macro mean over cells (see `summary`)
+    # the in-domain MRR less this one, both over the cells that the two have in common; None if they have none, or if
+    # there is no in-domain benchmark
     drop: float | None
 
 

@@ -19,8 +19,7 @@ from hbtrain.retrieval.ranks import Ranks, Search
 from hbtrain.retrieval.top import NONE, Top
 
 FLAG = "--ignore-identical-ids (evaluation.ignore_identical_ids)"
-SHOWN = 3
-"""How many ids a note names."""
+SHOWN = 3  # how many ids a note names
 
 
 def with_note_of_own(collection: Collection) -> Collection:

@@ -37,8 +37,7 @@ from hbtrain.storage import RemotePath, check_writable
 ANY_DIMENSION = 1536
 """Dimension with which an index is checked before the model is loaded; most product quantizers divide it."""
 
-DEPTH = 100
-"""Candidates in the list of a query: recall@100 needs so many."""
+DEPTH = 100  # candidates in the list of a query: recall@100 needs so many
 
 
 def check_search(options: EvaluationConfig, flags: bool = False) -> None:
@@ -103,15 +102,10 @@ def ranker_of(options: EvaluationConfig, search: SearchOptions) -> Ranker | None
 
 @dataclass(frozen=True)
 class SpreadRanker:
-    """Exact ranks, computed by actors: `rank_collection`, whose errors it raises.
+    """Exact ranks, computed by actors: `rank_collection`, whose errors it raises."""
 
-    Attributes:
-        options: how texts are encoded.
-        depth: length of the lists of the best candidates.
-    """
-
-    options: SearchOptions
-    depth: int = FIRST_PLACES
+    options: SearchOptions  # how texts are encoded
+    depth: int = FIRST_PLACES  # length of the lists of the best candidates
 
     @property
     def about(self) -> dict[str, Any]:
@@ -217,15 +211,10 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class TopLists:
-    """The best candidates of every query in the pool of all languages, where not all ranks are known.
+    """The best candidates of every query in the pool of all languages, where not all ranks are known."""
 
-    Attributes:
-        places: [Q, K] places in the pool, best first, ties in the pool's order; -1 fills up a short list.
-        scores: [Q, K], for run files; None: not known.
-    """
-
-    places: Int64s
-    scores: Floats | None = None
+    places: Int64s  # [Q, K] places in the pool, best first, ties in the pool's order; -1 fills up a short list
+    scores: Floats | None = None  # [Q, K], for run files; None: not known
 
 
 class Ranker(Protocol):
@@ -247,19 +236,12 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class ExactRanker:
-    """Exact ranks in fp32, with all embeddings in memory; equal texts are encoded once.
+    """Exact ranks in fp32, with all embeddings in memory; equal texts are encoded once."""
 
-    Attributes:
-        batch_size: texts encoded at one time.
-        block_rows: queries scored at one time; the ranks do not depend on it.
-        progress: called while texts are encoded.
-        depth: length of the lists of the best candidates.
-    """
-
-    batch_size: int = 128
-    block_rows: int = 128
-    progress: Progress | None = None
-    depth: int = FIRST_PLACES
+    batch_size: int = 128  # texts encoded at one time
+    block_rows: int = 128  # queries scored at one time; the ranks do not depend on it
+    progress: Progress | None = None  # called while texts are encoded
+    depth: int = FIRST_PLACES  # length of the lists of the best candidates
 
     @property
     def about(self) -> dict[str, Any]:

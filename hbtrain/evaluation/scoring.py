@@ -27,43 +27,29 @@ if TYPE_CHECKING:
 
     from hbtrain.retrieval.ranks import Ranks, Search
 
-OWN_LANGUAGE = "own_language@10"
-"""Share of the query's own language among the first ten candidates."""
+OWN_LANGUAGE = "own_language@10"  # share of the query's own language among the first ten candidates
 LANGUAGE_BIAS = "language_bias@10"
-POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)
-"""Metrics that only the setting `multi` has."""
-ALL_LANGUAGES = "all"
-"""The `passage_language` in the setting `multi`."""
+POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)  # metrics that only the setting `multi` has
+ALL_LANGUAGES = "all"  # the `passage_language` in the setting `multi`
 
 
 @dataclass(frozen=True)
 class CollectionScores:
-    """The scores of a collection, without its texts.
+    """The scores of a collection, without its texts."""
 
-    Attributes:
-        query_counts: {language: queries}.
-        candidate_counts: {language: candidates}, in the order of the pool.
-        left_out: queries without a relevant candidate.
-        repeated: documents that came before, word for word.
-        per_query: one row per query and setting; see `Evaluation.per_query`.
-        first_languages: {query language: mean share [L] of each language among the first ten candidates} in the setting
-            `multi`; empty without it.
-        ties: {setting: counts of its relevant candidates}; without settings in which scores are not known.
-        never_found: relevant candidates that no ranking can hold.
-        own_left_out: queries whose own document is left out of their rankings.
-        notes: of the collection.
-    """
-
-    query_counts: dict[str, int]
-    candidate_counts: dict[str, int]
-    left_out: int
-    repeated: int
-    per_query: pa.Table
+    query_counts: dict[str, int]  # {language: queries}
+    candidate_counts: dict[str, int]  # {language: candidates}, in the order of the pool
+    left_out: int  # queries without a relevant candidate
+    repeated: int  # documents that came before, word for word
+    per_query: pa.Table  # one row per query and setting; see `Evaluation.per_query`
+    # {query language: mean share [L] of each language among the first ten candidates} in the setting `multi`; empty
+    # without it
     first_languages: Mapping[str, Floats] = field(default_factory=dict)
+    # {setting: counts of its relevant candidates}; without settings in which scores are not known
     ties: Mapping[str, Ties] = field(default_factory=dict)
-    never_found: int = 0
-    own_left_out: int = 0
-    notes: tuple[str, ...] = ()
+    never_found: int = 0  # relevant candidates that no ranking can hold
+    own_left_out: int = 0  # queries whose own document is left out of their rankings
+    notes: tuple[str, ...] = ()  # of the collection
 
 
 class Ties(NamedTuple):
@@ -71,29 +57,19 @@ class Ties(NamedTuple):
     the two ranks first."""
 
     tied: int
-    relevant: int
-    """All relevant candidates of all rankings."""
+    relevant: int  # all relevant candidates of all rankings
 
 
 @dataclass(frozen=True)
 class RankingScores:
-    """Scores of G rankings.
+    """Scores of G rankings."""
 
-    Attributes:
-        setting: [G] of each ranking.
-        query: [G] the query's place in the collection.
-        passage_language: [G] of the candidates.
-        scores: {metric: [G]}; a metric that is not known is missing or NaN.
-        relevant: [G] how many relevant candidates there are.
-        tied: [G] how many of them are tied as `Ties` says; None: not known.
-    """
-
-    setting: npt.NDArray[np.object_]
-    query: Int64s
-    passage_language: npt.NDArray[np.object_]
-    scores: dict[str, Floats]
-    relevant: Int64s
-    tied: Int64s | None
+    setting: npt.NDArray[np.object_]  # [G] of each ranking
+    query: Int64s  # [G] the query's place in the collection
+    passage_language: npt.NDArray[np.object_]  # [G] of the candidates
+    scores: dict[str, Floats]  # {metric: [G]}; a metric that is not known is missing or NaN
+    relevant: Int64s  # [G] how many relevant candidates there are
+    tied: Int64s | None  # [G] how many of them are tied as `Ties` says; None: not known
 
 
 def score_collection(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> CollectionScores:

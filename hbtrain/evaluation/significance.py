@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-BLOCK_BYTES = 2**26
-"""Memory of a block of resamples; no result depends on it."""
+BLOCK_BYTES = 2**26  # memory of a block of resamples; no result depends on it
 
 ROUNDING = 1e-10
 """Sums count as equal if they differ by less than this share of the sum of magnitudes, which is rounding."""

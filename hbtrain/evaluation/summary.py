@@ -36,17 +36,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean scores of the queries in one language on the candidates in one language, or in all languages ("all").
-
-    Attributes:
-        means: {metric: mean over queries}, without metrics that this setting or search does not have.
-    """
+    """Mean scores of the queries in one language on the candidates in one language, or in all languages ("all")."""
 
     setting: str
     query_language: str
     passage_language: str
     queries: int
-    means: dict[str, float]
+    means: dict[str, float]  # {metric: mean over queries}, without metrics that this setting or search does not have
 
 
 @dataclass(frozen=True)
@@ -59,22 +55,15 @@ class Evaluation:
     query_counts: dict[str, int]
     candidate_counts: dict[str, int]
     """{language: candidates}, added up where collections share a language, as English in every pair of Tatoeba."""
-    left_out: int
-    """Queries that were left out, because they have no relevant candidate."""
-    repeated: int
-    """Documents that were left out, because they came before, word for word."""
+    left_out: int  # queries that were left out, because they have no relevant candidate
+    repeated: int  # documents that were left out, because they came before, word for word
     never_found: int
     """Relevant candidates that no ranking can hold, as the pool lacks them or they are the query's own document."""
-    own_left_out: int
-    """Queries whose own document is left out of their rankings."""
-    ties: dict[str, Ties]
-    """{setting: how many relevant candidates are tied}, where scores are known."""
-    notes: tuple[str, ...]
-    """What readers of the scores should know, a sentence each."""
-    search: dict[str, Any]
-    """How it was searched; the entry `search` is "exact" or the factory string of an index."""
-    parallel: bool
-    """Whether a question id means the same question in every language."""
+    own_left_out: int  # queries whose own document is left out of their rankings
+    ties: dict[str, Ties]  # {setting: how many relevant candidates are tied}, where scores are known
+    notes: tuple[str, ...]  # what readers of the scores should know, a sentence each
+    search: dict[str, Any]  # how it was searched; the entry `search` is "exact" or the factory string of an index
+    parallel: bool  # whether a question id means the same question in every language
     groups: dict[str, tuple[str, ...]]
     """{name: languages} with a mean of their own: the benchmark's groups, and `seen` and `unseen` if the training
     languages of the model are known."""
@@ -93,8 +82,7 @@ class Evaluation:
     and language_bias@10 (null except in multi), domain (null without domains)."""
     similarity: Similarity | None = None
     """How the model's vectors were compared; None where the scores are those of run files."""
-    model_notes: tuple[str, ...] = ()
-    """What was found about the model while it was loaded and used."""
+    model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
 
     @property
     def macro(self) -> dict[str, float]:

@@ -22,29 +22,20 @@ from hbtrain.evaluation.trec_runs import query_name
 from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
 from hbtrain.retrieval.trec_files import read_trec_run
 
-RunKey = tuple[str, str]
-"""Setting and query language."""
+RunKey = tuple[str, str]  # setting and query language
 SUFFIXES = (".trec.gz", ".trec", ".run.gz", ".run", ".txt.gz", ".txt")
 TIE_RULE = "candidates of equal score rank by document id backwards, as in trec_eval"
 
 
 @dataclass(frozen=True)
 class _JudgedQuery:
-    """A query in a setting, with its judgements.
+    """A query in a setting, with its judgements."""
 
-    Attributes:
-        name: query id in run files, not escaped.
-        query: the query's place in the collection.
-        passage_language: of the candidates; `all` in the setting `multi`.
-        relevant: {place of a candidate: gain}.
-        missing: gains of relevant candidates that are never found.
-    """
-
-    name: str
-    query: int
-    passage_language: str
-    relevant: dict[int, float]
-    missing: list[float]
+    name: str  # query id in run files, not escaped
+    query: int  # the query's place in the collection
+    passage_language: str  # of the candidates; `all` in the setting `multi`
+    relevant: dict[int, float]  # {place of a candidate: gain}
+    missing: list[float]  # gains of relevant candidates that are never found
 
 
 def find_trec_runs(folder: Path) -> dict[RunKey, Path]:

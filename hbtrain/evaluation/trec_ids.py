@@ -22,19 +22,12 @@ BOTH_OF_ONE = "give run files and data of the same benchmark"
 
 @dataclass(frozen=True)
 class Asked:
-    """A query that a run file may answer.
+    """A query that a run file may answer."""
 
-    Attributes:
-        name: its id in run files, not escaped.
-        collection: whose candidates it ranks.
-        pool: places of the candidates that it ranks.
-        own: place of the candidate that is left out of its ranking; -1 for none.
-    """
-
-    name: str
-    collection: Collection
-    pool: range
-    own: int = -1
+    name: str  # its id in run files, not escaped
+    collection: Collection  # whose candidates it ranks
+    pool: range  # places of the candidates that it ranks
+    own: int = -1  # place of the candidate that is left out of its ranking; -1 for none
 
 
 @dataclass(frozen=True)
@@ -48,17 +41,11 @@ class Ranking:
 
 @dataclass(frozen=True)
 class MatchedRun:
-    """A run file in the terms of a benchmark.
+    """A run file in the terms of a benchmark."""
 
-    Attributes:
-        rankings: {name of a query: what the file lists for it}.
-        depth: the longest list of the file.
-        notes: what does not fit, a sentence each.
-    """
-
-    rankings: dict[str, Ranking]
-    depth: int
-    notes: list[str]
+    rankings: dict[str, Ranking]  # {name of a query: what the file lists for it}
+    depth: int  # the longest list of the file
+    notes: list[str]  # what does not fit, a sentence each
 
 
 def match_run(run: TrecRun, benchmark: str, asked: Sequence[Asked], names: Container[str]) -> MatchedRun:

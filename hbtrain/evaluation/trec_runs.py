@@ -28,17 +28,11 @@ def query_name(question: str, setting: str, passage_language: str) -> str:
 
 @dataclass
 class TrecRunWriter:
-    """Writes the best candidates of every scored query; files of an earlier evaluation are replaced.
+    """Writes the best candidates of every scored query; files of an earlier evaluation are replaced."""
 
-    Attributes:
-        folder: of the run files.
-        tag: name of the system, the last field of each line.
-        depth: the most candidates of a query.
-    """
-
-    folder: Path
-    tag: str
-    depth: int = RUN_DEPTH
+    folder: Path  # of the run files
+    tag: str  # name of the system, the last field of each line
+    depth: int = RUN_DEPTH  # the most candidates of a query
     _begun: set[Path] = field(default_factory=set)
 
     def add(self, benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> None:

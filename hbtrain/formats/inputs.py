@@ -17,12 +17,9 @@ from hbtrain import storage
 from hbtrain.errors import DataError
 from hbtrain.formats.locations import below, errors_in_words, file_state, is_remote, named, reason, remote, remote_files
 
-BUFFER_BYTES = 1 << 16
-"""Size of the buffer through which a file is read."""
-COPY_BYTES = 1 << 22
-"""Size of the blocks in which a remote file is copied."""
-PARALLEL_COPIES = 8
-"""How many files of a remote folder are copied at the same time."""
+BUFFER_BYTES = 1 << 16  # size of the buffer through which a file is read
+COPY_BYTES = 1 << 22  # size of the blocks in which a remote file is copied
+PARALLEL_COPIES = 8  # how many files of a remote folder are copied at the same time
 NOT_UNICODE = "a text that is not Unicode: it holds half a surrogate pair"
 
 
@@ -62,8 +59,7 @@ class _Ignored:
 
 REFUSED: BadRows = _Refused()
 """The first bad row is a DataError: a benchmark that lacks some rows would give other scores under the same name."""
-IGNORED: BadRows = _Ignored()
-"""Bad rows are skipped: for looking through a file that is refused already."""
+IGNORED: BadRows = _Ignored()  # bad rows are skipped: for looking through a file that is refused already
 
 
 @contextmanager

@@ -31,10 +31,8 @@ from hbtrain.formats.locations import is_remote, list_files, named
 from hbtrain.storage import resolved
 
 ID_KEYS = ("docid", "_id", "id")
-_GRADE = re.compile(r"(-?[0-9]{1,9})(?:\.0*)?")
-"""A whole number, which some tools write as 1.0."""
-_NAME = re.compile(r"(?i)(?!nan$|inf$|infinity$)[a-z].*")
-"""Of a column, not a value."""
+_GRADE = re.compile(r"(-?[0-9]{1,9})(?:\.0*)?")  # a whole number, which some tools write as 1.0
+_NAME = re.compile(r"(?i)(?!nan$|inf$|infinity$)[a-z].*")  # of a column, not a value
 _NUMBER = re.compile(r"([0-9]+)")
 
 
@@ -75,24 +73,15 @@ class JudgedFiles:
 
 @dataclass(frozen=True)
 class JudgedFolder:
-    """The files of a data set that were found in a folder, by language.
+    """The files of a data set that were found in a folder, by language."""
 
-    Attributes:
-        form: `miracl`, `mr-tydi` or `beir`.
-        folder: the path or URL that was searched.
-        split: of topics and judgements, such as `train`.
-        given: what was found in each of `languages`, in words for messages: `topics`, `a corpus`, `a folder`.
-        languages: codes, in alphabetical order.
-        files: {`topics`, `qrels` or `corpus`: {language: files}}.
-        names: {`topics`, `qrels` or `corpus`: name that such a file should have, with `{language}`}, for messages.
-    """
-
-    form: str
-    folder: str
-    split: str
-    given: str
-    languages: tuple[str, ...]
-    files: Mapping[str, Mapping[str, Sequence[str]]]
+    form: str  # `miracl`, `mr-tydi` or `beir`
+    folder: str  # the path or URL that was searched
+    split: str  # of topics and judgements, such as `train`
+    given: str  # what was found in each of `languages`, in words for messages: `topics`, `a corpus`, `a folder`
+    languages: tuple[str, ...]  # codes, in alphabetical order
+    files: Mapping[str, Mapping[str, Sequence[str]]]  # {`topics`, `qrels` or `corpus`: {language: files}}
+    # {`topics`, `qrels` or `corpus`: name that such a file should have, with `{language}`}, for messages
     names: Mapping[str, str]
 
     def of(self, language: str) -> JudgedFiles:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.formats.locations import expanded, list_files, named
 
-LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
-"""A code such as en, zh or pt-BR."""
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")  # a code such as en, zh or pt-BR
 CODES = {
     "arabic": "ar",
     "bengali": "bn",

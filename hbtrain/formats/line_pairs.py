@@ -20,8 +20,7 @@ from hbtrain.errors import DataError
 from hbtrain.formats.inputs import numbered_lines
 
 Floats = npt.NDArray[np.float64]
-SORTED_LINES = 8
-"""From so many different lines on, that they stand in order is no chance (one in 8! = 40,320)."""
+SORTED_LINES = 8  # from so many different lines on, that they stand in order is no chance (one in 8! = 40,320)
 ALIGNED, FEW_ALIGNED, CORRELATED = 3.0, 2.0, 0.35
 """Strength (the second: of fewer than `FEW_LINES`) and correlation from which on lines belong together, although one
 side is sorted: pairs may be sorted too. That lines are sorted says a little about their lengths, hence the latter."""

@@ -15,15 +15,12 @@ from urllib.parse import quote
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.storage import RemotePath, expand_home, place
 
-ARROW_SCHEMES = ("s3", "gs", "gcs")
-"""Read by pyarrow itself; fsspec would need a package for each."""
-GCS_LIMIT = "retry_limit_seconds"
-"""Option of a `gs://` URL: how long pyarrow tries again."""
+ARROW_SCHEMES = ("s3", "gs", "gcs")  # read by pyarrow itself; fsspec would need a package for each
+GCS_LIMIT = "retry_limit_seconds"  # option of a `gs://` URL: how long pyarrow tries again
 GIVE_UP_S = 30
 CHANGED = ("ETag", "etag", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
 """Names under which servers give what changes with a file's content, the most reliable first."""
-DEPTH = 6
-"""Levels of a folder in which files are looked for: archives are often unpacked into folders of folders."""
+DEPTH = 6  # levels of a folder in which files are looked for: archives are often unpacked into folders of folders
 
 FileState = dict[str, int | str | None]
 """{`bytes`: size, `changed`: nanoseconds of the last change here, an ETag or a time of a remote file}; it differs when

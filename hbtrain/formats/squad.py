@@ -41,23 +41,14 @@ _GAP = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph with its questions, which are not checked yet.
+    """A paragraph with its questions, which are not checked yet."""
 
-    Attributes:
-        context: its text.
-        records: the JSON of its questions, for `read_question`.
-        sentences: LAReQA's sentences; None where the file has none.
-        breaks: LAReQA's sentence breaks, for `read_breaks`; None where the file has none.
-        position: its number is counted from 1 through all articles.
-        answers: of all paragraphs of the file.
-    """
-
-    context: str
-    records: Sequence[Any]
-    sentences: Any
-    breaks: Any
-    position: Position
-    answers: FileAnswers
+    context: str  # its text
+    records: Sequence[Any]  # the JSON of its questions, for `read_question`
+    sentences: Any  # LAReQA's sentences; None where the file has none
+    breaks: Any  # LAReQA's sentence breaks, for `read_breaks`; None where the file has none
+    position: Position  # its number is counted from 1 through all articles
+    answers: FileAnswers  # of all paragraphs of the file
 
 
 class Answer(NamedTuple):
@@ -68,19 +59,12 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question on a paragraph.
+    """A question on a paragraph."""
 
-    Attributes:
-        id: the same in all languages.
-        text: not blank.
-        answer: the first one; None if the paragraph holds none, as SQuAD 2.0 may say.
-        domain: what it is about; not a part of SQuAD's form, and not checked.
-    """
-
-    id: str
-    text: str
-    answer: Answer | None
-    domain: Any
+    id: str  # the same in all languages
+    text: str  # not blank
+    answer: Answer | None  # the first one; None if the paragraph holds none, as SQuAD 2.0 may say
+    domain: Any  # what it is about; not a part of SQuAD's form, and not checked
 
 
 class FileAnswers:

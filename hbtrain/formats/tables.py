@@ -17,8 +17,7 @@ from hbtrain.formats.locations import is_remote, named
 from hbtrain.storage import expand_home
 
 BATCH_ROWS = 1024
-LISTED_CHARACTERS = 400
-"""How much of the names of all columns a message gives."""
+LISTED_CHARACTERS = 400  # how much of the names of all columns a message gives
 ALSO_READ = ("answers", "is_impossible")
 """Columns that records have wherever the table has them: they may say that a question has no answer."""
 Record = Mapping[str, Any]

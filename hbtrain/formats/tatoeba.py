@@ -20,14 +20,10 @@ _FILE = re.compile(r"(?:.*/)?(?:tatoeba\.)?([a-z]{2,3})-(en|eng)\.([a-z]{2,3})(?
 
 @dataclass(frozen=True)
 class TatoebaFolder:
-    """The files of a folder.
+    """The files of a folder."""
 
-    Attributes:
-        english: the code that file names have for English, `en` or `eng`.
-        pairs: {other language: {side: file}}; a side is the code of one of the two languages, or `tsv` for both in one.
-    """
-
-    english: str
+    english: str  # the code that file names have for English, `en` or `eng`
+    # {other language: {side: file}}; a side is the code of one of the two languages, or `tsv` for both in one
     pairs: dict[str, dict[str, str]]
 
     def read(self, language: str) -> tuple[list[str], list[str]]:

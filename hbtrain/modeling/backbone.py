@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from hbtrain.config.schema import EncoderConfig
 
 
-BUILT_BACKBONES = ("static", "transformer")
-"""Backbones that start from random weights."""
+BUILT_BACKBONES = ("static", "transformer")  # backbones that start from random weights
 
 _HUB_TIMEOUT_S = 5.0
 _MODEL_FILES = (("modules.json", True), ("config.json", False))
@@ -26,10 +25,8 @@ _MODEL_FILES = (("modules.json", True), ("config.json", False))
 class Backbone:
     """A pretrained model that exists."""
 
-    name: str
-    """The absolute path of a folder, or a name on the hub with its organisation."""
-    is_sentence_transformer: bool
-    """Whether it has a `modules.json`, which defines its pooling."""
+    name: str  # the absolute path of a folder, or a name on the hub with its organisation
+    is_sentence_transformer: bool  # whether it has a `modules.json`, which defines its pooling
 
 
 def check_backbone(config: EncoderConfig) -> None:

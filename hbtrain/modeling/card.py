@@ -20,10 +20,8 @@ class ModelCard:
 
     base_model: str | None = None
     """A name on the hub or a path; `static` or `transformer` if training began with random weights."""
-    languages: tuple[str, ...] = ()
-    """Training languages, as language tags."""
-    sources: Mapping[str, int] = field(default_factory=dict)
-    """Rows of each training source."""
+    languages: tuple[str, ...] = ()  # training languages, as language tags
+    sources: Mapping[str, int] = field(default_factory=dict)  # rows of each training source
     mode: str | None = None
     alpha: float | Mapping[int, float] | None = None
     """Probability of a monolingual batch, or its points {step: probability}."""
@@ -32,8 +30,7 @@ class ModelCard:
     temperature: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores under their full names, such as `xquad-r/multi/map`."""
-    version: str | None = None
-    """Version of hbtrain."""
+    version: str | None = None  # version of hbtrain
 
     def render(self, *, query_prefix: str, passage_prefix: str, dimension: int, max_tokens: int | None) -> str:
         """The text of README.md, with its YAML front matter."""

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-Device = Literal["cpu", "cuda"]
-"""Where a process computes; `cuda` is the first GPU that it sees."""
+Device = Literal["cpu", "cuda"]  # where a process computes; `cuda` is the first GPU that it sees
 
 
 def visible_device() -> Device:

@@ -162,8 +162,7 @@ def padded(rows: Mapping[str, Any], tokenizer: Any) -> dict[str, Tensor]:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WINDOW_TEXTS = 1024
-"""Texts tokenized at one time."""
+WINDOW_TEXTS = 1024  # texts tokenized at one time
 WINDOW_CHARACTERS = 4_000_000
 """The most texts x longest text of a window, which bounds the memory of its padded tokens to some 100 MB."""
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
 
-_NO_LIMIT = 1_000_000_000
-"""Tokenizers without a limit of their own state one like 1e30."""
+_NO_LIMIT = 1_000_000_000  # tokenizers without a limit of their own state one like 1e30
 _PROBED_TOKENS = 8
 
 

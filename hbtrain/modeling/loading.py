@@ -24,8 +24,7 @@ logger = logging.getLogger(__name__)
 
 _TALKATIVE = ("sentence_transformers", "transformers.modeling_utils")
 """Loggers that tell of weights and prompts at loading in words of another library's defaults; both are checked here."""
-_NAMED = 3
-"""Weights that a message names."""
+_NAMED = 3  # weights that a message names
 _METHOD = "from_pretrained"
 _patching = threading.Lock()
 

@@ -30,19 +30,12 @@ from hbtrain.modeling.gather import Group, gather_rows
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of a rank's part of the global batch.
+    """The embeddings of a rank's part of the global batch."""
 
-    Attributes:
-        q_bD: unit vectors of its queries.
-        p_bD: unit vectors of their passages, row by row.
-        n_mD: unit vectors of the hard negatives of its pairs; m may be 0.
-        scale: 1 / temperature, a tensor [1], where it is learned; None where it is fixed.
-    """
-
-    q_bD: Tensor
-    p_bD: Tensor
-    n_mD: Tensor
-    scale: Tensor | None = None
+    q_bD: Tensor  # unit vectors of its queries
+    p_bD: Tensor  # unit vectors of their passages, row by row
+    n_mD: Tensor  # unit vectors of the hard negatives of its pairs; m may be 0
+    scale: Tensor | None = None  # 1 / temperature, a tensor [1], where it is learned; None where it is fixed
 
 
 @dataclass(frozen=True)
@@ -55,15 +48,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class PairIds:
-    """Which queries, and which candidates, of the global batch are the same: these have equal numbers.
+    """Which queries, and which candidates, of the global batch are the same: these have equal numbers."""
 
-    Attributes:
-        query_B: int64 [B], of the queries.
-        candidate_C: int64 [C], of the passages and then of the negatives. Both are the same on all ranks.
-    """
-
-    query_B: Tensor
-    candidate_C: Tensor
+    query_B: Tensor  # int64 [B], of the queries
+    candidate_C: Tensor  # int64 [C], of the passages and then of the negatives. Both are the same on all ranks
 
 
 def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConfig, ids: PairIds | None) -> Tensor:

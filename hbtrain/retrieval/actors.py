@@ -18,12 +18,9 @@ from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
 
-RESTARTS = 3
-"""Times that an actor is started again; one that dies more often dies of its task."""
-IDLE_TIMEOUT_S = 20.0
-"""How long to wait for CPUs and GPUs that the cluster has and others use."""
-TASKS_AHEAD = 2
-"""Tasks given to an actor at one time, so that it need not wait for the next."""
+RESTARTS = 3  # times that an actor is started again; one that dies more often dies of its task
+IDLE_TIMEOUT_S = 20.0  # how long to wait for CPUs and GPUs that the cluster has and others use
+TASKS_AHEAD = 2  # tasks given to an actor at one time, so that it need not wait for the next
 
 
 @contextmanager

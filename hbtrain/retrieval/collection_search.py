@@ -46,42 +46,26 @@ class SearchOptions:
 
     `index`, `parameters`, `dtype` and `seed` decide what is found; `batching` and `block_rows` decide the last bits of
     the vectors; nothing else changes the result.
-
-    Attributes:
-        index: an `index_factory` string of FAISS; `Flat` is exact.
-        parameters: of the index's search, such as `nprobe=16`.
-        shards: parts with an index each where there are no actors; at most one for each file of the store.
-        actors: Ray actors that encode, and then hold one shard each; 0: everything is done in this process.
-        cpus_per_actor: CPUs of an actor; each has a GPU too, or a share of one, where there are any.
-        dtype: type of the stored embeddings; float16 takes half the space, with fewer digits.
-        batching: how texts are batched while they are encoded.
-        recall_queries: queries on which an index other than `Flat` is compared with exact search.
-        seed: of the random samples on which indices are trained and recall is measured.
-        rows_per_shard: rows in a file of the store.
-        block_rows: texts that a worker encodes at one time.
-        cache: folder for embeddings that have no `store`, and for those of queries; None is hbtrain's cache.
-        mirror: folder in remote storage to which stores are copied, for other machines.
-        address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
-        wait_s: seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add
-            them.
-        device: where this process searches; where there are actors, they do, each on the device that it has.
     """
 
-    index: str = EXACT
-    parameters: str = ""
-    shards: int = 1
-    actors: int = 0
-    cpus_per_actor: float = 1
-    dtype: StoreType = "float32"
-    batching: Batching = field(default_factory=Batching)
-    recall_queries: int = 200
-    seed: int = 0
-    rows_per_shard: int = ROWS_PER_SHARD
-    block_rows: int = BLOCK_ROWS
+    index: str = EXACT  # an `index_factory` string of FAISS; `Flat` is exact
+    parameters: str = ""  # of the index's search, such as `nprobe=16`
+    shards: int = 1  # parts with an index each where there are no actors; at most one for each file of the store
+    actors: int = 0  # Ray actors that encode, and then hold one shard each; 0: everything is done in this process
+    cpus_per_actor: float = 1  # CPUs of an actor; each has a GPU too, or a share of one, where there are any
+    dtype: StoreType = "float32"  # type of the stored embeddings; float16 takes half the space, with fewer digits
+    batching: Batching = field(default_factory=Batching)  # how texts are batched while they are encoded
+    recall_queries: int = 200  # queries on which an index other than `Flat` is compared with exact search
+    seed: int = 0  # of the random samples on which indices are trained and recall is measured
+    rows_per_shard: int = ROWS_PER_SHARD  # rows in a file of the store
+    block_rows: int = BLOCK_ROWS  # texts that a worker encodes at one time
+    # folder for embeddings that have no `store`, and for those of queries; None is hbtrain's cache
     cache: Path | None = None
-    mirror: RemotePath | None = None
-    address: str | None = None
+    mirror: RemotePath | None = None  # folder in remote storage to which stores are copied, for other machines
+    address: str | None = None  # of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine
+    # seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add them
     wait_s: float = 0.0
+    # where this process searches; where there are actors, they do, each on the device that it has
     device: Device = "cpu"
 
     def __post_init__(self) -> None:

@@ -36,12 +36,9 @@ class Pairs:
 
     queries: int
     """Q. Some queries may be in no pair."""
-    query: Int64s
-    """Numbers of the queries, ascending."""
-    candidate: Int64s
-    """Places of the candidates in the whole pool, each once for a query."""
-    language: Int64s
-    """Language codes of the candidates."""
+    query: Int64s  # numbers of the queries, ascending
+    candidate: Int64s  # places of the candidates in the whole pool, each once for a query
+    language: Int64s  # language codes of the candidates
 
     @classmethod
     def of(cls, relevant: Sequence[Int64s], languages: Int64s) -> Pairs:
@@ -56,8 +53,7 @@ class Pairs:
         return slice(low, high)
 
 
-COMPARED = 2
-"""Where no query of a tile has more relevant candidates, they are compared with every score."""
+COMPARED = 2  # where no query of a tile has more relevant candidates, they are compared with every score
 
 
 @dataclass(frozen=True)
@@ -75,31 +71,18 @@ class _Segment:
 
 
 class _Targets(NamedTuple):
-    """The p relevant candidates of a tile's queries, and how many candidates were found ahead of each.
+    """The p relevant candidates of a tile's queries, and how many candidates were found ahead of each."""
 
-    Attributes:
-        pair: [p] their numbers among all pairs.
-        row: [p] the query's row in the tile.
-        nth: [p] 0 for a query's first relevant candidate, 1 for the next; the column in the arrays below.
-        score: [R, S] scores; a query with fewer than S relevant candidates leaves the last columns unused.
-        place: [R, S] places in the pool.
-        language: [R, S] language codes.
-        in_language: [R, S] candidates of that language ahead.
-        in_pool: [R, S] candidates of all languages ahead.
-        equal_in_language: [R, S] candidates of that language with the same score, itself included.
-        equal_in_pool: [R, S] the same in all languages.
-    """
-
-    pair: Int64s
-    row: Int64s
-    nth: Int64s
-    score: Floats
-    place: Int64s
-    language: Int64s
-    in_language: Int64s
-    in_pool: Int64s
-    equal_in_language: Int64s
-    equal_in_pool: Int64s
+    pair: Int64s  # [p] their numbers among all pairs
+    row: Int64s  # [p] the query's row in the tile
+    nth: Int64s  # [p] 0 for a query's first relevant candidate, 1 for the next; the column in the arrays below
+    score: Floats  # [R, S] scores; a query with fewer than S relevant candidates leaves the last columns unused
+    place: Int64s  # [R, S] places in the pool
+    language: Int64s  # [R, S] language codes
+    in_language: Int64s  # [R, S] candidates of that language ahead
+    in_pool: Int64s  # [R, S] candidates of all languages ahead
+    equal_in_language: Int64s  # [R, S] candidates of that language with the same score, itself included
+    equal_in_pool: Int64s  # [R, S] the same in all languages
 
 
 class Counter:

@@ -28,8 +28,7 @@ from hbtrain.retrieval.store import StoreWriter
 from hbtrain.retrieval.workers import Factory, Workers
 from hbtrain.storage.files import whole_stream
 
-Progress = Callable[[int, int], None]
-"""Called with the texts done so far and all of them."""
+Progress = Callable[[int, int], None]  # called with the texts done so far and all of them
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +59,10 @@ class StoredEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Batching:
-    """How a worker cuts its block into batches.
+    """How a worker cuts its block into batches."""
 
-    Attributes:
-        batch_size: the most texts of a batch.
-        batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
-    """
-
-    batch_size: int = 1024
+    batch_size: int = 1024  # the most texts of a batch
+    # the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device
     batch_tokens: int | None = None
 
 

@@ -19,16 +19,12 @@ from hbtrain.modeling.devices import Device
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.scores import Floats
 
-EXACT = "Flat"
-"""The factory string of an exact search, which needs no FAISS: see `shards`."""
+EXACT = "Flat"  # the factory string of an exact search, which needs no FAISS: see `shards`
 TRAINING_VECTORS = 64
 """Vectors that an index is trained on for each of its centroids; FAISS asks for 39 at least, and takes 256 at most."""
-FEWEST_SAMPLED = 65_536
-"""Vectors of a training sample, however few the centroids, if the shard has as many."""
-GPU_DEPTH = 2048
-"""The most neighbours that FAISS finds on a GPU, and the most lists that it searches there."""
-TRIAL_ROWS = 16 * 39
-"""Vectors of the index that is tried: FAISS warns of fewer than 39 for each of its 16 centroids."""
+FEWEST_SAMPLED = 65_536  # vectors of a training sample, however few the centroids, if the shard has as many
+GPU_DEPTH = 2048  # the most neighbours that FAISS finds on a GPU, and the most lists that it searches there
+TRIAL_ROWS = 16 * 39  # vectors of the index that is tried: FAISS warns of fewer than 39 for each of its 16 centroids
 TRIAL_DEPTH = 10
 FRACTIONS = ("k_factor", "k_factor_rf")
 """Search parameters that may be fractions; FAISS would cut others off at the point."""

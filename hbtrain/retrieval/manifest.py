@@ -18,8 +18,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ROWS_PER_SHARD = 32_768
 """Rows of a file: 100 MB at 768 dimensions in fp32, which is also the most that a killed encoding loses."""
-BLOCK_ROWS = 2048
-"""Texts that are batched together, and that a worker encodes at one time."""
+BLOCK_ROWS = 2048  # texts that are batched together, and that a worker encodes at one time
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,10 @@ class Manifest:
         ConfigError: numbers that no store can have.
     """
 
-    model: str
-    """Digest of the model."""
+    model: str  # digest of the model
     side: Side
     prompt: str
-    texts: str
-    """Digest of the texts, in their order."""
+    texts: str  # digest of the texts, in their order
     rows: int
     dimension: int
     dtype: StoreType = "float32"

@@ -31,18 +31,12 @@ class Ranks:
 
     query: Int64s
     candidate: Int64s
-    language: Int64s
-    """Code of the candidate's language."""
-    in_language: Int64s
-    """Rank among the candidates of that language, from 1."""
-    in_pool: Int64s
-    """Rank among all candidates, from 1."""
-    score: Floats
-    """Its inner product with the query."""
-    equal_in_language: Int64s
-    """Candidates of that language with the same score, this one included."""
-    equal_in_pool: Int64s
-    """Candidates of any language with the same score, this one included."""
+    language: Int64s  # code of the candidate's language
+    in_language: Int64s  # rank among the candidates of that language, from 1
+    in_pool: Int64s  # rank among all candidates, from 1
+    score: Floats  # its inner product with the query
+    equal_in_language: Int64s  # candidates of that language with the same score, this one included
+    equal_in_pool: Int64s  # candidates of any language with the same score, this one included
 
 
 class Search(NamedTuple):
@@ -51,8 +45,7 @@ class Search(NamedTuple):
     ranks: Ranks
     by_language: dict[int, Top]
     """{language code: the best candidates [Q, K] in that language}, in the order of the pool."""
-    depth: int
-    """K, or all candidates where there are fewer."""
+    depth: int  # k, or all candidates where there are fewer
 
     @property
     def pool(self) -> Top:

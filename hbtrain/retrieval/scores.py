@@ -34,10 +34,8 @@ Floats = npt.NDArray[np.float32]
 TILE_QUERIES = 512
 TILE_CANDIDATES = 512
 """At this shape a product runs at nine tenths of full speed, and its scores (1 MiB) stay in the cache of a core."""
-CHECKED_ROWS = 4096
-"""Vectors that `check_finite` looks at in one go."""
-GATHERED_ROWS = 64
-"""Vectors that `rows_at` reads in one go."""
+CHECKED_ROWS = 4096  # vectors that `check_finite` looks at in one go
+GATHERED_ROWS = 64  # vectors that `rows_at` reads in one go
 
 
 def similarity_of(encoder: object) -> Similarity:

@@ -43,16 +43,11 @@ class Blocks:
     """How many vectors are in memory at one time; results do not depend on it.
 
     Memory: (`queries` + `candidates`) x D x 4 bytes, and for each thread 512 x `candidates` x 4 bytes of scores.
-
-    Attributes:
-        queries: rounded up to a multiple of TILE_QUERIES.
-        candidates: rounded up to a multiple of TILE_CANDIDATES.
-        threads: that compute scores; None: as many as torch uses.
     """
 
-    queries: int = 4096
-    candidates: int = 4096
-    threads: int | None = None
+    queries: int = 4096  # rounded up to a multiple of TILE_QUERIES
+    candidates: int = 4096  # rounded up to a multiple of TILE_CANDIDATES
+    threads: int | None = None  # that compute scores; None: as many as torch uses
 
     def __post_init__(self) -> None:
         if min(self.queries, self.candidates, self.threads or 1) < 1:
@@ -62,14 +57,11 @@ class Blocks:
 class ShardCounts(NamedTuple):
     """What a shard counted for the P pairs of Q queries."""
 
-    in_language: Int64s
-    """[P] candidates in the relevant candidate's language that rank ahead of it."""
-    in_pool: Int64s
-    """[P] candidates in any language that rank ahead of it."""
+    in_language: Int64s  # [P] candidates in the relevant candidate's language that rank ahead of it
+    in_pool: Int64s  # [P] candidates in any language that rank ahead of it
     equal_in_language: Int64s
     """[P] candidates in the relevant candidate's language with the same score, itself included."""
-    equal_in_pool: Int64s
-    """[P] the same in any language."""
+    equal_in_pool: Int64s  # [P] the same in any language
     top: dict[int, Top]
     """{language code: the best candidates [Q, K] in that language}; empty where no lists were wanted."""
 

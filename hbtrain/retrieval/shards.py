@@ -32,8 +32,7 @@ from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, 
 from hbtrain.retrieval.store import EmbeddingStore
 from hbtrain.retrieval.top import NONE, Int64s, Top, merge_top, top_scores
 
-RESCORED_FLOATS = 16_777_216
-"""Numbers of embeddings that are read at one time to be scored anew: 64 MiB."""
+RESCORED_FLOATS = 16_777_216  # numbers of embeddings that are read at one time to be scored anew: 64 MiB
 
 
 class ShardIndex:

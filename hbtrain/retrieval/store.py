@@ -38,10 +38,8 @@ from hbtrain.storage.files import (
 Int64s = npt.NDArray[np.int64]
 Stored = npt.NDArray[Any]
 
-LOCK = ".lock"
-"""File on which a writer holds a lock."""
-LEFTOVERS = (".part", PARTIAL)
-"""Suffixes of files that a killed writer may leave."""
+LOCK = ".lock"  # file on which a writer holds a lock
+LEFTOVERS = (".part", PARTIAL)  # suffixes of files that a killed writer may leave
 
 
 class EmbeddingStore:

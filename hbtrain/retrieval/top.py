@@ -25,21 +25,16 @@ if TYPE_CHECKING:
 
 Int64s = npt.NDArray[np.int64]
 
-CHUNK_COLUMNS = 16_384
-"""Candidates scored at one time by `top_scores`; with `TILE_QUERIES` queries, 32 MiB of scores."""
-MERGED_ROWS = 4096
-"""Queries whose lists are merged at one time."""
-NONE = -1
-"""The place of a result that an approximate index did not find; its score is minus infinity."""
+CHUNK_COLUMNS = 16_384  # candidates scored at one time by `top_scores`; with `TILE_QUERIES` queries, 32 MiB of scores
+MERGED_ROWS = 4096  # queries whose lists are merged at one time
+NONE = -1  # the place of a result that an approximate index did not find; its score is minus infinity
 
 
 class Top(NamedTuple):
     """The best candidates of B queries, best first; of equal scores the first in the pool comes first."""
 
-    scores: Floats
-    """[B, K]"""
-    places: Int64s
-    """[B, K] where the candidates stand in the whole pool, from 0; NONE fills up a short list."""
+    scores: Floats  # [B, K]
+    places: Int64s  # [B, K] where the candidates stand in the whole pool, from 0; NONE fills up a short list
 
 
 def merge_top(parts: Sequence[Top], depth: int) -> Top:

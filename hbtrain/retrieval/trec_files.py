@@ -25,25 +25,17 @@ from hbtrain.retrieval.scores import Floats
 from hbtrain.retrieval.top import Top
 
 FIELDS = 6
-RANK_DIGITS = 18
-"""Ranks of more digits are no ranks; the scores decide in any case."""
+RANK_DIGITS = 18  # ranks of more digits are no ranks; the scores decide in any case
 
 
 @dataclass(frozen=True)
 class TrecRun:
-    """The content of a run file.
+    """The content of a run file."""
 
-    Attributes:
-        path: of the file.
-        documents: {query id: document ids, best first}, ids as they are written in the file.
-        scores: {query id: scores of these documents}.
-        notes: a line about everything that was unusual but harmless.
-    """
-
-    path: Path
-    documents: dict[str, list[str]]
-    scores: dict[str, list[float]]
-    notes: list[str] = field(default_factory=list)
+    path: Path  # of the file
+    documents: dict[str, list[str]]  # {query id: document ids, best first}, ids as they are written in the file
+    scores: dict[str, list[float]]  # {query id: scores of these documents}
+    notes: list[str] = field(default_factory=list)  # a line about everything that was unusual but harmless
 
 
 def escape_id(identifier: str) -> str:

@@ -22,65 +22,43 @@ from typing import Any
 
 from hbtrain.events import Event
 
-FINISHED = 2**62
-"""Value of `RankProgress.phases_begun` for a rank that has ended."""
+FINISHED = 2**62  # value of `RankProgress.phases_begun` for a rank that has ended
 
 LOADING = ("start", "loading", "restore")
 LOADING_S = 600.0
 """Least timeout while a rank is in a phase of `LOADING`: models and checkpoints take longer than a step."""
 
-SILENT_S = 5.0
-"""A rank that has sent no heartbeat for so many seconds counts as silent; heartbeats come every second."""
+SILENT_S = 5.0  # a rank that has sent no heartbeat for so many seconds counts as silent; heartbeats come every second
 
 HEARTBEAT_EVERY_S = 1.0
 CHECK_EVERY_S = 1.0
 ANSWER_WITHIN_S = 5.0
-FALLBACK_DELAY_S = 300
-"""How much later than hang detection the timeouts of Ray Train and of the process group fire."""
+FALLBACK_DELAY_S = 300  # how much later than hang detection the timeouts of Ray Train and of the process group fire
 
 
 @dataclass(frozen=True)
 class RankProgress:
-    """How far one rank has come, as of its last heartbeat.
+    """How far one rank has come, as of its last heartbeat."""
 
-    Attributes:
-        group: id of the worker group that the rank belongs to; a restart makes a new group.
-        world_size: ranks of that group.
-        rank: the rank.
-        node: IP address of its machine.
-        pid: id of its process there.
-        step: the step it is in.
-        phase: what it does in that step, e.g. `loss`.
-        phases_begun: phases begun since the group started; `FINISHED` at the end.
-        heartbeats: heartbeats sent; they go on while the main thread waits, and stop with the process.
-    """
-
-    group: str
-    world_size: int
-    rank: int
-    node: str = ""
-    pid: int = 0
-    step: int = 0
-    phase: str = "start"
-    phases_begun: int = 0
-    heartbeats: int = 0
+    group: str  # id of the worker group that the rank belongs to; a restart makes a new group
+    world_size: int  # ranks of that group
+    rank: int  # the rank
+    node: str = ""  # IP address of its machine
+    pid: int = 0  # id of its process there
+    step: int = 0  # the step it is in
+    phase: str = "start"  # what it does in that step, e.g. `loss`
+    phases_begun: int = 0  # phases begun since the group started; `FINISHED` at the end
+    heartbeats: int = 0  # heartbeats sent; they go on while the main thread waits, and stop with the process
 
 
 @dataclass(frozen=True)
 class Hang:
-    """Ranks that keep the others waiting.
+    """Ranks that keep the others waiting."""
 
-    Attributes:
-        behind: progress of the ranks that are furthest behind; all of them where none is ahead.
-        missing: ranks of the group that never sent a heartbeat.
-        waited_s: seconds without progress.
-        silent: whether the ranks in `behind` send no heartbeats either.
-    """
-
-    behind: tuple[RankProgress, ...]
-    missing: tuple[int, ...]
-    waited_s: float
-    silent: bool
+    behind: tuple[RankProgress, ...]  # progress of the ranks that are furthest behind; all of them where none is ahead
+    missing: tuple[int, ...]  # ranks of the group that never sent a heartbeat
+    waited_s: float  # seconds without progress
+    silent: bool  # whether the ranks in `behind` send no heartbeats either
 
     def describe(self, since: str) -> str:
         """One line: which rank hangs, since when (`since` is a time of day), in which step and phase."""
@@ -101,13 +79,9 @@ class Hang:
 
 @dataclass
 class HangDetector:
-    """Decides from the progress of all ranks over time whether one hangs; the caller supplies the clock.
+    """Decides from the progress of all ranks over time whether one hangs; the caller supplies the clock."""
 
-    Attributes:
-        timeout_s: time without progress after which a rank counts as hanging; while it loads, at least `LOADING_S`.
-    """
-
-    timeout_s: float
+    timeout_s: float  # time without progress after which a rank counts as hanging; while it loads, at least `LOADING_S`
     _group: str = ""
     _ignored: set[str] = field(default_factory=set)
     _began_s: float = 0.0

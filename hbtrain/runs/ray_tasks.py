@@ -11,8 +11,7 @@ from hbtrain.evaluation.summary import Evaluation
 from hbtrain.modeling.devices import Device
 from hbtrain.storage import as_local, place, pushed, put
 
-CARD = "README.md"
-"""File of a model that holds its model card, into which scores are written."""
+CARD = "README.md"  # file of a model that holds its model card, into which scores are written
 
 
 def build(tree: dict[str, Any], to: str) -> None:

@@ -20,8 +20,7 @@ from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
-POLL_S = 0.5
-"""Seconds between two looks of the driver for events of training."""
+POLL_S = 0.5  # seconds between two looks of the driver for events of training
 
 
 def fit(

@@ -34,8 +34,7 @@ from hbtrain.tracking.past_runs import STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.tracking.uris import tracking_uri
 
-CONTINUES = "continues_run"
-"""MLflow tag: id of the MLflow run from whose checkpoint this run began."""
+CONTINUES = "continues_run"  # MLflow tag: id of the MLflow run from whose checkpoint this run began
 
 CHANGED_INPUTS = "changed_inputs"
 """MLflow tag: the inputs that had other content when the run was last continued than before."""
@@ -43,26 +42,17 @@ CHANGED_INPUTS = "changed_inputs"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of a run.
+    """The results of a run."""
 
-    Attributes:
-        folder: the run's folder.
-        run_id: id of the MLflow run.
-        tracking_uri: MLflow tracking URI of that run.
-        before: evaluations of the model before training, one for each benchmark; empty if not asked for.
-        after: evaluations of the trained model, one for each benchmark.
-        in_domain: the benchmark, or domain of one, that MRR on the others is compared with.
-        step: the step at which training ended.
-        scores: {`<benchmark>/<setting>/<metric>`: score} of the trained model, as in `metrics.json`.
-    """
-
-    folder: RunFolder
-    run_id: str
-    tracking_uri: str
+    folder: RunFolder  # the run's folder
+    run_id: str  # id of the MLflow run
+    tracking_uri: str  # MLflow tracking URI of that run
+    # evaluations of the model before training, one for each benchmark; empty if not asked for
     before: tuple[Evaluation, ...]
-    after: tuple[Evaluation, ...]
-    in_domain: str | None = None
-    step: int = 0
+    after: tuple[Evaluation, ...]  # evaluations of the trained model, one for each benchmark
+    in_domain: str | None = None  # the benchmark, or domain of one, that MRR on the others is compared with
+    step: int = 0  # the step at which training ended
+    # {`<benchmark>/<setting>/<metric>`: score} of the trained model, as in `metrics.json`
     scores: Mapping[str, float] = field(default_factory=dict)
 
 

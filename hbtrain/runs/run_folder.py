@@ -30,21 +30,14 @@ PARALLEL_READS = 8
 
 
 class UsageTotals(BaseModel):
-    """What a run has used, over all its attempts.
-
-    Attributes:
-        worker_s: seconds of all workers together.
-        gpu_s: seconds of all their GPUs together.
-        pairs: pairs trained on, repeated steps included.
-        tokens: tokens of these pairs.
-    """
+    """What a run has used, over all its attempts."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    worker_s: float = 0.0
-    gpu_s: float = 0.0
-    pairs: float = 0.0
-    tokens: float = 0.0
+    worker_s: float = 0.0  # seconds of all workers together
+    gpu_s: float = 0.0  # seconds of all their GPUs together
+    pairs: float = 0.0  # pairs trained on, repeated steps included
+    tokens: float = 0.0  # tokens of these pairs
 
     def __add__(self, other: UsageTotals) -> UsageTotals:
         return UsageTotals(
@@ -59,26 +52,20 @@ class RunState(BaseModel):
     """The state of a run, or of a sweep, that outlives its processes: the content of its `run.json`.
 
     The aliases are the names in the file. Unknown names in the file, as a later version may write, are preserved.
-
-    Attributes:
-        mlflow_run_id: id of its MLflow run.
-        usage: what it has used so far.
-        finished: whether it was trained, evaluated and reported to MLflow as a whole.
-        stopped_at: the step where training was stopped last, to go on later.
-        measured: the options that its scores were measured with (see `hbtrain.runs.segments.measured_by`).
-        continues: id of the MLflow run from whose checkpoint it began.
-        inputs: digests of the contents that it reads (see `hbtrain.runs.run_inputs`).
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True, validate_by_alias=True)
 
-    mlflow_run_id: str | None = None
-    usage: UsageTotals = UsageTotals()
-    finished: bool = False
+    mlflow_run_id: str | None = None  # id of its MLflow run
+    usage: UsageTotals = UsageTotals()  # what it has used so far
+    finished: bool = False  # whether it was trained, evaluated and reported to MLflow as a whole
+    # the step where training was stopped last, to go on later
     stopped_at: int | None = Field(default=None, alias="stopped_at_step")
+    # the options that its scores were measured with (see `hbtrain.runs.segments.measured_by`)
     measured: dict[str, Any] | None = None
+    # id of the MLflow run from whose checkpoint it began
     continues: str | None = Field(default=None, alias="continues_run")
-    inputs: dict[str, str] | None = None
+    inputs: dict[str, str] | None = None  # digests of the contents that it reads (see `hbtrain.runs.run_inputs`)
 
 
 @dataclass(frozen=True)

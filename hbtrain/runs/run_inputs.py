@@ -25,24 +25,18 @@ from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmark
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.storage import cache_root, expand_home, is_remote, local_copy, place
 
-ACCEPT = "--accept-changed-inputs"
-"""The flag by which a run goes on although its inputs have changed."""
+ACCEPT = "--accept-changed-inputs"  # the flag by which a run goes on although its inputs have changed
 
-SHOWN = 3
-"""How many changed inputs a message names."""
+SHOWN = 3  # how many changed inputs a message names
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads.
+    """What a run reads."""
 
-    Attributes:
-        digests: {`data.sources = /data/pairs.jsonl`: digest of its content} of all inputs, earlier ones included.
-        changed: names of the inputs whose content is another than before, in words; empty if there are none.
-    """
-
+    # {`data.sources = /data/pairs.jsonl`: digest of its content} of all inputs, earlier ones included
     digests: dict[str, str]
-    changed: str
+    changed: str  # names of the inputs whose content is another than before, in words; empty if there are none
 
 
 def checked_inputs(configs: Iterable[Config], before: Mapping[str, str] | None, what: str, accept: bool) -> RunInputs:

@@ -28,17 +28,11 @@ from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_
 
 @dataclass(frozen=True)
 class Segment:
-    """A run that has been trained up to a step, and its scores there.
+    """A run that has been trained up to a step, and its scores there."""
 
-    Attributes:
-        folder: the run's folder.
-        step: the step where it stopped.
-        scores: {`<benchmark>/<setting>/<metric>`: score} of the encoder of that step.
-    """
-
-    folder: RunFolder
-    step: int
-    scores: dict[str, float]
+    folder: RunFolder  # the run's folder
+    step: int  # the step where it stopped
+    scores: dict[str, float]  # {`<benchmark>/<setting>/<metric>`: score} of the encoder of that step
 
 
 def check_until(config: Config, until: int) -> None:

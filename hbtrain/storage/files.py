@@ -218,8 +218,7 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-LOCK = "lock"
-"""Name of the file in a folder that is its lock."""
+LOCK = "lock"  # name of the file in a folder that is its lock
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """Error numbers of file systems that have no locks."""

@@ -12,8 +12,7 @@ from urllib.parse import unquote, urlsplit
 from hbtrain.errors import StorageError
 from hbtrain.storage.remote import RemotePath
 
-Place = Path | RemotePath
-"""A file or folder, on this machine's disks or in remote storage."""
+Place = Path | RemotePath  # a file or folder, on this machine's disks or in remote storage
 
 
 def is_remote(text: str) -> bool:

@@ -19,8 +19,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from hbtrain.errors import StorageError
 
 SCHEME = "s3"
-OPTIONS = ("endpoint_override", "region", "scheme")
-"""What may stand after the `?` of a URI."""
+OPTIONS = ("endpoint_override", "region", "scheme")  # what may stand after the `?` of a URI
 
 PASSING = (
     "INTERNAL_FAILURE",
@@ -47,17 +46,11 @@ class RemoteError(OSError):
 
 @dataclass(frozen=True)
 class RemotePath:
-    """An object or a folder in a bucket. Its methods raise FileNotFoundError or RemoteError, both of them OSErrors.
+    """An object or a folder in a bucket. Its methods raise FileNotFoundError or RemoteError, both of them OSErrors."""
 
-    Attributes:
-        bucket: its name.
-        key: path within the bucket, without slashes at its ends; empty for the bucket itself.
-        options: what follows the `?` of the URI, or empty.
-    """
-
-    bucket: str
-    key: str
-    options: str = ""
+    bucket: str  # its name
+    key: str  # path within the bucket, without slashes at its ends; empty for the bucket itself
+    options: str = ""  # what follows the `?` of the URI, or empty
 
     @classmethod
     def parse(cls, uri: str) -> RemotePath:

@@ -25,8 +25,7 @@ from hbtrain.storage.place import Place, expand_home, settle_home
 from hbtrain.storage.remote import RemoteError, RemotePath
 
 UNFINISHED = ".unfinished"
-PARALLEL_TRANSFERS = 8
-"""How many files of a folder are copied at the same time."""
+PARALLEL_TRANSFERS = 8  # how many files of a folder are copied at the same time
 
 
 def is_whole(folder: Place) -> bool:
@@ -185,8 +184,7 @@ def try_to_write(folder: Path) -> None:
         probe.flush()
 
 
-FETCHED = "fetched"
-"""Name of the cache's folder for copies of remote files."""
+FETCHED = "fetched"  # name of the cache's folder for copies of remote files
 
 
 def cache_root(folder: str | None) -> Path:

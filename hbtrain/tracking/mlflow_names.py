@@ -15,8 +15,7 @@ from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH,
 RUN_NAME_LENGTH, EXPERIMENT_NAME_LENGTH = 250, 256
 """Characters of these names in MLflow's databases; MLflow itself allows longer ones, which only SQLite stores."""
 
-MAX_PART_LENGTH = 100
-"""Characters of a part of a name between slashes, so that a long one leaves room for the others."""
+MAX_PART_LENGTH = 100  # characters of a part of a name between slashes, so that a long one leaves room for the others
 
 _NOT_ALLOWED = re.compile(r"[^\w.\- :]")
 

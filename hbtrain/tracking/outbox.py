@@ -18,26 +18,19 @@ from hbtrain.storage import Place, write_text
 
 RETRY_EVERY_S = 5.0
 CLOSING_RETRY_EVERY_S = 1.0
-METRICS_PER_CALL = 1000
-"""The most metrics that MLflow takes in one call."""
+METRICS_PER_CALL = 1000  # the most metrics that MLflow takes in one call
 
-DESCRIPTION = "mlflow.note.content"
-"""The tag that MLflow shows at the head of a run's page."""
+DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows at the head of a run's page
 
 
 @dataclass
 class Message:
-    """A change of a run that the server is to make.
+    """A change of a run that the server is to make."""
 
-    Attributes:
-        run_id: id of the MLflow run.
-        kind: `figures`, `tag`, `untag`, `artifact` or `status`.
-        content: arguments by kind, as JSON values: of `figures` a list [name, value, time in ms, step] for each metric,
-            of `tag` [name, value], of `untag` [name], of `artifact` [path, folder], of `status` [status, time in ms].
-    """
-
-    run_id: str
-    kind: str
+    run_id: str  # id of the MLflow run
+    kind: str  # `figures`, `tag`, `untag`, `artifact` or `status`
+    # arguments by kind, as JSON values: of `figures` a list [name, value, time in ms, step] for each metric, of `tag`
+    # [name, value], of `untag` [name], of `artifact` [path, folder], of `status` [status, time in ms]
     content: list[Any]
 
     def __str__(self) -> str:

@@ -27,8 +27,7 @@ class TrackedRun:
     status: str
     """MLflow's status; or `stopped at step N`, where training was stopped before its last step to go on later."""
     parent_id: str | None
-    source: str
-    """The command that made the run."""
+    source: str  # the command that made the run
     parameters: Mapping[str, str]
     artifact_uri: str
 

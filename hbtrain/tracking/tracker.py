@@ -37,14 +37,11 @@ from hbtrain.tracking.uris import (
 PACKAGES = (
     "hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "mlflow",
 )  # fmt: skip
-PARAMETERS_PER_CALL = 100
-"""The most parameters that MLflow takes in one call."""
+PARAMETERS_PER_CALL = 100  # the most parameters that MLflow takes in one call
 
-UNDELIVERED = "mlflow-undelivered.jsonl"
-"""File in a run's folder: messages that MLflow has not received yet."""
+UNDELIVERED = "mlflow-undelivered.jsonl"  # file in a run's folder: messages that MLflow has not received yet
 
-PATIENCE_S = 30.0
-"""Seconds that the end of a run waits for a server that does not answer."""
+PATIENCE_S = 30.0  # seconds that the end of a run waits for a server that does not answer
 
 EXTRAS = {"psycopg2": "postgres", "boto3": "s3"}
 """{module that a tracking URI may need: extra of hbtrain that installs it}."""

@@ -42,11 +42,9 @@ from hbtrain.training.worker import CheckpointPart, Worker
 TAG = "state"
 COMPLETE_WITHIN_S = 600.0
 """Seconds for which rank 0 waits for the other ranks' parts; after that a checkpoint is not reported."""
-RETRY_STORAGE_S = 300.0
-"""Seconds for which the upload of a part is tried again while remote storage does not answer."""
+RETRY_STORAGE_S = 300.0  # seconds for which the upload of a part is tried again while remote storage does not answer
 POLL_S = 0.05
-POLL_REMOTE_S = 1.0
-"""Seconds between two looks of rank 0 for the other parts; requests to remote storage cost money."""
+POLL_REMOTE_S = 1.0  # seconds between two looks of rank 0 for the other parts; requests to remote storage cost money
 
 T = TypeVar("T")
 

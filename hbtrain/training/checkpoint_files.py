@@ -23,30 +23,20 @@ from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_t
 from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
 
 PREFIX = "step-"
-CONVERTED = "universal-"
-"""Prefix of temporary folders that hold a checkpoint converted for another number of ranks."""
+CONVERTED = "universal-"  # prefix of temporary folders that hold a checkpoint converted for another number of ranks
 BLAKE2B = partial(hashlib.blake2b, digest_size=16)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of a rank's part of a checkpoint.
+    """The content of a rank's part of a checkpoint."""
 
-    Attributes:
-        step: steps done.
-        rank: the rank whose part it is.
-        world_size: ranks that saved the checkpoint.
-        best: lowest validation loss so far; None before the first validation.
-        waited: validations since then.
-        files: {path within the folder: (bytes, BLAKE2b digest)}.
-    """
-
-    step: int
-    rank: int
-    world_size: int
-    best: float | None = None
-    waited: int = 0
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    step: int  # steps done
+    rank: int  # the rank whose part it is
+    world_size: int  # ranks that saved the checkpoint
+    best: float | None = None  # lowest validation loss so far; None before the first validation
+    waited: int = 0  # validations since then
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # {path within the folder: (bytes, BLAKE2b digest)}
 
     @staticmethod
     def name(rank: int) -> str:

@@ -20,15 +20,11 @@ from hbtrain.modeling.features import Features, row_count, select_rows, token_co
 
 @dataclass(frozen=True)
 class Chunk:
-    """Texts that are embedded in one forward pass.
+    """Texts that are embedded in one forward pass."""
 
-    Attributes:
-        batches: token features of each batch.
-        positions: int64 [B_i] for each batch: the index of each of its texts among the rank's n; n itself for a text
-            whose vector is ignored.
-    """
-
-    batches: list[Features]
+    batches: list[Features]  # token features of each batch
+    # int64 [B_i] for each batch: the index of each of its texts among the rank's n; n itself for a text whose vector is
+    # ignored
     positions: list[Tensor]
 
     def to(self, device: torch.device) -> Chunk:

@@ -20,8 +20,7 @@ from hbtrain.modeling.loss import PairIds, Sizes
 from hbtrain.modeling.tokens import Tokenizes
 from hbtrain.training.chunks import Chunk, chunked, chunks_within, padded_tokens
 
-AHEAD = 4
-"""Steps that are prepared in advance."""
+AHEAD = 4  # steps that are prepared in advance
 
 BUCKET_ROWS = 16
 MOST_BUCKETS = 4
@@ -32,25 +31,16 @@ costs a gradient of the size of the vocabulary."""
 
 @dataclass(frozen=True)
 class Work:
-    """A rank's part of one step, ready for the device.
+    """A rank's part of one step, ready for the device."""
 
-    Attributes:
-        batch: the global batch.
-        sizes: pairs and hard negatives of every rank.
-        sides: token features of this rank's queries, passages and, where there are any in the batch, negatives.
-        chunks: the same texts, cut into parts that are embedded one after the other.
-        ids: ids of all pairs and candidates, where some are equal; else None.
-        tokens: tokens of this rank, without padding.
-        computed_tokens: tokens of this rank with the padding that is computed.
-    """
-
-    batch: GlobalBatch
-    sizes: Sizes
+    batch: GlobalBatch  # the global batch
+    sizes: Sizes  # pairs and hard negatives of every rank
+    # token features of this rank's queries, passages and, where there are any in the batch, negatives
     sides: Sequence[Features | None]
-    chunks: list[Chunk]
-    ids: PairIds | None
-    tokens: int
-    computed_tokens: int
+    chunks: list[Chunk]  # the same texts, cut into parts that are embedded one after the other
+    ids: PairIds | None  # ids of all pairs and candidates, where some are equal; else None
+    tokens: int  # tokens of this rank, without padding
+    computed_tokens: int  # tokens of this rank with the padding that is computed
 
     def to(self, device: torch.device) -> Work:
         """A copy with chunks and ids on a device; the sides, which are not needed there, stay on the CPU."""

@@ -57,8 +57,7 @@ def weights_only() -> Iterator[None]:
             os.environ[FORCE_WEIGHTS_ONLY] = before
 
 
-PROCESSES = 4
-"""The most processes of the converter; each holds one rank's slices in memory."""
+PROCESSES = 4  # the most processes of the converter; each holds one rank's slices in memory
 
 
 def to_universal(state: Path, to: Path) -> str:

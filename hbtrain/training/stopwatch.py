@@ -24,8 +24,7 @@ from hbtrain.training.worker import PhaseCallback, ignore_phase
 
 T = TypeVar("T")
 
-OTHER = "other"
-"""Name of the phase for time outside all others."""
+OTHER = "other"  # name of the phase for time outside all others
 
 
 class Stopwatch:

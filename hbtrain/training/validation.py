@@ -47,17 +47,11 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
 
 @dataclass
 class Patience:
-    """Early stopping: the lowest validation loss, and how many validations have passed since.
+    """Early stopping: the lowest validation loss, and how many validations have passed since."""
 
-    Attributes:
-        limit: validations without improvement after which to stop; None means never.
-        best: the lowest loss so far.
-        waited: validations since then.
-    """
-
-    limit: int | None
-    best: float = float("inf")
-    waited: int = 0
+    limit: int | None  # validations without improvement after which to stop; None means never
+    best: float = float("inf")  # the lowest loss so far
+    waited: int = 0  # validations since then
 
     def improved(self, loss: float) -> bool:
         """Record a validation loss; True if it is the lowest so far."""

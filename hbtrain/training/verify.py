@@ -24,8 +24,7 @@ from hbtrain.training.export import load_for_training, trainable
 from hbtrain.training.loop import Trainer
 from hbtrain.training.worker import Worker
 
-Gradient = dict[str, Tensor]
-"""{name of a trained parameter: its gradient, flat, float32, on the CPU}."""
+Gradient = dict[str, Tensor]  # {name of a trained parameter: its gradient, flat, float32, on the CPU}
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
 """How far norm ratio and cosine may be from 1. A number in bf16 has 8 significant bits, an error of up to 0.4 %."""
@@ -33,19 +32,13 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a gradient compares with the plain one.
+    """How a gradient compares with the plain one."""
 
-    Attributes:
-        norm_ratio: norm of the gradient / norm of the plain one.
-        cosine: cosine of the angle between both.
-        largest_difference: largest absolute difference of a component / largest absolute component of the plain one.
-        tolerance: allowed distance of `norm_ratio` and `cosine` from 1.
-    """
-
-    norm_ratio: float
-    cosine: float
+    norm_ratio: float  # norm of the gradient / norm of the plain one
+    cosine: float  # cosine of the angle between both
+    # largest absolute difference of a component / largest absolute component of the plain one
     largest_difference: float
-    tolerance: float
+    tolerance: float  # allowed distance of `norm_ratio` and `cosine` from 1
 
     @property
     def holds(self) -> bool:

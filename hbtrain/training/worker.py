@@ -33,46 +33,30 @@ def no_flush() -> None:
 
 @dataclass(frozen=True)
 class CheckpointPart:
-    """One rank's part of a checkpoint, on this machine's disk.
+    """One rank's part of a checkpoint, on this machine's disk."""
 
-    Attributes:
-        step: steps done.
-        folder: the local folder that holds the part.
-        to: the checkpoint's folder in the run's storage.
-        store: moves the part from `folder` to `to`; may run on a thread of its own. Raises StorageError.
-    """
-
-    step: int
-    folder: Path
-    to: Place
+    step: int  # steps done
+    folder: Path  # the local folder that holds the part
+    to: Place  # the checkpoint's folder in the run's storage
+    # moves the part from `folder` to `to`; may run on a thread of its own. Raises StorageError
     store: Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What the training loop of one rank is given.
+    """What the training loop of one rank is given."""
 
-    Attributes:
-        group: the ranks that train together.
-        device: where this rank computes.
-        initial_model: folder of the encoder that training starts from, on this machine.
-        final_model: folder that rank 0 saves the trained encoder to.
-        emit: takes events; called on rank 0 only, on any thread.
-        upload: takes this rank's part of a checkpoint and has it stored, now or in the background.
-        checkpoints: the folder in storage that holds the run's checkpoints; all ranks see the same one.
-        on_phase: called with every phase that begins, so that a hanging worker can be told from those waiting for it.
-        protected_step: the checkpoint of this step is not deleted, however many newer ones there are.
-        flush_events: returns when the events emitted so far are stored outside this process and the driver's; called
-            on rank 0 only, on any thread.
-    """
-
-    group: Group
-    device: torch.device
-    initial_model: Path
-    final_model: Place
-    emit: Callable[[Event], None]
+    group: Group  # the ranks that train together
+    device: torch.device  # where this rank computes
+    initial_model: Path  # folder of the encoder that training starts from, on this machine
+    final_model: Place  # folder that rank 0 saves the trained encoder to
+    emit: Callable[[Event], None]  # takes events; called on rank 0 only, on any thread
+    # takes this rank's part of a checkpoint and has it stored, now or in the background
     upload: Callable[[CheckpointPart], None]
-    checkpoints: Place
+    checkpoints: Place  # the folder in storage that holds the run's checkpoints; all ranks see the same one
+    # called with every phase that begins, so that a hanging worker can be told from those waiting for it
     on_phase: PhaseCallback = ignore_phase
-    protected_step: int | None = None
+    protected_step: int | None = None  # the checkpoint of this step is not deleted, however many newer ones there are
+    # returns when the events emitted so far are stored outside this process and the driver's; called on rank 0 only, on
+    # any thread
     flush_events: Callable[[], None] = no_flush

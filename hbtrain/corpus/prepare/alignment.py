@@ -20,10 +20,8 @@ from hbtrain.corpus.prepare.database import ArrayWriter, Database, NumberWriter,
 from hbtrain.corpus.prepare.rows import Rows
 from hbtrain.corpus.prepare.text_tables import PartTables, Table
 
-BITS = 60
-"""Languages for which a `bits` column has a bit."""
-ITEM_SHIFT = 40
-"""Items are ordered by the number of their table times 2**40, plus their index in it."""
+BITS = 60  # languages for which a `bits` column has a bit
+ITEM_SHIFT = 40  # items are ordered by the number of their table times 2**40, plus their index in it
 
 
 class Incomplete(NamedTuple):

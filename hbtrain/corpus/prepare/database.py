@@ -24,12 +24,9 @@ import pyarrow.parquet as pq
 
 from hbtrain.corpus.conflicts import Int64s
 
-MEMORY = "400MiB"
-"""DuckDB's limit; with Python, Arrow and one block, a preparation stays well below 1 GiB."""
-THREADS = 2
-"""Each thread needs memory of its own."""
-BLOCK = 1 << 16
-"""Rows that are in memory at one time."""
+MEMORY = "400MiB"  # duckDB's limit; with Python, Arrow and one block, a preparation stays well below 1 GiB
+THREADS = 2  # each thread needs memory of its own
+BLOCK = 1 << 16  # rows that are in memory at one time
 
 
 class Session:

@@ -18,23 +18,16 @@ from hbtrain.storage import expand_home
 
 STAGES = 2
 """Version of the files that stages leave for each other; a preparation begun by another version is begun anew."""
-Progress = Callable[[str, int], None]
-"""Called with what is being done, and how many rows or texts of it are done."""
+Progress = Callable[[str, int], None]  # called with what is being done, and how many rows or texts of it are done
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished corpus.
+    """A finished corpus."""
 
-    Attributes:
-        folder: where it is.
-        manifest: content of its `manifest.json`.
-        fresh: whether this call has made it; False if it was there before.
-    """
-
-    folder: Path
-    manifest: dict[str, Any]
-    fresh: bool
+    folder: Path  # where it is
+    manifest: dict[str, Any]  # content of its `manifest.json`
+    fresh: bool  # whether this call has made it; False if it was there before
 
 
 def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress: Progress | None = None) -> Prepared:

@@ -19,13 +19,10 @@ from hbtrain.corpus.negatives import digest_number
 from hbtrain.corpus.prepare.database import ArrayWriter, Database, NumberWriter, Session, blocks, parquet
 from hbtrain.corpus.readers.items import PairItem
 
-PROGRESS_EVERY = 1 << 15
-"""Pairs between two calls of the progress callback."""
-PART_SHIFT = 40
-"""A pair's number is that of its part times 2**40, plus its index among the part's pairs."""
+PROGRESS_EVERY = 1 << 15  # pairs between two calls of the progress callback
+PART_SHIFT = 40  # a pair's number is that of its part times 2**40, plus its index among the part's pairs
 PAIRS, NEGATIVES = "pairs.parquet", "negatives.parquet"
-QUERY_UNKNOWN, PASSAGE_UNKNOWN, OTHER_QUERY = 0, 1, 2
-"""Why a pair is bad, as `bad.parquet` says it."""
+QUERY_UNKNOWN, PASSAGE_UNKNOWN, OTHER_QUERY = 0, 1, 2  # why a pair is bad, as `bad.parquet` says it
 
 
 class Digests:

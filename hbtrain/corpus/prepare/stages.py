@@ -25,10 +25,8 @@ from hbtrain.corpus.readers.items import PairItem, Part, Reader, check_languages
 from hbtrain.errors import DataError
 
 DROPS = "drops.jsonl"
-SHOWN = 3
-"""How many inputs a message names."""
-Tables = dict[str, dict[str, tuple[PartTables, Table]]]
-"""{side: {language: (part that holds its table, the table)}}."""
+SHOWN = 3  # how many inputs a message names
+Tables = dict[str, dict[str, tuple[PartTables, Table]]]  # {side: {language: (part that holds its table, the table)}}
 
 
 class Preparation:

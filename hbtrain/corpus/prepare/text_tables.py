@@ -28,33 +28,22 @@ from hbtrain.errors import DataError
 from hbtrain.formats.inputs import Position
 from hbtrain.formats.languages import LANGUAGE
 
-PROGRESS_EVERY = 4096
-"""Texts between two calls of the progress callback."""
+PROGRESS_EVERY = 4096  # texts between two calls of the progress callback
 COLUMN = "text"
 ITEM_COLUMNS = ("tab", "item", "key", "text", "place")
-FILE_SHIFT = 40
-"""A position is one number in `items.parquet`: that of its file times 2**40, plus the line."""
+FILE_SHIFT = 40  # a position is one number in `items.parquet`: that of its file times 2**40, plus the line
 
 
 @dataclass
 class Table:
-    """The texts of one side in one language.
+    """The texts of one side in one language."""
 
-    Attributes:
-        side: `query` or `passage`.
-        language: its code.
-        number: of the table in its part.
-        items: how many keys have a text.
-        texts: how many texts there are.
-        shares_texts: whether several keys may have the same text.
-    """
-
-    side: str
-    language: str
-    number: int
-    items: int = 0
-    texts: int = 0
-    shares_texts: bool = False
+    side: str  # `query` or `passage`
+    language: str  # its code
+    number: int  # of the table in its part
+    items: int = 0  # how many keys have a text
+    texts: int = 0  # how many texts there are
+    shares_texts: bool = False  # whether several keys may have the same text
 
     def column(self, part: Path) -> Path:
         """The file of the texts, in the folder of a part."""

@@ -18,8 +18,7 @@ from hbtrain.formats.parallel import ParallelRow
 from hbtrain.formats.squad import is_unanswerable
 from hbtrain.formats.tables import HuggingFaceSplit, Record, Records, table_reading
 
-SHOWN_VALUES = 5
-"""How many values of a column a message names."""
+SHOWN_VALUES = 5  # how many values of a column a message names
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,15 @@ class Columns:
 
     A column is given by its name; by a path into its value, such as `answers.text.0`, where a name after a list means
     that key of each element; or by several of these, such as `title+text`, whose texts are joined with a space.
-
-    Attributes:
-        query: {language: column} of the query.
-        passage: {language: column} of its passage.
-        negatives: {language: column} of texts that do not answer it; a value is a text or a list of texts.
-        id: column of the query's id; None: equal texts are one query.
-        passage_id: column of the passage's id; None: equal texts are one passage.
-        where: {column: value as text}; only records that have these values are rows. `1` is also 1.0 and true.
     """
 
-    query: Mapping[str, str]
-    passage: Mapping[str, str]
+    query: Mapping[str, str]  # {language: column} of the query
+    passage: Mapping[str, str]  # {language: column} of its passage
+    # {language: column} of texts that do not answer it; a value is a text or a list of texts
     negatives: Mapping[str, str]
-    id: str | None = None
-    passage_id: str | None = None
+    id: str | None = None  # column of the query's id; None: equal texts are one query
+    passage_id: str | None = None  # column of the passage's id; None: equal texts are one passage
+    # {column: value as text}; only records that have these values are rows. `1` is also 1.0 and true
     where: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from hbtrain.errors import DataError
 from hbtrain.formats.inputs import Position
 
 TextSide = Literal["query", "passage"]
-MAX_LANGUAGES = 63
-"""The most languages that a side of a prepared corpus may have."""
+MAX_LANGUAGES = 63  # the most languages that a side of a prepared corpus may have
 
 
 class TextItem(NamedTuple):
@@ -24,8 +23,7 @@ class TextItem(NamedTuple):
     side: TextSide
     language: str
     key: str
-    text: str | None
-    """None: the same text as in the item before it of that side and language, under a second key."""
+    text: str | None  # none: the same text as in the item before it of that side and language, under a second key
     position: Position
 
 
@@ -43,10 +41,8 @@ class PairItem(NamedTuple):
     passage: str
     negatives: Sequence[str]
     position: Position
-    query_id: str | None = None
-    """Rows with equal ids have the same query; None: the key decides."""
-    passage_id: str | None = None
-    """Rows with equal ids have the same passage; None: the key decides."""
+    query_id: str | None = None  # rows with equal ids have the same query; None: the key decides
+    passage_id: str | None = None  # rows with equal ids have the same passage; None: the key decides
 
 
 class Part(NamedTuple):
@@ -61,23 +57,14 @@ class Part(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads a raw source.
+    """Reads a raw source."""
 
-    Attributes:
-        kind: its form, the name of the command `hbtrain prepare <kind>`.
-        options: everything besides the inputs that decides what the corpus is; JSON values.
-        inputs: paths or URLs of the files.
-        content_keys: whether keys are made of texts; a repeated key is then the same text, and else a bad row.
-        complete: whether a key that some languages of its side lack is an error.
-        sentences: whether these are parallel sentences, which have queries only, each its own passage.
-    """
-
-    kind: str
-    options: dict[str, Any]
-    inputs: Sequence[str]
-    content_keys: bool
-    complete: bool
-    sentences: bool
+    kind: str  # its form, the name of the command `hbtrain prepare <kind>`
+    options: dict[str, Any]  # everything besides the inputs that decides what the corpus is; JSON values
+    inputs: Sequence[str]  # paths or URLs of the files
+    content_keys: bool  # whether keys are made of texts; a repeated key is then the same text, and else a bad row
+    complete: bool  # whether a key that some languages of its side lack is an error
+    sentences: bool  # whether these are parallel sentences, which have queries only, each its own passage
 
     def parts(self) -> Sequence[Part]: ...
 
