@@ -22,7 +22,8 @@ KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
 MOST_NUMBERS = 24  # languages of a map whose cells have numbers in them
-LEGEND_POINTS = 130  # distance in points from one kind's name to the next
+LEGEND_COLUMNS, LEGEND_POINTS = 2, (130, 13)
+"""Names of kinds in a line, and distances in points from one name to the next and from one line to the next."""
 
 
 def draw(audit: Audit, path: Path) -> None:
@@ -103,12 +104,12 @@ def _kinds(axes: Any, audit: Audit) -> None:
         high = low + share
         axes.stairs(high, starts, baseline=low, fill=True, color=KINDS[kind][1], linewidth=0)
         low = high
-    below = 0
-    for kind, batches in counts.kinds.items():
+    for number, (kind, batches) in enumerate(counts.kinds.items()):
+        line, column = divmod(number, LEGEND_COLUMNS)
         text = f"■ {KINDS[kind][0]} {fraction(batches / counts.steps)}"
-        place = {"xycoords": "axes fraction", "xytext": (below, -24), "textcoords": "offset points"}
+        offset = column * LEGEND_POINTS[0], -24 - line * LEGEND_POINTS[1]
+        place = {"xycoords": "axes fraction", "xytext": offset, "textcoords": "offset points"}
         axes.annotate(text, (0, 0), color=KINDS[kind][1], fontsize=9.5, va="top", annotation_clip=False, **place)
-        below += LEGEND_POINTS
     axes.set_xlim(0, counts.steps)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
