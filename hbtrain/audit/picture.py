@@ -22,8 +22,7 @@ KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
 MOST_NUMBERS = 24  # languages of a map whose cells have numbers in them
-LEGEND_COLUMNS, LEGEND_POINTS = 2, (130, 13)
-"""Names of kinds in a line, and distances in points from one name to the next and from one line to the next."""
+LEGEND_POINTS, LEGEND_LINE = 130, 14  # distances in points from one kind's name to the next, two on a line
 
 
 def draw(audit: Audit, path: Path) -> None:
@@ -104,11 +103,14 @@ def _kinds(axes: Any, audit: Audit) -> None:
         high = low + share
         axes.stairs(high, starts, baseline=low, fill=True, color=KINDS[kind][1], linewidth=0)
         low = high
-    for number, (kind, batches) in enumerate(counts.kinds.items()):
-        line, column = divmod(number, LEGEND_COLUMNS)
+    for i, (kind, batches) in enumerate(counts.kinds.items()):
+        line, column = divmod(i, 2)
         text = f"■ {KINDS[kind][0]} {fraction(batches / counts.steps)}"
-        offset = column * LEGEND_POINTS[0], -24 - line * LEGEND_POINTS[1]
-        place = {"xycoords": "axes fraction", "xytext": offset, "textcoords": "offset points"}
+        place = {
+            "xycoords": "axes fraction",
+            "xytext": (column * LEGEND_POINTS, -24 - line * LEGEND_LINE),
+            "textcoords": "offset points",
+        }
         axes.annotate(text, (0, 0), color=KINDS[kind][1], fontsize=9.5, va="top", annotation_clip=False, **place)
     axes.set_xlim(0, counts.steps)
     axes.set_ylim(0, 1)
