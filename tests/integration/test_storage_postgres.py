@@ -12,7 +12,8 @@ from hbtrain.comparison.estimates import Method
 from hbtrain.config import load_config
 from hbtrain.events import Event
 from hbtrain.tracking.past_runs import TrackedRuns
-from hbtrain.tracking.tracker import Tracker, TrackingError
+from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.uris import TrackingError
 from tests import postgres
 from tests.unit.comparison_samples import write_run
 
@@ -117,13 +118,13 @@ def test_a_missing_driver_is_named(uri, tmp_path):
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("hbtrain.tracking.tracker.TrackingError: tracking.uri = postgresql+psycopg2://")
+    assert last.startswith("hbtrain.tracking.uris.TrackingError: tracking.uri = postgresql+psycopg2://")
     assert "pip install 'hbtrain[postgres]'" in last
     assert postgres.PASSWORD not in last
 
 
 def test_boto3_is_asked_for_before_the_run(uri, monkeypatch):
-    monkeypatch.setattr("hbtrain.tracking.tracker.find_spec", lambda name: None)
+    monkeypatch.setattr("hbtrain.tracking.uris.find_spec", lambda name: None)
     config = load_config("quickstart", {"tracking.uri": uri(), "storage": "s3://b/x", "tracking.experiment": "new"})
     with pytest.raises(TrackingError, match=r"artifacts go to s3://b/x/artifacts, .*pip install 'hbtrain\[s3\]'"):
         Tracker(config, None, "one")

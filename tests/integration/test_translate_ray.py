@@ -1,5 +1,6 @@
 """`hbtrain translate` on a real Ray cluster: killed and resumed to the same bytes, errors of actors in one line."""
 
+import json
 import os
 import signal
 from contextlib import suppress
@@ -88,7 +89,8 @@ def test_killed_it_goes_on_with_other_actors_and_ends_with_the_same_bytes(tmp_pa
 @pytest.mark.ray
 def test_what_an_actor_finds_wrong_is_one_line(tmp_path, write_source):
     folder = save_nllb(tmp_path / "model")
-    (folder / "model.safetensors").write_bytes(b"no weights")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"encoder_ffn_dim": config["encoder_ffn_dim"] + 1}))
     write_source(ROWS)
     with Command(tmp_path, *arguments(tmp_path, tmp_path / "out.jsonl")) as command:
         assert command.finish() == 2, command.output
