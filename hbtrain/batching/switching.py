@@ -1,0 +1,167 @@
+"""Code-switching: words of a text replaced by translations from bilingual lexicons (arXiv 2305.05295, section 3).
+
+Of the words that a lexicon knows, each is replaced with probability `share`, independently of the others. A replaced
+word draws its own target language among those whose lexicons know it, then one of the translations there, both
+uniformly. Everything else stays as it is, numbers, punctuation and blanks included.
+
+A draw is a pure function of (seed, step, side, place of the pair in the global batch, position of the word in the
+text), so texts are the same on any number of workers. The draws do not depend on `share`: a word that is replaced at
+one share is replaced by the same translation at every larger share.
+
+How words are found: a text is cut into runs of letters, digits and combining marks; writing that puts no spaces between
+words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) is cut into single characters, with their combining marks.
+From left to right, the longest entry of the lexicons is taken that these parts, and what stands between them, spell. So
+entries may have several words ("New York", "don't"), and an entry of a spaced language never matches inside a word. In
+writing without spaces an entry may match inside a longer word that the lexicons lack. Letters are compared without
+regard to their case and their Unicode form; inflected forms are found only as the lexicon has them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import regex
+
+from hbtrain.batching.permutation import key_of, uniform
+from hbtrain.corpus.conflicts import Int64s
+from hbtrain.formats.lexicons import Lexicon
+
+_SCRIPTS = "Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"  # whose words have no spaces between them
+_UNSPACED = "[" + "".join(rf"\p{{scx={script}}}" for script in _SCRIPTS) + "]"
+_SPACED = rf"[\w--{_UNSPACED}]"
+_TOKEN = regex.compile(rf"(?V1)(?P<number>[\p{{N}}_]+(?!\w))|(?P<word>{_SPACED}+|(?=\w)\X)|(?P<blanks>\s+)|\X")
+_TOUCHING = regex.compile(rf"(?V1){_SPACED}\w|\w{_SPACED}")
+"""Two characters that would read as one word, although they belong to two."""
+
+
+class Match(NamedTuple):
+    """A place in a text where an entry of the lexicons stands."""
+
+    start: int
+    end: int
+    translations: Sequence[Sequence[str]]  # the translations in each language whose lexicon knows the entry
+
+
+class Vocabulary:
+    """The words of one language that can be replaced: all lexicons from it, together."""
+
+    def __init__(self, lexicons: Mapping[str, Lexicon]) -> None:
+        """From {target language: lexicon}.
+
+        Entries that do not begin with a word, such as "'s", or that hold numbers are left out, and so is what reads
+        as the same word as another entry: their translations count as those of one word.
+        """
+        found: dict[str, dict[str, dict[str, None]]] = {}
+        self._longest: dict[str, int] = {}  # {first token of an entry: tokens of the longest that begins with it}
+        for language in sorted(lexicons):
+            for word, translations in lexicons[language].items():
+                tokens = list(_TOKEN.finditer(word))
+                kinds = [token.lastgroup for token in tokens]
+                if kinds[0] != "word" or "number" in kinds:
+                    continue
+                folded = [_folded(token) for token in tokens]
+                self._longest[folded[0]] = max(self._longest.get(folded[0], 0), len(folded))
+                found.setdefault("".join(folded), {}).setdefault(language, {}).update(dict.fromkeys(translations))
+        self._entries = {key: tuple(map(tuple, entry.values())) for key, entry in found.items()}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, text: str) -> Iterator[Match]:
+        """The entries that stand in a text, from left to right; none overlaps another."""
+        tokens = list(_TOKEN.finditer(text))
+        folded = [_folded(token) for token in tokens]
+        first = 0
+        while first < len(tokens):
+            after = first + 1
+            for end in range(min(first + self._longest.get(folded[first], 0), len(tokens)), first, -1):
+                if entry := self._entries.get("".join(folded[first:end])):
+                    yield Match(tokens[first].start(), tokens[end - 1].end(), entry)
+                    after = end
+                    break
+            first = after
+
+
+class Switcher:
+    """Replaces words of texts, by what it is told of them: language, side, step and place."""
+
+    def __init__(self, lexicons: Mapping[tuple[str, str], Lexicon], share: float, seed: int) -> None:
+        """A switcher by {(language of the words, language of their translations): lexicon}.
+
+        Args:
+            lexicons: as of `hbtrain.formats.lexicons.read_lexicon`.
+            share: probability that a word which the lexicons know is replaced, from 0 to 1.
+            seed: of the draws.
+        """
+        self.share = share
+        self._seed = seed
+        self._vocabularies = {
+            language: Vocabulary({y: lexicon for (x, y), lexicon in lexicons.items() if x == language})
+            for language in sorted({x for x, _ in lexicons})
+        }
+
+    def switch(self, texts: Sequence[str], language: str, side: str, step: int, places: Int64s) -> list[str]:
+        """The texts with words replaced.
+
+        Args:
+            texts: [B], all in `language`.
+            language: one that lexicons lead from.
+            side: what the texts are (`query`, `passage`, `negative`); each side has draws of its own.
+            step: of the batch.
+            places: int64 [B], places of the texts among those of their side in the global batch, below 2**31.
+        """
+        vocabulary = self._vocabularies[language]
+        found = [list(vocabulary.find(text)) for text in texts]
+        starts = [(place, one.start) for place, matches in zip(places.tolist(), found, strict=True) for one in matches]
+        counters = np.array([(place << 32) + start for place, start in starts], np.uint64)
+        words, languages, translations = (
+            uniform(key_of(self._seed, "switching", what, side, step), counters)
+            for what in ("word", "language", "translation")
+        )
+        replaced = (words < self.share).tolist()
+        draws = iter(zip(replaced, languages.tolist(), translations.tolist(), strict=True))
+        switched = []
+        for text, matches in zip(texts, found, strict=True):
+            chosen = []
+            for match in matches:
+                is_replaced, u, v = next(draws)
+                if is_replaced:
+                    of_language = match.translations[int(u * len(match.translations))]
+                    chosen.append((match, of_language[int(v * len(of_language))]))
+            switched.append(_replaced(text, chosen))
+        return switched
+
+
+def _folded(token: regex.Match[str]) -> str:
+    """What a token is compared by: letters without case, in composed form; any run of blanks as one."""
+    if token.lastgroup == "blanks":
+        return " "
+    composed = unicodedata.normalize("NFC", token.group()).casefold()
+    return unicodedata.normalize("NFC", composed).replace("’", "'")
+
+
+def _replaced(text: str, chosen: Sequence[tuple[Match, str]]) -> str:
+    """The text with translations in the places of what they translate, in its capitals.
+
+    A blank is set where a translation would run into its neighbour, which it does in writing without spaces.
+    """
+    parts: list[str] = []
+    done = 0
+    for match, translation in chosen:
+        parts += [text[done : match.start], _with_capitals_of(text[match.start : match.end], translation)]
+        done = match.end
+    parts.append(text[done:])
+    out = ""
+    for part in filter(None, parts):
+        out += " " * bool(_TOUCHING.fullmatch(out[-1:] + part[0])) + part
+    return out
+
+
+def _with_capitals_of(word: str, translation: str) -> str:
+    """A translation in capitals, or with one in front, if the word is so written; else as the lexicon writes it."""
+    if word.isupper() and sum(map(str.isupper, word)) > 1:
+        return translation.upper()
+    return translation[0].title() + translation[1:] if word[0].isupper() else translation
