@@ -15,9 +15,10 @@ import numpy as np
 
 from hbtrain.batching import BatchPlan
 from hbtrain.batching.availability import Availability, Floats
-from hbtrain.batching.batch import Kind, colliding
-from hbtrain.batching.catalogue import alpha_at
+from hbtrain.batching.batch import colliding
+from hbtrain.batching.catalogue import shares_at
 from hbtrain.batching.permutation import permute
+from hbtrain.config.batching import KINDS, Kind
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 
 PARTS = 25  # into so many parts the steps are divided, to show how the share of each kind changes
@@ -28,7 +29,7 @@ class StreamUse:
     """How a source is used for batches of one kind, and of one language or pair of languages if batches have one."""
 
     source: str
-    kind: Kind  # `mono`, `cross` or `multi`
+    kind: Kind
     languages: tuple[str, ...]  # of the pair, if all pairs of a batch have the same languages, else none
     rows: int  # rows that have these languages
     batches: int  # in all steps
@@ -44,7 +45,7 @@ class Counts:
     steps: int  # how many were counted, from step 0
     batch_size: int  # pairs of a batch
     kinds: dict[Kind, int]  # {kind: batches}
-    expected_kinds: dict[Kind, float]  # {kind: expected batches, from alpha}
+    expected_kinds: dict[Kind, float]  # {kind: expected batches, from alpha or the mixture}
     part_starts: Int64s  # int64 [T + 1], the first step of each part, and the end of the last
     kinds_by_part: dict[Kind, Floats]  # {kind: float64 [T]}, share of a kind among the batches of each part
     sources: tuple[str, ...]  # names of the S sources
@@ -143,9 +144,8 @@ def count(plan: BatchPlan, sources: list[SourceIndex], steps: int) -> Counts:
 
 
 def _expected(plan: BatchPlan, kinds: dict[Kind, int], steps: int) -> dict[Kind, float]:
-    mono = float(alpha_at(plan.batching, np.arange(steps, dtype=np.int64)).sum())
-    shares: dict[Kind, float] = {"mono": mono, "cross": steps - mono, "multi": float(steps)}
-    return {kind: shares[kind] for kind in kinds}
+    shares = shares_at(plan.batching, np.arange(steps, dtype=np.int64)).sum(axis=1)
+    return {kind: float(shares[KINDS.index(kind)]) for kind in kinds}
 
 
 def _numbers(plan: BatchPlan, kind: Kind) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 from hbtrain.audit.audit import Audit
 from hbtrain.audit.tokens import Texts
 from hbtrain.batching.offers import Offer
+from hbtrain.config.batching import KINDS
 from hbtrain.reporting.table import EMPTY, Table, facts, table_of, terminal
 from hbtrain.reporting.text import byte_size, counted
 
@@ -178,7 +179,7 @@ def notes(audit: Audit) -> list[str]:
                 f"{name}: up to {one.largest_cluster:,} rows are linked by shared queries or passages, and an epoch "
                 f"has {one.batches_per_epoch:,} batches, so some of them meet; the loss masks them"
             )
-    for kind in ("mono", "cross", "multi"):
+    for kind in KINDS:
         small = [_never_drawn(offer) for offer in audit.too_small if offer.kind == kind]
         if small:
             lines.append(f"never drawn for {kind} batches, as fewer rows than a batch: {', '.join(small)}")

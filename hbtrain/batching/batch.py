@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.config.batching import Kind
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.errors import ConfigError
-
-Kind = Literal["mono", "cross", "multi"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class GlobalBatch:
     """B pairs (query, passage) of one source, or a rank's part of them."""
 
     step: int
-    kind: Kind  # `mono`, `cross` or `multi`
+    kind: Kind
     source: str
     rows: Int64s  # int64 [B], row in the source
     languages: tuple[str, ...]  # the training languages

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.batching.availability import Availability
-from hbtrain.batching.batch import Kind
 from hbtrain.batching.offers import Offer, Sampling, offers_of, weighed, weighted_sources
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import KINDS, BatchingConfig, Kind
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 from hbtrain.errors import ConfigError, DataError
 
@@ -40,12 +39,8 @@ class Catalogue:
         sources = weighted_sources(sources, batching.source_weights)
         sampling = Sampling.of(batching, _training_languages(sources, languages))
         training = sampling.languages
-        kinds = kinds_of(batching)
-        if "cross" in kinds and len(training) < 2:
-            raise ConfigError(
-                f"batching.mode = {batching.mode!r} makes cross-lingual batches, which need two languages or more; "
-                f"training languages are {', '.join(training)}: add one, or use --batching.mode monolingual"
-            )
+        kinds = batching.kinds
+        _check_languages(batching, training)
         offers = [o for s in sources for o in offers_of(Availability(s, training), kinds, batching)]
         usable = [o for o in offers if o.rows >= batching.global_batch_size]
         too_small = tuple(o for o in offers if 0 < o.rows < batching.global_batch_size)
@@ -70,6 +65,23 @@ def _training_languages(sources: Sequence[SourceIndex], languages: Sequence[str]
         if language not in known:
             raise DataError(f"data.languages: no source has {language!r}; they have {', '.join(known)}")
     return tuple(languages or known)
+
+
+def _check_languages(batching: BatchingConfig, training: tuple[str, ...]) -> None:
+    """Raise ConfigError if a kind of batch needs more training languages than there are.
+
+    In the mode `multilingual`, one language is allowed: all its batches are then monolingual.
+    """
+    if len(training) > 1:
+        return
+    for kind, name in (("cross", "cross-lingual"), ("multi", "multilingual")):
+        if kind in batching.kinds and (kind == "cross" or batching.mixture is not None):
+            which = f"batching.mode = {batching.mode!r}" if batching.mixture is None else "batching.mixture"
+            instead = "use --batching.mode monolingual" if batching.mixture is None else f"leave {kind} out"
+            raise ConfigError(
+                f"{which} makes {name} batches, which need two languages or more; training languages are "
+                f"{', '.join(training)}: add one, or {instead}"
+            )
 
 
 def _check(
@@ -109,28 +121,7 @@ def _most_rows(offers: Iterable[Offer]) -> int:
     return max((offer.rows for offer in offers), default=0)
 
 
-def alpha_at(batching: BatchingConfig, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """float64 of the shape of `steps`: the probability that a batch is monolingual rather than cross-lingual.
-
-    A schedule has straight lines between its points, and is constant before the first and after the last.
-    """
-    if batching.mode in ("monolingual", "english"):
-        return np.ones(steps.shape)
-    if batching.mode == "cross-lingual":
-        return np.zeros(steps.shape)
-    if isinstance(batching.alpha, dict):
-        points = sorted(batching.alpha.items())
-        return np.interp(steps, [step for step, _ in points], [value for _, value in points])
-    return np.full(steps.shape, float(batching.alpha))
-
-
-def kinds_of(batching: BatchingConfig) -> tuple[str, ...]:
-    """The kinds of batches that can occur, of `mono`, `cross` and `multi`."""
-    if batching.mode == "multilingual":
-        return ("multi",)
-    if batching.mode in ("monolingual", "english"):
-        return ("mono",)
-    if batching.mode == "cross-lingual":
-        return ("cross",)
-    values = set(batching.alpha.values()) if isinstance(batching.alpha, dict) else {batching.alpha}
-    return tuple(k for k, never in (("mono", values == {0.0}), ("cross", values == {1.0})) if not never)
+def shares_at(batching: BatchingConfig, steps: Int64s) -> npt.NDArray[np.float64]:
+    """float64 [K, n]: the probability of each of the K kinds in `KINDS` at each of the steps (int64 [n])."""
+    points = batching.kind_points
+    return np.stack([np.interp(steps, list(points), [one.get(kind, 0.0) for one in points.values()]) for kind in KINDS])

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.batching.availability import Availability, Bools, PairTable
-from hbtrain.batching.batch import Kind
 from hbtrain.batching.stream import Stream
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import BatchingConfig, Kind
 from hbtrain.corpus.conflicts import SourceIndex
 from hbtrain.errors import ConfigError, DataError
 
@@ -110,7 +109,7 @@ def weighted_sources(sources: Sequence[SourceIndex], weights: Mapping[str, float
 class Offer:
     """One source's rows for one kind of batch."""
 
-    kind: Kind  # `mono`, `cross` or `multi`
+    kind: Kind
     availability: Availability  # the source, seen through the training languages
     patterns: Bools  # bool [P]: the availability patterns whose rows can be used
     # codes of (query language, passage language) if the whole batch has one pair, else None

@@ -2,7 +2,7 @@
 
 Every rank computes the same plan without communication, a run resumes at any step from one integer, and the stream of
 batches does not depend on the number of workers. The kinds and how they are drawn follow arXiv 2408.10536, section 3:
-a batch is monolingual (X-X) with probability alpha and cross-lingual (X-Y) otherwise.
+a batch is monolingual (X-X) with probability alpha and cross-lingual (X-Y) otherwise; a mixture has other kinds beside.
 
 A step first draws the stream of rows that its batch comes from, which depends on (seed, step) only. How many batches
 that stream has given before is a count over all earlier steps, so the draws are tabulated (`DrawTable`): eight bytes a
@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.batching.batch import GlobalBatch
-from hbtrain.batching.catalogue import Catalogue, alpha_at
+from hbtrain.batching.catalogue import Catalogue, shares_at
 from hbtrain.batching.offers import Offer
 from hbtrain.batching.permutation import key_of, uniform
 from hbtrain.batching.stream import Stream
 from hbtrain.config import Config
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import KINDS, BatchingConfig
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 from hbtrain.corpus.parallel import ParallelCorpus
 
@@ -103,18 +103,17 @@ class BatchPlan:
     def _draw(self, steps: Int64s) -> Int64s:
         """int64 [n]: the offer that each step draws. One uniform number decides the kind, another the offer within it.
 
-        Both numbers are the same for every alpha, so runs that differ only in alpha share the order of their data as
-        far as possible.
+        Both numbers are the same for every alpha and mixture, and kinds divide [0, 1) in a fixed order, so runs that
+        differ only in these share the order of their data as far as possible.
         """
+        ends = shares_at(self.batching, steps).cumsum(axis=0)
+        ends[ends == ends[-1]] = 1.0  # where the last kind that has a share ends, whatever the sum was rounded to
+        kinds = (uniform(self._keys["kind"], steps) >= ends).sum(axis=0)
         u = uniform(self._keys["stream"], steps)
         drawn = np.empty(len(steps), np.int64)
-        if self.batching.mode == "multilingual":
-            return self.catalogue.pick("multi", u)
-        mono = uniform(self._keys["kind"], steps) < alpha_at(self.batching, steps)
-        if mono.any():
-            drawn[mono] = self.catalogue.pick("mono", u[mono])
-        if not mono.all():
-            drawn[~mono] = self.catalogue.pick("cross", u[~mono])
+        for number in np.unique(kinds).tolist():
+            of_kind = kinds == number
+            drawn[of_kind] = self.catalogue.pick(KINDS[number], u[of_kind])
         return drawn
 
     def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:

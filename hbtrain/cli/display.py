@@ -116,11 +116,9 @@ class RunDisplay:
 
 def describe(figures: dict[str, float]) -> str:
     """Loss by kind of batch, validation loss and throughput in one line."""
-    words = [
-        f"{kind} {figures[f'train/loss_{kind}']:.3f}"
-        for kind in ("mono", "cross", "multi")
-        if f"train/loss_{kind}" in figures
-    ]
+    from hbtrain.config.batching import KINDS
+
+    words = [f"{kind} {figures[f'train/loss_{kind}']:.3f}" for kind in KINDS if f"train/loss_{kind}" in figures]
     text = f"loss {' '.join(words)}" if words else ""
     if "validation/loss" in figures:
         text += f"  validation {figures['validation/loss']:.3f}"

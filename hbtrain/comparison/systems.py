@@ -9,14 +9,15 @@ from itertools import groupby
 from typing import Any
 
 from hbtrain.comparison.runs import Run
+from hbtrain.config.batching import Shares, mixture_points, ratio, read_mixture
 from hbtrain.config.keys import NON_TRAINING_KEYS, check_key
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.reporting.metric_names import CROSS, HYBRID, MONO, TITLES
+from hbtrain.reporting.metric_names import CROSS, HYBRID, MIXTURE, MONO, SETTINGS, TITLES
 from hbtrain.reporting.text import counted
 
 MOST_DIFFERENCES = 3  # if systems differ in more keys, labels have the names of runs instead of the values of keys
 
-MOST_CHANGES = 4  # how many values of a schedule of alpha a label shows
+MOST_CHANGES = 4  # how many values of a schedule of alpha or of mixtures a label shows
 
 NO_GROUPS = "run"  # with `--group-by run`, every run is a system
 
@@ -117,19 +118,49 @@ def _sampling(run: Run) -> str | None:
     if run.config is None:
         return None
     mode = str(run.config.get("batching.mode"))
+    if mode == HYBRID and (points := _mixture(run)) is not None:
+        kinds = {kind for shares in points.values() for kind in shares}
+        if len(kinds) > 1:
+            return HYBRID if kinds == {"mono", "cross"} else MIXTURE
+        return SETTINGS.get(kinds.pop(), MIXTURE)
     if mode == HYBRID and _alpha(run) in (0.0, 1.0):
         return MONO if _alpha(run) == 1.0 else CROSS
     return mode if mode in TITLES else None
 
 
+def _mixture(run: Run) -> dict[int, Shares] | None:
+    """The points of `batching.mixture`; None if the run has none, or one that this version does not know."""
+    prefix = "batching.mixture."
+    weights: dict[str, Any] = {}
+    for key, value in (run.config or {}).items():
+        if key.startswith(prefix):
+            *steps, kind = key.removeprefix(prefix).split(".")
+            (weights.setdefault(steps[0], {}) if steps else weights)[kind] = value
+    try:
+        return mixture_points(read_mixture(weights))
+    except ValueError:
+        return None
+
+
 def _alpha(run: Run) -> float | None:
     config = run.config or {}
+    points = _mixture(run)
+    if points is not None:
+        (first, *others) = points.values()
+        return None if others or not first.keys() <= {"mono", "cross"} else first.get("mono", 0.0)
     alpha = config.get("batching.alpha")
     return float(alpha) if config.get("batching.mode") == HYBRID and isinstance(alpha, int | float) else None
 
 
 def _schedule(run: Run) -> str:
-    """The values of a schedule of alpha, such as `0.3 → 0.5`; of a long one the first ones and the last."""
+    """The values of a schedule of alpha or of mixtures, such as `0.3 → 0.5`; of a long one the first and the last."""
+    mixture = _mixture(run)
+    values = _alphas(run) if mixture is None else [ratio(shares) for shares in mixture.values()]
+    changes = [value for value, _ in groupby(values)]
+    return " → ".join(changes if len(changes) <= MOST_CHANGES else [*changes[: MOST_CHANGES - 1], "…", changes[-1]])
+
+
+def _alphas(run: Run) -> list[str]:
     config = run.config or {}
     given = config.get("batching.alpha")
     prefix = "batching.alpha."
@@ -138,16 +169,13 @@ def _schedule(run: Run) -> str:
         if isinstance(given, dict)
         else {k.removeprefix(prefix): config[k] for k in config if k.startswith(prefix)}
     )
-    values = [f"{points[step]:g}" for step in sorted(points, key=int)]
-    changes = [value for value, _ in groupby(values)]
-    return " → ".join(changes if len(changes) <= MOST_CHANGES else [*changes[: MOST_CHANGES - 1], "…", changes[-1]])
+    return [f"{points[step]:g}" for step in sorted(points, key=int)]
 
 
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
     configs = [group[0].config for group in groups if group[0].config is not None]
-    keys = sorted(
-        {key for config in configs for key in config if not key.startswith((*NON_TRAINING_KEYS, "batching.alpha"))}
-    )
+    told = (*NON_TRAINING_KEYS, "batching.alpha", "batching.mixture")
+    keys = sorted({key for config in configs for key in config if not key.startswith(told)})
     varying = [
         key
         for key in keys
@@ -166,9 +194,11 @@ def _label(run: Run, varying: Sequence[str]) -> str:
         model = run.about.get("model")
         return str(model).rstrip("/").rsplit("/", 1)[-1] if model else run.name
     label = TITLES[sampling]
-    if run.config.get("batching.mode") == HYBRID:
-        alpha = _alpha(run)
-        label += f" (α {_schedule(run)})" if alpha is None else f" (α = {alpha:g})"
+    alpha, mixture = _alpha(run), _mixture(run)
+    if alpha is not None:
+        label += f" (α = {alpha:g})"
+    elif sampling in (HYBRID, MIXTURE):
+        label += f" ({'α ' if mixture is None else ''}{_schedule(run)})"
     if len(varying) > MOST_DIFFERENCES:
         return f"{label}, {run.config.get('name')}"
     return ", ".join([label, *(f"{key.rsplit('.', 1)[-1]}={_shown(run.config.get(key))}" for key in varying)])

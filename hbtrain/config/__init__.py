@@ -12,6 +12,7 @@ from hbtrain.config.load import (
     to_flat,
     to_tree,
     to_yaml,
+    training_values,
 )
 from hbtrain.config.schema import Config, EvaluationConfig
 from hbtrain.errors import without_passwords
@@ -31,5 +32,6 @@ __all__ = [
     "to_flat",
     "to_tree",
     "to_yaml",
+    "training_values",
     "without_passwords",
 ]

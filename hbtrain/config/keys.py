@@ -30,6 +30,10 @@ NON_TRAINING_KEYS = (
 The number of workers is one of them, as it does not change the batches.
 """
 
+LATER_KEYS = ("batching.mixture",)
+"""Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps
+that began before there were such keys keep the names of their folders."""
+
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a value, not of a section, in the order of the schema."""

@@ -13,7 +13,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from hbtrain.config.keys import check_key, dotted_location, flatten, takes_text, unknown_key
+from hbtrain.config.keys import (
+    LATER_KEYS,
+    NON_TRAINING_KEYS,
+    check_key,
+    dotted_location,
+    flatten,
+    takes_text,
+    unknown_key,
+)
 from hbtrain.config.schema import FLAGS, Config, EvaluationConfig, called
 from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError
@@ -60,6 +68,16 @@ def to_tree(config: Config) -> dict[str, Any]:
 def to_flat(config: Config) -> dict[str, Any]:
     """The whole resolved configuration as {dotted key: value}."""
     return flatten(to_tree(config))
+
+
+def training_values(config: Config) -> dict[str, Any]:
+    """{dotted key: value} of what decides the training, from which the names of folders are made."""
+    defaults = to_flat(Config())
+    return {
+        key: value
+        for key, value in to_flat(config).items()
+        if not key.startswith(NON_TRAINING_KEYS) and not (key.startswith(LATER_KEYS) and value == defaults.get(key))
+    }
 
 
 def to_yaml(config: Config) -> str:

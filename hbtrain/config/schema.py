@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from hbtrain.config.batching import BatchingConfig
+from hbtrain.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-Weight = Annotated[float, Field(ge=0.0)]
-SamplingTemperature = Annotated[float, Field(ge=0.05)]
-
-Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
 Precision = Literal["fp32", "bf16"]
 
 FLAGS = "flags"
@@ -33,12 +27,6 @@ def _checked(uri: str) -> str:
         return str(place(uri))
     except StorageError as error:
         raise ValueError(str(error)) from None
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -72,33 +60,6 @@ class DataConfig(Section):
             raise ValueError(f"a language is listed twice in {list(value)}")
         if value is not None and not value:
             raise ValueError("the list is empty; leave the key out for every language of the sources")
-        return value
-
-
-class BatchingConfig(Section):
-    """How global batches are made (arXiv 2408.10536, section 3)."""
-
-    mode: Mode = "hybrid"
-    alpha: Fraction | dict[NonNegativeInt, Fraction] = 0.5
-    """Probability that a batch is monolingual, or points {step: probability} joined by straight lines."""
-    global_batch_size: PositiveInt = 256
-    language_temperature: SamplingTemperature | None = None
-    """Languages of monolingual batches are drawn in proportion to pairs^(1/temperature); none means uniformly."""
-    pair_temperature: SamplingTemperature | None = None
-    """Pairs (x, y) of cross-lingual batches, and languages of multilingual ones, are drawn in proportion to
-    size^(1/temperature); none is 1, by size; a million is uniformly."""
-    language_weights: dict[str, Weight] = {}
-    """{language: factor} of how often a language is drawn; 1 for those not named, 0 leaves one out."""
-    source_weights: dict[str, Weight] = {}
-    """{source: factor} of how much each row of a source counts; 1 for those not named, 0 leaves one out."""
-    cross_languages: Literal["pair", "batch"] = "pair"
-    """Whether each pair of a cross-lingual batch draws its own (x, y), or one (x, y) serves the whole batch."""
-
-    @field_validator("alpha")
-    @classmethod
-    def _has_points(cls, value: float | dict[int, float]) -> float | dict[int, float]:
-        if isinstance(value, dict) and not value:
-            raise ValueError("a schedule needs at least one point {step: probability}")
         return value
 
 
@@ -392,5 +353,11 @@ class Config(Section):
         if self.training.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"training.warmup_steps {self.training.warmup_steps} must be below training.steps {self.training.steps}"
+            )
+        last = max(self.batching.kind_points) if self.batching.mixture is not None else 0
+        if last > self.training.steps:
+            raise ValueError(
+                f"batching.mixture has weights at step {last}, and training.steps is {self.training.steps}; leave that "
+                "point out, or train longer"
             )
         return self

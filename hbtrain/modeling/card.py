@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from hbtrain.config.batching import Shares, ratio
 from hbtrain.reporting.table import markdown, markdown_text, table_of
 from hbtrain.storage import write_text
 
@@ -25,6 +26,8 @@ class ModelCard:
     mode: str | None = None
     alpha: float | Mapping[int, float] | None = None
     """Probability of a monolingual batch, or its points {step: probability}."""
+    mixture: Mapping[int, Shares] | None = None
+    """Points {step: {kind: probability}} of the kinds of batches, instead of mode and alpha."""
     global_batch_size: int | None = None
     steps: int | None = None
     temperature: float | None = None
@@ -75,19 +78,20 @@ class ModelCard:
             ("base model", base or _UNKNOWN),
             ("languages", ", ".join(self.languages) or _UNKNOWN),
             ("sources (rows)", ", ".join(f"{name} ({rows:,})" for name, rows in self.sources.items()) or _UNKNOWN),
-            ("batches", self.mode or _UNKNOWN),
-            ("alpha (probability of a monolingual batch)", self._alpha()),
+            *self._kinds(),
             ("global batch size", _known(self.global_batch_size)),
             ("steps", _known(self.steps)),
             ("loss", f"InfoNCE over the global batch, temperature {_known(self.temperature)}"),
             ("software", f"hbtrain {self.version or '(version unknown)'}"),
         ]
 
-    def _alpha(self) -> str:
-        if isinstance(self.alpha, Mapping):
-            points = ", ".join(f"{value} at step {step}" for step, value in sorted(self.alpha.items()))
-            return f"{points}; linear in between"
-        return _known(self.alpha)
+    def _kinds(self) -> list[tuple[str, str]]:
+        if self.mixture is None:
+            alpha = _by_step(self.alpha) if isinstance(self.alpha, Mapping) else _known(self.alpha)
+            return [("batches", self.mode or _UNKNOWN), ("alpha (probability of a monolingual batch)", alpha)]
+        ratios = {step: ratio(shares) for step, shares in self.mixture.items()}
+        told = _by_step(ratios) if len(ratios) > 1 else next(iter(ratios.values()))
+        return [("batches", "mixture"), ("mixture (probability of each kind of batch)", told)]
 
     def _evaluation(self) -> str:
         return _scores(self.scores) if self.scores else "No scores were recorded with this model."
@@ -136,6 +140,10 @@ def _scores(scores: Mapping[str, float]) -> str:
 
 def _known(value: object) -> str:
     return _UNKNOWN if value is None else str(value)
+
+
+def _by_step(points: Mapping[int, object]) -> str:
+    return ", ".join(f"{value} at step {step}" for step, value in sorted(points.items())) + "; linear in between"
 
 
 def _limit(max_tokens: int | None) -> str:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import cycle
 
-from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MONO, MULTI
+from hbtrain.reporting.metric_names import CROSS, ENGLISH, HYBRID, MIXTURE, MONO, MULTI
 
 INK, PALE, GRID, EDGE = "#222222", "#5f5f5f", "#e6e6e6", "#bbbbbb"
 NOTHING = "#888888"
 """Colour of the dash that stands for a missing value."""
 
-SAMPLING = {MONO: "#0072B2", HYBRID: "#009E73", CROSS: "#D55E00", MULTI: "#AA4499", ENGLISH: "#8C6D00"}
+SAMPLING = {
+    MONO: "#0072B2",
+    HYBRID: "#009E73",
+    MIXTURE: "#332288",
+    CROSS: "#D55E00",
+    MULTI: "#AA4499",
+    ENGLISH: "#8C6D00",
+}
 OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")
 """Colours of systems whose training is not known, in turn."""
 

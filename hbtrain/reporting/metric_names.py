@@ -6,7 +6,15 @@ SETTINGS = {"mono": "monolingual", "cross": "cross-lingual", "multi": "multiling
 """Settings in the order of tables, with their titles."""
 
 MONO, CROSS, HYBRID, MULTI, ENGLISH = "monolingual", "cross-lingual", "hybrid", "multilingual", "english"
-TITLES = {MONO: "X-X only", HYBRID: "hybrid", CROSS: "X-Y only", MULTI: "multilingual", ENGLISH: "English only"}
+MIXTURE = "mixture"  # of kinds of batches, others than the two of `hybrid`
+TITLES = {
+    MONO: "X-X only",
+    HYBRID: "hybrid",
+    MIXTURE: "mixture",
+    CROSS: "X-Y only",
+    MULTI: "multilingual",
+    ENGLISH: "English only",
+}
 """Samplings in the order of tables, with their titles."""
 
 RANK_DISTANCE, WORST_RANK = "rank_distance", "worst_rank"

@@ -20,8 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hbtrain.config import Config, to_flat, to_yaml, without_passwords
-from hbtrain.config.keys import NON_TRAINING_KEYS
+from hbtrain.config import Config, to_yaml, training_values, without_passwords
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, folders_in, place, write_text
 from hbtrain.tracking.tracker import UNDELIVERED
@@ -158,8 +157,7 @@ class RunFolder:
     @classmethod
     def _numbered(cls, config: Config) -> Iterator[RunFolder]:
         """The folders of the first, second, ... run of this configuration, existing or not; without end."""
-        relevant = {key: value for key, value in to_flat(config).items() if not key.startswith(NON_TRAINING_KEYS)}
-        digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(training_values(config), sort_keys=True).encode()).hexdigest()[:8]
         root = cls._root(config)
         base = f"{config.name}-{digest}"
         yield cls(root / base)

@@ -142,7 +142,7 @@ class Summary:
             best[score] = of_points.index(min(of_points))
         rows = []
         for number, point in enumerate(points):
-            first, *others = [*map(shown, point.values.values()), str(len(point.runs))]
+            first, *others = [*(shown(value, key) for key, value in point.values.items()), str(len(point.runs))]
             cells = [Cell(text) for text in others]
             for score in scores:
                 key = f"{benchmark}/{score}"
@@ -168,7 +168,9 @@ class Summary:
                     values = point.of(f"{benchmark}/{score}") if score in known else []
                     cells.append(f"{statistics.mean(values):.6f}" if values else "")
                     cells.append(f"{spread(values):.6f}" if len(values) > 1 else "")
-                writer.writerow([benchmark, *map(shown, point.values.values()), len(point.runs), *cells])
+                writer.writerow(
+                    [benchmark, *(shown(value, key) for key, value in point.values.items()), len(point.runs), *cells]
+                )
         return stream.getvalue()
 
 

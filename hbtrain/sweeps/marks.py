@@ -91,4 +91,4 @@ def _baseline(finished: Sequence[Finished]) -> str | None:
 
 def is_single_kind(config: Config) -> bool:
     """Whether all batches of a run are of one kind."""
-    return config.batching.mode != "hybrid" or config.batching.alpha in (0, 1)
+    return len(config.batching.kinds) == 1

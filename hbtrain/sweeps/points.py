@@ -53,7 +53,7 @@ class Point:
     @property
     def label(self) -> str:
         """The values of the keys that vary, such as `alpha=0.3`."""
-        return " ".join(f"{short_name(key)}={shown(value)}" for key, value in self.values.items())
+        return " ".join(f"{short_name(key)}={shown(value, key)}" for key, value in self.values.items())
 
     def of(self, key: str) -> list[float]:
         """The score `key` (`<benchmark>/<setting>/<metric>`) of every seed."""

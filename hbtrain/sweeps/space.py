@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import yaml
 
 from hbtrain.config import Config, load_config, override
+from hbtrain.config.batching import mixture_points, ratio, read_mixture
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
 
+MIXTURE = "batching.mixture"
 SEED = "seed"  # the key over whose values the summary takes means
 
 
@@ -57,7 +60,7 @@ class Space:
     def label(self, values: Mapping[str, Any]) -> str:
         """The name of a trial with these values, such as `alpha=0.3 seed=1`."""
         names = _short_names(list(self.draws))
-        return " ".join(f"{names[key]}={shown(value)}" for key, value in values.items())
+        return " ".join(f"{names[key]}={shown(value, key)}" for key, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,12 @@ def short_name(key: str) -> str:
     return key.rsplit(".", 1)[-1]
 
 
-def shown(value: Any) -> str:
-    """A value as labels and tables show it."""
+def shown(value: Any, key: str = "") -> str:
+    """A value of a key as labels and tables show it."""
+    if key == MIXTURE and isinstance(value, Mapping):
+        with suppress(ValueError):  # a wrong one has a name as well, under which it is refused
+            points = mixture_points(read_mixture(value))
+            return " → ".join(f"{ratio(x)} at {step}" if len(points) > 1 else ratio(x) for step, x in points.items())
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):

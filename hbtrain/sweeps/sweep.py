@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.comparison.save import save_comparison
-from hbtrain.config import Config, absolute_paths, override, to_flat, without_passwords
-from hbtrain.config.keys import NON_TRAINING_KEYS
+from hbtrain.config import Config, absolute_paths, override, training_values, without_passwords
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted, say
@@ -38,9 +37,8 @@ def sweep_folder(space: Space, base: Config) -> Place:
     The name has a digest of what the trials have in common, evaluation included, but not of the values that are tried;
     so a sweep over more values continues the same sweep.
     """
-    common = {key: value for key, value in to_flat(base).items() if not key.startswith(NON_TRAINING_KEYS)}
     varied = {dotted for key in space.draws for dotted in space.keys_behind(key)}
-    relevant: list[Any] = [{key: value for key, value in common.items() if not _below(key, varied)}]
+    relevant: list[Any] = [{key: value for key, value in training_values(base).items() if not _below(key, varied)}]
     relevant.append(sorted(space.draws))
     relevant.append({"benchmarks": base.evaluation.benchmarks, **measured_by(base)})
     if space.search is not None:
@@ -138,7 +136,9 @@ def _begin(space: Space, base: Config, folder: Place, command: str) -> Tracker:
     )
     memory.update(mlflow_run_id=tracker.run_id)
     if space.search is None:
-        tracker.tags({f"space.{key}": " ".join(map(shown, draw.probes)) for key, draw in space.draws.items()})
+        tracker.tags(
+            {f"space.{key}": " ".join(shown(one, key) for one in draw.probes) for key, draw in space.draws.items()}
+        )
     else:
         tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
         tracker.tags({f"search.{key}": value for key, value in space.search.model_dump(mode="json").items()})

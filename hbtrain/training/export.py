@@ -101,6 +101,7 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         sources={name: source.index.rows for name, source in corpus.sources.items()},
         mode=batching.mode,
         alpha=batching.alpha if batching.mode == "hybrid" else None,
+        mixture=batching.kind_points if batching.mixture is not None else None,
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,

@@ -38,7 +38,7 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
         "data.languages": languages,
     }
     if len(languages) == 1:
-        changes["batching.mode"] = "monolingual"
+        changes |= {"batching.mode": "monolingual", "batching.mixture": None}
     try:
         return BatchPlan.over(corpus, override(config, changes))
     except DataError as error:

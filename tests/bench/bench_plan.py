@@ -31,7 +31,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.batching import BatchPlan
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import BatchingConfig
 from hbtrain.corpus import SourceIndex
 from hbtrain.corpus.conflicts import SizeClass
 from tests.bench.measure import peak_mib, tell

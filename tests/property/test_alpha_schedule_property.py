@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.batching.catalogue import alpha_at
+from hbtrain.batching.catalogue import shares_at
 from hbtrain.config import load_config
 from hbtrain.sweeps.drivers import extended, label_of, read_schedule, to_alpha
 
@@ -37,7 +37,7 @@ def test_the_batches_see_the_step_function(steps_and_alphas):
     wanted = np.empty(len(steps))
     for start, alpha in steps_and_alphas:  # painted over, one change after the other
         wanted[start:] = alpha
-    assert np.array_equal(alpha_at(batching, steps), wanted), "to the last bit"
+    assert np.array_equal(shares_at(batching, steps)[0], wanted), "to the last bit"
 
 
 @given(changes())
@@ -55,5 +55,5 @@ def test_the_beginning_of_a_taken_over_schedule_is_the_donors(steps_and_alphas, 
     step = donor[-1][0] + gap
     taker = extended(donor, step, alpha)
     batching = [load_config("quickstart", {"batching.alpha": to_alpha(one)}).batching for one in (taker, donor)]
-    assert np.array_equal(*(alpha_at(one, np.arange(step)) for one in batching))
-    assert alpha_at(batching[0], np.array([step])) == alpha
+    assert np.array_equal(*(shares_at(one, np.arange(step))[0] for one in batching))
+    assert shares_at(batching[0], np.array([step]))[0] == alpha

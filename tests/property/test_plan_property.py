@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.batching.permutation import permute
 from hbtrain.batching.stream import Stream
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import BatchingConfig
 from hbtrain.corpus.conflicts import SourceIndex, cluster_order, clusters
 from hbtrain.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from hbtrain.batching import BatchPlan
 from hbtrain.batching.availability import PairTable
 from hbtrain.batching.permutation import key_of, uniform
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import BatchingConfig
 from hbtrain.corpus import SourceIndex
 from hbtrain.errors import ConfigError, DataError
 from tests.property.test_plan_property import LANGUAGES, indices

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, chisquare
 from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.batching.permutation import permute
 from hbtrain.config import load_config
-from hbtrain.config.schema import BatchingConfig
+from hbtrain.config.batching import BatchingConfig
 from hbtrain.corpus import ParallelCorpus, SourceIndex
 from hbtrain.errors import ConfigError, DataError
 
@@ -178,7 +178,7 @@ def test_unavoidable_collisions_are_counted():
 
 def test_fingerprint_is_the_same_in_another_process():
     code = (
-        "from hbtrain.batching import BatchPlan; from hbtrain.config.schema import BatchingConfig;"
+        "from hbtrain.batching import BatchPlan; from hbtrain.config.batching import BatchingConfig;"
         "from hbtrain.corpus import SourceIndex;"
         f"s = SourceIndex.complete('all', 1000, {LANGUAGES!r});"
         "print(BatchPlan([s], BatchingConfig(global_batch_size=8)).fingerprint(5, 25))"
