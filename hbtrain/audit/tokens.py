@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hbtrain.batching import BatchPlan
+from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
@@ -70,11 +71,11 @@ def count_tokens(
     from hbtrain.training.chunks import padded_tokens
     from hbtrain.training.feed import Feed
 
-    workers = config.resources.max_workers
+    workers, switcher = config.resources.max_workers, Switcher.from_config(config)
     found = Tokens(workers=workers)
     for i, step in enumerate(steps.tolist()):
         rank = i % workers
-        work = Feed(plan, corpus, tokenizer, config, rank, workers).work(step)
+        work = Feed(plan, corpus, tokenizer, config, rank, workers, switcher).work(step)
         found.batches += 1
         found.pairs += work.sizes.pairs[rank]
         found.tokens += work.tokens

@@ -20,14 +20,30 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import regex
 
+from hbtrain.batching.batch import GlobalBatch
 from hbtrain.batching.permutation import key_of, uniform
+from hbtrain.config import Config
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.formats.lexicons import Lexicon
+from hbtrain.errors import DataError
+from hbtrain.formats import inputs
+from hbtrain.formats.lexicons import Lexicon, read_lexicon
+from hbtrain.formats.locations import expanded
+
+Texts = Literal["query", "passage", "negative"]
+"""What texts are in a batch; each has draws of its own."""
+
+SWITCHED: dict[str, tuple[Texts, ...]] = {
+    "query": ("query",),
+    "passage": ("passage", "negative"),
+    "both": ("query", "passage", "negative"),
+}
+"""{`batching.switching.side`: the texts whose words are replaced}: hard negatives go with passages, as otherwise the
+switching itself would tell them from passages that answer the query."""
 
 _SCRIPTS = "Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"  # whose words have no spaces between them
 _UNSPACED = "[" + "".join(rf"\p{{scx={script}}}" for script in _SCRIPTS) + "]"
@@ -88,28 +104,61 @@ class Vocabulary:
 class Switcher:
     """Replaces words of texts, by what it is told of them: language, side, step and place."""
 
-    def __init__(self, lexicons: Mapping[tuple[str, str], Lexicon], share: float, seed: int) -> None:
+    def __init__(
+        self, lexicons: Mapping[tuple[str, str], Lexicon], share: float, seed: int, side: str = "query"
+    ) -> None:
         """A switcher by {(language of the words, language of their translations): lexicon}.
 
         Args:
             lexicons: as of `hbtrain.formats.lexicons.read_lexicon`.
             share: probability that a word which the lexicons know is replaced, from 0 to 1.
             seed: of the draws.
+            side: one of `SWITCHED`.
         """
         self.share = share
         self._seed = seed
+        self._switched = SWITCHED[side]
         self._vocabularies = {
             language: Vocabulary({y: lexicon for (x, y), lexicon in lexicons.items() if x == language})
             for language in sorted({x for x, _ in lexicons})
         }
 
-    def switch(self, texts: Sequence[str], language: str, side: str, step: int, places: Int64s) -> list[str]:
+    @classmethod
+    def from_config(cls, config: Config) -> Switcher:
+        """The switcher of a configuration, which reads its lexicons, none where it has no `switched` batches.
+
+        Raises:
+            DataError: a lexicon cannot be read, or has a line that is no word with its translation.
+        """
+        switching, lexicons = config.batching.switching, {}
+        for pair, file in switching.pairs.items() if "switched" in config.batching.kinds else ():
+            try:
+                lexicons[pair] = read_lexicon(str(inputs.local_copy(expanded(file), config.data.cache)))
+            except DataError as error:
+                raise DataError(f"batching.switching.lexicons, from {pair[0]} to {pair[1]}: {error}") from error
+        return cls(lexicons, switching.share, config.seed, switching.side)
+
+    def of_batch(self, batch: GlobalBatch, what: Texts, texts: list[str], first: int = 0) -> list[str]:
+        """Texts of a batch as they are trained on: with words replaced if the batch is `switched`, and they are to be.
+
+        Args:
+            batch: a global batch, or a rank's part of it.
+            what: which texts of the batch they are.
+            texts: [M], all those of a kind that `batch` has, in its order.
+            first: how many texts of that kind the ranks before have.
+        """
+        if batch.kind != "switched" or what not in self._switched or not texts:
+            return texts
+        places = np.arange(first, first + len(texts), dtype=np.int64)
+        return self.switch(texts, batch.query_languages[0], what, batch.step, places)
+
+    def switch(self, texts: Sequence[str], language: str, side: Texts, step: int, places: Int64s) -> list[str]:
         """The texts with words replaced.
 
         Args:
             texts: [B], all in `language`.
             language: one that lexicons lead from.
-            side: what the texts are (`query`, `passage`, `negative`); each side has draws of its own.
+            side: what the texts are.
             step: of the batch.
             places: int64 [B], places of the texts among those of their side in the global batch, below 2**31.
         """

@@ -81,9 +81,7 @@ def test_a_schedule_of_alpha_is_the_schedule_of_the_mixture_of_two_kinds(alphas,
     assert two.fingerprint(0, 60) == plan(seed, alpha=alphas).fingerprint(0, 60)
 
 
-@pytest.mark.parametrize(
-    "kind, mode", [("mono", "monolingual"), ("cross", "cross-lingual"), ("multi", "multilingual")]
-)
+@pytest.mark.parametrize("kind, mode", [("mono", "monolingual"), ("cross", "cross-lingual"), ("multi", "multilingual")])
 def test_a_mixture_of_one_kind_is_its_mode(kind, mode):
     assert plan(5, mixture={kind: 3}).fingerprint(0, 40) == plan(5, mode=mode).fingerprint(0, 40)
 
