@@ -21,6 +21,8 @@ PLANS = {
     "multilingual": {"batching.mode": "multilingual"},
     "english": {"batching.mode": "english"},
     "a schedule": {"batching.alpha": {0: 1.0, 40: 0.2, 80: 0.9}},
+    "a mixture": {"batching.mixture": {"mono": 2, "cross": 2, "multi": 1}},
+    "a schedule of mixtures": {"batching.mixture": {0: {"mono": 1}, 80: {"mono": 1, "cross": 2, "multi": 3}}},
     "languages": {"data.languages": ["de", "en", "zh"], "batching.alpha": 0.3},
     "languages in another order": {"data.languages": ["zh", "de", "en"], "batching.alpha": 0.3},
     "weights of languages": {"batching.language_weights": {"en": 3.0, "ar": 0.5, "ru": 0.0}},

@@ -165,6 +165,21 @@ def test_a_schedule_shows_in_parts_and_expectation(config):
     assert (few.steps, few.kinds["mono"]) == (10, 10)
 
 
+def test_a_schedule_of_mixtures_shows_in_parts_and_expectation(config, tmp_path):
+    """Over 120 steps: multi falls from 1 to 0 within 100, mono and cross rise to a quarter and three quarters."""
+    mixture = {0: {"multi": 2}, 100: {"mono": 1, "cross": 3}}
+    found = audit(config(**{"batching.mixture": mixture}), tokens=False)
+    multi = sum(1 - step / 100 for step in range(100))
+    assert found.counts.expected_kinds == pytest.approx(
+        {"mono": (STEPS - multi) / 4, "cross": (STEPS - multi) * 3 / 4, "multi": multi}
+    )
+    drawn = [batch.kind for batch in batches(found.config)]
+    assert found.counts.kinds == {kind: drawn.count(kind) for kind in ("mono", "cross", "multi")}
+    assert found.counts.kinds_by_part["multi"][-1] == 0.0
+    draw(found, tmp_path / "mixture.png")
+    assert (tmp_path / "mixture.png").stat().st_size > 10_000
+
+
 def test_json_is_whole_and_the_picture_is_one(config, tmp_path):
     found = audit(config(), sample=2)
     told = json.loads(json.dumps(record(found), allow_nan=False))
