@@ -12,17 +12,17 @@ from hbtrain.audit.audit import Audit
 from hbtrain.audit.tables import fraction, number
 from hbtrain.batching.availability import Floats
 from hbtrain.errors import StorageError
-from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING, SWITCHED
 from hbtrain.reporting.figures import draw_map, new_figure, without_frame
 from hbtrain.reporting.metric_names import SETTINGS
 
-KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
+KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()} | {"switched": ("switched", SWITCHED)}
 """{kind: (title, colour)}; a kind has the colour of the sampling that consists of this kind only."""
 
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05
 """Inches: a cell of a map, the width of the right-hand panels, the space between the upper and the lower ones."""
 MOST_NUMBERS = 24  # languages of a map whose cells have numbers in them
-LEGEND_POINTS = 130  # distance in points from one kind's name to the next
+LEGEND_POINTS, LEGEND_LINE = 130, 14  # distances in points from one kind's name to the next, two on a line
 
 
 def draw(audit: Audit, path: Path) -> None:
@@ -103,12 +103,15 @@ def _kinds(axes: Any, audit: Audit) -> None:
         high = low + share
         axes.stairs(high, starts, baseline=low, fill=True, color=KINDS[kind][1], linewidth=0)
         low = high
-    below = 0
-    for kind, batches in counts.kinds.items():
+    for i, (kind, batches) in enumerate(counts.kinds.items()):
+        line, column = divmod(i, 2)
         text = f"■ {KINDS[kind][0]} {fraction(batches / counts.steps)}"
-        place = {"xycoords": "axes fraction", "xytext": (below, -24), "textcoords": "offset points"}
+        place = {
+            "xycoords": "axes fraction",
+            "xytext": (column * LEGEND_POINTS, -24 - line * LEGEND_LINE),
+            "textcoords": "offset points",
+        }
         axes.annotate(text, (0, 0), color=KINDS[kind][1], fontsize=9.5, va="top", annotation_clip=False, **place)
-        below += LEGEND_POINTS
     axes.set_xlim(0, counts.steps)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])

@@ -100,6 +100,12 @@ class Vocabulary:
                     break
             first = after
 
+    def coverage(self, text: str) -> tuple[int, int]:
+        """How many words a text has, and how many of them stand in an entry; without spaces, characters are words."""
+        words = [token.start() for token in _TOKEN.finditer(text) if token.lastgroup == "word"]
+        matches = list(self.find(text))
+        return len(words), sum(any(one.start <= word < one.end for one in matches) for word in words)
+
 
 class Switcher:
     """Replaces words of texts, by what it is told of them: language, side, step and place."""
@@ -137,6 +143,14 @@ class Switcher:
             except DataError as error:
                 raise DataError(f"batching.switching.lexicons, from {pair[0]} to {pair[1]}: {error}") from error
         return cls(lexicons, switching.share, config.seed, switching.side)
+
+    def coverage(self, batch: GlobalBatch, what: Texts, texts: Sequence[str]) -> tuple[int, int]:
+        """How many words there are in texts of a batch that `of_batch` changes, and how many of them lexicons know."""
+        if batch.kind != "switched" or what not in self._switched:
+            return 0, 0
+        vocabulary = self._vocabularies[batch.query_languages[0]]
+        words, known = np.sum([vocabulary.coverage(text) for text in texts], axis=0).tolist()
+        return words, known
 
     def of_batch(self, batch: GlobalBatch, what: Texts, texts: list[str], first: int = 0) -> list[str]:
         """Texts of a batch as they are trained on: with words replaced if the batch is `switched`, and they are to be.
