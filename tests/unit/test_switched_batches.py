@@ -21,6 +21,7 @@ from hbtrain.modeling.gather import SingleProcess
 from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import checked_inputs
+from hbtrain.training.export import model_card
 from hbtrain.training.feed import Feed
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.stopwatch import Stopwatch
@@ -245,6 +246,18 @@ def test_a_lexicon_with_an_odd_line_starts_nothing(hbtrain, tmp_path):
     assert code == 2
     assert err.splitlines()[-1].startswith("error: batching.switching.lexicons, from en to de: ")
     assert "en-de.txt line 2: a line that is no word with a translation" in err
+
+
+def test_the_model_card_tells_what_was_switched(config):
+    one = config(**{"batching.switching.side": "both"})
+
+    def card(of):
+        made = model_card(of, ParallelCorpus.from_config(of), ("de",), 60)
+        return made.render(query_prefix="", passage_prefix="", dimension=8, max_tokens=None)
+
+    told = "50% of the words of queries and passages that lexicons know (en to de, en to ru, de to en)"
+    assert f"| words replaced by translations in switched batches | {told} |" in card(one)
+    assert "lexicons" not in card(override(one, {"batching.mixture": {"mono": 1}}))
 
 
 def test_lexicons_are_read_only_where_batches_are_switched(config):
