@@ -168,8 +168,8 @@ class BatchingConfig(Section):
             value = getattr(self, key)
             if self.mixture is not None and value != type(self).model_fields[key].default:
                 raise ValueError(
-                    f"batching.mixture and batching.{key} = {value} both decide the kinds of batches; leave one out "
-                    f"(--batching.mixture null leaves out a recipe's)"
+                    f"mixture and {key} = {value} both decide the kinds of batches; leave one out "
+                    "(--batching.mixture null leaves out a recipe's)"
                 )
         if "switched" in self.kinds and not self.switching.lexicons:
             raise ValueError(

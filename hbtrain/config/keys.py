@@ -58,7 +58,7 @@ def check_key(key: str, origin: str) -> None:
             raise unknown_key(key, origin)
         section = _section(field.annotation)
         if section is None:
-            if i + 1 == len(parts) or _holds_mapping(field.annotation):
+            if i + 1 == len(parts) or _holds(field.annotation, dict):
                 return
             raise unknown_key(key, origin)
         model = section
@@ -68,6 +68,11 @@ def takes_text(key: str) -> bool:
     """Whether the values of a key, or the members of its list, can only be texts, not numbers or truth values."""
     annotation = _annotation(key)
     return annotation is not None and _plain_types(annotation) <= {str, types.NoneType}
+
+
+def takes_several(key: str) -> bool:
+    """Whether the value of a key is, or may be, a list."""
+    return _holds(_annotation(key), tuple)
 
 
 def has_named_entries(key: str) -> bool:
@@ -151,6 +156,7 @@ def _plain_types(annotation: Any) -> set[Any]:
     return set().union(*map(_plain_types, parts)) if parts else {annotation}
 
 
-def _holds_mapping(annotation: Any) -> bool:
+def _holds(annotation: Any, kind: type) -> bool:
+    """Whether a value of this type may be a `kind`, such as dict."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return any((get_origin(option) or option) is dict for option in options)
+    return any((get_origin(option) or option) is kind for option in options)

@@ -19,6 +19,7 @@ from hbtrain.config.keys import (
     check_key,
     dotted_location,
     flatten,
+    takes_several,
     takes_text,
     unknown_key,
 )
@@ -222,15 +223,17 @@ def _benchmark(text: str) -> str:
 def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
     """{dotted key: value} of flags such as `--batching.alpha 0.3`; several values make a list, none means true.
 
+    Of a flag that is there twice the last one counts, so that scripts can end with flags of their caller's.
+
     Raises:
-        ConfigError: an argument that belongs to no flag, or a flag that is there twice.
+        ConfigError: an argument that belongs to no flag, or a flag that takes several values is there twice.
     """
     values: dict[str, list[Any]] = {}
     key = ""
     for argument in arguments:
         if argument.startswith("--") and len(argument) > 2:
             key, equals, value = argument[2:].partition("=")
-            if key in values:
+            if key in values and takes_several(key):
                 raise ConfigError(f"--{key} is given twice; several values follow one flag: --{key} VALUE VALUE")
             values[key] = [_value(value, key)] if equals else []
         elif key:

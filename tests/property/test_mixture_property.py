@@ -57,6 +57,18 @@ def test_every_step_has_the_kind_into_whose_part_its_uniform_number_falls(mixtur
         assert share(mixture, kind, step) > 0
 
 
+@settings(max_examples=60)
+@given(MIXTURES)
+def test_the_largest_uniform_number_gives_a_kind_that_has_a_share(mixture):
+    """However the sum of the shares is rounded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hbtrain.batching.plan.uniform", lambda key, steps: np.full(len(steps), np.nextafter(1.0, 0.0)))
+        drawn = kinds(plan(mixture=mixture))
+    for step, kind in enumerate(drawn):
+        assert share(mixture, kind, step) > 0
+        assert not any(share(mixture, other, step) > 1e-12 for other in KINDS[KINDS.index(kind) + 1 :])
+
+
 @settings(max_examples=25)
 @given(WEIGHTS, SEEDS)
 def test_over_many_steps_kinds_are_as_frequent_as_their_weights_say(weights, seed):

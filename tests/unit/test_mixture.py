@@ -69,8 +69,8 @@ def test_a_mixture_is_read_back(tmp_path, mixture):
         ({"batching.mixture": {0: {"mono": 1}, 9: {"mono": -2}}}, "the weight of mono at step 9 is -2"),
         ({"batching.mixture": {}}, "give weights {kind: weight}, or points"),
         ({"batching.mixture": 0.5}, "batching.mixture = 0.5: give weights {kind: weight}"),
-        ({"batching.mixture": THREE, "batching.alpha": 0.3}, "batching.mixture and batching.alpha = 0.3 both decide"),
-        ({"batching.mixture": THREE, "batching.mode": "english"}, "batching.mixture and batching.mode = english both"),
+        ({"batching.mixture": THREE, "batching.alpha": 0.3}, "batching: mixture and alpha = 0.3 both decide"),
+        ({"batching.mixture": THREE, "batching.mode": "english"}, "batching: mixture and mode = english both decide"),
         ({"batching.mixture": {0: THREE, 31: THREE}, "training.steps": 30}, "weights at step 31, and training.steps"),
     ],
 )
