@@ -173,7 +173,7 @@ class BatchingConfig(Section):
                 )
         if "switched" in self.kinds and not self.switching.lexicons:
             raise ValueError(
-                "batching.mixture has switched batches, whose translations come from bilingual lexicons; give "
+                "mixture has switched batches, whose translations come from bilingual lexicons; give "
                 "batching.switching.lexicons, such as {en-de: en-de.txt}, or leave switched out"
             )
         return self

@@ -204,7 +204,7 @@ def test_only_other_values_than_the_defaults_change_the_folder_of_a_run(config):
 
 
 def test_validation_is_switched_as_far_as_its_languages_go(config, write_source):
-    one = config(**{"batching.mixture": {"cross": 1, "switched": 1}})
+    one = config(**{"batching.mixture": {"cross": 1, "switched": 1}, "batching.switching.lexicons": {"en-ru": "x"}})
 
     def kinds(languages):
         rows = [row(number) for number in range(30, 50)]
@@ -214,13 +214,13 @@ def test_validation_is_switched_as_far_as_its_languages_go(config, write_source)
         return {(batch.kind, batch.languages[batch.query_codes[0]]) for batch in map(plan.batch, range(60))}
 
     assert kinds(["en", "ru"]) == {("cross", "en"), ("cross", "ru"), ("switched", "en")}
-    assert kinds(["ru"]) == {("mono", "ru")}
+    assert kinds(["de", "ru"]) == {("mono", "de"), ("mono", "ru")}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batching.switching.lexicons": {}}, "batching.mixture has switched batches, whose translations come from"),
+        ({"batching.switching.lexicons": {}}, "batching: mixture has switched batches, whose translations come"),
         ({"batching.switching.lexicons": {"en": "x"}}, "'en' is no pair of languages; name lexicons by two languages"),
         ({"batching.switching.lexicons": {"en-pt-BR": "x"}}, "'en-pt-BR' is no pair of languages"),
         ({"batching.switching.lexicons": {"en-en": "x"}}, "'en-en' is no pair of languages"),
@@ -229,7 +229,10 @@ def test_validation_is_switched_as_far_as_its_languages_go(config, write_source)
         ({"batching.switching.side": "answer"}, "batching.switching.side = 'answer'"),
         ({"batching.switching.lexicons": {"eng-de": "x"}}, "the one from 'eng' to 'de' is for texts in eng, and"),
         ({"batching.switching.lexicons": {"en-de": "gone.txt"}}, "lexicons, from en to de: cannot read gone.txt"),
-        ({"batching.global_batch_size": 31}, "31"),
+        (
+            {"batching.mixture": {"switched": 1}, "batching.global_batch_size": 31},
+            "source source cannot fill a batch: it offers at most 30 switched rows in de, en, ru",
+        ),
     ],
 )
 def test_what_contradicts_itself_or_the_data_is_refused_in_one_line(config, changes, words):
@@ -237,6 +240,16 @@ def test_what_contradicts_itself_or_the_data_is_refused_in_one_line(config, chan
         preflight(config(**changes))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_language_that_lexicons_lead_from_needs_the_rows_of_a_batch(config, write_source):
+    rows = [{**row(number), "query": {x: row(number)["query"][x] for x in ("en", "de")[: 1 + (number < 9)]}}
+            for number in range(30)]  # fmt: skip
+    one = config(**{"batching.mixture": {"switched": 1}, "data.sources": [str(write_source(rows, "few.jsonl"))]})
+    with pytest.raises(DataError, match="no source can fill a code-switched batch in 'de': the largest offers 9 rows"):
+        BatchPlan.from_config(one)
+    fewer = override(one, {"batching.switching.lexicons": {"en-ru": "x"}})
+    assert {offer.label for offer in BatchPlan.from_config(fewer).catalogue.offers} == {"few switched en"}
 
 
 def test_a_lexicon_with_an_odd_line_starts_nothing(hbtrain, tmp_path):
