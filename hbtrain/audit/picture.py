@@ -12,11 +12,11 @@ from hbtrain.audit.audit import Audit
 from hbtrain.audit.tables import fraction, number
 from hbtrain.batching.availability import Floats
 from hbtrain.errors import StorageError
-from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING, SWITCHED
 from hbtrain.reporting.figures import draw_map, new_figure, without_frame
 from hbtrain.reporting.metric_names import SETTINGS
 
-KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()}
+KINDS = {kind: (title, SAMPLING[title]) for kind, title in SETTINGS.items()} | {"switched": ("switched", SWITCHED)}
 """{kind: (title, colour)}; a kind has the colour of the sampling that consists of this kind only."""
 
 CELL, BARS, BETWEEN = 0.46, 3.6, 1.05

@@ -172,6 +172,12 @@ def notes(audit: Audit) -> list[str]:
         part = f" (the part of one of {workers} workers)" if workers > 1 else ""
         rest += f"; tokens: {audit.tokens.batches:,} batches{part}"
     lines = [rest]
+    if audit.tokens is not None and audit.tokens.words:
+        known = audit.tokens.known_words / audit.tokens.words
+        lines.append(
+            f"switched batches: the lexicons know {known:.0%} of the words of these texts, of which "
+            f"{audit.config.batching.switching.share:.0%} are replaced"
+        )
     for one in counts.streams:
         if one.largest_cluster > max(1, one.batches_per_epoch) and one.batches:
             name = " ".join([one.source, one.kind, *one.languages])

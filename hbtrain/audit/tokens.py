@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hbtrain.batching import BatchPlan
+from hbtrain.batching import BatchPlan, GlobalBatch
+from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
@@ -36,6 +37,8 @@ class Tokens:
     computed: int = 0  # tokens with padding, hard negatives included
     unsorted: int = 0  # `computed`, if texts were not sorted by length
     largest_graph: int = 0  # the most tokens, with padding, that have a graph at one time
+    words: int = 0  # in the texts of `switched` batches whose words are replaced
+    known_words: int = 0  # those of them that the lexicons know
     queries: dict[str, Texts] = field(default_factory=dict)  # {language: texts}
     passages: dict[str, Texts] = field(default_factory=dict)  # {language: texts}, without hard negatives
 
@@ -70,11 +73,11 @@ def count_tokens(
     from hbtrain.training.chunks import padded_tokens
     from hbtrain.training.feed import Feed
 
-    workers = config.resources.max_workers
+    workers, switcher = config.resources.max_workers, Switcher.from_config(config)
     found = Tokens(workers=workers)
     for i, step in enumerate(steps.tolist()):
         rank = i % workers
-        work = Feed(plan, corpus, tokenizer, config, rank, workers).work(step)
+        work = Feed(plan, corpus, tokenizer, config, rank, workers, switcher).work(step)
         found.batches += 1
         found.pairs += work.sizes.pairs[rank]
         found.tokens += work.tokens
@@ -82,8 +85,21 @@ def count_tokens(
         found.unsorted += sum(side["input_ids"].numel() for side in work.sides if side is not None)
         found.largest_graph = max(found.largest_graph, *map(padded_tokens, work.chunks))
         _add_languages(found, work, config, rank)
+        _add_words(found, work.batch.shard(rank, workers), corpus, switcher)
         progress(i + 1, len(steps))
     return found
+
+
+def _add_words(found: Tokens, shard: GlobalBatch, corpus: ParallelCorpus, switcher: Switcher) -> None:
+    if shard.kind != "switched":
+        return
+    source = corpus.sources[shard.source]
+    for words, known in (
+        switcher.coverage(shard, "query", source.texts("query", shard.rows, shard.query_languages)),
+        switcher.coverage(shard, "passage", source.texts("passage", shard.rows, shard.passage_languages)),
+    ):
+        found.words += words
+        found.known_words += known
 
 
 def _add_languages(found: Tokens, work: Work, config: Config, rank: int) -> None:

@@ -37,7 +37,9 @@ class Catalogue:
             DataError: a language that no source has; a source, a language or a kind with too few rows for a batch.
         """
         sources = weighted_sources(sources, batching.source_weights)
-        sampling = Sampling.of(batching, _training_languages(sources, languages))
+        named = _training_languages(sources, languages)
+        _check_lexicons(batching, named)
+        sampling = Sampling.of(batching, named)
         training = sampling.languages
         kinds = batching.kinds
         _check_languages(batching, training)
@@ -84,6 +86,16 @@ def _check_languages(batching: BatchingConfig, training: tuple[str, ...]) -> Non
             )
 
 
+def _check_lexicons(batching: BatchingConfig, training: tuple[str, ...]) -> None:
+    """Raise ConfigError if lexicons of `switched` batches lead from a language that is not among those of training."""
+    for language, target in batching.switching.pairs if "switched" in batching.kinds else ():
+        if language not in training:
+            raise ConfigError(
+                f"batching.switching.lexicons: the one from {language!r} to {target!r} is for texts in {language}, and "
+                f"training languages are {', '.join(training)}; leave it out or name it by the codes of the data"
+            )
+
+
 def _check(
     sources: Sequence[SourceIndex],
     training: tuple[str, ...],
@@ -101,13 +113,15 @@ def _check(
                 f"source {source.name} cannot fill a batch: it offers at most {most:,} {' or '.join(kinds)} rows in "
                 f"{', '.join(training)}, and batching.global_batch_size is {size:,}; lower it or leave the source out"
             )
-    for code, language in enumerate(training) if "mono" in kinds else ():
-        most = _most_rows(offer for offer in offers if offer.kind == "mono" and offer.pair == (code, code))
-        if most < size:
-            raise DataError(
-                f"no source can fill a monolingual batch in {language!r}: the largest offers {most:,} rows, and "
-                f"batching.global_batch_size is {size:,}; lower it or leave {language} out of data.languages"
-            )
+    leading = {x for x, _ in batching.switching.pairs}
+    for kind, name in (("mono", "monolingual"), ("switched", "code-switched")):
+        for code, language in enumerate(training) if kind in kinds else ():
+            most = _most_rows(offer for offer in offers if offer.kind == kind and offer.pair == (code, code))
+            if most < size and (kind == "mono" or language in leading):
+                raise DataError(
+                    f"no source can fill a {name} batch in {language!r}: the largest offers {most:,} rows, and "
+                    f"batching.global_batch_size is {size:,}; lower it or leave {language} out of data.languages"
+                )
     for kind in kinds:
         most = _most_rows(offer for offer in offers if offer.kind == kind)
         if most < size:

@@ -172,6 +172,9 @@ def offers_of(availability: Availability, kinds: Sequence[str], batching: Batchi
     # In one language, a parallel sentence is its own passage, so such a batch would only teach to match copies.
     if "mono" in kinds and not availability.source.sentences:
         offers += [_fixed_pair("mono", availability, (x, x)) for x in codes]
+    if "switched" in kinds and not availability.source.sentences:
+        leading = {x for x, _ in batching.switching.pairs}
+        offers += [_fixed_pair("switched", availability, (x, x)) for x in codes if availability.languages[x] in leading]
     if "multi" in kinds and not availability.source.sentences:
         offers.append(_any_pair("multi", availability))
     if "cross" in kinds and batching.cross_languages == "pair":
@@ -184,13 +187,13 @@ def offers_of(availability: Availability, kinds: Sequence[str], batching: Batchi
 def weighed(offers: Sequence[Offer], sampling: Sampling) -> list[Offer]:
     """Give offers of one kind their probabilities.
 
-    For monolingual batches the language is drawn first, then a source in proportion to its size in that language; for
-    other kinds, pairs of languages and sources are drawn together, in proportion to size.
+    For monolingual batches, with words switched or not, the language is drawn first, then a source in proportion to its
+    size in that language; for other kinds, pairs of languages and sources are drawn together, in proportion to size.
     """
     if not offers:
         return []
     size = [sampling.source_weight(o.availability.source.name) * o.pairs for o in offers]
-    if offers[0].kind == "mono":
+    if offers[0].kind in ("mono", "switched"):
         by_language: dict[int, float] = {}
         for offer, one in zip(offers, size, strict=True):
             assert offer.pair is not None

@@ -14,8 +14,9 @@ SamplingTemperature = Annotated[float, Field(ge=0.05)]
 
 Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
 
-Kind = Literal["mono", "cross", "multi"]
-"""A kind of batch: in one language; pairs of two languages; pairs of one language each, languages mixed."""
+Kind = Literal["mono", "cross", "multi", "switched"]
+"""A kind of batch: in one language; pairs of two languages; pairs of one language each, languages mixed; in one
+language, with words replaced by translations."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """All kinds, in the order in which one uniform number decides between them: a new kind stands at the end."""
 
@@ -95,6 +96,42 @@ def ratio(shares: Shares) -> str:
     return " : ".join(f"{share:.4g} {kind}" for kind, share in shares.items())
 
 
+class SwitchingConfig(Section):
+    """Batches of the kind `switched`, in which words are replaced by translations (arXiv 2305.05295)."""
+
+    share: Fraction = 0.5
+    """Probability that a word which the lexicons know is replaced."""
+    side: Literal["query", "passage", "both"] = "query"
+    """Whose words are replaced; hard negatives go with passages."""
+    lexicons: dict[str, str] = Field({})
+    """{pair of languages: file}, such as {en-de: en-de.txt} for English words and their translations into German: on
+    each line a word, a tab or blank, a translation (MUSE's form), plain or .gz, as a path or URI."""
+
+    @field_validator("lexicons")
+    @classmethod
+    def _for_one_pair_each(cls, value: dict[str, str]) -> dict[str, str]:
+        pairs = [_language_pair(name) for name in value]
+        for name, pair in zip(value, pairs, strict=True):
+            if pairs.count(pair) > 1:
+                raise ValueError(f"two lexicons lead from {pair[0]!r} to {pair[1]!r}; join their files ({name})")
+        return value
+
+    @property
+    def pairs(self) -> dict[tuple[str, str], str]:
+        """{(language of the words, language of the translations): file}."""
+        return {_language_pair(name): file for name, file in self.lexicons.items()}
+
+
+def _language_pair(name: str) -> tuple[str, str]:
+    parts = name.split(":" if ":" in name else "-")
+    if len(parts) != 2 or not all(parts) or parts[0] == parts[1]:
+        raise ValueError(
+            f"{name!r} is no pair of languages; name lexicons by two languages, from and to, such as en-de, or "
+            "en:pt-BR where one has a hyphen"
+        )
+    return parts[0], parts[1]
+
+
 class BatchingConfig(Section):
     """How global batches are made (arXiv 2408.10536, section 3)."""
 
@@ -102,8 +139,9 @@ class BatchingConfig(Section):
     alpha: Fraction | dict[NonNegativeInt, Fraction] = 0.5
     """Probability that a batch is monolingual, or points {step: probability} joined by straight lines."""
     mixture: Mixture = None
-    """Weights {kind: weight} of the kinds of batches (`mono`, `cross`, `multi`), or points {step: {kind: weight}} that
-    straight lines join; none means that mode and alpha decide."""
+    """Weights {kind: weight} of the kinds of batches (`mono`, `cross`, `multi`, `switched`), or points {step: {kind:
+    weight}} that straight lines join; none means that mode and alpha decide."""
+    switching: SwitchingConfig = SwitchingConfig()
     global_batch_size: PositiveInt = 256
     language_temperature: SamplingTemperature | None = None
     """Languages of monolingual batches are drawn in proportion to pairs^(1/temperature); none means uniformly."""
@@ -133,6 +171,11 @@ class BatchingConfig(Section):
                     f"mixture and {key} = {value} both decide the kinds of batches; leave one out "
                     "(--batching.mixture null leaves out a recipe's)"
                 )
+        if "switched" in self.kinds and not self.switching.lexicons:
+            raise ValueError(
+                "mixture has switched batches, whose translations come from bilingual lexicons; give "
+                "batching.switching.lexicons, such as {en-de: en-de.txt}, or leave switched out"
+            )
         return self
 
     @property

@@ -199,6 +199,8 @@ def absolute_paths(config: Config) -> Config:
     ):
         if vocabulary is not None:
             changes[f"encoder.{section}.vocabulary"] = _absolute_if_exists(vocabulary)
+    lexicons = config.batching.switching.lexicons
+    changes["batching.switching.lexicons"] = {pair: _absolute_if_exists(file) for pair, file in lexicons.items()}
     changes["evaluation.benchmarks"] = [_benchmark(text) for text in config.evaluation.benchmarks]
     return override(config, changes)
 

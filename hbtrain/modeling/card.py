@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from hbtrain.config.batching import Shares, ratio
+from hbtrain.config.batching import Shares, SwitchingConfig, ratio
 from hbtrain.reporting.table import markdown, markdown_text, table_of
 from hbtrain.storage import write_text
 
@@ -28,6 +28,7 @@ class ModelCard:
     """Probability of a monolingual batch, or its points {step: probability}."""
     mixture: Mapping[int, Shares] | None = None
     """Points {step: {kind: probability}} of the kinds of batches, instead of mode and alpha."""
+    switching: SwitchingConfig | None = None  # how words of `switched` batches were replaced; None: there were none
     global_batch_size: int | None = None
     steps: int | None = None
     temperature: float | None = None
@@ -91,7 +92,13 @@ class ModelCard:
             return [("batches", self.mode or _UNKNOWN), ("alpha (probability of a monolingual batch)", alpha)]
         ratios = {step: ratio(shares) for step, shares in self.mixture.items()}
         told = _by_step(ratios) if len(ratios) > 1 else next(iter(ratios.values()))
-        return [("batches", "mixture"), ("mixture (probability of each kind of batch)", told)]
+        rows = [("batches", "mixture"), ("mixture (probability of each kind of batch)", told)]
+        if self.switching is not None:
+            sides = {"query": "queries", "passage": "passages", "both": "queries and passages"}[self.switching.side]
+            pairs = ", ".join(f"{one} to {other}" for one, other in self.switching.pairs)
+            known = f"{self.switching.share:.0%} of the words of {sides} that lexicons know ({pairs})"
+            rows.append(("words replaced by translations in switched batches", known))
+        return rows
 
     def _evaluation(self) -> str:
         return _scores(self.scores) if self.scores else "No scores were recorded with this model."

@@ -19,6 +19,7 @@ SAMPLING = {
     MULTI: "#AA4499",
     ENGLISH: "#8C6D00",
 }
+SWITCHED = "#56B4E9"  # of code-switched batches, which no sampling consists of by name
 OTHERS = ("#444444", "#7A7A7A", "#5B4A8A", "#A0705A", "#2F6F6F")
 """Colours of systems whose training is not known, in turn."""
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from hbtrain.batching import BatchPlan, shard_sizes
+from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
@@ -50,6 +51,7 @@ def preflight(config: Config) -> Checked:
     benchmarks = _benchmarks(config)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
+    Switcher.from_config(config)  # for its errors; workers read the lexicons again
     if config.data.validation is not None:
         validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
     return Checked(corpus, plan, benchmarks)
@@ -97,16 +99,20 @@ def _check_cores(config: Config) -> None:
 
 
 def fetch_inputs(config: Config, observer: Observer) -> None:
-    """Copy remote sources and benchmarks into the cache, as far as they are not there yet.
+    """Copy remote sources, lexicons and benchmarks into the cache, as far as they are not there yet.
 
     Raises:
-        DataError: a source or benchmark is missing, or the storage refuses access.
+        DataError: a source, lexicon or benchmark is missing, or the storage refuses access.
         StorageError: the cache cannot be written.
     """
     data = config.data
     for source in (*data.sources, data.validation or ""):
         if is_remote(source):
             local_copy(place(source), data.cache, observer.phase)
+    lexicons = config.batching.switching.lexicons.values() if "switched" in config.batching.kinds else ()
+    for lexicon in lexicons:
+        if is_remote(lexicon):
+            inputs.local_copy(lexicon, data.cache, observer.phase)
     for text in config.evaluation.benchmarks:
         path = text.partition("=")[2]
         if is_remote(path):

@@ -22,6 +22,8 @@ from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmark
+from hbtrain.formats import inputs
+from hbtrain.formats.locations import expanded
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.storage import cache_root, expand_home, is_remote, local_copy, place
 
@@ -85,6 +87,12 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
     if isinstance(config.training.deepspeed, str):
         file = expand_home(config.training.deepspeed)
         yield _named("training.deepspeed", config.training.deepspeed), _digest([file], root)
+    lexicons = config.batching.switching.lexicons if "switched" in config.batching.kinds else {}
+    for pair, lexicon in lexicons.items():
+        yield (
+            _named(f"batching.switching.lexicons.{pair}", lexicon),
+            _digest([inputs.local_copy(expanded(lexicon), data.cache)], root),
+        )
     for text in config.evaluation.benchmarks:
         files = list(map(Path, benchmark_files(parse_benchmark(text), data.cache)))
         yield _named("evaluation.benchmarks", text), _digest(files, root)

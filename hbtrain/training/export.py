@@ -102,6 +102,7 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         mode=batching.mode,
         alpha=batching.alpha if batching.mode == "hybrid" else None,
         mixture=batching.kind_points if batching.mixture is not None else None,
+        switching=batching.switching if "switched" in batching.kinds else None,
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hbtrain.batching import BatchPlan, GlobalBatch, shard_sizes
+from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
@@ -56,8 +57,16 @@ class Feed:
     """Prepares the work of one rank."""
 
     def __init__(
-        self, plan: BatchPlan, corpus: ParallelCorpus, encoder: Tokenizes, config: Config, rank: int, world_size: int
+        self,
+        plan: BatchPlan,
+        corpus: ParallelCorpus,
+        encoder: Tokenizes,
+        config: Config,
+        rank: int,
+        world_size: int,
+        switcher: Switcher | None = None,
     ) -> None:
+        """The feed of a rank; `switcher` is that of the configuration, which is read where none is given."""
         self._plan = plan
         self._corpus = corpus
         self._encoder = encoder
@@ -65,6 +74,7 @@ class Feed:
         self._hard_negatives = config.loss.hard_negatives
         self._rank = rank
         self._world_size = world_size
+        self._switcher = Switcher.from_config(config) if switcher is None else switcher
 
     def work(self, step: int) -> Work:
         """This rank's part of `step`, cut into chunks as the configuration says."""
@@ -73,12 +83,15 @@ class Feed:
         source = self._corpus.sources[batch.source]
         pairs = shard_sizes(len(batch), self._world_size)
         negatives = self._negative_sizes(source, batch, pairs)
+        first, queries = sum(pairs[: self._rank]), source.texts("query", shard.rows, shard.query_languages)
+        passages = source.texts("passage", shard.rows, shard.passage_languages)
         sides: list[Features | None] = [
-            self._encoder.tokenize(source.texts("query", shard.rows, shard.query_languages), "query"),
-            self._encoder.tokenize(source.texts("passage", shard.rows, shard.passage_languages), "passage"),
+            self._encoder.tokenize(self._switcher.of_batch(shard, "query", queries, first), "query"),
+            self._encoder.tokenize(self._switcher.of_batch(shard, "passage", passages, first), "passage"),
         ]
         if sum(negatives):
             texts = source.negatives(shard.rows, shard.passage_languages, self._hard_negatives, step)
+            texts = self._switcher.of_batch(shard, "negative", texts, sum(negatives[: self._rank]))
             sides.append(self._encoder.tokenize(texts, "passage") if texts else None)
         sizes = Sizes(pairs, negatives)
         chunks = self._chunks(sides, sizes)

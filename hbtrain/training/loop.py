@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hbtrain.batching import BatchPlan
+from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
@@ -49,6 +50,7 @@ class Trainer:
         self.plan = BatchPlan.over(self.corpus, config)
         self.stopwatch = Stopwatch(worker.device, worker.on_phase)
         self.group = TimedGroup(worker.group, self.stopwatch)
+        self.switcher = Switcher.from_config(config)
         self.feed = self._feed(self.plan, self.corpus)
         self.validation = self._validation_feed()
         self.module = trainable(self.encoder, config)
@@ -163,7 +165,8 @@ class Trainer:
         return self._feed(validation_plan(self.config, corpus), corpus)
 
     def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
-        return Feed(plan, corpus, self.encoder, self.config, self.group.rank, self.group.world_size)
+        group = self.group
+        return Feed(plan, corpus, self.encoder, self.config, group.rank, group.world_size, self.switcher)
 
     def _export(self, step: int) -> None:
         worker = self.worker

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from hbtrain.batching import BatchPlan
 from hbtrain.config import Config, override
+from hbtrain.config.batching import SwitchingConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import DataError
 from hbtrain.modeling.gather import Group
@@ -16,8 +18,8 @@ from hbtrain.modeling.gather import Group
 def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
     """The plan of the validation batches, of the same kinds as in training as far as the source's languages allow.
 
-    A source smaller than a batch is validated in batches of its own size; with one training language it has only
-    monolingual batches.
+    A source smaller than a batch is validated in batches of its own size. With one training language, or where
+    training has `switched` batches and lexicons lead from none of the languages, it has only monolingual batches.
 
     Raises:
         DataError: the source shares no language with training, or cannot fill the batches.
@@ -37,12 +39,20 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
         "batching.source_weights": {},  # of other sources
         "data.languages": languages,
     }
-    if len(languages) == 1:
+    switched = "switched" in config.batching.kinds
+    if switched:
+        changes["batching.switching.lexicons"] = _leading_from(languages, config.batching.switching)
+    if len(languages) == 1 or (switched and not changes["batching.switching.lexicons"]):
         changes |= {"batching.mode": "monolingual", "batching.mixture": None}
     try:
         return BatchPlan.over(corpus, override(config, changes))
     except DataError as error:
         raise DataError(f"data.validation: {error}") from error
+
+
+def _leading_from(languages: Sequence[str], switching: SwitchingConfig) -> dict[str, str]:
+    pairs = zip(switching.pairs, switching.lexicons.items(), strict=True)
+    return {name: file for (x, _), (name, file) in pairs if x in languages}
 
 
 @dataclass

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from hbtrain.batching import BatchPlan
+from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.config.schema import Precision
 from hbtrain.corpus import ParallelCorpus
@@ -96,16 +97,18 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
 def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: ParallelCorpus, step: int) -> Tensor:
     """The loss of a step over the whole global batch at once (InfoNCE, see `hbtrain.modeling.loss`)."""
     batch = BatchPlan.over(corpus, config).batch(step)
-    source = corpus.sources[batch.source]
+    source, switcher = corpus.sources[batch.source], Switcher.from_config(config)
+    queries = source.texts("query", batch.rows, batch.query_languages)
+    passages = source.texts("passage", batch.rows, batch.passage_languages)
     texts = [
-        (source.texts("query", batch.rows, batch.query_languages), "query"),
-        (source.texts("passage", batch.rows, batch.passage_languages), "passage"),
+        (switcher.of_batch(batch, "query", queries), "query"),
+        (switcher.of_batch(batch, "passage", passages), "passage"),
     ]
     candidate_ids = torch.from_numpy(batch.passage_ids)
     if config.loss.hard_negatives:
         chosen = (batch.rows, batch.passage_languages, config.loss.hard_negatives, step)
         if negatives := source.negatives(*chosen):
-            texts.append((negatives, "passage"))
+            texts.append((switcher.of_batch(batch, "negative", negatives), "passage"))
             candidate_ids = torch.cat([candidate_ids, torch.from_numpy(source.negative_ids(*chosen))])
     features = [encoder.tokenize(of_side, side) for of_side, side in texts]  # type: ignore[arg-type]
     (q_BD, *candidates), scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])

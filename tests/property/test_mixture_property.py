@@ -15,6 +15,7 @@ from hbtrain.corpus.conflicts import SourceIndex
 
 LANGUAGES = ("ar", "de", "en", "sw")
 ROWS, SIZE, STEPS = 96, 8, 600
+SWITCHING = {"lexicons": {"de-en": "unread", "sw-fi": "unread"}}  # a plan holds no texts, and reads no lexicons
 
 WEIGHT = st.one_of(st.just(0.0), st.floats(0.001, 1000))
 WEIGHTS = st.dictionaries(st.sampled_from(KINDS), WEIGHT, min_size=1).filter(lambda weights: sum(weights.values()) > 0)
@@ -25,7 +26,7 @@ SEEDS = st.integers(0, 2**16)
 
 def plan(seed=0, **batching):
     source = SourceIndex.complete("talks", ROWS, LANGUAGES)
-    return BatchPlan([source], BatchingConfig(global_batch_size=SIZE, **batching), None, seed)
+    return BatchPlan([source], BatchingConfig(global_batch_size=SIZE, switching=SWITCHING, **batching), None, seed)
 
 
 def kinds(one, steps=STEPS):
@@ -118,6 +119,7 @@ def test_every_kind_is_pure(mixture, seed):
         else:
             assert same.all()
             assert batch.kind == "multi" or len(set(queries)) == 1
+            assert batch.kind != "switched" or queries[0] in ("de", "sw")
 
 
 @settings(max_examples=15)
