@@ -71,8 +71,8 @@ def takes_text(key: str) -> bool:
 
 
 def takes_several(key: str) -> bool:
-    """Whether the value of a key is, or may be, a list."""
-    return _holds(_annotation(key), tuple)
+    """Whether the value of a key is, or may be, a list of any length."""
+    return any(get_origin(option) is tuple and Ellipsis in get_args(option) for option in _options(_annotation(key)))
 
 
 def has_named_entries(key: str) -> bool:
@@ -127,8 +127,7 @@ def dotted_location(location: tuple[int | str, ...]) -> str:
 
 def _section(annotation: Any) -> type[BaseModel] | None:
     """The section class that an annotation means, also in a union such as `LoraConfig | None`; None for a value."""
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    for option in options:
+    for option in _options(annotation):
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
     return None
@@ -158,5 +157,9 @@ def _plain_types(annotation: Any) -> set[Any]:
 
 def _holds(annotation: Any, kind: type) -> bool:
     """Whether a value of this type may be a `kind`, such as dict."""
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return any((get_origin(option) or option) is kind for option in options)
+    return any((get_origin(option) or option) is kind for option in _options(annotation))
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; of any other type, itself."""
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)

@@ -139,10 +139,8 @@ def test_a_flag_whose_key_takes_texts_leaves_them_as_they_are_written():
 
 
 def test_a_flag_that_is_given_twice_is_refused_where_both_may_be_meant():
-    assert parse_flags(["--training.steps", "5", "--seed", "1", "--training.steps=7"]) == {
-        "training.steps": 7,
-        "seed": 1,
-    }
+    assert parse_flags(["--seed", "5", "--name", "x", "--seed=7"]) == {"seed": 7, "name": "x"}
+    assert parse_flags(["--resources.workers", "1", "--resources.workers", "2", "4"]) == {"resources.workers": [2, 4]}
     with pytest.raises(ConfigError, match=r"^--data.sources is given twice; .*--data.sources VALUE VALUE$"):
         parse_flags(["--data.sources", "a", "--seed", "1", "--data.sources", "b"])
 
