@@ -20,7 +20,7 @@ from hbtrain.evaluation.own_documents import ignore_identical_ids, with_note_of_
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import JudgedFolder, Judgement, Topic, find_beir, find_miracl, find_mr_tydi
 from hbtrain.formats.languages import choose_languages
-from hbtrain.reporting.text import counted
+from hbtrain.reporting.text import counted, listed
 
 SHOWN = 3  # how many ids an error message names
 
@@ -176,7 +176,7 @@ def judged_collection(
     if lacking and not judging.allow_missing_documents:
         raise DataError(
             f"benchmark {name}: the judgements name {counted(len(lacking), 'relevant document')} that the corpus lacks "
-            f"({_some(lacking)}); fetch all files of one version, or give --allow-missing-documents "
+            f"({listed(lacking, SHOWN)}); fetch all files of one version, or give --allow-missing-documents "
             "(evaluation.allow_missing_documents), with which they count as never found"
         )
     ordered = [sorted((places[document], grade) for document, grade in relevant[x].items()) for x in answered]
@@ -210,16 +210,12 @@ def _lacking_note(name: str, lacking: list[str]) -> tuple[str, ...]:
     if not lacking:
         return ()
     documents = counted(len(lacking), "relevant document")
-    return (f"{name}: the corpus lacks {documents} ({_some(lacking)}), counted as never found",)
+    return (f"{name}: the corpus lacks {documents} ({listed(lacking, SHOWN)}), counted as never found",)
 
 
 def _check_questions(unknown: list[str], name: str) -> None:
     if unknown:
         raise DataError(
             f"benchmark {name}: the judgements name {len(unknown):,} questions that the topics lack "
-            f"({_some(unknown)}); fetch all files of one version"
+            f"({listed(unknown, SHOWN)}); fetch all files of one version"
         )
-
-
-def _some(ids: list[str]) -> str:
-    return ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from hbtrain.evaluation.benchmark import Collection, Int64s
-from hbtrain.reporting.text import counted
+from hbtrain.reporting.text import counted, listed
 from hbtrain.retrieval.ranks import Ranks, Search
 from hbtrain.retrieval.top import NONE, Top
 
@@ -27,10 +27,10 @@ def with_note_of_own(collection: Collection) -> Collection:
     same = np.flatnonzero(collection.find(collection.question_ids) >= 0)
     if not len(same):
         return collection
-    first = ", ".join(collection.question_ids[query] for query in same[:SHOWN].tolist())
+    ids = listed([collection.question_ids[query] for query in same.tolist()], SHOWN)
     note = (
         f"{collection.name}: {counted(len(same), 'query id')} of {len(collection.question_ids):,} "
-        f"{'is' if len(same) == 1 else 'are'} a document's id as well ({first}{', ...' if len(same) > SHOWN else ''}); "
+        f"{'is' if len(same) == 1 else 'are'} a document's id as well ({ids}); "
         f"where such queries are these documents (ArguAna, Quora), {FLAG} leaves a query's own document out"
     )
     return replace(collection, notes=(*collection.notes, note))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import find_backbone
 from hbtrain.modeling.model_files import ADAPTER, check_encoder_files, is_adapter, read_json
-from hbtrain.reporting.text import counted
+from hbtrain.reporting.text import counted, listed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -175,13 +175,14 @@ def check_loaded(name: str, model: SentenceTransformer, networks: Networks) -> N
         if missing and (needed := _needed(model, network, missing)):
             raise ModelError(
                 f"model '{name}': its files lack {counted(len(needed), 'weight')} that its embeddings depend on "
-                f"({_some(needed)}), and these would be random; config.json is of another model, the weights have "
-                "other names, or files are missing"
+                f"({listed(needed, _NAMED)}), and these would be random; config.json is of another model, the "
+                "weights have other names, or files are missing"
             )
         if left_over := _left_over(network, info["unexpected_keys"]):
             raise ModelError(
                 f"model '{name}': its files hold {counted(len(left_over), 'weight')} for which the layers of the "
-                f"network have no place ({_some(left_over)}); config.json is of another model, or says too few layers"
+                f"network have no place ({listed(left_over, _NAMED)}); config.json is of another model, or says "
+                "too few layers"
             )
 
 
@@ -213,7 +214,3 @@ def _left_over(network: PreTrainedModel, unexpected: Iterable[str]) -> list[str]
     # Earlier versions of transformers saved the masks of causal attention, too.
     masks = ("attn.bias", "attention.bias", "masked_bias")
     return sorted(key for key in unexpected if key.removeprefix(prefix).startswith(layers) and not key.endswith(masks))
-
-
-def _some(weights: Sequence[str]) -> str:
-    return ", ".join([*weights[:_NAMED], *(["..."] if len(weights) > _NAMED else [])])

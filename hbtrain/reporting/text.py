@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 GIB = 2**30
 
 
 def counted(count: float, noun: str) -> str:
     """A count with its noun: `1 worker`, `3 workers`, `1,000 steps`."""
     return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names of a list: `a, b, c`, or `a, b, c, ...` where it has more than `most`."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
 def byte_size(count: float) -> str:

@@ -79,38 +79,6 @@ def parse_where(pairs: Sequence[str]) -> dict[str, str]:
     return {column: value for column, _, value in (pair.partition("=") for pair in pairs)}
 
 
-class _Values:
-    """Values of the columns by which records were left out, for a message."""
-
-    def __init__(self) -> None:
-        self.records = 0
-        self._seen: dict[str, dict[str, None]] = {}
-
-    def add(self, column: str, value: Any) -> None:
-        self.records += 1
-        seen = self._seen.setdefault(column, {})
-        if len(seen) <= SHOWN_VALUES:
-            seen[repr(value)[:40]] = None
-
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{column} is {', '.join(list(seen)[:SHOWN_VALUES])}{', ...' if len(seen) > SHOWN_VALUES else ''}"
-            for column, seen in self._seen.items()
-        )
-
-
-def _is(value: Any, text: str) -> bool:
-    """Whether a value is what a text says: numbers and truth values by their worth, all else letter by letter."""
-    if str(value) == text:
-        return True
-    if isinstance(value, bool):
-        return text.lower() == str(value).lower() or text == str(int(value))
-    try:
-        return float(text) == value if isinstance(value, float) else Decimal(text) == value
-    except (ValueError, InvalidOperation):
-        return False
-
-
 class _BadRecordError(Exception):
     """A record that makes no row, with the reason and the detail for `Drops.bad`."""
 
