@@ -63,7 +63,7 @@ def doctor(
     """
     if not 1 <= timeout_s <= 3600:
         raise ConfigError(f"--timeout-s {timeout_s:g}: must be from 1 to 3600 seconds")
-    if gpus < 0 or wait_s < 0:
+    if gpus < 0 or not wait_s >= 0:  # refuses nan
         raise ConfigError(f"--gpus {gpus} --wait-s {wait_s:g}: must be 0 or more")
     from hbtrain.cluster.capacity import Demand
     from hbtrain.doctor.cluster_checks import findings

@@ -64,6 +64,7 @@ def test_a_failure_is_exit_code_1_and_json_holds_all(hbtrain, seen):
     ("arguments", "words"),
     [
         (["--timeout-s", "0"], "--timeout-s 0: must be from 1 to 3600"),
+        (["--wait-s", "nan"], "--gpus 0 --wait-s nan: must be 0 or more"),
         (["--gpus", "-1"], "--gpus -1"),
         (["--storage", "ftp://host/runs"], "'ftp://host/runs': remote storage is s3://bucket/path"),
         (["--address", "127.0.0.1:1"], "--address = '127.0.0.1:1': no Ray cluster answers there"),
