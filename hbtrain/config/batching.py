@@ -105,12 +105,13 @@ class SwitchingConfig(Section):
     """Whose words are replaced; hard negatives go with passages."""
     lexicons: dict[str, str] = Field({})
     """{pair of languages: file}, such as {en-de: en-de.txt} for English words and their translations into German: on
-    each line a word, a tab or blank, a translation (MUSE's form), plain or .gz, as a path or URI."""
+    each line a word, a tab or blank, a translation (MUSE's form), plain or .gz; or FreeDict's .dict.dz; as a path or
+    URI."""
 
     @field_validator("lexicons")
     @classmethod
     def _for_one_pair_each(cls, value: dict[str, str]) -> dict[str, str]:
-        pairs = [_language_pair(name) for name in value]
+        pairs = [language_pair(name) for name in value]
         for name, pair in zip(value, pairs, strict=True):
             if pairs.count(pair) > 1:
                 raise ValueError(f"two lexicons lead from {pair[0]!r} to {pair[1]!r}; join their files ({name})")
@@ -119,10 +120,11 @@ class SwitchingConfig(Section):
     @property
     def pairs(self) -> dict[tuple[str, str], str]:
         """{(language of the words, language of the translations): file}."""
-        return {_language_pair(name): file for name, file in self.lexicons.items()}
+        return {language_pair(name): file for name, file in self.lexicons.items()}
 
 
-def _language_pair(name: str) -> tuple[str, str]:
+def language_pair(name: str) -> tuple[str, str]:
+    """(language of the words, language of their translations) of a lexicon's name. Raises ValueError."""
     parts = name.split(":" if ":" in name else "-")
     if len(parts) != 2 or not all(parts) or parts[0] == parts[1]:
         raise ValueError(
