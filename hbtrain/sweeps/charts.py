@@ -14,7 +14,8 @@ from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
 from hbtrain.reporting.figures import grid_of, new_figure, panels, save_png
 from hbtrain.reporting.metric_names import shown
 from hbtrain.sweeps.points import Point, pareto_front, scores_of, spread, title_of, title_with_direction
-from hbtrain.sweeps.search_methods import ALPHA, is_minimised
+from hbtrain.sweeps.ranges import ALPHA
+from hbtrain.sweeps.search_methods import is_minimised
 from hbtrain.sweeps.triangle import corners_of
 
 COLOURS = {

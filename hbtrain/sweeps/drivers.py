@@ -22,7 +22,7 @@ from typing import Any
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
-from hbtrain.sweeps.search_methods import ALPHA, MIXTURE
+from hbtrain.sweeps.ranges import ALPHA, MIXTURE
 from hbtrain.sweeps.space import short_name, shown
 
 STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"

@@ -14,8 +14,8 @@ from typing import Any
 
 from hbtrain.config.batching import KINDS as KINDS_OF_BATCHES
 from hbtrain.errors import ConfigError
-from hbtrain.sweeps.search_methods import MIXTURE
 
+ALPHA, MIXTURE = "batching.alpha", "batching.mixture"  # keys that may change while a run trains
 GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS = "grid", "uniform", "loguniform", "choice", "settings"
 SIMPLEX, STEP = "simplex", "step"
 KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS, SIMPLEX)

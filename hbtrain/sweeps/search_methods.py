@@ -12,7 +12,6 @@ from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import METRICS
 
 MINIMISED = {"rank_distance": "multi"}  # {metric of which lower is better: the setting that has it}
-ALPHA, MIXTURE = "batching.alpha", "batching.mixture"  # keys that may change while a run trains
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -16,8 +16,8 @@ import yaml
 from hbtrain.config import Config, load_config, override
 from hbtrain.config.batching import mixture_points, ratio, read_mixture
 from hbtrain.errors import ConfigError
-from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
-from hbtrain.sweeps.search_methods import MIXTURE, Search
+from hbtrain.sweeps.ranges import GRID, MIXTURE, SETTINGS, Draw
+from hbtrain.sweeps.search_methods import Search
 
 SEED = "seed"  # the key over whose values the summary takes means
 

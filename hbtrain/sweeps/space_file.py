@@ -13,9 +13,11 @@ from hbtrain.config.keys import NON_TRAINING_KEYS, all_keys, check_key
 from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import (
+    ALPHA,
     CHOICE,
     GRID,
     KINDS,
+    MIXTURE,
     SETTINGS,
     SIMPLEX,
     UNIFORM,
@@ -29,7 +31,7 @@ from hbtrain.sweeps.ranges import (
     read_simplex,
     read_values,
 )
-from hbtrain.sweeps.search_methods import ALPHA, MIXTURE, Pbt, read_search
+from hbtrain.sweeps.search_methods import Pbt, read_search
 from hbtrain.sweeps.space import Space
 
 IN_WHEEL, IN_CHECKOUT = Path(__file__).parent / "spaces", Path(__file__).parents[2] / "tune" / "spaces"

@@ -18,7 +18,8 @@ from hbtrain.reporting.colours import EDGE, INK, PALE
 from hbtrain.reporting.figures import DARK, grid_of, new_figure, panels, save_png
 from hbtrain.reporting.metric_names import metric_title, shown
 from hbtrain.sweeps.points import Point, constant_shares, pareto_front, scores_of, title_of, title_with_direction
-from hbtrain.sweeps.search_methods import MIXTURE, is_minimised
+from hbtrain.sweeps.ranges import MIXTURE
+from hbtrain.sweeps.search_methods import is_minimised
 from hbtrain.sweeps.space import Trial
 
 Floats = npt.NDArray[np.float64]
