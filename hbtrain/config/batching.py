@@ -63,19 +63,22 @@ def _weights(weights: Mapping[Any, Any], where: str) -> dict[Kind, float]:
     for kind, weight in weights.items():
         if kind not in KINDS:
             raise ValueError(f"{kind!r}{where} is no kind of batch; they are {', '.join(KINDS)}")
-        if not _is_weight(weight):
+        number = _weight(weight)
+        if number is None:
             raise ValueError(f"the weight of {kind}{where} is {weight!r}; it must be a number, 0 or more")
-        checked[kind] = float(weight)
+        checked[kind] = number
     if not 0 < sum(checked.values()) < float("inf"):
         raise ValueError(f"the weights{where} add up to {sum(checked.values()):g}; one at least must be above 0")
     return checked
 
 
-def _is_weight(value: Any) -> bool:
+def _weight(value: Any) -> float | None:
+    """A weight as a number, also one that YAML takes for a text, such as 1e-3; None if it is none."""
     try:
-        return not isinstance(value, bool) and isinstance(value, int | float) and isfinite(value) and value >= 0
-    except OverflowError:  # an integer of hundreds of digits
-        return False
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
+        return None
+    return number if number is not None and isfinite(number) and number >= 0 else None
 
 
 Mixture = Annotated[dict[Kind, float] | dict[int, dict[Kind, float]] | None, BeforeValidator(read_mixture)]
