@@ -28,7 +28,6 @@ from hbtrain.evaluation.scoring import POOL_METRICS
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.modeling.gather import Group
 from hbtrain.reporting.metric_names import RANK_DISTANCE
-from hbtrain.reporting.text import counted
 from hbtrain.retrieval.scores import check_finite
 
 SMALL = 200_000_000
@@ -62,8 +61,10 @@ def select(config: Config, benchmarks: Sequence[Benchmark]) -> Selection:
     names = _names(options, sizes)
     if options.keep_best is not None:
         _check_keep_best(options.keep_best, benchmarks, names)
-    times = config.training.steps // options.every
-    lines = [f"evaluates {', '.join(names)} during training, {counted(times, 'time')}: every {options.every} steps"]
+    texts = sum(
+        len(c.question_ids) + len(c.candidate_ids) for b in benchmarks if b.name in names for c in b.collections()
+    )
+    lines = [f"evaluates {', '.join(names)} every {options.every} steps of training: at most {texts:,} texts each time"]
     lines += [
         f"leaves {name} out during training: {size:,} scores of queries and candidates, and more than {SMALL:,} are "
         f"evaluated only where evaluation.during names the benchmark"

@@ -84,7 +84,8 @@ def test_small_benchmarks_are_evaluated_and_others_told(monkeypatch):
     monkeypatch.setattr(during_training, "SMALL", sizes["small"])
     chosen = select(config(), [large, small])
     assert chosen.names == ("small",)
-    assert "evaluates small during training, 4 times: every 100 steps" in chosen.lines[0]
+    texts = sum(len(c.question_ids) + len(c.candidate_ids) for c in small.collections())
+    assert chosen.lines[0] == f"evaluates small every 100 steps of training: at most {texts} texts each time"
     assert chosen.lines[1].startswith(f"leaves large out during training: {sizes['large']:,} scores")
     assert select(config(during=["small", "large"]), [large, small]).names == ("large", "small")
     assert len(select(config(during="large"), [large, small]).lines) == 1, "what was not asked for is not told"
