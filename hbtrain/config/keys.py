@@ -30,7 +30,7 @@ NON_TRAINING_KEYS = (
 The number of workers is one of them, as it does not change the batches.
 """
 
-LATER_KEYS = ("batching.mixture", "batching.switching.")
+LATER_KEYS = ("batching.mixture", "batching.switching.", "encoder.average_with_initial")
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps
 that began before there were such keys keep the names of their folders."""
 

@@ -128,6 +128,9 @@ class EncoderConfig(Section):
     freeze_layers: NonNegativeInt = 0
     """How many of a transformer's lowest layers are left as they are."""
     lora: LoraConfig | None = None
+    average_with_initial: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """w in [0, 1): the saved model's weights are w times those before training plus 1 - w times the trained ones
+    (arXiv 2109.01903). 0 saves the trained ones."""
     static: StaticConfig = StaticConfig()
     transformer: TransformerConfig = TransformerConfig()
 

@@ -206,8 +206,9 @@ def _save_scores(
 ) -> None:
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
     in_domain = config.evaluation.in_domain
+    share = config.encoder.average_with_initial if step else 0.0  # step 0: the model before training itself
     with pushed(to) as files:
-        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain)
+        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain, average_with_initial=share)
     tracker.artifact(to, name)
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)

@@ -19,7 +19,7 @@ import hbtrain
 from hbtrain.config import Config, override
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import StorageError
-from hbtrain.modeling.adapters import add_lora
+from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
@@ -75,21 +75,42 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
         config: the run's.
         initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
             that were trained where these cannot be saved as they are: partitioned over ranks (ZeRO-3), in one flat
-            buffer that safetensors does not split (ZeRO-1 and 2), or in bf16. Frozen weights stay bit for bit.
+            buffer that safetensors does not split (ZeRO-1 and 2), in bf16, or averaged with those before training.
+            Frozen weights stay bit for bit.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
     """
-    if engine.zero_stage > 0 or config.encoder.precision == "bf16":
+    share = config.encoder.average_with_initial
+    if engine.zero_stage > 0 or config.encoder.precision == "bf16" or share:
         weights = engine.trained_weights()
         if to is not None:
-            encoder = load_for_training(override(config, {"encoder.precision": "fp32"}), initial)
+            in_fp32 = override(config, {"encoder.precision": "fp32"})
+            encoder = load_for_training(in_fp32, initial)
             trainable(encoder, config).load_state_dict(weights, strict=False)
+            if share:
+                before = load_for_training(override(in_fp32, {"encoder.lora": None}), initial)
+                average_with(encoder, before, share)
     if to is not None:
         try:
             with pushed(to, replace=True) as folder:
                 encoder.save(folder, card)
         except OSError as error:
             raise StorageError(f"cannot write the model to {to}: {error.strerror or error}") from error
+
+
+def average_with(encoder: Encoder, before: Encoder, share: float) -> None:
+    """Make the weights of `encoder` `share` times those of `before` plus the rest times its own, in float32.
+
+    Adapters are merged first, as what they change are the weights of the backbone. Weights that are equal in both, such
+    as frozen ones, stay bit for bit.
+    """
+    encoder.model = merged(encoder.model)
+    start = before.model.state_dict()
+    mean = {
+        name: value.lerp(start[name], share) if value.is_floating_point() else value
+        for name, value in encoder.model.state_dict().items()
+    }
+    encoder.model.load_state_dict(mean)
 
 
 def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...], steps: int) -> ModelCard:
@@ -106,5 +127,6 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,
+        average_with_initial=config.encoder.average_with_initial,
         version=hbtrain.__version__,
     )
