@@ -20,6 +20,7 @@ NON_TRAINING_KEYS = (
     "data.cache",
     "loss.block_rows",
     "training.log_every",
+    "training.gradient_cosine_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.max_failures",
