@@ -30,11 +30,9 @@ from hbtrain.runs.segments import (
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, is_whole, pushed
 from hbtrain.storage.files import exclusive_access
-from hbtrain.tracking.past_runs import STOPPED_AT
+from hbtrain.tracking.past_runs import CONTINUES, STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.tracking.uris import tracking_uri
-
-CONTINUES = "continues_run"  # MLflow tag: id of the MLflow run from whose checkpoint this run began
 
 CHANGED_INPUTS = "changed_inputs"
 """MLflow tag: the inputs that had other content when the run was last continued than before."""
