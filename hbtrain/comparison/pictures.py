@@ -1,4 +1,5 @@
-"""A comparison as pictures: bars by setting, rank distance by language, shares in the top 10, differences by pair."""
+"""A comparison as pictures: learning curves, bars by setting, rank distance and shares in the top 10 by language,
+differences by pair of languages."""
 
 from __future__ import annotations
 
