@@ -30,11 +30,9 @@ from hbtrain.runs.segments import (
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, is_whole, pushed
 from hbtrain.storage.files import exclusive_access
-from hbtrain.tracking.past_runs import STOPPED_AT
+from hbtrain.tracking.past_runs import CONTINUES, STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.tracking.uris import tracking_uri
-
-CONTINUES = "continues_run"  # MLflow tag: id of the MLflow run from whose checkpoint this run began
 
 CHANGED_INPUTS = "changed_inputs"
 """MLflow tag: the inputs that had other content when the run was last continued than before."""
@@ -206,8 +204,9 @@ def _save_scores(
 ) -> None:
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
     in_domain = config.evaluation.in_domain
+    share = config.encoder.average_with_initial if step else 0.0  # step 0: the model before training itself
     with pushed(to) as files:
-        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain)
+        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain, average_with_initial=share)
     tracker.artifact(to, name)
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)
