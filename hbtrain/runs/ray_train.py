@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
@@ -20,15 +20,26 @@ from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
+if TYPE_CHECKING:
+    from hbtrain.evaluation.during_training import Scorer
+    from hbtrain.modeling.gather import Group
+
 POLL_S = 0.5  # seconds between two looks of the driver for events of training
 
 
 def fit(
-    config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage, until: int | None = None
+    config: Config,
+    folder: RunFolder,
+    tracker: Tracker,
+    observer: Observer,
+    usage: Usage,
+    until: int | None = None,
+    during: Sequence[str] = (),
 ) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
 
-    With `until` training stops after that many steps, and saves a checkpoint there.
+    With `until` training stops after that many steps, and saves a checkpoint there. The benchmarks called as `during`
+    says are evaluated while it trains.
 
     Raises:
         TrainingError: training stopped for good. The message names the last good checkpoint.
@@ -48,7 +59,7 @@ def fit(
     broker = ray.remote(num_cpus=0, scheduling_strategy=here)(MessageBroker).remote()
     trainer = torch_trainer(
         _train_on_worker,
-        _settings(config, folder, broker, until),
+        _settings(config, folder, broker, until) | {"during": list(during)},
         resources,
         _worker_count(resources),
         collective_timeout_s(training.step_timeout_s),
@@ -208,6 +219,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 on_phase=heartbeat.begin_phase,
                 protected_step=settings["protected_step"],
                 flush_events=lambda: await_acknowledged(broker),
+                evaluate=_scorer(config, settings["during"], group, heartbeat),
             )
             train_worker(config, worker, settings["until"])
     except HbtrainError as error:
@@ -215,6 +227,13 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         raise
     if group.rank == 0:
         ray.get(broker.complete.remote())
+
+
+def _scorer(config: Config, names: list[str], group: Group, heartbeat: Heartbeat) -> Scorer | None:
+    """What evaluates during training; None where nothing is. Every batch of texts is a sign of life."""
+    from hbtrain.evaluation.during_training import Scorer
+
+    return Scorer(config, names, group, partial(heartbeat.begin_phase, "evaluation")) if names else None
 
 
 def with_last_checkpoint(reason: str, storage: Place) -> str:

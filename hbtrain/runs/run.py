@@ -83,7 +83,7 @@ def train(
     fetch_inputs(config, observer)
     checked = preflight(config)
     needs = estimate(config)
-    for line in [] if needs is None else needs.lines():
+    for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
         observer.phase(line)
     current = RunFolder.current(config)
     check_not_beyond(current, until or config.training.steps)
@@ -181,7 +181,7 @@ def _run(
         up_to = "" if until is None else f" up to step {until}"
         observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
-        steps = fit(config, folder, tracker, observer, usage, until)
+        steps = fit(config, folder, tracker, observer, usage, until, checked.during.names)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")

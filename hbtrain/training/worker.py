@@ -12,6 +12,7 @@ from hbtrain.events import Event
 if TYPE_CHECKING:  # events travel through processes that need no torch
     import torch
 
+    from hbtrain.modeling.encoder import Encoder
     from hbtrain.modeling.gather import Group
     from hbtrain.storage import Place
 
@@ -60,3 +61,6 @@ class Worker:
     # returns when the events emitted so far are stored outside this process and the driver's; called on rank 0 only, on
     # any thread
     flush_events: Callable[[], None] = no_flush
+    # gives {`<benchmark>/<setting>/<metric>`: score} of an encoder that is the same on all ranks; collective. None:
+    # nothing is evaluated during training
+    evaluate: Callable[[Encoder], dict[str, float]] | None = None

@@ -15,6 +15,7 @@ RUN = [
     "train", "quickstart", "--training.steps", STEPS, "--training.checkpoint_every", "50", "--training.log_every", "10",
     "--batching.global_batch_size", PAIRS, "--encoder.static.dimension", "128", "--evaluation.before", "false",
     "--training.deepspeed.zero_optimization.stage", "2", "--resources.cpus_per_worker", "0.5",
+    "--evaluation.every", "100", "--evaluation.keep_best", "demo/multi/map",
 ]  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_interrupted_killed_and_finished_by_more_workers(tmp_path):
     assert restarts[0][0] >= 50
     assert restarts[1][0] >= 150
     assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
-    run, losses = histories(tmp_path, "train/loss")
+    run, losses, curve = histories(tmp_path, "train/loss", "eval/demo/multi/map")
     assert run.info.status == "FINISHED"
     assert run.data.tags["world_size"] == "3"
     check_steps([step for step, _ in losses], [step for step, _ in restarts], STEPS)
@@ -55,3 +56,8 @@ def test_interrupted_killed_and_finished_by_more_workers(tmp_path):
     assert (metrics["usage/pairs"] - used["pairs"]) % PAIRS == 0
     assert metrics["usage/worker_hours"] > used["worker_s"] / 3600 > 0
     assert run.data.tags["estimate.pairs"] == str(STEPS * PAIRS)
+    # Evaluated while it trained, by however many workers; the model is the best of these, and scored as it was then.
+    best = json.loads((folder / "model" / "best.json").read_text())
+    assert {step for step, _ in curve} == {100, 200, STEPS}
+    assert (best["step"], best["value"]) == max(curve, key=lambda point: (point[1], -point[0]))
+    assert curve[-1] == (STEPS, best["value"])
