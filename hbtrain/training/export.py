@@ -90,8 +90,8 @@ def export(
         card: the model card.
         more: {name: content} of other files of the folder.
     """
-    share = config.encoder.average_with_initial
-    if engine.zero_stage > 0 or config.encoder.precision == "bf16" or share:
+    averages = config.encoder.average_with_initial > 0
+    if engine.zero_stage > 0 or config.encoder.precision == "bf16" or averages:
         weights = engine.trained_weights()
         if to is not None:
             encoder = _with_weights(config, initial, weights)
@@ -109,8 +109,8 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
     It is the encoder that is trained itself where that computes as the exported one does. Else it is a copy on
     `device`, whole and in float32, with adapters merged into the weights. Random states are as before.
     """
-    share = config.encoder.average_with_initial
-    plain = config.encoder.precision == "fp32" and config.encoder.attention == "auto" and not share
+    plain = config.encoder.precision == "fp32" and config.encoder.attention == "auto"
+    plain = plain and not config.encoder.average_with_initial
     if plain and engine.zero_stage < (3 if config.encoder.lora is None else 1):
         own = encoder
     else:
@@ -125,13 +125,13 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
 
 
 def _with_weights(config: Config, initial: Path, weights: Mapping[str, Tensor]) -> Encoder:
-    """The encoder in `initial`, in float32 on the CPU, adapters included, with the weights that were trained, averaged
-    with those before training if `config` says so."""
-    in_fp32 = override(config, {"encoder.precision": "fp32"})
-    encoder = load_for_training(in_fp32, initial)
+    """The encoder in `initial`, in float32 on the CPU, adapters included, with the weights that were trained, or the
+    mean of these and its own that `config` asks for."""
+    config = override(config, {"encoder.precision": "fp32"})
+    encoder = load_for_training(config, initial)
     trainable(encoder, config).load_state_dict(weights, strict=False)
     if share := config.encoder.average_with_initial:
-        average_with(encoder, load_for_training(override(in_fp32, {"encoder.lora": None}), initial), share)
+        average_with(encoder, load_for_training(override(config, {"encoder.lora": None}), initial), share)
     return encoder
 
 

@@ -11,7 +11,7 @@ from hbtrain.config import load_config
 from hbtrain.errors import ConfigError
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
-from hbtrain.training.export import export, load_for_training, trainable
+from hbtrain.training.export import as_exported, export, load_for_training, trainable
 from tests.unit.tiny_models import TEXTS, save_labse
 
 LORA = {"rank": 2, "alpha": 4}
@@ -42,7 +42,8 @@ def run(tmp_path):
             if parameter.requires_grad:
                 parameter.data += torch.randn_like(parameter) / 10
         weights = {n: p for n, p in module.state_dict(keep_vars=True).items() if getattr(p, "requires_grad", True)}
-        engine = SimpleNamespace(zero_stage=0, trained_weights=lambda: {n: p.detach() for n, p in weights.items()})
+        trained = {n: p.detach() for n, p in weights.items()}
+        engine = SimpleNamespace(zero_stage=0, trained_weights=lambda everywhere=False: trained)
         before = {n: p.detach().clone() for n, p in weights.items()}
         for name, of_run in (("trained", 0.0), ("mean", share)):
             again = load_config(
@@ -51,6 +52,10 @@ def run(tmp_path):
                 | {"encoder.average_with_initial": of_run},
             )
             export(engine, own, again, tmp_path / "initial", tmp_path / name, ModelCard(average_with_initial=of_run))
+        evaluated = as_exported(engine, own, again, tmp_path / "initial", torch.device("cpu")).model.state_dict()
+        saved = Encoder.load(str(tmp_path / "mean")).model.state_dict()
+        assert evaluated.keys() == saved.keys()
+        assert all(torch.equal(evaluated[name], weight) for name, weight in saved.items())
         assert all(torch.equal(before[n], p) for n, p in weights.items())  # training goes on with its own weights
         return [files_of(tmp_path / name) for name in ("initial", "trained", "mean")]
 
