@@ -6,13 +6,15 @@ import os
 import shutil
 import tempfile
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from hbtrain.errors import StorageError
+from hbtrain.errors import StorageError, shown
 from hbtrain.storage.remote import RemotePath
 
 Place = Path | RemotePath  # a file or folder, on this machine's disks or in remote storage
+SomePlace = TypeVar("SomePlace", Path, RemotePath, Path | RemotePath)
 
 
 def is_remote(text: str) -> bool:
@@ -96,6 +98,20 @@ def _can_be_home(home: Path) -> bool:
 def quoted(at: Place) -> str:
     """The path of a file or folder, or its URI as Ray and pyarrow take one: with %20 for a blank, and the like."""
     return str(at) if isinstance(at, Path) else at.uri
+
+
+def inside(folder: SomePlace, name: str) -> SomePlace:
+    """The place `name` below a folder. All names that are read go through here: from manifests, catalogues, listings.
+
+    Links below the folder are followed, as those who own it may have made them.
+
+    Raises:
+        ValueError: the name is absolute, leads out of the folder, names the folder itself, or is no name of a file.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/") or "\0" in name:
+        raise ValueError(f"the name {shown(name)} leads out of its folder")
+    return folder / name
 
 
 def folders_in(folder: Place, pattern: str) -> list[str]:

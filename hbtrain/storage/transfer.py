@@ -17,11 +17,11 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.storage.files import BLOCK_BYTES, lock_file, whole
-from hbtrain.storage.place import Place, expand_home, settle_home
+from hbtrain.storage.place import Place, expand_home, inside, settle_home
 from hbtrain.storage.remote import RemoteError, RemotePath
 
 UNFINISHED = ".unfinished"
@@ -88,11 +88,12 @@ def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or folder", str(source))
     if UNFINISHED in names:
         raise FileNotFoundError(errno.ENOENT, "what wrote it was cut off; run that again", str(source))
-    for name in names:
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise OSError(errno.EINVAL, f"the name {name!r} leads out of the folder", str(source))
+    try:
+        copies = [inside(to, name) for name in names]
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(source)) from error
     with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-        for _ in pool.map(lambda name: _get(source / name, to / name), names):
+        for _ in pool.map(lambda name, copy: _get(source / name, copy), names, copies):
             pass
 
 

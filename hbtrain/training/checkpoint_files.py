@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree, write_text
+from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, inside, remove_tree, write_text
 from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
 
 PREFIX = "step-"
@@ -53,6 +53,8 @@ class Manifest:
         try:
             values = json.loads((folder / cls.name(rank)).read_text(encoding="utf-8"))
             values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
+            for name in values["files"]:
+                inside(folder, name)
             return cls(**values)
         except FileNotFoundError:
             raise ValueError(f"the part of rank {rank} was not finished") from None
