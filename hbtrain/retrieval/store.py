@@ -301,18 +301,20 @@ class Mirror:
     def fetch(self) -> None:
         """Copy the finished shards that this machine lacks; one that is damaged is left out, and so is encoded again.
 
+        One process at a time: others that fetch or write the same store are waited for.
+
         Raises:
             StorageError: the storage does not answer, or this machine's disk cannot be written.
         """
-        wanted = [shard for shard in sorted(self._pushed) if not (self._local / digest_name(shard)).is_file()]
-        if not wanted:
+        if not self._wanted():
             return
         try:
             self._local.mkdir(parents=True, exist_ok=True)
-            if not (self._local / MANIFEST).exists():
-                write_text(self._local / MANIFEST, self._manifest.to_json())
-            for shard in wanted:
-                self._fetch(shard)
+            with lock_file(self._local / LOCK):
+                if not (self._local / MANIFEST).exists():
+                    write_text(self._local / MANIFEST, self._manifest.to_json())
+                for shard in self._wanted():
+                    self._fetch(shard)
         except OSError as error:
             raise _unusable(self._remote, error) from error
 
@@ -334,16 +336,20 @@ class Mirror:
                 raise _unusable(self._remote, error) from error
             self._pushed.add(shard)
 
+    def _wanted(self) -> list[int]:
+        return [shard for shard in sorted(self._pushed) if not (self._local / digest_name(shard)).is_file()]
+
     def _fetch(self, shard: int) -> None:
         mark = (self._remote / digest_name(shard)).read_text()
         data = self._local / data_name(shard)
-        with (self._remote / data_name(shard)).open() as read, whole_stream(data) as write:
-            _, digest = copy_with_digest(read, write)
-        if _read_digest(mark) == digest:
-            write_text(self._local / digest_name(shard), mark)
-        else:
-            data.unlink()
+        try:
+            with (self._remote / data_name(shard)).open() as read, whole_stream(data) as write:
+                if copy_with_digest(read, write)[1] != _read_digest(mark):
+                    raise _damaged(self._local, shard)
+        except _DamagedShardError:
             self._pushed.discard(shard)
+        else:
+            write_text(self._local / digest_name(shard), mark)
 
 
 def _unusable(there: RemotePath, error: OSError) -> StorageError:
