@@ -22,7 +22,7 @@ from pathlib import Path
 from hbtrain.errors import DataError, StorageError
 from hbtrain.storage.files import BLOCK_BYTES, lock_file, whole
 from hbtrain.storage.place import Place, expand_home, inside, settle_home
-from hbtrain.storage.remote import RemoteError, RemotePath
+from hbtrain.storage.remote import RemoteError, RemotePath, unthrottled
 
 UNFINISHED = ".unfinished"
 PARALLEL_TRANSFERS = 8  # how many files of a folder are copied at the same time
@@ -65,8 +65,11 @@ def with_retries(act: Callable[[], None], for_s: float, every_s: float = 5.0) ->
 
 
 def put(file: Path, to: Place) -> None:
-    with file.open("rb") as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    def copy() -> None:
+        with file.open("rb") as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
+    unthrottled(copy)
 
 
 def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
@@ -98,9 +101,12 @@ def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
 
 
 def _get(source: RemotePath, to: Path) -> None:
+    def copy() -> None:
+        with source.open() as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
     to.parent.mkdir(parents=True, exist_ok=True)
-    with source.open() as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    unthrottled(copy)
 
 
 @contextmanager
