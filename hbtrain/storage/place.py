@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -64,16 +65,31 @@ def settle_home() -> Path | None:
         os.environ["USER"] = str(user)
     if _can_be_home(expand_home("~")):
         return None
-    home = Path(tempfile.gettempdir()) / f"hbtrain-home-{user}"
     try:
-        home.mkdir(mode=0o700, exist_ok=True)
-        is_own = home.lstat().st_uid == user and home.is_dir() and not home.is_symlink()
-    except OSError as error:
-        raise StorageError(f"there is no home folder, and {home} cannot be made: {error.strerror}; set HOME") from error
-    if not is_own:
-        raise StorageError(f"there is no home folder, and {home} is another user's; set HOME to a folder of your own")
+        home = own_temporary_folder(f"hbtrain-home-{user}")
+    except StorageError as error:
+        raise StorageError(f"there is no home folder, and {error}; set HOME to a folder of your own") from error
     os.environ["HOME"] = str(home)
     return home
+
+
+def own_temporary_folder(name: str) -> Path:
+    """The folder `name` in that for temporary files, made if need be, in which no other user can write.
+
+    Raises:
+        StorageError: it cannot be made, or another user has made it.
+    """
+    folder, user = Path(tempfile.gettempdir()) / name, os.getuid()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        there = folder.lstat()
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
+    if there.st_uid != user or not stat.S_ISDIR(there.st_mode):
+        raise StorageError(f"{folder} is another user's")
+    if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StorageError(f"{folder} can be written by other users; delete it")
+    return folder
 
 
 def _has_account(user: int) -> bool:
