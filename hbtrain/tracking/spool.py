@@ -97,7 +97,8 @@ class Spool:
                 self._clear_parts()
             write_text(self._part(self._end), text)
             self._end += 1
-        elif not self._end:
+        elif not self._end or not self.file.exists():
+            self._read = 0
             write_text(self.file, text)
             self._end = len(text.encode())
         else:
@@ -106,8 +107,14 @@ class Spool:
             self._read = self._end
 
     def read(self) -> list[Message]:
-        """The next messages that were added; none at the end. Raises OSError."""
-        messages, self._read = self._block(self._read)
+        """The next messages that were added; none at the end, or where another process has deleted what it delivered.
+
+        Raises OSError.
+        """
+        try:
+            messages, self._read = self._block(self._read)
+        except FileNotFoundError:
+            messages, self._read = [], self._end
         return messages
 
     def unread(self) -> Iterator[Message]:

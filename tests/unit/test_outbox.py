@@ -1,5 +1,6 @@
 """Messages to a server that may be away: none is lost, each is written once, and memory does not grow meanwhile."""
 
+import threading
 import time
 import tracemalloc
 
@@ -71,6 +72,35 @@ def test_something_unexpected_is_raised_where_the_end_is_waited_for_and_loses_no
     second.adopt(file)
     second.close(60.0)
     assert [step for *_, step in after.got] == list(range(5))
+    assert not file.exists()
+
+
+def test_what_another_process_has_delivered_is_not_waited_for(server, tmp_path):
+    """One that was cut off from the server, and taken for dead, finds its file gone when it gets through."""
+    file, began, answered = tmp_path / "spool.jsonl", threading.Event(), threading.Event()
+
+    def slow(message):
+        began.set()
+        answered.wait(60)
+        server.got += message.content
+
+    first = Outbox(slow, (OSError,), lambda _: False, file, "http://server")
+    first.put(figures(0, 1))
+    assert began.wait(60)
+    first.put(figures(1, 2))
+    settled(first)
+    after = Server()
+    after.away = False
+    second = after.outbox(file)
+    second.adopt(file)
+    second.close(60.0)
+    assert [step for *_, step in after.got] == [0, 1]
+    assert not file.exists()
+    first.put(figures(2, 3))
+    settled(first)
+    answered.set()
+    first.close(60.0)
+    assert [step for *_, step in server.got] == [0, 2]
     assert not file.exists()
 
 
