@@ -17,12 +17,12 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.storage.files import BLOCK_BYTES, lock_file, whole
-from hbtrain.storage.place import Place, expand_home, settle_home
-from hbtrain.storage.remote import RemoteError, RemotePath
+from hbtrain.storage.place import Place, expand_home, inside, settle_home
+from hbtrain.storage.remote import RemoteError, RemotePath, unthrottled
 
 UNFINISHED = ".unfinished"
 PARALLEL_TRANSFERS = 8  # how many files of a folder are copied at the same time
@@ -65,8 +65,11 @@ def with_retries(act: Callable[[], None], for_s: float, every_s: float = 5.0) ->
 
 
 def put(file: Path, to: Place) -> None:
-    with file.open("rb") as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    def copy() -> None:
+        with file.open("rb") as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
+    unthrottled(copy)
 
 
 def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
@@ -88,18 +91,22 @@ def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or folder", str(source))
     if UNFINISHED in names:
         raise FileNotFoundError(errno.ENOENT, "what wrote it was cut off; run that again", str(source))
-    for name in names:
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise OSError(errno.EINVAL, f"the name {name!r} leads out of the folder", str(source))
+    try:
+        copies = [inside(to, name) for name in names]
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(source)) from error
     with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-        for _ in pool.map(lambda name: _get(source / name, to / name), names):
+        for _ in pool.map(lambda name, copy: _get(source / name, copy), names, copies):
             pass
 
 
 def _get(source: RemotePath, to: Path) -> None:
+    def copy() -> None:
+        with source.open() as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
     to.parent.mkdir(parents=True, exist_ok=True)
-    with source.open() as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    unthrottled(copy)
 
 
 @contextmanager
