@@ -19,23 +19,28 @@ from hbtrain.training.export import export, load_on_rank, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
+from hbtrain.training.stopping import StopVote
 from hbtrain.training.stopwatch import Stopwatch, TimedGroup, time_deepspeed
 from hbtrain.training.validation import Patience, mean_over_ranks, validation_plan
 from hbtrain.training.worker import Worker
 
 
-def train_worker(config: Config, worker: Worker, until: int | None = None) -> None:
+def train_worker(config: Config, worker: Worker, until: int | None = None) -> bool:
     """Train on this rank, from the last complete checkpoint if there is one; collective.
 
     At the end rank 0 has saved the trained encoder to `worker.final_model`: with a validation source the encoder of
-    lowest validation loss, else that of the last step.
+    lowest validation loss, else that of the last step. Where `worker.is_stop_requested` stopped training before, there
+    is a checkpoint and no such encoder.
 
     Args:
         config: the run's configuration.
         worker: what this rank is given.
         until: the step to stop at, with a checkpoint; None: the last step.
+
+    Returns:
+        Whether training came to its end; False where it was stopped because of a request.
     """
-    Trainer(config, worker).run(until)
+    return Trainer(config, worker).run(until)
 
 
 class Trainer:
@@ -59,10 +64,11 @@ class Trainer:
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
         self.patience = Patience(config.training.patience)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
+        self.vote = StopVote(self.group, worker.device, worker.is_stop_requested)
         self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
-    def run(self, until: int | None = None) -> None:
-        """Train the remaining steps, up to `until` if given."""
+    def run(self, until: int | None = None) -> bool:
+        """Train the remaining steps, up to `until` if given; returns whether it came so far (see `train_worker`)."""
         training = self.config.training
         stop = training.steps if until is None else until
         self.worker.on_phase("restore")
@@ -76,7 +82,8 @@ class Trainer:
             self._step(work)
             done = work.batch.step + 1
             last = done == training.steps
-            if done % training.log_every == 0 or done == stop:
+            asked = done < stop and self.vote.is_stop()
+            if done % training.log_every == 0 or done == stop or asked:
                 self._log(done)
             if (
                 self.validation is not None
@@ -85,10 +92,12 @@ class Trainer:
             ):
                 with self.stopwatch.phase("validation", whole=True):
                     stopped = self._validate(done)
-            if self._is_checkpoint_due(done, stop, stopped):
+            if asked or self._is_checkpoint_due(done, stop, stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
                     self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
+            if asked:
+                return False
             if stopped:
                 if not self.meter.is_read:
                     self._log(done)
@@ -98,6 +107,7 @@ class Trainer:
         if self.validation is None or not training.validate_every or not math.isfinite(self.patience.best):
             self.meter.check(self.engine.is_finite())
             self._export(done)
+        return True
 
     def _is_checkpoint_due(self, done: int, stop: int, stopped: bool) -> bool:
         """Whether to save a checkpoint after `done` steps; always where training stops before its last step."""
