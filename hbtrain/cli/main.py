@@ -25,7 +25,8 @@ from hbtrain.cli.sweep import sweep
 from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
-from hbtrain.errors import ConfigError, HbtrainError, shown
+from hbtrain.cluster.termination import termination_as_exception
+from hbtrain.errors import ConfigError, HbtrainError, Terminated, shown
 from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.table import facts
 from hbtrain.storage import settle_home
@@ -74,9 +75,13 @@ def main(program: App = app) -> None:
             )
             TextConsole(stderr=True).print(note, style="yellow", soft_wrap=True)
         _check_arguments(sys.argv[1:])
-        program(sys.argv[1:])
+        with termination_as_exception():
+            program(sys.argv[1:])
     except HbtrainError as error:
         TextConsole(stderr=True).print(f"error: {error}", style="red", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except Terminated as error:
+        TextConsole(stderr=True).print(str(error), style="yellow", soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         message = "interrupted; the same command goes on, a training from its last checkpoint"

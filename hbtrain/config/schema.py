@@ -204,7 +204,8 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt | None = None
     keep_checkpoints: PositiveInt = 2
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Restarts after a worker's death before the run is given up; -1 means without end."""
+    """Restarts after deaths of workers, in a row without a newer checkpoint, before the run is given up; -1 means
+    without end."""
     step_timeout_s: PositiveFloat = 1800.0
     """Time without progress (a phase of a step, a checkpoint) after which a worker counts as hanging: it is named and
     killed, and the workers are restarted from the last checkpoint. While they load they have ten minutes at least."""

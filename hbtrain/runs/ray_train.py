@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from hbtrain.cluster.termination import asked_by, postponed_termination
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
-from hbtrain.errors import MAKE_ROOM, HbtrainError, TrainingError, is_full
+from hbtrain.errors import MAKE_ROOM, HbtrainError, Terminated, TrainingError, is_full
 from hbtrain.events import Event, Observer
-from hbtrain.runs.hang_detection import HangMonitor, Heartbeat, collective_timeout_s, delay_ray_health_check
+from hbtrain.runs.hang_detection import FINISHED, HangMonitor, Heartbeat, collective_timeout_s, delay_ray_health_check
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.usage import Usage
 from hbtrain.runs.worker_messages import MessageBroker, await_acknowledged
@@ -20,6 +24,8 @@ from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
+STOPPING = "{}: a checkpoint is taken, and then this ends; a second signal ends it at once"
+NO_WORKER_S = 15.0  # seconds without a heartbeat of any worker after which none is expected to take a checkpoint
 POLL_S = 0.5  # seconds between two looks of the driver for events of training
 
 
@@ -32,6 +38,7 @@ def fit(
 
     Raises:
         TrainingError: training stopped for good. The message names the last good checkpoint.
+        Terminated: this process was asked to end by a signal. The workers have kept a checkpoint if they could.
     """
     import ray
     from ray.train import FailureConfig
@@ -39,6 +46,7 @@ def fit(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from hbtrain.runs.torch_trainer import torch_trainer
+    from hbtrain.runs.worker_deaths import GivenUpError, WorkerDeaths
 
     resources, training = config.resources, config.training
     folder.delete_ray_checkpoint_list()
@@ -54,17 +62,28 @@ def fit(
         collective_timeout_s(training.step_timeout_s),
         name=folder.checkpoints.name,
         storage_path=quoted(folder.path),
-        failure_config=FailureConfig(max_failures=training.max_failures),
+        failure_config=FailureConfig(max_failures=-1),  # `WorkerDeaths` gives up
+        callbacks=[WorkerDeaths(broker, str(folder.checkpoints), training.max_failures)],
     )
     delivery = EventDelivery(tracker, observer, usage, until or training.steps)
     monitor = HangMonitor(broker, training.step_timeout_s)
     try:
-        with delivery.running(broker), _background(monitor.run, "hang-monitor"):
+        with (
+            delivery.running(broker),
+            _background(monitor.run, "hang-monitor"),
+            postponed_termination(),
+            _background(partial(pass_on_termination, broker), "termination"),
+        ):
             trainer.fit()
     except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
+        if asked_by() is not None:
+            raise terminated(folder.checkpoints) from end
         raise KeyboardInterrupt from end
     except TrainingFailedError as error:
-        reason = ray.get(broker.failure.remote()) or monitor.reason()
+        reason = ray.get(broker.failure.remote())
+        given_up = getattr(error, "controller_failure", None)
+        if reason is None and isinstance(given_up, GivenUpError):
+            reason = f"{monitor.reason() or given_up.cause}; {given_up.why}"
         if reason is None:
             cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
             reason = (
@@ -75,6 +94,8 @@ def fit(
     reason = ray.get(broker.failure.remote())
     if reason is not None:
         raise TrainingError(with_last_checkpoint(reason, folder.checkpoints))
+    if asked_by() is not None:
+        raise terminated(folder.checkpoints)
     if not ray.get(broker.is_complete.remote()):
         raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return delivery.last_step
@@ -208,13 +229,48 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 on_phase=heartbeat.begin_phase,
                 protected_step=settings["protected_step"],
                 flush_events=lambda: await_acknowledged(broker),
+                is_stop_requested=heartbeat.is_stop_requested,
             )
-            train_worker(config, worker, settings["until"])
+            is_complete = train_worker(config, worker, settings["until"])
     except HbtrainError as error:
         ray.get(broker.fail.remote(str(error)))
         raise
-    if group.rank == 0:
+    if group.rank == 0 and is_complete:
         ray.get(broker.complete.remote())
+
+
+def pass_on_termination(broker: Any, done: threading.Event) -> None:
+    """Once a signal has asked this process to end, have the workers stop with a checkpoint.
+
+    Where no worker is there that could, because they are still waited for, or dead or stopped, the wait for the
+    training is ended as by Ctrl-C.
+    """
+    import ray
+
+    heard: Any = None
+    silent_since = time.monotonic()
+    is_told = False
+    while not done.wait(POLL_S):
+        if (name := asked_by()) is None:
+            continue
+        with suppress(ray.exceptions.RayError):  # where the cluster is gone, whoever waits for the training is told
+            ranks = ray.get(broker.progress.remote())
+            if not is_told:
+                silent_since, is_told = time.monotonic(), True
+                ray.get(broker.request_stop.remote())
+                step = max((rank.step for rank in ranks), default=0)
+                ray.get(broker.put_event.remote(Event(step, {}, STOPPING.format(name), kind="stop", rank=None)))
+            if ranks != heard:
+                heard, silent_since = ranks, time.monotonic()
+            ended = bool(ranks) and all(rank.phases_begun == FINISHED for rank in ranks)
+            if not ranks or (not ended and time.monotonic() - silent_since > NO_WORKER_S):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+
+def terminated(storage: Place) -> Terminated:
+    """What ends the command after a signal, with the checkpoint that it goes on from."""
+    return Terminated(with_last_checkpoint(f"ended by {asked_by()}; the same command goes on", storage))
 
 
 def with_last_checkpoint(reason: str, storage: Place) -> str:

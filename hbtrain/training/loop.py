@@ -64,7 +64,7 @@ class Trainer:
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
         self.patience = Patience(config.training.patience)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
-        self.vote = StopVote(self.group, worker.device, worker.is_stop_requested)
+        self.vote = StopVote(self.group, worker.device, worker.is_stop_requested, config.training.log_every)
         self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
     def run(self, until: int | None = None) -> bool:
@@ -82,7 +82,7 @@ class Trainer:
             self._step(work)
             done = work.batch.step + 1
             last = done == training.steps
-            asked = done < stop and self.vote.is_stop()
+            asked = done < stop and self.vote.is_stop(done)
             if done % training.log_every == 0 or done == stop or asked:
                 self._log(done)
             if (
@@ -101,7 +101,8 @@ class Trainer:
             if stopped:
                 if not self.meter.is_read:
                     self._log(done)
-                self._emit(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
+                note = f"stopped early: no better validation loss than {self.patience.best:.4f}"
+                self._emit(Event(done, {}, note, kind="early stop"))
                 break
             self.worker.on_phase("data", done)
         if self.validation is None or not training.validate_every or not math.isfinite(self.patience.best):
@@ -143,7 +144,8 @@ class Trainer:
         note = ""
         if self.config.encoder.precision == "bf16":
             note = self._skipped_steps(figures)
-        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens))
+        kind = "skipped" if note else ""
+        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens, kind))
 
     def _skipped_steps(self, figures: dict[str, float]) -> str:
         """Add the skipped steps of the run so far to `figures`; returns a note if there are new ones."""

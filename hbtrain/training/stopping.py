@@ -16,6 +16,9 @@ from hbtrain.modeling.gather import Group
 
 VOTE_EVERY_S = 1.0
 MOST_STEPS = 100  # between two votes, however fast the steps before were: those to come may be slow
+ALIGNED_WITHIN_S = 10.0
+"""How long training goes on after the vote to stop at a step whose figures are told anyway; whoever asked may wait for
+half a minute only. So the figures are mostly those of a run that was never stopped."""
 
 
 class StopVote:
@@ -26,34 +29,53 @@ class StopVote:
         group: Group,
         device: torch.device,
         is_requested: Callable[[], bool] | None,
+        every: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A vote among the ranks of `group`; `is_requested` tells what this rank has heard, None: nobody ever asks."""
+        """A vote among ranks.
+
+        Args:
+            group: the ranks.
+            device: where their votes are gathered.
+            is_requested: tells whether this rank has heard that training is to stop; None: nobody ever asks.
+            every: preferably training stops after a multiple of so many steps.
+            clock: seconds.
+        """
         self._group = group
         self._device = device
         self._is_requested = is_requested
+        self._every = every
         self._clock = clock
         self._voted_at: float | None = None
-        self._interval = self._steps = 1
+        self._voted_after = 0
+        self._next = 0
+        self._stop_after: int | None = None
 
-    def is_stop(self) -> bool:
-        """Whether to stop after this step; to be called after each. Collective at steps that are the same on all ranks.
+    def is_stop(self, done: int) -> bool:
+        """Whether to stop now that `done` steps are done; to be called after each step.
 
-        The first call begins to measure time. The steps until the next vote follow from the time that all ranks took
-        since the last one, so that all ranks count the same.
+        Collective at some steps, the same ones on all ranks: the steps until the next vote follow from the time that
+        the slowest rank took for those since the last vote, which all ranks know.
         """
         if self._is_requested is None:
             return False
-        self._steps -= 1
-        if self._steps > 0:
-            return False
+        if self._stop_after is None and done >= self._next:
+            self._vote(done, self._is_requested())
+        return done == self._stop_after
+
+    def _vote(self, done: int, own: bool) -> None:
         now = self._clock()
         elapsed_s = 0.0 if self._voted_at is None else now - self._voted_at
-        own = torch.tensor([float(self._is_requested()), elapsed_s], dtype=torch.float64, device=self._device)
-        votes = self._group.all_gather(own).cpu()
-        self._voted_at = now
-        slowest_s = float(votes[:, 1].max()) / self._interval
-        if slowest_s > 0:
-            self._interval = max(1, min(MOST_STEPS, int(VOTE_EVERY_S / slowest_s)))
-        self._steps = self._interval
-        return bool(votes[:, 0].any())
+        mine = torch.tensor([float(own), elapsed_s], dtype=torch.float64, device=self._device)
+        votes = self._group.all_gather(mine).cpu()
+        slowest_s = float(votes[:, 1].max())
+        step_s = (
+            slowest_s / (done - self._voted_after) if slowest_s > 0 else None
+        )  # the first vote has nothing to go by
+        if votes[:, 0].any():
+            left = -done % self._every
+            is_near = step_s is not None and left * step_s <= ALIGNED_WITHIN_S
+            self._stop_after = done + left if is_near else done
+        self._voted_at, self._voted_after = now, done
+        interval = 1 if step_s is None else max(1, min(MOST_STEPS, int(VOTE_EVERY_S / step_s)))
+        self._next = done + interval

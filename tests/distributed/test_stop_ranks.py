@@ -21,7 +21,7 @@ def stopped_and_resumed(tree, folder, storage):
     The first training is whole. The second one is asked to stop, of which only rank 1 hears, in its third step; the
     third one goes on.
     """
-    stopping.VOTE_EVERY_S = 0.0  # at every step
+    stopping.VOTE_EVERY_S = stopping.ALIGNED_WITHIN_S = 0.0  # at every step, and at once
     ended, notes, weights = [], [], []
     for storage_of, asked in ((f"{storage}/whole", False), (f"{storage}/cut", True), (f"{storage}/cut", False)):
         events = []

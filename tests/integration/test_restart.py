@@ -18,32 +18,40 @@ RUN = [
 ]  # fmt: skip
 
 
-def test_interrupted_killed_and_finished_by_more_workers(tmp_path):
-    arguments = [*RUN, "--data.cache", tmp_path / "cache"]
+def test_terminated_killed_and_finished_by_more_workers(tmp_path):
+    # The first checkpoint that it would take by itself is that of step 100.
+    arguments = [*RUN, "--data.cache", tmp_path / "cache", "--training.checkpoint_every", "100"]
     with Command(tmp_path, *arguments) as command:
-        command.wait_for("step 50: checkpoint")
-        command.process.send_signal(signal.SIGINT)
-        assert command.finish() == 130, command.output
-        assert "interrupted; the same command goes on, a training from its last checkpoint" in command.output
-        assert "Traceback" not in command.output
+        command.wait_for("step 20/300")
+        command.process.send_signal(signal.SIGTERM)
+        assert command.finish() == 143, command.output
+        text = " ".join(command.output.split())
+        assert "SIGTERM: a checkpoint is taken, and then this ends; a second signal ends it at once" in text
+        stopped = int(text.rpartition(" kept")[0].rpartition("checkpoint of step ")[2])
+        assert f"ended by SIGTERM; the same command goes on; the last good checkpoint is {tmp_path}" in text
+        assert f"/step-{stopped:08d}-" in text
+        assert not [word for word in ("Traceback", "Stack trace", "***", "@  ") if word in command.output], (
+            "by no crash"
+        )
+    assert 20 < stopped < 100
     run, _ = histories(tmp_path, "train/loss")
     assert run.info.status == "KILLED"
 
     slowly = ("-m", "tests.integration.slow_tracking")
     with Command(tmp_path, *arguments, program=slowly) as command:
-        command.wait_for("checkpoint of step 150 kept")
+        command.wait_for("checkpoint of step 200 kept")
         command.kill_all()
     restarts = resumed(command.output)
     (folder,) = (tmp_path / "runs").glob("quickstart-*")
     used = json.loads((folder / "run.json").read_text())["usage"]
-    assert used["pairs"] >= 140 * PAIRS
+    assert used["pairs"] >= 190 * PAIRS
 
     with Command(tmp_path, *arguments, "--resources.workers", "3") as command:
         assert command.finish() == 0, command.output
         restarts += resumed(command.output)
     assert [workers for _, workers in restarts] == [2, 3], "of 64 pairs, three workers have not the same number each"
-    assert restarts[0][0] >= 50
-    assert restarts[1][0] >= 150
+    assert restarts[0][0] == stopped
+    assert restarts[1][0] >= 200
     assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
     run, losses = histories(tmp_path, "train/loss")
     assert run.info.status == "FINISHED"
