@@ -20,6 +20,7 @@ from hbtrain.cli.evaluate_run import evaluate_run
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
 from hbtrain.cli.search import search
+from hbtrain.cli.status import status
 from hbtrain.cli.submit import submit
 from hbtrain.cli.sweep import sweep
 from hbtrain.cli.train import train
@@ -58,8 +59,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, doctor, recipes,
-    keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, doctor, status,
+    recipes, keys,
 ):  # fmt: skip
     app.command(command)
 app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself
