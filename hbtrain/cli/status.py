@@ -78,7 +78,8 @@ def _show(console: TextConsole, runs: Sequence[Fared]) -> None:
     rows: list[tuple[str, ...]] = [HEAD]
     for run in shown:
         indent = "  " if run.path.parent in sweeps else ""
-        rows.append((f"{indent}{visible(run.path.name)}", run.state, *_figures(run)))
+        done = sum(one.path.parent == run.path for one in ended) if run.is_sweep else None
+        rows.append((f"{indent}{visible(run.path.name)}", run.state, *_figures(run, done)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     console.print(_line(rows[0], widths, "dim", "dim"), soft_wrap=True)
     for run, row in zip(shown, rows[1:], strict=True):
@@ -108,12 +109,15 @@ def _last_heard(run: Fared) -> float:
     return float("inf") if run.silent_s is None else run.silent_s
 
 
-def _figures(run: Fared) -> list[str]:
-    """The cells of a run's figures: step, pairs a second, time that is left, time since it was heard of."""
+def _figures(run: Fared, trials: int | None) -> list[str]:
+    """The cells of a run's figures: step (of a sweep `trials`, which are finished), pairs a second, time that is left,
+    time since it was heard of.
+    """
     status = run.status
     if status is None:
         return ["", "", "", ""]
-    step = f"{status.step:,} of {status.steps:,}" + (f" {status.step / status.steps:4.0%}" if status.steps else "")
+    done = status.step if trials is None else trials
+    step = f"{done:,} of {status.steps:,}" + (f" {done / status.steps:4.0%}" if status.steps else "")
     is_running = run.state == "running"
     pairs = f"{status.pairs_per_s:,.0f}" if is_running and status.pairs_per_s is not None else ""
     left = ""

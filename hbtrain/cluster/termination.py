@@ -48,9 +48,15 @@ def termination_as_exception() -> Iterator[None]:
 
 
 def listen() -> None:
-    """Set the handlers of the signals, as Ray Tune replaces one of them by its own."""
+    """Set the handlers of the signals."""
     for number in SIGNALS:
         signal.signal(number, _handle)
+
+
+def listen_again() -> None:
+    """Set the handlers anew where one of them is set: Ray Tune replaces the other by its own."""
+    if signal.getsignal(signal.SIGTERM) is _handle:
+        listen()
 
 
 @contextmanager
@@ -81,6 +87,11 @@ def postponed_termination() -> Iterator[None]:
 def asked_by() -> str | None:
     """The name of the signal that has asked this process to end; None as long as none has."""
     return _state.name
+
+
+def ask(name: str) -> None:
+    """Have `asked_by` tell of a signal that another process got on behalf of this one, as a sweep does for trials."""
+    _state.name = _state.name or name
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

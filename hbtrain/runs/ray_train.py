@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from hbtrain.cluster.termination import asked_by, postponed_termination
+from hbtrain.cluster.termination import ask, asked_by, postponed_termination
+from hbtrain.cluster.trial_stop import announced
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
 from hbtrain.errors import MAKE_ROOM, HbtrainError, Terminated, TrainingError, is_full
@@ -67,12 +68,13 @@ def fit(
     )
     delivery = EventDelivery(tracker, observer, usage, until or training.steps)
     monitor = HangMonitor(broker, training.step_timeout_s)
+    is_trial = threading.current_thread() is not threading.main_thread()  # as in a process of Ray Tune's
     try:
         with (
             delivery.running(broker),
             _background(monitor.run, "hang-monitor"),
             postponed_termination(),
-            _background(partial(pass_on_termination, broker), "termination"),
+            _background(partial(pass_on_termination, broker, is_trial), "termination"),
         ):
             trainer.fit()
     except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
@@ -239,31 +241,38 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         ray.get(broker.complete.remote())
 
 
-def pass_on_termination(broker: Any, done: threading.Event) -> None:
-    """Once a signal has asked this process to end, have the workers stop with a checkpoint.
+def pass_on_termination(broker: Any, is_trial: bool, done: threading.Event) -> None:
+    """Once a signal has asked for the end, have the workers stop with a checkpoint.
 
     Where no worker is there that could, because they are still waited for, or dead or stopped, the wait for the
-    training is ended as by Ctrl-C.
+    training is ended as by Ctrl-C; that for a trial is the sweep's to end.
+
+    Args:
+        broker: the handle of the run's `MessageBroker`.
+        is_trial: whether this is the driver of a sweep's trial, to which the sweep's process passes signals on.
+        done: set when training has ended.
     """
     import ray
 
+    name: str | None = None
     heard: Any = None
-    silent_since = time.monotonic()
-    is_told = False
+    silent_since = 0.0
     while not done.wait(POLL_S):
-        if (name := asked_by()) is None:
-            continue
         with suppress(ray.exceptions.RayError):  # where the cluster is gone, whoever waits for the training is told
-            ranks = ray.get(broker.progress.remote())
-            if not is_told:
-                silent_since, is_told = time.monotonic(), True
+            if name is None:
+                if (name := announced() if is_trial else asked_by()) is None:
+                    continue
+                ask(name)
+                silent_since = time.monotonic()
                 ray.get(broker.request_stop.remote())
-                step = max((rank.step for rank in ranks), default=0)
+                step = max((rank.step for rank in ray.get(broker.progress.remote())), default=0)
                 ray.get(broker.put_event.remote(Event(step, {}, STOPPING.format(name), kind="stop", rank=None)))
+            ranks = ray.get(broker.progress.remote())
             if ranks != heard:
                 heard, silent_since = ranks, time.monotonic()
-            ended = bool(ranks) and all(rank.phases_begun == FINISHED for rank in ranks)
-            if not ranks or (not ended and time.monotonic() - silent_since > NO_WORKER_S):
+            has_ended = bool(ranks) and all(rank.phases_begun == FINISHED for rank in ranks)
+            is_silent = not ranks or (not has_ended and time.monotonic() - silent_since > NO_WORKER_S)
+            if is_silent and not is_trial:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hbtrain.cluster.trial_stop import trial_at_work
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
@@ -78,7 +79,8 @@ def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]])
     from hbtrain.runs.run import train
 
     try:
-        train(from_tree(trees[parameters[TRIAL][NUMBER]]))
+        with trial_at_work():
+            train(from_tree(trees[parameters[TRIAL][NUMBER]]))
     except HbtrainError as error:  # returned, not raised: Tune would start the trial again, and it would fail again
         return {FAILURE: str(error)}
     return {FAILURE: ""}
@@ -163,7 +165,7 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
     """Train until `steps`; returns {objective: score}."""
     from hbtrain.runs.run import train
 
-    with _exclusive_run(config):
+    with _exclusive_run(config), trial_at_work():
         scores = train(config, until=steps).scores
     missing = [key for key in objectives.values() if key not in scores]
     if missing:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hbtrain.cluster.session import connected
+from hbtrain.cluster.termination import postponed_termination
 from hbtrain.config import Config, override, to_tree
 from hbtrain.errors import TrainingError
 from hbtrain.reporting.text import say
@@ -67,7 +68,7 @@ def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any
 
     Raises:
         TrainingError: the cluster was lost, or Tune failed.
-        KeyboardInterrupt: Tune was stopped.
+        KeyboardInterrupt: Tune was stopped; Terminated by a signal, before which trials have kept a checkpoint.
     """
     import ray
     from ray import tune
@@ -87,7 +88,8 @@ def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any
         ),
     )
     try:
-        results = tuner.fit()
+        with postponed_termination():
+            results = tuner.fit()
     except (ray.exceptions.RayError, TuneError) as error:
         lines = str(error).strip().splitlines()
         # The message of a TuneError is a traceback, whose last line is the reason; Ray's own errors begin with it.
