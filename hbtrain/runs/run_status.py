@@ -74,11 +74,12 @@ class StatusWriter:
     """Keeps `heartbeat.json` of one run or sweep. A storage that fails costs heartbeats, and never ends the run."""
 
     def __init__(self, folder: Place, **fields: Any) -> None:
-        """Begin with `fields`; counts go on from those of earlier attempts."""
+        """Begin with `fields`; step and counts go on from those of earlier attempts."""
         before = None
         with suppress(OSError, ValueError):
             before = RunStatus.read(folder)
-        counted = {} if before is None else before.model_dump(include={"restarts", "hangs", "skipped_steps", "waits"})
+        lasting = {"step", "restarts", "hangs", "skipped_steps", "waits"}
+        known = {} if before is None else before.model_dump(include=lasting)
         self._folder = folder
         self._every_s = EVERY_S if isinstance(folder, Path) else REMOTE_EVERY_S
         self._lock = threading.Lock()
@@ -88,7 +89,7 @@ class StatusWriter:
             process_started_s=psutil.Process().create_time(),
             begun_s=time.time(),
             every_s=self._every_s,
-            **(counted | fields),
+            **(known | fields),
         )
 
     @property

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import time
 
 import pytest
 
+from hbtrain.runs.run_states import fared, mark_lost
 from tests.integration.command import Command
 from tests.integration.test_elastic import check_steps, histories, resumed
 
@@ -36,6 +38,12 @@ def test_terminated_killed_and_finished_by_more_workers(tmp_path):
     assert stopped % 10 == 0, "where figures are told anyway"
     run, _ = histories(tmp_path, "train/loss")
     assert run.info.status == "KILLED"
+    assert "step" in run.data.tags["note.stop"]
+    (folder,) = (tmp_path / "runs").glob("quickstart-*")
+    seen = fared(folder)
+    assert (seen.state, seen.status.step, seen.status.steps) == ("killed", stopped, STEPS)
+    assert seen.note.startswith("ended by SIGTERM; ")
+    assert f'"checkpoint of step {stopped} kept"' in (folder / "log.jsonl").read_text()
 
     later = (stopped // 50 + 2) * 50
     slowly = ("-m", "tests.integration.slow_tracking")
@@ -43,7 +51,10 @@ def test_terminated_killed_and_finished_by_more_workers(tmp_path):
         command.wait_for(f"checkpoint of step {later} kept")
         command.kill_all()
     restarts = resumed(command.output)
-    (folder,) = (tmp_path / "runs").glob("quickstart-*")
+    lost = fared(folder, now_s=time.time() + 30)
+    assert lost.state == "lost"
+    assert mark_lost([lost]) == []
+    assert histories(tmp_path)[0].info.status == "KILLED", "the driver could not say so"
     used = json.loads((folder / "run.json").read_text())["usage"]
     assert used["pairs"] >= (later - 10) * PAIRS
 
@@ -56,6 +67,7 @@ def test_terminated_killed_and_finished_by_more_workers(tmp_path):
     assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
     run, losses = histories(tmp_path, "train/loss")
     assert run.info.status == "FINISHED"
+    assert (fared(folder).state, fared(folder).status.step) == ("finished", STEPS)
     assert run.data.tags["world_size"] == "3"
     check_steps([step for step, _ in losses], [step for step, _ in restarts], STEPS)
     # The work of all three; steps done twice count twice.
