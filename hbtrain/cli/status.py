@@ -29,7 +29,7 @@ def status(
     tracking_uri: str | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
-    """Show what runs, how far, how fast, and since when nobody has heard of it: `hbtrain status s3://bucket/runs`.
+    """Show what runs, how far, how fast, and when it was last heard of: `hbtrain status /shared/runs`.
 
     A run is silent when a few heartbeats of its driver are missing (a minute and a half; on S3, four minutes), and lost
     when its driver is known to be dead, or was not heard of for ten minutes. The MLflow run of one that is lost is
