@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -201,6 +202,8 @@ def _run(
         noun = "worker" if workers == "1" else "workers"
         up_to = "" if until is None else f" up to step {until}"
         observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
+        if config.training.checkpoint_every is None and (config.resources.address or os.environ.get("RAY_ADDRESS")):
+            observer.phase("no checkpoints are taken, so a death costs all steps: see training.checkpoint_every")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
         steps = fit(config, folder, tracker, observer, usage, until)
         after: Sequence[Evaluation] = ()

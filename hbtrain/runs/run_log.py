@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hbtrain.errors import without_passwords
 from hbtrain.events import Event
 from hbtrain.storage import Place, files_in, write_text
 
@@ -55,7 +56,8 @@ class RunLog:
         self._add(event.time_s, fields)
 
     def _add(self, time_s: float, fields: Mapping[str, Any]) -> None:
-        line = json.dumps({"time": utc(time_s), **fields}, ensure_ascii=False)
+        clean = {key: without_passwords(value) if isinstance(value, str) else value for key, value in fields.items()}
+        line = json.dumps({"time": utc(time_s), **clean}, ensure_ascii=False)
         with self._lock:
             # What storage does not take for a long time is dropped: memory is bounded.
             self._waiting = self._waiting[-PART_BYTES:] + line + "\n"

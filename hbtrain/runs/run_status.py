@@ -126,7 +126,7 @@ class StatusWriter:
             ended = {"state": FAILED, "reason": str(error)}
             raise
         except BaseException as error:
-            ended["reason"] = without_passwords(repr(error))
+            ended["reason"] = repr(error)
             raise
         finally:
             done.set()
@@ -139,6 +139,7 @@ class StatusWriter:
             self._write()
 
     def _write(self) -> None:
+        texts = {name: without_passwords(getattr(self._status, name)) for name in ("doing", "reason")}
         with suppress(OSError):
-            text = self._status.model_copy(update={"time_s": time.time()}).model_dump_json(indent=1)
-            write_text(self._folder / HEARTBEAT, text)
+            now = self._status.model_copy(update={"time_s": time.time(), **texts})
+            write_text(self._folder / HEARTBEAT, now.model_dump_json(indent=1))

@@ -33,6 +33,8 @@ TRIAL, NUMBER = "trial", "number"
 POINTER = "pointer.json"
 """The only file of a member's checkpoint in Ray Tune: the number of its interval. Its state is in the run's folder."""
 
+GOES_ON = "the same command goes on: finished trials are kept, others go on from their last checkpoint"
+
 Schedule = tuple[tuple[int, float], ...]
 
 

@@ -11,9 +11,7 @@ from hbtrain.cluster.termination import asked_by, listen_again
 from hbtrain.cluster.trial_stop import announce, await_trials
 from hbtrain.errors import Terminated
 from hbtrain.reporting.text import counted, say
-from hbtrain.sweeps.drivers import FAILURE, STEP, trial_label
-
-GOES_ON = "the same command goes on: finished trials are kept, others go on from their last checkpoint"
+from hbtrain.sweeps.drivers import FAILURE, GOES_ON, STEP, trial_label
 
 
 class _Progress(Callback):
@@ -38,7 +36,7 @@ class _Progress(Callback):
         announce(name)
         if left := await_trials():
             self._say(f"{counted(left, 'trial')} did not end in time")
-        raise Terminated(f"ended by {name}; {GOES_ON}")
+        raise Terminated(f"ended by {name}; {GOES_ON}")  # not one that Tune would catch
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         label, known = trial_label(trial.config), self._labels.get(trial.trial_id)

@@ -98,5 +98,14 @@ def test_parts_in_a_bucket_and_an_outage(bucket, counted, monkeypatch):
     assert len(log._waiting) < 2 * 4000, "memory is bounded while storage is away"
 
 
+def test_passwords_stay_out(tmp_path):
+    log = RunLog(tmp_path)
+    log.phase("MLflow at postgresql://me:secret@host/mlflow?password=secret is away")
+    log.event(Event(1, {}, "https://host/x?token=secret"))
+    text = (tmp_path / LOG).read_text()
+    assert "secret" not in text
+    assert len(lines(text)) == 2
+
+
 def test_times_are_utc():
     assert utc(0.5) == "1970-01-01T00:00:00.500Z"
