@@ -47,7 +47,7 @@ def fit(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from hbtrain.runs.torch_trainer import torch_trainer
-    from hbtrain.runs.worker_deaths import GivenUpError, WorkerDeaths
+    from hbtrain.runs.worker_deaths import WorkerDeaths
 
     resources, training = config.resources, config.training
     folder.delete_ray_checkpoint_list()
@@ -82,16 +82,7 @@ def fit(
             raise terminated(folder.checkpoints) from end
         raise KeyboardInterrupt from end
     except TrainingFailedError as error:
-        reason = ray.get(broker.failure.remote())
-        given_up = getattr(error, "controller_failure", None)
-        if reason is None and isinstance(given_up, GivenUpError):
-            reason = f"{monitor.reason() or given_up.cause}; {given_up.why}"
-        if reason is None:
-            cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
-            reason = (
-                f"training failed: {cause}; the workers' logs are in {folder.checkpoints} and Ray's session folder"
-                + (f"; {MAKE_ROOM}" if is_full(error) else "")
-            )
+        reason = _why_failed(error, ray.get(broker.failure.remote()), monitor, folder.checkpoints)
         raise TrainingError(with_last_checkpoint(reason, folder.checkpoints)) from error
     reason = ray.get(broker.failure.remote())
     if reason is not None:
@@ -101,6 +92,22 @@ def fit(
     if not ray.get(broker.is_complete.remote()):
         raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return delivery.last_step
+
+
+def _why_failed(error: Exception, failure: str | None, monitor: HangMonitor, checkpoints: Place) -> str:
+    """Why training failed for good: as a worker has told (`failure`), of what they died too often, or as Ray says."""
+    from hbtrain.runs.worker_deaths import GivenUpError
+
+    if failure is not None:
+        return failure
+    hang, given_up = monitor.reason(), getattr(error, "controller_failure", None)
+    if isinstance(given_up, GivenUpError):
+        return f"{hang or given_up.cause}; {given_up.why}"
+    if hang is not None:
+        return hang
+    cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
+    logs = f"training failed: {cause}; the workers' logs are in {checkpoints} and Ray's session folder"
+    return f"{logs}; {MAKE_ROOM}" if is_full(error) else logs
 
 
 def _settings(config: Config, folder: RunFolder, broker: Any, until: int | None) -> dict[str, Any]:
