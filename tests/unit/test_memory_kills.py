@@ -1,11 +1,14 @@
 """Processes killed for memory: what Ray's page says, in one line."""
 
+from types import SimpleNamespace
+
 import pytest
 import ray
 
-from hbtrain.cluster import memory
+from hbtrain.cluster import memory, session
 from hbtrain.cluster.lost_cluster import loss_as_error
 from hbtrain.cluster.memory import MemoryUse, memory_kills, memory_use, out_of_memory
+from hbtrain.config import Config
 from hbtrain.errors import TrainingError
 
 GIB = 2**30
@@ -70,3 +73,21 @@ def test_the_limit_of_a_container_is_that_of_its_node(tmp_path, monkeypatch):
 def test_nearly_full_is_nine_tenths(node, full):
     assert MemoryUse(1, node, 64).is_nearly_full is full
     assert not MemoryUse(1, node, 0).is_nearly_full
+
+
+def test_a_task_of_a_run_that_is_killed_for_memory_is_one_line(monkeypatch):
+    def get(_):
+        raise ray.exceptions.OutOfMemoryError(PAGE)
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda function: SimpleNamespace(remote=function))
+    monkeypatch.setattr(session, "alive", list)
+    monkeypatch.setenv("RAY_task_oom_retries", "2")
+    with pytest.raises(TrainingError) as error:
+        session.run_task(Config(), score)
+    assert str(error.value).startswith("score failed: RayTrainWorker (pid 24385) on node 10.0.0.7 was killed because")
+    assert "it was tried again 2 times, lower evaluation.batch_size" in str(error.value)
+
+
+def score():
+    """What the task would run."""

@@ -1,6 +1,7 @@
 """Deaths of workers, with stand-ins for Ray Train's controller and the broker."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from hbtrain.cluster.memory import MemoryUse
 from hbtrain.runs import worker_deaths
 from hbtrain.runs.hang_detection import RankProgress
+from hbtrain.runs.ray_train import _why_failed
 from hbtrain.runs.worker_deaths import GivenUpError, WorkerDeaths, cause_of_death
 from hbtrain.runs.worker_messages import MessageBroker
 from tests.unit.test_memory_kills import GIB, PAGE
@@ -137,3 +139,20 @@ def test_a_failure_that_is_no_worker_s_is_left_to_ray_train(run):
     dying = run(0)
     dying.deaths.before_controller_execute_failure_decision("RETRY")
     assert dying.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "hang", "error", "why"),
+    [
+        ("the disk is full", "rank 1 hangs", GivenUpError("rank 1 died", "given up"), "the disk is full"),
+        (None, "rank 1 hangs", GivenUpError("rank 1 was killed", "given up"), "rank 1 hangs; given up"),
+        (None, None, GivenUpError("rank 1 died", "given up"), "rank 1 died; given up"),
+        (None, "rank 1 hangs", ValueError("no room"), "rank 1 hangs"),
+        (None, None, ValueError("no room"), "training failed: no room; the workers' logs are in /runs/ray and Ray's"),
+    ],
+)
+def test_why_training_failed_for_good(failure, hang, error, why):
+    failed = Exception("Training failed due to controller error:\nno room")
+    failed.controller_failure = error
+    said = _why_failed(failed, failure, SimpleNamespace(reason=lambda: hang), Path("/runs/ray"))
+    assert said.startswith(why)
