@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from hbtrain.reporting.console import TextConsole, visible
+from hbtrain.reporting.metric_names import RANK_DISTANCE, score_title, shown
 from hbtrain.reporting.table import facts
 from hbtrain.reporting.text import counted
 
@@ -84,8 +86,8 @@ class RunDisplay:
     def event(self, event: Event) -> None:
         """Print the event's note, and move the bar or print a line."""
         self._figures |= event.metrics
-        if event.note:
-            self._console.print(f"{self._clock(event)} step {event.step}: {event.note}", soft_wrap=True)
+        for text in (*scores_lines(event.metrics), *([event.note] if event.note else [])):
+            self._console.print(f"{self._clock(event)} step {event.step}: {text}", soft_wrap=True)
         if not event.metrics:
             return
         if not self._console.is_terminal:
@@ -129,6 +131,18 @@ def describe(figures: dict[str, float]) -> str:
     if "train/pairs_per_s" in figures:
         text += f"  {figures['train/pairs_per_s']:,.0f} pairs/s"
     return text
+
+
+def scores_lines(metrics: Mapping[str, float]) -> list[str]:
+    """A line for each benchmark that was evaluated during training: `demo  mAP monolingual 0.512  ...`."""
+    lines: dict[str, list[str]] = {}
+    for key, score in metrics.items():
+        if not key.startswith("eval/"):
+            continue
+        benchmark, setting, metric = key.removeprefix("eval/").rsplit("/", 2)
+        if metric in ("map", RANK_DISTANCE):
+            lines.setdefault(benchmark, []).append(f"{score_title(metric, setting)} {shown(score, metric)}")
+    return ["  ".join([benchmark, *scores]) for benchmark, scores in lines.items()]
 
 
 def show_outcome(console: TextConsole, outcome: Outcome) -> None:

@@ -200,7 +200,8 @@ class TrainingConfig(Section):
     validate_every: PositiveInt | None = None
     validation_batches: PositiveInt = 8
     patience: PositiveInt | None = None
-    """Validations without improvement after which training stops; none means never."""
+    """Validations, or with `evaluation.keep_best` evaluations, without improvement after which training stops; none
+    means never."""
     checkpoint_every: PositiveInt | None = None
     keep_checkpoints: PositiveInt = 2
     max_failures: Annotated[int, Field(ge=-1)] = 3
@@ -251,6 +252,13 @@ class EvaluationConfig(Section):
     URI."""
     before: bool = True
     """Evaluate the model before training as well."""
+    every: PositiveInt | None = None
+    """Evaluate the encoder every so many steps of training as well, on the workers; none means never."""
+    during: tuple[str, ...] | None = None
+    """The benchmarks, by name, that `every` evaluates; by default those of `benchmarks` that are small."""
+    keep_best: str | None = None
+    """The score, such as `xquad-r/multi/map`, by which the trained model is chosen: the best encoder of those that
+    `every` evaluates, the last step's included."""
     batch_size: PositiveInt = 128
     candidates: Literal["sentence", "sentence+context"] = "sentence"
     """What a candidate of XQuAD-R, MLQA-R and their like is: a sentence, or a sentence with its paragraph."""
@@ -283,7 +291,7 @@ class EvaluationConfig(Section):
             raise ValueError("must be an s3:// URI; a folder of embeddings is data.cache")
         return _checked(value)
 
-    @field_validator("benchmarks", mode="before")
+    @field_validator("benchmarks", "during", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -297,6 +305,14 @@ class EvaluationConfig(Section):
         if self.embeddings is not None and not self.on_disk:
             given = f"{called('embeddings', info.context)} {self.embeddings}"
             raise ValueError(f"{given}: for embeddings on disk; set {index} or {actors}")
+        if self.every is None and (self.during is not None or self.keep_best is not None):
+            key = "during" if self.during is not None else "keep_best"
+            raise ValueError(f"evaluation.{key} needs evaluation.every, the steps between two evaluations")
+        if self.every is not None and self.index is not None:
+            raise ValueError(
+                "evaluation.every ranks exactly, and its scores and those of evaluation.index would not be of one "
+                "curve; leave out one of them"
+            )
         return self
 
     @property
@@ -345,8 +361,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
-        if self.training.patience is not None and self.training.validate_every is None:
-            raise ValueError("training.patience needs training.validate_every")
+        every = self.evaluation.every
+        if every is not None and every > self.training.steps:
+            raise ValueError(
+                f"evaluation.every {every} is beyond training.steps {self.training.steps}; evaluate more often"
+            )
+        decides = self.training.validate_every or self.evaluation.keep_best
+        if self.training.patience is not None and decides is None:
+            raise ValueError("training.patience needs training.validate_every or evaluation.keep_best")
         if self.training.validate_every is not None and self.data.validation is None:
             raise ValueError("training.validate_every needs a source in data.validation")
         if self.training.chunk_tokens is not None and self.training.chunks > 1:

@@ -61,7 +61,8 @@ class ModelCard:
     def _front_matter(self) -> dict[str, object]:
         front: dict[str, object] = {"library_name": "sentence-transformers", "pipeline_tag": "sentence-similarity"}
         if self.languages:
-            front["language"] = list(self.languages)
+            met = self.switching.pairs if self.switching is not None else ()
+            front["language"] = list(dict.fromkeys([*self.languages, *(language for _, language in met)]))
         if self._base_is_on_hub():
             front["base_model"] = self.base_model
         front["tags"] = ["sentence-transformers", "sentence-similarity", "feature-extraction", "hbtrain"]
@@ -116,8 +117,8 @@ def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
 
 
 def trained_languages(folder: Path) -> tuple[str, ...] | None:
-    """The languages that a model was trained on, from its card; None if hbtrain did not write the card, or if it has no
-    languages, as before training."""
+    """The languages that a model has seen in training, also in translations of single words, from its card; None if
+    hbtrain did not write the card, or if it has no languages, as before training."""
     try:
         _, front, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
         known = yaml.safe_load(front)

@@ -11,6 +11,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
+from hbtrain.evaluation.during_training import Selection, select
 from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import Observer
@@ -28,6 +29,7 @@ class Checked:
     corpus: ParallelCorpus
     plan: BatchPlan
     benchmarks: tuple[Benchmark, ...]
+    during: Selection  # the benchmarks that are evaluated during training
 
 
 def check_storage(config: Config) -> None:
@@ -49,12 +51,13 @@ def preflight(config: Config) -> Checked:
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
     benchmarks = _benchmarks(config)
+    during = select(config, benchmarks)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
     Switcher.from_config(config)  # for its errors; workers read the lexicons again
     if config.data.validation is not None:
         validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
-    return Checked(corpus, plan, benchmarks)
+    return Checked(corpus, plan, benchmarks, during)
 
 
 def _benchmarks(config: Config) -> tuple[Benchmark, ...]:

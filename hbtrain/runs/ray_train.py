@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hbtrain.cluster.termination import ask, asked_by, postponed_termination
 from hbtrain.cluster.trial_stop import announced
@@ -25,17 +25,28 @@ from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
+if TYPE_CHECKING:
+    from hbtrain.evaluation.during_training import Scorer
+    from hbtrain.modeling.gather import Group
+
 STOPPING = "{}: a checkpoint is taken, and then this ends; a second signal ends it at once"
 NO_WORKER_S = 15.0  # seconds without a heartbeat of any worker after which none is expected to take a checkpoint
 POLL_S = 0.5  # seconds between two looks of the driver for events of training
 
 
 def fit(
-    config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage, until: int | None = None
+    config: Config,
+    folder: RunFolder,
+    tracker: Tracker,
+    observer: Observer,
+    usage: Usage,
+    until: int | None = None,
+    during: Sequence[str] = (),
 ) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
 
-    With `until` training stops after that many steps, and saves a checkpoint there.
+    With `until` training stops after that many steps, and saves a checkpoint there. The benchmarks called as `during`
+    says are evaluated while it trains.
 
     Raises:
         TrainingError: training stopped for good. The message names the last good checkpoint.
@@ -57,7 +68,7 @@ def fit(
     broker = ray.remote(num_cpus=0, scheduling_strategy=here)(MessageBroker).remote()
     trainer = torch_trainer(
         _train_on_worker,
-        _settings(config, folder, broker, until),
+        _settings(config, folder, broker, until) | {"during": list(during)},
         resources,
         _worker_count(resources),
         collective_timeout_s(training.step_timeout_s),
@@ -239,6 +250,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 protected_step=settings["protected_step"],
                 flush_events=lambda: await_acknowledged(broker),
                 is_stop_requested=heartbeat.is_stop_requested,
+                evaluate=_scorer(config, settings["during"], group, heartbeat),
             )
             is_complete = train_worker(config, worker, settings["until"])
     except HbtrainError as error:
@@ -246,6 +258,13 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         raise
     if group.rank == 0 and is_complete:
         ray.get(broker.complete.remote())
+
+
+def _scorer(config: Config, names: list[str], group: Group, heartbeat: Heartbeat) -> Scorer | None:
+    """What evaluates during training; None where nothing is. Every batch of texts is a sign of life."""
+    from hbtrain.evaluation.during_training import Scorer
+
+    return Scorer(config, names, group, partial(heartbeat.begin_phase, "evaluation")) if names else None
 
 
 def pass_on_termination(broker: Any, is_trial: bool, done: threading.Event) -> None:

@@ -87,7 +87,7 @@ def train(
     fetch_inputs(config, observer)
     checked = preflight(config)
     needs = estimate(config)
-    for line in [] if needs is None else needs.lines():
+    for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
         observer.phase(line)
     current = RunFolder.current(config)
     check_not_beyond(current, until or config.training.steps)
@@ -205,7 +205,7 @@ def _run(
         if config.training.checkpoint_every is None and (config.resources.address or os.environ.get("RAY_ADDRESS")):
             observer.phase("no checkpoints are taken, so a death costs all steps: see training.checkpoint_every")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
-        steps = fit(config, folder, tracker, observer, usage, until)
+        steps = fit(config, folder, tracker, observer, usage, until, checked.during.names)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")

@@ -36,7 +36,8 @@ from hbtrain.sweeps.points import (
     spread,
     title_of,
 )
-from hbtrain.sweeps.space import short_name, shown
+from hbtrain.sweeps.space import Trial, short_name, shown
+from hbtrain.sweeps.triangle import corners_of, triangles
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -53,6 +54,7 @@ class Summary:
     failures: Mapping[str, str] = field(default_factory=dict)  # {label: why it failed}
     judged: Judged | None = None  # the marks of significance
     objectives: Sequence[str] = ()  # of a search; they stand first, and decide which point is the best
+    failed: Sequence[Trial] = ()  # trials of `failures`, which the picture of mixtures shows
 
     @cached_property
     def points(self) -> list[Point]:
@@ -81,7 +83,8 @@ class Summary:
         return [terminal(self._table(benchmark)) for benchmark in self.benchmarks]
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`), `best.yaml`.
+        """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `mixture-triangle-*.png`,
+        `pareto-front-*.png`) and `best.yaml`.
 
         Returns the files that were written; which they are depends on the sweep.
 
@@ -98,6 +101,10 @@ class Summary:
                     with whole(made[-1]) as path:
                         alpha_curve(benchmark, self.points, path)
                 front = front_scores(benchmark, self.points, self.objectives)
+                if corners_of(self.points, self.failed):
+                    made.append(folder / f"mixture-triangle-{benchmark}.png")
+                    with whole(made[-1]) as path:
+                        triangles(benchmark, self.points, self.failed, path, front)
                 if front:
                     made.append(folder / f"pareto-front-{benchmark}.png")
                     with whole(made[-1]) as path:

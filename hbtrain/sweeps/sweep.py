@@ -92,7 +92,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
                 outcome = _try_all(trials, folder, tracker)
             objectives = space.search.objectives if space.search else ()
             judged = _report(outcome.finished, folder, tracker)
-            summary = Summary(outcome.finished, outcome.failures, judged, objectives)
+            summary = Summary(outcome.finished, outcome.failures, judged, objectives, outcome.failed)
             _save(summary, folder, tracker)
             if outcome.failures:
                 reasons = "; ".join(f"{label}: {reason}" for label, reason in outcome.failures.items())
@@ -144,14 +144,18 @@ def _begin(space: Space, base: Config, folder: Place, command: str) -> Tracker:
     )
     memory.update(mlflow_run_id=tracker.run_id)
     if space.search is None:
-        tracker.tags(
-            {f"space.{key}": " ".join(shown(one, key) for one in draw.probes) for key, draw in space.draws.items()}
-        )
+        tracker.tags({f"space.{key}": _listed(draw.probes, key) for key, draw in space.draws.items()})
     else:
         tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
         tracker.tags({f"search.{key}": value for key, value in space.search.model_dump(mode="json").items()})
     tracker.artifact(folder / "space.yaml")
     return tracker
+
+
+def _listed(values: Iterable[Any], key: str) -> str:
+    """The values of a grid in a tag; those that hold blanks, as mixtures do, stand apart by commas."""
+    texts = [shown(value, key) for value in values]
+    return (", " if any(" " in text for text in texts) else " ").join(texts)
 
 
 def _placed(config: Config, folder: Place, tracker: Tracker) -> Config:
@@ -191,7 +195,7 @@ def _try_all(trials: Sequence[Trial], folder: Place, tracker: Tracker) -> Search
     finished = [done for trial in ready if (done := _finished(trial)) is not None]
     for label in {trial.label for trial in ready} - {one.trial.label for one in finished} - failures.keys():
         failures[label] = "it ended without scores on all benchmarks"
-    return SearchOutcome(finished, failures=failures)
+    return SearchOutcome(finished, failures=failures, failed=[one for one in ready if one.label in failures])
 
 
 def _finished(trial: Trial) -> Finished | None:

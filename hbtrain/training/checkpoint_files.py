@@ -34,9 +34,11 @@ class Manifest:
     step: int  # steps done
     rank: int  # the rank whose part it is
     world_size: int  # ranks that saved the checkpoint
-    best: float | None = None  # lowest validation loss so far; None before the first validation
-    waited: int = 0  # validations since then
+    # the best figure so far (see `hbtrain.training.best`); None before the first one
+    best: float | None = None
+    waited: int = 0  # figures since then
     files: dict[str, tuple[int, str]] = field(default_factory=dict)  # {path within the folder: (bytes, BLAKE2b digest)}
+    best_step: int | None = None  # the step of the best figure; None also in checkpoints of earlier versions
 
     @staticmethod
     def name(rank: int) -> str:

@@ -12,6 +12,7 @@ from hbtrain.events import Event
 if TYPE_CHECKING:  # events travel through processes that need no torch
     import torch
 
+    from hbtrain.modeling.encoder import Encoder
     from hbtrain.modeling.gather import Group
     from hbtrain.storage import Place
 
@@ -63,3 +64,6 @@ class Worker:
     # whether this rank has heard that training is to stop, with a checkpoint, before its last step; it must return at
     # once. None, on all ranks: nobody ever asks
     is_stop_requested: Callable[[], bool] | None = None
+    # gives {`<benchmark>/<setting>/<metric>`: score} of an encoder that is the same on all ranks; collective. None:
+    # nothing is evaluated during training
+    evaluate: Callable[[Encoder], dict[str, float]] | None = None

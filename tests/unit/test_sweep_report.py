@@ -61,6 +61,20 @@ def test_samplings_are_judged_against_the_best_that_is_not_hybrid(tmp_path, cach
     assert "ultilingual" in judge(done).comparison.baseline
 
 
+def test_weights_that_are_keys_of_their_own_are_judged_together(tmp_path, cache):
+    path = tmp_path / "weights.yaml"
+    path.write_text("""
+recipe: quickstart
+overrides: {batching.mixture.mono: 1}
+space: {batching.mixture.multi: {grid: [0, 1, 3]}, seed: {grid: [0, 1]}}
+""")
+    judged = judge(trained(tmp_path, str(path), {0: 0.2, 1: 0.6, 3: 0.0}, {}))
+    assert judged.comparison.baseline == "X-X only (α = 1)"
+    assert {(label, mark) for (label, key), mark in judged.marks.items() if key.endswith("multi/map")} == {
+        ("multi=1", "▲"), ("multi=3", "▼"),
+    }  # fmt: skip
+
+
 def test_a_search_without_a_single_kind_is_compared_and_not_marked(tmp_path, cache):
     done = trained(tmp_path, "alpha-grid", {0.25: 0.0, 0.5: 0.9}, {"batching.alpha": [0.25, 0.5], "seed": 0})
     judged = judge(done)
