@@ -63,6 +63,12 @@ class TranslationError(HbtrainError):
     exit_code = 1
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by a signal (see `hbtrain.cluster.termination`); the message says what goes on."""
+
+    exit_code = 143  # of a process that SIGTERM ended: 128 + 15
+
+
 def shown(value: object) -> str:
     """A value as messages show it: as Python writes it, and cut to `SHOWN_CHARACTERS` where it is longer."""
     try:

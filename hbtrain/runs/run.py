@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,7 @@ from hbtrain.planning.estimate import Estimate, estimate
 from hbtrain.runs.preflight import Checked, check_storage, fetch_inputs, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
+from hbtrain.runs.recorder import Recorder
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import RunInputs, checked_inputs
 from hbtrain.runs.segments import (
@@ -109,8 +111,24 @@ def _train_in(
     until: int | None,
 ) -> Outcome:
     """`train` in the run's folder, which this process has locked."""
-    observer.phase(f"run {folder.name}")
     tracker = _tracker(config, folder)
+    recorder = Recorder(folder, tracker, observer, config)
+    with recorder.running():
+        return _recorded(folder, config, checked, inputs, needs, tracker, recorder, until)
+
+
+def _recorded(
+    folder: RunFolder,
+    config: Config,
+    checked: Checked,
+    inputs: RunInputs,
+    needs: Estimate | None,
+    tracker: Tracker,
+    observer: Recorder,
+    until: int | None,
+) -> Outcome:
+    """`train`, of which everything is recorded."""
+    observer.phase(f"run {folder.name}")
     if needs is not None:
         tracker.tags(needs.tags())
     if inputs.changed:
@@ -134,6 +152,8 @@ def _train_in(
     scores = record_scores(folder, until or outcome.step, metrics, config)
     if is_last:
         folder.update(finished=True)
+    else:
+        observer.stopped()
     return replace(outcome, scores=scores)
 
 
@@ -180,6 +200,8 @@ def _run(
         noun = "worker" if workers == "1" else "workers"
         up_to = "" if until is None else f" up to step {until}"
         observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
+        if config.training.checkpoint_every is None and (config.resources.address or os.environ.get("RAY_ADDRESS")):
+            observer.phase("no checkpoints are taken, so a death costs all steps: see training.checkpoint_every")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
         steps = fit(config, folder, tracker, observer, usage, until, checked.during.names)
         after: Sequence[Evaluation] = ()

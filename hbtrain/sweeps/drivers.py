@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hbtrain.cluster.trial_stop import trial_at_work
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
@@ -34,6 +35,8 @@ TRIAL, NUMBER = "trial", "number"
 """The only parameter of a grid's trial: its number, as labels may be alike, and its label."""
 POINTER = "pointer.json"
 """The only file of a member's checkpoint in Ray Tune: the number of its interval. Its state is in the run's folder."""
+
+GOES_ON = "the same command goes on: finished trials are kept, others go on from their last checkpoint"
 
 Value = float | dict[str, float]  # of alpha, or of the mixture: {kind: weight}
 Schedule = tuple[tuple[int, Value], ...]
@@ -88,7 +91,8 @@ def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]])
     from hbtrain.runs.run import train
 
     try:
-        train(from_tree(trees[parameters[TRIAL][NUMBER]]))
+        with trial_at_work():
+            train(from_tree(trees[parameters[TRIAL][NUMBER]]))
     except HbtrainError as error:  # returned, not raised: Tune would start the trial again, and it would fail again
         return {FAILURE: str(error)}
     return {FAILURE: ""}
@@ -174,7 +178,7 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
     """Train until `steps`; returns {objective: score}."""
     from hbtrain.runs.run import train
 
-    with _exclusive_run(config):
+    with _exclusive_run(config), trial_at_work():
         scores = train(config, until=steps).scores
     missing = [key for key in objectives.values() if key not in scores]
     if missing:

@@ -17,6 +17,7 @@ from hbtrain.reporting.text import counted, say
 from hbtrain.runs.preflight import check_storage, preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import checked_inputs
+from hbtrain.runs.run_status import StatusWriter
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
 from hbtrain.storage import Place, folders_in, place, pushed, write_text
@@ -24,7 +25,7 @@ from hbtrain.storage.files import exclusive_access
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.marks import Judged, judge
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.search_methods import check_objectives, summary_of
+from hbtrain.sweeps.search_methods import check_objectives, summary_of, trials_in
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
 from hbtrain.tracking.tracker import Tracker
@@ -77,7 +78,14 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
             _forget_inputs(folder)
         RunFolder(folder).update(inputs=inputs.digests)
         tracker = _begin(space, base, folder, f"{command} {space.name}")
-        with tracker.ending(say):
+        status = StatusWriter(
+            folder,
+            doing=f"sweep {space.name}",
+            steps=len(trials) if space.search is None else trials_in(space.search),
+            mlflow_run_id=tracker.run_id,
+            tracking_uri=without_passwords(tracker.uri),
+        )
+        with status.beating(), tracker.ending(say):
             if space.search is not None:
                 outcome = _search(space, base, folder, tracker)
             else:

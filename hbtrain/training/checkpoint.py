@@ -174,14 +174,15 @@ class Checkpoints:
         if manifest.rank > 0:
             return
         if _await_complete(to):
-            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
+            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept", kind="checkpoint"))
             with suppress(RemoteError):  # the next checkpoint deletes them
                 prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.protected_step)
 
     def _report(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:
             refused = [f"checkpoint of step {step_of(name)} is damaged ({why})" for name, why in self._refused.items()]
-            self._worker.emit(Event(step, {}, ": ".join(["; ".join(refused), text]) if refused else text))
+            note = ": ".join(["; ".join(refused), text]) if refused else text
+            self._worker.emit(Event(step, {}, note, kind="damage" if refused else "resume"))
 
     def _broadcast(self, value: T) -> T:
         """Rank 0's value, on all ranks; collective."""

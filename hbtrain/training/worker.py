@@ -61,6 +61,9 @@ class Worker:
     # returns when the events emitted so far are stored outside this process and the driver's; called on rank 0 only, on
     # any thread
     flush_events: Callable[[], None] = no_flush
+    # whether this rank has heard that training is to stop, with a checkpoint, before its last step; it must return at
+    # once. None, on all ranks: nobody ever asks
+    is_stop_requested: Callable[[], bool] | None = None
     # gives {`<benchmark>/<setting>/<metric>`: score} of an encoder that is the same on all ranks; collective. None:
     # nothing is evaluated during training
     evaluate: Callable[[Encoder], dict[str, float]] | None = None

@@ -20,6 +20,8 @@ SCENARIOS = [
     workers.rank_0_killed,
     workers.killed_while_saving,
     workers.driver_killed,
+    workers.driver_terminated,
+    workers.worker_out_of_memory,
     machines.node_killed,
     machines.host_loses_power,
     machines.head_killed,

@@ -2,6 +2,9 @@
 
 import copy
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -150,3 +153,29 @@ def test_passwords_come_from_a_secret(place):
             if re.search("PASSWORD|KEY|TOKEN|SECRET", variable["name"]):
                 assert variable["valueFrom"]["secretKeyRef"]["name"] == "hbtrain-tracking"
                 assert "value" not in variable
+
+
+def test_a_head_that_is_to_go_asks_what_trains_in_it_and_waits(tmp_path):
+    (container,) = cluster_specs()[0]["headGroupSpec"]["template"]["spec"]["containers"]
+    program, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "python"
+    said = tmp_path / "said"
+    body = "trap 'echo asked >>$0; exit' TERM; echo up >>$0; for _ in {1..600}; do sleep 0.05; done"
+    mine = ["bash", "-c", body, str(said)]
+    started = [subprocess.Popen([*mine, *more]) for more in (["hbtrain", "train", "quickstart"], ["hbtrain", "search"])]
+    try:
+        while not said.exists() or said.read_text().count("up") < 2:
+            time.sleep(0.02)
+        # Of all processes of this machine, it shall see those of this test only.
+        ours = f"import psutil; psutil.process_iter = lambda _: map(psutil.Process, {[p.pid for p in started]})"
+        with_names = "; psutil.Process.info = property(lambda p: {'cmdline': p.cmdline()})\n"
+        asking = subprocess.Popen([sys.executable, arguments[0], ours + with_names + arguments[1]])
+        started.append(asking)
+        assert started[0].wait(60) == 0
+        assert asking.wait(60) == 0
+        assert started[1].poll() is None
+        assert said.read_text().split() == ["up", "up", "asked"]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

@@ -1,7 +1,8 @@
 """On the PYTHONPATH of a run that is to be hurt: makes its workers do what files in `$HBTRAIN_FAULTS` ask for.
 
 A worker leaves its process id in `rank-R`. A file `hang-R-PHASE` makes rank R wait for ever when that phase begins, and
-`kill-R-PHASE` makes it kill -9 itself there; the file's text is a delay in seconds. Each file works once.
+`kill-R-PHASE` makes it kill -9 itself there; the file's text is a delay in seconds. `eat-R-PHASE` makes it take memory
+without end. Each file works once.
 """
 
 import importlib.abc
@@ -49,6 +50,12 @@ def hurting(begin_phase):
             threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
         if asked(f"hang-{name}") is not None:
             time.sleep(10_000)
+
+        if asked(f"eat-{name}") is not None:
+            taken = []
+            while True:
+                taken.append(b"\1" * 2**26)
+                time.sleep(0.02)
 
     return begin_and_hurt
 
