@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ PASSING = (
     "THROTTLING",
 )
 """Errors of S3 that may be over soon, by the AWS SDK's names; it has retried for some seconds before it reports one."""
+
+COPY_BYTES = 5 * 10**9  # the most that S3 copies in one request
+READ_BYTES = 16 * 2**20
 
 _AWS = re.compile(r"AWS Error (?P<code>\S+) during \S+ operation: (?P<text>.*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
@@ -152,6 +156,15 @@ class RemotePath:
             act = files.open_input_stream if mode == "rb" else files.open_output_stream
             with act(self._path, compression=None) as stream:  # by default, names in .gz would be decompressed
                 yield stream
+
+    def copy(self, to: RemotePath) -> None:
+        """Copy the object to another key of the bucket, in the storage itself as far as that takes objects so large."""
+        if self.size() > COPY_BYTES:
+            with self.open() as read, to.open("wb") as write:
+                shutil.copyfileobj(read, write, READ_BYTES)
+            return
+        with self._errors_of_storage():
+            self._filesystem().copy_file(self._path, to._path)
 
     def children(self) -> dict[str, bool]:
         """{name: whether it is a folder} of the entries of this folder; empty where there is no such folder."""

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree, write_text
-from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
+from hbtrain.storage.files import copy_with_digest, file_digest, make_folder, whole_stream
 
 PREFIX = "step-"
 CONVERTED = "universal-"  # prefix of temporary folders that hold a checkpoint converted for another number of ranks
@@ -88,11 +88,11 @@ def store(part: Path, to: Place, manifest: Manifest) -> None:
         name = source.relative_to(part).as_posix()
         target = to / name
         if isinstance(target, Path):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         files[name] = _copy(source, target)
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
     if isinstance(to, Path):
-        to.mkdir(parents=True, exist_ok=True)
+        make_folder(to)
     write_text(to / Manifest.name(manifest.rank), text)
 
 

@@ -171,7 +171,10 @@ class Trainer:
     def _export(self, step: int) -> None:
         worker = self.worker
         worker.on_phase("export")
-        to = worker.final_model if worker.group.rank == 0 else None
+        to = None
+        if worker.group.rank == 0:
+            worker.check_lease()
+            to = worker.final_model
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         export(self.engine, self.encoder, self.config, worker.initial_model, to, card)
 
