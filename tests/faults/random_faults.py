@@ -218,13 +218,24 @@ def damage(scene, fault):
     if not names:
         return None
     name = names[int(fault.which * len(names))]
-    how, change = [
-        ("a bit of", lambda content: flipped(content, fault.how)),
-        ("the end of", lambda content: content[: int(len(content) * fault.how)]),
-        ("the whole of", lambda content: None),
-    ][int(fault.how * 97) % 3]
+    words = []
+
+    def change(content):
+        how, changed = damaged(content, fault.how)
+        words.append(how)
+        return changed
+
     scene.change(name, change)
-    return f"{how} {name}"
+    return f"{words[0]} {name}"
+
+
+def damaged(content, how):
+    """What is damaged, in words, and the content after that, None where it is deleted; `how` is from 0 to 1."""
+    if how < 1 / 3:
+        return "the whole of", None
+    if how < 2 / 3:
+        return "the end of", content[: int((how * 3 - 1) * len(content))]
+    return "a bit of", flipped(content, how * 3 - 2)
 
 
 def flipped(content, where):

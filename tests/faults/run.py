@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 from tests.faults import damage, disks, machines, numbers, outages, workers
+from tests.faults.on_ranks import happen_on_ranks
 from tests.faults.random_faults import happen
 from tests.faults.row import Skipped
 from tests.faults.table import note, note_random, random_table, write
@@ -50,6 +51,7 @@ def main(arguments):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="K", help="number of the first draw")
     parser.add_argument("--references", type=Path, metavar="FOLDER")
+    parser.add_argument("--on-ranks", action="store_true", help="trainings without Ray: seconds a draw")
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - {scenario.__name__ for scenario in SCENARIOS}
@@ -67,7 +69,8 @@ def at_random(chosen):
         references = chosen.references or Path(folder)
         references.mkdir(parents=True, exist_ok=True)
         for number in range(chosen.first, chosen.first + chosen.random):
-            lines.append(happen(chosen.seed, number, references))
+            carry_out = happen_on_ranks if chosen.on_ranks else happen
+            lines.append(carry_out(chosen.seed, number, references))
             print(json.dumps(lines[-1], ensure_ascii=False), flush=True)
             if chosen.write:
                 note_random(lines[-1])
