@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from hbtrain.config import load_config, to_tree
 from tests.distributed.ranks import run_ranks
+from tests.distributed.test_engine_ranks import worker
 from tests.faults.outcome import COMPARED, Outcome
 from tests.faults.random_faults import UNHURT_PROCESSES, damaged
 
@@ -78,7 +79,7 @@ def _tree(folder, zero):
 
 
 def _attempt(tree, home, folder, workers, fault):
-    """Train in a folder, from its last checkpoint, with a fault or None; what was seen. The first model is in `home`."""
+    """Train in a folder, from its last checkpoint, with a fault or None; what was seen. The model is in `home`."""
     folder.mkdir(exist_ok=True)
     seen = {"fault": fault and fault[0], "when": f"in phase {fault[1]}" if fault else None, "hit": None, "exit_code": 0}
     try:
@@ -95,7 +96,6 @@ def _train(tree, home, own, fault):
     """What each rank does."""
     from hbtrain.config import from_tree
     from hbtrain.training.loop import train_worker
-    from tests.distributed.test_engine_ranks import worker
 
     rank, begun = int(os.environ["RANK"]), 0
     what, phase, victim, _, _ = fault or ("", -1, -1, 0, 0)

@@ -1,11 +1,14 @@
 """What a run ends with, by which it is compared with the same run that was never hurt: weights, figures and scores."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
+
+from tests.distributed.ranks import run_ranks
+from tests.distributed.test_engine_ranks import worker
 
 COMPARED = ("train/loss", "train/learning_rate", "train/gradient_norm", "train/padding_share", "eval/")
 """Figures that follow from the configuration alone; others tell how fast it went."""
@@ -58,6 +61,20 @@ def figures_of(uri):
                 for name in names
             }
     return figures
+
+
+def weights_without_ray(run, workers, to):
+    """{tensor: array} of the model that ranks train from the first model of folder `run`, never hurt, without Ray."""
+    run_ranks(_train_again, workers, str(run), str(to))
+    return load_file(Path(to) / "model" / "model.safetensors")
+
+
+def _train_again(run, to):
+    from hbtrain.config import load_config
+    from hbtrain.training.loop import train_worker
+
+    own = replace(worker(run, checkpoints=Path(to) / "checkpoints"), final_model=Path(to) / "model")
+    train_worker(load_config(f"{run}/config.yaml"), own)
 
 
 def _read(file):
