@@ -18,8 +18,8 @@ from tests.faults.outcome import COMPARED, Outcome
 from tests.faults.random_faults import UNHURT_PROCESSES, damaged
 
 STEPS = 12
-PHASES = 12 * STEPS
-"""Some more than a rank begins, whatever its ZeRO: beyond them a fault comes too late."""
+PHASES = 18 * STEPS
+"""Some more than a rank begins: beyond them a fault comes too late."""
 FAULTS = {"kill worker": 4, "full disk": 1, "damaged file": 2}
 OVERRIDES = {
     "training.steps": STEPS,

@@ -5,7 +5,8 @@ to `observed.json`, and all that is there to docs/faults.md. Takes a minute or t
 
 `python -m tests.faults.run --random N [--seed S] [--first K] [--references FOLDER] [--write]`: draws K to K + N - 1 of
 a seed, each some faults at random moments of a random run (`draws.py`). A line of JSON tells what was done in each and
-how it went. In the folder the ends of the runs that were not hurt are kept, for later calls of the same version.
+how it went. In the folder the ends of the runs that were not hurt are kept, for later calls of the same version. With
+--on-ranks they are trainings without Ray (`on_ranks.py`).
 """
 
 import argparse
