@@ -69,18 +69,21 @@ def test_a_search_without_a_single_kind_is_compared_and_not_marked(tmp_path, cac
     assert "▲" not in Summary(done, judged=judged).markdown()
 
 
-def test_each_backbone_is_judged_against_its_own_sampling(tmp_path, cache):
+@pytest.mark.parametrize(
+    ("space", "key", "low", "high"),
+    [("backbones", "backbone", "transformer", "static"), ("ratio-batch", "batching.global_batch_size", 32, 128)],
+)
+def test_each_backbone_and_batch_size_is_judged_against_its_own_sampling(space, key, low, high, tmp_path, cache):
     """Hybrid batches help the one that is worse throughout; against the other's best they would not show."""
-    flags = {"backbone": ["static", "transformer"], "batching.mode": ["monolingual", "hybrid"], "seed": 0}
+    flags = {key: [low, high], "batching.alpha": [0.5, 1], "seed": 0}
     done = []
-    for trial in trials_of(with_flags(load_space("backbones"), {"storage": str(tmp_path), **flags})):
-        backbone, mode = trial.config.encoder.backbone, trial.config.batching.mode
+    for trial in trials_of(with_flags(load_space(space), {"storage": str(tmp_path), **flags})):
         folder = RunFolder.open(absolute_paths(trial.config))
-        rows = rows_of(0.6 * (backbone == "static") + 0.3 * (mode == "hybrid"), seed=0)
+        rows = rows_of(0.6 * (trial.values[key] == high) + 0.3 * (trial.values["batching.alpha"] == 0.5), seed=0)
         write_results(folder.results, rows)
         folder.update(finished=True)
         done.append(Finished(trial, macro_means(rows), folder.path))
     judged = judge(done)
-    marked = {label for (label, key), mark in judged.marks.items() if mark == "▲"}
-    assert marked == {f"backbone={backbone} mode=hybrid" for backbone in ("static", "transformer")}
+    marked = {label for (label, _), mark in judged.marks.items() if mark == "▲"}
+    assert marked == {f"{key.rpartition('.')[2]}={value} alpha=0.5" for value in (low, high)}
     assert "the best sampling of a single kind beside it" in judged.legend
