@@ -27,7 +27,7 @@ class ListeningCommand(Command):
         super().__init__(folder, *arguments, **{"PYTHONPATH": paths, "HBTRAIN_FAULTS": str(self.faults)} | options)
 
     def ask(self, what, rank, phase, delay_s=0.0):
-        """Have `rank` hang or be killed (`what`) when it comes to `phase`."""
+        """Have `rank` hang, be killed or take memory (`what`: `hang`, `kill`, `eat`) when it comes to `phase`."""
         temporary = self.faults / "new"
         temporary.write_text(str(delay_s))
         temporary.rename(self.faults / f"{what}-{rank}-{phase}")

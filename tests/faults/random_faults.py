@@ -23,8 +23,8 @@ PATIENCE_S = 900
 """A process of the command that takes longer hangs."""
 UNHURT_PROCESSES = 2
 """How often the command may be given again without a fault until it has to end well."""
-HEADROOM_MIB, GROWTH_MIB = 3_500, 4_500
-"""How much more memory than at its start a machine may use where it is to run out; how much a worker then takes."""
+HEADROOM = 6 * 2**30
+"""How many more bytes than at its start a machine may use where memory is to run out: for all that runs on it."""
 
 LASTING = {"stop driver", "MLflow locked"}
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP, "kill driver": signal.SIGKILL}
@@ -86,7 +86,7 @@ def one_process(scene, fault):
     variables = {}
     if fault is not None and fault.what == "memory":
         memory = psutil.virtual_memory()
-        share = (memory.total - memory.available + HEADROOM_MIB * 2**20) / memory.total
+        share = (memory.total - memory.available + HEADROOM) / memory.total
         variables = {"RAY_memory_usage_threshold": f"{share:.3f}"}
     command, terminal = scene.start(**variables)
     with command:
@@ -186,8 +186,8 @@ def hurt_process(command, fault):
     victim = victims[int(fault.which * len(victims))]
     rank = int(fault.which * len(victims))
     if fault.what == "memory":
-        command.ask("grow", rank, "encode", GROWTH_MIB)
-        return f"rank {rank} takes {GROWTH_MIB} MiB"
+        command.ask("eat", rank, "encode")
+        return f"rank {rank} takes memory without end"
     if fault.what == "kill worker" and fault.how < 0.3:
         command.ask("kill", rank, "checkpoint", fault.how / 3)
         return f"rank {rank}, {fault.how / 3:.3f} s after it begins to save a checkpoint"

@@ -176,9 +176,11 @@ def test_only_those_that_need_it_may_connect():
     templates = pod_templates()
     labels = {name: template.get("metadata", {}).get("labels", {}) for name, template in templates.items()}
     labels |= {"ray group 0": {"ray.io/is-ray-node": "yes"}, "operator": {"app.kubernetes.io/name": "kuberay-operator"}}
+    labels["metrics"] = {"kubernetes.io/metadata.name": "monitoring"}
 
     def place_of(selector):
-        (place,) = (name for name, own in labels.items() if selector["matchLabels"].items() <= own.items())
+        wanted = selector["matchLabels"].items()
+        (place,) = (name for name, own in labels.items() if wanted <= own.items())
         return place
 
     allowed = set()
@@ -188,10 +190,11 @@ def test_only_those_that_need_it_may_connect():
         for rule in spec["ingress"]:
             ports = [port["port"] for port in rule.get("ports", [{"port": "any"}])]
             for peer in rule["from"]:
-                allowed |= {(place_of(peer["podSelector"]), place_of(spec["podSelector"]), port) for port in ports}
+                source = place_of(peer.get("podSelector") or peer["namespaceSelector"])
+                allowed |= {(source, place_of(spec["podSelector"]), port) for port in ports}
     ray = "ray group 0"
     assert allowed == {
-        (ray, ray, "any"), ("submitter", ray, 8265), ("operator", ray, 8265),
+        (ray, ray, "any"), ("submitter", ray, 8265), ("operator", ray, 8265), ("metrics", ray, 8080),
         (ray, "mlflow", 5000), ("mlflow", "postgres", 5432), ("mlflow", "s3", 8333),
     }  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 A worker leaves its process id in `rank-R`, and the number of the step that it is in in `step-R`. A file `hang-R-PHASE`
 makes rank R wait for ever when that phase begins, and `kill-R-PHASE` makes it kill -9 itself there; the file's text is
-a delay in seconds. `grow-R-PHASE` makes it take as many MiB of memory as its text says, and hold them. Each file works
-once. With `$HBTRAIN_PACE_S` each step takes so much longer: time to come between, which costs no work.
+a delay in seconds. `eat-R-PHASE` makes it take memory without end. Each file works once. With `$HBTRAIN_PACE_S` each
+step takes so much longer: time to come between, which costs no work.
 """
 
 import importlib.abc
@@ -18,7 +18,6 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("HBTRAIN_FAULTS", ""))
 TARGET = "hbtrain.runs.hang_detection"
 TOLD = set()
-HELD = []
 PACE_S = float(os.environ.get("HBTRAIN_PACE_S", "0"))
 
 
@@ -53,9 +52,11 @@ def hurting(begin_phase):
             threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
         if asked(f"hang-{name}") is not None:
             time.sleep(10_000)
-        grown_mib = asked(f"grow-{name}")
-        if grown_mib is not None:
-            HELD.append(bytearray(int(grown_mib) * 2**20))
+        if asked(f"eat-{name}") is not None:
+            taken = []
+            while True:
+                taken.append(b"\1" * 2**26)
+                time.sleep(0.02)
         if phase == "encode":
             (FOLDER / f"step-{rank}").write_text(str(self._progress.step))
             time.sleep(PACE_S)
