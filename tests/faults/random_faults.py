@@ -42,7 +42,9 @@ def happen(seed, number, references):
             ended = processes[-1]["exit_code"] == 0
             scene.fetch()
             wrong = unhurt.differences(Outcome.of(scene.runs, scene.uri)) if ended else ["it does not end"]
-        wrong += [f"process {i} shows a traceback" for i, one in enumerate(processes, 1) if one.pop("traceback")]
+        for i, process in enumerate(processes, 1):
+            wrong += [f"process {i} shows a traceback"] if process.pop("traceback") else []
+            wrong += [f"process {i} hangs"] if process["exit_code"] == "hangs" else []
         if wrong:
             wrong.append(f"last lines: {processes[-1]['said']}")
     run = drawn.run

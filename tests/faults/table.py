@@ -22,8 +22,8 @@ RANDOM_HEAD = """## At random moments
 (trainings on one or two workers with ZeRO 0 to 2, populations, grids; stored in a folder or a bucket), and gives the
 same command again until it ends. With `--on-ranks` they are trainings on one or two gloo ranks without Ray, hurt in any
 phase of a step. What is compared, bit for bit, with the same run that was never hurt: the weights of all models, the
-figures that do not tell the time, and the scores. A draw is carried out again by `--random 1 --seed S --first K`;
-`tests/faults/observed_random.jsonl` has a line for each of these.
+figures that do not tell the time, and the scores. No process may hang or show a traceback. A draw is carried out again
+by `--random 1 --seed S --first K`; `tests/faults/observed_random.jsonl` has a line for each of these.
 """
 RANDOM_PARTS = {
     "Runs": lambda line: line["run"]["kind"] != "ranks",
