@@ -45,6 +45,12 @@ class StorageError(HbtrainError):
     """A path that cannot be read or written, or holds something unexpected."""
 
 
+class LeaseLostError(HbtrainError):
+    """Another process drives the run now; this one has stopped before it wrote anything more."""
+
+    exit_code = 1
+
+
 class TrainingError(HbtrainError):
     """Training stopped after it had begun. The message names the last good checkpoint where there is one."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +36,9 @@ WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _AWS = re.compile(
     r"AWS Error (?P<code>\S+)(?: \(HTTP status (?P<status>\d+)\))? during \S+ operation: (?P<text>.*)", re.DOTALL
 )
+
+COPY_BYTES = 5 * 10**9  # the most that S3 copies in one request
+READ_BYTES = 16 * 2**20
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
 
 
@@ -190,6 +194,15 @@ class RemotePath:
             act = files.open_input_stream if mode == "rb" else files.open_output_stream
             with act(self._path, compression=None) as stream:  # by default, names in .gz would be decompressed
                 yield stream
+
+    def copy(self, to: RemotePath) -> None:
+        """Copy the object to another key of the bucket, in the storage itself as far as that takes objects so large."""
+        if self.size() > COPY_BYTES:
+            with self.open() as read, to.open("wb") as write:
+                shutil.copyfileobj(read, write, READ_BYTES)
+            return
+        with self._errors_of_storage():
+            self._filesystem().copy_file(self._path, to._path)
 
     def children(self) -> dict[str, bool]:
         """{name: whether it is a folder} of the entries of this folder; empty where there is no such folder."""

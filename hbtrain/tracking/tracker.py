@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
-from hbtrain.errors import StorageError
+from hbtrain.errors import LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import Place, RemoteError, as_local, place
 from hbtrain.tracking.outbox import Outbox
@@ -125,11 +125,24 @@ class Tracker:
         return run_id
 
     def _continue(self, run_id: str) -> None:
-        """Set a run's status to running. Raises TrackingError if it was deleted."""
-        if _retry_while_locked(self._client.get_run, run_id).info.lifecycle_stage == "deleted":
+        """Set a run's status to running. Raises TrackingError if it was deleted, or is not there."""
+        anew = (
+            "to go on as a new MLflow run delete mlflow_run_id from run.json in its folder, or begin another run by a "
+            "new name"
+        )
+        try:
+            found = _retry_while_locked(self._client.get_run, run_id)
+        except failures() as error:
+            if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+                raise
             raise TrackingError(
-                f"MLflow run {run_id}, which this training goes on with, was deleted: begin another by a new name, or "
-                f"restore it ({self._command('runs restore --run-id')} {run_id})"
+                f"MLflow run {run_id}, which this training goes on with, is not in {self.uri}: set tracking.uri to "
+                f"where it is; {anew}"
+            ) from error
+        if found.info.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"MLflow run {run_id}, which this training goes on with, was deleted: restore it "
+                f"({self._command('runs restore --run-id')} {run_id}); {anew}"
             )
         _retry_while_locked(self._client.set_terminated, run_id, "RUNNING")
 
@@ -182,20 +195,25 @@ class Tracker:
     def ending(self, tell: Callable[[str], object]) -> Iterator[None]:
         """End the run with the block: FINISHED, KILLED by Ctrl-C, or FAILED; `tell` is given what `finish` returns.
 
+        A block that loses its lease leaves the run as it is: another process goes on with it.
+
         Raises:
             StorageError: in place of the RemoteError of a storage that does not answer.
         """
-        status = "FAILED"
+        status: str | None = "FAILED"
         try:
             yield
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
+        except LeaseLostError:
+            status = None
+            raise
         except RemoteError as error:
             raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
         finally:
-            if notes := self.finish(status):
+            if status is not None and (notes := self.finish(status)):
                 tell(notes)
 
     def finish(self, status: str = "FINISHED") -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, inside, remove_tree, write_text
-from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
+from hbtrain.storage.files import copy_with_digest, file_digest, make_folder, whole_stream
 
 PARALLEL_READS = 16  # manifests that are read at the same time
 PREFIX = "step-"
@@ -95,11 +95,11 @@ def store(part: Path, to: Place, manifest: Manifest) -> None:
         name = source.relative_to(part).as_posix()
         target = to / name
         if isinstance(target, Path):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         files[name] = _copy(source, target)
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
     if isinstance(to, Path):
-        to.mkdir(parents=True, exist_ok=True)
+        make_folder(to)
     write_text(to / Manifest.name(manifest.rank), text)
 
 

@@ -230,7 +230,10 @@ class Trainer:
     def _export(self, step: int) -> None:
         worker = self.worker
         worker.on_phase("export")
-        to = worker.final_model if worker.group.rank == 0 else None
+        to = None
+        if worker.group.rank == 0:
+            worker.check_lease()
+            to = worker.final_model
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         best, metric = self.patience.best, self.patience.metric
         more = {} if best is None else {BEST: best_text(best, metric)}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hbtrain.config import load_config, to_flat
-from hbtrain.errors import DataError, StorageError
+from hbtrain.errors import DataError, LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import RemoteError
 from hbtrain.tracking.tracker import Tracker
@@ -215,6 +215,13 @@ def test_a_run_is_continued(tracker, config):
     assert stored(again).info.status == "FINISHED"
 
 
+def test_a_run_that_is_not_there_any_more_is_refused_with_a_way_out(tracker, config):
+    with pytest.raises(
+        TrackingError, match=f"MLflow run {'0' * 32}, .* is not in sqlite.*: set tracking.uri .* delete "
+    ):
+        Tracker(config, "0" * 32, "one")
+
+
 def test_uri_comes_from_the_key_the_environment_or_the_storage(config, monkeypatch, tmp_path):
     assert tracking_uri(config) == f"sqlite:///{tmp_path}/runs/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
@@ -317,6 +324,12 @@ def test_a_run_that_stopped_on_its_way_does_not_count_as_finished(tracker):
     tracker.untag("stopped_at_step")
     tracker.finish()
     assert TrackedRuns(tracker.uri).find(tracker.run_id).is_finished
+
+
+def test_a_run_that_another_process_drives_is_not_ended():
+    run = SimpleNamespace(finish=pytest.fail)
+    with pytest.raises(LeaseLostError), Tracker.ending(run, pytest.fail):
+        raise LeaseLostError("process 42 has taken over")
 
 
 @pytest.mark.parametrize(
