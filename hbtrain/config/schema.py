@@ -211,7 +211,8 @@ class TrainingConfig(Section):
     """Steps from one cosine between the gradients of a monolingual and of a cross-lingual batch to the next
     (`train/gradient_cosine`): above 0 both pull the same way. None: it is not computed."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Restarts after a worker's death before the run is given up; -1 means without end."""
+    """Restarts after deaths of workers, in a row without a newer checkpoint, before the run is given up; -1 means
+    without end."""
     step_timeout_s: PositiveFloat = 1800.0
     """Time without progress (a phase of a step, a checkpoint) after which a worker counts as hanging: it is named and
     killed, and the workers are restarted from the last checkpoint. While they load they have ten minutes at least."""

@@ -19,7 +19,7 @@ from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
 from hbtrain.reporting.figures import draw_map, new_figure
 from hbtrain.retrieval.ranks import TIE_RULE
-from hbtrain.storage.files import whole
+from hbtrain.storage.files import make_folder, whole
 
 CELL_INCHES = 0.55
 SMALLEST_SIDE_INCHES = 2.6
@@ -64,7 +64,7 @@ def save_evaluation(
         about["average_with_initial"] = average_with_initial
     table = pa.concat_tables([e.per_query for e in evaluations])
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(output_dir)
         for e in evaluations:
             if {"mono", "cross"} <= {cell.setting for cell in e.cells}:
                 _replace(output_dir / f"heatmap-{e.benchmark}.png", partial(heat_map, e))

@@ -17,6 +17,7 @@ from hbtrain.tracking.uris import TrackingError, sqlite_file, tracking_uri
 STOPPED_AT = "stopped_at_step"
 """Tag of a run whose training was stopped at a step to go on later (see `hbtrain.runs.segments`)."""
 CONTINUES = "continues_run"  # tag: id of the MLflow run from whose checkpoint this run began
+DRIVER_LOST = "driver_lost"  # tag of a run that was marked KILLED by another process, with since when it was silent
 RUNS_PER_CALL = 1000
 
 
@@ -138,6 +139,22 @@ class TrackedRuns:
             self._client.log_artifacts(run.run_id, str(folder), name)
         except failures() as error:
             raise TrackingError(f"run {run.run_id} did not take {name}: {first_line(error)}") from error
+
+    def end_lost(self, run_id: str, why: str) -> bool:
+        """Mark a run KILLED whose driver is dead, with `why` as its tag `driver_lost`; False if it does not count as
+        running.
+
+        Raises:
+            TrackingError: there is no such run, or the server does not answer.
+        """
+        try:
+            if self._client.get_run(run_id).info.status != "RUNNING":
+                return False
+            self._client.set_tag(run_id, DRIVER_LOST, why)
+            self._client.set_terminated(run_id, "KILLED")
+        except failures() as error:
+            raise self._unusable(error) from error
+        return True
 
     def _search(self, condition: str) -> list[TrackedRun]:
         """The runs that meet a condition of MLflow's filter language, newest first."""
