@@ -169,14 +169,13 @@ def evaluate(
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
-    from hbtrain.modeling.card import average_with_initial
-    from hbtrain.modeling.card import trained_languages as languages_of
+    from hbtrain.modeling import card
     from hbtrain.modeling.devices import visible_device
 
     device = visible_device()
     encoder = _encoder(model, device, trusted, query_prompt, passage_prompt)
-    known = trained_languages or languages_of(Path(here))
-    search, share = replace(search, device=device), average_with_initial(Path(here))
+    known = trained_languages or card.trained_languages(Path(here))
+    search, share = replace(search, device=device), card.average_with_initial(Path(here))
     with written(to) as folder:
         evaluations = _evaluated(folder, encoder, benchmarks, options, search, model, known, share)
     _show(evaluations, in_domain, to)
