@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from hbtrain.planning.estimate import Estimate, estimate
 from hbtrain.runs.preflight import Checked, check_storage, fetch_inputs, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
+from hbtrain.runs.recorder import Recorder
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import RunInputs, checked_inputs
 from hbtrain.runs.segments import (
@@ -31,11 +33,9 @@ from hbtrain.runs.segments import (
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, clear_leftovers, is_whole, pushed
 from hbtrain.storage.lease import leased
-from hbtrain.tracking.past_runs import STOPPED_AT
+from hbtrain.tracking.past_runs import CONTINUES, STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.tracking.uris import tracking_uri
-
-CONTINUES = "continues_run"  # MLflow tag: id of the MLflow run from whose checkpoint this run began
 
 CHANGED_INPUTS = "changed_inputs"
 """MLflow tag: the inputs that had other content when the run was last continued than before."""
@@ -86,7 +86,7 @@ def train(
     fetch_inputs(config, observer)
     checked = preflight(config)
     needs = estimate(config)
-    for line in [] if needs is None else needs.lines():
+    for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
         observer.phase(line)
     current = RunFolder.current(config)
     check_not_beyond(current, until or config.training.steps)
@@ -116,8 +116,24 @@ def _train_in(
     until: int | None,
 ) -> Outcome:
     """`train` in the run's folder, whose lease this process holds."""
-    observer.phase(f"run {folder.name}")
     tracker = _tracker(config, folder)
+    recorder = Recorder(folder, tracker, observer, config)
+    with recorder.running():
+        return _recorded(folder, config, checked, inputs, needs, tracker, recorder, until)
+
+
+def _recorded(
+    folder: RunFolder,
+    config: Config,
+    checked: Checked,
+    inputs: RunInputs,
+    needs: Estimate | None,
+    tracker: Tracker,
+    observer: Recorder,
+    until: int | None,
+) -> Outcome:
+    """`train`, of which everything is recorded."""
+    observer.phase(f"run {folder.name}")
     if needs is not None:
         tracker.tags(needs.tags())
     if inputs.changed:
@@ -145,6 +161,8 @@ def _train_in(
     scores = record_scores(folder, until or outcome.step, metrics, config)
     if is_last:
         folder.update(finished=True)
+    else:
+        observer.stopped()
     return replace(outcome, scores=scores)
 
 
@@ -195,8 +213,10 @@ def _run(
         noun = "worker" if workers == "1" else "workers"
         up_to = "" if until is None else f" up to step {until}"
         observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
+        if config.training.checkpoint_every is None and (config.resources.address or os.environ.get("RAY_ADDRESS")):
+            observer.phase("no checkpoints are taken, so a death costs all steps: see training.checkpoint_every")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
-        steps = fit(config, folder, tracker, observer, usage, until)
+        steps = fit(config, folder, tracker, observer, usage, until, checked.during.names)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")
@@ -220,8 +240,9 @@ def _save_scores(
 ) -> None:
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
     in_domain = config.evaluation.in_domain
+    share = config.encoder.average_with_initial if step else 0.0  # step 0: the model before training itself
     with pushed(to) as files:
-        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain)
+        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain, average_with_initial=share)
     tracker.artifact(to, name)
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)

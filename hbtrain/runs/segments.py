@@ -23,7 +23,8 @@ from hbtrain.evaluation.benchmarks import parse_benchmark
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.storage import Place, RemoteError, RemotePath, as_local, files_in, is_whole, push, write_text
 from hbtrain.storage.files import make_folder, whole
-from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
+from hbtrain.training.best import best_in
+from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, is_complete, step_of
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def fork_run(config: Config, origin: Config, step: int) -> bool:
             before = source.state
             try:
                 _copy(source.initial_model, folder.initial_model)
+                _copy_best(source, checkpoint, folder)
                 folder.update(continues=before.mlflow_run_id, stopped_at=step, inputs=before.inputs)
                 # Last: where the checkpoint is, the run remembers whose it is.
                 _copy(checkpoint, folder.checkpoints / checkpoint.name)
@@ -188,6 +190,13 @@ def _furthest(folder: RunFolder) -> int:
 def _checkpoint(folder: RunFolder, step: int) -> Place | None:
     names = [name for name in checkpoints_in(folder.checkpoints) if step_of(name) == step]
     return next((folder.checkpoints / name for name in names if is_complete(folder.checkpoints / name)), None)
+
+
+def _copy_best(source: RunFolder, checkpoint: Place, to: RunFolder) -> None:
+    """Copy the best encoder up to a checkpoint of a run, unless the run has found a better one since."""
+    manifest = Manifest.read(checkpoint, 0)
+    if manifest.best is not None and best_in(source.model) == (manifest.best_step, manifest.best):
+        _copy(source.model, to.model)
 
 
 def _copy(source: Place, to: Place) -> None:

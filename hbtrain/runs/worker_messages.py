@@ -27,7 +27,7 @@ class MessageBroker:
         self._events: list[Event] = []
         self._received = self._acknowledged = 0
         self._failure: str | None = None
-        self._complete = False
+        self._complete = self._stop = False
         self._group = ""
         self._progress: dict[int, RankProgress] = {}
         self._actors: dict[int, Any] = {}
@@ -60,10 +60,15 @@ class MessageBroker:
         self._actors[progress.rank] = actor
         self.report_progress(progress)
 
-    def report_progress(self, progress: RankProgress) -> None:
-        """Take a worker's heartbeat; those of an earlier group are ignored."""
+    def report_progress(self, progress: RankProgress) -> bool:
+        """Take a worker's heartbeat; those of an earlier group are ignored. Returns whether training is to stop."""
         if progress.group == self._group:
             self._progress[progress.rank] = progress
+        return self._stop
+
+    def request_stop(self) -> None:
+        """Have the workers stop training, with a checkpoint; they learn of it by the answer to a heartbeat."""
+        self._stop = True
 
     def progress(self) -> list[RankProgress]:
         """The last heartbeat of every worker of the latest group."""

@@ -21,12 +21,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.storage.files import BLOCK_BYTES, lock_file, remove_leftovers, whole
-from hbtrain.storage.place import Place, expand_home, folders_in, settle_home
-from hbtrain.storage.remote import RemoteError, RemotePath
+from hbtrain.storage.place import Place, expand_home, folders_in, inside, settle_home
+from hbtrain.storage.remote import RemoteError, RemotePath, unthrottled
 
 UNFINISHED = ".unfinished"
 PARALLEL_TRANSFERS = 8  # how many files of a folder are copied at the same time
@@ -132,8 +132,11 @@ def with_retries(act: Callable[[], None], for_s: float, every_s: float = 5.0) ->
 
 
 def put(file: Path, to: Place) -> None:
-    with file.open("rb") as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    def copy() -> None:
+        with file.open("rb") as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
+    unthrottled(copy)
 
 
 def fetch(source: RemotePath, to: Path, without: Collection[str] = (), as_one: bool = True) -> None:
@@ -177,9 +180,6 @@ def _listing(source: RemotePath, without: Collection[str]) -> tuple[RemotePath, 
         raise FileNotFoundError(errno.ENOENT, "what wrote it was cut off; run that again", str(at))
     if not files:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or folder", str(source))
-    for name in files:
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise OSError(errno.EINVAL, f"the name {name!r} leads out of the folder", str(source))
     return holder, files
 
 
@@ -189,13 +189,20 @@ def _is_left_out(folders: list[str], without: Collection[str]) -> bool:
 
 
 def _get_named(source: RemotePath, to: Path, name: str) -> None:
-    _get(source / name, to / name)
+    try:
+        copy = inside(to, name)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(source)) from error
+    _get(source / name, copy)
 
 
 def _get(source: RemotePath, to: Path) -> None:
+    def copy() -> None:
+        with source.open() as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
     to.parent.mkdir(parents=True, exist_ok=True)
-    with source.open() as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    unthrottled(copy)
 
 
 @contextmanager

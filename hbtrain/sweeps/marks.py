@@ -59,13 +59,14 @@ def _groups(finished: Sequence[Finished]) -> list[list[Finished]]:
     """Group the trials by the values of all keys that vary, except those that say of which kinds batches are."""
     groups: dict[str, list[Finished]] = {}
     for one in finished:
-        others = {key: value for key, value in one.values.items() if key not in KINDS}
+        others = {key: value for key, value in one.values.items() if not key.startswith(KINDS)}
         groups.setdefault(repr(others), []).append(one)
     return list(groups.values())
 
 
 def _compared(finished: Sequence[Finished]) -> Comparison:
-    return compare([str(one.folder) for one in finished], baseline=_baseline(finished))
+    uri = finished[0].trial.config.tracking.uri
+    return compare([str(one.folder) for one in finished], baseline=_baseline(finished), tracking_uri=uri)
 
 
 def _marks(comparison: Comparison, finished: Sequence[Finished]) -> dict[tuple[str, str], str]:

@@ -14,7 +14,7 @@ from hbtrain.storage import Place, write_text
 from hbtrain.storage.files import append_line
 from hbtrain.sweeps.drivers import Schedule
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.space import Space
+from hbtrain.sweeps.space import Space, Trial
 
 
 class Ledger:
@@ -90,9 +90,11 @@ class SearchOutcome:
     """Those that were trained in full, members of a population included."""
     stopped: list[Stopped] = field(default_factory=list)
     members: list[tuple[Schedule, Finished]] = field(default_factory=list)
-    """The members of a population, with the alphas of their weights' whole history. A run from scratch with such a
-    schedule ends with the same weights; its folder is that in which training ended, and may have begun in another."""
+    """The members of a population, with the alphas or mixtures of their weights' whole history. A run from scratch with
+    such a schedule ends with the same weights; its folder is that in which training ended, and may have begun in
+    another."""
     failures: dict[str, str] = field(default_factory=dict)  # {label: why it failed}
+    failed: list[Trial] = field(default_factory=list)  # those of `failures` whose values the configuration allows
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:

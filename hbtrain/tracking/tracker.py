@@ -24,7 +24,8 @@ from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import Place, RemoteError, as_local, place
-from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
+from hbtrain.tracking.outbox import Outbox
+from hbtrain.tracking.spool import DESCRIPTION, Message
 from hbtrain.tracking.uris import (
     TrackingError,
     artifact_location,
@@ -187,8 +188,8 @@ class Tracker:
         self._outbox.adopt(outbox)
 
     def save_undelivered(self) -> bool:
-        """Save undelivered messages where the run's next process finds them; False if some are saved nowhere."""
-        return self._outbox.save()
+        """Whether all messages are delivered, or saved where the run's next process finds them (`Outbox.settle`)."""
+        return self._outbox.settle()
 
     @contextmanager
     def ending(self, tell: Callable[[str], object]) -> Iterator[None]:
@@ -218,7 +219,8 @@ class Tracker:
     def finish(self, status: str = "FINISHED") -> str:
         """End the run as FINISHED, FAILED or KILLED; returns a sentence about outages and refusals, mostly empty.
 
-        Waits until all is delivered, but only `patience_s` seconds for a server that does not answer.
+        Waits until all is delivered, but only `patience_s` seconds for a server that does not answer. Raises what has
+        stopped the deliveries unexpectedly; what was not delivered is saved then.
         """
         self._put("status", [status, int(time.time() * 1000)])
         outbox = self._outbox
@@ -227,9 +229,9 @@ class Tracker:
         notes = []
         if outbox.refused:
             notes.append(f"MLflow refused {', '.join(outbox.refused)} of run {self.run_id}: {reason}")
-        if outbox.pending:
+        if outbox.is_pending:
             kept = f"; kept in {outbox.file}, the same command delivers it" if outbox.save() else ""
-            notes.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending)}: {reason}{kept}")
+            notes.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending())}: {reason}{kept}")
         elif outbox.away_s:
             notes.append(f"MLflow was away for {outbox.away_s:.0f} s ({reason}); all has been delivered since")
         return "; ".join(notes)
@@ -320,10 +322,14 @@ def limit_retries() -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
-def _summary(messages: list[Message]) -> str:
+def _summary(messages: Iterable[Message]) -> str:
     """What the messages hold, e.g. `20 figures, artifact model, status FINISHED`."""
-    figures = sum(len(message.content) for message in messages if message.kind == "figures")
-    others = [str(message) for message in messages if message.kind != "figures"]
+    figures, others = 0, []
+    for message in messages:
+        if message.kind == "figures":
+            figures += len(message.content)
+        else:
+            others.append(str(message))
     return ", ".join([f"{figures} figures", *others] if figures else others)
 
 

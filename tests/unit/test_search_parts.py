@@ -10,7 +10,7 @@ from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by, record_scores
 from hbtrain.storage import files
 from hbtrain.sweeps import search_records, searches
-from hbtrain.sweeps.population import first_alphas
+from hbtrain.sweeps.population import first_values
 from hbtrain.sweeps.search_records import Ledger, known_points, save_outcome
 from hbtrain.sweeps.space import base_config, trial_of
 from hbtrain.sweeps.space_file import load_space, with_flags
@@ -199,4 +199,4 @@ def test_members_have_their_schedules(base):
     assert finished.trial.config.batching.alpha == {0: 0.25, 2: 0.25, 3: 0.5}
     assert finished.values == {"batching.alpha": {0: 0.25, 2: 0.25, 3: 0.5}}
     assert outcome.failures == {"alpha=0.1": "no disk"}
-    assert len(first_alphas(space.draws["batching.alpha"], space.search)) == 4
+    assert len(first_values(space.draws["batching.alpha"], space.search)) == 4

@@ -88,7 +88,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer(tracker, monkeypatch):
     monkeypatch.setattr(tracker._client, "log_batch", lambda *_: answered.wait(60))
     for step in range(50):
         tracker.event(Event(step, {"train/loss_mono": 1.5}))
-    assert sum(len(message.content) for message in tracker._outbox.pending) == 50
+    assert sum(len(message.content) for message in tracker._outbox.pending()) == 50
     answered.set()
     assert tracker.finish() == ""
 
@@ -122,6 +122,7 @@ def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     first = Tracker(config, None, "one", outbox=tmp_path / "undelivered.jsonl")
     answered = threading.Event()
+    monkeypatch.setattr("hbtrain.tracking.outbox.SAVE_AFTER_S", 0.0)
     with monkeypatch.context() as patch:
         deliver = first._client.log_batch
         patch.setattr(first._client, "log_batch", lambda *message: (answered.wait(60), deliver(*message)))
@@ -137,16 +138,15 @@ def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
     assert [(point.step, point.value) for point in history] == [(10, 1.5), (20, 1.4)], "twice does no harm"
 
 
-def test_what_can_be_kept_nowhere_is_not_kept(tracker, away, tmp_path):
-    assert tracker.save_undelivered(), "there is nothing to keep"
-    away(OSError("server gone"))
-    tracker.event(Event(10, {"train/loss_mono": 1.5}))
-    assert not tracker.save_undelivered(), "without a file"
-    tracker._outbox.file = tmp_path / "undelivered.jsonl"
-    assert tracker.save_undelivered()
-    (tmp_path / "file").touch()
-    tracker._outbox.file = tmp_path / "file" / "undelivered.jsonl"
-    assert not tracker.save_undelivered()
+@pytest.mark.parametrize(("at", "kept"), [(None, False), ("file.jsonl", True), ("a file/undelivered.jsonl", False)])
+def test_what_can_be_kept_nowhere_is_not_kept(config, tmp_path, monkeypatch, at, kept):
+    monkeypatch.setattr("hbtrain.tracking.outbox.SAVE_AFTER_S", 0.0)
+    (tmp_path / "a file").touch()
+    one = Tracker(config, None, "one", outbox=None if at is None else tmp_path / at)
+    assert one.save_undelivered(), "there is nothing to keep"
+    monkeypatch.setattr(one._outbox, "_send", refuse)
+    one.event(Event(10, {"train/loss_mono": 1.5}))
+    assert one.save_undelivered() == kept
 
 
 def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monkeypatch):
