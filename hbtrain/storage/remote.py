@@ -197,12 +197,15 @@ class RemotePath:
 
     def copy(self, to: RemotePath) -> None:
         """Copy the object to another key of the bucket, in the storage itself as far as that takes objects so large."""
-        if self.size() > COPY_BYTES:
+
+        def copy_here() -> None:
             with self.open() as read, to.open("wb") as write:
                 shutil.copyfileobj(read, write, READ_BYTES)
-            return
-        with self._errors_of_storage():
-            self._filesystem().copy_file(self._path, to._path)
+
+        if self.size() > COPY_BYTES:
+            unthrottled(copy_here)
+        else:
+            self._request(lambda files: files.copy_file(self._path, to._path))
 
     def children(self) -> dict[str, bool]:
         """{name: whether it is a folder} of the entries of this folder; empty where there is no such folder."""

@@ -180,6 +180,11 @@ def _listing(source: RemotePath, without: Collection[str]) -> tuple[RemotePath, 
         raise FileNotFoundError(errno.ENOENT, "what wrote it was cut off; run that again", str(at))
     if not files:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or folder", str(source))
+    try:
+        for name in files:
+            inside(holder, name)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(source)) from error
     return holder, files
 
 
@@ -189,11 +194,7 @@ def _is_left_out(folders: list[str], without: Collection[str]) -> bool:
 
 
 def _get_named(source: RemotePath, to: Path, name: str) -> None:
-    try:
-        copy = inside(to, name)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, str(error), str(source)) from error
-    _get(source / name, copy)
+    _get(source / name, to / name)
 
 
 def _get(source: RemotePath, to: Path) -> None:
