@@ -219,32 +219,40 @@ class HangMonitor:
         return self._last[1] if self._last is not None and self._last[0] == latest else None
 
     def run(self, done: threading.Event) -> None:
-        """Look for hangs until `done` is set, or the broker is gone."""
+        """Look for hangs until `done` is set. Where the broker does not answer, it is asked again."""
         import ray
 
         while not done.wait(CHECK_EVERY_S):
             try:
-                hang = self._detector.observe(ray.get(self._broker.progress.remote()), time.monotonic())
+                ranks = ray.get(self._broker.progress.remote(), timeout=ANSWER_WITHIN_S)
+                hang = self._detector.observe(ranks, time.monotonic())
                 if hang is not None:
                     self._kill(hang)
             except ray.exceptions.RayError:
-                return  # the broker is gone, and with it the run
+                continue  # a passing fault; where the broker or the cluster is gone, whoever waits for the run is told
 
     def _kill(self, hang: Hang) -> None:
-        """Kill the first rank that is behind, unless it is dead already; Ray Train restarts the group."""
+        """Kill the first rank that is behind, unless it is dead already; Ray Train restarts the group.
+
+        Where Ray does not say whether it is dead, as when its machine cannot be reached, it is asked again later.
+        """
         import ray
 
         rank = hang.behind[0]
-        self._detector.ignore(rank.group)
-        actor = ray.get(self._broker.actor.remote(rank.rank))
+        actor = ray.get(self._broker.actor.remote(rank.rank), timeout=ANSWER_WITHIN_S)
         try:
             ray.get(actor.__ray_ready__.remote(), timeout=ANSWER_WITHIN_S)
         except ray.exceptions.GetTimeoutError:
             pass  # alive and stuck as a whole: stopped, swapped out or cut off
+        except ray.exceptions.ActorUnavailableError:
+            return  # for the moment
         except ray.exceptions.RayActorError:
+            self._detector.ignore(rank.group)
             return  # dead: Ray Train knows, and waits for the resources of a new group
         found = hang.describe(time.strftime("%H:%M:%S", time.localtime(time.time() - hang.waited_s)))
         self._last = (rank.group, found)
         note = f"{found}; the workers are restarted from the last checkpoint"
-        ray.get(self._broker.put_event.remote(Event(rank.step, {}, note, kind="hang", rank=rank.rank)))
+        event = Event(rank.step, {}, note, kind="hang", rank=rank.rank)
+        ray.get(self._broker.put_event.remote(event), timeout=ANSWER_WITHIN_S)
         ray.kill(actor)
+        self._detector.ignore(rank.group)

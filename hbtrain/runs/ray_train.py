@@ -15,12 +15,12 @@ from hbtrain.cluster.termination import ask, asked_by, postponed_termination
 from hbtrain.cluster.trial_stop import announced
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
-from hbtrain.errors import MAKE_ROOM, HbtrainError, Terminated, TrainingError, is_full
+from hbtrain.errors import MAKE_ROOM, HbtrainError, LeaseLostError, Terminated, TrainingError, is_full
 from hbtrain.events import Event, Observer
 from hbtrain.runs.hang_detection import FINISHED, HangMonitor, Heartbeat, collective_timeout_s, delay_ray_health_check
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.usage import Usage
-from hbtrain.runs.worker_messages import MessageBroker, await_acknowledged
+from hbtrain.runs.worker_messages import MessageBroker, await_acknowledged, end_training
 from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
@@ -131,6 +131,7 @@ def _settings(config: Config, folder: RunFolder, broker: Any, until: int | None)
         "broker": broker,
         "until": until,
         "protected_step": folder.state.stopped_at,
+        "lease": folder.lease,
     }
 
 
@@ -190,7 +191,7 @@ class EventDelivery:
         workers = 0
         while not ended:
             ended = done.wait(POLL_S)
-            self._usage.add_time(workers)
+            self._keep_count(workers, broker)
             try:
                 workers, events = ray.get([broker.active_workers.remote(), broker.take_events.remote()])
             except ray.exceptions.RayError:
@@ -199,8 +200,17 @@ class EventDelivery:
                 self._deliver_events(events, broker)
             except Exception as error:
                 self._error = self._error or error
-        self._usage.save()
+        with suppress(LeaseLostError):  # it was told before, or will be when the run's end is written down
+            self._usage.save()
         self._tracker.metrics(self._usage.metrics(), self._furthest or 0)
+
+    def _keep_count(self, workers: int, broker: Any) -> None:
+        """Add the time since the last look to the usage. Where the run has another driver now, training is ended."""
+        try:
+            self._usage.add_time(workers)
+        except LeaseLostError as error:
+            self._error = self._error or error
+            end_training(broker, str(error))
 
     def _deliver_events(self, events: list[Event], broker: Any) -> None:
         """Deliver events to MLflow, acknowledge them once they are delivered or stored, and only then show them."""
@@ -226,9 +236,9 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     from hbtrain.modeling.gather import ProcessGroup
     from hbtrain.runs.worker_messages import CheckpointUploads
     from hbtrain.training.loop import train_worker
-    from hbtrain.training.worker import Worker
+    from hbtrain.training.worker import Worker, no_check
 
-    broker = settings["broker"]
+    broker, lease = settings["broker"], settings["lease"]
     if ray.get(broker.failure.remote()) is not None:
         return
 
@@ -251,6 +261,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 flush_events=lambda: await_acknowledged(broker),
                 is_stop_requested=heartbeat.is_stop_requested,
                 evaluate=_scorer(config, settings["during"], group, heartbeat),
+                check_lease=no_check if lease is None else lease.check,
             )
             is_complete = train_worker(config, worker, settings["until"])
     except HbtrainError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,15 @@ def await_acknowledged(broker: Any) -> None:
     received = ray.get(broker.received.remote())
     while ray.get(broker.acknowledged.remote()) < received and time.monotonic() < deadline:
         time.sleep(POLL_S)
+
+
+def end_training(broker: Any, reason: str) -> None:
+    """End training at once and for good: the workers that Ray Train starts anew find the reason, and do nothing."""
+    import ray
+
+    with suppress(ray.exceptions.RayError):  # there may be no worker at this moment
+        ray.get(broker.fail.remote(reason))
+        ray.kill(ray.get(broker.actor.remote(0)))
 
 
 class CheckpointUploads:

@@ -23,6 +23,7 @@ from hbtrain.cluster.trial_stop import trial_at_work
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
+from hbtrain.storage.place import own_temporary_folder
 from hbtrain.sweeps.ranges import ALPHA, MIXTURE
 from hbtrain.sweeps.space import short_name, shown
 
@@ -189,10 +190,10 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
 def _exclusive_run(config: Config) -> Iterator[None]:
     """Lock the run of a configuration: of two trials with the same values, the second waits and finds the first's work.
 
-    A lock of this machine is enough, as all trials are driven on the head node.
+    A lock of this machine is enough, as all trials are driven on the head node. Other users cannot take it first.
     """
     from hbtrain.runs.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
-    with lock_file(Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock"):
+    with lock_file(own_temporary_folder(f"hbtrain-locks-{os.getuid()}") / f"{digest}.lock"):
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -18,6 +19,8 @@ from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import as_exported, export, load_on_rank, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
+from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
+from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
 from hbtrain.training.stopping import StopVote
@@ -63,6 +66,7 @@ class Trainer:
         self.engine = Engine(self.module, config, worker.device)
         time_deepspeed(self.stopwatch)
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
+        self.cosine = self._cosine()
         self.patience = Patience(config.training.patience, config.evaluation.keep_best or VALIDATION_LOSS)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
         self.vote = StopVote(self.group, worker.device, worker.is_stop_requested, config.training.log_every)
@@ -85,6 +89,11 @@ class Trainer:
             asked = done < stop and self.vote.is_stop(done)
             if done % training.log_every == 0 or done == stop or asked:
                 self._log(done)
+            if self.cosine is not None and done % (training.gradient_cosine_every or 1) == 0:
+                with self.stopwatch.phase("gradient_cosine", whole=True):
+                    cosine = self.cosine.at(done)
+                if math.isfinite(cosine):
+                    self._emit(Event(done, {GRADIENT_COSINE: cosine}))
             if self._is_validation_due(done):
                 with self.stopwatch.phase("validation", whole=True):
                     self._validate(done)
@@ -155,6 +164,12 @@ class Trainer:
             return ""
         return f"gradients were not finite: {counted(new, 'step')} skipped, {so_far} in all"
 
+    def _cosine(self) -> GradientCosine | None:
+        if self.config.training.gradient_cosine_every is None:
+            return None
+        feeds = [self._feed(plan, self.corpus) for plan in cosine_plans(self.config, self.corpus, self.plan)]
+        return GradientCosine(self.module, feeds, self._ready, self.group, self.config, self.stopwatch)
+
     def _is_validation_due(self, done: int) -> bool:
         every = self.config.training.validate_every
         return self.validation is not None and every is not None and self._is_nth_or_last(done, every)
@@ -215,7 +230,10 @@ class Trainer:
     def _export(self, step: int) -> None:
         worker = self.worker
         worker.on_phase("export")
-        to = worker.final_model if worker.group.rank == 0 else None
+        to = None
+        if worker.group.rank == 0:
+            worker.check_lease()
+            to = worker.final_model
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         best, metric = self.patience.best, self.patience.metric
         more = {} if best is None else {BEST: best_text(best, metric)}

@@ -32,6 +32,10 @@ def no_flush() -> None:
     """A `Worker.flush_events` that does nothing, for a worker whose events are not stored."""
 
 
+def no_check() -> None:
+    """A `Worker.check_lease` that does nothing, for a worker whose run no other process can drive."""
+
+
 @dataclass(frozen=True)
 class CheckpointPart:
     """One rank's part of a checkpoint, on this machine's disk."""
@@ -67,3 +71,6 @@ class Worker:
     # gives {`<benchmark>/<setting>/<metric>`: score} of an encoder that is the same on all ranks; collective. None:
     # nothing is evaluated during training
     evaluate: Callable[[Encoder], dict[str, float]] | None = None
+    # raises LeaseLostError if another process drives the run now, OSError if the storage does not answer; called on
+    # rank 0 only, before checkpoints or the encoder are written or deleted, on any thread
+    check_lease: Callable[[], None] = no_check
