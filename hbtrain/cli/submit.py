@@ -12,7 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hbtrain.errors import ConfigError, HbtrainError
+from hbtrain.errors import ConfigError, HbtrainError, Terminated
 from hbtrain.reporting.console import replace_unencodable
 
 COMMANDS = ("train", "evaluate", "sweep")
@@ -65,9 +65,9 @@ def run(arguments: Sequence[str], program: str) -> int:
     how = f"follow it with   {ray} job logs --follow --address {address} {job}"
     try:
         return follow(client, job)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         print(f"the job goes on; {how}", file=sys.stderr)
-        return 130
+        return end.exit_code if isinstance(end, Terminated) else 130
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         print(f"error: the cluster does not answer any more ({reason}); where the job goes on, {how}", file=sys.stderr)

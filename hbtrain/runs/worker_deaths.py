@@ -17,6 +17,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from hbtrain.cluster.memory import memory_kills
 from hbtrain.errors import HbtrainError
 from hbtrain.events import Event
+from hbtrain.reporting.text import counted
 from hbtrain.runs.hang_detection import RankProgress
 from hbtrain.storage import RemoteError, place
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
@@ -85,13 +86,15 @@ class WorkerDeaths(WorkerGroupCallback, ControllerCallback):
         ray.get(self._broker.put_event.remote(Event(step, {}, note, kind="restart", rank=first_to_die(errors))))
 
     def _count(self, cause: str) -> None:
-        """Count a restart. Raises GivenUp if it is one too many without a newer checkpoint."""
+        """Count a restart. Raises GivenUpError if it is one too many without a newer checkpoint."""
         furthest = self._furthest_checkpoint()
         if self._furthest is not None and furthest > self._furthest:
             self._restarts = 0
         self._furthest = furthest
         if 0 <= self._max_failures <= self._restarts:
-            restarts = "no restart is allowed" if self._max_failures == 0 else f"{self._restarts} restarts in a row"
+            restarts = (
+                "no restart is allowed" if self._max_failures == 0 else f"{counted(self._restarts, 'restart')} in a row"
+            )
             raise GivenUpError(cause, f"given up: {restarts} without a newer checkpoint (training.max_failures)")
         self._restarts += 1
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbtrain.runs import hang_detection
-from hbtrain.runs.hang_detection import FINISHED, HangDetector, HangMonitor, RankProgress
+from hbtrain.runs.hang_detection import FINISHED, HangDetector, HangMonitor, Heartbeat, RankProgress
 from hbtrain.runs.worker_messages import MessageBroker
 
 
@@ -118,6 +118,30 @@ def test_the_broker_keeps_the_latest_group_only():
     broker.report_progress(progress(2, 11))
     assert broker.progress() == [replace(progress(0, 0), group="two", world_size=1)]
     assert broker.actor(0) == "new actor"
+
+
+def test_a_worker_hears_of_the_request_by_an_answer_that_nobody_waits_for(monkeypatch):
+    answers = {"early": False, "late": True, "lost": ray.exceptions.RayError("the broker is gone")}
+    ready = set()
+
+    def get(name):
+        if isinstance(answers[name], Exception):
+            raise answers[name]
+        return answers[name]
+
+    monkeypatch.setattr(ray, "wait", lambda names, timeout: ([n for n in names if n in ready], []))
+    monkeypatch.setattr(ray, "get", get)
+    heartbeat = Heartbeat.__new__(Heartbeat)
+    heartbeat._answer, heartbeat._is_stop_requested = None, False
+    for name in ("early", "late"):
+        heartbeat._hear(name)
+    assert heartbeat._answer == "early", "the next is not asked for before this one is there"
+    ready |= {"early", "lost", "late"}
+    for name in ("late", "lost"):
+        heartbeat._hear(name)
+    assert not heartbeat.is_stop_requested()
+    heartbeat._hear("late")
+    assert heartbeat.is_stop_requested()
 
 
 class Call:

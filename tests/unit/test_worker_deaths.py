@@ -6,7 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray import cloudpickle
 from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.train import FailureConfig, RunConfig
+from ray.train.v2._internal.execution.callback_manager import CallbackManager
+from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.controller.state import RestartingState, RunningState, ShuttingDownState
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from hbtrain.cluster.memory import MemoryUse
 from hbtrain.runs import worker_deaths
@@ -156,3 +163,27 @@ def test_why_training_failed_for_good(failure, hang, error, why):
     failed.controller_failure = error
     said = _why_failed(failed, failure, SimpleNamespace(reason=lambda: hang), Path("/runs/ray"))
     assert said.startswith(why)
+
+
+def test_ray_train_s_controller_restarts_or_gives_up_as_the_callback_says(run):
+    dying = run(1)
+    assert RunConfig(name="run", storage_path="/tmp", callbacks=[dying.deaths]).callbacks == [dying.deaths]
+    controller = object.__new__(TrainController)
+    controller._state = RunningState()
+    controller._failure_policy = DefaultFailurePolicy(FailureConfig(max_failures=-1))
+    controller._controller_callback_manager = CallbackManager([dying.deaths])
+    controller._get_run_attempt_id = lambda: "1"
+
+    def die():
+        error = WorkerGroupError("rank 1 died", {1: FailedCheckError(ActorDiedError())})
+        dying.deaths.after_worker_group_poll_status(SimpleNamespace(errors=error.worker_failures))
+        decision = controller._failure_policy.make_decision(training_failed_error=error)
+        return controller._execute_failure_decision(decision, training_failed_error=error).next_state
+
+    assert isinstance(die(), RestartingState)
+    ending = die()
+    assert isinstance(ending, ShuttingDownState)
+    failed = cloudpickle.loads(cloudpickle.dumps(ending.next_state.training_failed_error))  # as it reaches the driver
+    said = _why_failed(failed, None, SimpleNamespace(reason=lambda: None), Path("/runs/ray"))
+    assert said.startswith("rank 1 on node 10.0.0.7 (pid 24385) died; it used 3 GiB")
+    assert said.endswith("; given up: 1 restart in a row without a newer checkpoint (training.max_failures)")
