@@ -163,6 +163,7 @@ def test_a_comparison_names_mixtures(tmp_path):
 
 def test_a_grid_of_mixtures_has_readable_names(tmp_path):
     given = [THREE, {"multi": 1}, {"mono": 1, "cross": 2}, {0: {"mono": 1}, 9: {"cross": 1}}]
+    given.append({0: {"mono": 1}, 8: {"mono": 2}, 9: {"cross": 1}, 12: {"cross": 1}, 13: {"multi": 1}})
     (tmp_path / "mixtures.yaml").write_text(
         yaml.safe_dump({"recipe": "quickstart", "space": {"batching.mixture": {"grid": given}}})
     )
@@ -172,8 +173,9 @@ def test_a_grid_of_mixtures_has_readable_names(tmp_path):
         "mixture=1 multi",
         "mixture=0.3333 mono : 0.6667 cross",
         "mixture=1 mono at 0 → 1 cross at 9",
+        "mixture=1 mono until 8 → 1 cross from 9 to 12 → 1 multi at 13",
     ]
-    assert [is_single_kind(trial.config) for trial in trials] == [False, True, False, False]
+    assert [is_single_kind(trial.config) for trial in trials] == [False, True, False, False, False]
 
 
 def test_a_ratio_leaves_out_what_is_never_drawn():
