@@ -130,7 +130,7 @@ class RunFinder:
         to = self._downloads / hashlib.sha256(uri.encode()).hexdigest()[:8] / source.name
         try:
             if isinstance(source, RemotePath):
-                fetch(source, to, without=NOT_COMPARED)
+                fetch(source, to, without=NOT_COMPARED, as_one=False)
         except OSError as error:
             raise DataError(f"run {uri!r} cannot be fetched: {error.strerror}") from error
         return to

@@ -20,6 +20,7 @@ NON_TRAINING_KEYS = (
     "data.cache",
     "loss.block_rows",
     "training.log_every",
+    "training.gradient_cosine_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.max_failures",
@@ -33,7 +34,7 @@ The number of workers is one of them, as it does not change the batches.
 CHOOSING_KEYS = ("evaluation.keep_best", "evaluation.every")
 """Keys that decide which encoder is the trained one, where the first has a value: then they are of the training."""
 
-LATER_KEYS = ("batching.mixture", "batching.switching.")
+LATER_KEYS = ("batching.mixture", "batching.switching.", "encoder.average_with_initial")
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps
 that began before there were such keys keep the names of their folders."""
 

@@ -128,6 +128,9 @@ class EncoderConfig(Section):
     freeze_layers: NonNegativeInt = 0
     """How many of a transformer's lowest layers are left as they are."""
     lora: LoraConfig | None = None
+    average_with_initial: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """w in [0, 1): the saved model's weights are w times those before training plus 1 - w times the trained ones
+    (arXiv 2109.01903). 0 saves the trained ones."""
     static: StaticConfig = StaticConfig()
     transformer: TransformerConfig = TransformerConfig()
 
@@ -204,8 +207,12 @@ class TrainingConfig(Section):
     means never."""
     checkpoint_every: PositiveInt | None = None
     keep_checkpoints: PositiveInt = 2
+    gradient_cosine_every: PositiveInt | None = None
+    """Steps from one cosine between the gradients of a monolingual and of a cross-lingual batch to the next
+    (`train/gradient_cosine`): above 0 both pull the same way. None: it is not computed."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Restarts after a worker's death before the run is given up; -1 means without end."""
+    """Restarts after deaths of workers, in a row without a newer checkpoint, before the run is given up; -1 means
+    without end."""
     step_timeout_s: PositiveFloat = 1800.0
     """Time without progress (a phase of a step, a checkpoint) after which a worker counts as hanging: it is named and
     killed, and the workers are restarted from the last checkpoint. While they load they have ten minutes at least."""
@@ -375,6 +382,12 @@ class Config(Section):
         if self.training.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"training.warmup_steps {self.training.warmup_steps} must be below training.steps {self.training.steps}"
+            )
+        every = self.training.gradient_cosine_every
+        if every is not None and every > self.training.steps:
+            raise ValueError(
+                f"training.gradient_cosine_every {every} is above training.steps {self.training.steps}; lower it, or "
+                "leave it out"
             )
         last = max(self.batching.kind_points) if self.batching.mixture is not None else 0
         if last > self.training.steps:

@@ -19,6 +19,7 @@ from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
 from hbtrain.storage import check_writable, is_remote, local_copy, place
 from hbtrain.training.deepspeed_config import deepspeed_config
+from hbtrain.training.gradient_cosine import cosine_plans
 from hbtrain.training.validation import validation_plan
 
 
@@ -57,6 +58,8 @@ def preflight(config: Config) -> Checked:
     Switcher.from_config(config)  # for its errors; workers read the lexicons again
     if config.data.validation is not None:
         validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
+    if config.training.gradient_cosine_every is not None:
+        cosine_plans(config, corpus, plan)
     return Checked(corpus, plan, benchmarks, during)
 
 

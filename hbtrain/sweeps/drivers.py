@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hbtrain.cluster.trial_stop import trial_at_work
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
+from hbtrain.storage.place import own_temporary_folder
 from hbtrain.sweeps.ranges import ALPHA, MIXTURE
 from hbtrain.sweeps.space import short_name, shown
 
@@ -33,6 +35,8 @@ TRIAL, NUMBER = "trial", "number"
 """The only parameter of a grid's trial: its number, as labels may be alike, and its label."""
 POINTER = "pointer.json"
 """The only file of a member's checkpoint in Ray Tune: the number of its interval. Its state is in the run's folder."""
+
+GOES_ON = "the same command goes on: finished trials are kept, others go on from their last checkpoint"
 
 Value = float | dict[str, float]  # of alpha, or of the mixture: {kind: weight}
 Schedule = tuple[tuple[int, Value], ...]
@@ -87,7 +91,8 @@ def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]])
     from hbtrain.runs.run import train
 
     try:
-        train(from_tree(trees[parameters[TRIAL][NUMBER]]))
+        with trial_at_work():
+            train(from_tree(trees[parameters[TRIAL][NUMBER]]))
     except HbtrainError as error:  # returned, not raised: Tune would start the trial again, and it would fail again
         return {FAILURE: str(error)}
     return {FAILURE: ""}
@@ -173,7 +178,7 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
     """Train until `steps`; returns {objective: score}."""
     from hbtrain.runs.run import train
 
-    with _exclusive_run(config):
+    with _exclusive_run(config), trial_at_work():
         scores = train(config, until=steps).scores
     missing = [key for key in objectives.values() if key not in scores]
     if missing:
@@ -185,10 +190,10 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
 def _exclusive_run(config: Config) -> Iterator[None]:
     """Lock the run of a configuration: of two trials with the same values, the second waits and finds the first's work.
 
-    A lock of this machine is enough, as all trials are driven on the head node.
+    A lock of this machine is enough, as all trials are driven on the head node. Other users cannot take it first.
     """
     from hbtrain.runs.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
-    with lock_file(Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock"):
+    with lock_file(own_temporary_folder(f"hbtrain-locks-{os.getuid()}") / f"{digest}.lock"):
         yield

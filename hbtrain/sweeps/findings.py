@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from hbtrain.comparison.pictures import learning_pictures
+from hbtrain.comparison.tables import steps_table
 from hbtrain.config import Config
 from hbtrain.errors import StorageError
 from hbtrain.reporting.table import Cell, Row, Table, markdown, markdown_text, terminal
@@ -73,6 +75,8 @@ class Summary:
         ]
         if self.judged is not None and self.judged.legend:
             parts.append(markdown_text(self.judged.legend))
+        if (steps := self._steps()) is not None:
+            parts.append(f"**{markdown_text(steps.title)}**\n\n{markdown(steps)}")
         if self.failures:
             failures = (f"- {markdown_text(f'{label}: {reason}')}" for label, reason in self.failures.items())
             parts.append("Failed:\n\n" + "\n".join(failures))
@@ -80,11 +84,13 @@ class Summary:
 
     def tables(self) -> list[RichTable]:
         """The same tables for a terminal."""
-        return [terminal(self._table(benchmark)) for benchmark in self.benchmarks]
+        steps = self._steps()
+        tables = [self._table(benchmark) for benchmark in self.benchmarks] + ([steps] if steps is not None else [])
+        return [terminal(table) for table in tables]
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `mixture-triangle-*.png`,
-        `pareto-front-*.png`) and `best.yaml`.
+        """Write the tables (`summary.md`, `.csv`), `best.yaml`, and pictures (`alpha-curve-*.png`,
+        `mixture-triangle-*.png`, `pareto-front-*.png`, `learning-curves-*.png`).
 
         Returns the files that were written; which they are depends on the sweep.
 
@@ -109,6 +115,10 @@ class Summary:
                     made.append(folder / f"pareto-front-{benchmark}.png")
                     with whole(made[-1]) as path:
                         front_picture(benchmark, self.points, path, front)
+            for picture in learning_pictures(self.judged.comparison) if self.judged is not None else ():
+                made.append(folder / picture.file)
+                with whole(made[-1]) as path:
+                    picture.draw(path)
             if self.finished:
                 made.append(folder / "best.yaml")
                 write_text(made[-1], self.best_recipe())
@@ -160,6 +170,10 @@ class Summary:
         head = (*map(short_name, keys), "seeds", *map(title_of, scores))
         title = f"{benchmark}: mean ± standard deviation over seeds"
         return Table("", title, head, tuple(rows), labels=len(keys), grid=True)
+
+    def _steps(self) -> Table | None:
+        """After how many steps each point was near the best; None where no scores were measured during training."""
+        return steps_table(self.judged.comparison) if self.judged is not None else None
 
     def _csv(self) -> str:
         """A row for each benchmark and point: values, number of seeds, mean and standard deviation of scores."""

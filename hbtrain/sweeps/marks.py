@@ -65,7 +65,8 @@ def _groups(finished: Sequence[Finished]) -> list[list[Finished]]:
 
 
 def _compared(finished: Sequence[Finished]) -> Comparison:
-    return compare([str(one.folder) for one in finished], baseline=_baseline(finished))
+    uri = finished[0].trial.config.tracking.uri
+    return compare([str(one.folder) for one in finished], baseline=_baseline(finished), tracking_uri=uri)
 
 
 def _marks(comparison: Comparison, finished: Sequence[Finished]) -> dict[tuple[str, str], str]:

@@ -147,6 +147,11 @@ def summary_of(search: Search) -> str:
     return f"{search.method}, {size} by {', '.join(search.objectives)}"
 
 
+def trials_in(search: Search) -> int:
+    """How many trials, or members of a population, a search has."""
+    return search.population if isinstance(search, Pbt) else search.trials
+
+
 def is_minimised(objective: str) -> bool:
     """Whether lower values of an objective, `<setting>/<metric>`, are better."""
     return objective.partition("/")[2] in MINIMISED

@@ -161,7 +161,7 @@ class Checkpoints:
         if manifest.rank == 0:
             self._worker.flush_events()
         try:
-            with_retries(lambda: store(part, to, manifest), RETRY_STORAGE_S)
+            with_retries(lambda: self._store_part(part, to, manifest), RETRY_STORAGE_S)
         except OSError as error:
             remove_tree(to)  # it stays incomplete, and the disk may be full
             remedy = "make room there, and" if isinstance(to, Path) else "see to that storage, and"
@@ -174,14 +174,21 @@ class Checkpoints:
         if manifest.rank > 0:
             return
         if _await_complete(to):
-            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
+            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept", kind="checkpoint"))
             with suppress(RemoteError):  # the next checkpoint deletes them
+                self._worker.check_lease()
                 prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.protected_step)
+
+    def _store_part(self, part: Path, to: Place, manifest: Manifest) -> None:
+        if manifest.rank == 0:  # without whose part the checkpoint counts for nothing
+            self._worker.check_lease()
+        store(part, to, manifest)
 
     def _report(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:
             refused = [f"checkpoint of step {step_of(name)} is damaged ({why})" for name, why in self._refused.items()]
-            self._worker.emit(Event(step, {}, ": ".join(["; ".join(refused), text]) if refused else text))
+            note = ": ".join(["; ".join(refused), text]) if refused else text
+            self._worker.emit(Event(step, {}, note, kind="damage" if refused else "resume"))
 
     def _broadcast(self, value: T) -> T:
         """Rank 0's value, on all ranks; collective."""

@@ -84,12 +84,14 @@ def export(
         config: the run's.
         initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
             that were trained where these cannot be saved as they are: partitioned over ranks (ZeRO-3), in one flat
-            buffer that safetensors does not split (ZeRO-1 and 2), or in bf16. Frozen weights stay bit for bit.
+            buffer that safetensors does not split (ZeRO-1 and 2), in bf16, or averaged with those before training.
+            Frozen weights stay bit for bit.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
         more: {name: content} of other files of the folder.
     """
-    if engine.zero_stage > 0 or config.encoder.precision == "bf16":
+    averages = config.encoder.average_with_initial > 0
+    if engine.zero_stage > 0 or config.encoder.precision == "bf16" or averages:
         weights = engine.trained_weights()
         if to is not None:
             encoder = _with_weights(config, initial, weights)
@@ -108,6 +110,7 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
     `device`, whole and in float32, with adapters merged into the weights. Random states are as before.
     """
     plain = config.encoder.precision == "fp32" and config.encoder.attention == "auto"
+    plain = plain and not config.encoder.average_with_initial
     if plain and engine.zero_stage < (3 if config.encoder.lora is None else 1):
         own = encoder
     else:
@@ -122,10 +125,29 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
 
 
 def _with_weights(config: Config, initial: Path, weights: Mapping[str, Tensor]) -> Encoder:
-    """The encoder in `initial`, in float32 on the CPU, adapters included, with the weights that were trained."""
-    encoder = load_for_training(override(config, {"encoder.precision": "fp32"}), initial)
+    """The encoder in `initial`, in float32 on the CPU, adapters included, with the weights that were trained, or the
+    mean of these and its own that `config` asks for."""
+    config = override(config, {"encoder.precision": "fp32"})
+    encoder = load_for_training(config, initial)
     trainable(encoder, config).load_state_dict(weights, strict=False)
+    if share := config.encoder.average_with_initial:
+        average_with(encoder, load_for_training(override(config, {"encoder.lora": None}), initial), share)
     return encoder
+
+
+def average_with(encoder: Encoder, before: Encoder, share: float) -> None:
+    """Make the weights of `encoder` `share` times those of `before` plus the rest times its own, in float32.
+
+    Adapters are merged first, as what they change are the weights of the backbone. Weights that are equal in both, such
+    as frozen ones, stay bit for bit.
+    """
+    encoder.model = merged(encoder.model)
+    start = before.model.state_dict()
+    mean = {
+        name: value.lerp(start[name], share) if value.is_floating_point() else value
+        for name, value in encoder.model.state_dict().items()
+    }
+    encoder.model.load_state_dict(mean)
 
 
 def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...], steps: int) -> ModelCard:
@@ -142,5 +164,6 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,
+        average_with_initial=config.encoder.average_with_initial,
         version=hbtrain.__version__,
     )

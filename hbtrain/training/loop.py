@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -18,25 +19,32 @@ from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import as_exported, export, load_on_rank, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
+from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
+from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
+from hbtrain.training.stopping import StopVote
 from hbtrain.training.stopwatch import Stopwatch, TimedGroup, time_deepspeed
 from hbtrain.training.validation import mean_over_ranks, validation_plan
 from hbtrain.training.worker import Worker
 
 
-def train_worker(config: Config, worker: Worker, until: int | None = None) -> None:
+def train_worker(config: Config, worker: Worker, until: int | None = None) -> bool:
     """Train on this rank, from the last complete checkpoint if there is one; collective.
 
     At the end rank 0 has saved the trained encoder to `worker.final_model`: the best by `evaluation.keep_best`; without
-    that, but with a validation source, the one of lowest validation loss; else that of the last step.
+    that, but with a validation source, the one of lowest validation loss; else that of the last step. Where
+    `worker.is_stop_requested` stopped training before, there is a checkpoint, and maybe no such encoder.
 
     Args:
         config: the run's configuration.
         worker: what this rank is given.
         until: the step to stop at, with a checkpoint; None: the last step.
+
+    Returns:
+        Whether training came to its end; False where it was stopped because of a request.
     """
-    Trainer(config, worker).run(until)
+    return Trainer(config, worker).run(until)
 
 
 class Trainer:
@@ -58,12 +66,14 @@ class Trainer:
         self.engine = Engine(self.module, config, worker.device)
         time_deepspeed(self.stopwatch)
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
+        self.cosine = self._cosine()
         self.patience = Patience(config.training.patience, config.evaluation.keep_best or VALIDATION_LOSS)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
+        self.vote = StopVote(self.group, worker.device, worker.is_stop_requested, config.training.log_every)
         self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
-    def run(self, until: int | None = None) -> None:
-        """Train the remaining steps, up to `until` if given."""
+    def run(self, until: int | None = None) -> bool:
+        """Train the remaining steps, up to `until` if given; returns whether it came so far (see `train_worker`)."""
         training = self.config.training
         stop = training.steps if until is None else until
         self.worker.on_phase("restore")
@@ -76,8 +86,14 @@ class Trainer:
         for work in self.stopwatch.each(self.feed.steps(start, stop if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1
-            if done % training.log_every == 0 or done == stop:
+            asked = done < stop and self.vote.is_stop(done)
+            if done % training.log_every == 0 or done == stop or asked:
                 self._log(done)
+            if self.cosine is not None and done % (training.gradient_cosine_every or 1) == 0:
+                with self.stopwatch.phase("gradient_cosine", whole=True):
+                    cosine = self.cosine.at(done)
+                if math.isfinite(cosine):
+                    self._emit(Event(done, {GRADIENT_COSINE: cosine}))
             if self._is_validation_due(done):
                 with self.stopwatch.phase("validation", whole=True):
                     self._validate(done)
@@ -85,19 +101,22 @@ class Trainer:
                 with self.stopwatch.phase("evaluation", whole=True):
                     self._evaluate(done)
             stopped = self.patience.exhausted
-            if self._is_checkpoint_due(done, stop, stopped):
+            if asked or self._is_checkpoint_due(done, stop, stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
                     self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
+            if asked:
+                return False
             if stopped:
                 if not self.meter.is_read:
                     self._log(done)
-                self._emit(Event(done, {}, self.patience.reason))
+                self._emit(Event(done, {}, self.patience.reason, kind="early stop"))
                 break
             self.worker.on_phase("data", done)
         if self.patience.best is None:
             self.meter.check(self.engine.is_finite())
             self._export(done)
+        return True
 
     def _is_checkpoint_due(self, done: int, stop: int, stopped: bool) -> bool:
         """Whether to save a checkpoint after `done` steps; always where training stops before its last step."""
@@ -133,7 +152,8 @@ class Trainer:
         note = ""
         if self.config.encoder.precision == "bf16":
             note = self._skipped_steps(figures)
-        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens))
+        kind = "skipped" if note else ""
+        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens, kind))
 
     def _skipped_steps(self, figures: dict[str, float]) -> str:
         """Add the skipped steps of the run so far to `figures`; returns a note if there are new ones."""
@@ -143,6 +163,12 @@ class Trainer:
         if new <= 0:
             return ""
         return f"gradients were not finite: {counted(new, 'step')} skipped, {so_far} in all"
+
+    def _cosine(self) -> GradientCosine | None:
+        if self.config.training.gradient_cosine_every is None:
+            return None
+        feeds = [self._feed(plan, self.corpus) for plan in cosine_plans(self.config, self.corpus, self.plan)]
+        return GradientCosine(self.module, feeds, self._ready, self.group, self.config, self.stopwatch)
 
     def _is_validation_due(self, done: int) -> bool:
         every = self.config.training.validate_every
@@ -204,7 +230,10 @@ class Trainer:
     def _export(self, step: int) -> None:
         worker = self.worker
         worker.on_phase("export")
-        to = worker.final_model if worker.group.rank == 0 else None
+        to = None
+        if worker.group.rank == 0:
+            worker.check_lease()
+            to = worker.final_model
         card = model_card(self.config, self.corpus, self.plan.languages, step)
         best, metric = self.patience.best, self.patience.metric
         more = {} if best is None else {BEST: best_text(best, metric)}

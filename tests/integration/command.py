@@ -19,8 +19,8 @@ PATIENCE_S = 900
 class Command:
     """`hbtrain ARGUMENTS`, or another Python program, with its output in a file; ends with everything it started."""
 
-    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli.main"), host=None, **variables):
-        """`host` is one of `Hosts`, or None for this machine itself."""
+    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli.main"), host=None, stdout=None, **variables):
+        """`host` is one of `Hosts`, or None for this machine itself; `stdout` a descriptor in place of the file."""
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {
             "PYTHONPATH": PATHS,
@@ -41,7 +41,7 @@ class Command:
                 command,
                 cwd=folder,
                 env=environment,
-                stdout=out,
+                stdout=out if stdout is None else stdout,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )

@@ -17,7 +17,7 @@ from hbtrain.runs.segments import (
     last_segment,
     record_scores,
 )
-from hbtrain.storage.files import exclusive_access
+from hbtrain.storage.lease import leased
 from hbtrain.training.best import BEST, Best, best_in, best_text
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
 
@@ -84,10 +84,12 @@ def test_scores_that_were_measured_otherwise_do_not_count(config):
 
 def test_one_process_at_a_time_is_in_a_run(config):
     folder = RunFolder.open(config)
-    busy = pytest.raises(StorageError, match="another process is at work in .*quickstart-.*: wait for its end")
-    with exclusive_access(folder.path), busy:
+    busy = pytest.raises(
+        StorageError, match="another process is at work in .*quickstart-.*: process .*; wait for its end"
+    )
+    with leased(folder.path), busy:
         train(config)
-    with exclusive_access(folder.path):
+    with leased(folder.path):
         pass
 
 

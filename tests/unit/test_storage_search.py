@@ -35,7 +35,7 @@ def test_a_ledger_that_cannot_be_read_is_not_an_empty_one(bucket, monkeypatch):
     remote._filesystem.cache_clear()
     try:
         with pytest.raises(StorageError, match=r"cannot read s3://.*points\.jsonl: .*NETWORK_CONNECTION"):
-            ledger.add({"batching.alpha": 0.25})
+            Ledger(place(f"{bucket.uri}/points.jsonl")).add({"batching.alpha": 0.25})
     finally:
         remote._filesystem.cache_clear()
 

@@ -1,5 +1,7 @@
 """A sweep's report judges its points against the best sampling of a single kind."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from hbtrain.config import absolute_paths
@@ -101,3 +103,22 @@ def test_each_backbone_and_batch_size_is_judged_against_its_own_sampling(space, 
     marked = {label for (label, _), mark in judged.marks.items() if mark == "▲"}
     assert marked == {f"{key.rpartition('.')[2]}={value} alpha=0.5" for value in (low, high)}
     assert "the best sampling of a single kind beside it" in judged.legend
+
+
+def test_learning_curves_are_read_where_the_trials_are_tracked(tmp_path, cache, monkeypatch):
+    uri = f"sqlite:///{tmp_path}/of-the-sweep.db"
+    done = trained(tmp_path, "alpha-grid", {0: 0.2, 1: 0.0}, {"batching.alpha": [0, 1], "seed": 0, "tracking.uri": uri})
+    for number, one in enumerate(done):
+        RunFolder(one.folder).update(mlflow_run_id=f"id-{number}")
+    curves = {"id-0": {5: 0.5, 10: 0.6}, "id-1": {5: 0.3, 10: 0.4}}
+    asked = []
+
+    def server(given):
+        asked.append(given)
+        return SimpleNamespace(history=lambda run_id, metric: curves[run_id])
+
+    monkeypatch.setattr("hbtrain.tracking.past_runs.TrackedRuns", server)
+    text = Summary(done, judged=judge(done)).markdown()
+    assert set(asked) == {uri}
+    assert "Steps to 95% of the best" in text
+    assert next(line for line in text.splitlines() if line.startswith("| X-X only (α = 1) |")).count("> 10") == 3
