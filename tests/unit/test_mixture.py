@@ -6,6 +6,7 @@ import yaml
 from hbtrain.batching import BatchPlan
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
+from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, load_config, override, to_yaml
 from hbtrain.config.batching import BatchingConfig, ratio
 from hbtrain.config.load import parse_flags
@@ -159,6 +160,20 @@ def test_a_comparison_names_mixtures(tmp_path):
     first = found["mixture (0.4 mono : 0.4 cross : 0.2 multi)"]
     assert (first.sampling, first.alpha, len(first.runs)) == ("mixture", None, 3)
     assert SAMPLING.keys() == TITLES.keys()
+
+
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_long_names_leave_room_for_the_pictures_of_a_comparison(tmp_path):
+    one, other = {"mono": 0.831, "cross": 0.111, "multi": 0.058}, {"mono": 0.112, "cross": 0.839, "multi": 0.049}
+    runs = [
+        write_run(tmp_path / f"r{i}", 0.5, 0, **{"batching.mixture": m})
+        for i, m in enumerate((one, {0: one, 9: other}))
+    ]
+    save_comparison(compare(runs, method=QUICK), tmp_path / "report")
+    assert {path.name for path in (tmp_path / "report").glob("*.png")} >= {
+        "rank-distance-sample.png",
+        "settings-sample.png",
+    }
 
 
 def test_a_grid_of_mixtures_has_readable_names(tmp_path):
