@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}  # between the panels of a p
 MARKERS = "osD^vPX<>ph"  # of the lines of a picture, in turn, for whom colours do not tell apart
 MOST_MARKERS = 12  # of a line
 CURVE_INCHES = (4.5, 3.0)  # (width, height) of a panel of learning curves
-LEGEND_LETTERS = 12.5  # of a legend in an inch
+DISTANCE_INCHES = 7.4  # width of the picture of rank distances
+LEGEND_LETTERS, TITLE_LETTERS = 12.5, 8.0  # of a legend, and of the title of a picture, in an inch
+PANEL_LETTERS = 30  # of a line of the title of a panel
 MOST_MAPS = 12  # how many systems get a map of differences; further ones get none
 
 
@@ -198,8 +201,9 @@ def rank_distances(comparison: Comparison, task: Task, path: Path) -> None:
     for number, part in enumerate(task.split or (ALL,)):
         for language in task.parts[part]:
             places[language] = len(places) + number * gap
-    height = (ROW_INCHES if few else 1.7 * ROW_INCHES) * len(places) + 1.9 + 0.18 * (len(colours) // 3)
-    figure = new_figure(7.4, height, **PADS)
+    across = max(1, min(3, len(colours), int(DISTANCE_INCHES * LEGEND_LETTERS // (max(map(len, colours)) + 5))))
+    height = (ROW_INCHES if few else 1.7 * ROW_INCHES) * len(places) + 1.9 + 0.18 * (len(colours) // across)
+    figure = new_figure(DISTANCE_INCHES, height, **PADS)
     axes = figure.subplots()
     step = min(0.09, 0.75 / len(colours))
     for s, (label, colour) in enumerate(colours.items()):
@@ -221,7 +225,7 @@ def rank_distances(comparison: Comparison, task: Task, path: Path) -> None:
     axes.tick_params(length=0, colors=PALE)
     axes.legend(
         [_dot(colour) for colour in colours.values()], list(colours), loc="lower left", bbox_to_anchor=(-0.02, 1.0),
-        ncols=min(3, len(colours)), frameon=False, fontsize=9.5, handletextpad=0.2, columnspacing=1.2,
+        ncols=across, frameon=False, fontsize=9.5, handletextpad=0.2, columnspacing=1.2,
     )  # fmt: skip
     confidence = f"line: {comparison.method.confidence:.0%} interval over questions"
     _add_texts(figure, f"{task.name}: rank distance by query language", f"{confidence}\n{language_note(task)}")
@@ -232,7 +236,9 @@ def shares(comparison: Comparison, task: Task, path: Path) -> None:
     """A panel for each system: how much of the top 10 is in a language (bar), and how much of the pool is (line)."""
     colours, of_systems = comparison.colours, task.top10_shares
     rows, columns = grid_of(len(colours), most_columns=3)
-    figure = new_figure(1.0 + 2.7 * columns, (0.26 * len(task.languages) + 0.5) * rows + 1.2, **PADS)
+    titles = {label: fill(label, PANEL_LETTERS, break_on_hyphens=False) for label in colours}
+    lines = max(title.count("\n") for title in titles.values())
+    figure = new_figure(1.0 + 2.7 * columns, (0.26 * len(task.languages) + 0.5 + 0.17 * lines) * rows + 1.2, **PADS)
     languages = [x for x in task.languages if all(x in of_systems[label] for label in colours)]
     names = [shown_language(task, x) for x in languages]
     top = max(max(of_systems[label][x]) for label in colours for x in languages)
@@ -242,7 +248,7 @@ def shares(comparison: Comparison, task: Task, path: Path) -> None:
             axes.barh(place, share, height=0.66, color=colour, linewidth=0)
             axes.plot([pool, pool], [place - 0.42, place + 0.42], color=INK, linewidth=1.8)
             axes.annotate(f"{share:.0%}", (max(share, pool) + top * 0.03, place), va="center", fontsize=8.5, color=INK)
-        axes.set_title(label, loc="left", fontsize=10, color=INK)
+        axes.set_title(titles[label], loc="left", fontsize=10, color=INK)
         _style_bars(axes, names, top * 1.25, fontsize=9)
     note = "bar: share of the top 10; upright line: share of the pool\n" + language_note(task)
     _add_texts(figure, f"{task.name}: languages in the top 10 of all queries", note)
@@ -266,7 +272,8 @@ def difference_map(comparison: Comparison, task: Task, system: str, path: Path) 
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, colors=PALE)
     note = f"{task.name}: difference in {metric_title(task.metric)} × 100; monolingual in bold\n{language_note(task)}"
-    _add_texts(figure, f"{system} less {comparison.baseline}", note)
+    title = fill(f"{system} less {comparison.baseline}", int((side + 1.4) * TITLE_LETTERS), break_on_hyphens=False)
+    _add_texts(figure, title, note)
     save_png(figure, path)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from hbtrain.config.batching import KINDS
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
 from hbtrain.reporting.figures import grid_of, new_figure, panels, save_png
 from hbtrain.reporting.metric_names import shown
 from hbtrain.sweeps.points import Point, pareto_front, scores_of, spread, title_of, title_with_direction
-from hbtrain.sweeps.ranges import ALPHA
+from hbtrain.sweeps.ranges import ALPHA, MIXTURE
 from hbtrain.sweeps.search_methods import is_minimised
-from hbtrain.sweeps.triangle import corners_of
 
 COLOURS = {
     "mono/map": "#3b6fb6",
@@ -25,6 +25,7 @@ COLOURS = {
     "multi/rank_distance": "#7a5ba6",
 }
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
+LONG = 20  # characters of a label
 MOST_LABELS = 12  # if more points than these are not on the front, only those on it have labels
 CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)  # (width, height) of a panel
 
@@ -99,26 +100,39 @@ def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point])
 def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[str]) -> None:
     """A PNG with a panel for the first score against each of the others: means over seeds, better is up and right."""
     across, *others = scores
-    corners = corners_of(points)
-    labels = [_short_label(point, corners) for point in points]
+    labels, how_to_read = _short_labels(points)
     on_front = pareto_front(points, benchmark, scores)
     figure = new_figure(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8, w_pad=0.14, h_pad=0.1, wspace=0.04)
     for panel, score in panels(figure, others, (1, len(others))):
         _draw_front(panel, benchmark, points, labels, on_front, (across, score))
     figure.suptitle(f"{benchmark}: Pareto front (up and to the right is better)", fontsize=13, color=INK, weight="bold")
     names = ", ".join(map(title_of, scores))
-    legend = f"filled: no other point is at least as good in all of {names}; means over seeds"
-    if corners:
-        legend += f"; labels: {' : '.join(corners)} in %"
+    legend = f"filled: no other point is at least as good in all of {names}; means over seeds{how_to_read}"
     figure.supxlabel(legend, fontsize=8.5, color=PALE)
     save_png(figure, path)
 
 
-def _short_label(point: Point, corners: Sequence[str]) -> str:
-    """A point's name in the picture of the front; of a mixture, the shares of `corners` in per cent."""
-    if corners and point.shares is not None:
-        return " : ".join(f"{100 * point.shares.get(kind, 0.0):.3g}" for kind in corners)  # type: ignore[call-overload]
-    return point.label.replace("alpha=", "α ")
+def _short_labels(points: Sequence[Point]) -> tuple[list[str], str]:
+    """The names of points in the picture of the front, and how to read them if they are shares of kinds of batches."""
+    keys = {key for point in points for key in point.values}
+    if keys == {ALPHA}:
+        alphas = [point.values[ALPHA] for point in points]
+        given = [[x[step] for step in sorted(x, key=int)] if isinstance(x, dict) else [x] for x in alphas]
+        return ["α " + _changes([f"{alpha:g}" for alpha in of_point]) for of_point in given], ""
+    if not all(key.startswith(MIXTURE) for key in keys):
+        return [point.label for point in points], ""
+    shares = [list(point.kind_points.values()) for point in points]
+    kinds = [kind for kind in KINDS if any(one.get(kind) for of_point in shares for one in of_point)]
+    labels = [
+        _changes([" : ".join(f"{100 * one.get(kind, 0.0):.3g}" for kind in kinds) for one in of_point])
+        for of_point in shares
+    ]
+    return labels, f"; labels: {' : '.join(kinds)} in %"
+
+
+def _changes(values: Sequence[str]) -> str:
+    """What does not change, or the first and the last value of a schedule."""
+    return values[0] if len(set(values)) == 1 else f"{values[0]} → {values[-1]}"
 
 
 def _draw_front(
@@ -131,15 +145,17 @@ def _draw_front(
 ) -> None:
     x, y = ([point.mean(f"{benchmark}/{score}") for point in points] for score in scores)
     label_all = len(points) - sum(on_front) <= MOST_LABELS
+    middle = (min(x) + max(x)) / 2
     for label, best, across, up in zip(labels, on_front, x, y, strict=True):
         colour = ON_FRONT if best else BEHIND
         panel.scatter(
             across, up, s=46, facecolor=colour if best else "white", edgecolor=colour, linewidth=1.6, zorder=3
         )
         if best or label_all:
+            leftwards = len(label) > LONG and across >= middle  # else the panel would shrink to make room
             panel.annotate(
-                label, (across, up), xytext=(6, 4), textcoords="offset points",
-                fontsize=8, color=INK if best else PALE, zorder=4,
+                label, (across, up), xytext=(-6 if leftwards else 6, 4), textcoords="offset points",
+                ha="right" if leftwards else "left", fontsize=8, color=INK if best else PALE, zorder=4,
             )  # fmt: skip
     for axis, score in zip((panel.xaxis, panel.yaxis), scores, strict=True):
         axis.set_label_text(title_with_direction(score), color=PALE, fontsize=9.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,13 @@ class Point:
 
     values: dict[str, Any]  # {dotted key: value} of the keys that vary, without the seed
     runs: list[Mapping[str, float]]  # the scores of each seed's trial
-    shares: Shares | None = None  # {kind of batch: probability}; None if it changes during training, or is not known
+    kind_points: Mapping[int, Shares] = field(default_factory=dict)
+    """Points {step: {kind of batch: probability}}; a single one if they do not change during training."""
+
+    @property
+    def shares(self) -> Shares | None:
+        """{kind of batch: probability}; None if they change during training."""
+        return next(iter(self.kind_points.values())) if len(self.kind_points) == 1 else None
 
     @property
     def label(self) -> str:
@@ -82,7 +88,7 @@ def points_of(finished: Sequence[Finished]) -> list[Point]:
     for one in finished:
         known = next((point for point in points if point.values == one.values), None)
         if known is None:
-            points.append(Point(one.values, [one.scores], constant_shares(one.trial)))
+            points.append(Point(one.values, [one.scores], one.trial.config.batching.kind_points))
         else:
             known.runs.append(one.scores)
     return points

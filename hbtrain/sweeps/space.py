@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 import yaml
 
 from hbtrain.config import Config, load_config, override
-from hbtrain.config.batching import mixture_points, ratio, read_mixture
+from hbtrain.config.batching import Shares, mixture_points, ratio, read_mixture
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import GRID, MIXTURE, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
@@ -133,13 +133,25 @@ def shown(value: Any, key: str = "") -> str:
     """A value of a key as labels and tables show it."""
     if key == MIXTURE and isinstance(value, Mapping):
         with suppress(ValueError):  # a wrong one has a name as well, under which it is refused
-            points = mixture_points(read_mixture(value))
-            return " → ".join(f"{ratio(x)} at {step}" if len(points) > 1 else ratio(x) for step, x in points.items())
+            return _changes(mixture_points(read_mixture(value)))
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
         return "+".join(map(shown, value))
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _changes(points: Mapping[int, Shares]) -> str:
+    """The points of a mixture, those in a row that are the same as one: `1 mono until 9 → 1 cross at 10`."""
+    parts: list[str] = []
+    for told, group in groupby(points.items(), key=lambda point: ratio(point[1])):
+        steps = [step for step, _ in group]
+        if len(steps) > 1:
+            when = f" from {steps[0]} to {steps[-1]}" if parts else f" until {steps[-1]}"
+        else:
+            when = f" at {steps[0]}" if len(points) > 1 else ""
+        parts.append(told + when)
+    return " → ".join(parts)
 
 
 def _short_names(keys: list[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import yaml
 from hbtrain.batching import BatchPlan
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
+from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, load_config, override, to_yaml
 from hbtrain.config.batching import BatchingConfig, ratio
 from hbtrain.config.load import parse_flags
@@ -161,8 +162,23 @@ def test_a_comparison_names_mixtures(tmp_path):
     assert SAMPLING.keys() == TITLES.keys()
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_long_names_leave_room_for_the_pictures_of_a_comparison(tmp_path):
+    one, other = {"mono": 0.831, "cross": 0.111, "multi": 0.058}, {"mono": 0.112, "cross": 0.839, "multi": 0.049}
+    runs = [
+        write_run(tmp_path / f"r{i}", 0.5, 0, **{"batching.mixture": m})
+        for i, m in enumerate((one, {0: one, 9: other}))
+    ]
+    save_comparison(compare(runs, method=QUICK), tmp_path / "report")
+    assert {path.name for path in (tmp_path / "report").glob("*.png")} >= {
+        "rank-distance-sample.png",
+        "settings-sample.png",
+    }
+
+
 def test_a_grid_of_mixtures_has_readable_names(tmp_path):
     given = [THREE, {"multi": 1}, {"mono": 1, "cross": 2}, {0: {"mono": 1}, 9: {"cross": 1}}]
+    given.append({0: {"mono": 1}, 8: {"mono": 2}, 9: {"cross": 1}, 12: {"cross": 1}, 13: {"multi": 1}})
     (tmp_path / "mixtures.yaml").write_text(
         yaml.safe_dump({"recipe": "quickstart", "space": {"batching.mixture": {"grid": given}}})
     )
@@ -172,8 +188,9 @@ def test_a_grid_of_mixtures_has_readable_names(tmp_path):
         "mixture=1 multi",
         "mixture=0.3333 mono : 0.6667 cross",
         "mixture=1 mono at 0 → 1 cross at 9",
+        "mixture=1 mono until 8 → 1 cross from 9 to 12 → 1 multi at 13",
     ]
-    assert [is_single_kind(trial.config) for trial in trials] == [False, True, False, False]
+    assert [is_single_kind(trial.config) for trial in trials] == [False, True, False, False, False]
 
 
 def test_a_ratio_leaves_out_what_is_never_drawn():

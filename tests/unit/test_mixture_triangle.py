@@ -114,6 +114,20 @@ def test_the_pareto_set_has_dark_rings_and_its_own_picture_short_names(figures, 
     assert "mono : cross : multi in %" in figures[1]._supxlabel.get_text()
 
 
+def test_schedules_have_short_names_in_the_picture_of_the_front(figures, tmp_path):
+    mixtures = [{"mono": 1}, {0: {"mono": 1}, 3: {"mono": 1}, 4: {"mono": 1, "switched": 1}}]
+    alphas = [0.25, {0: 0.25, 3: 0.25, 4: 0.5}]
+    lexicons = {"batching.switching.lexicons": {"en-de": "en-de.txt"}}
+    for space, flags in (
+        ("mixture", {"batching.mixture": mixtures, **lexicons}),
+        ("alpha-grid", {"batching.alpha": alphas}),
+    ):
+        front_picture("demo", points_of(finished({**flags, "seed": 0}, space=space)), tmp_path / "x.png", SCORES)
+    names = [{text.get_text() for text in figure.axes[0].texts} for figure in figures]
+    assert names == [{"100 : 0", "100 : 0 → 50 : 50"}, {"α 0.25", "α 0.25 → 0.5"}]
+    assert "labels: mono : switched in %" in figures[0]._supxlabel.get_text()
+
+
 def test_drawn_mixtures_that_are_close_keep_clear_of_each_other(figures, tmp_path):
     simplex = Simplex(("mono", "cross", "multi"))
     mixtures = [simplex.rounded(weights) for weights in ([8, 1, 1], [8, 2, 1], [1, 4, 4], [1, 1, 9])]
