@@ -19,17 +19,18 @@ from tests.faults.random_faults import UNHURT_PROCESSES, damaged
 
 STEPS = 12
 PHASES = 18 * STEPS
-"""Some more than a rank begins: beyond them a fault comes too late."""
-FAULTS = {"kill worker": 4, "full disk": 1, "damaged file": 2}
+"""About as many as a rank begins: beyond them a fault comes too late."""
+FAULTS = {"kill worker": 4, "SIGTERM": 1, "full disk": 1, "damaged file": 2}
 OVERRIDES = {
     "training.steps": STEPS,
     "training.checkpoint_every": 3,
     "training.log_every": 3,
     "batching.global_batch_size": 16,
     "encoder.static": {"dimension": 8, "vocabulary_size": 300},
-    "data.validation": None,
     "evaluation.benchmarks": [],
 }
+WITH_BEST = {"data.validation": "demo-heldout", "training.validate_every": 2, "training.learning_rate": 1.0}
+"""With these the best encoder by validation loss is what is saved; at this rate it is seldom the last one."""
 
 
 def happen_on_ranks(seed, number, references):
@@ -38,12 +39,12 @@ def happen_on_ranks(seed, number, references):
     In folder `references` the runs that were not hurt are kept, with the corpus and the model that all start from.
     """
     rng = random.Random(f"ranks {seed} {number}")
-    workers, zero = rng.choice([1, 2]), rng.choice([0, 1, 2])
+    workers, zero, best = rng.choice([1, 2]), rng.choice([0, 1, 2]), rng.choice([True, False])
     whats = rng.choices(list(FAULTS), list(FAULTS.values()), k=rng.choice([1, 2, 3, 4]))
     faults = [(what, rng.randrange(PHASES), rng.randrange(workers), rng.random(), rng.random()) for what in whats]
     began = time.monotonic()
-    tree = _tree(references, zero)
-    reference = Path(references) / f"workers-{workers}-zero-{zero}"
+    tree = _tree(references, zero, best)
+    reference = Path(references) / f"workers-{workers}-zero-{zero}-{'best' if best else 'last'}"
     if not reference.exists():
         assert _attempt(tree, references, reference, workers, None)["exit_code"] == 0
     with tempfile.TemporaryDirectory(prefix="hbtrain-fault-") as folder:
@@ -57,7 +58,7 @@ def happen_on_ranks(seed, number, references):
     return {
         "seed": seed,
         "number": number,
-        "run": {"kind": "ranks", "workers": workers, "zero": zero, "storage": "folder"},
+        "run": {"kind": "ranks", "workers": workers, "zero": zero, "storage": "folder", "best": best},
         "processes": processes,
         "as_unhurt": not wrong,
         "wrong": wrong,
@@ -65,13 +66,14 @@ def happen_on_ranks(seed, number, references):
     }
 
 
-def _tree(folder, zero):
+def _tree(folder, zero, best):
     """The configuration; makes the model that training starts from, once."""
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.encoder import Encoder
 
     stage = {"training.deepspeed": {"zero_optimization": {"stage": zero}}}
-    config = load_config("quickstart", {**OVERRIDES, **stage, "data.cache": f"{folder}/cache"})
+    validation = WITH_BEST if best else {"data.validation": None}
+    config = load_config("quickstart", {**OVERRIDES, **stage, **validation, "data.cache": f"{folder}/cache"})
     initial = Path(folder) / "initial"
     if not initial.exists():
         Encoder.build(config.encoder, ParallelCorpus.from_config(config).every_text, 0).save(initial)
@@ -83,8 +85,9 @@ def _attempt(tree, home, folder, workers, fault):
     folder.mkdir(exist_ok=True)
     seen = {"fault": fault and fault[0], "when": f"in phase {fault[1]}" if fault else None, "hit": None, "exit_code": 0}
     try:
-        run_ranks(_train, workers, tree, home, folder, fault)
-    except AssertionError as error:
+        if not all(run_ranks(_train, workers, tree, home, folder, fault)):
+            seen |= {"exit_code": 143, "hit": "all ranks"}
+    except AssertionError as error:  # a rank's end
         lines = str(error).strip().splitlines()
         seen |= {"exit_code": 1, "said": lines[-1:], "hit": f"rank {fault[2]} of {workers}" if fault else None}
     if fault and fault[0] == "damaged file" and seen["exit_code"]:
@@ -93,9 +96,12 @@ def _attempt(tree, home, folder, workers, fault):
 
 
 def _train(tree, home, own, fault):
-    """What each rank does."""
+    """What each rank does; whether training came to its end."""
     from hbtrain.config import from_tree
+    from hbtrain.training import stopping
     from hbtrain.training.loop import train_worker
+
+    stopping.VOTE_EVERY_S = 0.0  # at every step
 
     rank, begun = int(os.environ["RANK"]), 0
     what, phase, victim, _, _ = fault or ("", -1, -1, 0, 0)
@@ -103,7 +109,7 @@ def _train(tree, home, own, fault):
     def on_phase(*_):
         nonlocal begun
         begun += 1
-        if rank == victim and begun > phase and what != "full disk":
+        if rank == victim and begun > phase and what in {"kill worker", "damaged file"}:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def emit(event):
@@ -115,7 +121,7 @@ def _train(tree, home, own, fault):
             raise OSError(28, "No space left on device", str(part.to))
         part.store()
 
-    train_worker(
+    return train_worker(
         from_tree(tree),
         replace(
             worker(home, checkpoints=own / "checkpoints"),
@@ -123,6 +129,7 @@ def _train(tree, home, own, fault):
             emit=emit,
             upload=upload,
             on_phase=on_phase,
+            is_stop_requested=lambda: rank == victim and begun > phase and what == "SIGTERM",
         ),
     )
 

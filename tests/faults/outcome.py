@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from tests.distributed.ranks import run_ranks
 from tests.distributed.test_engine_ranks import worker
 
-COMPARED = ("train/loss", "train/learning_rate", "train/gradient_norm", "train/padding_share", "eval/")
+COMPARED = ("train/loss", "train/learning_rate", "train/gradient_norm", "train/padding_share", "validation/", "eval/")
 """Figures that follow from the configuration alone; others tell how fast it went."""
 
 
