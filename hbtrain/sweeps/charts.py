@@ -6,12 +6,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hbtrain.config.batching import KINDS
-from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
+from hbtrain.reporting.colours import EDGE, GRID, INK, OTHERS, PALE, SAMPLING
 from hbtrain.reporting.figures import grid_of, new_figure, panels, save_png
 from hbtrain.reporting.metric_names import shown
 from hbtrain.sweeps.points import Point, pareto_front, scores_of, spread, title_of, title_with_direction
@@ -24,6 +24,8 @@ COLOURS = {
     "multi/map": "#2f8f6b",
     "multi/rank_distance": "#7a5ba6",
 }
+LINES = tuple(zip(dict.fromkeys((*SAMPLING.values(), *OTHERS)), "os^Dv<>P", strict=False))
+"""(colour, marker) of the curves where there are several, the most that are drawn."""
 ON_FRONT, BEHIND = SAMPLING["hybrid"], "#9a9a9a"
 LONG = 20  # characters of a label
 MOST_LABELS = 12  # if more points than these are not on the front, only those on it have labels
@@ -31,26 +33,45 @@ CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)  # (width, height) of a pane
 
 
 def is_curve(points: Sequence[Point]) -> bool:
-    """Whether alpha, as a number, is all that varies besides the seed, and has more than one value."""
-    numbers = [
-        point for point in points if point.values.keys() == {ALPHA} and isinstance(point.values[ALPHA], int | float)
-    ]
-    return len(points) > 1 and len(numbers) == len(points)
+    """Whether there is more than one alpha, a number, for every combination of the other values, and few of these."""
+    if not all(isinstance(point.values.get(ALPHA), int | float) for point in points):
+        return False
+    curves = _curves(points)
+    return 0 < len(curves) <= len(LINES) and all(len(curve) > 1 for curve in curves.values())
+
+
+def _curves(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """{what varies besides alpha, such as `size=small`: its points by alpha}; "" where alpha is all that varies."""
+    curves: dict[str, list[Point]] = {}
+    for point in sorted(points, key=lambda point: float(point.values[ALPHA])):
+        others = {key: value for key, value in point.values.items() if key != ALPHA}
+        curves.setdefault(Point(others, point.runs).label, []).append(point)
+    return dict(sorted(curves.items(), key=lambda named: points.index(named[1][0])))
 
 
 def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
-    """A PNG with a panel for each score: mean over seeds, a band of one standard deviation, a dot for each seed."""
-    ordered = sorted(points, key=lambda point: float(point.values[ALPHA]))
-    scores = scores_of(benchmark, ordered)
+    """A PNG with a panel for each score: mean over seeds, a band of one standard deviation, a dot for each seed.
+
+    There is a line for each combination of what varies besides alpha, such as the size of the batch.
+    """
+    curves = _curves(points)
+    scores = scores_of(benchmark, points)
     rows, columns = grid_of(len(scores), most_columns=2)
     size = CURVE_INCHES[0] * columns, CURVE_INCHES[1] * rows + 0.9
     figure = new_figure(*size, w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.06)
     for panel, score in panels(figure, scores, (rows, columns), sharex=True):
-        _draw_curve(panel, score, benchmark, ordered)
+        for (label, curve), (colour, marker) in zip(curves.items(), LINES, strict=False):
+            if len(curves) == 1:
+                _name_best(panel, score, _draw_curve(panel, score, benchmark, curve, COLOURS[score]), COLOURS[score])
+            else:
+                _draw_curve(panel, score, benchmark, curve, colour, label=label, marker=marker, markersize=4.5)
+        _finish_panel(panel, score)
+    if len(curves) > 1:
+        figure.axes[0].legend(frameon=False, fontsize=8.5, labelcolor=INK)
     for panel in figure.axes[-columns:]:
         panel.set_xlabel("α, share of monolingual batches", color=PALE, labelpad=8)
     figure.suptitle(f"{benchmark}: retrieval against the ratio of batches", fontsize=13, color=INK, fontweight="bold")
-    figure.supxlabel(_legend({len(point.runs) for point in ordered}), fontsize=8.5, color=PALE)
+    figure.supxlabel(_legend({len(point.runs) for point in points}), fontsize=8.5, color=PALE)
     save_png(figure, path)
 
 
@@ -61,31 +82,50 @@ def _legend(seeds: set[int]) -> str:
     return f"line: mean of {count} seeds; band: ± one standard deviation; dots: seeds; ring: best mean"
 
 
-def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point]) -> None:
-    colour, minimised = COLOURS[score], is_minimised(score)
+class Best(NamedTuple):
+    """The best point of a curve."""
+
+    alpha: float
+    mean: float
+    edge: float  # of the band and of the dots of the seeds, on the side of better scores
+    side: str  # on which a text beside it stays within the panel: `left` says that it begins there
+
+
+def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point], colour: str, **line: Any) -> Best:
+    """Draw the points of one curve, with a ring around the best."""
+    minimised = is_minimised(score)
     values = [point.of(f"{benchmark}/{score}") for point in points]
     alphas = [float(point.values[ALPHA]) for point in points]
     means = np.array([statistics.mean(of_seeds) for of_seeds in values])
     widths = np.array([spread(of_seeds) if len(of_seeds) > 1 else 0.0 for of_seeds in values])
     low, high = means - widths, means + widths
     panel.fill_between(alphas, low, high, color=colour, alpha=0.16, linewidth=0)
-    panel.plot(alphas, means, color=colour, linewidth=2, solid_capstyle="round")
+    panel.plot(alphas, means, color=colour, linewidth=2, solid_capstyle="round", **line)
     for alpha, of_seeds in zip(alphas, values, strict=True):
         panel.scatter([alpha] * len(of_seeds), of_seeds, s=11, color=colour, alpha=0.55, linewidth=0, zorder=3)
     best = int(means.argmin() if minimised else means.argmax())
     panel.scatter(alphas[best], means[best], s=58, facecolor="white", edgecolor=colour, linewidth=2, zorder=4)
+    edge = min(low[best], *values[best]) if minimised else max(high[best], *values[best])
+    side = "left" if best == 0 else "right" if best == len(means) - 1 else "center"
+    return Best(alphas[best], float(means[best]), edge, side)
+
+
+def _name_best(panel: Any, score: str, best: Best, colour: str) -> None:
+    minimised = is_minimised(score)
     panel.annotate(
-        f"{shown(means[best], score.rpartition('/')[2])} at α = {alphas[best]:g}",
-        # Outside the band and the dots of the seeds.
-        (alphas[best], min(low[best], *values[best]) if minimised else max(high[best], *values[best])),
+        f"{shown(best.mean, score.rpartition('/')[2])} at α = {best.alpha:g}",
+        (best.alpha, best.edge),
         xytext=(0, -9 if minimised else 9),
         textcoords="offset points",
-        ha="left" if best == 0 else "right" if best == len(means) - 1 else "center",
+        ha=best.side,
         va="top" if minimised else "bottom",
         fontsize=9,
         color=colour,
         fontweight="bold",
     )
+
+
+def _finish_panel(panel: Any, score: str) -> None:
     panel.set_title(title_with_direction(score), loc="left", fontsize=10.5, color=INK, pad=8)
     panel.margins(x=0.04, y=0.22)
     panel.grid(axis="y", color=GRID, linewidth=0.8)
@@ -93,7 +133,7 @@ def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point])
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.spines["bottom"].set_color(EDGE)
     panel.tick_params(length=0, colors=PALE, labelsize=9)
-    if minimised:
+    if is_minimised(score):
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 

@@ -83,6 +83,19 @@ def test_the_curve_is_for_numbers_of_alpha_alone(tmp_path):
     assert not is_curve(points_of(finished({}, space="samplings")))
 
 
+def test_what_varies_besides_alpha_has_a_curve_of_its_own(tmp_path):
+    from matplotlib.image import imread
+
+    trials = finished({"seed": [0, 1]}, space="ratio-batch")
+    assert is_curve(points_of(trials))
+    path = tmp_path / "curves.png"
+    alpha_curve("demo", points_of(trials), path)
+    alone = [one for one in trials if one.values["batching.global_batch_size"] == 32]
+    alpha_curve("demo", points_of(alone), tmp_path / "alone.png")
+    assert (imread(path) != imread(tmp_path / "alone.png")).any()
+    assert not is_curve(points_of([*alone, next(one for one in trials if one not in alone)])), "one alpha is no curve"
+
+
 def test_the_picture_is_drawn_for_any_number_of_scores_and_seeds(tmp_path):
     from matplotlib.image import imread
 
