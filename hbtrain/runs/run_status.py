@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from hbtrain.errors import HbtrainError, without_passwords
+from hbtrain.errors import HbtrainError, LeaseLostError, without_passwords
 from hbtrain.storage import Place, write_text
 
 HEARTBEAT = "heartbeat.json"
@@ -110,7 +110,10 @@ class StatusWriter:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Write a heartbeat every few seconds while the block runs, and at its end how it ended."""
+        """Write a heartbeat every few seconds while the block runs, and at its end how it ended.
+
+        Where the block lost its lease the file is another driver's, and nothing more is written.
+        """
         done = threading.Event()
         thread = threading.Thread(target=self._beat, args=(done,), name="status", daemon=True)
         self._write()
@@ -122,6 +125,9 @@ class StatusWriter:
         except KeyboardInterrupt as error:
             ended = {"state": KILLED, "reason": str(error) or "interrupted by Ctrl-C"}
             raise
+        except LeaseLostError:
+            ended = {}
+            raise
         except HbtrainError as error:
             ended = {"state": FAILED, "reason": str(error)}
             raise
@@ -131,8 +137,9 @@ class StatusWriter:
         finally:
             done.set()
             thread.join()
-            self.set(**ended)
-            self._write()
+            if ended:
+                self.set(**ended)
+                self._write()
 
     def _beat(self, done: threading.Event) -> None:
         while not done.wait(self._every_s):

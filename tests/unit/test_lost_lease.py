@@ -12,6 +12,7 @@ from hbtrain.errors import LeaseLostError, StorageError, TrainingError
 from hbtrain.events import NullObserver
 from hbtrain.runs import ray_train, run
 from hbtrain.runs.run_folder import RunFolder
+from hbtrain.runs.run_status import HEARTBEAT, StatusWriter
 from hbtrain.storage import lease as leases
 from hbtrain.storage.lease import leased
 from hbtrain.training import checkpoint as checkpoints
@@ -25,8 +26,9 @@ LOST = LeaseLostError("process 42 has taken over")
 def config(request, tmp_path, monkeypatch):
     """A recipe whose run passes all checks before it at once."""
     monkeypatch.setattr(leases, "SETTLE_S", 0.0)
-    for name in ("check_storage", "fetch_inputs", "preflight", "estimate"):
+    for name in ("check_storage", "fetch_inputs", "estimate"):
         monkeypatch.setattr(run, name, lambda *_: None)
+    monkeypatch.setattr(run, "preflight", lambda _: SimpleNamespace(during=SimpleNamespace(lines=())))
     monkeypatch.setattr(run, "_inputs", lambda *_: SimpleNamespace(changed="", digests={}))
     storage = f"{request.getfixturevalue('bucket').uri}/runs" if request.param == "bucket" else tmp_path / "runs"
     return load_config("quickstart", {"storage": str(storage), "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db"})
@@ -90,15 +92,22 @@ def test_a_training_that_ended_as_the_run_was_lost_says_so(config, monkeypatch):
         elsewhere(folder)
         raise TrainingError("training failed: rank 0 was killed")
 
-    monkeypatch.setattr(run, "_tracker", lambda *_: SimpleNamespace(ending=ending))
     monkeypatch.setattr(run, "_run", fail)
     path = RunFolder.open(config).path
     with leased(path) as lease:
         folder = RunFolder(path, lease)
         inputs = SimpleNamespace(changed="", digests={})
         with pytest.raises(LeaseLostError, match="process 42 .* has taken over; this one has stopped"):
-            run._train_in(folder, config, None, inputs, None, NullObserver(), None)
+            run._recorded(folder, config, None, inputs, None, SimpleNamespace(ending=ending), NullObserver(), None)
     assert ended == [LeaseLostError]
+
+
+def test_the_heartbeat_file_is_left_to_the_driver_that_took_over(tmp_path):
+    writer = StatusWriter(tmp_path)
+    with pytest.raises(LeaseLostError), writer.beating():
+        (tmp_path / HEARTBEAT).write_text("of the other driver")
+        raise LOST
+    assert (tmp_path / HEARTBEAT).read_text() == "of the other driver"
 
 
 def checks(*outcomes):
