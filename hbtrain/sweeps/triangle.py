@@ -99,10 +99,11 @@ def _missing(points: Sequence[Point], failed: Sequence[Trial], corners: Sequence
 
 
 def _ticks(places: Floats) -> Sequence[float]:
-    """The shares of kinds that points have, if there are few; else quarters."""
+    """The shares of kinds that points have, if they are a few of equal distance from 0 to 1; else quarters."""
     shares = np.linalg.solve(np.vstack([CORNERS.T, np.ones(3)]), np.vstack([places.T, np.ones(len(places))]))
     levels = np.unique(shares.round(6) + 0.0)
-    return TICKS if len(levels) > MOST_TICKS else levels.tolist()
+    even = len(levels) <= MOST_TICKS and np.allclose(levels, np.linspace(0, 1, len(levels)), atol=1e-3)
+    return levels.tolist() if even else TICKS
 
 
 def _draw_frame(panel: Any, corners: Sequence[str], ticks: Sequence[float]) -> None:
@@ -178,8 +179,9 @@ def _radii(places: Floats) -> list[float]:
 
 
 def _legend(points: Sequence[Point], front: Sequence[str], any_missing: bool, sizes_differ: bool) -> str:
-    seeds = sorted({len(point.runs) for point in points})
-    of = "one seed" if seeds == [1] else f"mean of {' to '.join(map(str, {seeds[0], seeds[-1]}))} seeds"
+    seeds = [len(point.runs) for point in points]
+    few, most = min(seeds), max(seeds)
+    of = "one seed" if most == 1 else f"mean of {most if few == most else f'{few} to {most}'} seeds"
     parts = [
         f"disc: {of}, lighter is better{', its size says nothing' * sizes_differ}",
         "star: best",

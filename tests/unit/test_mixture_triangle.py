@@ -140,6 +140,16 @@ def test_drawn_mixtures_that_are_close_keep_clear_of_each_other(figures, tmp_pat
     assert "its size says nothing" in figures[0]._supxlabel.get_text()
 
 
+def test_ticks_are_at_even_distances(figures, tmp_path):
+    for weights, ticks in (([6, 2, 2], {"0", "0.25", "0.5", "0.75", "1"}), ([1, 0, 0], {"0", "1"})):
+        mixtures = [dict(zip(("mono", "cross", "multi"), weights[i:] + weights[:i], strict=True)) for i in range(3)]
+        triangles(
+            "demo", points_of(finished({"batching.mixture": mixtures, "seed": 0}, space="mixture")), [], tmp_path, []
+        )
+        texts = {text.get_text() for text in next(iter(panels_of(figures.pop()).values())).texts}
+        assert {text for text in texts if len(text) <= 4 and text[0] in "01"} == ticks
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_the_summary_writes_it(tmp_path: Path, same):
     from matplotlib.image import imread
