@@ -83,6 +83,7 @@ class Trainer:
         self.module.train()
         self.meter.start()
         self.worker.on_phase("data", start)
+        self.vote.begin(start)
         for work in self.stopwatch.each(self.feed.steps(start, stop if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1

@@ -46,10 +46,13 @@ class StopVote:
         self._is_requested = is_requested
         self._every = every
         self._clock = clock
-        self._voted_at: float | None = None
-        self._voted_after = 0
-        self._next = 0
+        self._voted_at = clock()
+        self._voted_after = self._next = 0
         self._stop_after: int | None = None
+
+    def begin(self, done: int) -> None:
+        """The next step begins, the first one of this process, after `done` steps: time counts from now on."""
+        self._voted_at, self._voted_after = self._clock(), done
 
     def is_stop(self, done: int) -> bool:
         """Whether to stop now that `done` steps are done; to be called after each step.
@@ -65,17 +68,11 @@ class StopVote:
 
     def _vote(self, done: int, own: bool) -> None:
         now = self._clock()
-        elapsed_s = 0.0 if self._voted_at is None else now - self._voted_at
-        mine = torch.tensor([float(own), elapsed_s], dtype=torch.float64, device=self._device)
+        mine = torch.tensor([float(own), now - self._voted_at], dtype=torch.float64, device=self._device)
         votes = self._group.all_gather(mine).cpu()
-        slowest_s = float(votes[:, 1].max())
-        step_s = (
-            slowest_s / (done - self._voted_after) if slowest_s > 0 else None
-        )  # the first vote has nothing to go by
+        step_s = float(votes[:, 1].max()) / (done - self._voted_after)
         if votes[:, 0].any():
             left = -done % self._every
-            is_near = step_s is not None and left * step_s <= ALIGNED_WITHIN_S
-            self._stop_after = done + left if is_near else done
+            self._stop_after = done + left if left * step_s <= ALIGNED_WITHIN_S else done
         self._voted_at, self._voted_after = now, done
-        interval = 1 if step_s is None else max(1, min(MOST_STEPS, int(VOTE_EVERY_S / step_s)))
-        self._next = done + interval
+        self._next = done + (max(1, min(MOST_STEPS, int(VOTE_EVERY_S / step_s))) if step_s > 0 else 1)

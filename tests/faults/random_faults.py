@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -64,8 +65,7 @@ def reference(run, references):
     file = Path(references) / f"{run.key}.pickle"
     if not file.exists():
         with tempfile.TemporaryDirectory(prefix="hbtrain-fault-", ignore_cleanup_errors=True) as folder:
-            scene = Scene(run, folder)
-            scene.storage, scene.run = str(scene.runs), run.__class__(run.kind, run.workers, run.zero, "folder")
+            scene = Scene(replace(run, storage="folder"), folder)
             with scene.set_up():
                 (process,) = resumed_until_the_end(scene, [])
                 assert process["exit_code"] == 0, process

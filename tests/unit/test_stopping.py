@@ -17,12 +17,14 @@ class Counted(SingleProcess):
         return super().all_gather(x)
 
 
-def votes_at(step_s, steps, is_requested=lambda: False, every=1):
-    """The steps after which the ranks vote, where step i takes `step_s(i)` seconds; and where they stopped."""
+def votes_at(step_s, steps, is_requested=lambda: False, every=1, start=0):
+    """The steps after `start` after which the ranks vote, step i taking `step_s(i)` seconds; and where they stopped."""
     now, group = [0.0], Counted()
     vote = StopVote(group, torch.device("cpu"), is_requested, every, lambda: now[0])
     found = []
-    for step in range(1, steps + 1):
+    now[0] += 600.0  # what was loaded before the first step does not count
+    vote.begin(start)
+    for step in range(start + 1, steps + 1):
         now[0] += step_s(step)
         before = group.votes
         stop = vote.is_stop(step)
@@ -35,15 +37,15 @@ def votes_at(step_s, steps, is_requested=lambda: False, every=1):
 
 def test_ranks_vote_about_once_a_second():
     found, _ = votes_at(lambda step: 0.125, 100)
-    assert found[:3] == [1, 2, 10]
-    assert {b - a for a, b in pairwise(found[1:])} == {8}
+    assert found[:3] == [1, 9, 17]
+    assert {b - a for a, b in pairwise(found)} == {8}
     assert votes_at(lambda step: 30.0, 10)[0] == list(range(1, 11)), "with slow steps, after each"
 
 
 def test_slow_steps_after_fast_ones_are_noticed_after_few():
-    found, _ = votes_at(lambda step: 0.001 if step < 500 else 20.0, 700)
-    slow = [step for step in found if step >= 500]
-    assert slow[0] < 500 + MOST_STEPS
+    found, _ = votes_at(lambda step: 0.001 if step < 450 else 20.0, 700)
+    slow = [step for step in found if step >= 450]
+    assert slow[0] < 450 + MOST_STEPS
     assert slow[1:4] == [slow[0] + 1, slow[0] + 2, slow[0] + 3]
 
 
@@ -64,6 +66,11 @@ def test_training_stops_where_figures_are_told_unless_that_is_far(step_s, stoppe
         return step_s
 
     assert votes_at(slow, 100, lambda: step[0] >= 23, every=10)[1] == stopped
+
+
+@pytest.mark.parametrize(("step_s", "stopped"), [(0.5, 30), (4.0, 27)])
+def test_a_request_that_comes_before_the_first_step_stops_there_too(step_s, stopped):
+    assert votes_at(lambda step: step_s, 100, lambda: True, every=10, start=26)[1] == stopped
 
 
 def test_nobody_votes_where_nobody_ever_asks():
