@@ -45,6 +45,12 @@ class StorageError(HbtrainError):
     """A path that cannot be read or written, or holds something unexpected."""
 
 
+class LeaseLostError(HbtrainError):
+    """Another process drives the run now; this one has stopped before it wrote anything more."""
+
+    exit_code = 1
+
+
 class TrainingError(HbtrainError):
     """Training stopped after it had begun. The message names the last good checkpoint where there is one."""
 
@@ -61,6 +67,12 @@ class TranslationError(HbtrainError):
     """Translating stopped after it had begun. Finished blocks stay on disk."""
 
     exit_code = 1
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by a signal (see `hbtrain.cluster.termination`); the message says what goes on."""
+
+    exit_code = 143  # of a process that SIGTERM ended: 128 + 15
 
 
 def shown(value: object) -> str:
@@ -89,11 +101,18 @@ def is_write_error(error: Exception) -> bool:
 
 # Up to the last @ before a slash: clients take passwords that hold an @. One slash, for `Path` folds two into one.
 _PASSWORD = re.compile(r"(?<=:/)(/?[^/\s:@]*):([^/\s]+)@")
+# The whole of what stands before the @ of a web address: a token that is given as the user's name.
+_TOKEN = re.compile(r"(?i)\b((?:[a-z][a-z0-9.-]*\+)?https?://?)[^/\s:@]+@")
 _PARAMETER = re.compile(
-    r"(?i)([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|signature|credential|key)[^=&;\s]*=)[^&;\s'\")\]]+"
+    r"(?i)([?&;#](?:[^=&;#\s]*(?:password|passwd|passphrase|pwd|secret|token|signature|credential|key|jwt)[^=&;#\s]*"
+    r"|(?:[^=&;#\s]*[-_.])?(?:sig|auth|authorization|pass|sas))=)[^&;\s'\")\]]+"
 )
 
 
 def without_passwords(text: str) -> str:
-    """`text` with `***` in place of every password in `scheme://user:password@host` and `?password=...`."""
-    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+    """`text` with `***` in place of what is secret in addresses.
+
+    That is every password in `scheme://user:password@host`, every token in `https://token@host`, and every parameter
+    that is called so, such as `?password=...` or `&sig=...`.
+    """
+    return _PARAMETER.sub(r"\1***", _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,22 @@ class SafeObserver:
             self._has_warned = True
 
 
+NOTES = {
+    "hang": "a rank kept the others waiting",
+    "restart": "a worker died, and all are restarted",
+    "resume": "training goes on from a checkpoint",
+    "damage": "a checkpoint is damaged, and an earlier one was taken",
+    "checkpoint": "a checkpoint is kept",
+    "skipped": "steps whose gradients were not finite were skipped",
+    "early stop": "no better validation loss for so long that training ended",
+    "stop": "someone asked for the end",
+}
+"""{kind of a note: what it tells}."""
+
+
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in training, reported by rank 0."""
+    """Something that happened in training, reported by rank 0, or by the driver about a rank."""
 
     step: int  # steps done by then
     # {name: value} under the names that MLflow gets, e.g. `train/loss_mono`, `validation/loss`
@@ -64,3 +78,6 @@ class Event:
     # pairs trained on since the last event that had any; steps that are repeated after a restart count again
     pairs: int = 0
     tokens: int = 0  # tokens of these pairs on all ranks, without padding
+    kind: str = ""  # what sort of a note it is, e.g. `restart`: one of `NOTES`, or empty
+    rank: int | None = 0  # the rank that it is about; None: no rank
+    time_s: float = field(default_factory=time.time, compare=False)  # when it happened, since 1970

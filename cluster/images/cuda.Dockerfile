@@ -6,11 +6,13 @@
 FROM rayproject/ray:2.60.0-py311-cpu
 
 WORKDIR /opt/hbtrain
-COPY pyproject.toml README.md LICENSE cluster/images/constraints.txt ./
+COPY pyproject.toml README.md LICENSE cluster/images/cuda.lock ./
 COPY hbtrain ./hbtrain
 COPY tune ./tune
 
-RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[gpu]'
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --require-hashes --requirement cuda.lock \
+    && pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
+USER 1000
 ENV DO_NOT_TRACK=1 MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -105,7 +105,9 @@ def count(plan: BatchPlan, sources: list[SourceIndex], steps: int) -> Counts:
     for number, (offer, drawn) in enumerate(zip(offers, batches.tolist(), strict=True)):
         name = offer.availability.source.name
         kinds[offer.kind] += drawn
-        if drawn:
+        if drawn and offer.pair is not None:
+            pairs[offer.kind][place[name]][offer.pair] += drawn * size
+        elif drawn:
             pairs[offer.kind][place[name]] += drawn * size * offer.pair_shares
         classes = plan.stream(number).classes
         streams.append(

@@ -12,13 +12,15 @@ from hbtrain.audit.tokens import Texts
 from hbtrain.batching.offers import Offer
 from hbtrain.config.batching import KINDS
 from hbtrain.reporting.table import EMPTY, Table, facts, table_of, terminal
-from hbtrain.reporting.text import byte_size, counted
+from hbtrain.reporting.text import byte_size, counted, listed
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 MOST_COLUMNS = 12
 """Tables with a column for each language are left out if there are more; picture and JSON have the numbers."""
+
+SMALL_NAMED = 20  # how many of a kind's offers that are too small are named
 
 
 def tables(audit: Audit) -> Iterator[RichTable]:
@@ -188,7 +190,7 @@ def notes(audit: Audit) -> list[str]:
     for kind in KINDS:
         small = [_never_drawn(offer) for offer in audit.too_small if offer.kind == kind]
         if small:
-            lines.append(f"never drawn for {kind} batches, as fewer rows than a batch: {', '.join(small)}")
+            lines.append(f"never drawn for {kind} batches, as fewer rows than a batch: {listed(small, SMALL_NAMED)}")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +13,22 @@ from hbtrain.corpus.conflicts import Int64s, SourceIndex, cluster_order
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Pairs = tuple[Int64s, Int64s, Int64s]  # numbers of patterns, ascending, with codes of a query's and passage's language
+CELLS = 1 << 22  # cells (pattern, language, language) that are looked at at one time
 
 
 class PairTable:
-    """For each availability pattern, the ordered pairs (query language, passage language) that its rows offer."""
+    """For each of P availability patterns, the ordered pairs (query language, passage language) that its rows offer."""
 
-    def __init__(self, allowed: Bools, weights: Floats | None = None) -> None:
-        """A table of the pairs that are allowed.
+    def __init__(self, pairs: Pairs, patterns: int, languages: int, weights: Floats | None = None) -> None:
+        """A table of `pairs`, of P = `patterns` patterns and L = `languages` languages.
 
-        Args:
-            allowed: bool [P, L, L]: whether pattern p offers a query in language x with a passage in language y.
-            weights: float64 [L, L], above 0: how probable each pair is among those of a row; None: all alike.
+        `weights` (float64 [L, L], above 0) says how probable each pair is among those of a row; None: all alike.
         """
-        self.pairs_per_pattern: Int64s = allowed.sum((1, 2))
+        self._pattern, self._query, self._passage = pairs
+        self.pairs_per_pattern: Int64s = np.bincount(self._pattern, minlength=patterns)
         self._first = np.concatenate([[0], np.cumsum(self.pairs_per_pattern)[:-1]])
-        self._pattern, self._query, self._passage = np.nonzero(allowed)
-        self._languages = allowed.shape[1]
+        self._languages = languages
         self._weights = None if weights is None else weights[self._query, self._passage]
         self._cumulative = None if self._weights is None else np.cumsum(self._weights)
 
@@ -78,14 +79,33 @@ class Availability:
         self._query = self._columns(source.query_patterns)
         self._passage = self._columns(source.passage_patterns)
 
-    def allowed(self, same: bool) -> Bools:
-        """bool [P, L, L]: the pairs of languages that the rows of each pattern offer.
+    def pairs(self, same: bool) -> Pairs:
+        """The pairs of languages that the rows of each pattern offer, in order.
 
-        With `same`, pairs of one language with itself, else pairs of two languages.
+        With `same`, pairs of one language with itself, else pairs of two languages. Memory is that of the pairs.
         """
-        both = self._query[:, :, None] & self._passage[:, None, :]
-        diagonal = np.eye(len(self.languages), dtype=bool)
-        return np.asarray(both & (diagonal if same else ~diagonal))
+        if same:
+            pattern, language = np.nonzero(self._query & self._passage)
+            return pattern, language, language
+        apart = ~np.eye(len(self.languages), dtype=bool)
+        parts, size = [], max(1, CELLS // apart.size)
+        for start in range(0, len(self._query), size):
+            query, passage = self._query[start : start + size], self._passage[start : start + size]
+            pattern, x, y = np.nonzero(query[:, :, None] & passage[:, None, :] & apart)
+            parts.append((pattern + start, x, y))
+        pattern, x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return pattern, x, y
+
+    def pairs_per_pattern(self, same: bool) -> Int64s:
+        """int64 [P]: how many of `pairs` each pattern has."""
+        both = (self._query & self._passage).sum(axis=1)
+        return both if same else np.asarray(self._query.sum(axis=1) * self._passage.sum(axis=1) - both)
+
+    @cached_property
+    def rows_per_pair(self) -> Int64s:
+        """int64 [L, L]: how many rows have the query in the one language and the passage in the other."""
+        counts = self.source.pattern_counts.astype(np.float64)  # exact below 2**53 rows, and multiplied faster
+        return np.asarray((self._query.T * counts) @ self._passage.astype(np.float64)).astype(np.int64)
 
     def pair_patterns(self, query_language: int, passage_language: int) -> Bools:
         """bool [P]: the patterns whose rows have the query in the one language and the passage in the other."""

@@ -114,9 +114,12 @@ def _check(
                 f"{', '.join(training)}, and batching.global_batch_size is {size:,}; lower it or leave the source out"
             )
     leading = {x for x, _ in batching.switching.pairs}
+    largest: dict[tuple[str, object], int] = {}
+    for offer in offers:
+        largest[offer.kind, offer.pair] = max(offer.rows, largest.get((offer.kind, offer.pair), 0))
     for kind, name in (("mono", "monolingual"), ("switched", "code-switched")):
         for code, language in enumerate(training) if kind in kinds else ():
-            most = _most_rows(offer for offer in offers if offer.kind == kind and offer.pair == (code, code))
+            most = largest.get((kind, (code, code)), 0)
             if most < size and (kind == "mono" or language in leading):
                 raise DataError(
                     f"no source can fill a {name} batch in {language!r}: the largest offers {most:,} rows, and "

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.batching.availability import Availability, Bools, PairTable
+from hbtrain.batching.availability import Availability, PairTable
 from hbtrain.batching.stream import Stream
 from hbtrain.config.batching import BatchingConfig, Kind
 from hbtrain.corpus.conflicts import SourceIndex
@@ -111,7 +111,6 @@ class Offer:
 
     kind: Kind
     availability: Availability  # the source, seen through the training languages
-    patterns: Bools  # bool [P]: the availability patterns whose rows can be used
     # codes of (query language, passage language) if the whole batch has one pair, else None
     pair: tuple[int, int] | None
     rows: int  # how many rows can be used
@@ -133,12 +132,18 @@ class Offer:
 
     def stream(self, seed: int) -> Stream:
         """The offer's stream of rows; it depends on the seed, the source's name, the kind and the languages."""
-        return self.availability.stream(f"{seed}\0{self.label}", self.patterns)
+        if self.pair is None:
+            patterns = self.availability.pairs_per_pattern(same=self.kind == "multi") > 0
+        else:
+            patterns = self.availability.pair_patterns(*self.pair)
+        return self.availability.stream(f"{seed}\0{self.label}", patterns)
 
     @cached_property
     def table(self) -> PairTable:
         """The pairs of languages from which one is drawn for each row, where `pair` is None."""
-        return PairTable(self.availability.allowed(same=self.kind == "multi"), self.pair_weights)
+        pairs = self.availability.pairs(same=self.kind == "multi")
+        patterns = len(self.availability.source.pattern_counts)
+        return PairTable(pairs, patterns, len(self.availability.languages), self.pair_weights)
 
     @property
     def pair_shares(self) -> Floats:
@@ -149,12 +154,13 @@ class Offer:
         shares[self.pair] = 1.0
         return shares
 
-    def pair_counts(self) -> Floats:
-        """float64 [L, L]: how many rows offer each pair of languages."""
+    def add_pair_counts(self, counts: Floats, weight: float) -> None:
+        """Add to `counts` (float64 [L, L]) how many rows offer each pair of languages, times `weight`."""
         if self.pair is not None:
-            return self.pair_shares * self.rows
-        allowed = self.availability.allowed(same=self.kind == "multi")
-        return np.asarray(np.einsum("p,pxy->xy", self.availability.source.pattern_counts, allowed), np.float64)
+            counts[self.pair] += weight * self.rows
+            return
+        same = np.eye(len(counts), dtype=bool)
+        counts += weight * np.where(same if self.kind == "multi" else ~same, self.availability.rows_per_pair, 0)
 
     def weighted_pairs(self) -> float:
         """The sum of the weights of `pairs`."""
@@ -204,8 +210,10 @@ def weighed(offers: Sequence[Offer], sampling: Sampling) -> list[Offer]:
             for o, one in zip(offers, size, strict=True)
             if o.pair is not None
         ]
-    rows = [sampling.source_weight(o.availability.source.name) * o.pair_counts() for o in offers]
-    weights = sampling.pair_weights(np.sum(rows, axis=0))
+    counts = np.zeros((len(sampling.languages),) * 2)  # one array for all: a source may make L * L offers
+    for o in offers:
+        o.add_pair_counts(counts, sampling.source_weight(o.availability.source.name))
+    weights = sampling.pair_weights(counts)
     offers = [replace(o, pair_weights=weights) for o in offers]
     size = [sampling.source_weight(o.availability.source.name) * o.weighted_pairs() for o in offers]
     total = sum(size)
@@ -213,13 +221,11 @@ def weighed(offers: Sequence[Offer], sampling: Sampling) -> list[Offer]:
 
 
 def _fixed_pair(kind: Kind, availability: Availability, pair: tuple[int, int]) -> Offer:
-    patterns = availability.pair_patterns(*pair)
-    rows = availability.count(patterns)
-    return Offer(kind, availability, patterns, pair, rows, rows)
+    rows = int(availability.rows_per_pair[pair])
+    return Offer(kind, availability, pair, rows, rows)
 
 
 def _any_pair(kind: Kind, availability: Availability) -> Offer:
-    per_pattern = availability.allowed(same=kind == "multi").sum((1, 2))
-    patterns = np.asarray(per_pattern > 0)
+    per_pattern = availability.pairs_per_pattern(same=kind == "multi")
     pairs = int((availability.source.pattern_counts * per_pattern).sum())
-    return Offer(kind, availability, patterns, None, availability.count(patterns), pairs)
+    return Offer(kind, availability, None, availability.count(per_pattern > 0), pairs)

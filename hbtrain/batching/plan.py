@@ -11,8 +11,10 @@ step, in blocks that are made when one of their steps is first asked for.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ from hbtrain.batching.offers import Offer
 from hbtrain.batching.permutation import key_of, uniform
 from hbtrain.batching.stream import Stream
 from hbtrain.config import Config
-from hbtrain.config.batching import KINDS, BatchingConfig
+from hbtrain.config.batching import KINDS, BatchingConfig, Kind
 from hbtrain.corpus.conflicts import Int64s, SourceIndex
 from hbtrain.corpus.parallel import ParallelCorpus
 
@@ -81,6 +83,12 @@ class BatchPlan:
             passage_ids=source.passage_ids_of(rows),
         )
 
+    def only(self, kind: Kind) -> BatchPlan:
+        """What this plan would be with batches of `kind` alone, which must be one of its kinds."""
+        plan = copy.copy(self)
+        plan._draws = DrawTable(len(self.catalogue.offers), partial(self._draw_within, kind))
+        return plan
+
     def fingerprint(self, start: int, stop: int) -> str:
         """Hex digest of the batches of steps [start, stop); equal on any machine and for any world size."""
         digest = hashlib.sha256()
@@ -109,12 +117,15 @@ class BatchPlan:
         ends = shares_at(self.batching, steps).cumsum(axis=0)
         ends[ends == ends[-1]] = 1.0  # where the last kind that has a share ends, whatever the sum was rounded to
         kinds = (uniform(self._keys["kind"], steps) >= ends).sum(axis=0)
-        u = uniform(self._keys["stream"], steps)
         drawn = np.empty(len(steps), np.int64)
         for number in np.unique(kinds).tolist():
             of_kind = kinds == number
-            drawn[of_kind] = self.catalogue.pick(KINDS[number], u[of_kind])
+            drawn[of_kind] = self._draw_within(KINDS[number], steps[of_kind])
         return drawn
+
+    def _draw_within(self, kind: Kind, steps: Int64s) -> Int64s:
+        """int64 [n]: the offer of `kind` that each step draws."""
+        return self.catalogue.pick(kind, uniform(self._keys["stream"], steps))
 
     def _languages(self, offer: Offer, rows: Int64s, step: int) -> tuple[Int64s, Int64s]:
         if offer.pair is not None:

@@ -111,5 +111,7 @@ def _show(console: TextConsole, comparison: Comparison, written: bool) -> None:
         hint = "" if written else "; --output FOLDER writes them"
         console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow")
     console.print(legend(comparison), style="dim")
+    if comparison.curves.note:
+        console.print(comparison.curves.note, style="dim", soft_wrap=True)
     for note in comparison.notes:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)

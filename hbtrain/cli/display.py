@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from hbtrain.reporting.console import TextConsole, visible
+from hbtrain.reporting.metric_names import RANK_DISTANCE, score_title, shown
 from hbtrain.reporting.table import facts
 from hbtrain.reporting.text import counted
 
@@ -48,7 +50,7 @@ class RunConsole(TextConsole):
 
 
 class RunDisplay:
-    """An observer that shows a run's progress: a bar in a terminal, else a line every `LINE_EVERY_S`."""
+    """An observer that shows a run's progress: a bar in a terminal, else a line with the time every `LINE_EVERY_S`."""
 
     def __init__(self, console: TextConsole, steps: int) -> None:
         self._console = console
@@ -84,12 +86,12 @@ class RunDisplay:
     def event(self, event: Event) -> None:
         """Print the event's note, and move the bar or print a line."""
         self._figures |= event.metrics
-        if event.note:
-            self._console.print(f"         step {event.step}: {event.note}", soft_wrap=True)
+        for text in (*scores_lines(event.metrics), *([event.note] if event.note else [])):
+            self._console.print(f"{self._clock(event)} step {event.step}: {text}", soft_wrap=True)
         if not event.metrics:
             return
         if not self._console.is_terminal:
-            self._line(event.step)
+            self._line(event)
             return
         if self._bar is None:
             self._progress.start()
@@ -101,8 +103,12 @@ class RunDisplay:
             self._progress.stop()
             self._bar = None
 
-    def _line(self, step: int) -> None:
-        now = time.monotonic()
+    def _clock(self, event: Event) -> str:
+        """The time of day of an event, in a log; in a terminal, whose reader has a clock, as much room."""
+        return " " * 8 if self._console.is_terminal else time.strftime("%H:%M:%S", time.localtime(event.time_s))
+
+    def _line(self, event: Event) -> None:
+        now, step = time.monotonic(), event.step
         self._first = self._first or (now, step)
         if now - self._last_line < LINE_EVERY_S and step < self._steps:
             return
@@ -111,7 +117,7 @@ class RunDisplay:
         if step > self._first[1] and step < self._steps:
             seconds = (now - self._first[0]) / (step - self._first[1]) * (self._steps - step)
             left = f"  {seconds:.0f} s left"
-        self._console.print(f"         step {step}/{self._steps}  {describe(self._figures)}{left}")
+        self._console.print(f"{self._clock(event)} step {step}/{self._steps}  {describe(self._figures)}{left}")
 
 
 def describe(figures: dict[str, float]) -> str:
@@ -125,6 +131,18 @@ def describe(figures: dict[str, float]) -> str:
     if "train/pairs_per_s" in figures:
         text += f"  {figures['train/pairs_per_s']:,.0f} pairs/s"
     return text
+
+
+def scores_lines(metrics: Mapping[str, float]) -> list[str]:
+    """A line for each benchmark that was evaluated during training: `demo  mAP monolingual 0.512  ...`."""
+    lines: dict[str, list[str]] = {}
+    for key, score in metrics.items():
+        if not key.startswith("eval/"):
+            continue
+        benchmark, setting, metric = key.removeprefix("eval/").rsplit("/", 2)
+        if metric in ("map", RANK_DISTANCE):
+            lines.setdefault(benchmark, []).append(f"{score_title(metric, setting)} {shown(score, metric)}")
+    return ["  ".join([benchmark, *scores]) for benchmark, scores in lines.items()]
 
 
 def show_outcome(console: TextConsole, outcome: Outcome) -> None:

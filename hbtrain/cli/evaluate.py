@@ -169,14 +169,16 @@ def evaluate(
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
+    from hbtrain.modeling.card import average_with_initial
     from hbtrain.modeling.card import trained_languages as languages_of
     from hbtrain.modeling.devices import visible_device
 
     device = visible_device()
     encoder = _encoder(model, device, trusted, query_prompt, passage_prompt)
     known = trained_languages or languages_of(Path(here))
+    search, share = replace(search, device=device), average_with_initial(Path(here))
     with written(to) as folder:
-        evaluations = _evaluated(folder, encoder, benchmarks, options, replace(search, device=device), model, known)
+        evaluations = _evaluated(folder, encoder, benchmarks, options, search, model, known, share)
     _show(evaluations, in_domain, to)
 
 
@@ -188,8 +190,9 @@ def _evaluated(
     search: SearchOptions,
     model: str,
     trained_languages: Sequence[str] | None,
+    share: float,
 ) -> list[Evaluation]:
-    """Evaluate, and write the results and the run files into `folder`."""
+    """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
 
@@ -202,7 +205,9 @@ def _evaluated(
         trec_runs=folder / "runs",
         system=model,
     )
-    save_evaluation(found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain)
+    save_evaluation(
+        found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain, average_with_initial=share
+    )
     return found
 
 

@@ -20,12 +20,14 @@ from hbtrain.cli.evaluate_run import evaluate_run
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
 from hbtrain.cli.search import search
+from hbtrain.cli.status import status
 from hbtrain.cli.submit import submit
 from hbtrain.cli.sweep import sweep
 from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
-from hbtrain.errors import ConfigError, HbtrainError, shown
+from hbtrain.cluster.termination import termination_as_exception
+from hbtrain.errors import ConfigError, HbtrainError, Terminated, shown
 from hbtrain.reporting.console import TextConsole, replace_unencodable
 from hbtrain.reporting.table import facts
 from hbtrain.storage import settle_home
@@ -57,8 +59,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, doctor, recipes,
-    keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, doctor, status,
+    recipes, keys,
 ):  # fmt: skip
     app.command(command)
 app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself
@@ -74,9 +76,13 @@ def main(program: App = app) -> None:
             )
             TextConsole(stderr=True).print(note, style="yellow", soft_wrap=True)
         _check_arguments(sys.argv[1:])
-        program(sys.argv[1:])
+        with termination_as_exception():
+            program(sys.argv[1:])
     except HbtrainError as error:
         TextConsole(stderr=True).print(f"error: {error}", style="red", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except Terminated as error:
+        TextConsole(stderr=True).print(str(error), style="yellow", soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         message = "interrupted; the same command goes on, a training from its last checkpoint"

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hbtrain.cluster.memory import RETRY_VARIABLE, TASK_RETRIES
+from hbtrain.cluster.termination import signals_preserved
 from hbtrain.errors import ConfigError
 from hbtrain.storage import expand_home
 
@@ -52,8 +54,10 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
     options: dict[str, object] = {}
     if address == "local":
         options = {"include_dashboard": False, "_temp_dir": session_root()}
+    os.environ.setdefault(RETRY_VARIABLE, TASK_RETRIES)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        with signals_preserved():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{name} = {address!r}: no Ray cluster answers there: {reason}") from error

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hbtrain.cluster.connection import check_answers
+from hbtrain.cluster.memory import out_of_memory
 from hbtrain.errors import ConfigError, TrainingError
 
 RECONNECT_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"
@@ -77,6 +78,8 @@ def loss_as_error(address: str, patience_s: float) -> Iterator[None]:
         raise TrainingError(monitor.message(monitor.lost)) from error
     except ray.exceptions.RayTaskError:
         raise  # an error of the task itself
+    except ray.exceptions.OutOfMemoryError as error:
+        raise TrainingError(f"{out_of_memory(str(error))}; the same command goes on with what was kept") from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise TrainingError(monitor.message(reason)) from error

@@ -10,8 +10,12 @@ from typing import Any
 from hbtrain.cluster.capacity import Demand, alive, await_room
 from hbtrain.cluster.connection import GIVEN_DEVICES, ray_connection
 from hbtrain.cluster.lost_cluster import longer_reconnect_timeout, loss_as_error
+from hbtrain.cluster.memory import RETRY_VARIABLE, TASK_RETRIES, out_of_memory
 from hbtrain.config import Config
 from hbtrain.errors import HbtrainError, TrainingError
+
+REMEDY = "lower evaluation.batch_size, let evaluation.actors or index share the work, or use nodes with more memory"
+"""What makes a run's task need less memory."""
 
 
 @contextmanager
@@ -97,6 +101,9 @@ def run_task(config: Config, function: Any, *arguments: Any, starts_actors: bool
         if isinstance(error.cause, HbtrainError):
             raise error.cause from None
         raise TrainingError(f"{function.__name__} failed: {error.cause!r}; Ray's session folder has the log") from error
+    except ray.exceptions.OutOfMemoryError as error:
+        tried = f"it was tried again {os.environ.get(RETRY_VARIABLE, TASK_RETRIES)} times"
+        raise TrainingError(f"{function.__name__} failed: {out_of_memory(str(error))}; {tried}, {REMEDY}") from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"{function.__name__} failed: {reason}; Ray's session folder has the log") from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbtrain.comparison.checks import check_distinct, common_benchmarks
+from hbtrain.comparison.curves import Curves, read_curves
 from hbtrain.comparison.estimates import Estimate, Method, Score, adjusted, estimates_of
 from hbtrain.comparison.runs import Run, RunFinder
 from hbtrain.comparison.scores import ScoreReader
@@ -35,6 +36,7 @@ class Comparison:
     method: Method
     notes: tuple[str, ...] = ()  # what readers must know, such as runs that were left out or unknown training languages
     paper: bool = False  # whether tables show the paper's figures too
+    curves: Curves = field(default_factory=Curves)  # how scores came about during training
 
     @cached_property
     def _by_score(self) -> dict[tuple[str, Score], Estimate]:
@@ -119,7 +121,14 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
     notes = [*finder.notes, *_unknown_languages(systems), *_other_search(flat, tasks)]
     return Comparison(
-        tuple(systems), reference.label, tuple(tasks), tuple(adjusted(estimates)), method, tuple(notes), paper
+        tuple(systems),
+        reference.label,
+        tuple(tasks),
+        tuple(adjusted(estimates)),
+        method,
+        tuple(notes),
+        paper,
+        read_curves(systems, tasks, lambda: finder.server),
     )
 
 

@@ -1,25 +1,32 @@
-"""A comparison as pictures: bars by setting, rank distance by language, shares in the top 10, differences by pair."""
+"""A comparison as pictures: learning curves, bars by setting, rank distance and shares in the top 10 by language,
+differences by pair of languages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hbtrain.comparison.compare import Comparison
+from hbtrain.comparison.curves import NEAR, ScoreCurves
 from hbtrain.comparison.estimates import Estimate
 from hbtrain.comparison.tables import language_note, shown_language
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE
 from hbtrain.reporting.figures import draw_map, grid_of, new_figure, panels, save_png, without_frame
-from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, metric_title, score_title, shown
+from hbtrain.reporting.metric_names import ALL, LOWER_IS_BETTER, RANK_DISTANCE, metric_title, score_title, shown, sign
 
 ROW_INCHES = 0.34
 PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}  # between the panels of a picture
+MARKERS = "osD^vPX<>ph"  # of the lines of a picture, in turn, for whom colours do not tell apart
+MOST_MARKERS = 12  # of a line
+CURVE_INCHES = (4.5, 3.0)  # (width, height) of a panel of learning curves
+LEGEND_LETTERS = 12.5  # of a legend in an inch
 MOST_MAPS = 12  # how many systems get a map of differences; further ones get none
 
 
@@ -53,7 +60,82 @@ def pictures_of(comparison: Comparison) -> list[Picture]:
         for number, label in enumerate(others[:MOST_MAPS], 1):
             title = f"{what}, {label} less {comparison.baseline}"
             add(f"difference-{name}-{number}", title, difference_map, label)
-    return found
+    return [*learning_pictures(comparison), *found]
+
+
+def learning_pictures(comparison: Comparison) -> list[Picture]:
+    """A picture of the learning curves on each benchmark that has any."""
+    return [
+        Picture(
+            f"learning-curves-{task.name}.png",
+            f"{task.name}: scores by step of training",
+            partial(learning_curves, comparison, task),
+        )
+        for task in comparison.tasks
+        if comparison.curves.of_task(task)
+    ]
+
+
+def learning_curves(comparison: Comparison, task: Task, path: Path) -> None:
+    """A panel for each score: a line for each system, the mean over its seeds, in a band of one standard deviation."""
+    scores = comparison.curves.of_task(task)
+    labels = [label for label in comparison.colours if any(label in curves.of_runs for curves in scores.values())]
+    styles = {label: (comparison.colours[label], marker) for label, marker in zip(labels, cycle(MARKERS), strict=False)}
+    rows, columns = grid_of(len(scores), most_columns=2)
+    width = CURVE_INCHES[0] * columns
+    across = max(1, min(len(labels), int(width * LEGEND_LETTERS // (max(map(len, labels)) + 7))))
+    legend_rows = -(-len(labels) // across)
+    height = CURVE_INCHES[1] * rows + 0.95 + 0.2 * legend_rows
+    figure = new_figure(width, height, **PADS | {"hspace": 0.06})
+    for axes, ((setting, metric), curves) in panels(figure, list(scores.items()), (rows, columns), sharex=True):
+        for label in filter(curves.of_runs.__contains__, labels):
+            _learning_curve(axes, curves, label, *styles[label])
+        axes.margins(x=0.03, y=0.08)
+        _mark_target(axes, curves, styles)
+        lower = ", lower is better" if metric in LOWER_IS_BETTER else ""
+        axes.set_title(score_title(metric, setting) + lower, loc="left", fontsize=10.5, color=INK, pad=6)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(EDGE)
+        axes.tick_params(length=0, colors=PALE, labelsize=9, labelbottom=True)
+        if metric in LOWER_IS_BETTER:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    for axes in figure.axes[-columns:]:
+        axes.set_xlabel("training steps", color=PALE, fontsize=9.5)
+    several = max(len(runs) for curves in scores.values() for runs in curves.of_runs.values()) > 1
+    band = "line: mean over seeds; band: ± one standard deviation\n" if several else ""
+    near = f"ring: where a line first has {NEAR:.0%} of the best score (dotted)"
+    note = f"{band}{near}\nneither is drawn where all lines have it throughout"
+    # The empty lines below the title are the legend's: the layout makes room for one of the two.
+    _add_texts(figure, f"{task.name}: learning curves" + "\n" * legend_rows, note)
+    figure.legend(
+        [_marked_line(*style) for style in styles.values()], labels, loc="upper left", ncols=across, frameon=False,
+        bbox_to_anchor=(0.012, 1 - 0.32 / height), fontsize=9.5, handlelength=2.2, columnspacing=1.6, borderaxespad=0.2,
+    )  # fmt: skip
+    save_png(figure, path)
+
+
+def _learning_curve(axes: Any, curves: ScoreCurves, label: str, colour: str, marker: str) -> None:
+    steps, means, spreads = (np.array(values) for values in zip(*curves.of_systems[label], strict=True))
+    axes.fill_between(steps, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(
+        steps, means, color=colour, linewidth=1.8, marker=marker, markersize=4.5, zorder=2,
+        markevery=-(-len(steps) // MOST_MARKERS), markeredgecolor="white", markeredgewidth=0.6,
+    )  # fmt: skip
+
+
+def _mark_target(axes: Any, curves: ScoreCurves, styles: Mapping[str, tuple[str, str]]) -> None:
+    """The score near the best, and where each line first has it; nothing where every line always has it."""
+    way = sign(curves.metric)
+    if all(way * measured.mean >= way * curves.target for line in curves.of_systems.values() for measured in line):
+        return
+    axes.axhline(curves.target, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+    for label, line in curves.of_systems.items():
+        near = next((measured for measured in line if way * measured.mean >= way * curves.target), None)
+        if near is not None:
+            colour, _ = styles[label]
+            axes.scatter(near.step, near.mean, s=62, facecolor="none", edgecolor=colour, linewidth=1.6, zorder=4)
 
 
 def bars(comparison: Comparison, task: Task, path: Path) -> None:
@@ -196,6 +278,12 @@ def _signed(value: float) -> str:
 def _add_texts(figure: Any, title: str, note: str) -> None:
     figure.suptitle(title, fontsize=12.5, color=INK, fontweight="bold", x=0.02, ha="left")
     figure.supxlabel(note.strip(), fontsize=8.5, color=PALE, x=0.02, ha="left")
+
+
+def _marked_line(colour: str, marker: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, linewidth=1.8, marker=marker, markersize=5, markeredgecolor="white")
 
 
 def _dot(colour: str) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from hbtrain.config import Config, flatten, to_flat
+from hbtrain.config.batching import language_pair
 from hbtrain.errors import ConfigError, DataError, shown
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.reporting.metric_names import SETTINGS
@@ -51,10 +53,11 @@ class Run:
 
     @property
     def trained_languages(self) -> tuple[str, ...] | None:
-        """The languages it was trained on; None if they are not known."""
+        """The languages it has seen in training, also in translations of single words; None if they are not known."""
         known = self.about.get("trained_languages")
         if known is None and self.config is not None:
             known = ["en"] if self.config.get("batching.mode") == "english" else self.config.get("data.languages")
+            known = None if known is None else dict.fromkeys([*known, *_lexicon_languages(self.config)])
         return None if known is None else tuple(known)
 
     @property
@@ -66,6 +69,14 @@ class Run:
     def about_benchmark(self, name: str) -> dict[str, Any]:
         found = self.about.get("benchmarks", {}).get(name, {})
         return found if isinstance(found, dict) else {}
+
+
+def _lexicon_languages(config: Mapping[str, Any]) -> list[str]:
+    """The languages of the translations in `switched` batches, from {dotted key: value} of a training."""
+    if not any(re.fullmatch(r"batching\.mixture\.(\d+\.)?switched", key) and config[key] for key in config):
+        return []
+    prefix = "batching.switching.lexicons."
+    return [language_pair(key.removeprefix(prefix))[1] for key in config if key.startswith(prefix)]
 
 
 class RunFinder:
@@ -119,7 +130,7 @@ class RunFinder:
         to = self._downloads / hashlib.sha256(uri.encode()).hexdigest()[:8] / source.name
         try:
             if isinstance(source, RemotePath):
-                fetch(source, to, without=NOT_COMPARED)
+                fetch(source, to, without=NOT_COMPARED, as_one=False)
         except OSError as error:
             raise DataError(f"run {uri!r} cannot be fetched: {error.strerror}") from error
         return to

@@ -69,7 +69,8 @@ def markdown(comparison: Comparison) -> str:
     tables = [*main_tables(comparison), *language_tables(comparison)]
     parts = [f"**{markdown_text(table.title)}**\n\n{table_markdown(table)}" for table in tables]
     notes = "".join(f"\n\nNote: {markdown_text(note)}." for note in comparison.notes)
-    return "\n\n".join([*parts, markdown_text(legend(comparison))]) + notes + "\n"
+    missing = [markdown_text(comparison.curves.note)] if comparison.curves.note else []
+    return "\n\n".join([*parts, markdown_text(legend(comparison)), *missing]) + notes + "\n"
 
 
 def report(comparison: Comparison, pictures: Sequence[tuple[str, Path]]) -> str:
@@ -108,6 +109,7 @@ def _method(comparison: Comparison) -> list[str]:
         "that these trained models would differ on other questions of the kind. What other seeds would give shows in "
         "the spread (standard deviation, n − 1); a mark is hollow unless every run of the one system is on the same "
         "side of every run of the other.",
+        *([comparison.curves.note] if comparison.curves.note else []),
     ]  # fmt: skip
 
 
@@ -159,6 +161,20 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "difference": None if e.difference is None else asdict(e.difference),
             }
             for e in comparison.estimates
+        ],
+        "learning": [
+            {
+                "system": label,
+                "benchmark": benchmark,
+                "setting": setting,
+                "metric": metric,
+                "best": curves.best,
+                "target": curves.target,
+                "steps_by_run": curves.steps(label),
+                "curves_by_run": [{str(step): score for step, score in curve.items()} for curve in of_runs],
+            }
+            for (benchmark, setting, metric), curves in comparison.curves.scores.items()
+            for label, of_runs in curves.of_runs.items()
         ],
     }
 

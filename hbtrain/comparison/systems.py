@@ -10,7 +10,7 @@ from typing import Any
 
 from hbtrain.comparison.runs import Run
 from hbtrain.config.batching import Shares, mixture_points, ratio, read_mixture
-from hbtrain.config.keys import NON_TRAINING_KEYS, check_key
+from hbtrain.config.keys import check_key, of_training
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.reporting.metric_names import CROSS, HYBRID, MIXTURE, MONO, SETTINGS, TITLES
 from hbtrain.reporting.text import counted
@@ -107,7 +107,7 @@ def _check_seeds(group: tuple[Run, ...]) -> None:
 
 def _training_keys(run: Run) -> dict[str, object]:
     """{key: value} of what decides the training: not the run's name, its folders, workers or evaluation."""
-    return {k: v for k, v in (run.config or {}).items() if k != "name" and not k.startswith(NON_TRAINING_KEYS)}
+    return {key: value for key, value in of_training(run.config or {}).items() if key != "name"}
 
 
 def _seed(run: Run) -> int:
@@ -174,8 +174,8 @@ def _alphas(run: Run) -> list[str]:
 
 def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
     configs = [group[0].config for group in groups if group[0].config is not None]
-    told = (*NON_TRAINING_KEYS, "batching.alpha", "batching.mixture")
-    keys = sorted({key for config in configs for key in config if not key.startswith(told)})
+    told = ("batching.alpha", "batching.mixture")
+    keys = sorted({key for config in configs for key in of_training(config) if not key.startswith(told)})
     varying = [
         key
         for key in keys

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from hbtrain.comparison.compare import Comparison
+from hbtrain.comparison.curves import NEAR, ScoreCurves
 from hbtrain.comparison.estimates import Estimate, Score
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.metric_names import (
@@ -31,8 +33,14 @@ MARKS = {SEEN: "", UNSEEN: "°", SOME: "˟"}  # marks behind a language that say
 
 
 def main_tables(comparison: Comparison) -> list[Table]:
-    """Tables 1 and 2, the differences from the baseline, and languages seen and unseen in training."""
-    tables = [_scores(comparison), _rank_distance(comparison), _differences(comparison), _zero_shot(comparison)]
+    """Tables 1 and 2, steps to the best, differences from the baseline, and languages seen and unseen in training."""
+    tables = [
+        _scores(comparison),
+        _rank_distance(comparison),
+        steps_table(comparison),
+        _differences(comparison),
+        _zero_shot(comparison),
+    ]
     return [table for table in tables if table is not None]
 
 
@@ -152,6 +160,49 @@ def _paper_note(comparison: Comparison) -> str:
         elif wanted and task.candidates_kind not in (None, wanted):
             notes.append(f"On {task.name} it ranks {wanted}s, these runs {task.candidates_kind}.")
     return " ".join(notes)
+
+
+def steps_table(comparison: Comparison) -> Table | None:
+    """After how many steps each system was near the best of all (see `hbtrain.comparison.curves`); None if no system
+    has learning curves."""
+    curves = comparison.curves.scores
+    if not curves:
+        return None
+    columns = [Score(*key, ALL) for key in curves]
+    by_column = [_steps_column(comparison, of_score) for of_score in curves.values()]
+    rows = [
+        Row(system.label, cells) for system, cells in zip(comparison.systems, zip(*by_column, strict=True), strict=True)
+    ]
+    targets = [shown(of_score.target, of_score.metric) for of_score in curves.values()]
+    rows.append(Row(f"score at {NEAR:.0%}", tuple(map(Cell, targets)), "part"))
+    note = (
+        f"The first measured step at which a run has {NEAR:.0%} of the best score of these systems (a rank distance: "
+        f"at most the best / {NEAR:g}). The best is the best mean over seeds at any step. Nothing is interpolated: a "
+        "step may be late by as many as lie between two evaluations."
+        + (" ± standard deviation over seeds." if _several(comparison) else "")
+    )
+    title = f"Steps to {NEAR:.0%} of the best: {_tasks(comparison)}"
+    heads = [score_title(column.metric, column.setting) for column in columns]
+    return Table("steps-to-best", title, _head(comparison, columns, heads), tuple(rows), note)
+
+
+def _steps_column(comparison: Comparison, curves: ScoreCurves) -> list[Cell]:
+    """The cells of one score for all systems, in bold the fewest steps of those whose every run came near the best."""
+    of_runs = {label: curves.steps(label) for label in curves.of_runs}
+    reached = {label: [step for step in steps if step is not None] for label, steps in of_runs.items()}
+    means = {label: statistics.mean(steps) for label, steps in reached.items() if len(steps) == len(of_runs[label])}
+    cells = []
+    for label in (system.label for system in comparison.systems):
+        if not reached.get(label):
+            cells.append(Cell(f"> {curves.last_step(label):,}" if label in reached else EMPTY))
+            continue
+        steps, runs = reached[label], len(of_runs[label])
+        mean = statistics.mean(steps)
+        text = f"{mean:,.0f}" + (f" ± {statistics.stdev(steps):,.0f}" if len(steps) > 1 else "")
+        some = "" if len(steps) == runs else f"{len(steps)} of {runs} seeds"
+        best = len(of_runs) > 1 and means.get(label) == min(means.values(), default=-1.0)
+        cells.append(Cell(text, some, value=mean, best=best))
+    return cells
 
 
 def _differences(comparison: Comparison) -> Table | None:

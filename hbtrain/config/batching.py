@@ -63,19 +63,22 @@ def _weights(weights: Mapping[Any, Any], where: str) -> dict[Kind, float]:
     for kind, weight in weights.items():
         if kind not in KINDS:
             raise ValueError(f"{kind!r}{where} is no kind of batch; they are {', '.join(KINDS)}")
-        if not _is_weight(weight):
+        number = _weight(weight)
+        if number is None:
             raise ValueError(f"the weight of {kind}{where} is {weight!r}; it must be a number, 0 or more")
-        checked[kind] = float(weight)
+        checked[kind] = number
     if not 0 < sum(checked.values()) < float("inf"):
         raise ValueError(f"the weights{where} add up to {sum(checked.values()):g}; one at least must be above 0")
     return checked
 
 
-def _is_weight(value: Any) -> bool:
+def _weight(value: Any) -> float | None:
+    """A weight as a number, also one that YAML takes for a text, such as 1e-3; None if it is none."""
     try:
-        return not isinstance(value, bool) and isinstance(value, int | float) and isfinite(value) and value >= 0
-    except OverflowError:  # an integer of hundreds of digits
-        return False
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
+        return None
+    return number if number is not None and isfinite(number) and number >= 0 else None
 
 
 Mixture = Annotated[dict[Kind, float] | dict[int, dict[Kind, float]] | None, BeforeValidator(read_mixture)]
@@ -105,12 +108,13 @@ class SwitchingConfig(Section):
     """Whose words are replaced; hard negatives go with passages."""
     lexicons: dict[str, str] = Field({})
     """{pair of languages: file}, such as {en-de: en-de.txt} for English words and their translations into German: on
-    each line a word, a tab or blank, a translation (MUSE's form), plain or .gz, as a path or URI."""
+    each line a word, a tab or blank, a translation (MUSE's form), plain or .gz; or FreeDict's .dict.dz; as a path or
+    URI."""
 
     @field_validator("lexicons")
     @classmethod
     def _for_one_pair_each(cls, value: dict[str, str]) -> dict[str, str]:
-        pairs = [_language_pair(name) for name in value]
+        pairs = [language_pair(name) for name in value]
         for name, pair in zip(value, pairs, strict=True):
             if pairs.count(pair) > 1:
                 raise ValueError(f"two lexicons lead from {pair[0]!r} to {pair[1]!r}; join their files ({name})")
@@ -119,10 +123,11 @@ class SwitchingConfig(Section):
     @property
     def pairs(self) -> dict[tuple[str, str], str]:
         """{(language of the words, language of the translations): file}."""
-        return {_language_pair(name): file for name, file in self.lexicons.items()}
+        return {language_pair(name): file for name, file in self.lexicons.items()}
 
 
-def _language_pair(name: str) -> tuple[str, str]:
+def language_pair(name: str) -> tuple[str, str]:
+    """(language of the words, language of their translations) of a lexicon's name. Raises ValueError."""
     parts = name.split(":" if ":" in name else "-")
     if len(parts) != 2 or not all(parts) or parts[0] == parts[1]:
         raise ValueError(

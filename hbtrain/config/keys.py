@@ -20,6 +20,7 @@ NON_TRAINING_KEYS = (
     "data.cache",
     "loss.block_rows",
     "training.log_every",
+    "training.gradient_cosine_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.max_failures",
@@ -30,9 +31,22 @@ NON_TRAINING_KEYS = (
 The number of workers is one of them, as it does not change the batches.
 """
 
-LATER_KEYS = ("batching.mixture", "batching.switching.")
+CHOOSING_KEYS = ("evaluation.keep_best", "evaluation.every")
+"""Keys that decide which encoder is the trained one, where the first has a value: then they are of the training."""
+
+LATER_KEYS = ("batching.mixture", "batching.switching.", "encoder.average_with_initial")
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps
 that began before there were such keys keep the names of their folders."""
+
+
+def of_training(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of {dotted key: value} that change the trained model."""
+    chooses = values.get(CHOOSING_KEYS[0]) is not None
+    return {
+        key: value
+        for key, value in values.items()
+        if not key.startswith(NON_TRAINING_KEYS) or (chooses and key in CHOOSING_KEYS)
+    }
 
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from hbtrain.config.keys import (
     LATER_KEYS,
-    NON_TRAINING_KEYS,
     check_key,
     dotted_location,
     flatten,
+    of_training,
     takes_several,
     takes_text,
     unknown_key,
@@ -76,8 +76,8 @@ def training_values(config: Config) -> dict[str, Any]:
     defaults = to_flat(Config())
     return {
         key: value
-        for key, value in to_flat(config).items()
-        if not key.startswith(NON_TRAINING_KEYS) and not (key.startswith(LATER_KEYS) and value == defaults.get(key))
+        for key, value in of_training(to_flat(config)).items()
+        if not (key.startswith(LATER_KEYS) and value == defaults.get(key))
     }
 
 

@@ -128,6 +128,9 @@ class EncoderConfig(Section):
     freeze_layers: NonNegativeInt = 0
     """How many of a transformer's lowest layers are left as they are."""
     lora: LoraConfig | None = None
+    average_with_initial: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """w in [0, 1): the saved model's weights are w times those before training plus 1 - w times the trained ones
+    (arXiv 2109.01903). 0 saves the trained ones."""
     static: StaticConfig = StaticConfig()
     transformer: TransformerConfig = TransformerConfig()
 
@@ -200,11 +203,16 @@ class TrainingConfig(Section):
     validate_every: PositiveInt | None = None
     validation_batches: PositiveInt = 8
     patience: PositiveInt | None = None
-    """Validations without improvement after which training stops; none means never."""
+    """Validations, or with `evaluation.keep_best` evaluations, without improvement after which training stops; none
+    means never."""
     checkpoint_every: PositiveInt | None = None
     keep_checkpoints: PositiveInt = 2
+    gradient_cosine_every: PositiveInt | None = None
+    """Steps from one cosine between the gradients of a monolingual and of a cross-lingual batch to the next
+    (`train/gradient_cosine`): above 0 both pull the same way. None: it is not computed."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Restarts after a worker's death before the run is given up; -1 means without end."""
+    """Restarts after deaths of workers, in a row without a newer checkpoint, before the run is given up; -1 means
+    without end."""
     step_timeout_s: PositiveFloat = 1800.0
     """Time without progress (a phase of a step, a checkpoint) after which a worker counts as hanging: it is named and
     killed, and the workers are restarted from the last checkpoint. While they load they have ten minutes at least."""
@@ -250,6 +258,13 @@ class EvaluationConfig(Section):
     URI."""
     before: bool = True
     """Evaluate the model before training as well."""
+    every: PositiveInt | None = None
+    """Evaluate the encoder every so many steps of training as well, on the workers; none means never."""
+    during: tuple[str, ...] | None = None
+    """The benchmarks, by name, that `every` evaluates; by default those of `benchmarks` that are small."""
+    keep_best: str | None = None
+    """The score, such as `xquad-r/multi/map`, by which the trained model is chosen: the best encoder of those that
+    `every` evaluates, the last step's included."""
     batch_size: PositiveInt = 128
     candidates: Literal["sentence", "sentence+context"] = "sentence"
     """What a candidate of XQuAD-R, MLQA-R and their like is: a sentence, or a sentence with its paragraph."""
@@ -282,7 +297,7 @@ class EvaluationConfig(Section):
             raise ValueError("must be an s3:// URI; a folder of embeddings is data.cache")
         return _checked(value)
 
-    @field_validator("benchmarks", mode="before")
+    @field_validator("benchmarks", "during", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -296,6 +311,14 @@ class EvaluationConfig(Section):
         if self.embeddings is not None and not self.on_disk:
             given = f"{called('embeddings', info.context)} {self.embeddings}"
             raise ValueError(f"{given}: for embeddings on disk; set {index} or {actors}")
+        if self.every is None and (self.during is not None or self.keep_best is not None):
+            key = "during" if self.during is not None else "keep_best"
+            raise ValueError(f"evaluation.{key} needs evaluation.every, the steps between two evaluations")
+        if self.every is not None and self.index is not None:
+            raise ValueError(
+                "evaluation.every ranks exactly, and its scores and those of evaluation.index would not be of one "
+                "curve; leave out one of them"
+            )
         return self
 
     @property
@@ -344,8 +367,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
-        if self.training.patience is not None and self.training.validate_every is None:
-            raise ValueError("training.patience needs training.validate_every")
+        every = self.evaluation.every
+        if every is not None and every > self.training.steps:
+            raise ValueError(
+                f"evaluation.every {every} is beyond training.steps {self.training.steps}; evaluate more often"
+            )
+        decides = self.training.validate_every or self.evaluation.keep_best
+        if self.training.patience is not None and decides is None:
+            raise ValueError("training.patience needs training.validate_every or evaluation.keep_best")
         if self.training.validate_every is not None and self.data.validation is None:
             raise ValueError("training.validate_every needs a source in data.validation")
         if self.training.chunk_tokens is not None and self.training.chunks > 1:
@@ -353,6 +382,12 @@ class Config(Section):
         if self.training.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"training.warmup_steps {self.training.warmup_steps} must be below training.steps {self.training.steps}"
+            )
+        every = self.training.gradient_cosine_every
+        if every is not None and every > self.training.steps:
+            raise ValueError(
+                f"training.gradient_cosine_every {every} is above training.steps {self.training.steps}; lower it, or "
+                "leave it out"
             )
         last = max(self.batching.kind_points) if self.batching.mixture is not None else 0
         if last > self.training.steps:

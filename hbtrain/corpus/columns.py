@@ -1,11 +1,18 @@
-"""Text columns on disk: one Arrow file a column, read by row."""
+"""Text columns on disk: one Arrow file a column, read by row.
+
+A source of 300 languages has 600 columns and as many arrays beside them, and a process is often allowed 1,024 open
+files. So none is held open to be written, and to be read only as long as there are enough (`has_spare`).
+"""
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
+import resource
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +22,7 @@ import pyarrow as pa
 
 from hbtrain.corpus.conflicts import Int64s
 
+BUFFER_BYTES = 1 << 16  # of a column that is written
 CHUNK = 4096  # rows of a record batch; a power of two, so that a row's batch is found by a shift
 
 
@@ -54,7 +62,7 @@ class ColumnWriter:
 
     def _open(self, name: str) -> list[str | None]:
         schema = pa.schema([(name, pa.large_string())])
-        sink = pa.OSFile(str(self._folder / f"{name}.arrow"), "wb")
+        sink = io.BufferedWriter(_Output(self._folder / f"{name}.arrow"), BUFFER_BYTES)
         writer = pa.ipc.new_file(sink, schema)
         for _ in range(self._rows // CHUNK):
             writer.write_batch(pa.record_batch([pa.nulls(CHUNK, pa.large_string())], schema=schema))
@@ -70,6 +78,29 @@ class ColumnWriter:
             buffer.clear()
 
 
+class _Output(io.RawIOBase):
+    """A file that is open only while something is written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.write_bytes(b"")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        with self._path.open("ab", buffering=0) as file:
+            return file.write(data)
+
+
+def has_spare(descriptor: int) -> bool:
+    """Whether fewer than half of the files are open that this process may open; `descriptor` is that of the latest.
+
+    Numbers of descriptors are given from the lowest that is free.
+    """
+    return descriptor < resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+
+
 class TextColumn:
     """A column of texts, read by row number.
 
@@ -78,18 +109,33 @@ class TextColumn:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+        self._path = path
+        file = path.open("rb", buffering=0)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
             self._rows, self._batches = _positions(mapping)
+        self._file = file if has_spare(file.fileno()) else None
 
     def __len__(self) -> int:
         return self._rows
 
     def get(self, rows: npt.NDArray[Any] | list[int]) -> list[str | None]:
         """The texts in `rows` (row numbers), None where the column is null."""
-        shift, mask, batches, file = CHUNK.bit_length() - 1, CHUNK - 1, self._batches, self._file.fileno()
+        with self._opened() as file:
+            return self._read(file, rows if isinstance(rows, list) else rows.tolist())
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The file's descriptor."""
+        if self._file is not None:
+            yield self._file.fileno()
+            return
+        with self._path.open("rb", buffering=0) as file:
+            yield file.fileno()
+
+    def _read(self, file: int, rows: list[int]) -> list[str | None]:
+        shift, mask, batches = CHUNK.bit_length() - 1, CHUNK - 1, self._batches
         texts: list[str | None] = []
-        for row in rows if isinstance(rows, list) else rows.tolist():
+        for row in rows:
             offsets, data, valid = batches[row >> shift]
             place = row & mask
             if valid is not None and not valid[place >> 3] >> (place & 7) & 1:
@@ -109,7 +155,7 @@ class TextTable:
         of each number is (-1: nowhere). Without that file, it is the row of that number.
         """
         self._column = TextColumn(folder / f"{side}.{language}.arrow")
-        self._places: npt.NDArray[Any] | None = load_array(folder, f"place.{side}.{language}")
+        self._places = LanguageArray.load(folder, f"place.{side}.{language}")
 
     def get(self, numbers: Int64s | list[int]) -> list[str | None]:
         """The text of each number, None where it has none in this language."""
@@ -130,6 +176,26 @@ class TextTable:
             for text in self._column.get(list(range(start, min(start + CHUNK, len(self._column))))):
                 if text is not None:
                     yield text
+
+
+class LanguageArray:
+    """An array of one language, memory-mapped: always, or from look-up to look-up (a mapping holds its file open)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            spare = has_spare(file.fileno())
+        self._array = np.load(path, mmap_mode="r") if spare else None
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> LanguageArray | None:
+        """The array `<name>.npy` of a source's folder; None if there is no such file."""
+        path = folder / f"{name}.npy"
+        return cls(path) if path.exists() else None
+
+    def __getitem__(self, at: Int64s | list[int]) -> npt.NDArray[Any]:
+        array = np.load(self._path, mmap_mode="r") if self._array is None else self._array
+        return np.asarray(array[at])
 
 
 def load_array(folder: Path, name: str) -> Any:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hbtrain.corpus.columns import TextTable, load_array
+from hbtrain.corpus.columns import LanguageArray, TextTable, load_array
 from hbtrain.corpus.conflicts import Int64s
 
 
@@ -45,7 +45,7 @@ class Negatives:
         self._numbers = load_array(folder, "negatives")
         self._starts = load_array(folder, "negative_starts")
         self._identity = load_array(folder, "passage_identity")
-        self._text_identity = cache(lambda language: load_array(folder, f"passage_identity.{language}"))
+        self._text_identity = cache(lambda language: LanguageArray.load(folder, f"passage_identity.{language}"))
         self._per_row = per_row
         self._table = table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import DataError, StorageError
-from hbtrain.storage import write_text
+from hbtrain.storage import inside, write_text
 from hbtrain.storage.files import file_digest
 
 MANIFEST = "manifest.json"
@@ -37,13 +37,14 @@ def read_prepared(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         files = dict(manifest["files"])
+        paths = {name: inside(folder, name) for name in files}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"source {folder}: {MANIFEST} is damaged; prepare the corpus again") from error
     if manifest.get("prepared") != FORMAT:
         recorded = manifest.get("prepared")
         raise DataError(f"source {folder} is of format {recorded}, this version reads {FORMAT}; prepare it again")
     for name, recorded in files.items():
-        there = (folder / name).stat().st_size if (folder / name).is_file() else None
+        there = path.stat().st_size if (path := paths[name]).is_file() else None
         if there != recorded["bytes"]:
             raise DataError(
                 f"source {folder}: {name} has {there if there is not None else 'no'} bytes, the manifest says "

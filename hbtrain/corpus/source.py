@@ -19,7 +19,8 @@ from hbtrain.corpus.columns import CHUNK, TextTable, load_array
 from hbtrain.corpus.conflicts import Int64s, SizeClass, SourceIndex
 from hbtrain.corpus.negatives import Negatives
 from hbtrain.corpus.prepared import read_prepared
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, shown
+from hbtrain.formats.languages import LANGUAGE
 
 Side = Literal["query", "passage"]
 FORMAT = 3
@@ -39,6 +40,9 @@ class Source:
         self._folder = folder
         self._sentences: bool = manifest["sentences"]
         self._tables: dict[str, TextTable | None] = {}
+        for language in {*manifest["languages"], *(x for texts in manifest["texts"].values() for x in texts)}:
+            if not LANGUAGE.fullmatch(language):
+                raise DataError(f"source {name}: its manifest names a language {shown(language)}; prepare it again")
         self._negatives = Negatives(folder, manifest["negatives_per_row"], lambda x: self._table("passage", x))
         self._numbers = {side: load_array(folder, f"{side}_of_row") for side in ("query", "passage")}
         # Negatives may have languages that no row has.

@@ -248,13 +248,19 @@ class ExactRanker:
         return {"search": "exact"}
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
-        q = self._embed(encoder, collection.query_texts, "query")
-        p = self._embed(encoder, collection.candidate_texts, "passage")
+        q, p = self.embed(encoder, collection)
         similarity = similarity_of(encoder)
         q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
         found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks)
         return without_own(collection, found, self.depth)
+
+    def embed(self, encoder: TextEncoder, collection: Collection) -> tuple[Floats, Floats]:
+        """Vectors of the queries [Q, D] and of the candidates [N, D]."""
+        return (
+            self._embed(encoder, collection.query_texts, "query"),
+            self._embed(encoder, collection.candidate_texts, "passage"),
+        )
 
     def _embed(self, encoder: TextEncoder, texts: Sequence[str], side: Side) -> npt.NDArray[np.float32]:
         """Vectors [N, D]; equal texts are encoded once, which saves time and makes their scores exactly equal."""

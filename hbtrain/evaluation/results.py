@@ -19,7 +19,7 @@ from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
 from hbtrain.reporting.figures import draw_map, new_figure
 from hbtrain.retrieval.ranks import TIE_RULE
-from hbtrain.storage.files import whole
+from hbtrain.storage.files import make_folder, whole
 
 CELL_INCHES = 0.55
 SMALLEST_SIDE_INCHES = 2.6
@@ -32,6 +32,7 @@ def save_evaluation(
     *,
     prompts: Mapping[Side, str] | None = None,
     in_domain: str | None = None,
+    average_with_initial: float = 0.0,
 ) -> None:
     """Write the results of one model on one or more benchmarks into `output_dir`, made if it is not there.
 
@@ -44,6 +45,7 @@ def save_evaluation(
         model: name or path of the model.
         prompts: {side: what was put before its texts}.
         in_domain: the benchmark, or the domain of one, with which the others are compared.
+        average_with_initial: the share of the weights before training in the model's, told where it is not 0.
 
     Raises:
         DataError: there is no evaluation, two have one benchmark name, or `in_domain` is not among them.
@@ -58,9 +60,11 @@ def save_evaluation(
     metrics = {key: value for e in evaluations for key, value in e.metrics.items()}
     metrics |= domain_metrics(domain_scores(evaluations, in_domain))
     about = _about(evaluations) | {"model": model, "prompts": prompts and dict(prompts), "in_domain": in_domain}
+    if average_with_initial:
+        about["average_with_initial"] = average_with_initial
     table = pa.concat_tables([e.per_query for e in evaluations])
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(output_dir)
         for e in evaluations:
             if {"mono", "cross"} <= {cell.setting for cell in e.cells}:
                 _replace(output_dir / f"heatmap-{e.benchmark}.png", partial(heat_map, e))

@@ -242,10 +242,12 @@ def local_copy(path: str, cache: str | None = None, notify: Callable[[str], None
 
     def fetch(to: Path) -> None:
         def one(name: str) -> None:
-            if ".." in PurePosixPath(name).parts:
-                raise DataError(f"cannot fetch {path}: the name {name!r} leads out of the folder")
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            with (to / name).open("wb") as copy:
+            try:
+                file = storage.inside(to, name) if name else to
+            except ValueError as error:
+                raise DataError(f"cannot fetch {path}: {error}") from error
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as copy:
                 for block in _blocks(below(path, name) if name else path):
                     copy.write(block)
 

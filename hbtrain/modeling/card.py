@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,6 +14,7 @@ from hbtrain.reporting.table import markdown, markdown_text, table_of
 from hbtrain.storage import write_text
 
 _UNKNOWN = "unknown"
+AVERAGED = "average_with_initial"  # name in the card's YAML of the share of the weights before training
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ModelCard:
     global_batch_size: int | None = None
     steps: int | None = None
     temperature: float | None = None
+    average_with_initial: float = 0.0  # the share of the weights before training in these
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores under their full names, such as `xquad-r/multi/map`."""
     version: str | None = None  # version of hbtrain
@@ -61,9 +64,12 @@ class ModelCard:
     def _front_matter(self) -> dict[str, object]:
         front: dict[str, object] = {"library_name": "sentence-transformers", "pipeline_tag": "sentence-similarity"}
         if self.languages:
-            front["language"] = list(self.languages)
+            met = self.switching.pairs if self.switching is not None else ()
+            front["language"] = list(dict.fromkeys([*self.languages, *(language for _, language in met)]))
         if self._base_is_on_hub():
             front["base_model"] = self.base_model
+        if self.average_with_initial:
+            front[AVERAGED] = self.average_with_initial
         front["tags"] = ["sentence-transformers", "sentence-similarity", "feature-extraction", "hbtrain"]
         return front
 
@@ -83,8 +89,13 @@ class ModelCard:
             ("global batch size", _known(self.global_batch_size)),
             ("steps", _known(self.steps)),
             ("loss", f"InfoNCE over the global batch, temperature {_known(self.temperature)}"),
+            *self._weights(),
             ("software", f"hbtrain {self.version or '(version unknown)'}"),
         ]
+
+    def _weights(self) -> list[tuple[str, str]]:
+        share = self.average_with_initial
+        return [("weights", f"{share:g} × those before training + {1 - share:g} × the trained ones")] if share else []
 
     def _kinds(self) -> list[tuple[str, str]]:
         if self.mixture is None:
@@ -116,17 +127,26 @@ def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
 
 
 def trained_languages(folder: Path) -> tuple[str, ...] | None:
-    """The languages that a model was trained on, from its card; None if hbtrain did not write the card, or if it has no
-    languages, as before training."""
+    """The languages that a model has seen in training, also in translations of single words, from its card; None if
+    hbtrain did not write the card, or if it has no languages, as before training."""
+    languages = _own_front_matter(folder).get("language")
+    return tuple(map(str, languages)) if isinstance(languages, list) else None
+
+
+def average_with_initial(folder: Path) -> float:
+    """The share of the weights before training in those of a model, from its card; 0 if it tells of none."""
+    share = _own_front_matter(folder).get(AVERAGED)
+    return float(share) if isinstance(share, int | float) else 0.0
+
+
+def _own_front_matter(folder: Path) -> dict[str, Any]:
+    """The YAML at the head of a model's card; empty if hbtrain did not write it."""
     try:
         _, front, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
         known = yaml.safe_load(front)
     except (OSError, ValueError, yaml.YAMLError):
-        return None
-    if not isinstance(known, dict) or "hbtrain" not in (known.get("tags") or ()):
-        return None
-    languages = known.get("language")
-    return tuple(map(str, languages)) if isinstance(languages, list) else None
+        return {}
+    return known if isinstance(known, dict) and "hbtrain" in (known.get("tags") or ()) else {}
 
 
 _USAGE = """```python

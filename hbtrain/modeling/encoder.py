@@ -239,6 +239,7 @@ class Encoder:
         batch_size: int = 128,
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> NDArray[np.float32]:
         """Vectors [N, D] of the texts, in their order, without gradient and without dropout; unit vectors where the
         model's similarity is the cosine.
@@ -252,6 +253,8 @@ class Encoder:
             batch_size: the most texts of a batch.
             progress: called after every batch with the number of texts done so far.
             batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
+            share: (i, n): of the batches only number i, i + n, i + 2n, ... are encoded, and all other vectors are zero.
+                What n processes give for i = 0 to n - 1 adds up to what one gives, to the last bit.
         """
         import numpy as np
         import torch
@@ -261,25 +264,28 @@ class Encoder:
 
         unit = self.similarity == "cosine"
         budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
-        vectors_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
-        done = 0
+        vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        done = seen = 0
 
         def tokenize(places_W: list[int]) -> dict[str, Tensor]:
             return self._preprocess([texts[i] for i in places_W], side, {})
 
         with torch.no_grad(), _evaluating(self.model):
             for places_W, features in ahead(tokenize, windows(texts)):
-                batches = list(within_budget(token_counts(features), batch_size, budget))
-                found = []
-                for rows_B in batches:
-                    batch = _moved(select_rows(features, rows_B), self.device)
-                    found.append(embed(self.model, batch, unit, task=_TASKS[side]))
-                    done += len(rows_B)
+                own, found = [], []
+                for rows_B in within_budget(token_counts(features), batch_size, budget):
+                    if seen % share[1] == share[0]:
+                        batch = _moved(select_rows(features, rows_B), self.device)
+                        found.append(embed(self.model, batch, unit, task=_TASKS[side]))
+                        own.append(rows_B)
+                    seen, done = seen + 1, done + len(rows_B)
                     if progress is not None:
                         progress(done)
                 # Copied from the device once a window: after each batch, the device would have to wait for the host.
-                vectors_ND[np.asarray(places_W)[torch.cat(batches).numpy()]] = torch.cat(found).cpu().numpy()
-        self._tell_if_collapsed(texts, side, vectors_ND)
+                if found:
+                    vectors_ND[np.asarray(places_W)[torch.cat(own).numpy()]] = torch.cat(found).cpu().numpy()
+        if share[1] == 1:
+            self._tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
 
     def _tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
@@ -297,10 +303,11 @@ class Encoder:
             self.notes.append(note)
             logger.warning("%s", note)
 
-    def save(self, path: Path, card: ModelCard | None = None) -> None:
+    def save(self, path: Path, card: ModelCard | None = None, more: Mapping[str, str] | None = None) -> None:
         """Write a sentence-transformers folder (safetensors, prompts, README.md) in the model's current dtype.
 
         Adapters are merged into the weights saved, not into this encoder. A model that was at `path` is replaced.
+        `more`: {name: content} of other files of the folder, texts.
 
         Raises:
             StorageError: `path` cannot be written, or holds something that is no model.
@@ -321,7 +328,8 @@ class Encoder:
 
         def write(folder: Path) -> None:
             plain.save(str(folder), create_model_card=False)
-            (folder / "README.md").write_text(readme, encoding="utf-8")
+            for name, content in {"README.md": readme, **(more or {})}.items():
+                (folder / name).write_text(content, encoding="utf-8")
 
         replace_folder(path, write)
 

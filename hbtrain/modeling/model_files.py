@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hbtrain.errors import ModelError
+from hbtrain.storage import inside
 
 _PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 _SAFE = ("*.safetensors", "*.safetensors.index.json")
@@ -79,7 +80,10 @@ def read_json(name: str, file: str) -> Any:
     Raises:
         ModelError: the file cannot be fetched, or is not JSON.
     """
-    path = Path(name) / file
+    try:
+        path = inside(Path(name), file)
+    except ValueError as error:
+        raise ModelError(f"model '{name}': {error}; download the model again") from error
     if not Path(name).is_dir():
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
@@ -208,6 +212,11 @@ def _modules(name: str) -> list[dict[str, Any]]:
     modules = read_json(name, "modules.json")
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ModelError(f"model '{name}': its modules.json is no list of modules; download the model again")
+    for path in [str(module.get("path", "")) for module in modules]:
+        try:
+            inside(Path(name), f"{path}/{_SETTINGS}" if path else _SETTINGS)
+        except ValueError as error:
+            raise ModelError(f"model '{name}': its modules.json: {error}; do not use this model") from error
     return modules
 
 

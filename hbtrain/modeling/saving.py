@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbtrain.errors import MAKE_ROOM, StorageError, is_full
-from hbtrain.storage.files import whole
+from hbtrain.storage.files import make_folder, remove_leftovers, whole
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Make `path` a folder with what `write(folder)` writes; a model that was there is replaced.
 
+    What killed processes have left half written of it is deleted. One process at a time may write it.
+
     Raises:
         StorageError: `path` cannot be written, or is something else than a model.
     """
     if path.exists() and not _may_be_replaced(path):
         raise StorageError(f"{path} exists and holds no model; choose another folder, or empty that one")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        remove_leftovers(path.parent, path.name)
         with whole(path, replaces_folder=True) as unfinished:
             unfinished.mkdir()
             write(unfinished)

@@ -22,6 +22,18 @@ def byte_size(count: float) -> str:
     return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 2**20:.3g} MiB"
 
 
+def lasting(seconds: float) -> str:
+    """A duration in one or two units: `4 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if minutes == 0:
+        return f"{int(seconds)} s"
+    if hours == 0:
+        return f"{minutes} min"
+    if hours < 24:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 def say(text: str) -> None:
     """Print a text as it is (see `TextConsole`), without wrapping it."""
     from hbtrain.reporting.console import TextConsole

@@ -61,14 +61,18 @@ class EmbeddingStore:
                 f"the embedding store {folder} is unfinished: {len(missing)} of {len(self.manifest.shards)} shards are "
                 "missing; run the same encoding again, it continues where it stopped"
             )
-        self._shards = [_mapped(folder, self.manifest, shard) for shard in range(len(self.manifest.shards))]
+        for shard in range(len(self.manifest.shards)):
+            self.shard(shard)
 
     def __len__(self) -> int:
         return self.manifest.rows
 
     def shard(self, shard: int) -> Stored:
-        """Vectors [R, D] of a shard, memory-mapped, in the type of the store. Writing to them does not change it."""
-        return self._shards[shard]
+        """Vectors [R, D] of a shard, memory-mapped, in the type of the store. Writing to them does not change it.
+
+        Only what the caller keeps stays mapped: each mapping holds a file open, and a store may have thousands.
+        """
+        return _mapped(self.folder, self.manifest, shard)
 
     def take(self, places: Int64s) -> Floats:
         """Vectors [..., D] in fp32 of the rows `places` [...]."""
@@ -77,7 +81,7 @@ class EmbeddingStore:
         shard_n = flat // self.manifest.rows_per_shard
         for shard in np.unique(shard_n).tolist():
             here = np.flatnonzero(shard_n == shard)
-            vectors[here] = self._shards[shard][flat[here] - shard * self.manifest.rows_per_shard]
+            vectors[here] = self.shard(shard)[flat[here] - shard * self.manifest.rows_per_shard]
         return vectors.reshape(*places.shape, self.manifest.dimension)
 
     def verify(self) -> None:
@@ -86,7 +90,7 @@ class EmbeddingStore:
         Raises:
             StorageError: a shard is damaged.
         """
-        for shard in range(len(self._shards)):
+        for shard in range(len(self.manifest.shards)):
             if not _is_whole(self.folder, self.manifest, shard):
                 raise _damaged(self.folder, shard)
 
@@ -217,8 +221,10 @@ def _mapped(folder: Path, manifest: Manifest, shard: int) -> Stored:
     try:
         # Copy on write, because torch warns of arrays that cannot be written.
         mapped: Stored = np.load(_data(folder, shard), mmap_mode="c", allow_pickle=False)
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, FileNotFoundError, ValueError) as error:
         raise _damaged(folder, shard) from error
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     if mapped.shape != (len(manifest.shards[shard]), manifest.dimension) or mapped.dtype != manifest.dtype:
         raise _damaged(folder, shard)
     return mapped
@@ -230,8 +236,10 @@ def _is_whole(folder: Path, manifest: Manifest, shard: int) -> bool:
         written = _read_digest(_digest(folder, shard).read_text())
         _mapped(folder, manifest, shard)
         return file_digest(_data(folder, shard)) == written
-    except (OSError, StorageError, ValueError):
+    except (FileNotFoundError, _DamagedShardError, ValueError):
         return False
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def _read_digest(text: str) -> str | None:
@@ -248,11 +256,19 @@ def _check_empty(folder: Path) -> None:
         raise StorageError(f"{folder} holds {min(others)!r} and is no embedding store; give an empty or a new folder")
 
 
-def _damaged(folder: Path, shard: int) -> StorageError:
-    return StorageError(
+class _DamagedShardError(StorageError):
+    """A shard without all its bytes, or with others than were written."""
+
+
+def _damaged(folder: Path, shard: int) -> _DamagedShardError:
+    return _DamagedShardError(
         f"{_data(folder, shard)} is truncated or damaged; delete it and run the same encoding again, "
         "which keeps the other shards"
     )
+
+
+def _unreadable(folder: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot read the embedding store {folder}: {error.strerror or error}")
 
 
 def _unwritable(folder: Path, error: OSError) -> StorageError:
@@ -285,18 +301,20 @@ class Mirror:
     def fetch(self) -> None:
         """Copy the finished shards that this machine lacks; one that is damaged is left out, and so is encoded again.
 
+        One process at a time: others that fetch or write the same store are waited for.
+
         Raises:
             StorageError: the storage does not answer, or this machine's disk cannot be written.
         """
-        wanted = [shard for shard in sorted(self._pushed) if not (self._local / digest_name(shard)).is_file()]
-        if not wanted:
+        if not self._wanted():
             return
         try:
             self._local.mkdir(parents=True, exist_ok=True)
-            if not (self._local / MANIFEST).exists():
-                write_text(self._local / MANIFEST, self._manifest.to_json())
-            for shard in wanted:
-                self._fetch(shard)
+            with lock_file(self._local / LOCK):
+                if not (self._local / MANIFEST).exists():
+                    write_text(self._local / MANIFEST, self._manifest.to_json())
+                for shard in self._wanted():
+                    self._fetch(shard)
         except OSError as error:
             raise _unusable(self._remote, error) from error
 
@@ -318,16 +336,20 @@ class Mirror:
                 raise _unusable(self._remote, error) from error
             self._pushed.add(shard)
 
+    def _wanted(self) -> list[int]:
+        return [shard for shard in sorted(self._pushed) if not (self._local / digest_name(shard)).is_file()]
+
     def _fetch(self, shard: int) -> None:
         mark = (self._remote / digest_name(shard)).read_text()
         data = self._local / data_name(shard)
-        with (self._remote / data_name(shard)).open() as read, whole_stream(data) as write:
-            _, digest = copy_with_digest(read, write)
-        if _read_digest(mark) == digest:
-            write_text(self._local / digest_name(shard), mark)
-        else:
-            data.unlink()
+        try:
+            with (self._remote / data_name(shard)).open() as read, whole_stream(data) as write:
+                if copy_with_digest(read, write)[1] != _read_digest(mark):
+                    raise _damaged(self._local, shard)
+        except _DamagedShardError:
             self._pushed.discard(shard)
+        else:
+            write_text(self._local / digest_name(shard), mark)
 
 
 def _unusable(there: RemotePath, error: OSError) -> StorageError:

@@ -16,10 +16,12 @@ import os
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
+from hbtrain.cluster.memory import MemoryUse, memory_use
 from hbtrain.events import Event
 
 FINISHED = 2**62  # value of `RankProgress.phases_begun` for a rank that has ended
@@ -49,6 +51,7 @@ class RankProgress:
     phase: str = "start"  # what it does in that step, e.g. `loss`
     phases_begun: int = 0  # phases begun since the group started; `FINISHED` at the end
     heartbeats: int = 0  # heartbeats sent; they go on while the main thread waits, and stop with the process
+    memory: MemoryUse = field(default_factory=MemoryUse)  # what its process and its node use
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,12 @@ class Heartbeat:
         )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._send, name="heartbeat", daemon=True)
+        self._answer: Any = None
+        self._is_stop_requested = False
+
+    def is_stop_requested(self) -> bool:
+        """Whether the broker has answered a heartbeat with the request to stop training."""
+        return self._is_stop_requested
 
     def begin_phase(self, phase: str, step: int | None = None) -> None:
         """Note that a phase begins, in `step` if given, else in the same step as the phase before."""
@@ -169,7 +178,18 @@ class Heartbeat:
         heartbeats = 0
         while not self._ended.wait(HEARTBEAT_EVERY_S):
             heartbeats += 1
-            self._broker.report_progress.remote(replace(self._progress, heartbeats=heartbeats))
+            progress = replace(self._progress, heartbeats=heartbeats, memory=memory_use())
+            self._hear(self._broker.report_progress.remote(progress))
+
+    def _hear(self, answer: Any) -> None:
+        """Take note of the earliest answer that was not read yet, if it is there; nobody waits for it."""
+        import ray
+
+        self._answer = answer if self._answer is None else self._answer
+        if ray.wait([self._answer], timeout=0)[0]:
+            with suppress(ray.exceptions.RayError):  # the broker is gone, and with it the run
+                self._is_stop_requested |= bool(ray.get(self._answer))
+            self._answer = None
 
 
 def collective_timeout_s(step_timeout_s: float) -> int:
@@ -199,32 +219,40 @@ class HangMonitor:
         return self._last[1] if self._last is not None and self._last[0] == latest else None
 
     def run(self, done: threading.Event) -> None:
-        """Look for hangs until `done` is set, or the broker is gone."""
+        """Look for hangs until `done` is set. Where the broker does not answer, it is asked again."""
         import ray
 
         while not done.wait(CHECK_EVERY_S):
             try:
-                hang = self._detector.observe(ray.get(self._broker.progress.remote()), time.monotonic())
+                ranks = ray.get(self._broker.progress.remote(), timeout=ANSWER_WITHIN_S)
+                hang = self._detector.observe(ranks, time.monotonic())
                 if hang is not None:
                     self._kill(hang)
             except ray.exceptions.RayError:
-                return  # the broker is gone, and with it the run
+                continue  # a passing fault; where the broker or the cluster is gone, whoever waits for the run is told
 
     def _kill(self, hang: Hang) -> None:
-        """Kill the first rank that is behind, unless it is dead already; Ray Train restarts the group."""
+        """Kill the first rank that is behind, unless it is dead already; Ray Train restarts the group.
+
+        Where Ray does not say whether it is dead, as when its machine cannot be reached, it is asked again later.
+        """
         import ray
 
         rank = hang.behind[0]
-        self._detector.ignore(rank.group)
-        actor = ray.get(self._broker.actor.remote(rank.rank))
+        actor = ray.get(self._broker.actor.remote(rank.rank), timeout=ANSWER_WITHIN_S)
         try:
             ray.get(actor.__ray_ready__.remote(), timeout=ANSWER_WITHIN_S)
         except ray.exceptions.GetTimeoutError:
             pass  # alive and stuck as a whole: stopped, swapped out or cut off
+        except ray.exceptions.ActorUnavailableError:
+            return  # for the moment
         except ray.exceptions.RayActorError:
+            self._detector.ignore(rank.group)
             return  # dead: Ray Train knows, and waits for the resources of a new group
         found = hang.describe(time.strftime("%H:%M:%S", time.localtime(time.time() - hang.waited_s)))
         self._last = (rank.group, found)
         note = f"{found}; the workers are restarted from the last checkpoint"
-        ray.get(self._broker.put_event.remote(Event(rank.step, {}, note)))
+        event = Event(rank.step, {}, note, kind="hang", rank=rank.rank)
+        ray.get(self._broker.put_event.remote(event), timeout=ANSWER_WITHIN_S)
         ray.kill(actor)
+        self._detector.ignore(rank.group)

@@ -11,6 +11,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
+from hbtrain.evaluation.during_training import Selection, select
 from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import Observer
@@ -18,6 +19,7 @@ from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
 from hbtrain.storage import check_writable, is_remote, local_copy, place
 from hbtrain.training.deepspeed_config import deepspeed_config
+from hbtrain.training.gradient_cosine import cosine_plans
 from hbtrain.training.validation import validation_plan
 
 
@@ -28,6 +30,7 @@ class Checked:
     corpus: ParallelCorpus
     plan: BatchPlan
     benchmarks: tuple[Benchmark, ...]
+    during: Selection  # the benchmarks that are evaluated during training
 
 
 def check_storage(config: Config) -> None:
@@ -49,12 +52,15 @@ def preflight(config: Config) -> Checked:
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
     benchmarks = _benchmarks(config)
+    during = select(config, benchmarks)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
     Switcher.from_config(config)  # for its errors; workers read the lexicons again
     if config.data.validation is not None:
         validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
-    return Checked(corpus, plan, benchmarks)
+    if config.training.gradient_cosine_every is not None:
+        cosine_plans(config, corpus, plan)
+    return Checked(corpus, plan, benchmarks, during)
 
 
 def _benchmarks(config: Config) -> tuple[Benchmark, ...]:

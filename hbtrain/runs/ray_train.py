@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hbtrain.cluster.termination import ask, asked_by, postponed_termination
+from hbtrain.cluster.trial_stop import announced
 from hbtrain.config import Config, from_tree, to_tree
 from hbtrain.config.schema import ResourcesConfig
-from hbtrain.errors import MAKE_ROOM, HbtrainError, TrainingError, is_full
+from hbtrain.errors import MAKE_ROOM, HbtrainError, LeaseLostError, Terminated, TrainingError, is_full
 from hbtrain.events import Event, Observer
-from hbtrain.runs.hang_detection import HangMonitor, Heartbeat, collective_timeout_s, delay_ray_health_check
+from hbtrain.runs.hang_detection import FINISHED, HangMonitor, Heartbeat, collective_timeout_s, delay_ray_health_check
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.usage import Usage
-from hbtrain.runs.worker_messages import MessageBroker, await_acknowledged
+from hbtrain.runs.worker_messages import MessageBroker, await_acknowledged, end_training
 from hbtrain.storage import Place, RemoteError, local_copy, place, quoted
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
+if TYPE_CHECKING:
+    from hbtrain.evaluation.during_training import Scorer
+    from hbtrain.modeling.gather import Group
+
+STOPPING = "{}: a checkpoint is taken, and then this ends; a second signal ends it at once"
+NO_WORKER_S = 15.0  # seconds without a heartbeat of any worker after which none is expected to take a checkpoint
 POLL_S = 0.5  # seconds between two looks of the driver for events of training
 
 
 def fit(
-    config: Config, folder: RunFolder, tracker: Tracker, observer: Observer, usage: Usage, until: int | None = None
+    config: Config,
+    folder: RunFolder,
+    tracker: Tracker,
+    observer: Observer,
+    usage: Usage,
+    until: int | None = None,
+    during: Sequence[str] = (),
 ) -> int:
     """Train with Ray Train, and return how many steps were taken; restarts workers after a death, from a checkpoint.
 
-    With `until` training stops after that many steps, and saves a checkpoint there.
+    With `until` training stops after that many steps, and saves a checkpoint there. The benchmarks called as `during`
+    says are evaluated while it trains.
 
     Raises:
         TrainingError: training stopped for good. The message names the last good checkpoint.
+        Terminated: this process was asked to end by a signal. The workers have kept a checkpoint if they could.
     """
     import ray
     from ray.train import FailureConfig
@@ -39,6 +58,7 @@ def fit(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from hbtrain.runs.torch_trainer import torch_trainer
+    from hbtrain.runs.worker_deaths import WorkerDeaths
 
     resources, training = config.resources, config.training
     folder.delete_ray_checkpoint_list()
@@ -48,36 +68,57 @@ def fit(
     broker = ray.remote(num_cpus=0, scheduling_strategy=here)(MessageBroker).remote()
     trainer = torch_trainer(
         _train_on_worker,
-        _settings(config, folder, broker, until),
+        _settings(config, folder, broker, until) | {"during": list(during)},
         resources,
         _worker_count(resources),
         collective_timeout_s(training.step_timeout_s),
         name=folder.checkpoints.name,
         storage_path=quoted(folder.path),
-        failure_config=FailureConfig(max_failures=training.max_failures),
+        failure_config=FailureConfig(max_failures=-1),  # `WorkerDeaths` gives up
+        callbacks=[WorkerDeaths(broker, str(folder.checkpoints), training.max_failures)],
     )
     delivery = EventDelivery(tracker, observer, usage, until or training.steps)
     monitor = HangMonitor(broker, training.step_timeout_s)
+    is_trial = threading.current_thread() is not threading.main_thread()  # as in a process of Ray Tune's
     try:
-        with delivery.running(broker), _background(monitor.run, "hang-monitor"):
+        with (
+            delivery.running(broker),
+            _background(monitor.run, "hang-monitor"),
+            postponed_termination(),
+            _background(partial(pass_on_termination, broker, is_trial), "termination"),
+        ):
             trainer.fit()
     except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
+        if asked_by() is not None:
+            raise terminated(folder.checkpoints) from end
         raise KeyboardInterrupt from end
     except TrainingFailedError as error:
-        reason = ray.get(broker.failure.remote()) or monitor.reason()
-        if reason is None:
-            cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
-            reason = (
-                f"training failed: {cause}; the workers' logs are in {folder.checkpoints} and Ray's session folder"
-                + (f"; {MAKE_ROOM}" if is_full(error) else "")
-            )
+        reason = _why_failed(error, ray.get(broker.failure.remote()), monitor, folder.checkpoints)
         raise TrainingError(with_last_checkpoint(reason, folder.checkpoints)) from error
     reason = ray.get(broker.failure.remote())
     if reason is not None:
         raise TrainingError(with_last_checkpoint(reason, folder.checkpoints))
+    if asked_by() is not None:
+        raise terminated(folder.checkpoints)
     if not ray.get(broker.is_complete.remote()):
         raise TrainingError("training was interrupted; the same command goes on from the last checkpoint")
     return delivery.last_step
+
+
+def _why_failed(error: Exception, failure: str | None, monitor: HangMonitor, checkpoints: Place) -> str:
+    """Why training failed for good: as a worker has told (`failure`), of what they died too often, or as Ray says."""
+    from hbtrain.runs.worker_deaths import GivenUpError
+
+    if failure is not None:
+        return failure
+    hang, given_up = monitor.reason(), getattr(error, "controller_failure", None)
+    if isinstance(given_up, GivenUpError):
+        return f"{hang or given_up.cause}; {given_up.why}"
+    if hang is not None:
+        return hang
+    cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
+    logs = f"training failed: {cause}; the workers' logs are in {checkpoints} and Ray's session folder"
+    return f"{logs}; {MAKE_ROOM}" if is_full(error) else logs
 
 
 def _settings(config: Config, folder: RunFolder, broker: Any, until: int | None) -> dict[str, Any]:
@@ -90,6 +131,7 @@ def _settings(config: Config, folder: RunFolder, broker: Any, until: int | None)
         "broker": broker,
         "until": until,
         "protected_step": folder.state.stopped_at,
+        "lease": folder.lease,
     }
 
 
@@ -149,7 +191,7 @@ class EventDelivery:
         workers = 0
         while not ended:
             ended = done.wait(POLL_S)
-            self._usage.add_time(workers)
+            self._keep_count(workers, broker)
             try:
                 workers, events = ray.get([broker.active_workers.remote(), broker.take_events.remote()])
             except ray.exceptions.RayError:
@@ -158,8 +200,17 @@ class EventDelivery:
                 self._deliver_events(events, broker)
             except Exception as error:
                 self._error = self._error or error
-        self._usage.save()
+        with suppress(LeaseLostError):  # it was told before, or will be when the run's end is written down
+            self._usage.save()
         self._tracker.metrics(self._usage.metrics(), self._furthest or 0)
+
+    def _keep_count(self, workers: int, broker: Any) -> None:
+        """Add the time since the last look to the usage. Where the run has another driver now, training is ended."""
+        try:
+            self._usage.add_time(workers)
+        except LeaseLostError as error:
+            self._error = self._error or error
+            end_training(broker, str(error))
 
     def _deliver_events(self, events: list[Event], broker: Any) -> None:
         """Deliver events to MLflow, acknowledge them once they are delivered or stored, and only then show them."""
@@ -185,9 +236,9 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     from hbtrain.modeling.gather import ProcessGroup
     from hbtrain.runs.worker_messages import CheckpointUploads
     from hbtrain.training.loop import train_worker
-    from hbtrain.training.worker import Worker
+    from hbtrain.training.worker import Worker, no_check
 
-    broker = settings["broker"]
+    broker, lease = settings["broker"], settings["lease"]
     if ray.get(broker.failure.remote()) is not None:
         return
 
@@ -208,13 +259,64 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 on_phase=heartbeat.begin_phase,
                 protected_step=settings["protected_step"],
                 flush_events=lambda: await_acknowledged(broker),
+                is_stop_requested=heartbeat.is_stop_requested,
+                evaluate=_scorer(config, settings["during"], group, heartbeat),
+                check_lease=no_check if lease is None else lease.check,
             )
-            train_worker(config, worker, settings["until"])
+            is_complete = train_worker(config, worker, settings["until"])
     except HbtrainError as error:
         ray.get(broker.fail.remote(str(error)))
         raise
-    if group.rank == 0:
+    if group.rank == 0 and is_complete:
         ray.get(broker.complete.remote())
+
+
+def _scorer(config: Config, names: list[str], group: Group, heartbeat: Heartbeat) -> Scorer | None:
+    """What evaluates during training; None where nothing is. Every batch of texts is a sign of life."""
+    from hbtrain.evaluation.during_training import Scorer
+
+    return Scorer(config, names, group, partial(heartbeat.begin_phase, "evaluation")) if names else None
+
+
+def pass_on_termination(broker: Any, is_trial: bool, done: threading.Event) -> None:
+    """Once a signal has asked for the end, have the workers stop with a checkpoint.
+
+    Where no worker is there that could, because they are still waited for, or dead or stopped, the wait for the
+    training is ended as by Ctrl-C; that for a trial is the sweep's to end.
+
+    Args:
+        broker: the handle of the run's `MessageBroker`.
+        is_trial: whether this is the driver of a sweep's trial, to which the sweep's process passes signals on.
+        done: set when training has ended.
+    """
+    import ray
+
+    name: str | None = None
+    heard: Any = None
+    silent_since = 0.0
+    while not done.wait(POLL_S):
+        with suppress(ray.exceptions.RayError):  # where the cluster is gone, whoever waits for the training is told
+            if name is None:
+                if (name := announced() if is_trial else asked_by()) is None:
+                    continue
+                ask(name)
+                silent_since = time.monotonic()
+                ray.get(broker.request_stop.remote())
+                step = max((rank.step for rank in ray.get(broker.progress.remote())), default=0)
+                ray.get(broker.put_event.remote(Event(step, {}, STOPPING.format(name), kind="stop", rank=None)))
+            ranks = ray.get(broker.progress.remote())
+            if ranks != heard:
+                heard, silent_since = ranks, time.monotonic()
+            has_ended = bool(ranks) and all(rank.phases_begun == FINISHED for rank in ranks)
+            is_silent = not ranks or (not has_ended and time.monotonic() - silent_since > NO_WORKER_S)
+            if is_silent and not is_trial:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+
+def terminated(storage: Place) -> Terminated:
+    """What ends the command after a signal, with the checkpoint that it goes on from."""
+    return Terminated(with_last_checkpoint(f"ended by {asked_by()}; the same command goes on", storage))
 
 
 def with_last_checkpoint(reason: str, storage: Place) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, override, to_tree
-from hbtrain.errors import MAKE_ROOM, StorageError, is_full
+from hbtrain.errors import MAKE_ROOM, StorageError, TrainingError, is_full
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.results import save_evaluation
@@ -18,6 +20,7 @@ from hbtrain.planning.estimate import Estimate, estimate
 from hbtrain.runs.preflight import Checked, check_storage, fetch_inputs, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
+from hbtrain.runs.recorder import Recorder
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import RunInputs, checked_inputs
 from hbtrain.runs.segments import (
@@ -28,13 +31,11 @@ from hbtrain.runs.segments import (
     record_scores,
 )
 from hbtrain.runs.usage import Usage
-from hbtrain.storage import Place, is_whole, pushed
-from hbtrain.storage.files import exclusive_access
-from hbtrain.tracking.past_runs import STOPPED_AT
+from hbtrain.storage import Place, clear_leftovers, is_whole, pushed
+from hbtrain.storage.lease import leased
+from hbtrain.tracking.past_runs import CONTINUES, STOPPED_AT
 from hbtrain.tracking.tracker import Tracker
 from hbtrain.tracking.uris import tracking_uri
-
-CONTINUES = "continues_run"  # MLflow tag: id of the MLflow run from whose checkpoint this run began
 
 CHANGED_INPUTS = "changed_inputs"
 """MLflow tag: the inputs that had other content when the run was last continued than before."""
@@ -85,13 +86,17 @@ def train(
     fetch_inputs(config, observer)
     checked = preflight(config)
     needs = estimate(config)
-    for line in [] if needs is None else needs.lines():
+    for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
         observer.phase(line)
     current = RunFolder.current(config)
     check_not_beyond(current, until or config.training.steps)
     inputs = _inputs(config, current, accept_changed_inputs)
-    folder = RunFolder.open(config)
-    with exclusive_access(folder.path):
+    with leased(current.path) as lease:
+        folder = RunFolder(current.path, lease)
+        if folder.is_finished:
+            raise StorageError(f"run {folder.name} has just ended in another process; the same command begins another")
+        clear_leftovers(folder.path)
+        folder.write_config(config)
         return _train_in(folder, config, checked, inputs, needs, observer, until)
 
 
@@ -110,9 +115,25 @@ def _train_in(
     observer: Observer,
     until: int | None,
 ) -> Outcome:
-    """`train` in the run's folder, which this process has locked."""
-    observer.phase(f"run {folder.name}")
+    """`train` in the run's folder, whose lease this process holds."""
     tracker = _tracker(config, folder)
+    recorder = Recorder(folder, tracker, observer, config)
+    with recorder.running():
+        return _recorded(folder, config, checked, inputs, needs, tracker, recorder, until)
+
+
+def _recorded(
+    folder: RunFolder,
+    config: Config,
+    checked: Checked,
+    inputs: RunInputs,
+    needs: Estimate | None,
+    tracker: Tracker,
+    observer: Recorder,
+    until: int | None,
+) -> Outcome:
+    """`train`, of which everything is recorded."""
+    observer.phase(f"run {folder.name}")
     if needs is not None:
         tracker.tags(needs.tags())
     if inputs.changed:
@@ -127,6 +148,10 @@ def _train_in(
             if not is_last:
                 tracker.tags({STOPPED_AT: outcome.step})
                 folder.update(stopped_at=outcome.step)
+        except TrainingError:
+            with suppress(OSError):
+                folder.check_lease()  # where it is lost, that is why
+            raise
         except OSError as error:
             if not is_full(error):
                 raise
@@ -136,14 +161,20 @@ def _train_in(
     scores = record_scores(folder, until or outcome.step, metrics, config)
     if is_last:
         folder.update(finished=True)
+    else:
+        observer.stopped()
     return replace(outcome, scores=scores)
 
 
 def _tracker(config: Config, folder: RunFolder) -> Tracker:
-    """The run's MLflow run, new or continued; also delivers what other runs could not deliver."""
+    """The run's MLflow run, new or continued; also delivers what other runs could not deliver.
+
+    A trial leaves that to its sweep: were each trial to look into the folders of all, requests would grow with the
+    square of their number.
+    """
     state = folder.state
     tracker = Tracker(config, state.mlflow_run_id, folder.name, outbox=folder.undelivered)
-    for file in folder.undelivered_of_others():
+    for file in folder.undelivered_of_others() if config.tracking.parent_run_id is None else []:
         tracker.adopt(file)
     folder.update(mlflow_run_id=tracker.run_id)
     if state.continues is not None:
@@ -182,11 +213,14 @@ def _run(
         noun = "worker" if workers == "1" else "workers"
         up_to = "" if until is None else f" up to step {until}"
         observer.phase(f"training {config.training.steps} steps{up_to} on {workers} {noun}")
+        if config.training.checkpoint_every is None and (config.resources.address or os.environ.get("RAY_ADDRESS")):
+            observer.phase("no checkpoints are taken, so a death costs all steps: see training.checkpoint_every")
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
-        steps = fit(config, folder, tracker, observer, usage, until)
+        steps = fit(config, folder, tracker, observer, usage, until, checked.during.names)
         after: Sequence[Evaluation] = ()
         if benchmarks:
             observer.phase("evaluating the trained model")
+            clear_leftovers(folder.path)
             after = _score(config, folder.model, folder.results / "runs")
             _save_scores(after, config, folder.results, "results", tracker, step=steps)
         tracker.describe(scores_markdown(before, after))
@@ -206,8 +240,9 @@ def _save_scores(
 ) -> None:
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
     in_domain = config.evaluation.in_domain
+    share = config.encoder.average_with_initial if step else 0.0  # step 0: the model before training itself
     with pushed(to) as files:
-        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain)
+        save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain, average_with_initial=share)
     tracker.artifact(to, name)
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hbtrain.config import Config, to_yaml, training_values, without_passwords
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, folders_in, place, write_text
+from hbtrain.storage.files import make_folder
+from hbtrain.storage.lease import Lease
 from hbtrain.tracking.tracker import UNDELIVERED
 
 PARALLEL_READS = 8
@@ -72,6 +74,7 @@ class RunFolder:
     """The folder of one run, and the paths in it."""
 
     path: Place
+    lease: Lease | None = field(default=None, compare=False)  # checked before each change of the state, if it is given
 
     @property
     def name(self) -> str:
@@ -119,7 +122,11 @@ class RunFolder:
 
     def undelivered_of_others(self) -> list[Place]:
         """The files of undelivered MLflow messages of finished runs in the same storage."""
-        root = self.path.parent
+        return self.undelivered_in(self.path.parent)
+
+    @staticmethod
+    def undelivered_in(root: Place) -> list[Place]:
+        """The files of undelivered MLflow messages of the finished runs in a folder: a request for each run there."""
         files = [root / name / UNDELIVERED for name in folders_in(root, "*")]
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
             exists = pool.map(lambda file: file.exists(), files)
@@ -134,15 +141,19 @@ class RunFolder:
             StorageError: the storage cannot be written.
         """
         folder = cls.current(config)
+        folder.write_config(config)
+        return folder
+
+    def write_config(self, config: Config) -> None:
+        """Write the configuration, without passwords; the folder is made if it is not there. Raises StorageError."""
         try:
-            if isinstance(folder.path, Path):
-                folder.path.mkdir(parents=True, exist_ok=True)
-            write_text(folder.config, without_passwords(to_yaml(config)))
+            if isinstance(self.path, Path):
+                make_folder(self.path)
+            write_text(self.config, without_passwords(to_yaml(config)))
         except OSError as error:
             raise StorageError(
-                f"storage = {config.storage!r} cannot be written: {error.strerror} ({folder.path})"
+                f"storage = {config.storage!r} cannot be written: {error.strerror} ({self.path})"
             ) from error
-        return folder
 
     @classmethod
     def current(cls, config: Config) -> RunFolder:
@@ -212,16 +223,23 @@ class RunFolder:
                 "delete it, and the run counts as unfinished and goes on from its last checkpoint as a new MLflow run"
             ) from error
 
+    def check_lease(self) -> None:
+        """Raise LeaseLostError if another process drives the run now; OSError if the storage does not answer."""
+        if self.lease is not None:
+            self.lease.check()
+
     def update(self, **fields: Any) -> None:
         """Set fields of the state, and write it to storage. One process at a time may do so.
 
         Raises:
             StorageError: the state cannot be read or written.
+            LeaseLostError: another process drives the run now; nothing was written.
         """
         if unknown := fields.keys() - RunState.model_fields.keys():
             raise TypeError(f"a run's state has no {', '.join(sorted(unknown))}")
         state = RunState.model_validate(self.state.model_dump(exclude_unset=True) | fields)
         try:
+            self.check_lease()
             write_text(self._state_file, state.model_dump_json(by_alias=True, exclude_unset=True))
         except OSError as error:
             raise StorageError(f"cannot write {self._state_file}: {error.strerror or error}") from error

@@ -22,8 +22,9 @@ from hbtrain.errors import ConfigError, StorageError
 from hbtrain.evaluation.benchmarks import parse_benchmark
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.storage import Place, RemoteError, RemotePath, as_local, files_in, is_whole, push, write_text
-from hbtrain.storage.files import whole
-from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
+from hbtrain.storage.files import make_folder, whole
+from hbtrain.training.best import best_in
+from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, is_complete, step_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def record_scores(folder: RunFolder, step: int, metrics: Place | None, config: C
     try:
         text = "{}" if metrics is None else metrics.read_text(encoding="utf-8")
         if isinstance(file, Path):
-            file.parent.mkdir(exist_ok=True)
+            make_folder(file.parent)
         write_text(file, text)
         folder.update(measured=measured_by(config))
         scores: dict[str, float] = json.loads(text)
@@ -165,15 +166,17 @@ def fork_run(config: Config, origin: Config, step: int) -> bool:
         checkpoint = _checkpoint(source, step)
         if checkpoint is not None:
             folder = RunFolder.open(config)
+            before = source.state
             try:
                 _copy(source.initial_model, folder.initial_model)
+                _copy_best(source, checkpoint, folder)
+                folder.update(continues=before.mlflow_run_id, stopped_at=step, inputs=before.inputs)
+                # Last: where the checkpoint is, the run remembers whose it is.
                 _copy(checkpoint, folder.checkpoints / checkpoint.name)
             except OSError as error:
                 raise StorageError(
                     f"cannot copy {checkpoint} to {folder.checkpoints}: {error.strerror or error}"
                 ) from error
-            before = source.state
-            folder.update(continues=before.mlflow_run_id, stopped_at=step, inputs=before.inputs)
             return True
     return False
 
@@ -189,6 +192,13 @@ def _checkpoint(folder: RunFolder, step: int) -> Place | None:
     return next((folder.checkpoints / name for name in names if is_complete(folder.checkpoints / name)), None)
 
 
+def _copy_best(source: RunFolder, checkpoint: Place, to: RunFolder) -> None:
+    """Copy the best encoder up to a checkpoint of a run, unless the run has found a better one since."""
+    manifest = Manifest.read(checkpoint, 0)
+    if manifest.best is not None and best_in(source.model) == (manifest.best_step, manifest.best):
+        _copy(source.model, to.model)
+
+
 def _copy(source: Place, to: Place) -> None:
     """Copy a folder, completely or not at all."""
     if to.exists() and is_whole(to):
@@ -201,7 +211,7 @@ def _copy(source: Place, to: Place) -> None:
 
 
 def _copy_here(source: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(to.parent)
     with whole(to) as unfinished:
         shutil.copytree(source, unfinished, copy_function=_link_or_copy)
 

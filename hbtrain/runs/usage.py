@@ -1,9 +1,10 @@
 """What a run has used, over all its attempts: workers' time, GPU-hours, pairs, tokens.
 
 The totals are saved in the run's folder, so an attempt adds to those before it. Time is the driver's clock times the
-number of workers that run at that moment, from their beginning to their end: loading, repeated steps, validation and
-checkpoints included. Pairs and tokens are those of all steps that workers reported, repeated ones included. A driver
-that is killed loses the usage since it last saved the totals: at most `SAVE_EVERY_S`, or since the last report.
+number of workers that run at that moment, from their beginning to their end: loading, repeated steps, validation,
+evaluations and checkpoints included. Pairs and tokens are those of all steps that workers reported, repeated ones
+included. A driver that is killed loses the usage since it last saved the totals: at most `SAVE_EVERY_S`, or since the
+last report.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class MessageBroker:
         self._events: list[Event] = []
         self._received = self._acknowledged = 0
         self._failure: str | None = None
-        self._complete = False
+        self._complete = self._stop = False
         self._group = ""
         self._progress: dict[int, RankProgress] = {}
         self._actors: dict[int, Any] = {}
@@ -59,10 +60,15 @@ class MessageBroker:
         self._actors[progress.rank] = actor
         self.report_progress(progress)
 
-    def report_progress(self, progress: RankProgress) -> None:
-        """Take a worker's heartbeat; those of an earlier group are ignored."""
+    def report_progress(self, progress: RankProgress) -> bool:
+        """Take a worker's heartbeat; those of an earlier group are ignored. Returns whether training is to stop."""
         if progress.group == self._group:
             self._progress[progress.rank] = progress
+        return self._stop
+
+    def request_stop(self) -> None:
+        """Have the workers stop training, with a checkpoint; they learn of it by the answer to a heartbeat."""
+        self._stop = True
 
     def progress(self) -> list[RankProgress]:
         """The last heartbeat of every worker of the latest group."""
@@ -101,6 +107,15 @@ def await_acknowledged(broker: Any) -> None:
     received = ray.get(broker.received.remote())
     while ray.get(broker.acknowledged.remote()) < received and time.monotonic() < deadline:
         time.sleep(POLL_S)
+
+
+def end_training(broker: Any, reason: str) -> None:
+    """End training at once and for good: the workers that Ray Train starts anew find the reason, and do nothing."""
+    import ray
+
+    with suppress(ray.exceptions.RayError):  # there may be no worker at this moment
+        ray.get(broker.fail.remote(reason))
+        ray.kill(ray.get(broker.actor.remote(0)))
 
 
 class CheckpointUploads:

@@ -2,7 +2,7 @@
 
 A file is first written beside its final path, as `.<name>.<token>.partial`. When it is whole and synced to disk, it is
 renamed, and the rename is synced as well. So any reader, also after a kill or a power cut, finds either the old content
-or the new one, never a mixture.
+or the new one, never a mixture. A folder is made in the same way, and exchanged with the one that it replaces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -27,6 +27,7 @@ from hbtrain.storage.place import Place
 from hbtrain.storage.remote import RemotePath
 
 PARTIAL = ".partial"
+REPLACED = ".replaced"  # end of the name of a folder that was moved aside, where two folders cannot be exchanged
 BLOCK_BYTES = 16 * 2**20
 
 RENAME_EXCHANGE = 2
@@ -95,6 +96,24 @@ def write_text(file: Place, text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
+def append_line(file: Path, line: str) -> None:
+    """Append a line to a text file, which is made if need be, and sync it; a line that was cut off before is ended.
+
+    After a kill or a power cut all earlier lines are there, and of this one nothing, a part, or all. Raises OSError.
+    """
+    is_new = not file.exists()
+    with file.open("ab+") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read() != b"\n":
+                line = f"\n{line}"
+        stream.write(f"{line}\n".encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    if is_new:
+        _sync_folder(file.absolute().parent)
+
+
 def put_in_place(made: Path, path: Path, replaces_folder: bool = False) -> None:
     """Sync a finished file or folder to disk, rename it in one move, and sync the rename.
 
@@ -117,10 +136,35 @@ def put_in_place(made: Path, path: Path, replaces_folder: bool = False) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed processes have left in a folder. No other process may be writing there."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        _remove(path)
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing, and sync their names to disk. Raises OSError."""
+    missing = [one for one in (folder.absolute(), *folder.absolute().parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync_folder(one.parent)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete what killed processes have left half written in a folder, and put back what they had moved aside.
+
+    No other process may be writing there.
+
+    Args:
+        folder: the folder.
+        name: of the file or folder that they were writing; None: of any.
+
+    Raises:
+        OSError: a folder that was moved aside cannot be put back.
+    """
+    for path in [*folder.glob(f".*{REPLACED}"), *folder.glob(f".*{PARTIAL}")]:
+        final = folder / path.stem.rpartition(".")[0][1:]
+        if name not in (None, final.name):
+            continue
+        if path.suffix == REPLACED and not final.exists():
+            path.replace(final)
+            _sync_folder(folder)
+        else:
+            _remove(path)
 
 
 def unwritable(what: str, error: OSError) -> StorageError:
@@ -200,14 +244,17 @@ def _exchange(made: Path, path: Path) -> None:
         supported = renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0
     if supported:
         return
-    old = _partial(path).with_suffix(".replaced")  # no leftover, should this process end before the next line
+    old = _partial(path).with_suffix(REPLACED)  # `remove_leftovers` puts it back, should this process end here
     path.replace(old)
     try:
         made.replace(path)
     except BaseException:
         old.replace(path)
         raise
-    _remove(old)
+    try:
+        _sync_folder(path.absolute().parent)  # before the old one goes, which the disk may still have at `path`
+    finally:
+        _remove(old)
 
 
 def _remove(path: Path) -> None:
@@ -268,27 +315,6 @@ def locked(folder: Path) -> Iterator[None]:
     """
     busy = f"{folder} is being written by another process; wait for it, or give another --output"
     with lock_file(folder / LOCK, busy):
-        yield
-
-
-@contextmanager
-def exclusive_access(folder: Place) -> Iterator[None]:
-    """Hold the lock of `folder` against processes of all nodes until the block ends, and delete leftovers in it.
-
-    Leftovers are the temporary files of killed processes. Buckets, and file systems without locks, are not locked.
-
-    Raises:
-        StorageError: another process holds the lock, or the folder cannot be written.
-    """
-    busy = f"another process is at work in {folder}: wait for its end, or stop it; then the same command goes on"
-    with ExitStack() as stack:
-        if isinstance(folder, Path):
-            try:
-                stack.enter_context(lock_file(folder / LOCK, busy))
-                remove_leftovers(folder)
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise unwritable(str(folder / LOCK), error) from error
         yield
 
 

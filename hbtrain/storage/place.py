@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from hbtrain.errors import StorageError
+from hbtrain.errors import StorageError, shown
 from hbtrain.storage.remote import RemotePath
 
 Place = Path | RemotePath  # a file or folder, on this machine's disks or in remote storage
+SomePlace = TypeVar("SomePlace", Path, RemotePath, Path | RemotePath)
 
 
 def is_remote(text: str) -> bool:
@@ -62,16 +65,31 @@ def settle_home() -> Path | None:
         os.environ["USER"] = str(user)
     if _can_be_home(expand_home("~")):
         return None
-    home = Path(tempfile.gettempdir()) / f"hbtrain-home-{user}"
     try:
-        home.mkdir(mode=0o700, exist_ok=True)
-        is_own = home.lstat().st_uid == user and home.is_dir() and not home.is_symlink()
-    except OSError as error:
-        raise StorageError(f"there is no home folder, and {home} cannot be made: {error.strerror}; set HOME") from error
-    if not is_own:
-        raise StorageError(f"there is no home folder, and {home} is another user's; set HOME to a folder of your own")
+        home = own_temporary_folder(f"hbtrain-home-{user}")
+    except StorageError as error:
+        raise StorageError(f"there is no home folder, and {error}; set HOME to a folder of your own") from error
     os.environ["HOME"] = str(home)
     return home
+
+
+def own_temporary_folder(name: str) -> Path:
+    """The folder `name` in that for temporary files, made if need be, in which no other user can write.
+
+    Raises:
+        StorageError: it cannot be made, or another user has made it.
+    """
+    folder, user = Path(tempfile.gettempdir()) / name, os.getuid()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        there = folder.lstat()
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
+    if there.st_uid != user or not stat.S_ISDIR(there.st_mode):
+        raise StorageError(f"{folder} is another user's")
+    if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StorageError(f"{folder} can be written by other users; delete it")
+    return folder
 
 
 def _has_account(user: int) -> bool:
@@ -96,6 +114,20 @@ def _can_be_home(home: Path) -> bool:
 def quoted(at: Place) -> str:
     """The path of a file or folder, or its URI as Ray and pyarrow take one: with %20 for a blank, and the like."""
     return str(at) if isinstance(at, Path) else at.uri
+
+
+def inside(folder: SomePlace, name: str) -> SomePlace:
+    """The place `name` below a folder. All names that are read go through here: from manifests, catalogues, listings.
+
+    Links below the folder are followed, as those who own it may have made them.
+
+    Raises:
+        ValueError: the name is absolute, leads out of the folder, names the folder itself, or is no name of a file.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/") or "\0" in name:
+        raise ValueError(f"the name {shown(name)} leads out of its folder")
+    return folder / name
 
 
 def folders_in(folder: Place, pattern: str) -> list[str]:

@@ -8,12 +8,15 @@ the environment or the machine's role, and are never part of the URI.
 from __future__ import annotations
 
 import errno
+import random
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from hbtrain.errors import StorageError
@@ -21,17 +24,21 @@ from hbtrain.errors import StorageError
 SCHEME = "s3"
 OPTIONS = ("endpoint_override", "region", "scheme")  # what may stand after the `?` of a URI
 
-PASSING = (
-    "INTERNAL_FAILURE",
-    "NETWORK_CONNECTION",
-    "REQUEST_TIMEOUT",
-    "SERVICE_UNAVAILABLE",
-    "SLOW_DOWN",
-    "THROTTLING",
-)
+THROTTLING = ("SLOW_DOWN", "THROTTLING", "SERVICE_UNAVAILABLE", "HTTP 429", "HTTP 503")
+"""Errors by which S3 asks for fewer requests. A request whose answer has no body, as of HEAD, has only the number."""
+
+PASSING = (*THROTTLING, "INTERNAL_FAILURE", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "HTTP 500", "HTTP 502", "HTTP 504")
 """Errors of S3 that may be over soon, by the AWS SDK's names; it has retried for some seconds before it reports one."""
 
-_AWS = re.compile(r"AWS Error (?P<code>\S+) during \S+ operation: (?P<text>.*)", re.DOTALL)
+WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds to wait before a throttled request is made again; up to half of it less, so that processes do not meet."""
+
+_AWS = re.compile(
+    r"AWS Error (?P<code>\S+)(?: \(HTTP status (?P<status>\d+)\))? during \S+ operation: (?P<text>.*)", re.DOTALL
+)
+
+COPY_BYTES = 5 * 10**9  # the most that S3 copies in one request
+READ_BYTES = 16 * 2**20
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
 
 
@@ -41,7 +48,30 @@ class RemoteError(OSError):
     @property
     def may_pass(self) -> bool:
         """Whether the same request may succeed later: the storage did not answer, or was overloaded."""
-        return any(f"({code})" in (self.strerror or "") for code in PASSING)
+        return self._is_of(PASSING)
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether the storage asks for fewer requests."""
+        return self._is_of(THROTTLING)
+
+    def _is_of(self, codes: Sequence[str]) -> bool:
+        return any(f"({code})" in (self.strerror or "") for code in codes)
+
+
+T = TypeVar("T")
+
+
+def unthrottled(act: Callable[[], T]) -> T:
+    """What `act` returns; it is called again, after a longer wait each time, while storage asks for fewer requests."""
+    for wait_s in WAITS_S:
+        try:
+            return act()
+        except RemoteError as error:
+            if not error.is_throttling:
+                raise
+        time.sleep(wait_s * random.uniform(0.5, 1.0))
+    return act()
 
 
 @dataclass(frozen=True)
@@ -119,39 +149,60 @@ class RemotePath:
 
     def size(self) -> int:
         """The object's size in bytes."""
-        with self._errors_of_storage():
-            info = self._filesystem().get_file_info(self._path)
+        info = self._request(lambda files: files.get_file_info(self._path))
         if not info.is_file:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
         return int(info.size)
 
     def version(self) -> str:
         """The object's ETag, which changes with its content."""
-        with self._errors_of_storage(), self._filesystem().open_input_file(self._path) as stream:
-            return str(stream.metadata()["ETag"].decode().strip('"'))
+
+        def etag(files: Any) -> str:
+            with files.open_input_file(self._path) as stream:
+                return str(stream.metadata()["ETag"].decode().strip('"'))
+
+        return self._request(etag)
 
     def read_bytes(self) -> bytes:
-        with self.open() as stream, self._errors_of_storage():
-            return bytes(stream.read())
+        def read() -> bytes:
+            with self.open() as stream:
+                return bytes(stream.read())
+
+        return unthrottled(read)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> None:
-        with self.open("wb") as stream:
-            stream.write(content)
+        def write() -> None:
+            with self.open("wb") as stream:
+                stream.write(content)
+
+        unthrottled(write)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         self.write_bytes(text.encode(encoding))
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[Any]:
-        """A stream of bytes, by `mode` `rb` or `wb`; a written object appears when the block ends."""
+        """A stream of bytes, by `mode` `rb` or `wb`; a written object appears when the block ends.
+
+        What is read or written in parts is for the caller to repeat where storage is overloaded; see `unthrottled`.
+        """
         with self._errors_of_storage():
             files = self._filesystem()
             act = files.open_input_stream if mode == "rb" else files.open_output_stream
             with act(self._path, compression=None) as stream:  # by default, names in .gz would be decompressed
                 yield stream
+
+    def copy(self, to: RemotePath) -> None:
+        """Copy the object to another key of the bucket, in the storage itself as far as that takes objects so large."""
+        if self.size() > COPY_BYTES:
+            with self.open() as read, to.open("wb") as write:
+                shutil.copyfileobj(read, write, READ_BYTES)
+            return
+        with self._errors_of_storage():
+            self._filesystem().copy_file(self._path, to._path)
 
     def children(self) -> dict[str, bool]:
         """{name: whether it is a folder} of the entries of this folder; empty where there is no such folder."""
@@ -164,34 +215,37 @@ class RemotePath:
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            with self._errors_of_storage():
-                self._filesystem().delete_file(self._path)
+            self._request(lambda files: files.delete_file(self._path))
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def remove_tree(self) -> None:
         """Delete a folder with everything in it, if it is there."""
-        with self._errors_of_storage():
-            try:
-                self._filesystem().delete_dir(self._path)
-            except FileNotFoundError:
-                return
+        with suppress(FileNotFoundError):
+            self._request(lambda files: files.delete_dir(self._path))
 
     @property
     def _path(self) -> str:
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
     def _kind(self) -> str:
-        with self._errors_of_storage():
-            return str(self._filesystem().get_file_info(self._path).type.name)
+        return str(self._request(lambda files: files.get_file_info(self._path)).type.name)
 
     def _listing(self, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        with self._errors_of_storage():
-            selector = FileSelector(self._path, allow_not_found=True, recursive=recursive)
-            return list(self._filesystem().get_file_info(selector))
+        selector = FileSelector(self._path, allow_not_found=True, recursive=recursive)
+        return list(self._request(lambda files: files.get_file_info(selector)))
+
+    def _request(self, act: Callable[[Any], T]) -> T:
+        """What `act` returns of pyarrow's file system; made again where storage asks for fewer requests."""
+
+        def request() -> T:
+            with self._errors_of_storage():
+                return act(self._filesystem())
+
+        return unthrottled(request)
 
     def _filesystem(self) -> Any:
         return _filesystem(self.bucket, self.options)
@@ -217,10 +271,12 @@ def _filesystem(bucket: str, options: str) -> Any:
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem
 
-    uri = str(RemotePath(bucket, "", options))
+    # Small objects are then written by one request, not by the three of an upload in parts.
+    uri = str(RemotePath(bucket, "", "&".join([*filter(None, [options]), "allow_delayed_open=true"])))
     try:
         return FileSystem.from_uri(uri)[0]
     except ArrowInvalid as error:
+        uri = str(RemotePath(bucket, "", options))
         raise StorageError(f"{uri!r} is no URI of storage: {error}") from error
 
 
@@ -228,4 +284,7 @@ def _reason(error: OSError) -> str:
     """The message of a storage's error in one line, without the names and numbers of AWS requests."""
     text = _REQUEST_ID.sub("", " ".join(str(error).split()))
     found = _AWS.search(text)
-    return f"{found['text'].rstrip('. ')} ({found['code']})" if found else text
+    if not found:
+        return text
+    code = f"HTTP {found['status']}" if found["status"] else found["code"]
+    return f"{found['text'].rstrip('. ')} ({code})"

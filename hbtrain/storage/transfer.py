@@ -1,7 +1,9 @@
 """Copies files and folders to remote storage and from it, and keeps copies in the cache. Failures raise OSError.
 
 While a folder is being pushed, it holds the object `.unfinished`, so that what a killed process has left is not taken
-for a whole folder.
+for a whole folder. A folder that replaces another is first pushed beside it, to `.<name>.<token>`; then `.unfinished`
+names that one, in which the content is whole, until all of it has been copied to its place. So there is a whole folder
+at any time, and those who read with this module find it.
 """
 
 from __future__ import annotations
@@ -10,27 +12,42 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 from hbtrain.errors import DataError, StorageError
-from hbtrain.storage.files import BLOCK_BYTES, lock_file, whole
-from hbtrain.storage.place import Place, expand_home, settle_home
-from hbtrain.storage.remote import RemoteError, RemotePath
+from hbtrain.storage.files import BLOCK_BYTES, lock_file, remove_leftovers, whole
+from hbtrain.storage.place import Place, expand_home, folders_in, inside, settle_home
+from hbtrain.storage.remote import RemoteError, RemotePath, unthrottled
 
 UNFINISHED = ".unfinished"
 PARALLEL_TRANSFERS = 8  # how many files of a folder are copied at the same time
+FETCH_ATTEMPTS = 3  # how often a folder is fetched anew because it was replaced meanwhile
 
 
 def is_whole(folder: Place) -> bool:
-    """False if a push into the folder has not been finished; True also for folders on disk, and if there is none."""
-    return isinstance(folder, Path) or not (folder / UNFINISHED).exists()
+    """Whether the content of a folder can be had; False if a first push into it has not been finished.
+
+    True also for folders on disk, and if there is none.
+    """
+    return isinstance(folder, Path) or _whole_folder(folder) is not None
+
+
+def _whole_folder(folder: RemotePath) -> RemotePath | None:
+    """The folder that holds the whole content of `folder`: itself, or the one that is replacing it; None: neither."""
+    try:
+        beside = (folder / UNFINISHED).read_text()
+    except FileNotFoundError:
+        return folder
+    return folder.parent / beside if beside.startswith(f".{folder.name}.") and "/" not in beside else None
 
 
 def push(folder: Path, to: RemotePath, replace: bool = False) -> None:
@@ -39,17 +56,67 @@ def push(folder: Path, to: RemotePath, replace: bool = False) -> None:
     Args:
         folder: on this machine.
         to: the folder in remote storage.
-        replace: delete all other files that it holds.
+        replace: what it holds is replaced as a whole. One process at a time may do so.
     """
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    if replace and is_whole(to) and to.children():
+        beside = to.parent / f".{to.name}.{uuid.uuid4().hex[:12]}"
+        push(folder, beside)
+        _move_in(beside, to)
+        return
     (to / UNFINISHED).write_text("")
-    if replace:
-        for name in to.files().keys() - {*names, UNFINISHED}:
-            (to / name).unlink(missing_ok=True)
-    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-        for _ in pool.map(lambda name: put(folder / name, to / name), names):
-            pass
+    for name in to.files().keys() - {*names, UNFINISHED} if replace else ():
+        (to / name).unlink(missing_ok=True)
+    _in_parallel(lambda name: put(folder / name, to / name), names)
     (to / UNFINISHED).unlink()
+
+
+def _move_in(beside: RemotePath, to: RemotePath) -> None:
+    """Replace a folder by one beside it, whose name is `.<name>.<token>`; others of such names are deleted as well."""
+    names = [name for name in beside.files() if name != UNFINISHED]
+    (to / UNFINISHED).write_text(beside.name)
+    for name in to.files().keys() - {*names, UNFINISHED}:
+        (to / name).unlink(missing_ok=True)
+    _in_parallel(lambda name: (beside / name).copy(to / name), names)
+    (to / UNFINISHED).unlink()
+    for name in folders_in(to.parent, "*"):
+        if _replaced_by(name) == to.name:
+            (to.parent / name).remove_tree()
+
+
+def _replaced_by(name: str) -> str | None:
+    """The name of the folder that is replaced by one of this name; None: none is."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", name)
+    return found[1] if found else None
+
+
+def clear_leftovers(folder: Place) -> None:
+    """Bring to an end, or undo, what killed processes have begun in a folder, and delete what they left half written.
+
+    No other process may be writing there.
+
+    Raises:
+        StorageError: the folder cannot be read or written.
+    """
+    try:
+        if isinstance(folder, Path):
+            remove_leftovers(folder)
+            return
+        names = {name: _replaced_by(name) for name in folders_in(folder, ".*")}
+        for to in {folder / replaced for replaced in names.values() if replaced is not None}:
+            whole_one = _whole_folder(to)
+            if whole_one is not None and whole_one != to:
+                _move_in(whole_one, to)
+        for name in (name for name, replaced in names.items() if replaced is not None):
+            (folder / name).remove_tree()
+    except OSError as error:
+        raise StorageError(f"cannot clear {folder} of what was left there: {error.strerror or error}") from error
+
+
+def _in_parallel(act: Callable[[str], object], names: Iterable[str]) -> None:
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+        for _ in pool.map(act, names):
+            pass
 
 
 def with_retries(act: Callable[[], None], for_s: float, every_s: float = 5.0) -> None:
@@ -65,41 +132,77 @@ def with_retries(act: Callable[[], None], for_s: float, every_s: float = 5.0) ->
 
 
 def put(file: Path, to: Place) -> None:
-    with file.open("rb") as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    def copy() -> None:
+        with file.open("rb") as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
+    unthrottled(copy)
 
 
-def fetch(source: RemotePath, to: Path, without: Collection[str] = ()) -> None:
+def fetch(source: RemotePath, to: Path, without: Collection[str] = (), as_one: bool = True) -> None:
     """Copy a file, or a folder with everything in it, to this machine.
 
     Args:
         source: the file or folder.
         to: path of the copy.
         without: names of subfolders, at any depth, that are left out.
+        as_one: the files of a folder belong together, as those of a model do: if some have changed meanwhile, all are
+            fetched anew.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or a push into it was not finished.
+        FileNotFoundError: there is no such file or folder, or a push into it, or into a folder in it, was not finished.
+        OSError: the folder is being replaced again and again.
     """
     if source.is_file():
         _get(source, to)
         return
-    names = [name for name in source.files() if not set(name.split("/")[:-1]) & set(without)]
-    if not names:
+    for _ in range(FETCH_ATTEMPTS):
+        holder, files = _listing(source, without)
+        _in_parallel(partial(_get_named, holder, to), files)
+        if not as_one or _listing(source, without) == (holder, files):
+            return
+        shutil.rmtree(to)
+    raise OSError(errno.EBUSY, "it is being replaced; try again when that is done", str(source))
+
+
+def _listing(source: RemotePath, without: Collection[str]) -> tuple[RemotePath, dict[str, tuple[int, int]]]:
+    """Where the whole content of a folder is, and its files (see `RemotePath.files`). Raises as `fetch` does."""
+    found = source.files()
+    if UNFINISHED in found:
+        holder = _whole_folder(source)
+        found = {} if holder is None else holder.files()
+    else:
+        holder = source
+    files = {name: about for name, about in found.items() if not _is_left_out(name.split("/")[:-1], without)}
+    cut = next((name for name in files if name.rsplit("/", 1)[-1] == UNFINISHED), None)
+    if holder is None or cut is not None:
+        at = source if holder is None or cut is None else (holder / cut).parent
+        raise FileNotFoundError(errno.ENOENT, "what wrote it was cut off; run that again", str(at))
+    if not files:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or folder", str(source))
-    if UNFINISHED in names:
-        raise FileNotFoundError(errno.ENOENT, "what wrote it was cut off; run that again", str(source))
-    for name in names:
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise OSError(errno.EINVAL, f"the name {name!r} leads out of the folder", str(source))
-    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-        for _ in pool.map(lambda name: _get(source / name, to / name), names):
-            pass
+    return holder, files
+
+
+def _is_left_out(folders: list[str], without: Collection[str]) -> bool:
+    """Whether a file in folders of these names, one in the other, is left out, or is only there to replace another."""
+    return any(name in without or _replaced_by(name) is not None for name in folders)
+
+
+def _get_named(source: RemotePath, to: Path, name: str) -> None:
+    try:
+        copy = inside(to, name)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(source)) from error
+    _get(source / name, copy)
 
 
 def _get(source: RemotePath, to: Path) -> None:
+    def copy() -> None:
+        with source.open() as read, to.open("wb") as write:
+            shutil.copyfileobj(read, write, BLOCK_BYTES)
+
     to.parent.mkdir(parents=True, exist_ok=True)
-    with source.open() as read, to.open("wb") as write:
-        shutil.copyfileobj(read, write, BLOCK_BYTES)
+    unthrottled(copy)
 
 
 @contextmanager
@@ -265,5 +368,5 @@ def _version(source: RemotePath) -> tuple[int, str]:
     """(bytes, a text that changes with the content) of a file or folder."""
     if source.is_file():
         return source.size(), source.version()
-    files = source.files()
+    _, files = _listing(source, ())
     return sum(size for size, _ in files.values()), json.dumps(sorted(files.items()))

@@ -1,4 +1,5 @@
-"""The pictures of a sweep: each score against alpha, the share of monolingual batches, and the Pareto front."""
+"""The pictures of a sweep: each score against alpha, the share of monolingual batches, and the Pareto front; those of
+mixtures are in `triangle.py`."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ import numpy as np
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE, SAMPLING
 from hbtrain.reporting.figures import grid_of, new_figure, panels, save_png
 from hbtrain.reporting.metric_names import shown
-from hbtrain.sweeps.points import Point, pareto_front, scores_of, spread, title_of
-from hbtrain.sweeps.search_methods import ALPHA, is_minimised
+from hbtrain.sweeps.points import Point, pareto_front, scores_of, spread, title_of, title_with_direction
+from hbtrain.sweeps.ranges import ALPHA
+from hbtrain.sweeps.search_methods import is_minimised
+from hbtrain.sweeps.triangle import corners_of
 
 COLOURS = {
     "mono/map": "#3b6fb6",
@@ -82,7 +85,7 @@ def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point])
         color=colour,
         fontweight="bold",
     )
-    panel.set_title(_title(score), loc="left", fontsize=10.5, color=INK, pad=8)
+    panel.set_title(title_with_direction(score), loc="left", fontsize=10.5, color=INK, pad=8)
     panel.margins(x=0.04, y=0.22)
     panel.grid(axis="y", color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
@@ -96,35 +99,50 @@ def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point])
 def front_picture(benchmark: str, points: Sequence[Point], path: Path, scores: Sequence[str]) -> None:
     """A PNG with a panel for the first score against each of the others: means over seeds, better is up and right."""
     across, *others = scores
+    corners = corners_of(points)
+    labels = [_short_label(point, corners) for point in points]
     on_front = pareto_front(points, benchmark, scores)
     figure = new_figure(FRONT_INCHES[0] * len(others), FRONT_INCHES[1] + 0.8, w_pad=0.14, h_pad=0.1, wspace=0.04)
     for panel, score in panels(figure, others, (1, len(others))):
-        _draw_front(panel, benchmark, points, on_front, (across, score))
+        _draw_front(panel, benchmark, points, labels, on_front, (across, score))
     figure.suptitle(f"{benchmark}: Pareto front (up and to the right is better)", fontsize=13, color=INK, weight="bold")
     names = ", ".join(map(title_of, scores))
-    figure.supxlabel(
-        f"filled: no other point is at least as good in all of {names}; means over seeds", fontsize=8.5, color=PALE
-    )
+    legend = f"filled: no other point is at least as good in all of {names}; means over seeds"
+    if corners:
+        legend += f"; labels: {' : '.join(corners)} in %"
+    figure.supxlabel(legend, fontsize=8.5, color=PALE)
     save_png(figure, path)
 
 
+def _short_label(point: Point, corners: Sequence[str]) -> str:
+    """A point's name in the picture of the front; of a mixture, the shares of `corners` in per cent."""
+    if corners and point.shares is not None:
+        return " : ".join(f"{100 * point.shares.get(kind, 0.0):.3g}" for kind in corners)  # type: ignore[call-overload]
+    return point.label.replace("alpha=", "α ")
+
+
 def _draw_front(
-    panel: Any, benchmark: str, points: Sequence[Point], on_front: Sequence[bool], scores: tuple[str, str]
+    panel: Any,
+    benchmark: str,
+    points: Sequence[Point],
+    labels: Sequence[str],
+    on_front: Sequence[bool],
+    scores: tuple[str, str],
 ) -> None:
     x, y = ([point.mean(f"{benchmark}/{score}") for point in points] for score in scores)
     label_all = len(points) - sum(on_front) <= MOST_LABELS
-    for point, best, across, up in zip(points, on_front, x, y, strict=True):
+    for label, best, across, up in zip(labels, on_front, x, y, strict=True):
         colour = ON_FRONT if best else BEHIND
         panel.scatter(
             across, up, s=46, facecolor=colour if best else "white", edgecolor=colour, linewidth=1.6, zorder=3
         )
         if best or label_all:
             panel.annotate(
-                point.label.replace("alpha=", "α "), (across, up), xytext=(6, 4), textcoords="offset points",
+                label, (across, up), xytext=(6, 4), textcoords="offset points",
                 fontsize=8, color=INK if best else PALE, zorder=4,
             )  # fmt: skip
     for axis, score in zip((panel.xaxis, panel.yaxis), scores, strict=True):
-        axis.set_label_text(_title(score), color=PALE, fontsize=9.5)
+        axis.set_label_text(title_with_direction(score), color=PALE, fontsize=9.5)
         axis.set_inverted(is_minimised(score))
     panel.grid(color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
@@ -132,7 +150,3 @@ def _draw_front(
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["bottom", "left"]].set_color(EDGE)
     panel.tick_params(length=0, colors=PALE, labelsize=8.5)
-
-
-def _title(score: str) -> str:
-    return title_of(score) + (" (lower is better)" if is_minimised(score) else "")

@@ -3,9 +3,9 @@
 A trial of a grid is trained in full. One of a search is trained in segments, and reports its scores after each; Ray
 Tune may then stop or pause it, as none of its workers runs.
 
-A member of a population trains with a schedule of alpha, [(step, alpha), ...], whose first step is 0: alpha has each
-value from that step on. The configuration joins points by straight lines, so a change at step s becomes two points, at
-s - 1 and at s, which are the same at whole steps.
+A member of a population trains with a schedule of alpha or of the mixture, [(step, value), ...], whose first step is
+0: the key has each value from that step on. The configuration joins points by straight lines, so a change at step s
+becomes two points, at s - 1 and at s, which are the same at whole steps.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hbtrain.cluster.trial_stop import trial_at_work
 from hbtrain.config import Config, from_tree, override
 from hbtrain.errors import ConfigError, HbtrainError
 from hbtrain.storage.files import lock_file
+from hbtrain.storage.place import own_temporary_folder
+from hbtrain.sweeps.ranges import ALPHA, MIXTURE
+from hbtrain.sweeps.space import short_name, shown
 
 STEP, RESOURCE, INTERVAL, FAILURE = "step", "resource", "interval", "failure"
 """Keys of a driver's report: steps trained, the rung in ASHA's measure, the interval of a population, an error."""
@@ -32,38 +36,47 @@ TRIAL, NUMBER = "trial", "number"
 POINTER = "pointer.json"
 """The only file of a member's checkpoint in Ray Tune: the number of its interval. Its state is in the run's folder."""
 
-Schedule = tuple[tuple[int, float], ...]
+GOES_ON = "the same command goes on: finished trials are kept, others go on from their last checkpoint"
+
+Value = float | dict[str, float]  # of alpha, or of the mixture: {kind: weight}
+Schedule = tuple[tuple[int, Value], ...]
 
 
-def read_schedule(changes: Sequence[Sequence[float]]) -> Schedule:
-    """A schedule from lists of [step, alpha], as JSON has them."""
-    return tuple((int(step), float(alpha)) for step, alpha in changes)
+def read_schedule(changes: Sequence[Sequence[Any]]) -> Schedule:
+    """A schedule from lists of [step, value], as JSON has them."""
+    return tuple((int(step), dict(value) if isinstance(value, Mapping) else float(value)) for step, value in changes)
 
 
-def extended(schedule: Schedule, step: int, alpha: float) -> Schedule:
-    """`schedule` with `alpha` from `step` on, after its last change; `schedule` itself if that is no change."""
+def extended(schedule: Schedule, step: int, value: Value) -> Schedule:
+    """`schedule` with `value` from `step` on, after its last change; `schedule` itself if that is no change."""
     if step <= schedule[-1][0]:
         raise ValueError(f"step {step} is not after the last change, {schedule[-1][0]}")
-    return schedule if schedule[-1][1] == alpha else (*schedule, (step, alpha))
+    return schedule if schedule[-1][1] == value else (*schedule, (step, value))
 
 
-def to_alpha(schedule: Schedule) -> float | dict[int, float]:
-    """The schedule as a value of `batching.alpha`: a number if it never changes, else points {step: alpha}."""
+def scheduled_key(schedule: Schedule) -> str:
+    """The key whose values a schedule has."""
+    return MIXTURE if isinstance(schedule[0][1], Mapping) else ALPHA
+
+
+def to_value(schedule: Schedule) -> Value | dict[int, Value]:
+    """The schedule as a value of its key: the only one if it never changes, else points {step: value}."""
     if len(schedule) == 1:
         return schedule[0][1]
-    points: dict[int, float] = {}
+    points: dict[int, Value] = {}
     before = schedule[0][1]
-    for step, alpha in schedule:
+    for step, value in schedule:
         if step > 0:
             points[step - 1] = before
-        points[step] = before = alpha
+        points[step] = before = value
     return points
 
 
 def label_of(schedule: Schedule) -> str:
     """The name of a schedule: `alpha=0.3`, or `alpha=0.3, 0.36 from 100`."""
-    first, *changes = schedule
-    return ", ".join([f"alpha={first[1]:g}", *(f"{alpha:g} from {step}" for step, alpha in changes)])
+    key = scheduled_key(schedule)
+    first, *changes = [(step, shown(value, key)) for step, value in schedule]
+    return ", ".join([f"{short_name(key)}={first[1]}", *(f"{value} from {step}" for step, value in changes)])
 
 
 def trial_label(parameters: Mapping[str, Any]) -> str:
@@ -78,7 +91,8 @@ def run_trial(parameters: Mapping[str, Any], trees: Sequence[Mapping[str, Any]])
     from hbtrain.runs.run import train
 
     try:
-        train(from_tree(trees[parameters[TRIAL][NUMBER]]))
+        with trial_at_work():
+            train(from_tree(trees[parameters[TRIAL][NUMBER]]))
     except HbtrainError as error:  # returned, not raised: Tune would start the trial again, and it would fail again
         return {FAILURE: str(error)}
     return {FAILURE: ""}
@@ -111,7 +125,7 @@ def drive_member(parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
     A segment that fails gets the worst score, so that the member takes over another one's state, or tries again.
 
     Args:
-        parameters: `schedule`, [[step, alpha]], which has changed if the member has taken over another one's state.
+        parameters: `schedule`, [[step, value]], which has changed if the member has taken over another one's state.
         plan: `base`, the tree of what members share; `ends`, the steps at which intervals end; `objectives`, {name: key
             of a score}; `worst`, the worst score.
     """
@@ -147,7 +161,8 @@ def _train_member(schedule: Schedule, steps: int, plan: Mapping[str, Any]) -> di
 
 
 def member_config(base: Config, schedule: Schedule) -> Config:
-    return override(base, {"batching.alpha": to_alpha(schedule), "tracking.run_name": label_of(schedule)})
+    changes = {scheduled_key(schedule): to_value(schedule), "tracking.run_name": label_of(schedule)}
+    return override(base, changes)
 
 
 def _report_member(interval: int, steps: int, scores: Mapping[str, float], failure: str) -> None:
@@ -163,7 +178,7 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
     """Train until `steps`; returns {objective: score}."""
     from hbtrain.runs.run import train
 
-    with _exclusive_run(config):
+    with _exclusive_run(config), trial_at_work():
         scores = train(config, until=steps).scores
     missing = [key for key in objectives.values() if key not in scores]
     if missing:
@@ -175,10 +190,10 @@ def _train(config: Config, steps: int, objectives: Mapping[str, str]) -> dict[st
 def _exclusive_run(config: Config) -> Iterator[None]:
     """Lock the run of a configuration: of two trials with the same values, the second waits and finds the first's work.
 
-    A lock of this machine is enough, as all trials are driven on the head node.
+    A lock of this machine is enough, as all trials are driven on the head node. Other users cannot take it first.
     """
     from hbtrain.runs.run_folder import RunFolder
 
     digest = hashlib.sha256(str(RunFolder.current(config).path).encode()).hexdigest()[:16]
-    with lock_file(Path(tempfile.gettempdir()) / f"hbtrain-{os.getuid()}-{digest}.lock"):
+    with lock_file(own_temporary_folder(f"hbtrain-locks-{os.getuid()}") / f"{digest}.lock"):
         yield

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from hbtrain.comparison.pictures import learning_pictures
+from hbtrain.comparison.tables import steps_table
 from hbtrain.config import Config
 from hbtrain.errors import StorageError
 from hbtrain.reporting.table import Cell, Row, Table, markdown, markdown_text, terminal
@@ -36,7 +38,8 @@ from hbtrain.sweeps.points import (
     spread,
     title_of,
 )
-from hbtrain.sweeps.space import short_name, shown
+from hbtrain.sweeps.space import Trial, short_name, shown
+from hbtrain.sweeps.triangle import corners_of, triangles
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -53,6 +56,7 @@ class Summary:
     failures: Mapping[str, str] = field(default_factory=dict)  # {label: why it failed}
     judged: Judged | None = None  # the marks of significance
     objectives: Sequence[str] = ()  # of a search; they stand first, and decide which point is the best
+    failed: Sequence[Trial] = ()  # trials of `failures`, which the picture of mixtures shows
 
     @cached_property
     def points(self) -> list[Point]:
@@ -71,6 +75,8 @@ class Summary:
         ]
         if self.judged is not None and self.judged.legend:
             parts.append(markdown_text(self.judged.legend))
+        if (steps := self._steps()) is not None:
+            parts.append(f"**{markdown_text(steps.title)}**\n\n{markdown(steps)}")
         if self.failures:
             failures = (f"- {markdown_text(f'{label}: {reason}')}" for label, reason in self.failures.items())
             parts.append("Failed:\n\n" + "\n".join(failures))
@@ -78,10 +84,13 @@ class Summary:
 
     def tables(self) -> list[RichTable]:
         """The same tables for a terminal."""
-        return [terminal(self._table(benchmark)) for benchmark in self.benchmarks]
+        steps = self._steps()
+        tables = [self._table(benchmark) for benchmark in self.benchmarks] + ([steps] if steps is not None else [])
+        return [terminal(table) for table in tables]
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the tables (`summary.md`, `.csv`), pictures (`alpha-curve-*.png`, `pareto-front-*.png`), `best.yaml`.
+        """Write the tables (`summary.md`, `.csv`), `best.yaml`, and pictures (`alpha-curve-*.png`,
+        `mixture-triangle-*.png`, `pareto-front-*.png`, `learning-curves-*.png`).
 
         Returns the files that were written; which they are depends on the sweep.
 
@@ -98,10 +107,18 @@ class Summary:
                     with whole(made[-1]) as path:
                         alpha_curve(benchmark, self.points, path)
                 front = front_scores(benchmark, self.points, self.objectives)
+                if corners_of(self.points, self.failed):
+                    made.append(folder / f"mixture-triangle-{benchmark}.png")
+                    with whole(made[-1]) as path:
+                        triangles(benchmark, self.points, self.failed, path, front)
                 if front:
                     made.append(folder / f"pareto-front-{benchmark}.png")
                     with whole(made[-1]) as path:
                         front_picture(benchmark, self.points, path, front)
+            for picture in learning_pictures(self.judged.comparison) if self.judged is not None else ():
+                made.append(folder / picture.file)
+                with whole(made[-1]) as path:
+                    picture.draw(path)
             if self.finished:
                 made.append(folder / "best.yaml")
                 write_text(made[-1], self.best_recipe())
@@ -153,6 +170,10 @@ class Summary:
         head = (*map(short_name, keys), "seeds", *map(title_of, scores))
         title = f"{benchmark}: mean ± standard deviation over seeds"
         return Table("", title, head, tuple(rows), labels=len(keys), grid=True)
+
+    def _steps(self) -> Table | None:
+        """After how many steps each point was near the best; None where no scores were measured during training."""
+        return steps_table(self.judged.comparison) if self.judged is not None else None
 
     def _csv(self) -> str:
         """A row for each benchmark and point: values, number of seeds, mean and standard deviation of scores."""

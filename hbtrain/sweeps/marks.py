@@ -18,6 +18,8 @@ from hbtrain.sweeps.points import Finished, benchmarks_of, best_point, points_of
 BASELINE_SCORES = ("multi/map", "cross/map", "mono/map")
 """The first of these that all trials have decides which sampling of a single kind is the best."""
 
+KINDS = ("batching.mode", "batching.alpha", "batching.mixture")  # the keys that say how often a batch is of which kind
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -32,7 +34,8 @@ class Judged:
 def judge(finished: Sequence[Finished]) -> Judged | None:
     """Compare the finished trials; None if they are of fewer than two points.
 
-    Marks compare points that differ only in their batches: those of a backbone with the best sampling of that backbone.
+    Marks compare points that differ only in the kinds of their batches: those of a backbone, or of a batch size, with
+    the best sampling of the same.
 
     Raises:
         HbtrainError: a run's results cannot be read.
@@ -53,16 +56,17 @@ def judge(finished: Sequence[Finished]) -> Judged | None:
 
 
 def _groups(finished: Sequence[Finished]) -> list[list[Finished]]:
-    """Group the trials by the values of all keys that vary, except the seed and those under `batching.`."""
+    """Group the trials by the values of all keys that vary, except those that say of which kinds batches are."""
     groups: dict[str, list[Finished]] = {}
     for one in finished:
-        others = {key: value for key, value in one.values.items() if not key.startswith("batching.")}
+        others = {key: value for key, value in one.values.items() if not key.startswith(KINDS)}
         groups.setdefault(repr(others), []).append(one)
     return list(groups.values())
 
 
 def _compared(finished: Sequence[Finished]) -> Comparison:
-    return compare([str(one.folder) for one in finished], baseline=_baseline(finished))
+    uri = finished[0].trial.config.tracking.uri
+    return compare([str(one.folder) for one in finished], baseline=_baseline(finished), tracking_uri=uri)
 
 
 def _marks(comparison: Comparison, finished: Sequence[Finished]) -> dict[tuple[str, str], str]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from hbtrain.config.batching import Shares
 from hbtrain.reporting.metric_names import score_title
 from hbtrain.reporting.metric_names import shown as shown_score
 from hbtrain.storage import Place
@@ -27,6 +28,11 @@ def title_of(score: str) -> str:
     """What tables and pictures call a score; objectives beyond `SCORES` go by their names."""
     setting, _, metric = score.partition("/")
     return score_title(metric, setting) if score in SCORES else score
+
+
+def title_with_direction(score: str) -> str:
+    """`title_of`, with a note where lower is better."""
+    return title_of(score) + (" (lower is better)" if is_minimised(score) else "")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Point:
 
     values: dict[str, Any]  # {dotted key: value} of the keys that vary, without the seed
     runs: list[Mapping[str, float]]  # the scores of each seed's trial
+    shares: Shares | None = None  # {kind of batch: probability}; None if it changes during training, or is not known
 
     @property
     def label(self) -> str:
@@ -75,10 +82,16 @@ def points_of(finished: Sequence[Finished]) -> list[Point]:
     for one in finished:
         known = next((point for point in points if point.values == one.values), None)
         if known is None:
-            points.append(Point(one.values, [one.scores]))
+            points.append(Point(one.values, [one.scores], constant_shares(one.trial)))
         else:
             known.runs.append(one.scores)
     return points
+
+
+def constant_shares(trial: Trial) -> Shares | None:
+    """{kind of batch: probability} of a trial; None if it changes during training."""
+    first, *others = trial.config.batching.kind_points.values()
+    return None if others else first
 
 
 def losses(points: Sequence[Point], benchmark: str, score: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Population based training (arXiv 1711.09846) of alpha, on Ray Tune's scheduler.
+"""Population based training (arXiv 1711.09846) of alpha or of the mixture, on Ray Tune's scheduler.
 
 All members are compared at the same steps. The decisions are a function of the search's seed, the interval and the
 scores, so a search that was interrupted comes to the same decisions when the same scores are reported again.
@@ -7,24 +7,24 @@ scores, so a search that was interrupted comes to the same decisions when the sa
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 
-from hbtrain.sweeps.drivers import INTERVAL, SCHEDULE, extended, read_schedule
-from hbtrain.sweeps.ranges import Draw, Numbers
+from hbtrain.sweeps.drivers import INTERVAL, SCHEDULE, Schedule, Value, extended, read_schedule
+from hbtrain.sweeps.ranges import Draw, Numbers, Simplex
 from hbtrain.sweeps.search_methods import Pbt, is_minimised
 
-ATTEMPTS = 20  # how often an alpha is drawn, until it is one with which no other member continues the same state
+ATTEMPTS = 20  # how often a value is drawn, until it is one with which no other member continues the same state
 
 
 class Population(PopulationBasedTraining):
-    """The scheduler: at each interval's end, the worst members continue the state of the best with another alpha."""
+    """The scheduler: at each interval's end, the worst members continue the state of the best with another value."""
 
     def __init__(self, search: Pbt, draw: Draw, ends: Sequence[int]) -> None:
-        """`draw` gives the values of alpha; `ends` are the steps at which intervals end, the last that of training."""
+        """`draw` gives the values of the key; at the steps `ends` intervals end, at the last one training."""
         super().__init__(
             time_attr=INTERVAL,
             metric=search.objective,
@@ -38,7 +38,7 @@ class Population(PopulationBasedTraining):
         )
         self._search, self._draw, self._ends = search, draw, list(ends)
         self._interval = 0
-        self._given: set[Any] = set()
+        self._given: list[Schedule] = []
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called when a member ends an interval; when the last one has, all are compared."""
@@ -78,30 +78,47 @@ class Population(PopulationBasedTraining):
             changed = extended(schedule, step, perturbed(schedule[-1][1], self._draw, self._search))
             if changed != schedule and changed not in self._given:
                 break
-        self._given.add(changed)
+        self._given.append(changed)
         return {**parameters, SCHEDULE: [list(change) for change in changed]}
 
 
-def perturbed(alpha: float, draw: Draw, search: Pbt) -> float:
-    """Another alpha: multiplied or divided by the factor, or a neighbouring value of a choice; sometimes a new draw.
+def perturbed(value: Any, draw: Draw, search: Pbt) -> Value:
+    """Another alpha or mixture: it, or one weight of it, multiplied or divided by the factor; or a neighbour of it
+    among the values of a choice, where mixtures are in the order of the list; sometimes a new draw.
 
     Draws from the `random` module, as the scheduler does.
     """
+    moved: Value
+    anew: Value
     if isinstance(draw, Numbers):
-        moved = draw.rounded(alpha * random.choice((search.factor, 1 / search.factor)))
+        moved = draw.rounded(value * random.choice((search.factor, 1 / search.factor)))
         anew = draw.rounded(random.uniform(draw.low, draw.high))
+    elif isinstance(draw, Simplex):
+        kind, factor = random.choice(draw.kinds), random.choice((search.factor, 1 / search.factor))
+        moved = draw.rounded([value[one] * (factor if one == kind else 1) for one in draw.kinds])
+        anew = draw.mixture([random.random() for _ in range(draw.dimensions)])
     else:
-        values = sorted(draw.values)
-        neighbour = values.index(alpha) + random.choice((-1, 1))
-        moved = float(values[min(max(neighbour, 0), len(values) - 1)])
-        anew = float(random.choice(values))
-    return anew if moved == alpha or random.random() < search.resample else moved
+        values = list(draw.values) if isinstance(value, Mapping) else sorted(draw.values)
+        neighbour = values.index(value) + random.choice((-1, 1))
+        moved = _value(values[min(max(neighbour, 0), len(values) - 1)])
+        anew = _value(random.choice(values))
+    return anew if moved == value or random.random() < search.resample else moved
 
 
-def first_alphas(draw: Draw, search: Pbt) -> list[float]:
-    """The first alpha of each member: one from each of as many equal parts of the range, or the values in turn."""
+def first_values(draw: Draw, search: Pbt) -> list[Value]:
+    """The first alpha or mixture of each member: one from each of as many equal parts of the range, or the values in
+    turn. Of mixtures, each uniform number is divided into parts (a Latin hypercube)."""
+    if isinstance(draw, Simplex):
+        from scipy.stats.qmc import LatinHypercube
+
+        numbers = LatinHypercube(draw.dimensions, rng=search.seed).random(search.population)
+        return [draw.mixture(uniforms) for uniforms in numbers.tolist()]
     if not isinstance(draw, Numbers):
-        return [float(draw.values[member % len(draw.values)]) for member in range(search.population)]
+        return [_value(draw.values[member % len(draw.values)]) for member in range(search.population)]
     generator = random.Random(search.seed)
     width = (draw.high - draw.low) / search.population
     return [draw.rounded(draw.low + width * (member + generator.random())) for member in range(search.population)]
+
+
+def _value(chosen: Any) -> Value:
+    return dict(chosen) if isinstance(chosen, Mapping) else float(chosen)

@@ -7,8 +7,11 @@ from typing import Any
 
 from ray.tune import Callback
 
-from hbtrain.reporting.text import say
-from hbtrain.sweeps.drivers import FAILURE, STEP, trial_label
+from hbtrain.cluster.termination import asked_by, listen_again
+from hbtrain.cluster.trial_stop import announce, await_trials
+from hbtrain.errors import Terminated
+from hbtrain.reporting.text import counted, say
+from hbtrain.sweeps.drivers import FAILURE, GOES_ON, STEP, trial_label
 
 
 class _Progress(Callback):
@@ -20,6 +23,20 @@ class _Progress(Callback):
         self._labels: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._durations: list[float] = []
+
+    def setup(self, **info: Any) -> None:
+        """Ray Tune has set up its own handlers of signals."""
+        listen_again()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """If a signal has asked for the end, wait until the trials that train have kept a checkpoint, and end."""
+        if (name := asked_by()) is None:
+            return
+        self._say(f"{name}: trials that train keep a checkpoint, and then this ends; a second signal ends it at once")
+        announce(name)
+        if left := await_trials():
+            self._say(f"{counted(left, 'trial')} did not end in time")
+        raise Terminated(f"ended by {name}; {GOES_ON}")  # not one that Tune would catch
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         label, known = trial_label(trial.config), self._labels.get(trial.trial_id)

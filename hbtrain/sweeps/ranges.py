@@ -7,18 +7,24 @@ that it raises where the entry is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
+from hbtrain.config.batching import KINDS as KINDS_OF_BATCHES
 from hbtrain.errors import ConfigError
 
+ALPHA, MIXTURE = "batching.alpha", "batching.mixture"  # keys that may change while a run trains
 GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS = "grid", "uniform", "loguniform", "choice", "settings"
-KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS)
+SIMPLEX, STEP = "simplex", "step"
+KINDS = (GRID, UNIFORM, LOGUNIFORM, CHOICE, SETTINGS, SIMPLEX)
 DIGITS = 4  # significant digits of drawn numbers, so few that labels, recipes and MLflow show the exact value
 INNER = 0.381966
 """Where within a range a value is checked, as a share of its width. It is hardly ever a whole number, so that a range
 for a key that takes only whole numbers is refused."""
+PARTS = 1000  # weights of a drawn mixture are multiples of 1/PARTS, so that labels and MLflow show them exactly
+MOST_STEPS = 20  # from one end of a side of a grid of mixtures to the other; with three kinds, 231 mixtures
 
 
 @dataclass(frozen=True)
@@ -63,23 +69,89 @@ class Choices:
         return {CHOICE: list(self.values)}
 
 
-Draw = Numbers | Choices
+@dataclass(frozen=True)
+class Simplex:
+    """All mixtures {kind: weight} of some kinds of batches, their weights of 0 or more summing to 1.
+
+    A search draws them uniformly, by one number less than there are kinds, each uniform in [0, 1]: a stick is broken,
+    what is left after n of K kinds being (uniform number n)^(1 / (K - n)) of what was left before. So neighbouring
+    numbers are neighbouring mixtures, and each mixture has its numbers, which a sampler can learn from.
+    """
+
+    kinds: tuple[str, ...]
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.kinds) - 1
+
+    def mixture(self, uniforms: Sequence[float]) -> dict[str, float]:
+        """The mixture of uniform numbers, as many as `dimensions`."""
+        weights, left = [], 1.0
+        for number, uniform in enumerate(uniforms):
+            kept = left * uniform ** (1 / (self.dimensions - number))
+            weights.append(left - kept)
+            left = kept
+        return self.rounded([*weights, left])
+
+    def uniforms(self, mixture: Mapping[str, float]) -> list[float]:
+        """The uniform numbers whose mixture it is."""
+        found, left = [], 1.0
+        for number, kind in enumerate(self.kinds[:-1]):
+            kept = max(left - mixture[kind], 0.0)
+            found.append(min((kept / left) ** (self.dimensions - number), 1.0) if left > 0 else 0.5)
+            left = kept
+        return found
+
+    def rounded(self, weights: Sequence[float]) -> dict[str, float]:
+        """The mixture in proportion to weights of the kinds, rounded to multiples of 1/PARTS that sum to 1."""
+        exact = [PARTS * weight / sum(weights) for weight in weights]
+        parts = [int(one + 1e-6) for one in exact]
+        by_remainder = sorted(range(len(parts)), key=lambda i: parts[i] - exact[i])
+        for i in by_remainder[: PARTS - sum(parts)]:
+            parts[i] += 1
+        return {kind: part / PARTS for kind, part in zip(self.kinds, parts, strict=True)}
+
+    def recalled(self, value: object) -> dict[str, float] | None:
+        """The mixture that was written to JSON as `value`; None if it cannot be drawn from here."""
+        if not isinstance(value, Mapping) or set(value) != set(self.kinds) or not all(map(_is_number, value.values())):
+            return None
+        weights = [float(value[kind]) for kind in self.kinds]
+        if min(weights) < 0 or sum(weights) <= 0:
+            return None
+        rounded = self.rounded(weights)
+        return rounded if rounded == dict(zip(self.kinds, weights, strict=True)) else None
+
+    @property
+    def probes(self) -> tuple[dict[str, float], ...]:
+        """Mixtures to check before a search, which stand for all: the middle, and each kind alone."""
+        alone = [self.rounded([float(kind == one) for kind in self.kinds]) for one in self.kinds]
+        return self.rounded([1.0] * len(self.kinds)), *alone
+
+    def to_tree(self) -> dict[str, Any]:
+        return {SIMPLEX: list(self.kinds)}
+
+
+Draw = Numbers | Choices | Simplex
 
 
 def kind_of(key: str, entry: Any, origin: str, searching: bool) -> str:
     """Which of KINDS an entry of a space is. A space that is searched has ranges and choices, others have grids."""
     kinds = (UNIFORM, LOGUNIFORM, CHOICE, SETTINGS) if searching else (GRID, SETTINGS)
     kind = next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else None
+    if isinstance(entry, dict) and SIMPLEX in entry:
+        return SIMPLEX
     if kind in kinds:
         return str(kind)
     if kind in KINDS and searching:
         raise ConfigError(f"{key} = {entry!r} in {origin}: a search draws values, it tries no grid; write choice")
     hint = "; only a `search` draws from ranges" if kind in KINDS else ""
-    forms = " or ".join(f"`{key}: {{{name}: {_form(name)}}}`" for name in kinds)
+    forms = " or ".join(f"`{key}: {{{name}: {_form(name)}}}`" for name in (*kinds, *[SIMPLEX] * (key == MIXTURE)))
     raise ConfigError(f"{key} = {entry!r} in {origin}: a key that varies is written {forms}{hint}")
 
 
 def _form(kind: str) -> str:
+    if kind == SIMPLEX:
+        return "[kinds of batches], ..."
     if kind == SETTINGS:
         return "{name: {dotted key: value}}"
     return "[...]" if kind in (GRID, CHOICE) else "[low, high]"
@@ -108,6 +180,40 @@ def read_numbers(key: str, ends: Any, origin: str, log: bool) -> Numbers:
     if log and low <= 0:
         raise ConfigError(f"{key} = {ends!r} in {origin}: loguniform needs numbers above 0")
     return Numbers(low, high, log)
+
+
+def read_simplex(key: str, entry: Mapping[str, Any], origin: str, searching: bool) -> Draw:
+    """All mixtures of the kinds in an entry; without a search, those whose weights are multiples of its `step`."""
+    told = f"{key} = {dict(entry)!r} in {origin}"
+    if key != MIXTURE:
+        raise ConfigError(f"{told}: a simplex is of mixtures of kinds of batches, and only {MIXTURE} varies over it")
+    kinds, step = entry[SIMPLEX], entry.get(STEP, 0)
+    if entry.keys() - {SIMPLEX, STEP} or (searching and STEP in entry):
+        wanted = f"{{{SIMPLEX}: [kinds of batches]" + ("}" if searching else f", {STEP}: 0.25}}")
+        raise ConfigError(f"{told}: {'a search draws any weights; ' if searching else ''}write {wanted}")
+    if (
+        not isinstance(kinds, list)
+        or len(kinds) < 2
+        or any(kind not in KINDS_OF_BATCHES or kinds.count(kind) > 1 for kind in kinds)
+    ):
+        raise ConfigError(f"{told}: {SIMPLEX} takes a list of two kinds or more, of {', '.join(KINDS_OF_BATCHES)}")
+    simplex = Simplex(tuple(kind for kind in KINDS_OF_BATCHES if kind in kinds))
+    if searching:
+        return simplex
+    steps = round(1 / step) if _is_number(step) and step * MOST_STEPS >= 1 else 0
+    if not steps or abs(steps * step - 1) > 0.01:
+        raise ConfigError(
+            f"{told}: {STEP} must be 1 over a whole number, such as 0.25 or 0.2, and {1 / MOST_STEPS:g} or more"
+        )
+    return Choices(tuple(_multiples(simplex.kinds, steps)))
+
+
+def _multiples(kinds: Sequence[str], steps: int) -> list[dict[str, float]]:
+    """The mixtures of kinds whose weights are multiples of 1/steps."""
+    counts = product(range(steps, -1, -1), repeat=len(kinds))
+    return [
+        {kind: count / steps for kind, count in zip(kinds, one, strict=True)} for one in counts if sum(one) == steps
+    ]
 
 
 def read_settings(key: str, named: Any, origin: str) -> dict[str, dict[str, Any]]:

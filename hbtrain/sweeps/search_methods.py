@@ -12,7 +12,6 @@ from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import METRICS
 
 MINIMISED = {"rank_distance": "multi"}  # {metric of which lower is better: the setting that has it}
-ALPHA = "batching.alpha"
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -99,7 +98,7 @@ class Pareto(_Search):
 
 class Pbt(_ByOneScore):
     """The members of a population train in parallel; after each interval, the worst continue the state of the best with
-    another alpha (arXiv 1711.09846)."""
+    another alpha or mixture (arXiv 1711.09846)."""
 
     method: Literal["pbt"]
     population: Annotated[int, Field(ge=2)] = 4
@@ -107,8 +106,8 @@ class Pbt(_ByOneScore):
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """The share of the population that is replaced, and also the share of the best that replaces it."""
     resample: Fraction = 0.25
-    """Probability that a new alpha is drawn from the whole range rather than moved by `factor`."""
-    factor: Annotated[float, Field(gt=1)] = 1.2  # alpha is multiplied or divided by this
+    """Probability that a new alpha or mixture is drawn from the whole range rather than moved by `factor`."""
+    factor: Annotated[float, Field(gt=1)] = 1.2  # alpha, or a weight, is multiplied or divided by this
 
     def stops(self, steps: int) -> tuple[int, ...]:
         if self.intervals > steps:
@@ -146,6 +145,11 @@ def summary_of(search: Search) -> str:
     """What a sweep prints at its start: `pareto, 12 trials by mono/map, cross/map`."""
     size = f"a population of {search.population}" if isinstance(search, Pbt) else f"{search.trials} trials"
     return f"{search.method}, {size} by {', '.join(search.objectives)}"
+
+
+def trials_in(search: Search) -> int:
+    """How many trials, or members of a population, a search has."""
+    return search.population if isinstance(search, Pbt) else search.trials
 
 
 def is_minimised(objective: str) -> bool:

@@ -4,47 +4,62 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hbtrain.errors import StorageError
 from hbtrain.storage import Place, write_text
+from hbtrain.storage.files import append_line
 from hbtrain.sweeps.drivers import Schedule
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.space import Space
+from hbtrain.sweeps.space import Space, Trial
 
 
 class Ledger:
     """The file `points.jsonl`: {dotted key: value} of each point, one a line, in the order of the draws.
 
-    A file that cannot be read or written is a StorageError.
+    It is read once, then each point is appended; in a bucket, which does not append, the file is written anew. A file
+    that cannot be read or written is a StorageError.
     """
 
     def __init__(self, file: Place) -> None:
         self._file = file
+        self._lines: dict[str, str] | None = None  # {the point's JSON, sorted by key: its line}; None: not read yet
 
     def points(self) -> list[dict[str, Any]]:
         """Every point once, none if the file does not exist; lines that are not JSON are skipped."""
+        self._lines = self._read()
+        return [json.loads(line) for line in self._lines.values()]
+
+    def _read(self) -> dict[str, str]:
         try:
             lines = self._file.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            return []
+            return {}
         except OSError as error:
             raise StorageError(f"cannot read {self._file}: {error.strerror or error}") from error
-        points: list[dict[str, Any]] = []
+        found: dict[str, str] = {}
         for line in lines:
-            try:
-                point = json.loads(line)
-            except ValueError:
-                continue
-            if point not in points:
-                points.append(point)
-        return points
+            with suppress(ValueError):
+                found.setdefault(json.dumps(json.loads(line), sort_keys=True), line)
+        return found
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Write the file with another point; it is synced to disk when this returns."""
+        """Add a point to the file, unless it is there; it is synced to disk when this returns."""
+        if self._lines is None:
+            self._lines = self._read()
+        line = json.dumps(dict(point))
+        key = json.dumps(json.loads(line), sort_keys=True)
+        if key in self._lines:
+            return
         try:
-            write_text(self._file, "".join(f"{json.dumps(dict(p))}\n" for p in [*self.points(), point]))
+            if isinstance(self._file, Path):
+                append_line(self._file, line)
+            else:
+                write_text(self._file, "".join(f"{one}\n" for one in [*self._lines.values(), line]))
+            self._lines[key] = line
         except OSError as error:
             raise StorageError(f"cannot write {self._file}: {error.strerror or error}") from error
 
@@ -75,9 +90,11 @@ class SearchOutcome:
     """Those that were trained in full, members of a population included."""
     stopped: list[Stopped] = field(default_factory=list)
     members: list[tuple[Schedule, Finished]] = field(default_factory=list)
-    """The members of a population, with the alphas of their weights' whole history. A run from scratch with such a
-    schedule ends with the same weights; its folder is that in which training ended, and may have begun in another."""
+    """The members of a population, with the alphas or mixtures of their weights' whole history. A run from scratch with
+    such a schedule ends with the same weights; its folder is that in which training ended, and may have begun in
+    another."""
     failures: dict[str, str] = field(default_factory=dict)  # {label: why it failed}
+    failed: list[Trial] = field(default_factory=list)  # those of `failures` whose values the configuration allows
 
 
 def save_outcome(outcome: SearchOutcome, path: Place) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from hbtrain.cluster.session import connected
 from hbtrain.config import Config, to_tree
+from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import parse_benchmark
 from hbtrain.reporting.text import say
 from hbtrain.runs.segments import finished_segment, last_segment
@@ -19,10 +21,11 @@ from hbtrain.sweeps.drivers import (
     label_of,
     member_config,
     read_schedule,
-    to_alpha,
+    scheduled_key,
+    to_value,
 )
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.search_methods import ALPHA, Asha, Pareto, Pbt, Search, is_minimised
+from hbtrain.sweeps.search_methods import Asha, Pareto, Pbt, Search, is_minimised
 from hbtrain.sweeps.search_records import Ledger, SearchOutcome, Stopped, known_points
 from hbtrain.sweeps.space import Space, Trial, trial_of
 from hbtrain.sweeps.tuning import ON_HEAD, at_address, concurrent_trials, failures_of, fit, set_up_tune
@@ -107,15 +110,15 @@ def _fit_population(
 ) -> Any:
     from ray import tune
 
-    from hbtrain.sweeps.population import Population, first_alphas
+    from hbtrain.sweeps.population import Population, first_values
     from hbtrain.sweeps.progress import SearchProgress
 
     # Paused members lose their processes, which hold no state: it is in the folders of their runs.
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
     ends = wanted.stops(base.training.steps)
     plan |= {"ends": ends, "worst": float("inf") if is_minimised(wanted.objective) else float("-inf")}
-    draw = space.draws[ALPHA]
-    first = [[[0, alpha]] for alpha in first_alphas(draw, wanted)]
+    (draw,) = space.draws.values()  # of alpha, or of the mixture
+    first = [[[0, value]] for value in first_values(draw, wanted)]
     # Tune counts paused members as running, so their number must be limited by the resources of their drivers.
     share = int(HEAD_SHARE / side_by_side * 10_000) / 10_000
     on_head = dict.fromkeys(ON_HEAD, max(share, *ON_HEAD.values()))
@@ -134,6 +137,8 @@ def _trials(space: Space, base: Config, ledger: Ledger, results: Any) -> SearchO
     outcome = SearchOutcome(failures=failures_of(results))
     for values in known_points(space, ledger)[: len(results)]:
         if space.label(values) in outcome.failures:
+            with suppress(ConfigError):  # its values are not allowed
+                outcome.failed.append(trial_of(space, base, values))
             continue
         trial = trial_of(space, base, values)
         if (done := finished_segment(trial.config, base.training.steps)) is not None:
@@ -144,13 +149,13 @@ def _trials(space: Space, base: Config, ledger: Ledger, results: Any) -> SearchO
 
 
 def _members(base: Config, results: Any) -> SearchOutcome:
-    """What became of the members of a population, with the schedules of alpha that they ended with."""
+    """What became of the members of a population, with the schedules that they ended with."""
     outcome = SearchOutcome(failures=failures_of(results))
     for result in results:
         schedule = read_schedule(result.config[SCHEDULE])
         config = member_config(base, schedule)
         if (done := finished_segment(config, base.training.steps)) is not None:
-            trial = Trial(label_of(schedule), {ALPHA: to_alpha(schedule)}, config)
+            trial = Trial(label_of(schedule), {scheduled_key(schedule): to_value(schedule)}, config)
             member = Finished(trial, done.scores, done.folder.path)
             outcome.members.append((schedule, member))
             if member not in outcome.finished:  # two members may have one schedule

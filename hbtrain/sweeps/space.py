@@ -16,10 +16,9 @@ import yaml
 from hbtrain.config import Config, load_config, override
 from hbtrain.config.batching import mixture_points, ratio, read_mixture
 from hbtrain.errors import ConfigError
-from hbtrain.sweeps.ranges import GRID, SETTINGS, Draw
+from hbtrain.sweeps.ranges import GRID, MIXTURE, SETTINGS, Draw
 from hbtrain.sweeps.search_methods import Search
 
-MIXTURE = "batching.mixture"
 SEED = "seed"  # the key over whose values the summary takes means
 
 

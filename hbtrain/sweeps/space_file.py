@@ -13,20 +13,25 @@ from hbtrain.config.keys import NON_TRAINING_KEYS, all_keys, check_key
 from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.ranges import (
+    ALPHA,
     CHOICE,
     GRID,
     KINDS,
+    MIXTURE,
     SETTINGS,
+    SIMPLEX,
     UNIFORM,
     Choices,
     Draw,
     Numbers,
+    Simplex,
     kind_of,
     read_numbers,
     read_settings,
+    read_simplex,
     read_values,
 )
-from hbtrain.sweeps.search_methods import ALPHA, Pbt, read_search
+from hbtrain.sweeps.search_methods import Pbt, read_search
 from hbtrain.sweeps.space import Space
 
 IN_WHEEL, IN_CHECKOUT = Path(__file__).parent / "spaces", Path(__file__).parents[2] / "tune" / "spaces"
@@ -94,7 +99,7 @@ def with_flags(space: Space, flags: Mapping[str, Any]) -> Space:
 
 def _flag_entry(space: Space, key: str, value: Any) -> dict[str, Any]:
     """The entry of a space that the value of a flag for a key that varies stands for."""
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in KINDS:
+    if isinstance(value, dict) and (SIMPLEX in value or (len(value) == 1 and next(iter(value)) in KINDS)):
         return value
     values = value if isinstance(value, list) else [value]
     if key in space.settings:
@@ -115,6 +120,8 @@ def _with_entry(space: Space, key: str, entry: Any, origin: str) -> Space:
         draw = Choices(tuple(settings[key]))
     elif kind in (GRID, CHOICE):
         draw = Choices(read_values(key, entry[kind], origin))
+    elif kind == SIMPLEX:
+        draw = read_simplex(key, entry, origin, searching=space.search is not None)
     else:
         draw = read_numbers(key, entry[kind], origin, log=kind != UNIFORM)
     return replace(space, draws={**space.draws, key: draw}, settings=settings)
@@ -137,8 +144,9 @@ def check_space(space: Space, origin: str) -> None:
 
 def _check_varied(space: Space, dotted: str, key: str, origin: str) -> None:
     check_key(dotted, origin)
-    if dotted in space.overrides:
-        raise ConfigError(f"{dotted} is both fixed under `overrides` and varied under `space` in {origin}; keep one")
+    fixed = next((other for other in space.overrides if f"{other}.".startswith(f"{dotted}.")), None)
+    if fixed is not None:
+        raise ConfigError(f"{fixed} is both fixed under `overrides` and varied under `space` in {origin}; keep one")
     if key != dotted and dotted in space.draws:
         raise ConfigError(f"{dotted} is varied twice in {origin}, by itself and by {key}; keep one")
     if dotted == STEPS and space.search is not None:
@@ -148,16 +156,28 @@ def _check_varied(space: Space, dotted: str, key: str, origin: str) -> None:
 
 
 def _check_population(space: Space, origin: str) -> None:
-    """Raise ConfigError unless alpha is all that varies: no other key can change during training."""
-    others = [key for key in space.draws if key != ALPHA]
-    if others or ALPHA not in space.draws:
+    """Raise ConfigError unless alpha or the mixture is all that varies: no other key can change during training."""
+    others = [key for key in space.draws if key not in (ALPHA, MIXTURE)]
+    if others or len(space.draws) > 1:
         named = f"{others[0]} cannot change while a run trains; " if others else ""
-        raise ConfigError(f"{named}search.method pbt in {origin} varies {ALPHA}, and nothing else")
-    draw = space.draws[ALPHA]
-    if len(draw.probes) < 2 or not all(isinstance(value, int | float) for value in draw.probes):
-        raise ConfigError(f"{ALPHA} in {origin}: pbt needs two numbers or more to choose from")
+        raise ConfigError(f"{named}search.method pbt in {origin} varies {ALPHA} or {MIXTURE}, and nothing else")
+    ((key, draw),) = space.draws.items()
+    if isinstance(draw, Simplex):
+        return
+    if len(draw.probes) < 2 or not all(map(_is_number if key == ALPHA else _is_constant, draw.probes)):
+        what = "numbers" if key == ALPHA else "mixtures {kind: weight}"
+        raise ConfigError(f"{key} in {origin}: pbt needs two {what} or more to choose from")
     if isinstance(draw, Numbers) and draw.log:
-        raise ConfigError(f"{ALPHA} in {origin}: pbt takes uniform or choice")
+        raise ConfigError(f"{key} in {origin}: pbt takes uniform or choice")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_constant(mixture: Any) -> bool:
+    """Whether it is a mixture, and no schedule of mixtures; what is wrong with its weights is found with the trials."""
+    return isinstance(mixture, Mapping) and not any(isinstance(weight, Mapping) for weight in mixture.values())
 
 
 def _mapping(value: Any, origin: str, of: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ray.tune.search.optuna import OptunaSearch
 from hbtrain.config import Config, absolute_paths, to_flat
 from hbtrain.errors import ConfigError
 from hbtrain.sweeps.drivers import FAILURE, KEYS, LABEL, STEP, VALUES
-from hbtrain.sweeps.ranges import Choices, Draw
+from hbtrain.sweeps.ranges import Choices, Draw, Simplex
 from hbtrain.sweeps.search_methods import is_minimised
 from hbtrain.sweeps.search_records import Ledger, known_points
 from hbtrain.sweeps.space import Space, trial_of
@@ -41,7 +41,7 @@ class Suggestions(OptunaSearch):
         single = len(objectives) == 1
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(
-            space={key: _distribution(draw) for key, draw in space.draws.items()},
+            space={name: one for key, draw in space.draws.items() for name, one in _distributions(key, draw).items()},
             metric=objectives[0] if single else objectives,
             mode=modes[0] if single else modes,
             points_to_evaluate=[self._encoded(point) for point in known],
@@ -81,20 +81,30 @@ class Suggestions(OptunaSearch):
             super().on_trial_complete(trial_id, result)
 
     def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values as Optuna takes them: a choice is given by its index in the list, as its values may be of any type."""
-        return {
-            key: draw.values.index(values[key]) if isinstance(draw, Choices) else values[key]
-            for key, draw in self._draws.items()
-        }
+        """Values as Optuna takes them: a choice is given by its index in the list, as its values may be of any type,
+        and a mixture by its uniform numbers."""
+        encoded: dict[str, Any] = {}
+        for key, draw in self._draws.items():
+            if isinstance(draw, Simplex):
+                encoded |= zip(_distributions(key, draw), draw.uniforms(values[key]), strict=True)
+            else:
+                encoded[key] = draw.values.index(values[key]) if isinstance(draw, Choices) else values[key]
+        return encoded
 
     def _decoded(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            key: draw.values[drawn[key]] if isinstance(draw, Choices) else draw.rounded(drawn[key])
-            for key, draw in self._draws.items()
-        }
+        decoded: dict[str, Any] = {}
+        for key, draw in self._draws.items():
+            if isinstance(draw, Simplex):
+                decoded[key] = draw.mixture([drawn[name] for name in _distributions(key, draw)])
+            else:
+                decoded[key] = draw.values[drawn[key]] if isinstance(draw, Choices) else draw.rounded(drawn[key])
+        return decoded
 
 
-def _distribution(draw: Draw) -> BaseDistribution:
+def _distributions(key: str, draw: Draw) -> dict[str, BaseDistribution]:
+    """{name: distribution} of the numbers that Optuna draws for a key: one, but for a mixture one a dimension."""
+    if isinstance(draw, Simplex):
+        return {f"{key} {number}": FloatDistribution(0, 1) for number in range(draw.dimensions)}
     if isinstance(draw, Choices):
-        return CategoricalDistribution(list(range(len(draw.values))))
-    return FloatDistribution(draw.low, draw.high, log=draw.log)
+        return {key: CategoricalDistribution(list(range(len(draw.values))))}
+    return {key: FloatDistribution(draw.low, draw.high, log=draw.log)}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hbtrain.comparison.save import save_comparison
@@ -17,14 +16,15 @@ from hbtrain.reporting.text import counted, say
 from hbtrain.runs.preflight import check_storage, preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import checked_inputs
+from hbtrain.runs.run_status import StatusWriter
 from hbtrain.runs.segments import measured_by, scores_in
 from hbtrain.runs.usage import metrics_of, total_usage
-from hbtrain.storage import Place, folders_in, place, pushed, write_text
-from hbtrain.storage.files import exclusive_access
+from hbtrain.storage import Place, clear_leftovers, folders_in, place, pushed, write_text
+from hbtrain.storage.lease import leased
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.marks import Judged, judge
 from hbtrain.sweeps.points import Finished
-from hbtrain.sweeps.search_methods import check_objectives, summary_of
+from hbtrain.sweeps.search_methods import check_objectives, summary_of, trials_in
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
 from hbtrain.tracking.tracker import Tracker
@@ -70,21 +70,30 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
     configs = [absolute_paths(trial.config) for trial in trials]
     before = RunFolder(folder).state.inputs
     inputs = checked_inputs(configs, before, f"sweep {folder.name}", accept_changed_inputs)
-    _make(space, base, folder)
-    with exclusive_access(folder):
+    with leased(folder) as lease:
+        _make(space, base, folder)
         if inputs.changed:
             say(f"goes on with other content: {inputs.changed}")
             _forget_inputs(folder)
-        RunFolder(folder).update(inputs=inputs.digests)
+        RunFolder(folder, lease).update(inputs=inputs.digests)
         tracker = _begin(space, base, folder, f"{command} {space.name}")
-        with tracker.ending(say):
+        status = StatusWriter(
+            folder,
+            doing=f"sweep {space.name}",
+            steps=len(trials) if space.search is None else trials_in(space.search),
+            mlflow_run_id=tracker.run_id,
+            tracking_uri=without_passwords(tracker.uri),
+        )
+        with status.beating(), tracker.ending(say):
             if space.search is not None:
                 outcome = _search(space, base, folder, tracker)
             else:
                 outcome = _try_all(trials, folder, tracker)
+            lease.check()
+            _deliver_for_trials(folder, tracker)
             objectives = space.search.objectives if space.search else ()
             judged = _report(outcome.finished, folder, tracker)
-            summary = Summary(outcome.finished, outcome.failures, judged, objectives)
+            summary = Summary(outcome.finished, outcome.failures, judged, objectives, outcome.failed)
             _save(summary, folder, tracker)
             if outcome.failures:
                 reasons = "; ".join(f"{label}: {reason}" for label, reason in outcome.failures.items())
@@ -108,10 +117,9 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
 
 
 def _make(space: Space, base: Config, folder: Place) -> None:
-    """Make the sweep's folder, with `space.yaml` in it. Raises StorageError if it cannot be written."""
+    """Write `space.yaml` into the sweep's folder, and clear it. Raises StorageError if it cannot be written."""
     try:
-        if isinstance(folder, Path):
-            folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder)
         write_text(folder / "space.yaml", without_passwords(space.to_yaml()))
     except OSError as error:
         raise StorageError(f"storage = {base.storage!r} cannot be written: {error.strerror} ({folder})") from error
@@ -133,17 +141,29 @@ def _begin(space: Space, base: Config, folder: Place, command: str) -> Tracker:
         folder.name,
         command=command,
         parameters={"space": space.name, "recipe": space.recipe},
+        outbox=memory.undelivered,
     )
+    _deliver_for_trials(folder, tracker)
     memory.update(mlflow_run_id=tracker.run_id)
     if space.search is None:
-        tracker.tags(
-            {f"space.{key}": " ".join(shown(one, key) for one in draw.probes) for key, draw in space.draws.items()}
-        )
+        tracker.tags({f"space.{key}": _listed(draw.probes, key) for key, draw in space.draws.items()})
     else:
         tracker.tags({f"space.{key}": json.dumps(draw.to_tree()) for key, draw in space.draws.items()})
         tracker.tags({f"search.{key}": value for key, value in space.search.model_dump(mode="json").items()})
     tracker.artifact(folder / "space.yaml")
     return tracker
+
+
+def _listed(values: Iterable[Any], key: str) -> str:
+    """The values of a grid in a tag; those that hold blanks, as mixtures do, stand apart by commas."""
+    texts = [shown(value, key) for value in values]
+    return (", " if any(" " in text for text in texts) else " ").join(texts)
+
+
+def _deliver_for_trials(folder: Place, tracker: Tracker) -> None:
+    """Deliver to MLflow what finished trials could not deliver."""
+    for file in RunFolder.undelivered_in(folder):
+        tracker.adopt(file)
 
 
 def _placed(config: Config, folder: Place, tracker: Tracker) -> Config:
@@ -183,7 +203,7 @@ def _try_all(trials: Sequence[Trial], folder: Place, tracker: Tracker) -> Search
     finished = [done for trial in ready if (done := _finished(trial)) is not None]
     for label in {trial.label for trial in ready} - {one.trial.label for one in finished} - failures.keys():
         failures[label] = "it ended without scores on all benchmarks"
-    return SearchOutcome(finished, failures=failures)
+    return SearchOutcome(finished, failures=failures, failed=[one for one in ready if one.label in failures])
 
 
 def _finished(trial: Trial) -> Finished | None:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from hbtrain.cluster.session import connected
+from hbtrain.cluster.termination import asked_by, postponed_termination
 from hbtrain.config import Config, override, to_tree
-from hbtrain.errors import TrainingError
+from hbtrain.errors import Terminated, TrainingError
 from hbtrain.reporting.text import say
 from hbtrain.storage import Place, quoted
-from hbtrain.sweeps.drivers import FAILURE, LABEL, NUMBER, TRIAL, run_trial, trial_label
+from hbtrain.sweeps.drivers import FAILURE, GOES_ON, LABEL, NUMBER, TRIAL, run_trial, trial_label
 from hbtrain.sweeps.space import Trial
 
 RESTARTS = 2
@@ -67,7 +68,7 @@ def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any
 
     Raises:
         TrainingError: the cluster was lost, or Tune failed.
-        KeyboardInterrupt: Tune was stopped.
+        KeyboardInterrupt: Tune was stopped; Terminated by a signal, before which trials have kept a checkpoint.
     """
     import ray
     from ray import tune
@@ -87,12 +88,15 @@ def fit(trainable: Any, parameters: dict[str, Any], folder: Place, progress: Any
         ),
     )
     try:
-        results = tuner.fit()
+        with postponed_termination():
+            results = tuner.fit()
     except (ray.exceptions.RayError, TuneError) as error:
         lines = str(error).strip().splitlines()
         # The message of a TuneError is a traceback, whose last line is the reason; Ray's own errors begin with it.
         reason = lines[-1] if isinstance(error, TuneError) else lines[0]
         raise TrainingError(f"the sweep stopped: {reason}; the same command goes on") from error
+    if (name := asked_by()) is not None:
+        raise Terminated(f"ended by {name}; {GOES_ON}")
     if len(results) < trials or any(r.error is None and not (r.metrics or {}).get("done") for r in results):
         raise KeyboardInterrupt
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from hbtrain.tracking.uris import TrackingError, sqlite_file, tracking_uri
 
 STOPPED_AT = "stopped_at_step"
 """Tag of a run whose training was stopped at a step to go on later (see `hbtrain.runs.segments`)."""
+CONTINUES = "continues_run"  # tag: id of the MLflow run from whose checkpoint this run began
+DRIVER_LOST = "driver_lost"  # tag of a run that was marked KILLED by another process, with since when it was silent
 RUNS_PER_CALL = 1000
 
 
@@ -45,10 +48,6 @@ class TrackedRuns:
         Raises:
             TrackingError: there is no such database, or the server does not answer.
         """
-        from mlflow import MlflowClient
-
-        limit_retries()
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         config = Config(name="compare")
         self.uri = tracking_uri(config if uri is None else override(config, {"tracking.uri": uri}))
         self._shown = without_passwords(self.uri)
@@ -56,6 +55,10 @@ class TrackedRuns:
         file = sqlite_file(self.uri)
         if file is not None and not file.is_file():
             raise TrackingError(f"there is no MLflow database {self._shown}; name the right one with --tracking-uri")
+        from mlflow import MlflowClient
+
+        limit_retries()
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
             self._experiments = [str(found.experiment_id) for found in self._client.search_experiments()]
@@ -98,6 +101,34 @@ class TrackedRuns:
         except failures() as error:
             raise self._unusable(error) from error
 
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        """{step: value} of a metric of a run, in the order of steps; empty if there is no such run or metric.
+
+        Of several values at a step it is the one that was told first: what comes later at the last step may be of an
+        earlier one, the best, which is evaluated after training. Where a run began with the checkpoint of another, the
+        steps before are that one's.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        from hbtrain.tracking.mlflow_names import allowed_name
+
+        try:
+            told = self._client.get_metric_history(run_id, allowed_name(metric))
+            origin = self._client.get_run(run_id).data.tags.get(CONTINUES) if told else None
+        except failures() as error:
+            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise self._unusable(error) from error
+        values: dict[int, float] = {}
+        for one in sorted(told, key=lambda one: (one.step, one.timestamp)):
+            if math.isfinite(one.value):
+                values.setdefault(one.step, one.value)
+        if origin is None or not values:
+            return values
+        before = {step: value for step, value in self.history(origin, metric).items() if step < min(values)}
+        return before | values
+
     def add_artifacts(self, run: TrackedRun, folder: Path, name: str) -> None:
         """Store a folder's content with a run, as artifacts under `name`.
 
@@ -108,6 +139,22 @@ class TrackedRuns:
             self._client.log_artifacts(run.run_id, str(folder), name)
         except failures() as error:
             raise TrackingError(f"run {run.run_id} did not take {name}: {first_line(error)}") from error
+
+    def end_lost(self, run_id: str, why: str) -> bool:
+        """Mark a run KILLED whose driver is dead, with `why` as its tag `driver_lost`; False if it does not count as
+        running.
+
+        Raises:
+            TrackingError: there is no such run, or the server does not answer.
+        """
+        try:
+            if self._client.get_run(run_id).info.status != "RUNNING":
+                return False
+            self._client.set_tag(run_id, DRIVER_LOST, why)
+            self._client.set_terminated(run_id, "KILLED")
+        except failures() as error:
+            raise self._unusable(error) from error
+        return True
 
     def _search(self, condition: str) -> list[TrackedRun]:
         """The runs that meet a condition of MLflow's filter language, newest first."""

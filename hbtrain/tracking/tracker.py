@@ -21,10 +21,11 @@ from typing import Any
 import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
-from hbtrain.errors import StorageError
+from hbtrain.errors import LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import Place, RemoteError, as_local, place
-from hbtrain.tracking.outbox import DESCRIPTION, Message, Outbox
+from hbtrain.tracking.outbox import Outbox
+from hbtrain.tracking.spool import DESCRIPTION, Message
 from hbtrain.tracking.uris import (
     TrackingError,
     artifact_location,
@@ -124,11 +125,24 @@ class Tracker:
         return run_id
 
     def _continue(self, run_id: str) -> None:
-        """Set a run's status to running. Raises TrackingError if it was deleted."""
-        if _retry_while_locked(self._client.get_run, run_id).info.lifecycle_stage == "deleted":
+        """Set a run's status to running. Raises TrackingError if it was deleted, or is not there."""
+        anew = (
+            "to go on as a new MLflow run delete mlflow_run_id from run.json in its folder, or begin another run by a "
+            "new name"
+        )
+        try:
+            found = _retry_while_locked(self._client.get_run, run_id)
+        except failures() as error:
+            if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+                raise
             raise TrackingError(
-                f"MLflow run {run_id}, which this training goes on with, was deleted: begin another by a new name, or "
-                f"restore it ({self._command('runs restore --run-id')} {run_id})"
+                f"MLflow run {run_id}, which this training goes on with, is not in {self.uri}: set tracking.uri to "
+                f"where it is; {anew}"
+            ) from error
+        if found.info.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"MLflow run {run_id}, which this training goes on with, was deleted: restore it "
+                f"({self._command('runs restore --run-id')} {run_id}); {anew}"
             )
         _retry_while_locked(self._client.set_terminated, run_id, "RUNNING")
 
@@ -174,33 +188,39 @@ class Tracker:
         self._outbox.adopt(outbox)
 
     def save_undelivered(self) -> bool:
-        """Save undelivered messages where the run's next process finds them; False if some are saved nowhere."""
-        return self._outbox.save()
+        """Whether all messages are delivered, or saved where the run's next process finds them (`Outbox.settle`)."""
+        return self._outbox.settle()
 
     @contextmanager
     def ending(self, tell: Callable[[str], object]) -> Iterator[None]:
         """End the run with the block: FINISHED, KILLED by Ctrl-C, or FAILED; `tell` is given what `finish` returns.
 
+        A block that loses its lease leaves the run as it is: another process goes on with it.
+
         Raises:
             StorageError: in place of the RemoteError of a storage that does not answer.
         """
-        status = "FAILED"
+        status: str | None = "FAILED"
         try:
             yield
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
+        except LeaseLostError:
+            status = None
+            raise
         except RemoteError as error:
             raise StorageError(f"{error.filename}: {error.strerror}; the same command goes on") from error
         finally:
-            if notes := self.finish(status):
+            if status is not None and (notes := self.finish(status)):
                 tell(notes)
 
     def finish(self, status: str = "FINISHED") -> str:
         """End the run as FINISHED, FAILED or KILLED; returns a sentence about outages and refusals, mostly empty.
 
-        Waits until all is delivered, but only `patience_s` seconds for a server that does not answer.
+        Waits until all is delivered, but only `patience_s` seconds for a server that does not answer. Raises what has
+        stopped the deliveries unexpectedly; what was not delivered is saved then.
         """
         self._put("status", [status, int(time.time() * 1000)])
         outbox = self._outbox
@@ -209,9 +229,9 @@ class Tracker:
         notes = []
         if outbox.refused:
             notes.append(f"MLflow refused {', '.join(outbox.refused)} of run {self.run_id}: {reason}")
-        if outbox.pending:
+        if outbox.is_pending:
             kept = f"; kept in {outbox.file}, the same command delivers it" if outbox.save() else ""
-            notes.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending)}: {reason}{kept}")
+            notes.append(f"MLflow run {self.run_id} did not get {_summary(outbox.pending())}: {reason}{kept}")
         elif outbox.away_s:
             notes.append(f"MLflow was away for {outbox.away_s:.0f} s ({reason}); all has been delivered since")
         return "; ".join(notes)
@@ -302,10 +322,14 @@ def limit_retries() -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
-def _summary(messages: list[Message]) -> str:
+def _summary(messages: Iterable[Message]) -> str:
     """What the messages hold, e.g. `20 figures, artifact model, status FINISHED`."""
-    figures = sum(len(message.content) for message in messages if message.kind == "figures")
-    others = [str(message) for message in messages if message.kind != "figures"]
+    figures, others = 0, []
+    for message in messages:
+        if message.kind == "figures":
+            figures += len(message.content)
+        else:
+            others.append(str(message))
     return ", ".join([f"{figures} figures", *others] if figures else others)
 
 

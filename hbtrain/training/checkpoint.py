@@ -1,14 +1,13 @@
 """Checkpoints: saving and restoring all that a run needs to go on from a step as if it had never stopped.
 
-DeepSpeed saves each rank's part of model, optimizer and schedule; a manifest adds the step and the state of early
-stopping. Batches need no state (they are a function of the step), nor do random numbers (each step seeds them). A
-checkpoint can be restored on any number of ranks.
+DeepSpeed saves each rank's part of model, optimizer and schedule; a manifest adds the step, the best figure so
+far and the state of early stopping. Batches need no state (they are a function of the step), nor do random numbers
+(each step seeds them). A checkpoint can be restored on any number of ranks.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ from hbtrain.errors import StorageError, TrainingError, is_write_error
 from hbtrain.events import Event
 from hbtrain.reporting.text import counted
 from hbtrain.storage import Place, RemoteError, local_copy, pushed, remove_tree, with_retries
+from hbtrain.training.best import Patience, best_in
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
     Manifest,
@@ -36,7 +36,6 @@ from hbtrain.training.checkpoint_files import (
 )
 from hbtrain.training.engine import Engine
 from hbtrain.training.safe_loading import to_universal, weights_only
-from hbtrain.training.validation import Patience
 from hbtrain.training.worker import CheckpointPart, Worker
 
 TAG = "state"
@@ -58,7 +57,7 @@ class Checkpoints:
         Args:
             engine: its state is saved and restored.
             worker: its `checkpoints` is the folder in storage, its `upload` stores the parts.
-            patience: the state of early stopping, saved and restored as well.
+            patience: the best figure so far and early stopping, saved and restored as well.
             keep: how many of the newest checkpoints are not deleted.
         """
         self._engine, self._worker, self._patience, self._keep = engine, worker, patience, keep
@@ -86,8 +85,8 @@ class Checkpoints:
             if not is_write_error(error):  # another rank died, for one: the workers are restarted
                 raise
             raise StorageError(f"checkpoint of step {step}: cannot write {folder}: {error}") from error
-        best = patience.best if math.isfinite(patience.best) else None
-        manifest = Manifest(step, group.rank, group.world_size, best, patience.waited)
+        best_step, best = patience.best or (None, None)
+        manifest = Manifest(step, group.rank, group.world_size, best, patience.waited, best_step=best_step)
         to = self._worker.checkpoints / folder_name(step, self._token)
         self._worker.upload(CheckpointPart(step, folder, to, lambda: self._store(folder, to, manifest)))
 
@@ -109,14 +108,27 @@ class Checkpoints:
                     continue
                 manifest = Manifest.read(folder, 0)
                 self._load(folder, manifest)
-            self._patience.best = math.inf if manifest.best is None else manifest.best
-            self._patience.waited = manifest.waited
             workers = counted(group.world_size, "worker")
             self._report(manifest.step, f"goes on from the checkpoint of step {manifest.step} on {workers}")
+            self._restore_best(manifest)
             return manifest.step
         if self._refused:
             self._report(0, "no checkpoint is whole: begins again at step 0")
         return 0
+
+    def _restore_best(self, manifest: Manifest) -> None:
+        """Go on with the best figure so far, unless the encoder that it is of is no longer there."""
+        if manifest.best is None:
+            self._patience.waited = manifest.waited
+            return
+        worker = self._worker
+        found = self._broadcast(best_in(worker.final_model) if worker.group.rank == 0 else None)
+        if found == (manifest.best_step, manifest.best):
+            self._patience.best, self._patience.waited = found, manifest.waited
+        elif worker.group.rank == 0:
+            of = "" if manifest.best_step is None else f" of step {manifest.best_step}"
+            note = f"the best encoder so far{of} is not in {worker.final_model}: the next one counts as the best"
+            worker.emit(Event(manifest.step, {}, note))
 
     def _load(self, folder: Path, manifest: Manifest) -> None:
         if manifest.world_size == self._worker.group.world_size or self._engine.zero_stage == 0:
@@ -149,7 +161,7 @@ class Checkpoints:
         if manifest.rank == 0:
             self._worker.flush_events()
         try:
-            with_retries(lambda: store(part, to, manifest), RETRY_STORAGE_S)
+            with_retries(lambda: self._store_part(part, to, manifest), RETRY_STORAGE_S)
         except OSError as error:
             remove_tree(to)  # it stays incomplete, and the disk may be full
             remedy = "make room there, and" if isinstance(to, Path) else "see to that storage, and"
@@ -162,14 +174,21 @@ class Checkpoints:
         if manifest.rank > 0:
             return
         if _await_complete(to):
-            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept"))
+            self._worker.emit(Event(manifest.step, {}, f"checkpoint of step {manifest.step} kept", kind="checkpoint"))
             with suppress(RemoteError):  # the next checkpoint deletes them
+                self._worker.check_lease()
                 prune(self._worker.checkpoints, self._keep, self._token, self._refused, self._worker.protected_step)
+
+    def _store_part(self, part: Path, to: Place, manifest: Manifest) -> None:
+        if manifest.rank == 0:  # without whose part the checkpoint counts for nothing
+            self._worker.check_lease()
+        store(part, to, manifest)
 
     def _report(self, step: int, text: str) -> None:
         if self._worker.group.rank == 0:
             refused = [f"checkpoint of step {step_of(name)} is damaged ({why})" for name, why in self._refused.items()]
-            self._worker.emit(Event(step, {}, ": ".join(["; ".join(refused), text]) if refused else text))
+            note = ": ".join(["; ".join(refused), text]) if refused else text
+            self._worker.emit(Event(step, {}, note, kind="damage" if refused else "resume"))
 
     def _broadcast(self, value: T) -> T:
         """Rank 0's value, on all ranks; collective."""

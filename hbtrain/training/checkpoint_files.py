@@ -14,14 +14,17 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from stat import S_ISDIR
 
-from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, remove_tree, write_text
-from hbtrain.storage.files import copy_with_digest, file_digest, whole_stream
+from hbtrain.storage import Place, RemoteError, RemotePath, folders_in, inside, remove_tree, write_text
+from hbtrain.storage.files import copy_with_digest, file_digest, make_folder, whole_stream
 
+PARALLEL_READS = 16  # manifests that are read at the same time
 PREFIX = "step-"
 CONVERTED = "universal-"  # prefix of temporary folders that hold a checkpoint converted for another number of ranks
 BLAKE2B = partial(hashlib.blake2b, digest_size=16)
@@ -34,9 +37,11 @@ class Manifest:
     step: int  # steps done
     rank: int  # the rank whose part it is
     world_size: int  # ranks that saved the checkpoint
-    best: float | None = None  # lowest validation loss so far; None before the first validation
-    waited: int = 0  # validations since then
+    # the best figure so far (see `hbtrain.training.best`); None before the first one
+    best: float | None = None
+    waited: int = 0  # figures since then
     files: dict[str, tuple[int, str]] = field(default_factory=dict)  # {path within the folder: (bytes, BLAKE2b digest)}
+    best_step: int | None = None  # the step of the best figure; None also in checkpoints of earlier versions
 
     @staticmethod
     def name(rank: int) -> str:
@@ -53,6 +58,8 @@ class Manifest:
         try:
             values = json.loads((folder / cls.name(rank)).read_text(encoding="utf-8"))
             values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
+            for name in values["files"]:
+                inside(folder, name)
             return cls(**values)
         except FileNotFoundError:
             raise ValueError(f"the part of rank {rank} was not finished") from None
@@ -88,30 +95,52 @@ def store(part: Path, to: Place, manifest: Manifest) -> None:
         name = source.relative_to(part).as_posix()
         target = to / name
         if isinstance(target, Path):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         files[name] = _copy(source, target)
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
     if isinstance(to, Path):
-        to.mkdir(parents=True, exist_ok=True)
+        make_folder(to)
     write_text(to / Manifest.name(manifest.rank), text)
 
 
 def is_complete(folder: Place) -> bool:
     """Whether every rank has stored its part, as far as manifests and file sizes tell.
 
+    A look at a checkpoint that is not complete costs rank 0's manifest and a listing, whatever the number of ranks. The
+    other manifests are read when all are there, several at a time, and once by a process.
+
     Raises:
         RemoteError: remote storage does not answer.
     """
     try:
-        first = Manifest.read(folder, 0)
-        manifests = [first, *(Manifest.read(folder, rank) for rank in range(1, first.world_size))]
+        world_size = Manifest.read(folder, 0).world_size
+        found = _sizes_in(folder)
+        manifests = tuple(found.get(Manifest.name(rank), 0) for rank in range(world_size))
+        wanted = _sizes_of_parts(folder, manifests) if all(manifests) else None
     except ValueError:
         return False
-    wanted = {name: size for m in manifests for name, (size, _) in m.files.items()}
+    return wanted is not None and all(found.get(name) == size for name, size in wanted.items())
+
+
+def _sizes_in(folder: Place) -> dict[str, int]:
+    """{path below the folder: bytes} of the files that are there."""
     if isinstance(folder, RemotePath):
-        found = folder.files()
-        return all(found.get(name, (None, 0))[0] == size for name, size in wanted.items())
-    return not any(_wrong_size(folder, name, size) for name, size in wanted.items())
+        return {name: size for name, (size, _) in folder.files().items()}
+    files = [(path, path.stat()) for path in folder.rglob("*")]
+    return {
+        path.relative_to(folder).as_posix(): status.st_size for path, status in files if not S_ISDIR(status.st_mode)
+    }
+
+
+@lru_cache(maxsize=64)
+def _sizes_of_parts(folder: Place, manifests: tuple[int, ...]) -> dict[str, int]:
+    """{path below the folder: bytes} of the files of all parts, whose manifests have so many bytes.
+
+    The same manifests are read once, as no attempt writes files of another. Raises ValueError: one cannot be read.
+    """
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        parts = list(pool.map(partial(Manifest.read, folder), range(len(manifests))))
+    return {name: size for part in parts for name, (size, _) in part.files.items()}
 
 
 def damage(folder: Path, rank: int, world_size: int) -> str:

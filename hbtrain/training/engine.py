@@ -102,8 +102,8 @@ class Engine:
         for state in self._optimizer.state.values():
             state["step"] = state["step"].clone()
 
-    def trained_weights(self) -> dict[str, Tensor]:
-        """The module's state without frozen parameters, on the CPU of rank 0; empty on other ranks; collective.
+    def trained_weights(self, everywhere: bool = False) -> dict[str, Tensor]:
+        """The module's state without frozen parameters, on the CPU of rank 0 or `everywhere`; else empty; collective.
 
         Parameters that ZeRO-3 has partitioned are gathered one at a time.
         """
@@ -114,7 +114,7 @@ class Engine:
             if isinstance(value, nn.Parameter) and not value.requires_grad:
                 continue
             with deepspeed.zero.GatheredParameters([value]):
-                if dist.get_rank() == 0:
+                if everywhere or dist.get_rank() == 0:
                     weights[name] = value.detach().cpu().clone()
         return weights
 

@@ -8,18 +8,19 @@ gathers in any case: they are loaded as a whole, and partitioned when the engine
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import hbtrain
 from hbtrain.config import Config, override
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import StorageError
-from hbtrain.modeling.adapters import add_lora
+from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
@@ -66,7 +67,15 @@ def trainable(encoder: Encoder, config: Config) -> EmbeddingModule:
     return EmbeddingModule(encoder.model, config.loss.temperature if config.loss.learn_temperature else None)
 
 
-def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: Place | None, card: ModelCard) -> None:
+def export(
+    engine: Engine,
+    encoder: Encoder,
+    config: Config,
+    initial: Path,
+    to: Place | None,
+    card: ModelCard,
+    more: Mapping[str, str] | None = None,
+) -> None:
     """Save the encoder with its current weights; collective.
 
     Args:
@@ -75,21 +84,70 @@ def export(engine: Engine, encoder: Encoder, config: Config, initial: Path, to: 
         config: the run's.
         initial: folder of the encoder that training started from. A fresh copy of it, in float32, takes the weights
             that were trained where these cannot be saved as they are: partitioned over ranks (ZeRO-3), in one flat
-            buffer that safetensors does not split (ZeRO-1 and 2), or in bf16. Frozen weights stay bit for bit.
+            buffer that safetensors does not split (ZeRO-1 and 2), in bf16, or averaged with those before training.
+            Frozen weights stay bit for bit.
         to: folder of the saved model, or None on ranks that do not write.
         card: the model card.
+        more: {name: content} of other files of the folder.
     """
-    if engine.zero_stage > 0 or config.encoder.precision == "bf16":
+    averages = config.encoder.average_with_initial > 0
+    if engine.zero_stage > 0 or config.encoder.precision == "bf16" or averages:
         weights = engine.trained_weights()
         if to is not None:
-            encoder = load_for_training(override(config, {"encoder.precision": "fp32"}), initial)
-            trainable(encoder, config).load_state_dict(weights, strict=False)
+            encoder = _with_weights(config, initial, weights)
     if to is not None:
         try:
             with pushed(to, replace=True) as folder:
-                encoder.save(folder, card)
+                encoder.save(folder, card, more)
         except OSError as error:
             raise StorageError(f"cannot write the model to {to}: {error.strerror or error}") from error
+
+
+def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path, device: torch.device) -> Encoder:
+    """The encoder that gives what the exported one would give if `export` saved it now, on every rank; collective.
+
+    It is the encoder that is trained itself where that computes as the exported one does. Else it is a copy on
+    `device`, whole and in float32, with adapters merged into the weights. Random states are as before.
+    """
+    plain = config.encoder.precision == "fp32" and config.encoder.attention == "auto"
+    plain = plain and not config.encoder.average_with_initial
+    if plain and engine.zero_stage < (3 if config.encoder.lora is None else 1):
+        own = encoder
+    else:
+        weights = engine.trained_weights(everywhere=True)
+        with torch.random.fork_rng(devices=[]):
+            own = _with_weights(override(config, {"encoder.attention": "auto"}), initial, weights)
+    model = merged(own.model)
+    if model is own.model:
+        model.to(device)
+        return own
+    return Encoder(model.to(device), own.prefixes, own.max_tokens)
+
+
+def _with_weights(config: Config, initial: Path, weights: Mapping[str, Tensor]) -> Encoder:
+    """The encoder in `initial`, in float32 on the CPU, adapters included, with the weights that were trained, or the
+    mean of these and its own that `config` asks for."""
+    config = override(config, {"encoder.precision": "fp32"})
+    encoder = load_for_training(config, initial)
+    trainable(encoder, config).load_state_dict(weights, strict=False)
+    if share := config.encoder.average_with_initial:
+        average_with(encoder, load_for_training(override(config, {"encoder.lora": None}), initial), share)
+    return encoder
+
+
+def average_with(encoder: Encoder, before: Encoder, share: float) -> None:
+    """Make the weights of `encoder` `share` times those of `before` plus the rest times its own, in float32.
+
+    Adapters are merged first, as what they change are the weights of the backbone. Weights that are equal in both, such
+    as frozen ones, stay bit for bit.
+    """
+    encoder.model = merged(encoder.model)
+    start = before.model.state_dict()
+    mean = {
+        name: value.lerp(start[name], share) if value.is_floating_point() else value
+        for name, value in encoder.model.state_dict().items()
+    }
+    encoder.model.load_state_dict(mean)
 
 
 def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...], steps: int) -> ModelCard:
@@ -106,5 +164,6 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,
+        average_with_initial=config.encoder.average_with_initial,
         version=hbtrain.__version__,
     )

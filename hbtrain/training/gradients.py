@@ -10,23 +10,34 @@ Shapes: n texts of this rank (queries, passages, hard negatives), D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbtrain.batching.permutation import key_of
 from hbtrain.config import Config
 from hbtrain.modeling.gather import Group
 from hbtrain.modeling.loss import Embedded, contrastive_loss
 from hbtrain.training.chunks import Chunk, assemble
-from hbtrain.training.engine import Engine
 from hbtrain.training.feed import Work
 from hbtrain.training.stopwatch import Stopwatch
+
+
+class Differentiable(Protocol):
+    """What the loss is back-propagated through: `hbtrain.training.engine.Engine`, or what stands for it."""
+
+    def __call__(self, *inputs: Any) -> Any: ...
+
+    def backward(self, loss: Tensor, last: bool = True) -> None: ...
 
 
 class Gradients:
     """Back-propagates the loss of one rank's work through an engine; every method is collective."""
 
-    def __init__(self, engine: Engine, group: Group, config: Config, stopwatch: Stopwatch) -> None:
+    def __init__(self, engine: Differentiable, group: Group, config: Config, stopwatch: Stopwatch) -> None:
         self._engine = engine
         self._group = group
         self._loss = config.loss
@@ -86,3 +97,21 @@ class Gradients:
 
 def _positions(work: Work) -> list[Tensor]:
     return [positions for chunk in work.chunks for positions in chunk.positions]
+
+
+@contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """While the body runs, dropout is off, and everything else that training mode means (checkpointing) stays on."""
+    before: list[tuple[nn.Module, str, float]] = []
+    for part in module.modules():
+        for name, value in vars(part).items():
+            # `p` of a dropout module; attention keeps its probability as a plain number.
+            if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(part, nn.Dropout))):
+                before.append((part, name, value))
+    try:
+        for part, name, _ in before:
+            setattr(part, name, 0.0)
+        yield
+    finally:
+        for part, name, value in before:
+            setattr(part, name, value)

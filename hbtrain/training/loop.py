@@ -1,8 +1,9 @@
-"""The training loop of one worker: batches, embedding, loss over all ranks, optimizer step, checkpoints, validation."""
+"""The training loop of one worker: batches, loss over ranks, optimizer step, checkpoints, validation, evaluation."""
 
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 from torch import Tensor
@@ -13,29 +14,37 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
 from hbtrain.reporting.text import counted
+from hbtrain.training.best import BEST, VALIDATION_LOSS, Patience, best_text
 from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.engine import Engine
-from hbtrain.training.export import export, load_on_rank, model_card, trainable
+from hbtrain.training.export import as_exported, export, load_on_rank, model_card, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
+from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
+from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.meter import Meter
+from hbtrain.training.stopping import StopVote
 from hbtrain.training.stopwatch import Stopwatch, TimedGroup, time_deepspeed
-from hbtrain.training.validation import Patience, mean_over_ranks, validation_plan
+from hbtrain.training.validation import mean_over_ranks, validation_plan
 from hbtrain.training.worker import Worker
 
 
-def train_worker(config: Config, worker: Worker, until: int | None = None) -> None:
+def train_worker(config: Config, worker: Worker, until: int | None = None) -> bool:
     """Train on this rank, from the last complete checkpoint if there is one; collective.
 
-    At the end rank 0 has saved the trained encoder to `worker.final_model`: with a validation source the encoder of
-    lowest validation loss, else that of the last step.
+    At the end rank 0 has saved the trained encoder to `worker.final_model`: the best by `evaluation.keep_best`; without
+    that, but with a validation source, the one of lowest validation loss; else that of the last step. Where
+    `worker.is_stop_requested` stopped training before, there is a checkpoint, and maybe no such encoder.
 
     Args:
         config: the run's configuration.
         worker: what this rank is given.
         until: the step to stop at, with a checkpoint; None: the last step.
+
+    Returns:
+        Whether training came to its end; False where it was stopped because of a request.
     """
-    Trainer(config, worker).run(until)
+    return Trainer(config, worker).run(until)
 
 
 class Trainer:
@@ -57,12 +66,14 @@ class Trainer:
         self.engine = Engine(self.module, config, worker.device)
         time_deepspeed(self.stopwatch)
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
-        self.patience = Patience(config.training.patience)
+        self.cosine = self._cosine()
+        self.patience = Patience(config.training.patience, config.evaluation.keep_best or VALIDATION_LOSS)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
+        self.vote = StopVote(self.group, worker.device, worker.is_stop_requested, config.training.log_every)
         self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
 
-    def run(self, until: int | None = None) -> None:
-        """Train the remaining steps, up to `until` if given."""
+    def run(self, until: int | None = None) -> bool:
+        """Train the remaining steps, up to `until` if given; returns whether it came so far (see `train_worker`)."""
         training = self.config.training
         stop = training.steps if until is None else until
         self.worker.on_phase("restore")
@@ -75,29 +86,37 @@ class Trainer:
         for work in self.stopwatch.each(self.feed.steps(start, stop if not stopped else start), "data"):
             self._step(work)
             done = work.batch.step + 1
-            last = done == training.steps
-            if done % training.log_every == 0 or done == stop:
+            asked = done < stop and self.vote.is_stop(done)
+            if done % training.log_every == 0 or done == stop or asked:
                 self._log(done)
-            if (
-                self.validation is not None
-                and training.validate_every
-                and (done % training.validate_every == 0 or last)
-            ):
+            if self.cosine is not None and done % (training.gradient_cosine_every or 1) == 0:
+                with self.stopwatch.phase("gradient_cosine", whole=True):
+                    cosine = self.cosine.at(done)
+                if math.isfinite(cosine):
+                    self._emit(Event(done, {GRADIENT_COSINE: cosine}))
+            if self._is_validation_due(done):
                 with self.stopwatch.phase("validation", whole=True):
-                    stopped = self._validate(done)
-            if self._is_checkpoint_due(done, stop, stopped):
+                    self._validate(done)
+            if self._is_evaluation_due(done, stop):
+                with self.stopwatch.phase("evaluation", whole=True):
+                    self._evaluate(done)
+            stopped = self.patience.exhausted
+            if asked or self._is_checkpoint_due(done, stop, stopped):
                 with self.stopwatch.phase("checkpoint", whole=True):
                     self.meter.check(self.engine.is_finite())
                     self.checkpoints.save(done)
+            if asked:
+                return False
             if stopped:
                 if not self.meter.is_read:
                     self._log(done)
-                self._emit(Event(done, {}, f"stopped early: no better validation loss than {self.patience.best:.4f}"))
+                self._emit(Event(done, {}, self.patience.reason, kind="early stop"))
                 break
             self.worker.on_phase("data", done)
-        if self.validation is None or not training.validate_every or not math.isfinite(self.patience.best):
+        if self.patience.best is None:
             self.meter.check(self.engine.is_finite())
             self._export(done)
+        return True
 
     def _is_checkpoint_due(self, done: int, stop: int, stopped: bool) -> bool:
         """Whether to save a checkpoint after `done` steps; always where training stops before its last step."""
@@ -133,7 +152,8 @@ class Trainer:
         note = ""
         if self.config.encoder.precision == "bf16":
             note = self._skipped_steps(figures)
-        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens))
+        kind = "skipped" if note else ""
+        self._emit(Event(step, figures, note, self.meter.pairs, self.meter.tokens, kind))
 
     def _skipped_steps(self, figures: dict[str, float]) -> str:
         """Add the skipped steps of the run so far to `figures`; returns a note if there are new ones."""
@@ -144,8 +164,18 @@ class Trainer:
             return ""
         return f"gradients were not finite: {counted(new, 'step')} skipped, {so_far} in all"
 
-    def _validate(self, step: int) -> bool:
-        """Validate, and save the encoder if its loss is the lowest so far; True if training is to stop early."""
+    def _cosine(self) -> GradientCosine | None:
+        if self.config.training.gradient_cosine_every is None:
+            return None
+        feeds = [self._feed(plan, self.corpus) for plan in cosine_plans(self.config, self.corpus, self.plan)]
+        return GradientCosine(self.module, feeds, self._ready, self.group, self.config, self.stopwatch)
+
+    def _is_validation_due(self, done: int) -> bool:
+        every = self.config.training.validate_every
+        return self.validation is not None and every is not None and self._is_nth_or_last(done, every)
+
+    def _validate(self, step: int) -> None:
+        """Validate; where the loss decides, save the encoder if it is the lowest so far."""
         assert self.validation is not None
         self.module.eval()
         with torch.no_grad():
@@ -153,10 +183,39 @@ class Trainer:
             losses = [self.gradients.loss(self._ready(work)) for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
-        self._emit(Event(step, {"validation/loss": loss}))
-        if self.patience.improved(loss):
+        self._emit(Event(step, {VALIDATION_LOSS: loss}))
+        if self.patience.metric == VALIDATION_LOSS and self.patience.improved(loss, step):
             self._export(step)
-        return self.patience.exhausted
+
+    def _is_evaluation_due(self, done: int, stop: int) -> bool:
+        """Whether to evaluate on benchmarks. The encoder that is exported at the end is evaluated after training."""
+        evaluation = self.config.evaluation
+        if self.worker.evaluate is None or evaluation.every is None:
+            return False
+        if evaluation.keep_best is not None:
+            return self._is_nth_or_last(done, evaluation.every)
+        chooses = self.config.training.validate_every is not None
+        return done % evaluation.every == 0 and (done < stop or chooses)
+
+    def _evaluate(self, step: int) -> None:
+        """Evaluate on benchmarks; where a score decides, save the encoder if it is the best so far."""
+        assert self.worker.evaluate is not None
+        began_s = time.perf_counter()
+        self.meter.check(self.engine.is_finite())
+        worker = self.worker
+        encoder = as_exported(self.engine, self.encoder, self.config, worker.initial_model, worker.device)
+        scores = self.worker.evaluate(encoder)
+        del encoder  # it may be a copy
+        metrics = {f"eval/{name}": score for name, score in scores.items()}
+        metrics["system/evaluation_s"] = time.perf_counter() - began_s
+        chosen_by = self.config.evaluation.keep_best
+        improved = chosen_by is not None and self.patience.improved(scores[chosen_by], step)
+        self._emit(Event(step, metrics, f"the best encoder so far by {chosen_by}" if improved else ""))
+        if improved:
+            self._export(step)
+
+    def _is_nth_or_last(self, done: int, every: int) -> bool:
+        return done % every == 0 or done == self.config.training.steps
 
     def _validation_feed(self) -> Feed | None:
         if self.config.data.validation is None:
@@ -171,9 +230,14 @@ class Trainer:
     def _export(self, step: int) -> None:
         worker = self.worker
         worker.on_phase("export")
-        to = worker.final_model if worker.group.rank == 0 else None
+        to = None
+        if worker.group.rank == 0:
+            worker.check_lease()
+            to = worker.final_model
         card = model_card(self.config, self.corpus, self.plan.languages, step)
-        export(self.engine, self.encoder, self.config, worker.initial_model, to, card)
+        best, metric = self.patience.best, self.patience.metric
+        more = {} if best is None else {BEST: best_text(best, metric)}
+        export(self.engine, self.encoder, self.config, worker.initial_model, to, card, more)
 
     def _emit(self, event: Event) -> None:
         if self.worker.group.rank == 0:

@@ -17,7 +17,8 @@ from hbtrain.training.stopwatch import OTHER, Stopwatch
 PHASES = ("data", "encode", "loss", "backward", "communication", "step", OTHER)
 """Phases of a step whose share of the time is reported."""
 
-NOT_TRAINING = ("validation", "checkpoint")  # phases whose time does not count in throughput and shares
+NOT_TRAINING = ("validation", "evaluation", "gradient_cosine", "checkpoint")
+"""Phases whose time does not count in throughput and shares."""
 
 
 class Meter:

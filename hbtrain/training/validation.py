@@ -1,9 +1,8 @@
-"""Validation: the loss on fixed batches of a source that is not trained on, and early stopping by it."""
+"""Validation: the loss on fixed batches of a source that is not trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -53,28 +52,6 @@ def validation_plan(config: Config, corpus: ParallelCorpus) -> BatchPlan:
 def _leading_from(languages: Sequence[str], switching: SwitchingConfig) -> dict[str, str]:
     pairs = zip(switching.pairs, switching.lexicons.items(), strict=True)
     return {name: file for (x, _), (name, file) in pairs if x in languages}
-
-
-@dataclass
-class Patience:
-    """Early stopping: the lowest validation loss, and how many validations have passed since."""
-
-    limit: int | None  # validations without improvement after which to stop; None means never
-    best: float = float("inf")  # the lowest loss so far
-    waited: int = 0  # validations since then
-
-    def improved(self, loss: float) -> bool:
-        """Record a validation loss; True if it is the lowest so far."""
-        if loss < self.best:
-            self.best, self.waited = loss, 0
-            return True
-        self.waited += 1
-        return False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether training is to stop."""
-        return self.limit is not None and self.waited >= self.limit
 
 
 def mean_over_ranks(losses: list[torch.Tensor], group: Group) -> float:

@@ -22,6 +22,7 @@ from hbtrain.config.schema import Precision
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.training.export import load_for_training, trainable
+from hbtrain.training.gradients import without_dropout
 from hbtrain.training.loop import Trainer
 from hbtrain.training.worker import Worker
 
@@ -70,9 +71,9 @@ def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
 
     trainer = Trainer(config, worker)
     trainer.module.train()
-    without_dropout(trainer.module)
-    for work in trainer.feed.steps(step, step + 1):
-        trainer.backward(work)
+    with without_dropout(trainer.module):
+        for work in trainer.feed.steps(step, step + 1):
+            trainer.backward(work)
     gradient = {}
     for name, parameter in trainer.module.named_parameters():
         if parameter.requires_grad:
@@ -89,8 +90,8 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
     module = trainable(encoder, config).to(device).train()
     if config.encoder.precision == "bf16":
         module.bfloat16()
-    without_dropout(module)
-    plain_loss(config, encoder, module, corpus, step).backward()
+    with without_dropout(module):
+        plain_loss(config, encoder, module, corpus, step).backward()
     return {n: p.grad.float().flatten().cpu() for n, p in module.named_parameters() if p.grad is not None}
 
 
@@ -130,14 +131,3 @@ def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: Para
             loss = (loss + cross_entropy(back_BB, target_B)) / 2
         losses.append(loss)
     return torch.stack(losses).mean()
-
-
-def without_dropout(module: nn.Module) -> None:
-    """Turn dropout off, and leave everything else that training mode means (gradient checkpointing) on."""
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        for name, value in vars(part).items():
-            # Attention keeps its probability as a plain number.
-            if "dropout" in name and isinstance(value, float):
-                setattr(part, name, 0.0)

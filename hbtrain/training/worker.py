@@ -12,6 +12,7 @@ from hbtrain.events import Event
 if TYPE_CHECKING:  # events travel through processes that need no torch
     import torch
 
+    from hbtrain.modeling.encoder import Encoder
     from hbtrain.modeling.gather import Group
     from hbtrain.storage import Place
 
@@ -29,6 +30,10 @@ def ignore_phase(phase: str, step: int | None = None) -> None:
 
 def no_flush() -> None:
     """A `Worker.flush_events` that does nothing, for a worker whose events are not stored."""
+
+
+def no_check() -> None:
+    """A `Worker.check_lease` that does nothing, for a worker whose run no other process can drive."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,12 @@ class Worker:
     # returns when the events emitted so far are stored outside this process and the driver's; called on rank 0 only, on
     # any thread
     flush_events: Callable[[], None] = no_flush
+    # whether this rank has heard that training is to stop, with a checkpoint, before its last step; it must return at
+    # once. None, on all ranks: nobody ever asks
+    is_stop_requested: Callable[[], bool] | None = None
+    # gives {`<benchmark>/<setting>/<metric>`: score} of an encoder that is the same on all ranks; collective. None:
+    # nothing is evaluated during training
+    evaluate: Callable[[Encoder], dict[str, float]] | None = None
+    # raises LeaseLostError if another process drives the run now, OSError if the storage does not answer; called on
+    # rank 0 only, before checkpoints or the encoder are written or deleted, on any thread
+    check_lease: Callable[[], None] = no_check

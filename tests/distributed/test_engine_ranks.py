@@ -7,11 +7,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hbtrain.batching import BatchPlan
-from hbtrain.config import from_tree, load_config, to_tree
+from hbtrain.config import from_tree, load_config, override, to_tree
 from hbtrain.corpus import ParallelCorpus
+from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import ProcessGroup
+from hbtrain.training.export import export
 from hbtrain.training.loop import Trainer
 from hbtrain.training.verify import trained_gradient
 from hbtrain.training.worker import Worker
@@ -160,6 +162,30 @@ def test_bf16_trains(run):
     losses = [m["train/loss"] for _, m, _ in events if "train/loss" in m]
     assert losses[-1] < losses[0]
     assert all(abs(w).max() < 1e3 for w in weights.values())
+
+
+def exported(tree, folder, share):
+    """Trains, then exports to `trained` and, averaged with the weights before training, to `mean`; rank 0 tells what
+    is in these and in `initial`."""
+    trainer = Trainer(from_tree(tree), worker(folder))
+    trainer.run()
+    for name, of_export in (("trained", 0.0), ("mean", share)):
+        config = override(trainer.config, {"encoder.average_with_initial": of_export})
+        to = Path(folder) / name if trainer.group.rank == 0 else None
+        export(trainer.engine, trainer.encoder, config, Path(folder) / "initial", to, ModelCard())
+    if trainer.group.rank:
+        return None
+    loaded = [Encoder.load(str(Path(folder) / name)).model.state_dict() for name in ("initial", "trained", "mean")]
+    return [{name: value.numpy() for name, value in state.items()} for state in loaded]
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_weights_before_training_are_averaged_with_gathered_ones(run, stage):
+    zero = {"zero_optimization": {"stage": stage}}
+    config, folder = run(**{"resources.workers": 2, "training.deepspeed": zero, "training.steps": 2})
+    (initial, trained, mean), _ = run_ranks(exported, 2, to_tree(config), str(folder), 0.4)
+    assert difference(initial, trained) > 1e-3
+    assert difference(mean, {name: 0.4 * initial[name] + 0.6 * trained[name] for name in mean}) < 1e-6
 
 
 class SpoiltTrainer(Trainer):

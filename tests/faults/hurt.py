@@ -16,20 +16,18 @@ SLOW = [
 NO_SCORES = ["--evaluation.benchmarks", "[]", "--tracking.log_model", "false"]
 
 
-class HurtRun(Command):
-    """`hbtrain train quickstart ARGUMENTS` whose workers listen to the files that `ask` leaves (see `inject`)."""
+class ListeningCommand(Command):
+    """A command whose workers listen to the files that `ask` leaves (see `inject`)."""
 
-    def __init__(self, folder, *arguments, **variables):
+    def __init__(self, folder, *arguments, **options):
         self.folder = Path(folder)
         self.faults = self.folder / "faults"
         self.faults.mkdir(exist_ok=True)
         paths = os.pathsep.join([str(Path(__file__).parent / "inject"), PATHS])
-        inject = {"PYTHONPATH": paths, "HBTRAIN_FAULTS": str(self.faults)}
-        cache = ["--data.cache", self.folder / "cache"]
-        super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **inject, **variables)
+        super().__init__(folder, *arguments, **{"PYTHONPATH": paths, "HBTRAIN_FAULTS": str(self.faults)} | options)
 
     def ask(self, what, rank, phase, delay_s=0.0):
-        """Have `rank` hang or be killed (`what`) when it comes to `phase`."""
+        """Have `rank` hang, be killed or take memory (`what`: `hang`, `kill`, `eat`) when it comes to `phase`."""
         temporary = self.faults / "new"
         temporary.write_text(str(delay_s))
         temporary.rename(self.faults / f"{what}-{rank}-{phase}")
@@ -37,6 +35,14 @@ class HurtRun(Command):
     def pid(self, rank):
         """The process of a rank; that of the latest worker group."""
         return int((self.faults / f"rank-{rank}").read_text())
+
+
+class HurtRun(ListeningCommand):
+    """`hbtrain train quickstart ARGUMENTS`."""
+
+    def __init__(self, folder, *arguments, **variables):
+        cache = ["--data.cache", Path(folder) / "cache"]
+        super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **variables)
 
 
 @dataclass

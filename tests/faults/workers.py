@@ -1,7 +1,10 @@
 """Workers, drivers and processes that die or hang."""
 
 import os
+import re
 import signal
+
+import psutil
 
 from tests.faults.hurt import NO_SCORES, HurtRun, Seen
 from tests.faults.row import Row, line_with, no_traceback, survived
@@ -52,6 +55,39 @@ def driver_killed(folder):
     return Row(
         "driver killed", "kill -9 of the command and all below it; the same command again", seen, said(seen), checks
     )
+
+
+def driver_terminated(folder):
+    """SIGTERM to the command; then the same command again."""
+    with HurtRun(folder, *NO_SCORES) as run:
+        run.wait_for(KEPT)
+        os.kill(run.process.pid, signal.SIGTERM)
+        ended = Seen.of(run)
+    at = int(re.findall(r"checkpoint of step (\d+) kept", ended.output)[-1])
+    with HurtRun(folder, *NO_SCORES) as run:
+        seen = Seen.of(run)
+    checks = survived(seen) | went_on(seen, at)
+    checks |= {"143 when terminated": ended.exit_code == 143, "MLflow run KILLED then": ended.mlflow == ["KILLED"]}
+    checks |= {"no crash": "Traceback" not in ended.output and "***" not in ended.output}
+    done = "SIGTERM to the command after step 100; the same command again"
+    return Row("driver terminated", done, seen, line_with("ended by SIGTERM", ended.output), checks)
+
+
+def worker_out_of_memory(folder, rank=1):
+    """A worker takes memory without end, until Ray kills it."""
+    used = psutil.virtual_memory()
+    limit = 1 - (used.available - 6 * 2**30) / used.total  # six GiB for the run and for what else this machine does
+    with HurtRun(folder, *NO_SCORES, RAY_memory_usage_threshold=f"{limit:.3f}") as run:
+        run.wait_for(KEPT)
+        pid = run.pid(rank)
+        run.ask("eat", rank, "encode")
+        seen = Seen.of(run)
+    words = line_with("memory ran out", seen.output)
+    checks = survived(seen) | went_on(seen) | named(words, rank, pid)
+    checks |= {"what was used": "it used" in words and ", its node " in words, "what to lower": "lower " in words}
+    checks |= {"in one line": words.endswith("(restart 1 of 3 without progress)")}
+    done = f"rank {rank} takes memory until Ray's memory monitor kills it"
+    return Row("worker out of memory", done, seen, words, checks)
 
 
 def worker_stopped(folder, rank=1):

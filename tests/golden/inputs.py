@@ -30,6 +30,13 @@ def texts(kind: str, number: int, languages: Iterable[str]) -> dict[str, str]:
     return {language: text(kind, number, language) for language in languages}
 
 
+def lexicon(path: Path, one: str, other: str) -> Path:
+    """A bilingual lexicon of `WORDS`, some of which have two translations."""
+    words = list(zip(WORDS[one], WORDS[other], strict=True))
+    pairs = [*words[:-1], *((word, f"{translation}-{other}") for word, translation in words[::2])]
+    return write(path, "".join(f"{word}\t{translation}\n" for word, translation in pairs))
+
+
 def write(path: Path, content: str) -> Path:
     """Write text, zipped where the name says so."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,14 @@
-"""Fingerprints of plans: which rows, in which languages, every batch of a configuration has."""
+"""Fingerprints of plans: which rows, in which languages, every batch of a configuration has; and switched texts."""
 
+import numpy as np
 import pytest
 
 from hbtrain import BatchPlan, load_config
+from hbtrain.batching.switching import Switcher
 from tests.golden import inputs
 
 STEPS = 120
+LEXICONS = {"en-de": "en-de.txt", "en-sw": "en-sw.txt", "de-en": "de-en.txt"}
 
 PLANS = {
     "quickstart": {},
@@ -23,6 +26,16 @@ PLANS = {
     "a schedule": {"batching.alpha": {0: 1.0, 40: 0.2, 80: 0.9}},
     "a mixture": {"batching.mixture": {"mono": 2, "cross": 2, "multi": 1}},
     "a schedule of mixtures": {"batching.mixture": {0: {"mono": 1}, 80: {"mono": 1, "cross": 2, "multi": 3}}},
+    "a mixture with switched batches": {
+        "batching.mixture": {"mono": 1, "cross": 1, "multi": 1, "switched": 2},
+        "batching.switching.lexicons": LEXICONS,
+    },
+    "a schedule of mixtures that ends with switched batches, of several sources": {
+        "data.sources": ["demo", "parallel.jsonl.gz", "english.jsonl"],
+        "batching.mixture": {10: {"cross": 3, "multi": 1}, 40: {"mono": 1, "switched": 1}, 100: {"switched": 1}},
+        "batching.switching.lexicons": LEXICONS,
+        "batching.language_weights": {"de": 2.0},
+    },
     "languages": {"data.languages": ["de", "en", "zh"], "batching.alpha": 0.3},
     "languages in another order": {"data.languages": ["zh", "de", "en"], "batching.alpha": 0.3},
     "weights of languages": {"batching.language_weights": {"en": 3.0, "ar": 0.5, "ru": 0.0}},
@@ -89,3 +102,21 @@ def describe(changes):
         for batch in map(plan.batch, range(3))
     ]
     return {"fingerprint": plan.fingerprint(0, STEPS), "first pairs": first}
+
+
+def test_switched_texts(golden, tmp_path, monkeypatch):
+    """Which words are replaced, and by what: a change of it would change every run that goes on."""
+    monkeypatch.chdir(tmp_path)
+    for pair, file in LEXICONS.items():
+        one, other = pair.split("-")
+        inputs.lexicon(tmp_path / file, one, other)
+    changes = {"batching.mixture": {"switched": 1}, "batching.switching.lexicons": LEXICONS, "seed": 3}
+    found = {}
+    for language in ("en", "de"):
+        texts = [inputs.text("question", number, language) for number in range(4)]
+        for side in ("query", "passage"):
+            config = load_config("quickstart", {**changes, "batching.switching.side": side})
+            for step in (0, 2**33):
+                switched = Switcher.from_config(config).switch(texts, language, side, step, np.arange(60, 64))
+                found[f"{side} in {language} at step {step}"] = switched
+    golden("switched.json", found)

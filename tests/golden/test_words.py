@@ -10,6 +10,7 @@ from tests.golden.conftest import DATA
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
+    "status",
     *("", "audit", "compare", "doctor", "evaluate", "evaluate-run", "keys", "mine", "prepare", "recipes", "search"),
     *("submit", "sweep", "train", "translate", "verify", "prepare check", "prepare columns", "prepare huggingface"),
     *("prepare miracl", "prepare mmarco", "prepare mr-tydi", "prepare pages", "prepare parallel", "prepare squad"),

@@ -1,6 +1,7 @@
 """Searches on real Ray clusters: a population whose schedule trains from scratch, and a search that is killed."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_a_population_learns_a_schedule_that_trains_from_scratch_to_the_same_wei
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
-def test_a_search_that_is_killed_goes_on(tmp_path):
+def test_a_search_that_is_ended_by_sigterm_goes_on(tmp_path):
     arguments = [
         "alpha-asha", *SMALL, "--training.steps", "6", "--search.trials", "2", "--search.rungs", "2",
         "--search.reduction", "3", "--data.cache", tmp_path / "cache", "--resources.cpus_per_worker", "2",
@@ -84,7 +85,10 @@ def test_a_search_that_is_killed_goes_on(tmp_path):
     with Command(tmp_path, *arguments, program=SWEEP) as command:
         command.wait_until(lambda output: output.count("started") >= 2, what="a second trial")
         command.wait_for("finished after")
-        command.kill_all()
+        command.process.send_signal(signal.SIGTERM)
+        assert command.finish() == 143, command.output
+        assert "ended by SIGTERM; the same command goes on: finished trials are kept" in command.output
+        assert "Traceback" not in command.output
     (folder,) = (tmp_path / "runs").glob("alpha-asha-*")
     begun = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
     done = {file: file.stat().st_mtime_ns for file in folder.glob("quickstart-*/results-steps/*.json")}

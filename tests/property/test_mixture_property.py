@@ -135,6 +135,16 @@ def test_no_row_is_repeated_in_an_epoch(mixture, seed):
             assert len(set(rows.tolist())) == len(rows)
 
 
+@settings(max_examples=15)
+@given(MIXTURES, SEEDS, st.lists(st.integers(0, 40_000), min_size=2, max_size=6))
+def test_a_batch_is_the_same_whichever_were_asked_for_before(mixture, seed, steps):
+    """As after a resume, also in steps beyond the first table of draws."""
+    one, other = plan(seed, mixture=mixture), plan(seed, mixture=mixture)
+    there = [one.fingerprint(step, step + 1) for step in steps]
+    back = [other.fingerprint(step, step + 1) for step in reversed(steps)]
+    assert there == back[::-1]
+
+
 @settings(max_examples=25)
 @given(MIXTURES, SEEDS, st.integers(0, STEPS), st.integers(1, SIZE))
 def test_any_number_of_workers_has_the_same_global_batch(mixture, seed, step, workers):

@@ -248,7 +248,7 @@ def test_a_weighted_draw_never_leaves_its_pattern(patterns, languages, data):
     ).reshape(patterns, languages, languages)
     weight = st.floats(1e-12, 1e12)
     weights = np.array(data.draw(st.lists(weight, min_size=languages**2, max_size=languages**2)))
-    table = PairTable(allowed, weights.reshape(languages, languages))
+    table = PairTable(np.nonzero(allowed), patterns, languages, weights.reshape(languages, languages))
     drawn = np.repeat(np.arange(patterns), 200)
     u = uniform(key_of("test"), np.arange(len(drawn)))
     u[:2] = 0.0, 1.0 - 2.0**-53

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard as HubCard
 
 from hbtrain.modeling import Encoder, ModelCard
-from hbtrain.modeling.card import add_scores, trained_languages
+from hbtrain.modeling.card import add_scores, average_with_initial, trained_languages
 from tests.unit.tiny_models import TEXTS, encoder_config
 
 PROPERTIES: dict[str, Any] = {
@@ -94,6 +94,14 @@ def test_training_languages_are_read_from_a_card_of_ours_only(tmp_path: Path) ->
     ):
         readme.write_text(text, encoding="utf-8")
         assert trained_languages(tmp_path) == known
+
+
+def test_the_share_of_the_weights_before_training_is_told_and_read(tmp_path: Path) -> None:
+    for share in (0.0, 0.3):
+        (tmp_path / "README.md").write_text(replace(FULL, average_with_initial=share).render(**PROPERTIES), "utf-8")
+        assert average_with_initial(tmp_path) == share
+        assert trained_languages(tmp_path) == ("de", "no", "zh")
+    assert average_with_initial(tmp_path / "none") == 0.0
 
 
 def test_a_schedule_of_alpha_is_told() -> None:

@@ -52,6 +52,13 @@ def write(path, text):
         (["quickstart", "--evaluation.benchmarks", "xquad-r=missing-folder"], ["missing-folder"]),
         (["quickstart", "--evaluation.in_domain", "xquad-r"], ["in-domain benchmark 'xquad-r'", "demo"]),
         (["quickstart", "--evaluation.candidates", "paragraph"], ["evaluation.candidates"]),
+        (["quickstart", "--evaluation.every", "9", "--evaluation.during", "xquad-r"], ["'xquad-r'", "there are demo"]),
+        (["quickstart", "--evaluation.keep_best", "demo/multi/map"], ["keep_best needs evaluation.every"]),
+        (
+            ["quickstart", "--evaluation.every", "9", "--evaluation.keep_best", "demo/multi/maps"],
+            ["evaluation.keep_best = 'demo/multi/maps'", "did you mean demo/multi/map?"],
+        ),
+        (["quickstart", "--evaluation.every", "401"], ["evaluation.every 401 is beyond training.steps 400"]),
         (["quickstart", "--data.validation", "english.jsonl", "--data.languages", "de", "ru"], ["data.validation"]),
         (["quickstart", "--storage", "/proc/hbtrain"], ["storage", "/proc/hbtrain"]),
         (["quickstart", "--storage", "broken.jsonl"], ["storage", "cannot be written"]),

@@ -75,13 +75,91 @@ def test_every_image_is_built_here_or_pinned():
     assert built <= used
     tags = {}
     for image in used - built:
-        repository, tag = image.split(":")
+        repository, tag = image.partition("@")[0].split(":")
         assert re.fullmatch(r"\d+\.\d+", tag), f"{image}: a version is needed"
         assert tags.setdefault(repository, tag) == tag, f"{repository} has two versions"
 
 
+def test_the_command_for_digests_pins_every_image_of_others(tmp_path):
+    """With a `docker` that gives one made-up digest for each image; once more, it replaces what it has written."""
+    shutil.copytree(CLUSTER, tmp_path / "cluster")
+    (tmp_path / "docker").write_text(
+        '#!/bin/sh\nfor image; do :; done; echo "sha256:$(echo $image $AGE | sha256sum | cut -c-64)"\n'
+    )
+    (tmp_path / "docker").chmod(0o755)
+    command = re.search(r"^for image in .+?^done", (CLUSTER / "README.md").read_text(), re.M | re.S)[0]
+
+    def pinned(age):
+        environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "AGE": age}
+        subprocess.run(["bash", "-euc", command], cwd=tmp_path, env=environment, check=True)
+        text = "".join(path.read_text() for path in sorted(tmp_path.glob("cluster/*/*")))
+        named = re.findall(r"^(?:FROM|\s+image:) (\S+)$", text, re.M)
+        return {image for image in named if not image.startswith("registry.example.com/")}
+
+    first, second = pinned("1"), pinned("2")
+    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in first | second)
+    assert {image.partition("@")[0] for image in first} == {image.partition("@")[0] for image in second}
+    assert len(first) == len(second) == 4
+    assert not first & second
+
+
+LOCKS = sorted(CLUSTER.glob("*/*.lock"))
+ONLY_WITH_CUDA = re.compile(r"torch|triton|(nvidia|cuda)-.+|faiss-(cpu|gpu)")
+
+
+def locked(path):
+    """{package: version} of a lock."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    found = [re.fullmatch(r"([\w.-]+)==([\w.+!-]+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+    assert all(found), "a version and a hash for each package"
+    return {match[1].lower().replace("_", "-"): match[2] for match in found}
+
+
+def test_there_is_a_lock_for_every_image():
+    named = {re.search(r"--require-hashes --requirement (?:/opt/)?(\S+)", path.read_text())[1] for path in DOCKERFILES}
+    assert named == {path.name for path in LOCKS}
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_locks_have_the_versions_that_hbtrain_is_tested_with(name):
+    versions = locked(CLUSTER / "images" / f"{name}.lock")
+    other = "gpu" if name == "cpu" else "cpu"
+    expected = {package for package in PINS if package not in {f"faiss-{other}", *(["torch"] if name == "cpu" else [])}}
+    assert {package: versions[package] for package in expected} == {package: PINS[package] for package in expected}
+    extras = PROJECT["optional-dependencies"]
+    wanted = map(Requirement, [*PROJECT["dependencies"], *extras["cpu" if name == "cpu" else "gpu"]])
+    for requirement in wanted:
+        if (name, requirement.name) != ("cpu", "torch"):
+            assert requirement.specifier.contains(versions[requirement.name]), requirement
+
+
+def test_images_of_ray_install_the_same_but_for_cuda():
+    cpu, cuda = (
+        {
+            name: version
+            for name, version in locked(CLUSTER / "images" / f"{kind}.lock").items()
+            if not ONLY_WITH_CUDA.fullmatch(name)
+        }
+        for kind in ("cpu", "cuda")
+    )
+    assert cpu == cuda
+    assert f"torch=={PINS['torch']} " in (CLUSTER / "images" / "cpu.Dockerfile").read_text()
+
+
 def test_the_tracking_server_is_of_the_version_that_logs():
-    assert f"mlflow=={PINS['mlflow']} " in (CLUSTER / "tracking" / "Dockerfile").read_text()
+    folder = CLUSTER / "tracking"
+    wanted = dict(re.findall(r"^(.+)==(.+)$", (folder / "requirements.txt").read_text(), re.M))
+    assert wanted["mlflow"] == PINS["mlflow"]
+    assert wanted.items() <= locked(folder / "requirements.lock").items()
+
+
+def test_nothing_is_writable_by_all_and_no_image_runs_as_root():
+    for path in (path for path in CLUSTER.rglob("*") if path.is_file()):
+        assert not re.search(r"\b[0-7]?77[67]\b|chmod \S*[oa]\+\S*w", path.read_text()), path
+    for path in DOCKERFILES:
+        users = re.findall(r"^USER (\S+)", path.read_text(), re.M)
+        assert users, path
+        assert int(users[-1]) > 0
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -93,8 +171,9 @@ def test_dockerfiles_have_no_faults_that_hadolint_knows(path):
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_what_dockerfiles_copy_exists(path):
     copied = [words for line in re.findall(r"^COPY (.+)", path.read_text(), re.M) for words in line.split()[:-1]]
+    context = ROOT if "images" in path.parts else path.parent
     for source in copied:
-        assert (ROOT / source).exists(), source
+        assert (context / source).exists(), source
     if "images" in path.parts:
         assert {"hbtrain", "tune", "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} <= set(copied)
 
@@ -102,7 +181,8 @@ def test_what_dockerfiles_copy_exists(path):
 def test_the_images_of_ray_differ_in_pytorch_alone():
     def lines(name):
         text = (CLUSTER / "images" / f"{name}.Dockerfile").read_text()
-        return [line for line in text.splitlines() if line.startswith(("FROM", "WORKDIR", "COPY"))]
+        lines = text.replace(f"{name}.lock", "LOCK").splitlines()
+        return [line for line in lines if line.startswith(("FROM", "WORKDIR", "COPY", "USER"))]
 
     assert lines("cpu") == lines("cuda")
 
@@ -114,6 +194,7 @@ def test_the_compose_file_keeps_its_specification():
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(compose | {"services": {"mlflow": {"imagee": "x"}}}, schema)
     for service in compose["services"].values():
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
         assert service.get("depends_on", {}).keys() <= compose["services"].keys()
         for variable, value in service["environment"].items():
             if re.search("PASSWORD|KEY|TOKEN|SECRET", variable):

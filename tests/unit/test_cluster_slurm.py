@@ -134,3 +134,18 @@ def test_options_stand_before_the_first_command():
     options = [i for i, line in enumerate(lines) if line.startswith("#SBATCH ")]
     assert options
     assert max(options) < first
+
+
+@pytest.mark.parametrize(("sent", "code"), [("USR1", 143), ("TERM", 143)])
+def test_the_warning_before_the_time_limit_reaches_the_command_which_ends_in_its_own_way(run, sent, code):
+    waits = """
+        trap 'echo asked >>"$CALLS/trainer"; sleep 0.3; exit 143' USR1 TERM
+        echo begins >>"$CALLS/trainer"
+        kill -SIGNAL "$PPID"
+        for _ in {1..200}; do sleep 0.05; done
+        exit 3
+    """
+    ended, errors, calls = run("bash", "-c", waits.replace("SIGNAL", sent))
+    assert ended == code, errors
+    assert calls["trainer"] == ["begins", "asked"]
+    assert any(line == "#SBATCH --signal=B:USR1@300" for line in SCRIPT.read_text().splitlines())

@@ -214,6 +214,23 @@ def test_languages_that_only_some_were_trained_on(tmp_path):
     assert [task.parts[p] for p in task.split] == [("en",), ("th",), ("de",)]
 
 
+@pytest.mark.parametrize(
+    ("mixture", "seen"),
+    [
+        ({"mono": 1, "switched": 1}, ["de", "en", "th"]),
+        ({0: {"mono": 1}, 9: {"switched": 1}}, ["de", "en", "th"]),
+        ({"mono": 1, "switched": 0}, ["de", "en"]),
+        ({"mono": 1}, ["de", "en"]),
+    ],
+)
+def test_languages_that_lexicons_bring_are_seen(tmp_path, mixture, seen):
+    lexicons = {"en-de": "en-de.txt", "en:th": "en-th.txt"}
+    changes = {"batching.mixture": mixture, "batching.switching.lexicons": lexicons}
+    runs = [write_run(tmp_path / "a", 0.5, 0, **changes), write_run(tmp_path / "b", 0.5, 1, **changes)]
+    found = compare(runs, group_by=["run"], method=QUICK)
+    assert [list(system.trained_languages) for system in found.systems] == [seen, seen]
+
+
 def test_trained_languages_of_about_json_come_first(tmp_path):
     a = write_results(tmp_path / "a", rows_of(0.0), about={"trained_languages": ["de", "th"]})
     found = compare([a, write_results(tmp_path / "b", rows_of(0.1))], method=QUICK)

@@ -10,13 +10,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, MT5ForConditionalGeneration
 
 from hbtrain.errors import ModelError, StorageError
 from hbtrain.modeling import EmbeddingModule, Encoder
 from hbtrain.modeling.embedding import embed
 from hbtrain.modeling.features import token_counts
-from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
+from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse, save_mt5
 
 BUILT = ["static", "transformer"]
 
@@ -58,6 +58,20 @@ def test_the_saved_model_is_anyones(tmp_path: Path, backbone: str) -> None:
     assert reloaded.prefixes == {"query": "Query: ", "passage": "Passage: "}
     np.testing.assert_allclose(reloaded.encode(texts, "query"), queries, atol=1e-6)
     assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_of_a_model_with_a_decoder_the_encoder_embeds(tmp_path: Path) -> None:
+    """mT5: the mean of its encoder's last states, and nothing of the decoder is trained or saved."""
+    path = save_mt5(tmp_path / "mt5")
+    encoder = build(str(path))
+    network, tokenizer = MT5ForConditionalGeneration.from_pretrained(path).encoder, AutoTokenizer.from_pretrained(path)
+    for text, vector in zip(TEXTS, encoder.encode(TEXTS, "query"), strict=True):
+        ids = tokenizer("Query: " + text, truncation=True, max_length=20, return_tensors="pt").input_ids
+        mean = network(ids).last_hidden_state[0].mean(dim=0)
+        np.testing.assert_allclose(vector, functional.normalize(mean, dim=0).detach().numpy(), atol=1e-5)
+    assert not any("decoder" in name for name, _ in encoder.model.named_parameters())
+    encoder.save(tmp_path / "saved")
+    np.testing.assert_allclose(plain(tmp_path / "saved").encode_query(TEXTS), encoder.encode(TEXTS, "query"), atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", BUILT)

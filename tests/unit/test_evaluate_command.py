@@ -74,6 +74,11 @@ def test_what_the_model_says_of_itself_is_written_down(hbtrain, model, tmp_path)
         assert about()["similarity"] == similarity
         assert len(about()["model_notes"]) == notes
     assert "search ('Find: ')" in about()["model_notes"][0]
+    assert "average_with_initial" not in about()
+    card = model / "README.md"
+    (other.parent / card.name).write_text(card.read_text().replace("tags:", "average_with_initial: 0.2\ntags:", 1))
+    assert hbtrain(other.parent, "--benchmark", "xquad-r=xq", "--output", "out")[0] == 0
+    assert about()["average_with_initial"] == 0.2
 
 
 def test_prompts_of_the_model_and_others(hbtrain, model):

@@ -39,7 +39,7 @@ from transformers import (
 from hbtrain.errors import ModelError
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.fitting import usable_positions
-from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse
+from tests.unit.tiny_models import TEXTS, encoder_config, save_bert, save_decoder, save_labse, save_mt5
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 DECODER = SMALL | {"num_key_value_heads": 1, "max_position_embeddings": 64}
@@ -145,7 +145,7 @@ def test_the_padding_that_was_chosen_is_saved(tmp_path: Path) -> None:
     assert not Encoder.load(str(tmp_path / "saved"), device="cpu").notes
 
 
-@pytest.mark.parametrize("make", [save_bert, save_labse, save_decoder])
+@pytest.mark.parametrize("make", [save_bert, save_labse, save_decoder, save_mt5])
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path, make: Any) -> None:
     path = make(tmp_path / "wide")
     tokenizer = AutoTokenizer.from_pretrained(path)

@@ -1,9 +1,14 @@
+import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrain.runs.hang_detection import FINISHED, HangDetector, RankProgress
+from hbtrain.runs import hang_detection
+from hbtrain.runs.hang_detection import FINISHED, HangDetector, HangMonitor, RankProgress
 from hbtrain.runs.worker_messages import MessageBroker
 
 
@@ -113,3 +118,63 @@ def test_the_broker_keeps_the_latest_group_only():
     broker.report_progress(progress(2, 11))
     assert broker.progress() == [replace(progress(0, 0), group="two", world_size=1)]
     assert broker.actor(0) == "new actor"
+
+
+class Call:
+    """A remote method: `ray.get` of what it returns calls `act`."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def remote(self, *arguments):
+        return lambda: self.act(*arguments)
+
+
+@pytest.fixture
+def monitored(monkeypatch):
+    """Watch a group whose rank 1 hangs; returns how often it was killed, and how many notes there are.
+
+    At each look the broker does the next of `broker`, and the rank that is asked whether it lives the next of `rank`:
+    an error is raised, anything else is an answer.
+    """
+    monkeypatch.setattr(hang_detection, "CHECK_EVERY_S", 0.0)
+
+    def watch_with(broker, rank):
+        killed, notes = [], []
+        looks, answers, done = iter(broker), iter(rank), threading.Event()
+
+        def next_of(steps, value):
+            step = next(steps, None)
+            if step is None:
+                done.set()
+            if isinstance(step, Exception):
+                raise step
+            return value
+
+        actor = SimpleNamespace(__ray_ready__=Call(lambda: next_of(answers, True)))
+        ranks = [progress(0, 8), progress(1, 7), progress(2, 8)]
+        stand_in = SimpleNamespace(
+            progress=Call(lambda: next_of(looks, ranks)), actor=Call(lambda _: actor), put_event=Call(notes.append)
+        )
+        monkeypatch.setattr(ray, "get", lambda call, timeout=None: call())
+        monkeypatch.setattr(ray, "kill", killed.append)
+        HangMonitor(stand_in, 0.0).run(done)
+        assert all(one is actor for one in killed)
+        return len(killed), len(notes)
+
+    return watch_with
+
+
+UNAVAILABLE = ray.exceptions.ActorUnavailableError("for a moment", b"0" * 16)
+
+
+def test_a_passing_fault_of_ray_does_not_end_hang_detection(monitored):
+    faults = [UNAVAILABLE, ray.exceptions.GetTimeoutError("slow"), ray.exceptions.RaySystemError("busy")]
+    assert monitored([*faults, "an answer", "an answer"], ["alive"]) == (1, 1)
+
+
+def test_a_rank_that_cannot_be_reached_for_a_moment_is_not_taken_for_dead(monitored):
+    assert monitored(["an answer"] * 5, [UNAVAILABLE, UNAVAILABLE, "alive"]) == (1, 1)
+    assert monitored(["an answer"] * 5, [ray.exceptions.ActorDiedError(), "alive"]) == (0, 0), (
+        "the dead are left to Ray Train"
+    )

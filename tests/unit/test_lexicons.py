@@ -1,4 +1,5 @@
-"""Lexicons in MUSE's form: both separators, several translations, odd files; and how their words are found in texts."""
+"""Lexicons in MUSE's form: both separators, several translations, odd files; in FreeDict's; and how their words are
+found in texts."""
 
 import codecs
 import gzip
@@ -60,6 +61,58 @@ def test_files_without_words_missing_and_cut_off_files_are_refused(tmp_path):
     whole = gzip.compress("\n".join(f"word{n} Wort{n * n}" for n in range(2000)).encode())
     with pytest.raises(DataError, match="broken gzip file after line"):
         read_lexicon(written(tmp_path, whole[: len(whole) // 2], "en-de.txt.gz"))
+
+
+FREEDICT = """00-database-dictfmt-1.13.0
+English-German FreeDict Dictionary
+
+Published at: http://freedict.org/
+
+Changelog:
+
+ * 2017-12-03: an earlier one
+brook /bɹˈʊk/ <n>
+Bach <masc>, Rinnsal (kleines (altes) Wort) <neut>; Flüsschen [poet.]
+ see: {river}
+
+      "small brooks" - kleine Bäche
+         Note: in valleys
+hot spring /hˈɒt spɹˈɪŋ/
+Thermalquelle
+a place where warm water comes out, of the ground
+brook /bɹˈʊk/ <v>
+dulden
+bank /bˈaŋk/ /bæŋk/ <n, sg>
+1. Ufer, Rand 2.
+edge of a river
+2. Bank
+keeps money
+hear /hˈiə/ (heard /hˈɜːd/ <>, heard /hˈɜːd/ <>) <v>
+[ugs.]
+hören
+he/she wades /hiː ʃiː wˈeɪdz/
+er/sie watet
+wade (through) /wˈeɪd/ <v>
+waten, etw./jdn. durchwaten
+
+Institut <neut> für Wasser (Abk. IFW),  /ˈɪfv/
+"""
+
+
+def test_freedicts_dictionaries_are_read(tmp_path):
+    expected = {
+        "brook": ("Bach", "Rinnsal", "Flüsschen", "dulden"),
+        "hot spring": ("Thermalquelle",),
+        "bank": ("Ufer", "Rand", "Bank"),
+        "hear": ("hören",),
+        "wade": ("waten",),
+    }
+    assert read_lexicon(written(tmp_path, gzip.compress(FREEDICT.encode()), "en-de.dict.dz")) == expected
+    assert read_lexicon(written(tmp_path, FREEDICT, "freedict-eng-deu.dict")) == expected
+    with pytest.raises(DataError, match=r"en.dict holds no words: lines of a word /pronunciation/, then its transl"):
+        read_lexicon(written(tmp_path, "brook\tBach\n", "en.dict"))
+    with pytest.raises(DataError, match=r"en.dict line 2: not UTF-8"):
+        read_lexicon(written(tmp_path, b"brook /b/\nF\xfc\n", "en.dict"))
 
 
 def all_switched(lexicons, language, text):

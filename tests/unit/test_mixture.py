@@ -33,6 +33,7 @@ CHANGING = {0: {"mono": 1}, 50: THREE}
         (["--batching.mixture.multi", "3", "--batching.mixture.mono", "1"], {0: {"mono": 0.25, "multi": 0.75}}),
         (["--batching.mixture", "{30: {multi: 1}, 0: {cross: 5}}"], {0: {"cross": 1}, 30: {"multi": 1}}),
         (["--batching.mixture.7.cross", "0.1"], {7: {"cross": 1}}),
+        (["--batching.mixture", "{mono: 5e-1, cross: 15e-1}"], {0: {"mono": 0.25, "cross": 0.75}}),
     ],
 )
 def test_flags_give_weights_or_points(flags, points):

@@ -95,7 +95,10 @@ def test_a_deleted_experiment_is_refused_with_both_remedies(config):
         TrackingError, match=rf"'tests' was deleted .* another name, or .*--experiment-id {experiment}\)"
     ):
         Tracker(config, None, "two")
-    with pytest.raises(TrackingError, match=f"run {first.run_id}, .* deleted: .* new name, or .* runs restore"):
+    with pytest.raises(
+        TrackingError,
+        match=rf"run {first.run_id}, .* deleted: .* runs restore .*run\.json in its folder, or .* new name",
+    ):
         Tracker(config, first.run_id, "one")
     first._client.restore_experiment(experiment)
     assert Tracker(config, first.run_id, "one").run_id == first.run_id

@@ -7,7 +7,7 @@ import pytest
 from ray.tune.experiment import Trial
 
 from hbtrain.sweeps.drivers import INTERVAL, SCHEDULE, read_schedule
-from hbtrain.sweeps.population import Population, first_alphas, perturbed
+from hbtrain.sweeps.population import Population, first_values, perturbed
 from hbtrain.sweeps.ranges import Choices, Numbers
 from hbtrain.sweeps.search_methods import Pbt
 
@@ -62,7 +62,7 @@ class Controller:
 
 
 def population(search, draw=WHOLE):
-    members = [Member(number, alpha) for number, alpha in enumerate(first_alphas(draw, search))]
+    members = [Member(number, alpha) for number, alpha in enumerate(first_values(draw, search))]
     controller, scheduler = Controller(members), Population(search, draw, ENDS)
     for member in members:
         scheduler.on_trial_add(controller, member)
@@ -92,7 +92,7 @@ SCORES = [[0.1, 0.4, 0.3, 0.2], [0.5, 0.1, 0.2, 0.3]]
 
 
 def test_the_worst_take_over_the_best_and_go_on_with_another_alpha():
-    first = first_alphas(WHOLE, SEARCH)
+    first = first_values(WHOLE, SEARCH)
     after_one = play(SEARCH, SCORES[:1])
     assert after_one[1:] == [((0, alpha),) for alpha in first[1:]], "these keep their own"
     (start, changed) = after_one[0]
@@ -159,6 +159,6 @@ def test_a_perturbed_alpha_is_in_the_range_and_mostly_another(draw):
 
 
 def test_members_begin_all_over_the_range():
-    alphas = first_alphas(Numbers(0, 1), Pbt(method="pbt", population=10))
+    alphas = first_values(Numbers(0, 1), Pbt(method="pbt", population=10))
     assert [int(alpha * 10) for alpha in alphas] == list(range(10))
-    assert first_alphas(Choices((0, 1)), SEARCH) == [0.0, 1.0, 0.0, 1.0]
+    assert first_values(Choices((0, 1)), SEARCH) == [0.0, 1.0, 0.0, 1.0]

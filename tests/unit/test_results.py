@@ -104,7 +104,10 @@ def test_what_is_known_of_the_model_stands_in_about(tmp_path):
     evaluation = evaluate(HashEncoder(), random_benchmark(), trained_languages=["de", "fr", "en"])
     prompts = {"query": "query: ", "passage": ""}
     save_evaluation([evaluation], tmp_path, "m", prompts=prompts)
+    assert "average_with_initial" not in json.loads((tmp_path / "about.json").read_text())
+    save_evaluation([evaluation], tmp_path, "m", prompts=prompts, average_with_initial=0.25)
     about = json.loads((tmp_path / "about.json").read_text())
+    assert about["average_with_initial"] == 0.25
     assert about["trained_languages"] == ["de", "fr", "en"]
     assert about["prompts"] == prompts
     assert about["benchmarks"]["sample"]["language_groups"] == {"seen": ["de", "en"], "unseen": ["th"]}

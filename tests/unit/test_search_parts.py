@@ -8,8 +8,9 @@ import pytest
 from hbtrain.config import override
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by, record_scores
-from hbtrain.sweeps import searches
-from hbtrain.sweeps.population import first_alphas
+from hbtrain.storage import files
+from hbtrain.sweeps import search_records, searches
+from hbtrain.sweeps.population import first_values
 from hbtrain.sweeps.search_records import Ledger, known_points, save_outcome
 from hbtrain.sweeps.space import base_config, trial_of
 from hbtrain.sweeps.space_file import load_space, with_flags
@@ -35,6 +36,45 @@ def test_the_ledger_survives_a_line_that_was_cut_off(tmp_path):
     ledger.add({"batching.alpha": 0.25})
     ledger.add({"batching.alpha": 0.5})
     assert ledger.points() == [{"batching.alpha": 0.5}, {"batching.alpha": 0.25}]
+
+
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_a_thousand_points_cost_a_thousand_writes(tmp_path, monkeypatch, where):
+    """Counted: the file is read once, and each point is written and parsed a fixed number of times."""
+    count, parsed, written = 1000, [], []
+    file, loads = tmp_path / "points.jsonl", json.loads
+    monkeypatch.setattr(search_records.json, "loads", lambda text: parsed.append(text) or loads(text))
+    if where == "disk":
+        append = search_records.append_line
+        monkeypatch.setattr(search_records, "append_line", lambda *args: written.append(args[1]) or append(*args))
+        monkeypatch.setattr(files.os, "fsync", lambda _: None)
+    else:
+        file = Bucketed()
+        monkeypatch.setattr(search_records, "write_text", lambda at, text: written.append(text) or at.write(text))
+    ledger = Ledger(file)
+    for number in range(count):
+        ledger.add({"batching.alpha": number / count})
+    for number in range(0, count, 7):  # a search that goes on proposes what is there already
+        ledger.add({"batching.alpha": number / count})
+    assert len(written) == count
+    assert len(parsed) <= 2 * count
+    assert getattr(file, "reads", 1) == 1
+    assert [point["batching.alpha"] for point in Ledger(file).points()] == [number / count for number in range(count)]
+
+
+class Bucketed:
+    """A file where nothing can be appended, which counts how often it is read."""
+
+    reads, text = 0, None
+
+    def read_text(self, encoding):
+        self.reads += 1
+        if self.text is None:
+            raise FileNotFoundError
+        return self.text
+
+    def write(self, text):
+        self.text = text
 
 
 def test_points_outside_a_narrower_space_are_passed_over(space, tmp_path):
@@ -159,4 +199,4 @@ def test_members_have_their_schedules(base):
     assert finished.trial.config.batching.alpha == {0: 0.25, 2: 0.25, 3: 0.5}
     assert finished.values == {"batching.alpha": {0: 0.25, 2: 0.25, 3: 0.5}}
     assert outcome.failures == {"alpha=0.1": "no disk"}
-    assert len(first_alphas(space.draws["batching.alpha"], space.search)) == 4
+    assert len(first_values(space.draws["batching.alpha"], space.search)) == 4

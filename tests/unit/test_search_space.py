@@ -64,14 +64,14 @@ def test_named_settings_are_picked_by_name():
     space = with_flags(load_space("backbones"), {"backbone": ["static", "transformer"], "seed": 1})
     trials = trials_of(space)
     assert [trial.label for trial in trials[:2]] == [
-        "backbone=static mode=monolingual seed=1",
-        "backbone=static mode=cross-lingual seed=1",
+        "backbone=static alpha=0 seed=1",
+        "backbone=static alpha=0.5 seed=1",
     ]
     assert len(trials) == 6
     assert {trial.config.encoder.backbone for trial in trials} == {"static", "transformer"}
     assert {trial.config.training.learning_rate for trial in trials} == {0.2, 0.001}
-    assert trials[0].values == {"backbone": "static", "batching.mode": "monolingual", "seed": 1}
-    (only,) = trials_of(with_flags(space, {"backbone": "transformer", "batching.mode": "hybrid"}))
+    assert trials[0].values == {"backbone": "static", "batching.alpha": 0, "seed": 1}
+    (only,) = trials_of(with_flags(space, {"backbone": "transformer", "batching.alpha": 0.5}))
     assert only.config.encoder.backbone == "transformer"
     with pytest.raises(ConfigError, match="--backbone bert: the space backbones has static, transformer, xlm-r, "):
         with_flags(load_space("backbones"), {"backbone": ["static", "bert"]})
@@ -89,6 +89,14 @@ def test_the_hubs_backbones_have_the_values_of_their_recipes():
         assert trials[name].encoder.precision == wanted.encoder.precision
         assert trials[name].training.learning_rate == wanted.training.learning_rate
         assert trials[name].loss.temperature == wanted.loss.temperature
+
+
+def test_every_combination_of_a_shipped_grid_is_a_training_of_its_own():
+    for space, trials in (("backbones", 8 * 3 * 3), ("ratio-batch", 3 * 5 * 3), ("ratio-size", 3 * 5 * 3)):
+        found = trials_of(load_space(space))
+        assert len({trial.label for trial in found}) == len(found) == trials
+        assert {trial.config.tracking.experiment for trial in found} == {space}
+        assert {trial.config.batching.mode for trial in found} == {"hybrid"}
 
 
 def test_flags_narrow_a_range_and_change_the_search():

@@ -17,7 +17,8 @@ from hbtrain.runs.segments import (
     last_segment,
     record_scores,
 )
-from hbtrain.storage.files import exclusive_access
+from hbtrain.storage.lease import leased
+from hbtrain.training.best import BEST, Best, best_in, best_text
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, prune, store
 
 SCORES = {"demo/multi/map": 0.5, "demo/mono/map": 0.25}
@@ -35,12 +36,13 @@ def evaluated(folder, scores=SCORES):
     return file
 
 
-def checkpoint(folder, step, tmp_path, size=10, token="aaaa0000"):
+def checkpoint(folder, step, tmp_path, size=10, token="aaaa0000", best=None):
     part = tmp_path / f"part-{step}"
     part.mkdir()
     (part / "weights.pt").write_bytes(bytes(size))
     to = folder.checkpoints / folder_name(step, token)
-    store(part, to, Manifest(step, 0, 1))
+    best_step, value = best or (None, None)
+    store(part, to, Manifest(step, 0, 1, value, best_step=best_step))
     return to
 
 
@@ -82,10 +84,12 @@ def test_scores_that_were_measured_otherwise_do_not_count(config):
 
 def test_one_process_at_a_time_is_in_a_run(config):
     folder = RunFolder.open(config)
-    busy = pytest.raises(StorageError, match="another process is at work in .*quickstart-.*: wait for its end")
-    with exclusive_access(folder.path), busy:
+    busy = pytest.raises(
+        StorageError, match="another process is at work in .*quickstart-.*: process .*; wait for its end"
+    )
+    with leased(folder.path), busy:
         train(config)
-    with exclusive_access(folder.path):
+    with leased(folder.path):
         pass
 
 
@@ -169,3 +173,20 @@ def test_a_fork_is_done_once_and_only_where_it_can_be(config, tmp_path):
     folder.update(finished=True)
     assert fork_run(fork, config, 4)
     assert not RunFolder.current(fork).path.exists()
+
+
+@pytest.mark.parametrize(("held", "copied"), [((2, 0.5), True), ((6, 0.75), False), (None, False)])
+def test_a_fork_takes_the_best_encoder_along(config, tmp_path, held, copied):
+    """Unless the origin has found a better one since, which is not of the steps that both have in common."""
+    origin = RunFolder.open(config)
+    origin.initial_model.mkdir()
+    origin.model.mkdir()
+    (origin.model / "model.safetensors").write_bytes(b"weights")
+    if held is not None:
+        (origin.model / BEST).write_text(best_text(Best(*held), "demo/multi/map"))
+    checkpoint(origin, 4, tmp_path, best=(2, 0.5))
+    fork = with_alpha(config, {0: 0.5, 3: 0.5, 4: 0.7})
+    assert fork_run(fork, config, 4)
+    model = RunFolder.current(fork).model
+    assert model.exists() == copied
+    assert best_in(model) == (Best(2, 0.5) if copied else None)

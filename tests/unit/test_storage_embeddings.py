@@ -1,12 +1,18 @@
 """Embeddings in a bucket: encoded by one machine, used by the next, and gone on with where the first one was killed."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from hbtrain.config import load_config
 from hbtrain.errors import ConfigError, StorageError
+from hbtrain.retrieval import store as store_module
 from hbtrain.retrieval.collection_search import SearchOptions, embed_collection
-from hbtrain.storage import place
+from hbtrain.retrieval.manifest import Manifest
+from hbtrain.retrieval.store import EmbeddingStore, Mirror
+from hbtrain.storage import files, place
 from tests.unit.retrieval_samples import Hashed, texts_of
 
 TEXTS = texts_of(28)
@@ -100,6 +106,42 @@ def test_a_damaged_shard_is_encoded_again(options, bucket, harm):
     third = Hashed()
     embed_collection(third, TEXTS, options("three"))
     assert third.asked == [], "the damaged one has been replaced"
+
+
+def test_two_that_fetch_one_store_at_once(options, bucket, tmp_path, monkeypatch):
+    """Each shard is fetched once, and what one of them has fetched the other never replaces."""
+    embed_collection(Hashed(), TEXTS, options("one"))
+    copied, copy = [], store_module.copy_with_digest
+
+    def slow_copy(read, write):
+        time.sleep(0.05)
+        copied.append(copy(read, write))
+        return copied[-1]
+
+    monkeypatch.setattr(store_module, "copy_with_digest", slow_copy)
+    at = options("two").mirror / next(iter(bucket.keys("embeddings/"))).split("/")[1]
+    manifest = Manifest.read(next(tmp_path.glob("one/embeddings/*")))
+    mirrors = [Mirror(tmp_path / "two", at, manifest) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Mirror.fetch, mirrors))
+    assert len(copied) == 3
+    store = EmbeddingStore(tmp_path / "two", manifest)
+    store.verify()
+    np.testing.assert_array_equal(vectors(store), expected())
+
+
+def test_a_damaged_copy_is_never_put_in_place(options, bucket, tmp_path, monkeypatch):
+    embed_collection(Hashed(), TEXTS, options("one"))
+    data = next(key for key in bucket.keys("embeddings/") if key.endswith("00001.npy"))
+    bucket.put(data, bucket.get(data)[:-1] + b"x")
+    placed, place_it = [], files.put_in_place
+    monkeypatch.setattr(
+        files, "put_in_place", lambda made, path, *a: (placed.append(path.name), place_it(made, path, *a))
+    )
+    at = options("two").mirror / data.split("/")[1]
+    Mirror(tmp_path / "two", at, Manifest.read(next(tmp_path.glob("one/embeddings/*")))).fetch()
+    assert {name for name in placed if name.endswith(".npy")} == {"shard-00000.npy", "shard-00002.npy"}
+    assert not (tmp_path / "two" / "shard-00001.json").exists()
 
 
 def test_a_bucket_that_is_not_there(options):

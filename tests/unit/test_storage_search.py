@@ -8,6 +8,7 @@ from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import fork_run, last_segment, record_scores
 from hbtrain.storage import place, remote
 from hbtrain.sweeps.search_records import Ledger, SearchOutcome, save_outcome
+from hbtrain.training.best import BEST, Best, best_in, best_text
 from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_name, is_complete, store
 
 
@@ -34,7 +35,7 @@ def test_a_ledger_that_cannot_be_read_is_not_an_empty_one(bucket, monkeypatch):
     remote._filesystem.cache_clear()
     try:
         with pytest.raises(StorageError, match=r"cannot read s3://.*points\.jsonl: .*NETWORK_CONNECTION"):
-            ledger.add({"batching.alpha": 0.25})
+            Ledger(place(f"{bucket.uri}/points.jsonl")).add({"batching.alpha": 0.25})
     finally:
         remote._filesystem.cache_clear()
 
@@ -47,7 +48,8 @@ def test_a_run_goes_on_from_another_ones_checkpoint_in_the_bucket(config, bucket
     part = tmp_path / "part"
     part.mkdir()
     (part / "weights.pt").write_bytes(b"1234")
-    store(part, origin.checkpoints / folder_name(4, "aaaa0000"), Manifest(4, 0, 1))
+    store(part, origin.checkpoints / folder_name(4, "aaaa0000"), Manifest(4, 0, 1, 0.5, best_step=2))
+    bucket.put(f"runs/{origin.name}/model/{BEST}", best_text(Best(2, 0.5), "validation/loss").encode())
     bucket.put(f"runs/{RunFolder.current(fork).name}/initial/.unfinished", b"")  # of a process that was killed
     assert fork_run(fork, config, 4)
     folder = RunFolder.current(fork)
@@ -55,9 +57,12 @@ def test_a_run_goes_on_from_another_ones_checkpoint_in_the_bucket(config, bucket
     assert is_complete(folder.checkpoints / name)
     assert bucket.get(f"runs/{folder.name}/ray/{name}/weights.pt") == b"1234"
     assert bucket.get(f"runs/{folder.name}/initial/modules.json") == b"[]"
+    assert best_in(folder.model) == Best(2, 0.5)
     assert not [key for key in bucket.keys(f"runs/{folder.name}/") if key.endswith(".unfinished")]
     assert (folder.state.continues, folder.state.stopped_at) == ("abc", 4)
     assert fork_run(fork, config, 4), "done"
+    bucket.put(f"runs/{folder.name}/model/.unfinished", b"")
+    assert best_in(folder.model) is None, "weights may be of another encoder"
 
 
 def test_segments_and_the_outcome_are_kept_in_the_bucket(config, bucket):

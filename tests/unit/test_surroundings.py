@@ -13,6 +13,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, DataError, StorageError
 from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.storage import cache_root, check_writable, expand_home, resolved, settle_home
+from hbtrain.storage.place import own_temporary_folder
 
 
 @pytest.fixture
@@ -178,3 +179,22 @@ def test_no_folder_for_sockets_is_refused_by_the_variable(monkeypatch):
     monkeypatch.setattr("hbtrain.cluster.connection.SHORT_FOLDERS", ("/proc/none",))
     with pytest.raises(ConfigError, match=r"^TMPDIR = '/x+' is no folder .*; set RAY_TMPDIR .* 39 bytes at most$"):
         session_root()
+
+
+def test_a_folder_of_this_users_own_is_no_other_users(tmp_path, monkeypatch):
+    """Where all may write, another user may have made a folder or a link of a name that can be guessed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = own_temporary_folder("locks")
+    assert own.stat().st_mode & 0o077 == 0
+    assert own_temporary_folder("locks") == own
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="link is another user's"):
+        own_temporary_folder("link")
+    own.chmod(0o777)
+    with pytest.raises(StorageError, match="can be written by other users"):
+        own_temporary_folder("locks")
+    own.chmod(0o700)
+    monkeypatch.setattr("os.getuid", lambda: own.stat().st_uid + 1)
+    with pytest.raises(StorageError, match="locks is another user's"):
+        own_temporary_folder("locks")

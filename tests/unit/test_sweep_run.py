@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from hbtrain.cli.sweep import sweep
-from hbtrain.config import load_config
+from hbtrain.config import load_config, override
 from hbtrain.errors import ConfigError, DataError, HbtrainError, StorageError, TrainingError
+from hbtrain.runs import run
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.segments import measured_by
-from hbtrain.storage.files import exclusive_access
+from hbtrain.storage.lease import leased
 from hbtrain.sweeps import sweep as sweeping
 from hbtrain.sweeps import tuning
 from hbtrain.sweeps.space_file import load_space, with_flags
@@ -171,8 +172,44 @@ def test_passwords_stay_out_of_what_a_sweep_keeps(space, trained, tmp_path):
 def test_two_processes_are_not_in_one_sweep(space, trained, tmp_path):
     sweeping.run_sweep(space)
     (folder,) = (tmp_path / "runs").glob("alpha-grid-*")
-    with exclusive_access(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
+    with leased(folder), pytest.raises(StorageError, match="another process is at work in .*alpha-grid-"):
         sweeping.run_sweep(space)
+
+
+def test_a_sweep_looks_for_what_trials_could_not_deliver_as_often_whatever_their_number(
+    space, trained, tmp_path, monkeypatch
+):
+    looked = []
+    real = RunFolder.undelivered_in
+    monkeypatch.setattr(RunFolder, "undelivered_in", staticmethod(lambda root: looked.append(root) or real(root)))
+    for alphas in ([0], [0, 0.25, 0.5, 0.75, 1]):
+        looked.clear()
+        sweeping.run_sweep(with_flags(space, {"batching.alpha": alphas}))
+        (folder,) = (tmp_path / "runs").glob("alpha-grid-*")
+        assert looked == [folder, folder], "at the beginning and at the end, and no trial does"
+    (parent,) = parent_runs(tmp_path)
+    trial = next(folder.glob("*/run.json")).parent
+    message = {"run_id": parent.info.run_id, "kind": "tag", "content": ["late", "letter"]}
+    (trial / "mlflow-undelivered.jsonl").write_text(f"sqlite:///{tmp_path}/runs/mlflow.db\n{json.dumps(message)}\n")
+    sweeping.run_sweep(space)
+    assert parent_runs(tmp_path)[0].data.tags["late"] == "letter"
+    assert not list(folder.rglob("mlflow-undelivered.jsonl"))
+
+
+def test_a_trial_leaves_what_others_could_not_deliver_to_its_sweep(tmp_path, monkeypatch):
+    adopted = []
+    tracker = SimpleNamespace(run_id="abc", adopt=adopted.append)
+    monkeypatch.setattr(run, "Tracker", lambda *_, **__: tracker)
+    config = load_config("quickstart", {"storage": str(tmp_path)})
+    other = RunFolder(tmp_path / "other")
+    other.path.mkdir()
+    other.update(finished=True)
+    other.undelivered.touch()
+    folder = RunFolder.open(config)
+    run._tracker(override(config, {"tracking.parent_run_id": "0" * 32}), folder)
+    assert adopted == []
+    run._tracker(config, folder)
+    assert adopted == [other.undelivered]
 
 
 def test_as_many_trials_run_at_once_as_the_cluster_has_room_for():

@@ -15,6 +15,7 @@ from hbtrain.config import absolute_paths, load_config, override, to_yaml
 from hbtrain.config.load import parse_flags
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.modeling.card import trained_languages
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import SingleProcess
@@ -261,7 +262,7 @@ def test_a_lexicon_with_an_odd_line_starts_nothing(hbtrain, tmp_path):
     assert "en-de.txt line 2: a line that is no word with a translation" in err
 
 
-def test_the_model_card_tells_what_was_switched(config):
+def test_the_model_card_tells_what_was_switched(config, tmp_path):
     one = config(**{"batching.switching.side": "both"})
 
     def card(of):
@@ -270,7 +271,11 @@ def test_the_model_card_tells_what_was_switched(config):
 
     told = "50% of the words of queries and passages that lexicons know (en to de, en to ru, de to en)"
     assert f"| words replaced by translations in switched batches | {told} |" in card(one)
-    assert "lexicons" not in card(override(one, {"batching.mixture": {"mono": 1}}))
+    plain = override(one, {"batching.mixture": {"mono": 1}})
+    assert "lexicons" not in card(plain)
+    for of, seen in ((one, ("de", "en", "ru")), (plain, ("de",))):  # what evaluations and comparisons call seen
+        (tmp_path / "README.md").write_text(card(of))
+        assert sorted(trained_languages(tmp_path)) == sorted(seen)
 
 
 def test_lexicons_are_read_only_where_batches_are_switched(config):

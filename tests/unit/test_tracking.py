@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hbtrain.config import load_config, to_flat
-from hbtrain.errors import DataError, StorageError
+from hbtrain.errors import DataError, LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import RemoteError
 from hbtrain.tracking.tracker import Tracker
@@ -88,7 +88,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer(tracker, monkeypatch):
     monkeypatch.setattr(tracker._client, "log_batch", lambda *_: answered.wait(60))
     for step in range(50):
         tracker.event(Event(step, {"train/loss_mono": 1.5}))
-    assert sum(len(message.content) for message in tracker._outbox.pending) == 50
+    assert sum(len(message.content) for message in tracker._outbox.pending()) == 50
     answered.set()
     assert tracker.finish() == ""
 
@@ -122,6 +122,7 @@ def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     first = Tracker(config, None, "one", outbox=tmp_path / "undelivered.jsonl")
     answered = threading.Event()
+    monkeypatch.setattr("hbtrain.tracking.outbox.SAVE_AFTER_S", 0.0)
     with monkeypatch.context() as patch:
         deliver = first._client.log_batch
         patch.setattr(first._client, "log_batch", lambda *message: (answered.wait(60), deliver(*message)))
@@ -137,16 +138,15 @@ def test_what_was_kept_outlives_the_process(config, tmp_path, monkeypatch):
     assert [(point.step, point.value) for point in history] == [(10, 1.5), (20, 1.4)], "twice does no harm"
 
 
-def test_what_can_be_kept_nowhere_is_not_kept(tracker, away, tmp_path):
-    assert tracker.save_undelivered(), "there is nothing to keep"
-    away(OSError("server gone"))
-    tracker.event(Event(10, {"train/loss_mono": 1.5}))
-    assert not tracker.save_undelivered(), "without a file"
-    tracker._outbox.file = tmp_path / "undelivered.jsonl"
-    assert tracker.save_undelivered()
-    (tmp_path / "file").touch()
-    tracker._outbox.file = tmp_path / "file" / "undelivered.jsonl"
-    assert not tracker.save_undelivered()
+@pytest.mark.parametrize(("at", "kept"), [(None, False), ("file.jsonl", True), ("a file/undelivered.jsonl", False)])
+def test_what_can_be_kept_nowhere_is_not_kept(config, tmp_path, monkeypatch, at, kept):
+    monkeypatch.setattr("hbtrain.tracking.outbox.SAVE_AFTER_S", 0.0)
+    (tmp_path / "a file").touch()
+    one = Tracker(config, None, "one", outbox=None if at is None else tmp_path / at)
+    assert one.save_undelivered(), "there is nothing to keep"
+    monkeypatch.setattr(one._outbox, "_send", refuse)
+    one.event(Event(10, {"train/loss_mono": 1.5}))
+    assert one.save_undelivered() == kept
 
 
 def test_what_a_finished_run_left_is_delivered_by_another(config, tmp_path, monkeypatch):
@@ -213,6 +213,13 @@ def test_a_run_is_continued(tracker, config):
     again.event(Event(20, {"train/loss_mono": 1.0}))
     again.finish()
     assert stored(again).info.status == "FINISHED"
+
+
+def test_a_run_that_is_not_there_any_more_is_refused_with_a_way_out(tracker, config):
+    with pytest.raises(
+        TrackingError, match=f"MLflow run {'0' * 32}, .* is not in sqlite.*: set tracking.uri .* delete "
+    ):
+        Tracker(config, "0" * 32, "one")
 
 
 def test_uri_comes_from_the_key_the_environment_or_the_storage(config, monkeypatch, tmp_path):
@@ -317,6 +324,12 @@ def test_a_run_that_stopped_on_its_way_does_not_count_as_finished(tracker):
     tracker.untag("stopped_at_step")
     tracker.finish()
     assert TrackedRuns(tracker.uri).find(tracker.run_id).is_finished
+
+
+def test_a_run_that_another_process_drives_is_not_ended():
+    run = SimpleNamespace(finish=pytest.fail)
+    with pytest.raises(LeaseLostError), Tracker.ending(run, pytest.fail):
+        raise LeaseLostError("process 42 has taken over")
 
 
 @pytest.mark.parametrize(

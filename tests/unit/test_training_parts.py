@@ -11,10 +11,11 @@ from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.features import token_counts
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Sizes
+from hbtrain.training.best import Patience
 from hbtrain.training.feed import Feed
 from hbtrain.training.meter import PHASES, Meter
 from hbtrain.training.stopwatch import Stopwatch
-from hbtrain.training.validation import Patience, validation_plan
+from hbtrain.training.validation import validation_plan
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +114,12 @@ def test_meter_stops_at_a_loss_of_nan(feed):
 
 def test_patience():
     patience = Patience(2)
-    assert [patience.improved(loss) for loss in (3.0, 2.0, 2.5)] == [True, True, False]
+    assert [patience.improved(loss, step) for step, loss in enumerate((3.0, 2.0, 2.5))] == [True, True, False]
     assert not patience.exhausted
-    assert not patience.improved(2.0)
+    assert not patience.improved(2.0, 3)
     assert patience.exhausted
-    assert patience.best == 2.0
+    assert patience.best == (1, 2.0)
+    assert patience.reason == "stopped early: no better validation loss than 2.0000"
     assert not Patience(None, waited=100).exhausted
 
 

@@ -9,7 +9,15 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    BertConfig,
+    BertModel,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from hbtrain.config.schema import EncoderConfig, StaticConfig, TransformerConfig
 from hbtrain.modeling.vocabulary import build_tokenizer, train_vocabulary
@@ -73,6 +81,19 @@ def save_decoder(folder: Path, chat_template: str | None = None) -> Path:
         max_position_embeddings=64,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_mt5(folder: Path) -> Path:
+    """An encoder with a decoder, as mT5 is published; only its encoder embeds texts."""
+    torch.manual_seed(3)
+    tokenizer = _tokenizer()
+    config = MT5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=24, num_layers=2, num_decoder_layers=3, num_heads=2,
+        dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    MT5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

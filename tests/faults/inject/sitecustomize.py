@@ -1,7 +1,9 @@
 """On the PYTHONPATH of a run that is to be hurt: makes its workers do what files in `$HBTRAIN_FAULTS` ask for.
 
-A worker leaves its process id in `rank-R`. A file `hang-R-PHASE` makes rank R wait for ever when that phase begins, and
-`kill-R-PHASE` makes it kill -9 itself there; the file's text is a delay in seconds. Each file works once.
+A worker leaves its process id in `rank-R`, and the number of the step that it is in in `step-R`. A file `hang-R-PHASE`
+makes rank R wait for ever when that phase begins, and `kill-R-PHASE` makes it kill -9 itself there; the file's text is
+a delay in seconds. `eat-R-PHASE` makes it take memory without end. Each file works once. With `$HBTRAIN_PACE_S` each
+step takes so much longer: time to come between, which costs no work.
 """
 
 import importlib.abc
@@ -18,6 +20,7 @@ import quick_start  # noqa: F401
 FOLDER = Path(os.environ.get("HBTRAIN_FAULTS", ""))
 TARGET = "hbtrain.runs.hang_detection"
 TOLD = set()
+PACE_S = float(os.environ.get("HBTRAIN_PACE_S", "0"))
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -51,6 +54,14 @@ def hurting(begin_phase):
             threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
         if asked(f"hang-{name}") is not None:
             time.sleep(10_000)
+        if asked(f"eat-{name}") is not None:
+            taken = []
+            while True:
+                taken.append(b"\1" * 2**26)
+                time.sleep(0.02)
+        if phase == "encode":
+            (FOLDER / f"step-{rank}").write_text(str(self._progress.step))
+            time.sleep(PACE_S)
 
     return begin_and_hurt
 

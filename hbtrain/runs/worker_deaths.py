@@ -1,0 +1,149 @@
+"""Deaths of workers: what each died of, in one line, and when to give up restarting them.
+
+Ray Train restarts the workers after a death. How often is up to this module: `training.max_failures` restarts in a row
+that bring the run no further. A checkpoint that is newer than at the death before begins the count anew, so that a run
+of weeks on machines that come and go ends, while one that dies at the same step again and again is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+from hbtrain.cluster.memory import memory_kills
+from hbtrain.errors import HbtrainError
+from hbtrain.events import Event
+from hbtrain.runs.hang_detection import RankProgress
+from hbtrain.storage import RemoteError, place
+from hbtrain.training.checkpoint_files import checkpoints_in, is_complete, step_of
+
+FOR_LESS_MEMORY = (
+    "lower training.chunk_tokens (or raise training.chunks), batching.global_batch_size or loss.block_rows, or use "
+    "nodes with more memory"
+)
+
+
+class GivenUpError(Exception):
+    """The workers are not restarted any more."""
+
+    def __init__(self, cause: str, why: str) -> None:
+        super().__init__(cause, why)
+        self.cause = cause  # what they died of last
+        self.why = why  # why that was the last time
+
+
+class WorkerDeaths(WorkerGroupCallback, ControllerCallback):
+    """A callback of Ray Train's controller, in whose process it runs: reports deaths, and ends the run in time."""
+
+    def __init__(self, broker: Any, checkpoints: str, max_failures: int) -> None:
+        """Report to `broker`.
+
+        Args:
+            broker: the handle of the run's `MessageBroker`.
+            checkpoints: path or URI of the folder of the run's checkpoints.
+            max_failures: restarts without a newer checkpoint before the run is given up; -1: without end.
+        """
+        self._broker = broker
+        self._checkpoints = checkpoints
+        self._max_failures = max_failures
+        self._errors: dict[int, Exception] = {}
+        self._restarts = 0
+        self._furthest: int | None = None
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Called by Ray Train after each look at the workers."""
+        if worker_group_status.errors:
+            self._errors = {rank: unwrapped(error) for rank, error in worker_group_status.errors.items()}
+
+    def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
+        """Called by Ray Train before it restarts the workers.
+
+        Raises:
+            GivenUpError: they are not to be restarted.
+        """
+        import ray
+
+        errors, self._errors = self._errors, {}
+        if not errors:  # it was no worker that failed
+            return
+        reason = ray.get(self._broker.failure.remote())
+        if reason is not None:
+            raise GivenUpError(reason, "a restart would end the same way")
+        progress = {rank.rank: rank for rank in ray.get(self._broker.progress.remote())}
+        cause = cause_of_death(errors, progress)
+        if not any(getattr(error, "preempted", False) for error in errors.values()):
+            self._count(cause)
+        often = (
+            "" if self._max_failures < 0 else f" (restart {self._restarts} of {self._max_failures} without progress)"
+        )
+        step = max((rank.step for rank in progress.values()), default=0)
+        note = f"{cause}; the workers are restarted from the last checkpoint{often}"
+        ray.get(self._broker.put_event.remote(Event(step, {}, note, kind="restart", rank=first_to_die(errors))))
+
+    def _count(self, cause: str) -> None:
+        """Count a restart. Raises GivenUp if it is one too many without a newer checkpoint."""
+        furthest = self._furthest_checkpoint()
+        if self._furthest is not None and furthest > self._furthest:
+            self._restarts = 0
+        self._furthest = furthest
+        if 0 <= self._max_failures <= self._restarts:
+            restarts = "no restart is allowed" if self._max_failures == 0 else f"{self._restarts} restarts in a row"
+            raise GivenUpError(cause, f"given up: {restarts} without a newer checkpoint (training.max_failures)")
+        self._restarts += 1
+
+    def _furthest_checkpoint(self) -> int:
+        """The step of the newest whole checkpoint; 0 without one, and where storage does not answer, the last known."""
+        folder = place(self._checkpoints)
+        with suppress(RemoteError, HbtrainError):
+            steps = (step_of(name) for name in checkpoints_in(folder) if is_complete(folder / name))
+            return next(steps, 0)
+        return self._furthest or 0
+
+
+def unwrapped(error: Exception) -> Exception:
+    """What lies behind the error that Ray Train makes of a failed health check."""
+    return getattr(error, "health_check_failure", None) or error
+
+
+def first_to_die(errors: Mapping[int, Exception]) -> int:
+    """The rank whose error explains the others: those of survivors tell of the connection that they lost to it."""
+    return min(errors, key=lambda rank: (*_is_no_victim(errors[rank]), rank))
+
+
+def _is_no_victim(error: Exception) -> tuple[bool, bool]:
+    return not isinstance(error, OutOfMemoryError), not isinstance(error, RayActorError)
+
+
+def cause_of_death(errors: Mapping[int, Exception], progress: Mapping[int, RankProgress]) -> str:
+    """One sentence: which rank died, of what, and how much memory it and its node used.
+
+    Args:
+        errors: {rank: the error that Ray Train saw of it}; not empty.
+        progress: {rank: its last heartbeat}, of those that sent one.
+    """
+    rank = first_to_die(errors)
+    error, last = errors[rank], progress.get(rank)
+    who = f"rank {rank}" if last is None else f"rank {rank} on node {last.node} (pid {last.pid})"
+    if isinstance(error, OutOfMemoryError):
+        kills = memory_kills(str(error))
+        own = [kill for kill in kills if last is not None and kill.pid == last.pid] or kills
+        used = f": {own[0].use}" if own else ""
+        return f"{who} was killed because memory ran out{used}; {FOR_LESS_MEMORY}"
+    if not isinstance(error, RayActorError):
+        return f"{who} failed: {_first_line(str(error))}"
+    if "killed by `ray.kill`" in str(error):
+        return f"{who} was killed, as it kept the others waiting"
+    if last is not None and last.memory.is_nearly_full:
+        return f"{who} died, most likely because memory ran out: {last.memory}; {FOR_LESS_MEMORY}"
+    used = f"; {last.memory} then" if last is not None and last.memory.limit else ""
+    return f"{who} died{used}"
+
+
+def _first_line(text: str) -> str:
+    """The last line of a traceback, or the only line of a message."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

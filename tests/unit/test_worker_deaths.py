@@ -1,0 +1,158 @@
+"""Deaths of workers, with stand-ins for Ray Train's controller and the broker."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from hbtrain.cluster.memory import MemoryUse
+from hbtrain.runs import worker_deaths
+from hbtrain.runs.hang_detection import RankProgress
+from hbtrain.runs.ray_train import _why_failed
+from hbtrain.runs.worker_deaths import GivenUpError, WorkerDeaths, cause_of_death
+from hbtrain.runs.worker_messages import MessageBroker
+from tests.unit.test_memory_kills import GIB, PAGE
+
+PROGRESS = {
+    rank: RankProgress("g", 2, rank, "10.0.0.7", 24384 + rank, 120, memory=MemoryUse(3 * GIB, 20 * GIB, 64 * GIB))
+    for rank in (0, 1)
+}
+LOST = RuntimeError("Traceback (most recent call last):\n  File x\nRuntimeError: Connection closed by peer [10.0.0.7]")
+
+
+class FailedCheckError(Exception):
+    """As Ray Train's: what lies behind it is an attribute."""
+
+    def __init__(self, failure):
+        super().__init__("A worker health check failed.")
+        self.health_check_failure = failure
+
+
+def test_the_one_that_died_is_named_and_not_its_victim():
+    words = cause_of_death({0: LOST, 1: ActorDiedError()}, PROGRESS)
+    assert words == "rank 1 on node 10.0.0.7 (pid 24385) died; it used 3 GiB, its node 20 GiB of 64 GiB then"
+    assert cause_of_death({0: LOST}, PROGRESS) == (
+        "rank 0 on node 10.0.0.7 (pid 24384) failed: RuntimeError: Connection closed by peer [10.0.0.7]"
+    )
+    assert cause_of_death({1: ActorDiedError()}, {}) == "rank 1 died"
+
+
+def test_one_killed_for_memory_says_what_was_used_and_what_to_lower():
+    words = cause_of_death({0: ActorDiedError(), 1: OutOfMemoryError(PAGE)}, PROGRESS)
+    assert words.startswith(
+        "rank 1 on node 10.0.0.7 (pid 24385) was killed because memory ran out: it used 40.5 GiB, its node 61.2 GiB of "
+        "64 GiB; lower training.chunk_tokens"
+    )
+    assert "batching.global_batch_size" in words
+
+
+def test_one_that_vanished_from_a_full_node_was_most_likely_killed_by_the_kernel():
+    full = {1: replace(PROGRESS[1], memory=MemoryUse(40 * GIB, 63 * GIB, 64 * GIB))}
+    words = cause_of_death({1: ActorDiedError()}, full)
+    assert "died, most likely because memory ran out: it used 40 GiB, its node 63 GiB of 64 GiB; lower" in words
+
+
+class Run:
+    """A run whose controller has the callback; `kept` is the step of its newest checkpoint."""
+
+    def __init__(self, monkeypatch, max_failures):
+        self.kept, self.broker = 0, MessageBroker()
+        methods = ("failure", "progress", "put_event")
+        handle = SimpleNamespace(**{name: SimpleNamespace(remote=getattr(self.broker, name)) for name in methods})
+        monkeypatch.setattr(ray, "get", lambda value: value)
+        monkeypatch.setattr(worker_deaths, "checkpoints_in", lambda folder: [f"step-{self.kept:08d}-0"])
+        monkeypatch.setattr(worker_deaths, "is_complete", lambda checkpoint: self.kept > 0)
+        self.deaths = WorkerDeaths(handle, "/storage", max_failures)
+        for progress in PROGRESS.values():
+            self.broker.register(progress, None)
+
+    def die(self, error=None):
+        errors = {0: LOST, 1: FailedCheckError(error or ActorDiedError())}
+        self.deaths.after_worker_group_poll_status(SimpleNamespace(errors=errors))
+        self.deaths.after_worker_group_poll_status(SimpleNamespace(errors={}))
+        self.deaths.before_controller_execute_failure_decision("RETRY")
+
+    def notes(self):
+        return [event.note for event in self.broker.take_events()]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    return lambda max_failures: Run(monkeypatch, max_failures)
+
+
+def test_restarts_without_a_newer_checkpoint_come_to_an_end(run):
+    dying = run(2)
+    dying.die()
+    dying.die(OutOfMemoryError(PAGE))
+    first, second = dying.notes()
+    assert first.endswith("the workers are restarted from the last checkpoint (restart 1 of 2 without progress)")
+    assert second.endswith("(restart 2 of 2 without progress)")
+    with pytest.raises(GivenUpError) as error:
+        dying.die(OutOfMemoryError(PAGE))
+    assert "it used 40.5 GiB" in error.value.cause
+    assert error.value.why == "given up: 2 restarts in a row without a newer checkpoint (training.max_failures)"
+    assert dying.notes() == []
+
+
+def test_a_newer_checkpoint_begins_the_count_anew(run):
+    dying = run(1)
+    for step in range(10, 100, 10):
+        dying.kept = step
+        dying.die()
+    assert len(dying.notes()) == 9
+    with pytest.raises(GivenUpError):
+        dying.die()
+
+
+@pytest.mark.parametrize(("max_failures", "deaths"), [(0, 0), (-1, 50)])
+def test_none_at_all_and_without_end(run, max_failures, deaths):
+    dying = run(max_failures)
+    for _ in range(deaths):
+        dying.die()
+    if max_failures == 0:
+        with pytest.raises(GivenUpError, match="no restart is allowed"):
+            dying.die()
+    assert len(dying.notes()) == deaths
+
+
+def test_machines_taken_away_with_notice_do_not_count(run):
+    dying = run(1)
+    taken = ActorDiedError()
+    taken._preempted = True
+    for _ in range(5):
+        dying.die(taken)
+    dying.die()
+
+
+def test_what_a_restart_would_not_mend_ends_at_once(run):
+    dying = run(5)
+    dying.broker.fail("the disk is full")
+    with pytest.raises(GivenUpError, match="the disk is full"):
+        dying.die()
+
+
+def test_a_failure_that_is_no_worker_s_is_left_to_ray_train(run):
+    dying = run(0)
+    dying.deaths.before_controller_execute_failure_decision("RETRY")
+    assert dying.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "hang", "error", "why"),
+    [
+        ("the disk is full", "rank 1 hangs", GivenUpError("rank 1 died", "given up"), "the disk is full"),
+        (None, "rank 1 hangs", GivenUpError("rank 1 was killed", "given up"), "rank 1 hangs; given up"),
+        (None, None, GivenUpError("rank 1 died", "given up"), "rank 1 died; given up"),
+        (None, "rank 1 hangs", ValueError("no room"), "rank 1 hangs"),
+        (None, None, ValueError("no room"), "training failed: no room; the workers' logs are in /runs/ray and Ray's"),
+    ],
+)
+def test_why_training_failed_for_good(failure, hang, error, why):
+    failed = Exception("Training failed due to controller error:\nno room")
+    failed.controller_failure = error
+    said = _why_failed(failed, failure, SimpleNamespace(reason=lambda: hang), Path("/runs/ray"))
+    assert said.startswith(why)
