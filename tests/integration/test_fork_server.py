@@ -21,16 +21,20 @@ sys.exit(3)
 SLEEP = f"import time; print('asleep', flush=True); time.sleep({PATIENCE_S})"
 # Ray starts its workers so, by the name of their program.
 WORK = f"""
-import subprocess, sys, time
+import os, subprocess, sys, time
 def work(*arguments):
     return subprocess.Popen([sys.executable, "-u", "default_worker.py", *arguments])
 print("ended with", work().wait({PATIENCE_S}), flush=True)
+os.environ["HBTRAIN_TEST_FORKS"], server = "/nowhere", os.environ["HBTRAIN_TEST_FORKS"]
+print("without a server", work().wait({PATIENCE_S}), flush=True)
+os.environ["HBTRAIN_TEST_FORKS"] = server
 print("started", work("long").pid, flush=True)
 time.sleep({PATIENCE_S})
 """
 WORKER = f"""
 import os, sys, time
-assert "ray" in sys.modules
+if "ray" not in sys.modules:
+    sys.exit(6)
 if sys.argv[1:]:
     print("at work in", os.getpid())
     time.sleep({PATIENCE_S})
@@ -91,7 +95,7 @@ def test_it_gets_signals_and_is_waited_for(start, tmp_path):
 def test_its_workers_are_forks_with_ray_that_end_with_what_ray_started(start, tmp_path):
     (tmp_path / "default_worker.py").write_text(WORKER)
     process = start(WORK)
-    assert "ended with 5\n" in output(tmp_path, "started")
+    assert "ended with 5\nwithout a server 6\n" in output(tmp_path, "started")
     started = psutil.Process(int(output(tmp_path, "started").split("started ")[1].split()[0]))
     (worker,) = (psutil.Process(int(pid)) for pid in re.findall(r"at work in (\d+)", output(tmp_path, "at work")))
     assert worker.pid != started.pid

@@ -95,10 +95,16 @@ class Server:
 
 
 def leave_to_fork(path):
-    """Have the server at `path` do what this process was started for, and end as that ends."""
+    """Have the server at `path` do what this process was started for, and end as that ends.
+
+    Returns where there is no such server, as when it was killed.
+    """
     files = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
     files = {file: file for file in files if _is_open(file)}
-    fork = Forked(path, sys.orig_argv[1:], dict(os.environ), files, str(Path.cwd()))
+    try:
+        fork = Forked(path, sys.orig_argv[1:], dict(os.environ), files, str(Path.cwd()))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return
     for file in files:
         os.close(file)
     code = fork.wait()
