@@ -78,6 +78,18 @@ def test_it_has_what_it_was_given_and_ends_with_its_own_code(start, tmp_path):
     assert "MINE" not in os.environ
 
 
+def test_its_output_may_be_a_pipe(tmp_path):
+    shown, out = os.pipe()
+    (tmp_path / "program.py").write_text("import sys\nsys.stdout.reconfigure(errors='replace')\nprint('shown')")
+    with (tmp_path / "errors").open("w") as errors:
+        process = fork(["program.py"], os.environ | {"PYTHONPATH": PATHS}, tmp_path, out, errors.fileno())
+    os.close(out)
+    with os.fdopen(shown) as lines:
+        assert lines.read() == "shown\n"
+    assert process.wait(PATIENCE_S) == 0
+    assert (tmp_path / "errors").read_text() == ""
+
+
 def test_it_gets_signals_and_is_waited_for(start, tmp_path):
     process = start(SLEEP)
     output(tmp_path, "asleep")

@@ -9,6 +9,7 @@ the client that asked for it, and a server with the process that started it.
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import random
@@ -208,6 +209,9 @@ def _become(asked, path):
     for file, sent in high.items():
         os.dup2(sent, file)
         os.close(sent)
+    sys.stdin = sys.__stdin__ = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _unbuffered(1, sys.stdout)
+    sys.stderr = sys.__stderr__ = _unbuffered(2, sys.stderr)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -217,6 +221,12 @@ def _become(asked, path):
     random.seed()
     sys.modules["numpy"].random.seed()
     return [argument for argument in arguments if argument not in OPTIONS]
+
+
+def _unbuffered(file, like):
+    """A stream as Python with -u makes one: what the other one, of another file, knows of its file is not true here."""
+    raw = io.FileIO(file, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding=like.encoding, errors=like.errors, write_through=True)
 
 
 def _run(arguments):
