@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.processes.mlflow_tables import UTILS, copy_empty_databases
+
 # Before any library reads them: no network, no telemetry, one thread (the machine's cores are for the ranks).
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -47,7 +49,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def environment():
-    """What the code under test sets in this process's environment is no other test's."""
+    """What the code under test sets in the environment is no other test's; databases of MLflow are made as copies."""
+    if UTILS in sys.modules:
+        copy_empty_databases()
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():

@@ -1,5 +1,6 @@
 """Runs the command line as a user does, in a process of its own."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import psutil
 
+from tests.processes.fork_server import Forked, Server
+
 ROOT = Path(__file__).parents[2]
 PATHS = os.pathsep.join(map(str, [ROOT / "tests" / "processes", ROOT]))
 """The PYTHONPATH of a process of a test."""
+HBTRAIN = ("-m", "hbtrain.cli.main")
 PATIENCE_S = 900
 """For anything that a test waits for: only a hang takes as long, however busy the machine is."""
 
@@ -19,8 +23,12 @@ PATIENCE_S = 900
 class Command:
     """`hbtrain ARGUMENTS`, or another Python program, with its output in a file; ends with everything it started."""
 
-    def __init__(self, folder, *arguments, program=("-m", "hbtrain.cli.main"), host=None, stdout=None, **variables):
-        """`host` is one of `Hosts`, or None for this machine itself; `stdout` a descriptor in place of the file."""
+    def __init__(self, folder, *arguments, program=HBTRAIN, host=None, stdout=None, forked=True, **variables):
+        """`host` is one of `Hosts`, or None for this machine itself; `stdout` a descriptor in place of the file.
+
+        It is a fork of a process with libraries, and so are its workers, unless it is to be started as by a user: not
+        `forked`, with a PYTHONPATH without `PATHS`, or on a host.
+        """
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {
             "PYTHONPATH": PATHS,
@@ -32,16 +40,21 @@ class Command:
             "RAY_idle_worker_killing_time_threshold_ms": "600000",
             **variables,
         }
-        command = [sys.executable, *map(str, [*program, *arguments])]
-        if host is not None:
-            command = ["env", f"--chdir={folder}", *command]
-            command, environment["TMPDIR"] = host.command(*command), str(host.local)
-        with self.log.open("w") as out:
+        command = [*map(str, [*program, *arguments])]
+        with self.log.open("w") as file:
+            out = file.fileno() if stdout is None else stdout
+            if forked and host is None and environment["PYTHONPATH"].endswith(PATHS):
+                self.process = fork(command, environment, folder, out)
+                return
+            command = [sys.executable, *command]
+            if host is not None:
+                command = ["env", f"--chdir={folder}", *command]
+                command, environment["TMPDIR"] = host.command(*command), str(host.local)
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
                 env=environment,
-                stdout=out if stdout is None else stdout,
+                stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )
@@ -92,6 +105,19 @@ class Command:
             except psutil.Error:
                 continue
         self.process.wait(10)
+
+
+@functools.cache
+def fork_server():
+    """The server of forks of this session."""
+    return Server(os.environ | {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1", "DS_ACCELERATOR": "cpu"})
+
+
+def fork(command, environment, folder, out, errors=None):
+    """`python COMMAND` as a fork, with its output for the descriptor `out`, and its errors for it or for `errors`."""
+    with Path(os.devnull).open() as nothing:
+        files = {0: nothing.fileno(), 1: out, 2: out if errors is None else errors}
+        return Forked(fork_server().path, [*map(str, command)], environment, files, str(folder))
 
 
 def unpacked_wheel(folder):

@@ -4,10 +4,11 @@ import os
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 
-from tests.integration.command import PATHS, PATIENCE_S
+from tests.integration.command import PATHS, PATIENCE_S, fork
 from tests.ports import free_port
 
 QUICK = {
@@ -25,14 +26,17 @@ class Node:
     def __init__(self, folder, name, *arguments, host=None, **environment):
         """`host` is one of `Hosts`, or None for this machine itself."""
         self.log = folder / f"node-{name}.txt"
-        command = ["ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats", *map(str, arguments)]
-        if host is not None:
-            command = host.command(*command, "--node-ip-address", host.address)
-            environment = {"TMPDIR": str(host.local)} | environment
+        command = ["start", "--block", "--num-cpus", "1", "--disable-usage-stats", *map(str, arguments)]
+        environment = os.environ | QUICK | {"PYTHONPATH": PATHS} | environment
         with self.log.open("w") as out:
+            if host is None:
+                command = ["-m", "ray.scripts.scripts", *command]
+                self.process = fork(command, environment, Path.cwd(), out.fileno())
+                return
+            environment = {**environment, "TMPDIR": str(host.local)}
             self.process = subprocess.Popen(
-                command,
-                env=os.environ | QUICK | {"PYTHONPATH": PATHS} | environment,
+                host.command("ray", *command, "--node-ip-address", host.address),
+                env=environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

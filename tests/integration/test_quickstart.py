@@ -34,7 +34,8 @@ def folder(tmp_path_factory):
 def output(folder):
     """What `hbtrain train quickstart` prints."""
     path = f"{ROOT / 'tests' / 'with_gpus'}:{PATHS}"
-    with Command(folder, "train", "quickstart", "--data.cache", folder / "cache", PYTHONPATH=path) as command:
+    arguments = ["train", "quickstart", "--data.cache", folder / "cache"]
+    with Command(folder, *arguments, forked=False, PYTHONPATH=path) as command:
         assert command.finish() == 0, command.output
         return command.output
 

@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+import quick_start  # noqa: F401
+
 FOLDER = Path(os.environ.get("HBTRAIN_FAULTS", ""))
 TARGET = "hbtrain.runs.hang_detection"
 TOLD = set()
