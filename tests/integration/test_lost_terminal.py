@@ -1,11 +1,12 @@
 """A run whose terminal goes away, or cannot take more, loses nothing of what it makes."""
 
 import json
-import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.integration.command import PATHS, PATIENCE_S, fork, mlflow_runs
+from tests.integration.command import PATHS, PATIENCE_S, mlflow_runs
 
 pytestmark = pytest.mark.ray
 
@@ -17,17 +18,17 @@ RUN = [
 ]  # fmt: skip
 
 
-def test_figures_and_checkpoints_do_not_wait_for_a_reader(tmp_path):
-    shown, out = os.pipe()
-    environment = os.environ | {"PYTHONPATH": PATHS}
-    with (tmp_path / "errors").open("w") as file:
-        run = fork([*RUN, "--data.cache", tmp_path / "cache"], environment, tmp_path, out, file.fileno())
-    os.close(out)
-    with os.fdopen(shown) as lines:
-        assert any("training 40 steps" in line for line in lines), (tmp_path / "errors").read_text()
-    code = run.wait(PATIENCE_S)
-    errors = (tmp_path / "errors").read_text()
-    assert code == 0, errors
+def test_figures_and_checkpoints_do_not_wait_for_a_reader(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+    command = [sys.executable, *map(str, RUN), "--data.cache", str(tmp_path / "cache")]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    shown = [run.stdout.readline()]
+    while "training 40 steps" not in shown[-1]:
+        shown.append(run.stdout.readline())
+        assert shown[-1], run.communicate()
+    run.stdout.close()
+    errors = run.stderr.read()
+    assert run.wait(PATIENCE_S) == 0, errors
     assert "Traceback" not in errors
     (tracked,) = mlflow_runs(tmp_path)
     assert tracked.info.status == "FINISHED"

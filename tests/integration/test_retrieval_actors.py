@@ -15,8 +15,7 @@ from hbtrain.retrieval.collection_search import SearchOptions, embed_collection,
 from hbtrain.retrieval.encoding import cached_embeddings
 from hbtrain.retrieval.ranks import exact_search
 from hbtrain.retrieval.store import EmbeddingStore
-from tests.integration.command import PATHS, called, fork_server
-from tests.processes.fork_server import WORKERS
+from tests.integration.command import called
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
 
@@ -66,12 +65,9 @@ class MakeTool:
 def cluster():
     import ray
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", PATHS)
-        patch.setenv(WORKERS, fork_server().path)
-        ray.init(address="local", num_cpus=2, log_to_driver=False)
-        yield
-        ray.shutdown()
+    ray.init(address="local", num_cpus=2, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
