@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.numpy import load_file
 
+from tests.faults.outcome import weights_without_ray
 from tests.integration.command import PATHS, PATIENCE_S, mlflow_runs
 
 pytestmark = pytest.mark.ray
@@ -41,3 +43,6 @@ def test_figures_and_checkpoints_do_not_wait_for_a_reader(tmp_path, monkeypatch)
     assert [figure.step for figure in logged] == list(range(5, STEPS + 1, 5))
     (folder,) = (tmp_path / "runs").glob("quickstart-*")
     assert json.loads((folder / "run.json").read_text())["finished"] is True
+    weights, unhurt = load_file(folder / "model" / "model.safetensors"), weights_without_ray(folder, 1, tmp_path)
+    assert weights.keys() == unhurt.keys()
+    assert all((weights[name] == unhurt[name]).all() for name in weights), "those of a run that nothing happened to"
