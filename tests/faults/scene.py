@@ -84,7 +84,8 @@ class Scene:
         where = ["--storage", self.storage, "--tracking.uri", self.uri, "--data.cache", self.folder / "cache"]
         common = [*SMALL, *where, "--resources.workers", self.run.workers]
         terminal = Terminal()
-        options = {"stdout": terminal.input, **self.variables, **variables}
+        # No forks: `end_processes` finds processes by their environment, and a fork shows that of its server.
+        options = {"stdout": terminal.input, "forked": False, **self.variables, **variables}
         if self.run.kind == "plain":
             zero = ["--training.deepspeed.zero_optimization.stage", self.run.zero]
             command = ["train", "quickstart", "--training.steps", STEPS, *zero, *common]
