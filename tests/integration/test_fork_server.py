@@ -33,8 +33,10 @@ time.sleep({PATIENCE_S})
 """
 WORKER = f"""
 import os, sys, time
-if "ray" not in sys.modules:
+if "deepspeed" not in sys.modules:
     sys.exit(6)
+from ray._raylet import UniqueID
+print("id", UniqueID.from_random().hex(), flush=True)
 if sys.argv[1:]:
     print("at work in", os.getpid())
     time.sleep({PATIENCE_S})
@@ -104,13 +106,17 @@ def test_it_gets_signals_and_is_waited_for(start, tmp_path):
     assert process.wait(PATIENCE_S) == process.poll() == -signal.SIGKILL
 
 
-def test_its_workers_are_forks_with_ray_that_end_with_what_ray_started(start, tmp_path):
+def test_its_workers_are_forks_with_ids_of_their_own_that_end_with_what_ray_started(start, tmp_path):
     (tmp_path / "default_worker.py").write_text(WORKER)
     process = start(WORK)
-    assert "ended with 5\nwithout a server 6\n" in output(tmp_path, "started")
+    said = output(tmp_path, "started")
+    assert "ended with 5" in said
+    assert "without a server 6" in said
     started = psutil.Process(int(output(tmp_path, "started").split("started ")[1].split()[0]))
     (worker,) = (psutil.Process(int(pid)) for pid in re.findall(r"at work in (\d+)", output(tmp_path, "at work")))
     assert worker.pid != started.pid
     assert worker in psutil.Process(process.pid).children(recursive=True)
+    first, second = re.findall(r"id (\w+)", output(tmp_path, "at work"))
+    assert first != second
     started.kill()
     worker.wait(PATIENCE_S)

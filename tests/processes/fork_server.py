@@ -31,8 +31,8 @@ from tests.processes.mlflow_tables import UTILS, copy_empty_databases
 WORKERS = "HBTRAIN_TEST_FORKS"
 """The variable with the socket of the server that forks workers."""
 LIBRARIES = ("deepspeed", "peft", "sentence_transformers", "transformers.integrations.deepspeed", UTILS)
-"""No module of ours, which may be of another version than what is tested, and not Ray, which reads variables."""
-RAY = ("ray", "ray.train.torch")
+"""No module of ours, which may be of another version than what is tested, and not Ray, which reads variables, and draws
+ids from a generator that has its state from its import: forks would give different things the same id."""
 HEAD_BYTES, MOST_FILES, FREE_FILE = 8, 64, 500
 OPTIONS = ("-u", "-B")
 """Those that Ray starts Python with; they do not matter here."""
@@ -130,11 +130,8 @@ def _listener(path):
     return listener
 
 
-def _serve(listener, owner, modules=()):
-    """Fork for every client until the file `owner` ends: what a fork is asked for, in that fork; None at the end.
-
-    `modules` are imported in the environment of the first client.
-    """
+def _serve(listener, owner):
+    """Fork for every client until the file `owner` ends: what a fork is asked for, in that fork; None at the end."""
     poll = select.poll()
     for file in (listener, owner):
         poll.register(file, select.POLLIN)
@@ -146,8 +143,6 @@ def _serve(listener, owner, modules=()):
             if file == listener.fileno():
                 client, _ = listener.accept()
                 asked = _asked(client)
-                _import(modules, asked[1])
-                modules = ()
                 pid = os.fork()
                 if pid == 0:
                     for other in (listener, owner, client, *(known for known, _ in clients.values())):
@@ -173,13 +168,6 @@ def _serve(listener, owner, modules=()):
             elif file in clients:  # its end
                 poll.unregister(file)
                 os.kill(clients[file][1], signal.SIGKILL)
-
-
-def _import(modules, environment):
-    os.environ.update(environment if modules else {})
-    for name in modules:
-        importlib.import_module(name)
-    gc.freeze()  # what stays is not copied for being looked at
 
 
 def _asked(client):
@@ -254,7 +242,7 @@ def _worker_server():
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         ours.close()
-        asked = _serve(listener, theirs, RAY)
+        asked = _serve(listener, theirs)
         if asked is None:
             shutil.rmtree(folder)
             os._exit(0)
@@ -268,7 +256,9 @@ def _worker_server():
 
 def main():
     path = [folder for folder in sys.path[1:] if folder not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    _import(LIBRARIES, {})
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()  # what stays is not copied for being looked at
     copy_empty_databases()()  # also made before there are forks
     asked = _serve(_listener(sys.argv[1]), os.fdopen(os.dup(0)))
     if asked is None:
