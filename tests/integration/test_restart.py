@@ -46,7 +46,7 @@ def terminated(tmp_path, arguments):
     return stopped
 
 
-def test_terminated_killed_and_finished_by_more_workers(tmp_path):
+def test_terminated_killed_interrupted_and_finished_by_more_workers(tmp_path):
     arguments = [*RUN, "--data.cache", tmp_path / "cache"]
     stopped = terminated(tmp_path, arguments)
     (folder,) = (tmp_path / "runs").glob("quickstart-*")
@@ -64,19 +64,29 @@ def test_terminated_killed_and_finished_by_more_workers(tmp_path):
     used = json.loads((folder / "run.json").read_text())["usage"]
     assert used["pairs"] >= (later - 10) * PAIRS
 
+    with Command(tmp_path, *arguments) as command:
+        command.wait_for("goes on from the checkpoint")
+        command.process.send_signal(signal.SIGINT)
+        assert command.finish() == 130, command.output
+        assert "interrupted; the same command goes on, a training from its last checkpoint" in command.output
+        assert "Traceback" not in command.output
+        restarts += resumed(command.output)
+    assert fared(folder).state == "killed"
+
     with Command(tmp_path, *arguments, "--resources.workers", "3") as command:
         assert command.finish() == 0, command.output
         restarts += resumed(command.output)
-    assert [workers for _, workers in restarts] == [2, 3], "of 64 pairs, three workers have not the same number each"
+    assert [workers for _, workers in restarts] == [2, 2, 3], "of 64 pairs, three workers have not the same number each"
     assert restarts[0][0] == stopped
     assert restarts[1][0] >= later
+    assert restarts[2][0] >= restarts[1][0]
     assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
     run, losses, curve = histories(tmp_path, "train/loss", "eval/demo/multi/map")
     assert run.info.status == "FINISHED"
     assert (fared(folder).state, fared(folder).status.step) == ("finished", STEPS)
     assert run.data.tags["world_size"] == "3"
     check_steps([step for step, _ in losses], [step for step, _ in restarts], STEPS)
-    # The work of all three; steps done twice count twice.
+    # The work of all; steps done twice count twice.
     metrics = run.data.metrics
     assert STEPS * PAIRS <= metrics["usage/pairs"] < used["pairs"] + STEPS * PAIRS
     assert (metrics["usage/pairs"] - used["pairs"]) % PAIRS == 0

@@ -77,11 +77,14 @@ def test_a_population_learns_a_schedule_that_trains_from_scratch_to_the_same_wei
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
-def test_a_search_that_is_ended_by_sigterm_goes_on(tmp_path):
+def test_a_search_that_is_killed_and_then_ended_by_sigterm_goes_on(tmp_path):
     arguments = [
         "alpha-asha", *SMALL, "--training.steps", "6", "--search.trials", "2", "--search.rungs", "2",
         "--search.reduction", "3", "--data.cache", tmp_path / "cache", "--resources.cpus_per_worker", "2",
     ]  # fmt: skip
+    with Command(tmp_path, *arguments, program=SWEEP) as command:
+        command.wait_for("started")
+        command.kill_all()
     with Command(tmp_path, *arguments, program=SWEEP) as command:
         command.wait_until(lambda output: output.count("started") >= 2, what="a second trial")
         command.wait_for("finished after")
