@@ -1,5 +1,6 @@
 """Limits: hundreds of languages and thousands of shards need neither much memory nor many open files."""
 
+import os
 import resource
 import tracemalloc
 from pathlib import Path
@@ -23,10 +24,13 @@ FREE = 48  # files that a process may still open
 def few_files():
     """This process may open `FREE` more files."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    there = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (there + FREE, before[1]))
+    there = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    filled = [os.open(os.devnull, os.O_RDONLY) for _ in range(max(there) + 1 - len(there))]  # the gaps between them
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max([*there, *filled]) + 1 + FREE, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for file in filled:
+        os.close(file)
 
 
 def codes(number):

@@ -171,7 +171,8 @@ def test_letters_to_mlflow_wait_in_the_bucket(config, bucket, monkeypatch, tmp_p
         tracker.artifact(folder.results, "results")
         said = tracker.finish()
     assert f"kept in {folder.undelivered}" in said
-    assert b'"artifact"' in bucket.get(f"runs/{folder.name}/mlflow-undelivered.jsonl")
+    waiting = [bucket.get(key) for key in bucket.keys(f"runs/{folder.name}/mlflow-undelivered")]
+    assert b'"artifact"' in b"".join(waiting)
     folder.update(finished=True)
     after = RunFolder.open(config)
     assert after.undelivered_of_others() == [folder.undelivered]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -165,7 +165,7 @@ def by_code(blocks: Iterable[list[Int64s]]) -> Iterator[tuple[int, list[Int64s]]
 
 
 class ArrayWriter:
-    """Writes numbers one after the other to a `.npy` file of one dimension.
+    """Writes numbers one after the other to a `.npy` file of one dimension, which is open only while it is written to.
 
     Attributes:
         length: numbers written.
@@ -178,15 +178,16 @@ class ArrayWriter:
         self.counts_up = True
         self._path = path
         self._dtype = np.dtype("<i4" if bound < 2**31 else "<i8")
-        self._stream = path.open("wb")
-        self._write_header()
+        with path.open("wb") as stream:
+            self._write_header(stream)
 
     def extend(self, numbers: Int64s) -> None:
         if self.counts_up:
             expected = np.arange(self.length, self.length + len(numbers), dtype=np.int64)
             self.counts_up = np.array_equal(numbers, expected)
         self.length += len(numbers)
-        self._stream.write(numbers.astype(self._dtype).tobytes())
+        with self._path.open("ab") as stream:
+            stream.write(numbers.astype(self._dtype).tobytes())
 
     def fill(self, number: int, stop: int) -> None:
         """Add the same number until the array has `stop` entries."""
@@ -195,15 +196,15 @@ class ArrayWriter:
 
     def close(self, wanted: bool = True) -> None:
         """Finish the file; delete it if it is not `wanted` after all."""
-        self._stream.seek(0)
-        self._write_header()  # as long as before: numpy leaves room for the digits of the length
-        self._stream.close()
         if not wanted:
             self._path.unlink()
+            return
+        with self._path.open("rb+") as stream:
+            self._write_header(stream)  # as long as before: numpy leaves room for the digits of the length
 
-    def _write_header(self) -> None:
+    def _write_header(self, stream: BinaryIO) -> None:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
+        np.lib.format.write_array_header_1_0(stream, header)
 
 
 def linked_file(path: Path, target: Path) -> None:
