@@ -56,6 +56,7 @@ class RunDisplay:
         self._console = console
         self._steps = steps
         self._started = self._last_line = time.monotonic()
+        self._last_step = 0  # of the last line
         self._first: tuple[float, int] | None = None
         self._figures: dict[str, float] = {}
         self._bar: TaskID | None = None
@@ -110,9 +111,9 @@ class RunDisplay:
     def _line(self, event: Event) -> None:
         now, step = time.monotonic(), event.step
         self._first = self._first or (now, step)
-        if now - self._last_line < LINE_EVERY_S and step < self._steps:
+        if step == self._last_step or (now - self._last_line < LINE_EVERY_S and step < self._steps):
             return
-        self._last_line = now
+        self._last_line, self._last_step = now, step
         left = ""
         if step > self._first[1] and step < self._steps:
             seconds = (now - self._first[0]) / (step - self._first[1]) * (self._steps - step)

@@ -36,6 +36,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch):
         display.phase("training 40 steps")
         for step in (10, 20, 30, 40):
             display.event(Event(step, {"train/loss_mono": 1.0 / step}))
+        display.event(Event(40, {"train/gradient_cosine": 0.5}))
         noon = time.mktime((2026, 3, 1, 12, 34, 56, 0, 0, -1))
         display.event(Event(40, {}, "checkpoint kept", time_s=noon))
     lines = out.getvalue().splitlines()
@@ -44,4 +45,5 @@ def test_lines_where_there_is_no_terminal(monkeypatch):
     assert "s left" in lines[-3]
     assert lines[-1] == "12:34:56 step 40: checkpoint kept"
     assert re.match(r"\d\d:\d\d:\d\d step 40/40 ", lines[-2]), "the time of day, as nobody watches"
+    assert "step 40/40" not in lines[-3], "once"
     assert len(lines) < 7, "not a line for every event"
