@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 MAKE_ROOM = "make room there, and the same command goes on"
 """The remedy that messages name for errors of which `is_full` is true."""
@@ -97,6 +99,12 @@ def is_write_error(error: Exception) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, ConnectionError | TimeoutError)
     return is_full(error) or "inline_container" in str(error)  # how torch.save says it
+
+
+def did_you_mean(wanted: str, known: Iterable[str]) -> str:
+    """`did you mean NAME? ` with the known name that is most like `wanted`; empty if none is like it."""
+    near = get_close_matches(wanted, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 # Up to the last @ before a slash: clients take passwords that hold an @. One slash, for `Path` folds two into one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
@@ -25,7 +24,7 @@ from hbtrain.config.keys import (
 )
 from hbtrain.config.schema import FLAGS, Config, EvaluationConfig, called
 from hbtrain.config.yaml_texts import parse_yaml
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, did_you_mean
 from hbtrain.storage import expand_home, place
 
 
@@ -123,8 +122,7 @@ def _read(recipe: str) -> tuple[dict[str, Any], str]:
             raise ConfigError(f"cannot read recipe {recipe}: {reason}") from error
     else:
         names = recipe_names()
-        near = get_close_matches(recipe, names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(recipe, names)
         raise ConfigError(f"unknown recipe {recipe!r}: {hint}shipped are {', '.join(names)}; or give a YAML file")
     tree = parse_yaml(text, origin)
     tree = {} if tree is None else tree

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import PurePosixPath
 
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, did_you_mean
 from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.judged import PLAIN, Judging, find_judged, read_judged
@@ -59,8 +58,7 @@ def parse_benchmark(text: str) -> BenchmarkSpec:
     """
     form, equals, place = text.partition("=")
     if form not in FORMS:
-        near = get_close_matches(form, FORMS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FORMS)}"
+        hint = did_you_mean(form, FORMS).rstrip() or f"known are {', '.join(FORMS)}"
         raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
     if form == "demo":
         if equals:

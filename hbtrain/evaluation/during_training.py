@@ -6,9 +6,8 @@ are those that an evaluation of the exported model gives, on any number of ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import torch.distributed as dist
 
 from hbtrain.config import Config
 from hbtrain.config.schema import EvaluationConfig
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, did_you_mean
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
 from hbtrain.evaluation.evaluate import evaluate
@@ -91,7 +90,7 @@ def _names(options: EvaluationConfig, sizes: Mapping[str, int]) -> tuple[str, ..
     for name in options.during:
         if name not in sizes:
             raise ConfigError(
-                f"evaluation.during = {name!r} is none of evaluation.benchmarks, by name: {_nearest(name, sizes)}"
+                f"evaluation.during = {name!r} is none of evaluation.benchmarks, by name: {did_you_mean(name, sizes)}"
                 f"there are {', '.join(sizes)}"
             )
     return tuple(name for name in sizes if name in options.during)
@@ -109,14 +108,9 @@ def _check_keep_best(wanted: str, benchmarks: Sequence[Benchmark], names: Sequen
             )
     computed = [score for name in names for score in given[name]]
     raise ConfigError(
-        f"evaluation.keep_best = {wanted!r} is not computed: {_nearest(wanted, computed)}computed are "
+        f"evaluation.keep_best = {wanted!r} is not computed: {did_you_mean(wanted, computed)}computed are "
         f"{', '.join(computed)}"
     )
-
-
-def _nearest(wanted: str, known: Iterable[str]) -> str:
-    near = get_close_matches(wanted, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}? " if near else ""
 
 
 def score_names(benchmark: Benchmark) -> list[str]:

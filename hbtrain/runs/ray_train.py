@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hbtrain.cluster.memory import out_of_memory
 from hbtrain.cluster.termination import ask, asked_by, postponed_termination
 from hbtrain.cluster.trial_stop import announced
 from hbtrain.config import Config, from_tree, to_tree
@@ -107,7 +108,9 @@ def fit(
 
 def _why_failed(error: Exception, failure: str | None, monitor: HangMonitor, checkpoints: Place) -> str:
     """Why training failed for good: as a worker has told (`failure`), of what they died too often, or as Ray says."""
-    from hbtrain.runs.worker_deaths import GivenUpError
+    from ray.exceptions import OutOfMemoryError
+
+    from hbtrain.runs.worker_deaths import FOR_LESS_MEMORY, GivenUpError
 
     if failure is not None:
         return failure
@@ -116,6 +119,8 @@ def _why_failed(error: Exception, failure: str | None, monitor: HangMonitor, che
         return f"{hang or given_up.cause}; {given_up.why}"
     if hang is not None:
         return hang
+    if isinstance(given_up, OutOfMemoryError):  # one of Ray's own processes was killed along with a worker
+        return f"training failed: {out_of_memory(str(given_up))}; {FOR_LESS_MEMORY}"
     cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
     logs = f"training failed: {cause}; the workers' logs are in {checkpoints} and Ray's session folder"
     return f"{logs}; {MAKE_ROOM}" if is_full(error) else logs

@@ -6,7 +6,6 @@ driver's process is known to be dead, or nothing was heard of it for `LOST_AFTER
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from hbtrain.runs.run_folder import PARALLEL_READS, RunFolder
 from hbtrain.runs.run_log import utc
 from hbtrain.runs.run_status import FINISHED, HEARTBEAT, RUNNING, STOPPED, RunStatus
 from hbtrain.storage import Place
+from hbtrain.storage.lease import this_machine
 from hbtrain.tracking.past_runs import TrackedRuns
 
 SILENT, LOST, UNKNOWN, DAMAGED = "silent", "lost", "unknown", "damaged"
@@ -111,7 +111,7 @@ def fared(folder: Place, is_sweep: bool = False, now_s: float | None = None) -> 
     if finished or status.state != RUNNING:
         state = FINISHED if finished else status.state
         return Fared(folder, state, status, silent_s, "" if finished else status.reason, is_sweep)
-    dead = silent_s > 2 * status.every_s and status.host == platform.node() and not _lives(status)
+    dead = silent_s > 2 * status.every_s and status.machine == this_machine() and not _lives(status)
     if dead or silent_s > LOST_AFTER_S:
         why = f"its driver (pid {status.pid}) is dead" if dead else f"no word from its driver on {status.host}"
         return Fared(folder, LOST, status, silent_s, f"{why}; the same command goes on", is_sweep)

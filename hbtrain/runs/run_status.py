@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hbtrain.errors import HbtrainError, LeaseLostError, without_passwords
 from hbtrain.storage import Place, write_text
+from hbtrain.storage.lease import this_machine
 
 HEARTBEAT = "heartbeat.json"
 EVERY_S, REMOTE_EVERY_S = 10.0, 60.0  # seconds between two heartbeats in a folder, and on S3
@@ -43,6 +44,7 @@ class RunStatus(BaseModel):
     loss: float | None = None
     workers: int | None = None
     host: str = ""  # name of the driver's machine
+    machine: str = ""  # what its process id is valid in (`hbtrain.storage.lease.this_machine`)
     pid: int = 0  # of the driver
     process_started_s: float = 0.0  # when that process began: another one may get its pid
     begun_s: float = 0.0  # when this attempt began; all times are seconds since 1970
@@ -85,6 +87,7 @@ class StatusWriter:
         self._lock = threading.Lock()
         self._status = RunStatus(
             host=platform.node(),
+            machine=this_machine(),
             pid=os.getpid(),
             process_started_s=psutil.Process().create_time(),
             begun_s=time.time(),

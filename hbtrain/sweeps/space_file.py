@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hbtrain.config import recipe_names
 from hbtrain.config.keys import NON_TRAINING_KEYS, all_keys, check_key
 from hbtrain.config.yaml_texts import parse_yaml
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ConfigError, did_you_mean
 from hbtrain.sweeps.ranges import (
     ALPHA,
     CHOICE,
@@ -48,8 +47,7 @@ def load_space(space: str) -> Space:
     """The space of a shipped name or a YAML file. Raises ConfigError if it is unknown, unreadable or wrong."""
     path = SPACES / f"{space}.yaml" if space in space_names() else Path(space)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
-        near = get_close_matches(space, space_names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(space, space_names())
         raise ConfigError(f"unknown space {space!r}: {hint}shipped are {', '.join(space_names())}; or give a YAML file")
     origin = f"space {space}"
     try:

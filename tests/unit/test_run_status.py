@@ -18,11 +18,13 @@ from hbtrain.runs.run_log import LOG
 from hbtrain.runs.run_states import Fared, fared, mark_lost, runs_in
 from hbtrain.runs.run_status import HEARTBEAT, RunStatus, StatusWriter
 from hbtrain.storage import place
+from hbtrain.storage.lease import this_machine
 from hbtrain.tracking.tracker import Tracker
 
 NOW = 1_700_000_000.0
-HERE = {"host": platform.node(), "pid": os.getpid(), "process_started_s": psutil.Process().create_time()}
+HERE = {"machine": this_machine(), "pid": os.getpid(), "process_started_s": psutil.Process().create_time()}
 DEAD = {**HERE, "process_started_s": 1.0}  # the pid is that of another process by now
+CONTAINER = {**DEAD, "host": platform.node(), "machine": "another"}  # of the same host name, with processes of its own
 ELSEWHERE = {"host": "another-machine", "pid": 1, "process_started_s": 1.0}
 
 
@@ -43,8 +45,9 @@ def begin(folder, finished=False, **fields):
         (HERE, 89, "running"),
         (HERE, 91, "silent"),
         (HERE, 601, "lost"),
-        (DEAD, 19, "running"),  # a container may have the same host name and processes of its own
+        (DEAD, 19, "running"),
         (DEAD, 21, "lost"),
+        (CONTAINER, 300, "silent"),
         (ELSEWHERE, 300, "silent"),
         (ELSEWHERE, 601, "lost"),
         (ELSEWHERE | {"every_s": 60.0}, 239, "running"),

@@ -15,7 +15,7 @@ from ray.train.v2._internal.execution.controller.state import RestartingState, R
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from hbtrain.cluster.memory import MemoryUse
+from hbtrain.cluster.memory import MemoryUse, out_of_memory
 from hbtrain.runs import worker_deaths
 from hbtrain.runs.hang_detection import RankProgress
 from hbtrain.runs.ray_train import _why_failed
@@ -156,6 +156,7 @@ def test_a_failure_that_is_no_worker_s_is_left_to_ray_train(run):
         (None, None, GivenUpError("rank 1 died", "given up"), "rank 1 died; given up"),
         (None, "rank 1 hangs", ValueError("no room"), "rank 1 hangs"),
         (None, None, ValueError("no room"), "training failed: no room; the workers' logs are in /runs/ray and Ray's"),
+        (None, None, OutOfMemoryError(PAGE), f"training failed: {out_of_memory(PAGE)}; lower "),
     ],
 )
 def test_why_training_failed_for_good(failure, hang, error, why):
