@@ -101,6 +101,8 @@ def one_process(scene, fault):
             code = None
         time.sleep(0.1)  # for the terminal to show the last lines
         output = command.output
+        if any(command.faults.glob("eat-*")) or any(command.faults.glob("kill-*")):
+            hit = None  # it was asked for, and no rank came to it
         if code is None or (hit is not None and fault.what in {"kill all", "damaged file"}):
             command.kill_all()
     if scene.resize is not None:
