@@ -1,0 +1,137 @@
+"""The catalogue: data sets by name, those that ship with hbtrain and a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import yaml
+from pydantic import ValidationError
+
+from hbtrain.errors import ConfigError, DataError, did_you_mean
+from hbtrain.hub.data_set import DataSet
+
+SCHEME = "hub:"
+"""What the name of a data set begins with where paths may stand as well."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A data set, and what of it, as `hub:NAME?languages=ar,de&translator=google` says."""
+
+    name: str
+    languages: tuple[str, ...] | None  # None: all that it has
+    options: Mapping[str, str]  # values of fields of its patterns, such as `split` and `translator`
+
+
+def parse(text: str) -> Selection:
+    """Parse `hub:NAME` or `hub:NAME?languages=ar,de&split=train`; what the set has of these is not looked at.
+
+    Raises:
+        DataError: another form.
+    """
+    name, mark, query = text.removeprefix(SCHEME).partition("?")
+    try:
+        given = parse_qsl(query, strict_parsing=True) if mark else []
+    except ValueError:
+        given = [("", "")]
+    names = [key for key, _ in given]
+    if not text.startswith(SCHEME) or not name or not all(names) or len(set(names)) < len(names):
+        raise DataError(f"{text!r}: must be hub:NAME or hub:NAME?languages=ar,de, each option once, with & in between")
+    options = dict(given)
+    languages = options.pop("languages", None)
+    return Selection(name, None if languages is None else tuple(languages.split(",")), options)
+
+
+def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
+    """{name: data set}: those that ship with hbtrain, and those of the files `more`, which may replace them.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not say what `DataSet` asks for.
+    """
+    found = dict(_shipped())
+    for file in more:
+        try:
+            text = Path(file).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
+        made = read_data_set(text, f"catalogue {file}")
+        found[made.name] = made
+    return found
+
+
+def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
+    """The data set of a name.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: see `catalogue`.
+    """
+    known = catalogue(more)
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise DataError(f"unknown data set {name!r}: {hint}known are {', '.join(sorted(known))}")
+    return known[name]
+
+
+@cache
+def _shipped() -> dict[str, DataSet]:
+    folder = resources.files("hbtrain") / "hub" / "catalogue"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    made = [read_data_set(file.read_text(encoding="utf-8"), f"catalogue {file.name}") for file in files]
+    return {one.name: one for one in made}
+
+
+def read_data_set(text: str, origin: str) -> DataSet:
+    """A data set from the text of its file, which `origin` names in messages. Raises ConfigError."""
+    tree = _parse(text, origin)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin} must hold keys and values, such as name: mine")
+    try:
+        return DataSet.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        at = ".".join(
+            str(part) for part in problem["loc"] if part not in ("repository", "url") or part == problem["loc"][-1]
+        )
+        what = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            what = "is no key of a data set"
+        given = problem["input"]
+        shown = f"{at} = {given!r}: " if isinstance(given, str) else f"{at}: " if at else ""
+        raise ConfigError(f"{shown}{what[:1].lower()}{what[1:]} (in {origin})") from error
+
+
+def _parse(text: str, origin: str) -> Any:
+    """The values of a YAML document, all of them texts, lists and mappings, as YAML takes the language `no` for false.
+
+    Raises:
+        ConfigError: it is not YAML, or a key stands twice in a mapping.
+    """
+    try:
+        node = yaml.compose(text, yaml.BaseLoader)
+        _check_keys(node, origin)
+        return yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', None) or error}") from error
+
+
+def _check_keys(node: yaml.Node | None, origin: str) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for member in node.value:
+            _check_keys(member, origin)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigError(f"{origin} has the key {key.value} twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value)
+            _check_keys(value, origin)
