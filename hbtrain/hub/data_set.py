@@ -117,6 +117,8 @@ class DataSet(Section):
     """{purpose: what `{split}` may stand for}, the first where none is asked for."""
     options: Mapping[str, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
     """{name: values} of further fields of patterns, such as a translator; the first value where none is asked for."""
+    columns: Mapping[Literal["query", "passage", "negatives", "text"], Text] = {}
+    """{what: column of a table} of the form `columns`, such as `translation.{language}`; `text`: parallel sentences."""
     parallel: bool = False  # whether an id of a question means the same question in all languages
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sizes: Mapping[str, PositiveFloat] = {}  # {language: MB to fetch, as far as known}
