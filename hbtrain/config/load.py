@@ -183,6 +183,7 @@ def absolute_paths(config: Config) -> Config:
     changes: dict[str, object] = {"storage": _absolute(config.storage)}
     if config.data.cache is not None:
         changes["data.cache"] = _absolute(config.data.cache)
+    changes["data.catalogue"] = [_absolute_if_exists(file) for file in config.data.catalogue]
     changes["data.sources"] = [_absolute_if_exists(source) for source in config.data.sources]
     if config.data.validation is not None:
         changes["data.validation"] = _absolute_if_exists(config.data.validation)

@@ -153,7 +153,7 @@ class Scorer:
         self._ranker = ExactRanker(options.batch_size)
         self._benchmarks = [
             load_benchmark(spec, candidates=options.candidates, cache=cache, judging=judging)
-            for spec in map(parse_benchmark, options.benchmarks)
+            for spec in (parse_benchmark(text, config.data.catalogue) for text in options.benchmarks)
             if spec.name in names
         ]
 

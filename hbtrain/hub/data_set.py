@@ -15,7 +15,6 @@ from hbtrain.errors import DataError
 from hbtrain.formats.languages import LANGUAGE, choose_languages
 
 Purpose = Literal["benchmark", "training", "sentences"]
-Side = Literal["query", "passage", "negatives", "text"]  # what a column of a table holds; text: of query and passage
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+$")]
 Digests = Mapping[str, Hex] | Hex
@@ -123,8 +122,8 @@ class DataSet(Section):
     lacks: Mapping[str, tuple[str, ...]] = {}
     """{purpose, split or value of an option: languages that the set does not have there}."""
     pivot: str | None = None  # a language that is the other side of all and has no files of its own, such as English
-    columns: Mapping[Side, Text] = {}
-    """{what: column that holds it} of tables (the form `columns`); a column may have `{language}` or `{code}`."""
+    columns: Mapping[Literal["query", "passage", "negatives", "text"], Text] = {}
+    """{what: column of a table} of the form `columns`, such as `translation.{language}`; `text`: parallel sentences."""
     parallel: bool = False  # whether an id of a question means the same question in all languages
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sizes: Mapping[str, PositiveFloat] = {}  # {language: MB to fetch, as far as known}

@@ -17,7 +17,7 @@ from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.planning.estimate import Estimate, estimate
-from hbtrain.runs.preflight import Checked, check_storage, fetch_inputs, preflight
+from hbtrain.runs.preflight import Checked, check_storage, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
 from hbtrain.runs.recorder import Recorder
@@ -83,8 +83,7 @@ def train(
             return _outcome_of(config, done)
     observer.phase("checking the configuration and the sources")
     check_storage(config)
-    fetch_inputs(config, observer)
-    checked = preflight(config)
+    checked = preflight(config, observer)
     needs = estimate(config)
     for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
         observer.phase(line)

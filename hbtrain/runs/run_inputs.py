@@ -74,7 +74,7 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
     if data.validation is not None:
         sources.append(("data.validation", data.validation))
     for key, source in sources:
-        path = source_path(source, data.cache)
+        path = source_path(source, data.cache, data.catalogue)
         yield _named(key, source), _prepared_digest(path) if path.is_dir() else _digest([path], root)
     if encoder.backbone in BUILT_BACKBONES:
         vocabulary = (encoder.static if encoder.backbone == "static" else encoder.transformer).vocabulary
@@ -94,7 +94,7 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
             _digest([inputs.local_copy(expanded(lexicon), data.cache)], root),
         )
     for text in config.evaluation.benchmarks:
-        files = list(map(Path, benchmark_files(parse_benchmark(text), data.cache)))
+        files = list(map(Path, benchmark_files(parse_benchmark(text, data.catalogue), data.cache)))
         yield _named("evaluation.benchmarks", text), _digest(files, root)
 
 

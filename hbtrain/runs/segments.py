@@ -116,7 +116,7 @@ def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float
     Raises:
         StorageError: remote storage does not answer, so whether there are scores is not known.
     """
-    wanted = {parse_benchmark(text).name for text in config.evaluation.benchmarks}
+    wanted = {parse_benchmark(text, config.data.catalogue).name for text in config.evaluation.benchmarks}
     if wanted and folder.state.measured != measured_by(config):
         return None
     try:

@@ -165,5 +165,5 @@ def _members(base: Config, results: Any) -> SearchOutcome:
 
 def _score_keys(wanted: Search, base: Config) -> dict[str, str]:
     """{objective: key of its score on the first benchmark}."""
-    benchmark = parse_benchmark(base.evaluation.benchmarks[0]).name
+    benchmark = parse_benchmark(base.evaluation.benchmarks[0], base.data.catalogue).name
     return {name: f"{benchmark}/{name}" for name in wanted.objectives}
