@@ -21,8 +21,10 @@ Digests = Mapping[str, Hex] | Hex
 """Hex digests of a source's files: {language code: digest}, or one if the source is one file for all languages."""
 
 LANGUAGE_FIELDS = ("language", "code", "other")
-"""What stands in patterns for the set's spelling of a language, and for hbtrain's code of it; with `{other}`, the spelling
-of another, for each ordered pair of languages."""
+"""What stands in patterns for the set's spelling of a language and for hbtrain's code; with `{other}`, the spelling of
+another, for each ordered pair of languages."""
+NEWEST = "main"
+"""The revision of a repository of which no commit is known: the newest one when it is asked for."""
 DIGEST_LENGTHS = {"sha256": 64, "md5": 32, "git": 40}  # {algorithm: hex digits}; git: SHA-1 of git's blob
 
 
@@ -38,8 +40,7 @@ class Repository(_Source):
     """Files of a dataset repository on the hub, at one commit."""
 
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    # A commit; or `main`, what is the newest when it is asked for, where no commit is known.
-    revision: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|main)$")]
+    revision: Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$")]  # a commit, or NEWEST
     gated: bool = False  # whether its terms must be accepted on its page before it can be read
     files: Annotated[tuple[Text, ...], Field(min_length=1)]  # patterns (fnmatch); each must match a file at least
     optional: tuple[Text, ...] = ()  # patterns that may match nothing, such as licences
@@ -155,7 +156,10 @@ class DataSet(Section):
             raise ValueError(f"form names no reader for {missing[0]}")
         if self.pivot in self.languages:
             raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
-        values = {*self.purposes, *(x for named in (self.splits, self.options) for given in named.values() for x in given)}
+        values = {
+            *self.purposes,
+            *(x for named in (self.splits, self.options) for given in named.values() for x in given),
+        }
         for value, lacking in self.lacks.items():
             if value not in values:
                 raise ValueError(f"lacks names {value}, which is no purpose, split or value of an option")
@@ -198,7 +202,9 @@ class DataSet(Section):
         there = [code for code in self.languages if code not in lacking]
         others = wanted if wanted is None else [code for code in wanted if code != self.pivot]
         if wanted and not others:
-            raise DataError(f"{where}: {self.pivot} is the other side of all its languages; name one of {', '.join(there)}")
+            raise DataError(
+                f"{where}: {self.pivot} is the other side of all its languages; name one of {', '.join(there)}"
+            )
         for code in others or ():
             if code in lacking:
                 raise DataError(f"{where} has nothing in {code} for {lacking[code]}; it has {', '.join(there)}")

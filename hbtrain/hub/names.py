@@ -91,7 +91,9 @@ def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
     members = tuple(one for one in known.values() if one.family == name)
     if not members:
         names = sorted({one.family or one.name for one in known.values()})
-        raise DataError(f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}")
+        raise DataError(
+            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}"
+        )
     return members
 
 
@@ -128,7 +130,7 @@ def _part(tree: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> dict[st
     """What a page says of one of its parts, whose `own` keys are those of its sources."""
     family, sources = tree.get("name"), tree.get("sources")
     if isinstance(sources, list):
-        sources = [source | own if isinstance(source, dict) else source for source in sources]
+        sources = [{**source, **own} if isinstance(source, dict) else source for source in sources]
     title = f"{tree.get('title', '')} ({name})"
     return {**tree, "name": f"{family}-{name}", "family": family, "title": title, "sources": sources}
 
