@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from hbtrain.errors import DataError, did_you_mean
 from hbtrain.evaluation.aligned import Candidates, read_belebele, read_parallel, read_squad, read_tatoeba
@@ -13,7 +13,6 @@ from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.judged import PLAIN, Judging, find_judged, read_judged
 from hbtrain.evaluation.out_of_domain import check_in_domain
 from hbtrain.evaluation.pooled import read_pooled
-
 from hbtrain.formats.belebele import find_belebele
 from hbtrain.formats.inputs import local_copy
 from hbtrain.formats.languages import language_files
@@ -152,15 +151,21 @@ def load_benchmark(
         return read_parallel(path, spec.name, languages)
     if not path.is_dir():
         raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
-    if spec.form == "tatoeba":
-        return read_tatoeba(path, spec.name, languages)
-    if spec.form == "belebele":
-        return read_belebele(path, spec.name, languages)
     if spec.form == "mteb-parallel":
         return read_pooled(path, spec.name, languages, cache=cache_root(cache), judging=judging)
     if spec.form in JUDGED:
         return read_judged(spec.form, path, spec.name, languages, cache=cache_root(cache), judging=judging)
-    return read_squad(path, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
+    return _read_aligned(spec, path, languages, candidates)
+
+
+def _read_aligned(
+    spec: BenchmarkSpec, folder: Path, languages: Sequence[str] | None, candidates: Candidates
+) -> Benchmark:
+    if spec.form == "tatoeba":
+        return read_tatoeba(folder, spec.name, languages)
+    if spec.form == "belebele":
+        return read_belebele(folder, spec.name, languages)
+    return read_squad(folder, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
 
 
 def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
