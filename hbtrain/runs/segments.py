@@ -105,9 +105,9 @@ def measured_by(config: Config) -> dict[str, Any]:
     if evaluation.index is not None:
         found |= {"index_parameters": evaluation.index_parameters, "depth": evaluation.depth}
     # Only where they are set, so that scores of earlier versions, which had neither, count.
-    return found | {
-        name: True for name in ("ignore_identical_ids", "allow_missing_documents") if getattr(evaluation, name)
-    }
+    found |= {name: True for name in ("ignore_identical_ids", "allow_missing_documents") if getattr(evaluation, name)}
+    parts = [text for text in evaluation.benchmarks if "?" in text.partition("=")[0]]  # of data sets: some languages
+    return found | ({"parts": parts} if parts else {})
 
 
 def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float] | None:
