@@ -57,7 +57,7 @@ Mapping = Annotated[ColumnOptions, Parameter(name="*")]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedOptions:
-    """Options of Mr. TyDi and MIRACL.
+    """Options of Mr. TyDi, MIRACL and sets in mteb's layout.
 
     Attributes:
         languages: Language codes; by default all that are found.
@@ -232,6 +232,25 @@ def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
         [folder],
         common,
     )
+
+
+@prepare.command
+def mteb(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
+    """The layout of mteb's and BEIR's sets on the hub: configurations of corpus, queries and judgements.
+
+    Parameters
+    ----------
+    folder
+        Folder with the repository's files, or some of them.
+    """
+    from hbtrain.corpus.readers.by_id import JudgedReader
+    from hbtrain.formats.mteb import find_mteb
+
+    def reader() -> JudgedReader:
+        found = find_mteb(_local([folder])[0], judged.split, judged.languages)
+        return JudgedReader(found, judged.languages, judged.negatives)
+
+    write_corpus(reader, common)
 
 
 @prepare.command

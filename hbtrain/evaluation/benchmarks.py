@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
-JUDGED = ("miracl", "mr-tydi", "beir")  # forms whose documents have ids of their own, which judgements name
-FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
+JUDGED = ("miracl", "mr-tydi", "beir", "mteb")  # forms whose documents have ids of their own, which judgements name
+FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "mteb", "demo")
 """What may stand before the `=`; `demo` takes no path."""
-NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
+NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb")
 """Forms of many benchmarks, which are therefore named after their folder or file."""
 
 
@@ -56,7 +56,7 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
     """Parse `demo`, a data set such as `miracl` or `miracl?languages=sw,yo`, `parallel=FILE`, or `FORM=FOLDER` with
     another of FORMS; file and folder may be s3://, gs:// or hf:// URLs, or others that `hbtrain.formats` reads.
 
-    `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
+    `lareqa`, `squad`, `beir`, `mteb` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
 
     Args:
         text: of the benchmark.
@@ -222,7 +222,7 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     if spec.form in JUDGED:
         found = find_judged(spec.form, path)
         of_languages = (found.of(language) for language in found.languages)
-        return [file for files in of_languages for file in (files.topics, files.qrels, *files.corpus)]
+        return [file for files in of_languages for file in (*files.topics, *files.qrels, *files.corpus)]
     return sorted(language_files(path, ".json").values())
 
 

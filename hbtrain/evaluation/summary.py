@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores, Ties
+from hbtrain.formats.language_codes import is_among
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.ranks import TIE_RULE
 
@@ -188,8 +189,8 @@ def _added(counts: Sequence[Mapping[str, int]], languages: Sequence[str]) -> dic
 def _groups(benchmark: Benchmark, trained: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
     groups = dict(benchmark.groups)
     if trained is not None:
-        groups["seen"] = tuple(language for language in benchmark.languages if language in trained)
-        groups["unseen"] = tuple(language for language in benchmark.languages if language not in trained)
+        groups["seen"] = tuple(x for x in benchmark.languages if is_among(x, trained))
+        groups["unseen"] = tuple(x for x in benchmark.languages if x not in groups["seen"])
     own = {name: tuple(x for x in benchmark.languages if x in members) for name, members in groups.items()}
     return {name: members for name, members in own.items() if members}
 
