@@ -246,11 +246,11 @@ def mteb(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     from hbtrain.corpus.readers.by_id import JudgedReader
     from hbtrain.formats.mteb import find_mteb
 
-    def reader() -> JudgedReader:
-        found = find_mteb(_local([folder])[0], judged.split, judged.languages)
+    def reader(paths: list[str]) -> JudgedReader:
+        found = find_mteb(paths[0], judged.split, judged.languages)
         return JudgedReader(found, judged.languages, judged.negatives)
 
-    write_corpus(reader, common)
+    write_corpus(reader, [folder], common)
 
 
 @prepare.command

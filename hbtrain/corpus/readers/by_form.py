@@ -15,6 +15,7 @@ from hbtrain.corpus.readers.items import Reader, check_languages
 from hbtrain.errors import ConfigError, DataError, did_you_mean
 from hbtrain.formats.inputs import REFUSED, Position, numbered_lines
 from hbtrain.formats.judged import find_beir, find_miracl, find_mr_tydi
+from hbtrain.formats.mteb import find_mteb
 from hbtrain.formats.parallel import ParallelRow
 from hbtrain.hub import Fetched, Listing, Repository
 from hbtrain.hub.data_set import filled
@@ -157,5 +158,8 @@ FORMS: Mapping[str, Callable[[Listing, Fetched], Reader]] = {
     "miracl": _judged(find_miracl, by="topics"),
     "mr-tydi": _judged(find_mr_tydi),
     "beir": _judged(find_beir),
+    "mteb": lambda files, fetched: JudgedReader(
+        find_mteb(str(fetched.folder), files.options.get("split", "train"), files.languages), files.languages
+    ),
 }
 """{form: what makes its reader}."""
