@@ -43,6 +43,7 @@ class Failure:
     """What goes wrong with requests whose path holds `path`, so many times."""
 
     path: str
+    method: str = "GET"
     times: int = 1
     status: int | None = None  # answered instead
     headers: dict[str, str] = field(default_factory=dict)
@@ -151,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)  # whole, with its host, where this server is used as a proxy
         path = unquote(address.path)
         hub.requests.append((self.command, path, dict(self.headers)))
-        failure = next((one for one in hub.failures if one.path in path and one.times), None)
+        failure = next(
+            (one for one in hub.failures if one.path in path and one.method == self.command and one.times), None
+        )
         if failure is not None:
             failure.times -= 1
             if failure.status is not None:

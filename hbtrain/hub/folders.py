@@ -1,0 +1,128 @@
+"""The folder in which readers find the files of a data set: links to what the caches hold."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hbtrain.errors import DataError
+from hbtrain.hub.data_set import Repository
+from hbtrain.hub.files import File, Listing
+from hbtrain.hub.problems import writing
+from hbtrain.storage.files import lock_file, make_folder, whole
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A data set on this machine, complete and checked."""
+
+    listing: Listing  # what was asked for
+    folder: Path  # with links to its files, laid out as in the repository; readers open it like a clone
+    digests: Mapping[str, str]  # {path of a file: `sha256:...`, `git:...` or `md5:...`}
+    digest: str  # one for all: SHA-256 of the lines of paths and digests
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """{repository: commit}, and {address: digest} of files that come from elsewhere."""
+        return {
+            file.source.repository if isinstance(file.source, Repository) else file.url: (
+                file.source.revision if isinstance(file.source, Repository) else self.digests[file.path]
+            )
+            for file in self.listing.files
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What results keep of where their data come from."""
+        return {
+            "data_set": self.listing.data_set.name,
+            "languages": list(self.listing.languages),
+            "options": dict(self.listing.options),
+            "sources": self.sources,
+            "licence": self.listing.data_set.licence.name,
+            "digest": self.digest,
+        }
+
+
+def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetched:
+    """The folder with links to the files of a data set, which is made if need be.
+
+    Args:
+        listing: the files, all of which are there.
+        digests: {path of a file: its digest}.
+        root: folder of what hbtrain keeps of data sets.
+
+    Raises:
+        DataError: an archive cannot be unpacked, or lacks files.
+        StorageError: the folder cannot be written.
+    """
+    lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    name = listing.data_set.name
+    # Benchmarks are named after their folder.
+    folder = root / "folders" / f"{name}-{digest[:16]}" / name
+    with writing(root, "HBTRAIN_CACHE"):
+        links: dict[str, Path] = {}
+        for file in listing.files:
+            links |= _unpacked(file, digests[file.path], root) if file.members else {file.path: file.local}
+        if not _holds(folder, links):
+            make_folder(folder.parent)
+            with whole(folder, replaces_folder=True) as made:
+                for path, target in links.items():
+                    (made / path).parent.mkdir(parents=True, exist_ok=True)
+                    (made / path).symlink_to(target.absolute())
+    return Fetched(listing, folder, digests, digest)
+
+
+def _holds(folder: Path, links: Mapping[str, Path]) -> bool:
+    """Whether a folder has these links, and they lead to files."""
+    return folder.is_dir() and all(
+        (folder / path).is_symlink() and (folder / path).readlink() == target.absolute() and target.exists()
+        for path, target in links.items()
+    )
+
+
+def _unpacked(archive: File, digest: str, root: Path) -> dict[str, Path]:
+    """{path in the data set's folder: file} of what is wanted of an archive, which is unpacked if need be.
+
+    Raises:
+        DataError: it is no archive, or has no files that match a pattern.
+        OSError: it cannot be unpacked.
+    """
+    wanted = hashlib.sha256("\0".join([digest, *archive.members]).encode()).hexdigest()[:24]
+    folder = root / "unpacked" / wanted
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with lock_file(folder.with_name(f"{wanted}.lock")):
+            if not folder.is_dir():
+                with whole(folder) as made:
+                    made.mkdir()
+                    _unpack(archive, made)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {f"{archive.path}/{path.relative_to(folder).as_posix()}": path for path in files}
+
+
+def _unpack(archive: File, to: Path) -> None:
+    unused = set(archive.members)
+
+    def is_wanted(name: str) -> bool:
+        matches = {pattern for pattern in archive.members if fnmatchcase(name, pattern)}
+        unused.difference_update(matches)
+        return bool(matches)
+
+    try:
+        if zipfile.is_zipfile(archive.local):
+            with zipfile.ZipFile(archive.local) as zipped:
+                zipped.extractall(to, [name for name in zipped.namelist() if is_wanted(name)])
+        else:
+            with tarfile.open(archive.local) as tape:
+                tape.extractall(to, [one for one in tape if one.isfile() and is_wanted(one.name)], filter="data")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+        raise DataError(f"{archive.local} cannot be unpacked: {error}; delete it, and fetch it again") from error
+    if unused:
+        raise DataError(f"{archive.url} holds no files that match {', '.join(sorted(unused))}")
