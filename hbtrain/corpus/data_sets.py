@@ -96,14 +96,15 @@ class Wanted:
             DataError: they cannot be fetched, or are not what they should be.
             StorageError: a cache cannot be written.
         """
+        say = notify or (lambda text: None)
         return fetch(
             self.data_set,
             self.languages,
             purpose=self.purpose,
             options=self.options,
             cache=cache,
-            notify=notify,
-            progress=None if notify is None else Told(self.data_set.name, notify),
+            notify=say,
+            progress=Told(self.data_set.name, say),
         )
 
     def corpus_folder(self, cache: str | None = None) -> Path:
