@@ -53,17 +53,17 @@ def write_corpus(
 
     output = local_output(common.output)
     console = TextConsole()
-    paths, about = _found(inputs, common.catalogue or [], of_files)
+    paths, came_from = _found(inputs, common.catalogue or [], of_files)
     reader = open_reader(paths)
     with _Steps(console) as steps:
-        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell, about)
+        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell, came_from)
     _show(console, prepared)
 
 
 def _found(inputs: list[str], catalogue: list[str], of_files: bool) -> tuple[list[str], dict[str, Any] | None]:
     """The inputs on this machine or as URLs; and of a data set, where it comes from."""
     from hbtrain.cli.outputs import said_aside
-    from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, Wanted, is_named
+    from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, Wanted, about, is_named
     from hbtrain.formats.locations import expanded
 
     if not any(map(is_named, inputs)):
@@ -72,8 +72,8 @@ def _found(inputs: list[str], catalogue: list[str], of_files: bool) -> tuple[lis
         raise ConfigError(f"{' '.join(inputs)}: a data set by name stands alone; prepare them one by one")
     wanted = Wanted.parse(inputs[0], (*TRAINING, *BENCHMARK), catalogue)
     fetched = wanted.fetch(notify=said_aside)
-    files = [str(fetched.folder / name) for name in sorted(fetched.files)]
-    return files if of_files else [str(fetched.folder)], wanted.about(fetched)
+    files = [str(fetched.folder / name) for name in sorted(fetched.digests)]
+    return files if of_files else [str(fetched.folder)], about(fetched)
 
 
 def show_check(folder: str) -> None:

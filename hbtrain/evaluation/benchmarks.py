@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, fetch_all, is_named
+from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, about, fetch_all, is_named
 from hbtrain.errors import DataError, did_you_mean
 from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
@@ -172,10 +172,9 @@ def load_benchmark(
     if spec.wanted is not None:
         wanted = spec.wanted.only(languages)
         fetched = wanted.fetch(cache)
-        one_file = spec.form == "parallel" and len(fetched.files) == 1
-        path = fetched.folder / fetched.files[0] if one_file else fetched.folder
+        path = fetched.folder / min(fetched.digests) if spec.form == "parallel" else fetched.folder
         found = _read(spec, path, wanted.languages, candidates, cache, judging)
-        return replace(found, data=wanted.about(fetched))
+        return replace(found, data=about(fetched))
     path = local_copy(str(spec.path), cache)
     return _read(spec, path, languages, candidates, cache, judging)
 
@@ -211,7 +210,7 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     """
     if spec.wanted is not None:
         fetched = spec.wanted.fetch(cache)
-        return [str(fetched.folder / name) for name in sorted(fetched.files)]
+        return [str(fetched.folder / name) for name in sorted(fetched.digests)]
     if spec.form == "demo":
         return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
     path = str(local_copy(str(spec.path), cache))

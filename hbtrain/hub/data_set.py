@@ -155,7 +155,10 @@ class DataSet(Section):
             raise ValueError(f"form names no reader for {missing[0]}")
         if self.pivot in self.languages:
             raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
-        values = {*self.purposes, *(x for named in (self.splits, self.options) for given in named.values() for x in given)}
+        values = {
+            *self.purposes,
+            *(x for named in (self.splits, self.options) for given in named.values() for x in given),
+        }
         for value, lacking in self.lacks.items():
             if value not in values:
                 raise ValueError(f"lacks names {value}, which is no purpose, split or value of an option")
@@ -198,7 +201,9 @@ class DataSet(Section):
         there = [code for code in self.languages if code not in lacking]
         others = wanted if wanted is None else [code for code in wanted if code != self.pivot]
         if wanted and not others:
-            raise DataError(f"{where}: {self.pivot} is the other side of all its languages; name one of {', '.join(there)}")
+            raise DataError(
+                f"{where}: {self.pivot} is the other side of all its languages; name one of {', '.join(there)}"
+            )
         for code in others or ():
             if code in lacking:
                 raise DataError(f"{where} has nothing in {code} for {lacking[code]}; it has {', '.join(there)}")

@@ -91,7 +91,9 @@ def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
     members = tuple(one for one in known.values() if one.family == name)
     if not members:
         names = sorted({one.family or one.name for one in known.values()})
-        raise DataError(f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}")
+        raise DataError(
+            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}"
+        )
     return members
 
 
