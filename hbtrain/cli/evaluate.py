@@ -230,9 +230,9 @@ def _evaluated(
 def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     """Check that options for some forms of benchmarks have one to apply to."""
     from hbtrain.config.schema import FLAGS, called
-    from hbtrain.evaluation.benchmarks import has_documents, has_sentences, parse_benchmark
+    from hbtrain.evaluation.benchmarks import has_documents, has_sentences, parse_benchmarks
 
-    specs = [parse_benchmark(name, catalogue) for name in options.benchmarks]
+    specs = parse_benchmarks(options.benchmarks, catalogue)
     given = options.candidates
     if given != "sentence" and not any(map(has_sentences, specs)):
         raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")

@@ -95,7 +95,7 @@ def _check(command: str, arguments: list[str]) -> None:
     """Raise ConfigError or DataError for a mistake in the command that can be found before the job is sent."""
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags
-    from hbtrain.evaluation.benchmarks import parse_benchmark
+    from hbtrain.evaluation.benchmarks import parse_benchmarks
     from hbtrain.runs.run_inputs import ACCEPT, named_data_sets
     from hbtrain.storage import is_remote
     from hbtrain.sweeps.space import base_config, trials_of
@@ -108,8 +108,7 @@ def _check(command: str, arguments: list[str]) -> None:
         flags = parse_flags(rest)
         files = _several(flags.get("catalogue"))
         if "data" not in flags:
-            for text in _several(flags.get("benchmark")):
-                parse_benchmark(text, files)
+            parse_benchmarks(_several(flags.get("benchmark")), files)
         key, output = "--output", str(flags.get("output", ""))
     else:
         if command == "train":

@@ -22,7 +22,7 @@ from hbtrain.corpus.data_sets import TRAINING, Wanted, is_named
 from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmark
+from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmarks
 from hbtrain.formats import inputs
 from hbtrain.formats.locations import expanded
 from hbtrain.modeling.backbone import BUILT_BACKBONES
@@ -51,7 +51,7 @@ def named_data_sets(config: Config) -> tuple[list[Wanted], list[Wanted]]:
     """
     data = config.data
     sources = [*data.sources, *([] if data.validation is None else [data.validation])]
-    specs = [parse_benchmark(text, data.catalogue) for text in config.evaluation.benchmarks]
+    specs = parse_benchmarks(config.evaluation.benchmarks, data.catalogue)
     return (
         [Wanted.parse(source, TRAINING, data.catalogue) for source in sources if is_named(source)],
         [spec.wanted for spec in specs if spec.wanted is not None],
@@ -111,7 +111,8 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
             _digest([inputs.local_copy(expanded(lexicon), data.cache)], root),
         )
     for text in config.evaluation.benchmarks:
-        files = list(map(Path, benchmark_files(parse_benchmark(text, data.catalogue), data.cache)))
+        specs = parse_benchmarks([text], data.catalogue)
+        files = [Path(file) for spec in specs for file in benchmark_files(spec, data.cache)]
         yield _named("evaluation.benchmarks", text), _digest(files, root)
 
 
