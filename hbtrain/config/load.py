@@ -216,7 +216,7 @@ def _absolute_if_exists(name: str) -> str:
 
 def _benchmark(text: str) -> str:
     name, equals, folder = text.partition("=")
-    return f"{name}={_absolute_if_exists(folder)}" if equals else text
+    return f"{name}={_absolute_if_exists(folder)}" if equals and "?" not in name else text  # else a data set's options
 
 
 def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class DataConfig(Section):
     """The data of training and validation."""
 
     sources: tuple[str, ...] = ()
-    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), folders of `hbtrain prepare`, data sets by name such as
-    `hub:mmarco?languages=ar,de,en`, or `demo` for the corpus that ships with hbtrain."""
+    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), folders of `hbtrain prepare`, data sets by name (such
+    as `hub:mmarco?languages=ar,de,en`), or `demo` for the corpus that ships with hbtrain."""
     languages: tuple[str, ...] | None = None
     """Training languages; none given means every language of the sources."""
     validation: str | None = None

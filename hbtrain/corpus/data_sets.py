@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hbtrain.corpus.prepared import FORMAT, MANIFEST
+from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import DataError
 from hbtrain.formats.languages import choose_languages
 from hbtrain.hub import DataSet, Fetched, Listing, data_set, fetch, listing, parse
 from hbtrain.hub.data_set import Purpose
 from hbtrain.hub.names import SCHEME
-from hbtrain.reporting.text import byte_size, lasting
+from hbtrain.reporting.text import byte_size, counted, lasting
 from hbtrain.storage import cache_root
 
 TRAINING: tuple[Purpose, ...] = ("training", "sentences")
@@ -67,15 +70,19 @@ class Wanted:
             of = "benchmark" if "benchmark" in found.purposes else "training"
             raise DataError(f"{text}: {ELSEWHERE[of].format(name=found.name)}")
         values = found.chosen(purpose, asked.options)
-        choose_languages(found.languages, asked.languages, f"data set {found.name}")
+        languages = found.in_languages(purpose, values, asked.languages)
+        if purpose in TRAINING:
+            check_languages(len(languages), text)
         return cls(found, purpose, asked.languages, values)
 
     def only(self, languages: Sequence[str] | None) -> Wanted:
         """The same in fewer languages; None: as it is. Raises DataError for a language that is not among its own."""
         if languages is None:
             return self
-        own = self.data_set.languages if self.languages is None else self.languages
-        return replace(self, languages=choose_languages(own, languages, f"data set {self.data_set.name}"))
+        self.data_set.in_languages(self.purpose, self.options, languages)
+        if self.languages is not None:
+            choose_languages(self.languages, languages, f"{self.data_set.name}?languages={','.join(self.languages)}")
+        return replace(self, languages=tuple(languages))
 
     def listing(self, cache: str | None = None) -> Listing:
         """Its files, those that are on this machine and those that are not.
@@ -96,14 +103,15 @@ class Wanted:
             DataError: they cannot be fetched, or are not what they should be.
             StorageError: a cache cannot be written.
         """
+        say = notify or (lambda text: None)
         return fetch(
             self.data_set,
             self.languages,
             purpose=self.purpose,
             options=self.options,
             cache=cache,
-            notify=notify,
-            progress=None if notify is None else Told(self.data_set.name, notify),
+            notify=say,
+            progress=Told(self.data_set.name, say),
         )
 
     def corpus_folder(self, cache: str | None = None) -> Path:
@@ -116,16 +124,6 @@ class Wanted:
     def is_prepared(self, cache: str | None = None) -> bool:
         """Whether its corpus is in the cache."""
         return (self.corpus_folder(cache) / MANIFEST).is_file()
-
-    def about(self, fetched: Fetched) -> dict[str, Any]:
-        """Where its data come from, for results and records: repositories, revisions and digests."""
-        return {
-            "data_set": self.data_set.name,
-            "options": dict(self.options),
-            "licence": self.data_set.licence.name,
-            **fetched.about(),
-            "files": dict(sorted(fetched.digests.items())),
-        }
 
 
 class Told:
@@ -166,7 +164,19 @@ def fetch_all(wanted: Sequence[Wanted], cache: str | None, notify: Notify | None
         one.fetch(cache, notify)
 
 
+def about(fetched: Fetched) -> dict[str, Any]:
+    """Where data come from, for results and records: what was asked for, repositories, revisions and digests."""
+    return fetched.about() | {"files": dict(sorted(fetched.digests.items()))}
+
+
+def repositories(about: Mapping[str, Any]) -> dict[str, str]:
+    """{repository of the hub: revision} of what `about` says; files from other addresses are left out."""
+    return {name: revision for name, revision in about["sources"].items() if "://" not in name}
+
+
 def provenance(about: Mapping[str, Any]) -> str:
-    """What `Wanted.about` says, in one line: `unicamp-dl/mmarco at b1a2...; sha256 of its files' digests 93f1...`."""
-    sources = [f"{name} at {revision}" if revision else name for name, revision in about["revisions"].items()]
-    return f"{', '.join(sources)}; sha256 of its files' digests {about['digest']}"
+    """What `about` says, in one line: `unicamp-dl/mmarco at 6d03...; sha256 of its files' digests: 93f1...`."""
+    found = [f"{name} at {revision}" for name, revision in repositories(about).items()]
+    hosts = Counter(urlsplit(name).netloc for name in about["sources"] if "://" in name)
+    found += [f"{counted(number, 'file')} of {host}" for host, number in hosts.items()]
+    return f"{', '.join(found)}; sha256 of its files' digests: {about['digest']}"

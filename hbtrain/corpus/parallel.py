@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 from hbtrain.config import Config
+from hbtrain.config.schema import DataConfig
 from hbtrain.corpus.data_sets import TRAINING, Notify, Wanted, is_named
 from hbtrain.corpus.source import Source
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.hub import catalogue as data_sets
 from hbtrain.hub import parse
 from hbtrain.hub.names import SCHEME
-from hbtrain.storage import cache_root, local_copy, place
+from hbtrain.storage import cache_root, is_remote, local_copy, place
 
 SHIPPED = {"demo": "train.jsonl", "demo-heldout": "heldout.jsonl"}
 """{name in `data.sources`: file} of the sources that ship in the package."""
@@ -84,6 +85,17 @@ def source_path(
     if source.partition("?")[0] in data_sets(catalogue) and not path.exists():
         raise DataError(f"source {source} does not exist; the data set of that name is hub:{source}")
     return path
+
+
+def fetch_sources(sources: Iterable[str], data: DataConfig, notify: Notify) -> None:
+    """Fetch and prepare those of `sources` that are remote or data sets, as far as they are not in the cache.
+
+    Raises:
+        HbtrainError: as `source_path`.
+    """
+    for source in sources:
+        if is_named(source) or is_remote(source):
+            source_path(source, data.cache, data.catalogue, notify)
 
 
 def _open(path: Path, name: str, cache: Path) -> Source:

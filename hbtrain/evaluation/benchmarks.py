@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, fetch_all, is_named
+from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, about, fetch_all, is_named
 from hbtrain.errors import DataError, did_you_mean
 from hbtrain.evaluation.aligned import Candidates, read_belebele, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
@@ -20,6 +20,7 @@ from hbtrain.formats.languages import language_files
 from hbtrain.formats.locations import is_remote, named
 from hbtrain.formats.tatoeba import find_tatoeba
 from hbtrain.hub import catalogue as data_sets
+from hbtrain.hub.names import SCHEME
 from hbtrain.storage import cache_root, resolved
 from hbtrain.storage import place as place_of
 
@@ -33,6 +34,7 @@ __all__ = [
     "load_benchmarks",
     "names_data_set",
     "parse_benchmark",
+    "parse_benchmarks",
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
@@ -79,7 +81,8 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
         return BenchmarkSpec(wanted.data_set.name, wanted.data_set.form_for("benchmark"), None, wanted)
     form, equals, place = text.partition("=")
     if form not in FORMS:
-        known = list(dict.fromkeys([*FORMS, *_benchmarks(catalogue)]))
+        families = [one.family for one in data_sets(catalogue).values() if one.family is not None]
+        known = list(dict.fromkeys([*FORMS, *_benchmarks(catalogue), *families]))
         hint = did_you_mean(form, known).rstrip() or f"known are {', '.join(known)}"
         raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
     if form == "demo":
@@ -92,6 +95,27 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
     here = not is_remote(place) or place.startswith("file://")
     path = str(place_of(place)) if here or place.startswith("s3://") else place
     return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
+
+
+def parse_benchmarks(texts: Sequence[str], catalogue: Sequence[str] = ()) -> list[BenchmarkSpec]:
+    """Parse benchmarks as `parse_benchmark` does; a family of data sets, such as multilingual-nano, is all its sets.
+
+    Raises:
+        DataError: as `parse_benchmark`; or two have one name.
+        ConfigError: a file of `catalogue` cannot be used.
+    """
+    found: dict[str, BenchmarkSpec] = {}
+    for text in texts:
+        name, mark, options = text.removeprefix(SCHEME).partition("?")
+        members = [one.name for one in data_sets(catalogue).values() if one.family == name]
+        for one in [f"{member}{mark}{options}" for member in members] or [text]:
+            spec = parse_benchmark(one, catalogue)
+            if spec.name in found:
+                raise DataError(
+                    f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately"
+                )
+            found[spec.name] = spec
+    return list(found.values())
 
 
 def names_data_set(text: str, catalogue: Sequence[str] = ()) -> bool:
@@ -143,10 +167,7 @@ def load_benchmarks(
     Raises:
         DataError: a benchmark cannot be loaded, two have one name, or `in_domain` is not among them.
     """
-    specs = [parse_benchmark(text, catalogue) for text in texts]
-    for spec, text in zip(specs, texts, strict=True):
-        if [other.name for other in specs].count(spec.name) > 1:
-            raise DataError(f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately")
+    specs = parse_benchmarks(texts, catalogue)
     fetch_all([spec.wanted.only(languages) for spec in specs if spec.wanted is not None], cache, notify)
     benchmarks = tuple(load_benchmark(spec, languages, candidates, cache, judging) for spec in specs)
     for benchmark in benchmarks:
@@ -180,10 +201,9 @@ def load_benchmark(
     if spec.wanted is not None:
         wanted = spec.wanted.only(languages)
         fetched = wanted.fetch(cache)
-        one_file = spec.form == "parallel" and len(fetched.files) == 1
-        path = fetched.folder / fetched.files[0] if one_file else fetched.folder
+        path = fetched.folder / min(fetched.digests) if spec.form == "parallel" else fetched.folder
         found = _read(spec, path, wanted.languages, candidates, cache, judging)
-        return replace(found, data=wanted.about(fetched))
+        return replace(found, data=about(fetched))
     path = local_copy(str(spec.path), cache)
     return _read(spec, path, languages, candidates, cache, judging)
 
@@ -229,7 +249,7 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     """
     if spec.wanted is not None:
         fetched = spec.wanted.fetch(cache)
-        return [str(fetched.folder / name) for name in sorted(fetched.files)]
+        return [str(fetched.folder / name) for name in sorted(fetched.digests)]
     if spec.form == "demo":
         return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
     path = str(local_copy(str(spec.path), cache))

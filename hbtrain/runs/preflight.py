@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
-from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.corpus.data_sets import TRAINING, Wanted, fetch_all, is_named
+from hbtrain.corpus import ParallelCorpus
+from hbtrain.corpus.data_sets import fetch_all
+from hbtrain.corpus.parallel import fetch_sources
 from hbtrain.errors import ConfigError
-from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks, parse_benchmark
+from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
 from hbtrain.evaluation.during_training import Selection, select
 from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import NullObserver, Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
+from hbtrain.runs.run_inputs import named_data_sets
 from hbtrain.storage import check_writable, is_remote, place
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.gradient_cosine import cosine_plans
@@ -32,6 +35,14 @@ class Checked:
     plan: BatchPlan
     benchmarks: tuple[Benchmark, ...]
     during: Selection  # the benchmarks that are evaluated during training
+
+    @property
+    def data_sets(self) -> dict[str, dict[str, Any]]:
+        """{`sources/mmarco` or `benchmarks/xquad-r`: where its data come from} of all data sets of the catalogue,
+        without the digests of single files."""
+        found = {f"sources/{x.name}": x.data_set for x in self.corpus.sources.values()}
+        found |= {f"benchmarks/{x.name}": x.data for x in self.benchmarks}
+        return {name: {x: about[x] for x in about if x != "files"} for name, about in found.items() if about}
 
 
 def check_storage(config: Config) -> None:
@@ -118,18 +129,15 @@ def fetch_inputs(config: Config, observer: Observer) -> None:
         StorageError: the cache cannot be written.
     """
     data = config.data
-    sources = [*data.sources, *([] if data.validation is None else [data.validation])]
-    specs = [parse_benchmark(text, data.catalogue) for text in config.evaluation.benchmarks]
-    wanted = [Wanted.parse(source, TRAINING, data.catalogue) for source in sources if is_named(source)]
-    to_prepare = [one for one in wanted if not one.is_prepared(data.cache)]
-    fetch_all([*to_prepare, *(x.wanted for x in specs if x.wanted is not None)], data.cache, observer.phase)
-    for source in sources:
-        if is_named(source) or is_remote(source):
-            source_path(source, data.cache, data.catalogue, observer.phase)
+    sources, benchmarks = named_data_sets(config)
+    to_prepare = [one for one in sources if not one.is_prepared(data.cache)]
+    fetch_all([*to_prepare, *benchmarks], data.cache, observer.phase)
+    fetch_sources([*data.sources, *([] if data.validation is None else [data.validation])], data, observer.phase)
     lexicons = config.batching.switching.lexicons.values() if "switched" in config.batching.kinds else ()
     for lexicon in lexicons:
         if is_remote(lexicon):
             inputs.local_copy(lexicon, data.cache, observer.phase)
-    for spec in specs:
-        if spec.path is not None and is_remote(spec.path):
-            inputs.local_copy(spec.path, data.cache, observer.phase)
+    for text in config.evaluation.benchmarks:
+        path = text.partition("=")[2]
+        if is_remote(path):
+            inputs.local_copy(path, data.cache, observer.phase)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, override, to_tree
+from hbtrain.corpus.data_sets import provenance
 from hbtrain.errors import MAKE_ROOM, StorageError, TrainingError, is_full
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.rankers import Side
@@ -139,6 +140,9 @@ def _recorded(
         observer.phase(f"goes on with other content: {inputs.changed}")
         tracker.tags({CHANGED_INPUTS: inputs.changed})
     folder.update(inputs=inputs.digests)
+    if checked.data_sets:
+        folder.update(data_sets=checked.data_sets)
+        tracker.tags({f"data_set.{name}": provenance(about) for name, about in checked.data_sets.items()})
     is_last = until is None or until == config.training.steps
     with tracker.ending(observer.phase):
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hbtrain.corpus.data_sets import Notify, Wanted
+from hbtrain.corpus.data_sets import Notify, Wanted, about
 from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.by_form import reader_of
 from hbtrain.errors import StorageError
@@ -36,8 +36,7 @@ def prepared_corpus(wanted: Wanted, cache: str | None = None, notify: Notify | N
                 return folder
             fetched = wanted.fetch(cache, notify)
             say(f"preparing the corpus of {name}, once")
-            reader = reader_of(wanted.listing(cache), fetched)
-            made = prepare(reader, folder, skip_bad_rows=True, about=wanted.about(fetched))
+            made = prepare(reader_of(fetched), folder, skip_bad_rows=True, about=about(fetched))
     except OSError as error:
         raise StorageError(
             f"cannot keep data set {name} in {folder.parent}: {error.strerror}; set data.cache or HBTRAIN_CACHE"

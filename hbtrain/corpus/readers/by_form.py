@@ -11,54 +11,49 @@ from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.by_id import JudgedReader, MmarcoReader, SquadReader
 from hbtrain.corpus.readers.columns import ColumnReader, Columns
 from hbtrain.corpus.readers.inline import InlineReader, PagesReader, ParallelReader
-from hbtrain.corpus.readers.items import Reader, check_languages
+from hbtrain.corpus.readers.items import Reader
 from hbtrain.errors import ConfigError, DataError, did_you_mean
 from hbtrain.formats.inputs import REFUSED, Position, numbered_lines
-from hbtrain.formats.judged import find_beir, find_miracl, find_mr_tydi
+from hbtrain.formats.judged import JudgedFolder, find_beir, find_miracl, find_mr_tydi
+from hbtrain.formats.mteb import find_mteb
 from hbtrain.formats.parallel import ParallelRow
-from hbtrain.hub import Fetched, Listing, Repository
+from hbtrain.hub import DataSet, Fetched, Repository
 from hbtrain.hub.data_set import filled
 
 
-def reader_of(files: Listing, fetched: Fetched) -> Reader:
+def reader_of(fetched: Fetched) -> Reader:
     """The reader of the files of a data set, for `hbtrain.corpus.prepare.prepare`.
-
-    Args:
-        files: which files are wanted in which languages.
-        fetched: the same, on this machine.
 
     Raises:
         ConfigError: the catalogue names a form that is not known.
         DataError: the files are not of that form.
     """
-    form = files.data_set.form_for(files.purpose)
+    asked = fetched.listing
+    form = asked.data_set.form_for(asked.purpose)
     if form not in FORMS:
         hint = did_you_mean(form, FORMS) or f"known for training are {', '.join(FORMS)}"
-        raise ConfigError(f"data set {files.data_set.name}: unknown form {form!r}: {hint}".rstrip())
-    return FORMS[form](files, fetched)
+        raise ConfigError(f"data set {asked.data_set.name}: unknown form {form!r}: {hint}".rstrip())
+    return FORMS[form](fetched)
 
 
-def files_of_languages(files: Listing, fetched: Fetched) -> dict[str, list[str]]:
+def files_of_languages(fetched: Fetched) -> dict[str, list[str]]:
     """{language: its files}, from the patterns of the catalogue; files of all languages are those of each.
 
     Raises:
         DataError: a language has none.
     """
-    own: dict[str, list[str]] = {language: [] for language in files.languages}
-    for source in files.data_set.sources:
-        if source.purposes is not None and files.purpose not in source.purposes:
+    asked = fetched.listing
+    own: dict[str, list[str]] = {language: [] for language in asked.languages}
+    for source in asked.data_set.sources:
+        if asked.purpose not in (source.purposes or (asked.purpose,)):
             continue
         for pattern in source.files if isinstance(source, Repository) else (source.to,):
             for language, found in own.items():
-                spelled = {"language": files.data_set.languages[language], "code": language, "other": "*"}
-                path = filled(pattern, dict(files.options) | spelled)
-                found += [
-                    str(fetched.folder / name)
-                    for name in fetched.files
-                    if fnmatchcase(name, path) or name.startswith(f"{path}/")
-                ]
+                spelled = {"language": asked.data_set.languages[language], "code": language, "other": "*"}
+                path = filled(pattern, dict(asked.options) | spelled)
+                found += [str(fetched.folder / name) for name in fetched.digests if fnmatchcase(name, path)]
     if lacking := [language for language, found in own.items() if not found]:
-        raise DataError(f"data set {files.data_set.name} has no files in {lacking[0]}")
+        raise DataError(f"data set {asked.data_set.name} has no files in {lacking[0]}")
     return {language: list(dict.fromkeys(found)) for language, found in own.items()}
 
 
@@ -67,18 +62,14 @@ class TablesReader(InlineReader):
 
     kind = "columns"
 
-    def __init__(self, files: Listing, fetched: Fetched) -> None:
-        """A reader of all tables of a data set.
-
-        Raises:
-            DataError: a language has no file, or there are more languages than a corpus can hold.
-        """
-        check_languages(len(files.languages), f"data set {files.data_set.name}")
-        self.sentences = "text" in files.data_set.columns
+    def __init__(self, fetched: Fetched) -> None:
+        """A reader of all tables of a data set. Raises DataError if a language has none."""
+        named = fetched.listing.data_set
+        self.sentences = "text" in named.columns
         tables: dict[tuple[str, ...], list[str]] = {}
-        for language, paths in files_of_languages(files, fetched).items():
+        for language, paths in files_of_languages(fetched).items():
             tables.setdefault(tuple(paths), []).append(language)
-        self._readers = [ColumnReader(paths, _columns(files, languages)) for paths, languages in tables.items()]
+        self._readers = [ColumnReader(paths, _columns(named, languages)) for paths, languages in tables.items()]
         self.inputs = [path for paths in tables for path in paths]
         self.options: dict[str, Any] = {"columns": [reader.columns.to_json() for reader in self._readers]}
 
@@ -88,11 +79,11 @@ class TablesReader(InlineReader):
                 yield replace(row, passage=row.query) if self.sentences else row, position
 
 
-def _columns(files: Listing, languages: Sequence[str]) -> Columns:
-    """The columns of tables in some languages."""
+def _columns(named: DataSet, languages: Sequence[str]) -> Columns:
+    """The columns of the tables that a data set has in some languages."""
     of_part = {
-        part: {language: filled(name, {"language": files.data_set.languages[language]}) for language in languages}
-        for part, name in files.data_set.columns.items()
+        part: {x: filled(column, {"language": named.languages[x], "code": x}) for x in languages}
+        for part, column in named.columns.items()
     }
     text = of_part.get("text", {})
     return Columns(of_part.get("query", text), of_part.get("passage", text), of_part.get("negatives", {}))
@@ -105,8 +96,6 @@ class LinesReader(InlineReader):
     sentences = True
 
     def __init__(self, files: Mapping[str, str]) -> None:
-        """A reader of {language: file}. Raises DataError if there are more languages than a corpus can hold."""
-        check_languages(len(files), "the source")
         self._files = dict(files)
         self.inputs = list(files.values())
         self.options: dict[str, Any] = {"languages": list(files)}
@@ -131,31 +120,36 @@ class LinesReader(InlineReader):
             raise DataError(f"{', '.join(self.inputs)}: not equally many lines ({error})") from error
 
 
-def _judged(find: Callable[..., Any], **more: Any) -> Callable[[Listing, Fetched], Reader]:
-    def made(files: Listing, fetched: Fetched) -> Reader:
-        found = find(str(fetched.folder), files.options.get("split", "train"), **more)
-        return JudgedReader(found, files.languages)
+def _judged(find: Callable[[str, str, Sequence[str]], JudgedFolder]) -> Callable[[Fetched], Reader]:
+    """What makes the reader of judged queries from a function of folder, split and languages that finds the files."""
+
+    def made(fetched: Fetched) -> Reader:
+        asked = fetched.listing
+        found = find(str(fetched.folder), asked.options.get("split", "train"), asked.languages)
+        return JudgedReader(found, asked.languages)
 
     return made
 
 
-def _one_each(files: Listing, fetched: Fetched) -> dict[str, str]:
-    found = files_of_languages(files, fetched)
+def _one_each(fetched: Fetched) -> dict[str, str]:
+    """{language: its only file}."""
+    found = files_of_languages(fetched)
     for language, paths in found.items():
         if len(paths) > 1:
-            raise DataError(f"data set {files.data_set.name} has {len(paths)} files in {language}; one is expected")
+            raise DataError(f"data set {fetched.listing.data_set.name} has {len(paths)} files in {language}, not one")
     return {language: paths[0] for language, paths in found.items()}
 
 
-FORMS: Mapping[str, Callable[[Listing, Fetched], Reader]] = {
-    "parallel": lambda files, fetched: ParallelReader([str(fetched.folder / name) for name in fetched.files]),
+FORMS: Mapping[str, Callable[[Fetched], Reader]] = {
+    "parallel": lambda fetched: ParallelReader([str(fetched.folder / name) for name in fetched.digests]),
     "columns": TablesReader,
-    "lines": lambda files, fetched: LinesReader(_one_each(files, fetched)),
-    "squad": lambda files, fetched: SquadReader(_one_each(files, fetched), complete=False),
-    "pages": lambda files, fetched: PagesReader(_one_each(files, fetched)),
-    "mmarco": lambda files, fetched: MmarcoReader(str(fetched.folder), files.languages),
-    "miracl": _judged(find_miracl, by="topics"),
-    "mr-tydi": _judged(find_mr_tydi),
+    "lines": lambda fetched: LinesReader(_one_each(fetched)),
+    "squad": lambda fetched: SquadReader(_one_each(fetched), complete=False),
+    "pages": lambda fetched: PagesReader(_one_each(fetched)),
+    "mmarco": lambda fetched: MmarcoReader(str(fetched.folder), fetched.listing.languages),
+    "miracl": _judged(lambda folder, split, _: find_miracl(folder, split, by="topics")),
+    "mr-tydi": _judged(lambda folder, split, _: find_mr_tydi(folder, split)),
     "beir": _judged(find_beir),
+    "mteb": _judged(find_mteb),
 }
 """{form: what makes its reader}."""
