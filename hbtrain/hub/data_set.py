@@ -62,6 +62,11 @@ class Download(_Source):
     def patterns(self) -> tuple[str, ...]:
         return (self.url, self.to, *([] if self.unpack is None else [self.unpack]))
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether digests of its files have been published."""
+        return any(getattr(self, algorithm) is not None for algorithm in DIGEST_LENGTHS)
+
     def digest(self, language: str) -> str | None:
         """`algorithm:hex digits` of the file of a language; None: none has been published."""
         for algorithm in DIGEST_LENGTHS:
@@ -173,6 +178,11 @@ class DataSet(Section):
                 if field not in known:
                     raise ValueError(f"{{{field}}} in sources is not known: {', '.join(sorted(known))} are")
         return self
+
+    @property
+    def gated(self) -> bool:
+        """Whether terms must be accepted before all of it can be fetched."""
+        return any(isinstance(source, Repository) and source.gated for source in self.sources)
 
     def form_for(self, purpose: Purpose) -> str:
         """What reads the folder for a purpose."""
