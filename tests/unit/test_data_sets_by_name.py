@@ -100,7 +100,9 @@ def test_a_source_is_prepared_once_and_read_without_the_hub_from_then_on(hub, tm
     corpus = ParallelCorpus.open(["hub:pairs", "demo"], None, [mine])
     source = corpus.sources["pairs"]
     assert source.index.languages == ("de", "en", "fr")
-    assert sorted(text for _, language, text in source.queries() if language == "de") == [f"lake {n} de" for n in range(8)]
+    assert sorted(text for _, language, text in source.queries() if language == "de") == [
+        f"lake {n} de" for n in range(8)
+    ]
     assert source.data_set["sources"] == {"owner/pairs": hub.repositories["owner/pairs"].commit}
     asked = len(hub.requests)
     shutil.rmtree(tmp_path / "hf")
@@ -138,8 +140,7 @@ def test_two_processes_prepare_a_source_once(hub, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_fetched_is_one_line(hub, tmp_path):
-    mine = benchmark(tmp_path, hub)
-    hub.repositories["owner/capitals"].gated = True
+    mine = benchmark(tmp_path, hub, gated=True)
     with pytest.raises(DataError, match="owner/capitals") as error:
         load_benchmarks(["capitals"], catalogue=[mine])
     assert "HF_TOKEN" in str(error.value)
