@@ -9,10 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, about, fetch_all, is_named
 from hbtrain.errors import DataError, did_you_mean
-from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
+from hbtrain.evaluation.aligned import Candidates, read_belebele, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.judged import PLAIN, Judging, find_judged, read_judged
 from hbtrain.evaluation.out_of_domain import check_in_domain
+from hbtrain.evaluation.pooled import read_pooled
+from hbtrain.formats.belebele import find_belebele
 from hbtrain.formats.inputs import local_copy
 from hbtrain.formats.languages import language_files
 from hbtrain.formats.locations import is_remote, named
@@ -36,10 +38,16 @@ __all__ = [
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
-JUDGED = ("miracl", "mr-tydi", "beir", "mteb")  # forms whose documents have ids of their own, which judgements name
-FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "mteb", "demo")
+JUDGED = (
+    "miracl",
+    "mr-tydi",
+    "beir",
+    "mteb",
+    "mteb-parallel",
+)  # forms whose documents have ids of their own, which judgements name
+FORMS = (*SENTENCES, "squad", "parallel", "belebele", *JUDGED, "tatoeba", "demo")
 """What may stand before the `=`; `demo` takes no path."""
-NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb")
+NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb", "mteb-parallel")
 """Forms of many benchmarks, which are therefore named after their folder or file."""
 
 
@@ -58,7 +66,7 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
     """Parse `demo`, a data set such as `miracl` or `miracl?languages=sw,yo`, `parallel=FILE`, or `FORM=FOLDER` with
     another of FORMS; file and folder may be s3://, gs:// or hf:// URLs, or others that `hbtrain.formats` reads.
 
-    `lareqa`, `squad`, `beir`, `mteb` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
+    Those of NAMED_BY_PATH are named after their folder or file (without `.jsonl`, `.gz`).
 
     Args:
         text: of the benchmark.
@@ -215,12 +223,22 @@ def _read(
         return read_parallel(path, spec.name, languages)
     if not path.is_dir():
         raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
-    if spec.form == "tatoeba":
-        return read_tatoeba(path, spec.name, languages)
+    if spec.form == "mteb-parallel":
+        return read_pooled(path, spec.name, languages, cache=cache_root(cache), judging=judging)
     if spec.form in JUDGED:
         root, split = cache_root(cache), spec.wanted.options.get("split") if spec.wanted is not None else None
         return read_judged(spec.form, path, spec.name, languages, cache=root, split=split, judging=judging)
-    return read_squad(path, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
+    return _read_aligned(spec, path, languages, candidates)
+
+
+def _read_aligned(
+    spec: BenchmarkSpec, folder: Path, languages: Sequence[str] | None, candidates: Candidates
+) -> Benchmark:
+    if spec.form == "tatoeba":
+        return read_tatoeba(folder, spec.name, languages)
+    if spec.form == "belebele":
+        return read_belebele(folder, spec.name, languages)
+    return read_squad(folder, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
 
 
 def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
@@ -239,8 +257,10 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
         return [path]
     if spec.form == "tatoeba":
         return sorted(file for sides in find_tatoeba(path).pairs.values() for file in sides.values())
+    if spec.form == "belebele":
+        return list(find_belebele(path).values())
     if spec.form in JUDGED:
-        found = find_judged(spec.form, path)
+        found = find_judged(spec.form.removesuffix("-parallel"), path)
         of_languages = (found.of(language) for language in found.languages)
         return [file for files in of_languages for file in (*files.topics, *files.qrels, *files.corpus)]
     return sorted(language_files(path, ".json").values())

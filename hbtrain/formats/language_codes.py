@@ -43,19 +43,22 @@ _TWO_LETTERS = """
 aa:aar ab:abk ae:ave af:afr ak:aka,twi am:amh an:arg ar:ara,arb as:asm av:ava ay:aym,ayr az:aze,azj ba:bak be:bel
 bg:bul bh:bih bi:bis bm:bam bn:ben bo:bod br:bre bs:bos ca:cat ce:che ch:cha co:cos cr:cre cs:ces cu:chu cv:chv cy:cym
 da:dan de:deu dv:div dz:dzo ee:ewe el:ell en:eng eo:epo es:spa et:est,ekk eu:eus fa:fas,pes ff:ful,fuv fi:fin fj:fij
-fo:fao fr:fra fy:fry ga:gle gd:gla gl:glg gn:grn gu:guj gv:glv ha:hau he:heb hi:hin ho:hmo hr:hrv ht:hat hu:hun hy:hye
-hz:her ia:ina id:ind ie:ile ig:ibo ii:iii ik:ipk io:ido is:isl it:ita iu:iku ja:jpn jv:jav ka:kat kg:kon ki:kik kj:kua
-kk:kaz kl:kal km:khm kn:kan ko:kor kr:kau,knc ks:kas ku:kur,kmr kv:kom kw:cor ky:kir la:lat lb:ltz lg:lug li:lim ln:lin
-lo:lao lt:lit lu:lub lv:lav,lvs mg:mlg,plt mh:mah mi:mri mk:mkd ml:mal mn:mon,khk mr:mar ms:msa,zsm mt:mlt my:mya nb:nob
-nd:nde ne:nep,npi ng:ndo nl:nld nn:nno no:nor nr:nbl nv:nav ny:nya oc:oci oj:oji om:orm,gaz or:ori,ory os:oss pa:pan
-pi:pli pl:pol ps:pus,pbt pt:por qu:que,quy rm:roh rn:run ro:ron ru:rus rw:kin sa:san sc:srd sd:snd se:sme sg:sag si:sin
-sk:slk sl:slv sm:smo sn:sna so:som sq:sqi,als sr:srp ss:ssw st:sot su:sun sv:swe sw:swa,swh ta:tam te:tel tg:tgk th:tha
-ti:tir tk:tuk tl:tgl tn:tsn to:ton tr:tur ts:tso tt:tat ty:tah ug:uig uk:ukr ur:urd uz:uzb,uzn ve:ven vi:vie vo:vol
-wa:wln wo:wol xh:xho yi:yid,ydd yo:yor za:zha zh:zho,cmn zu:zul
+fo:fao fr:fra fy:fry ga:gle gd:gla gl:glg gn:grn gu:guj gv:glv ha:hau he:heb,iw hi:hin ho:hmo hr:hrv ht:hat hu:hun
+hy:hye hz:her ia:ina id:ind ie:ile ig:ibo ii:iii ik:ipk io:ido is:isl it:ita iu:iku ja:jpn jv:jav,jw ka:kat kg:kon
+ki:kik kj:kua kk:kaz kl:kal km:khm kn:kan ko:kor kr:kau,knc ks:kas ku:kur,kmr kv:kom kw:cor ky:kir la:lat lb:ltz
+lg:lug li:lim ln:lin lo:lao lt:lit lu:lub lv:lav,lvs mg:mlg,plt mh:mah mi:mri mk:mkd ml:mal mn:mon,khk mr:mar
+ms:msa,zsm mt:mlt my:mya nd:nde ne:nep,npi ng:ndo nl:nld nn:nno no:nor,nob,nb nr:nbl nv:nav ny:nya oc:oci oj:oji
+om:orm,gaz or:ori,ory os:oss pa:pan pi:pli pl:pol ps:pus,pbt pt:por qu:que,quy rm:roh rn:run ro:ron ru:rus rw:kin
+sa:san sc:srd sd:snd se:sme sg:sag si:sin sk:slk sl:slv sm:smo sn:sna so:som sq:sqi,als sr:srp ss:ssw st:sot su:sun
+sv:swe sw:swa,swh ta:tam te:tel tg:tgk th:tha ti:tir tk:tuk tl:tgl,fil tn:tsn to:ton tr:tur ts:tso tt:tat ty:tah
+ug:uig uk:ukr ur:urd uz:uzb,uzn ve:ven vi:vie vo:vol wa:wln wo:wol xh:xho yi:yid,ydd yo:yor za:zha zh:zho,cmn zu:zul
 """
 """Codes of ISO 639-1, each with those of ISO 639-3 that mean the same: the language's own, and, where that is a group
-of languages, the standard one of it (`arb`, `cmn`, `swh`), but not other members, such as Egyptian Arabic (`arz`)."""
+of languages, the standard one of it (`arb`, `cmn`, `swh`), but not other members, such as Egyptian Arabic (`arz`).
+Older codes and Bokmål, which data call Norwegian, stand beside them."""
 
+ROMANISED = ("ar", "bn", "hi", "ne", "si", "ur")
+"""Languages that some sets have in Latin letters as well (`hi-Latn`), which are then another language to a model."""
 _CODES = {
     long: short
     for entry in _TWO_LETTERS.split()
@@ -77,12 +80,14 @@ def code_of(spelling: str) -> str:
 
 
 def same_language(one: str, other: str) -> bool:
-    """Whether two spellings name one language. A script counts only where both name one; a region always does."""
+    """Whether two spellings name one language. A script counts only where both name one, or where a language is
+    `ROMANISED`; a region always does.
+    """
     (one, *ours), (other, *others) = code_of(one).split("-"), code_of(other).split("-")
     if one != other or [x for x in ours if not _is_script(x)] != [x for x in others if not _is_script(x)]:
         return False
     scripts = [next(filter(_is_script, suffixes), None) for suffixes in (ours, others)]
-    return scripts[0] == scripts[1] or None in scripts
+    return scripts[0] == scripts[1] or (None in scripts and not (one in ROMANISED and "Latn" in scripts))
 
 
 def is_among(language: str, others: Iterable[str]) -> bool:

@@ -21,8 +21,10 @@ Digests = Mapping[str, Hex] | Hex
 """Hex digests of a source's files: {language code: digest}, or one if the source is one file for all languages."""
 
 LANGUAGE_FIELDS = ("language", "code", "other")
-"""What stands in patterns for the set's spelling of a language, and for hbtrain's code of it; with `{other}`, the spelling
-of another, for each ordered pair of languages."""
+"""What stands in patterns for the set's spelling of a language and for hbtrain's code; with `{other}`, the spelling of
+another, for each ordered pair of languages."""
+NEWEST = "main"
+"""The revision of a repository of which no commit is known: the newest one when it is asked for."""
 DIGEST_LENGTHS = {"sha256": 64, "md5": 32, "git": 40}  # {algorithm: hex digits}; git: SHA-1 of git's blob
 
 
@@ -38,8 +40,7 @@ class Repository(_Source):
     """Files of a dataset repository on the hub, at one commit."""
 
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    # A commit; or `main`, what is the newest when it is asked for, where no commit is known.
-    revision: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|main)$")]
+    revision: Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$")]  # a commit, or NEWEST
     gated: bool = False  # whether its terms must be accepted on its page before it can be read
     files: Annotated[tuple[Text, ...], Field(min_length=1)]  # patterns (fnmatch); each must match a file at least
     optional: tuple[Text, ...] = ()  # patterns that may match nothing, such as licences
@@ -60,6 +61,11 @@ class Download(_Source):
 
     def patterns(self) -> tuple[str, ...]:
         return (self.url, self.to, *([] if self.unpack is None else [self.unpack]))
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether digests of its files have been published."""
+        return any(getattr(self, algorithm) is not None for algorithm in DIGEST_LENGTHS)
 
     def digest(self, language: str) -> str | None:
         """`algorithm:hex digits` of the file of a language; None: none has been published."""
@@ -127,6 +133,7 @@ class DataSet(Section):
     parallel: bool = False  # whether an id of a question means the same question in all languages
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sizes: Mapping[str, PositiveFloat] = {}  # {language: MB to fetch, as far as known}
+    shared_size: PositiveFloat | None = None  # MB of files that are the same for all languages, such as one archive
     licence: Licence
     citation: Text
     checked: Text  # how each fact here was checked, and what was not
@@ -172,6 +179,17 @@ class DataSet(Section):
                 if field not in known:
                     raise ValueError(f"{{{field}}} in sources is not known: {', '.join(sorted(known))} are")
         return self
+
+    @property
+    def size(self) -> tuple[float, bool]:
+        """MB to fetch for all languages, as far as known, and whether that is all."""
+        whole = set(self.sizes) == set(self.languages) or (not self.sizes and self.shared_size is not None)
+        return sum(self.sizes.values()) + (self.shared_size or 0), whole
+
+    @property
+    def gated(self) -> bool:
+        """Whether terms must be accepted before all of it can be fetched."""
+        return any(isinstance(source, Repository) and source.gated for source in self.sources)
 
     def form_for(self, purpose: Purpose) -> str:
         """What reads the folder for a purpose."""

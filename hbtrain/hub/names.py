@@ -130,7 +130,7 @@ def _part(tree: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> dict[st
     """What a page says of one of its parts, whose `own` keys are those of its sources."""
     family, sources = tree.get("name"), tree.get("sources")
     if isinstance(sources, list):
-        sources = [source | own if isinstance(source, dict) else source for source in sources]
+        sources = [{**source, **own} if isinstance(source, dict) else source for source in sources]
     title = f"{tree.get('title', '')} ({name})"
     return {**tree, "name": f"{family}-{name}", "family": family, "title": title, "sources": sources}
 
