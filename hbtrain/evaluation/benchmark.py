@@ -158,7 +158,7 @@ class Benchmark:
     # not have are ignored
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: bool = True  # whether a question id means the same question in every language
-    # where its data come from, if it is a data set of the catalogue (`hbtrain.corpus.data_sets.Wanted.about`)
+    # where its data come from, if it is a data set of the catalogue (`hbtrain.corpus.data_sets.about`)
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
