@@ -25,6 +25,10 @@ LANGUAGE_FIELDS = ("language", "other")
 DIGEST_LENGTHS = {"sha256": 64, "md5": 32, "git": 40}  # {algorithm: hex digits}; git: SHA-1 of git's blob
 
 
+KINDS = ("repository", "url")
+"""The keys by which one kind of source is told from the other."""
+
+
 class _Source(Section):
     purposes: tuple[Purpose, ...] | None = None  # for which the files are needed; None: for all
 
@@ -39,7 +43,8 @@ class Repository(_Source):
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]  # a commit
     gated: bool = False  # whether its terms must be accepted on its page before it can be read
-    files: Annotated[tuple[Text, ...], Field(min_length=1)]  # patterns (fnmatch); each must match a file at least
+    files: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Patterns in which `*` is any text without a slash; each must match a file, for each language."""
     optional: tuple[Text, ...] = ()  # patterns that may match nothing, such as licences
 
     def patterns(self) -> tuple[str, ...]:
@@ -73,10 +78,10 @@ class Download(_Source):
                 return f"{algorithm}:{value}"
         return None
 
-    @field_validator("to", "unpack")
+    @field_validator("url", "to", "unpack")
     @classmethod
     def _inside(cls, value: Any) -> Any:
-        for path in (value,) if isinstance(value, str) else value:
+        for path in (value.partition("://")[2] or value,) if isinstance(value, str) else value:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"must be a path inside the folder, not {path}")
         return value
@@ -90,10 +95,16 @@ class Download(_Source):
                 raise ValueError(f"a digest has {length} hex digits, not {len(digest)}")
         return value
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Download:
+        if missing := sorted({*fields([self.url])} - {*fields([self.to])}):
+            raise ValueError(f"to must name {{{missing[0]}}}, as url does")
+        return self
+
 
 def _kind(value: Any) -> str | None:
     keys = value if isinstance(value, Mapping) else vars(value)
-    return next((kind for kind in ("repository", "url") if kind in keys), None)
+    return next((kind for kind in KINDS if kind in keys), None)
 
 
 Source = Annotated[
@@ -144,8 +155,15 @@ class DataSet(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> DataSet:
-        if unknown := [code for code in self.sizes if code not in self.languages]:
-            raise ValueError(f"sizes names {unknown[0]}, which is not among languages")
+        downloads = [source for source in self.sources if isinstance(source, Download)]
+        digests = [(name, getattr(source, name)) for source in downloads for name in DIGEST_LENGTHS]
+        for key, values in (("sizes", self.sizes), *digests):
+            if (
+                unknown := [code for code in values if code not in self.languages]
+                if isinstance(values, Mapping)
+                else []
+            ):
+                raise ValueError(f"{key} names {unknown[0]}, which is not among languages")
         for named in (self.splits, self.form if isinstance(self.form, Mapping) else {}):
             if unknown := [purpose for purpose in named if purpose not in self.purposes]:
                 raise ValueError(f"{unknown[0]} is not among purposes")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, StorageError
 from hbtrain.hub.data_set import Repository
 from hbtrain.hub.files import File, Listing
 from hbtrain.hub.problems import writing
-from hbtrain.storage.files import lock_file, make_folder, whole
+from hbtrain.storage.files import LOCK, NO_LOCKS, lock_file, make_folder, whole
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,32 @@ class Fetched:
         }
 
 
+@contextmanager
+def locked(file: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, no other process is in one of the same file, but where the file system has no locks.
+
+    Args:
+        file: whose lock is held; it is made if need be.
+        wait: called while another process holds it, again and again; it should take a moment.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    make_folder(file.parent)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock_file(file, "it is held"))
+            except StorageError:
+                wait()
+                continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+            break
+        yield
+
+
 def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetched:
     """The folder with links to the files of a data set, which is made if need be.
 
@@ -75,11 +103,15 @@ def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetche
             links |= _unpacked(file, digests[file.path], root) if file.members else {file.path: file.local}
         if not _holds(folder, links):
             make_folder(folder.parent)
-            with whole(folder, replaces_folder=True) as made:
+            with locked(folder.parent / LOCK, _pause), whole(folder, replaces_folder=True) as made:
                 for path, target in links.items():
                     (made / path).parent.mkdir(parents=True, exist_ok=True)
                     (made / path).symlink_to(target.absolute())
     return Fetched(listing, folder, digests, digest)
+
+
+def _pause() -> None:
+    time.sleep(0.1)
 
 
 def _holds(folder: Path, links: Mapping[str, Path]) -> bool:
@@ -100,8 +132,7 @@ def _unpacked(archive: File, digest: str, root: Path) -> dict[str, Path]:
     wanted = hashlib.sha256("\0".join([digest, *archive.members]).encode()).hexdigest()[:24]
     folder = root / "unpacked" / wanted
     if not folder.is_dir():
-        make_folder(folder.parent)
-        with lock_file(folder.with_name(f"{wanted}.lock")):
+        with locked(folder.with_name(f"{wanted}.lock"), _pause):
             if not folder.is_dir():
                 with whole(folder) as made:
                     made.mkdir()
