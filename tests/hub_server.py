@@ -107,10 +107,9 @@ def serve():
                 failure.release.set()
 
 
-@contextmanager
-def directed(hub, home, monkeypatch):
-    """This process uses the hub as well; huggingface_hub, which reads its environment once, may be imported already."""
-    from huggingface_hub import close_session, constants
+def direct(hub, home, monkeypatch):
+    """Let this process use the hub, too; huggingface_hub, which reads its environment once, may be imported already."""
+    from huggingface_hub import constants
 
     for name, value in hub.environment(home).items():
         monkeypatch.setenv(name, value)
@@ -127,11 +126,6 @@ def directed(hub, home, monkeypatch):
     }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
-    close_session()
-    try:
-        yield hub
-    finally:
-        close_session()
 
 
 class _Handler(BaseHTTPRequestHandler):

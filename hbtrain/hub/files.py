@@ -128,7 +128,8 @@ def listing(
                 pinned, tree = _contents(source, web if ask else None, fetch)
             made = list(_of_repository(data_set, pinned, tree, chosen, values))
         else:
-            made = _sized(list(_of_addresses(data_set, source, chosen, values, root)), web if ask else None)
+            made = list(_of_addresses(data_set, source, chosen, values, root))
+            made = _sized(made, Web(notify, patient=False) if ask else None)
         found |= {file.path: file for file in made}
     return Listing(data_set, for_purpose, chosen, values, tuple(found.values()), elsewhere)
 
@@ -175,7 +176,8 @@ def _of_repository(
     for pattern in (*source.files, *source.optional):
         for language, spelled in _expanded(data_set, [pattern], languages, values):
             wanted = filled(pattern, spelled)
-            matches = [path for path in tree if fnmatchcase(path, wanted)]
+            depth = wanted.count("/")  # a star is no slash
+            matches = [path for path in tree if path.count("/") == depth and fnmatchcase(path, wanted)]
             if not matches and pattern in source.files:
                 of = f" for {language}" if language else ""
                 raise DataError(

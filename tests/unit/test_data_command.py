@@ -300,7 +300,10 @@ def test_proxies_are_used(hbtrain, hub, tiny, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
     monkeypatch.setenv("http_proxy", hub.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    close_session()
-    code, _, err = hbtrain("data", "fetch", "tiny", "--catalogue", tiny)
+    close_session()  # the next one finds the proxy
+    try:
+        code, _, err = hbtrain("data", "fetch", "tiny", "--catalogue", tiny)
+    finally:
+        close_session()
     assert code == 0, err
     assert {headers["Host"] for _, path, headers in hub.requests if "/tree/" in path} == {"hub.invalid"}
