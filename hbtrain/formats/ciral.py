@@ -1,9 +1,9 @@
 """CIRAL (SIGIR 2024): English questions, and passages of news in Hausa, Somali, Swahili and Yoruba.
 
-Its two repositories lie in one folder, some levels deep: `passages-v1.0/hausa_passages.jsonl`, whose lines have `docid`,
-`title` and `text`; `topics.ciral-v1.0-ha-<split>.tsv` with lines of an id, a tab and a question in English; and
-`qrels.ciral-v1.0-ha-<split>.tsv` with TREC's four columns. Every file is plain or .gz. Passages translated into English
-(`translated-passages-v1.0`) are not read.
+Its two repositories lie in one folder, some levels deep: `passages-v1.0/hausa_passages.jsonl` with `docid`, `title` and
+`text` in each line; `topics.ciral-v1.0-ha-<split>.tsv`, whose lines are an id, a tab and a question in English; and
+`qrels.ciral-v1.0-ha-<split>.tsv` with the columns of TREC. Every file is plain or .gz. Passages that were translated
+into English (`translated-passages-v1.0`) are not read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def find_ciral(folder: str, split: str) -> JudgedFolder:
         elif match := judged.fullmatch(named(path)):
             found[match[1]].setdefault(_pair(match[2]), []).append(path)
     if not found["corpus"]:
-        raise DataError(f"{folder} holds no passages of CIRAL; files such as passages-v1.0/hausa_passages.jsonl are expected")
+        raise DataError(
+            f"{folder} holds no passages of CIRAL; files such as passages-v1.0/hausa_passages.jsonl are expected"
+        )
     names = {what: f"{what}.ciral-v1.0-ha-{split}.tsv (in its language)" for what in ("topics", "qrels")}
     return JudgedFolder(
         form="ciral",

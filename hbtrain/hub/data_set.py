@@ -171,8 +171,8 @@ class DataSet(Section):
                 raise ValueError(f"{unknown[0]} is not among purposes")
         if isinstance(self.form, Mapping) and (missing := [x for x in self.purposes if x not in self.form]):
             raise ValueError(f"form names no reader for {missing[0]}")
-        if unknown := [x for x in fields(tuple(self.columns.values())) if x not in ("language", "code")]:
-            raise ValueError(f"{{{unknown[0]}}} in columns is not known: code, language are")
+        if strange := {*fields(tuple(self.columns.values()))} - {"language", "code"}:
+            raise ValueError(f"{{{min(strange)}}} in columns is not known: code, language are")
         known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
         for source in self.sources:
             for field in fields(source.patterns()):
