@@ -32,15 +32,18 @@ class DataConfig(Section):
     """The data of training and validation."""
 
     sources: tuple[str, ...] = ()
-    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
+    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), folders of `hbtrain prepare`, data sets by name (such
+    as `hub:mmarco?languages=ar,de,en`), or `demo` for the corpus that ships with hbtrain."""
     languages: tuple[str, ...] | None = None
     """Training languages; none given means every language of the sources."""
     validation: str | None = None
     """A source whose loss is watched during training; never trained on. `demo-heldout` is the demo's own."""
     cache: str | None = None
     """Folder of memory-mapped corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
+    catalogue: tuple[str, ...] = ()
+    """Files that describe data sets of your own, which then have names as those of `hbtrain data list` do."""
 
-    @field_validator("sources", "languages", mode="before")
+    @field_validator("sources", "languages", "catalogue", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -151,9 +154,9 @@ class EvaluationConfig(Section):
     """What a model is evaluated on, and how; also the options of `hbtrain evaluate`, given as flags."""
 
     benchmarks: tuple[str, ...] = ()
-    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
-    mr-tydi, tatoeba, beir, or parallel with a file. The folder or file may be an s3://, gs:// or hf://
-    URI."""
+    """`demo`; a data set by name, such as `xquad-r` or `miracl?languages=sw,yo` (`hbtrain data list` names them); or
+    `form=folder`, such as `xquad-r=data/xquad-r`: form is xquad-r, mlqa-r, lareqa, squad, miracl, mr-tydi, tatoeba,
+    beir, or parallel with a file. The folder or file may be an s3://, gs:// or hf:// URI."""
     before: bool = True
     """Evaluate the model before training as well."""
     every: PositiveInt | None = None

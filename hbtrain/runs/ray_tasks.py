@@ -65,7 +65,13 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
         trust_remote_code=config.encoder.trust_remote_code is not None,
         precision=evaluation_precision(options.precision, device),
     )
-    benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache, judging=judging)
+    benchmarks = load_benchmarks(
+        options.benchmarks,
+        candidates=options.candidates,
+        cache=cache,
+        judging=judging,
+        catalogue=config.data.catalogue,
+    )
     resources = config.resources
     search = search_options(
         options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, device=device
