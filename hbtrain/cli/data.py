@@ -223,9 +223,8 @@ def _show(fetched: Fetched) -> None:
 
 def _size(one: DataSet) -> str:
     """The size of all languages, as far as the catalogue knows it."""
-    if not one.sizes:
-        return "size not known"
-    return byte_size(sum(one.sizes.values()) * 10**6) + ("" if set(one.sizes) == set(one.languages) else " or more")
+    mb, whole = one.size
+    return byte_size(mb * 10**6) + ("" if whole else " or more") if mb else "size not known"
 
 
 def _document(one: DataSet) -> dict[str, Any]:

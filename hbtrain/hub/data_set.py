@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationInf
 
 from hbtrain.config.section import PositiveFloat, Section
 from hbtrain.errors import DataError
-from hbtrain.formats.languages import LANGUAGE
+from hbtrain.formats.languages import LANGUAGE, choose_languages
 
 Purpose = Literal["benchmark", "training", "sentences"]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -20,8 +20,11 @@ Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+$")]
 Digests = Mapping[str, Hex] | Hex
 """Hex digests of a source's files: {language code: digest}, or one if the source is one file for all languages."""
 
-LANGUAGE_FIELDS = ("language", "other")
-"""What stands in patterns for the set's spelling of a language; with `{other}`, for each ordered pair of languages."""
+LANGUAGE_FIELDS = ("language", "code", "other")
+"""What stands in patterns for the set's spelling of a language and for hbtrain's code; with `{other}`, the spelling of
+another, for each ordered pair of languages."""
+NEWEST = "main"
+"""The revision of a repository of which no commit is known: the newest one when it is asked for."""
 DIGEST_LENGTHS = {"sha256": 64, "md5": 32, "git": 40}  # {algorithm: hex digits}; git: SHA-1 of git's blob
 
 
@@ -41,7 +44,7 @@ class Repository(_Source):
     """Files of a dataset repository on the hub, at one commit."""
 
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]  # a commit
+    revision: Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$")]  # a commit, or NEWEST
     gated: bool = False  # whether its terms must be accepted on its page before it can be read
     files: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Patterns in which `*` is any text without a slash; each must match a file, for each language."""
@@ -55,14 +58,14 @@ class Download(_Source):
     """Files at web addresses whose content never changes, such as those of a commit on GitHub."""
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://")]
-    to: Text  # path of the file in the data set's folder; of an archive that is unpacked: the folder
+    to: Text  # path of the file in the data set's folder
     sha256: Digests | None = None
     md5: Digests | None = None
     git: Digests | None = None
-    unpack: tuple[Text, ...] = ()  # patterns (fnmatch) of the files of a zip or tar archive that are taken out of it
+    unpack: Text | None = None  # path in the zip or tar archive that `url` is, of the file that becomes `to`
 
     def patterns(self) -> tuple[str, ...]:
-        return (self.url, self.to, *self.unpack)
+        return (self.url, self.to, *([] if self.unpack is None else [self.unpack]))
 
     @property
     def is_checked(self) -> bool:
@@ -80,10 +83,10 @@ class Download(_Source):
 
     @field_validator("url", "to", "unpack")
     @classmethod
-    def _inside(cls, value: Any) -> Any:
-        for path in (value.partition("://")[2] or value,) if isinstance(value, str) else value:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ValueError(f"must be a path inside the folder, not {path}")
+    def _inside(cls, value: str | None) -> str | None:
+        path = PurePosixPath((value or "").rpartition("://")[2])
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError("must be a path inside a folder, without ..")
         return value
 
     @field_validator(*DIGEST_LENGTHS)
@@ -97,7 +100,9 @@ class Download(_Source):
 
     @model_validator(mode="after")
     def _distinct(self) -> Download:
-        if missing := sorted({*fields([self.url])} - {*fields([self.to])}):
+        same = {"code": "language"}  # two spellings of one thing
+        of_url, of_path = ({same.get(name, name) for name in fields([text])} for text in (self.url, self.to))
+        if missing := sorted(of_url - of_path):
             raise ValueError(f"to must name {{{missing[0]}}}, as url does")
         return self
 
@@ -124,6 +129,7 @@ class DataSet(Section):
     """A data set of the catalogue."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    family: str | None = None  # name of the page of the catalogue of which it is one of the parts
     title: Text  # what it is, in one line
     purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]  # what it is for; the first where none is asked for
     form: Text | Mapping[Purpose, Text]  # what reads its folder: one form, or one for each purpose
@@ -133,9 +139,15 @@ class DataSet(Section):
     """{purpose: what `{split}` may stand for}, the first where none is asked for."""
     options: Mapping[str, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
     """{name: values} of further fields of patterns, such as a translator; the first value where none is asked for."""
+    lacks: Mapping[str, tuple[str, ...]] = {}
+    """{purpose, split or value of an option: languages that the set does not have there}."""
+    pivot: str | None = None  # a language that is the other side of all and has no files of its own, such as English
+    columns: Mapping[Literal["query", "passage", "negatives", "text"], Text] = {}
+    """{what: column of a table} of the form `columns`, such as `translation.{language}`; `text`: parallel sentences."""
     parallel: bool = False  # whether an id of a question means the same question in all languages
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sizes: Mapping[str, PositiveFloat] = {}  # {language: MB to fetch, as far as known}
+    shared_size: PositiveFloat | None = None  # MB of files that are the same for all languages, such as one archive
     licence: Licence
     citation: Text
     checked: Text  # how each fact here was checked, and what was not
@@ -154,27 +166,46 @@ class DataSet(Section):
         return value
 
     @model_validator(mode="after")
-    def _agree(self) -> DataSet:
+    def _languages_are_known(self) -> DataSet:
         downloads = [source for source in self.sources if isinstance(source, Download)]
         digests = [(name, getattr(source, name)) for source in downloads for name in DIGEST_LENGTHS]
-        for key, values in (("sizes", self.sizes), *digests):
-            if (
-                unknown := [code for code in values if code not in self.languages]
-                if isinstance(values, Mapping)
-                else []
-            ):
-                raise ValueError(f"{key} names {unknown[0]}, which is not among languages")
-        for named in (self.splits, self.form if isinstance(self.form, Mapping) else {}):
-            if unknown := [purpose for purpose in named if purpose not in self.purposes]:
-                raise ValueError(f"{unknown[0]} is not among purposes")
-        if isinstance(self.form, Mapping) and (missing := [x for x in self.purposes if x not in self.form]):
-            raise ValueError(f"form names no reader for {missing[0]}")
-        known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
-        for source in self.sources:
-            for field in fields(source.patterns()):
-                if field not in known:
-                    raise ValueError(f"{{{field}}} in sources is not known: {', '.join(sorted(known))} are")
+        named = [("sizes", self.sizes), *(("lacks", lacking) for lacking in self.lacks.values()), *digests]
+        for key, codes in named:
+            for code in () if isinstance(codes, str) or codes is None else codes:
+                if code not in self.languages:
+                    raise ValueError(f"{key} names {code}, which is not among languages")
+        if self.pivot in self.languages:
+            raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
         return self
+
+    @model_validator(mode="after")
+    def _values_and_fields_are_known(self) -> DataSet:
+        forms = {} if isinstance(self.form, str) else self.form
+        for purpose in (*self.splits, *forms):
+            if purpose not in self.purposes:
+                raise ValueError(f"{purpose} is not among purposes")
+        if missing := [purpose for purpose in self.purposes if forms and purpose not in forms]:
+            raise ValueError(f"form names no reader for {missing[0]}")
+        chosen = [value for given in (*self.splits.values(), *self.options.values()) for value in given]
+        for value in self.lacks:
+            if value not in (*self.purposes, *chosen):
+                raise ValueError(f"lacks names {value}, which is no purpose, split or value of an option")
+        known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
+        patterns = tuple(pattern for source in self.sources for pattern in source.patterns())
+        of_columns = {"language", "code"}
+        for where, texts, allowed in (
+            ("sources", patterns, known),
+            ("columns", tuple(self.columns.values()), of_columns),
+        ):
+            if unknown := [field for field in fields(texts) if field not in allowed]:
+                raise ValueError(f"{{{unknown[0]}}} in {where} is not known: {', '.join(sorted(allowed))} are")
+        return self
+
+    @property
+    def size(self) -> tuple[float, bool]:
+        """MB to fetch for all languages, as far as known, and whether that is all."""
+        whole = set(self.sizes) == set(self.languages) or (not self.sizes and self.shared_size is not None)
+        return sum(self.sizes.values()) + (self.shared_size or 0), whole
 
     @property
     def gated(self) -> bool:
@@ -190,6 +221,32 @@ class DataSet(Section):
         if wanted is not None and wanted not in self.purposes:
             raise DataError(f"data set {self.name} is for {' and '.join(self.purposes)}, not for {wanted}")
         return wanted or self.purposes[0]
+
+    def in_languages(
+        self, purpose: Purpose, values: Mapping[str, str], wanted: Sequence[str] | None = None
+    ) -> tuple[str, ...]:
+        """Those of `wanted` that have files of their own, in that order; None: all languages that the set has there.
+
+        Args:
+            purpose: what the files are for.
+            values: of the fields of patterns, see `chosen`.
+            wanted: hbtrain's codes.
+
+        Raises:
+            DataError: one is not there, or is named twice, or the pivot is the only one.
+        """
+        where = f"data set {self.name}"
+        lacking = {code: value for value in (purpose, *values.values()) for code in self.lacks.get(value, ())}
+        there = [code for code in self.languages if code not in lacking]
+        others = wanted if wanted is None else [code for code in wanted if code != self.pivot]
+        if wanted and not others:
+            raise DataError(
+                f"{where}: {self.pivot} is the other side of all its languages; name one of {', '.join(there)}"
+            )
+        for code in others or ():
+            if code in lacking:
+                raise DataError(f"{where} has nothing in {code} for {lacking[code]}; it has {', '.join(there)}")
+        return choose_languages(there, others, where)
 
     def chosen(self, purpose: Purpose, given: Mapping[str, str]) -> dict[str, str]:
         """The value of each field of patterns, from those given and the first of the others.

@@ -7,18 +7,18 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
 from hbtrain.errors import DataError
-from hbtrain.formats.languages import choose_languages
 from hbtrain.hub.data_set import DataSet, Download, Purpose, Repository, fields, filled
 from hbtrain.hub.problems import in_words
 from hbtrain.hub.repositories import (
     Entry,
     ask_tree,
+    at_commit,
     endpoint,
     file_url,
     headers,
@@ -36,7 +36,7 @@ PARALLEL = 8  # how many files are fetched, or asked for their size, at the same
 class File:
     """A file of a data set, or an archive of such files."""
 
-    path: str  # in the data set's folder; of an archive: the folder for what is taken out of it
+    path: str  # in the data set's folder; of an archive, which is not there: its address
     url: str  # where it comes from
     local: Path  # how readers open it, in the cache of huggingface_hub or of hbtrain
     blob: Path  # where its content is kept; `local` is a link to it, or the same
@@ -44,7 +44,8 @@ class File:
     size: int | None  # bytes; None: not known before it is fetched
     digest: str | None  # `sha256:...`, `git:...` (SHA-1 of git's blob) or `md5:...`; None: none has been published
     source: Repository | Download
-    members: tuple[str, ...] = ()  # patterns of what is taken out of an archive; none: it is no archive
+    # {path in an archive: path in the data set's folder} of what is taken out of it; empty: it is no archive
+    members: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> Path | None:
@@ -114,8 +115,8 @@ def listing(
         DataError: the set has not such languages, purpose or options; a repository cannot be read, or lacks a file.
     """
     for_purpose = data_set.purpose(purpose)
-    chosen = choose_languages(data_set.languages, languages, f"data set {data_set.name}")
     values = data_set.chosen(for_purpose, options or {})
+    chosen = data_set.in_languages(for_purpose, values, languages)
     sources = [source for source in data_set.sources if for_purpose in (source.purposes or (for_purpose,))]
     root = cache_root(cache) / "hub"
     fetch = command(data_set, for_purpose, languages, options or {})
@@ -123,18 +124,30 @@ def listing(
     web, found = Web(notify), dict[str, File]()
     for source in sources:
         if isinstance(source, Repository):
-            tree = kept_tree(source)
-            if tree is None and not ask:
-                raise DataError(f"what {source.repository} holds is not known yet; run: {fetch}")
-            if tree is None:
-                with in_words(source, endpoint(), elsewhere):
-                    tree = ask_tree(source, web)
-            made = list(_of_repository(data_set, source, tree, chosen, values))
+            with in_words(source, endpoint(), elsewhere):
+                pinned, tree = _contents(source, web if ask else None, fetch)
+            made = list(_of_repository(data_set, pinned, tree, chosen, values))
         else:
             made = list(_of_addresses(data_set, source, chosen, values, root))
             made = _sized(made, Web(notify, patient=False) if ask else None)
         found |= {file.path: file for file in made}
     return Listing(data_set, for_purpose, chosen, values, tuple(found.values()), elsewhere)
+
+
+def _contents(source: Repository, web: Web | None, fetch: str) -> tuple[Repository, Mapping[str, Entry]]:
+    """A repository at its commit, and {path: entry} of what it holds; asked for if need be, where `web` is given.
+
+    Raises:
+        DataError: it is not known, and may not be asked for.
+        httpx2.HTTPError: see `ask_tree`.
+    """
+    pinned = at_commit(source, web)
+    tree = None if pinned is None else kept_tree(pinned)
+    if pinned is not None and tree is None and web is not None:
+        tree = ask_tree(pinned, web)
+    if pinned is None or tree is None:
+        raise DataError(f"what {source.repository} holds is not known yet; run: {fetch}")
+    return pinned, tree
 
 
 def command(data_set: DataSet, purpose: Purpose, languages: Sequence[str] | None, options: Mapping[str, str]) -> str:
@@ -181,12 +194,19 @@ def _of_repository(
 def _of_addresses(
     data_set: DataSet, source: Download, languages: Sequence[str], values: Mapping[str, str], root: Path
 ) -> Iterator[File]:
+    archives: dict[str, File] = {}
     for language, spelled in _expanded(data_set, source.patterns(), languages, values):
-        url = filled(source.url, spelled)
-        local = root / "files" / quote(url.partition("://")[2], safe="/")
+        url, to = filled(source.url, spelled), filled(source.to, spelled)
+        address = url.partition("://")[2]
+        local = root / "files" / quote(address, safe="/")
         lock = root / "locks" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.lock"
-        members = tuple(filled(pattern, spelled) for pattern in source.unpack)
-        yield File(filled(source.to, spelled), url, local, local, lock, None, source.digest(language), source, members)
+        file = File(to, url, local, local, lock, None, source.digest(language), source)
+        if source.unpack is None:
+            yield file
+        else:
+            before = archives.get(url, replace(file, path=address))
+            archives[url] = replace(before, members={**before.members, filled(source.unpack, spelled): to})
+    yield from archives.values()
 
 
 def _sized(files: Sequence[File], web: Web | None) -> list[File]:
@@ -209,7 +229,8 @@ def _expanded(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """(language, value of each field) for all that patterns ask for; the language is empty where they name none."""
     named = set(fields(patterns))
-    for language in languages if "language" in named else ("",):
+    for language in languages if named & {"language", "code"} else ("",):
         for other in languages if "other" in named else ("",):
             spelled = {"language": language, "other": other}
-            yield language, dict(values) | {name: data_set.languages[code] for name, code in spelled.items() if code}
+            own = {name: data_set.languages[code] for name, code in spelled.items() if code}
+            yield language, {**values, **own, "code": language}

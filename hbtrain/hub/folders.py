@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.hub.data_set import Repository
 from hbtrain.hub.files import File, Listing
 from hbtrain.hub.problems import writing
-from hbtrain.storage.files import LOCK, NO_LOCKS, lock_file, make_folder, whole
+from hbtrain.storage.files import LOCK, NO_LOCKS, lock_file, make_folder, whole, whole_stream
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Fetched:
 
     listing: Listing  # what was asked for
     folder: Path  # with links to its files, laid out as in the repository; readers open it like a clone
+    files: tuple[str, ...]  # their paths in it
     digests: Mapping[str, str]  # {path of a file: `sha256:...`, `git:...` or `md5:...`}
-    digest: str  # one for all: SHA-256 of the lines of paths and digests
+    digest: str  # one for all: SHA-256 of lines of paths and digests, and of what was taken out of archives
 
     @property
     def revisions(self) -> dict[str, str]:
@@ -92,8 +94,9 @@ def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetche
         DataError: an archive cannot be unpacked, or lacks files.
         StorageError: the folder cannot be written.
     """
-    lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
-    digest = hashlib.sha256(lines.encode()).hexdigest()
+    lines = [f"{path} {digest}\n" for path, digest in digests.items()]
+    lines += [f"{to} {name}\n" for file in listing.files for name, to in file.members.items()]
+    digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
     name = listing.data_set.name
     # Benchmarks are named after their folder.
     folder = root / "folders" / f"{name}-{digest[:16]}" / name
@@ -107,7 +110,7 @@ def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetche
                 for path, target in links.items():
                     (made / path).parent.mkdir(parents=True, exist_ok=True)
                     (made / path).symlink_to(target.absolute())
-    return Fetched(listing, folder, digests, digest)
+    return Fetched(listing, folder, tuple(sorted(links)), digests, digest)
 
 
 def _pause() -> None:
@@ -126,37 +129,40 @@ def _unpacked(archive: File, digest: str, root: Path) -> dict[str, Path]:
     """{path in the data set's folder: file} of what is wanted of an archive, which is unpacked if need be.
 
     Raises:
-        DataError: it is no archive, or has no files that match a pattern.
+        DataError: it is no archive, or has no such file.
         OSError: it cannot be unpacked.
     """
-    wanted = hashlib.sha256("\0".join([digest, *archive.members]).encode()).hexdigest()[:24]
-    folder = root / "unpacked" / wanted
-    if not folder.is_dir():
-        with locked(folder.with_name(f"{wanted}.lock"), _pause):
-            if not folder.is_dir():
-                with whole(folder) as made:
-                    made.mkdir()
-                    _unpack(archive, made)
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {f"{archive.path}/{path.relative_to(folder).as_posix()}": path for path in files}
+    folder = root / "unpacked" / hashlib.sha256(digest.encode()).hexdigest()[:24]
+    found = {name: folder / name for name in archive.members}
+    if not all(path.is_file() for path in found.values()):
+        with locked(folder.with_name(f"{folder.name}.lock"), _pause):
+            _unpack(archive, {name: path for name, path in found.items() if not path.is_file()})
+    return {archive.members[name]: path for name, path in found.items()}
 
 
-def _unpack(archive: File, to: Path) -> None:
-    unused = set(archive.members)
+def _unpack(archive: File, missing: Mapping[str, Path]) -> None:
+    """Take files, {path in the archive: where it belongs}, out of an archive; `./` before a path does not count."""
+    left = dict(missing)
 
-    def is_wanted(name: str) -> bool:
-        matches = {pattern for pattern in archive.members if fnmatchcase(name, pattern)}
-        unused.difference_update(matches)
-        return bool(matches)
+    def take(name: str, content: IO[bytes] | None) -> None:
+        path = left.pop(name.removeprefix("./"))
+        if content is not None:
+            make_folder(path.parent)
+            with content, whole_stream(path) as stream:
+                shutil.copyfileobj(content, stream)
 
     try:
         if zipfile.is_zipfile(archive.local):
             with zipfile.ZipFile(archive.local) as zipped:
-                zipped.extractall(to, [name for name in zipped.namelist() if is_wanted(name)])
+                for name in zipped.namelist():
+                    if name.removeprefix("./") in left:
+                        take(name, zipped.open(name))
         else:
             with tarfile.open(archive.local) as tape:
-                tape.extractall(to, [one for one in tape if one.isfile() and is_wanted(one.name)], filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+                for member in tape:
+                    if member.isfile() and member.name.removeprefix("./") in left:
+                        take(member.name, tape.extractfile(member))
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         raise DataError(f"{archive.local} cannot be unpacked: {error}; delete it, and fetch it again") from error
-    if unused:
-        raise DataError(f"{archive.url} holds no files that match {', '.join(sorted(unused))}")
+    if left:
+        raise DataError(f"{archive.url} holds no {next(iter(left))}")

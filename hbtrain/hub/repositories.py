@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from hbtrain.errors import DataError
-from hbtrain.hub.data_set import Repository
+from hbtrain.hub.data_set import NEWEST, Repository
 from hbtrain.hub.web import Web
 from hbtrain.storage.files import write_text
 
@@ -74,6 +74,34 @@ def headers() -> dict[str, str]:
         return dict(build_hf_headers(library_name="hbtrain", library_version=hbtrain.__version__))
     except (OSError, OIDCError) as error:
         raise DataError(f"the token for the hub cannot be read: {error}; see to HF_HOME, or set HF_TOKEN") from error
+
+
+def at_commit(source: Repository, web: Web | None) -> Repository | None:
+    """The repository at a commit; `main` is what it was when this cache first asked, and stays that.
+
+    Args:
+        source: of the catalogue.
+        web: for the question which commit is the newest; None: it is not asked.
+
+    Returns:
+        None if the commit is not known and is not asked for.
+
+    Raises:
+        httpx2.HTTPError: the hub cannot be reached, or refuses.
+    """
+    if source.revision != NEWEST:
+        return source
+    path = repository_folder(source) / "refs" / NEWEST  # as huggingface_hub keeps it
+    commit = path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    if commit is None and web is not None:
+        url = f"{endpoint()}/api/datasets/{source.repository}/revision/{NEWEST}"
+        with closing(web.ask(url, headers())) as response:
+            response.read()
+            commit = str(response.json()["sha"])
+        with suppress(OSError):  # it can be asked for again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, commit)
+    return None if commit is None else source.model_copy(update={"revision": commit})
 
 
 def kept_tree(source: Repository) -> dict[str, Entry] | None:
