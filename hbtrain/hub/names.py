@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import yaml
 from pydantic import ValidationError
 
-from hbtrain.errors import ConfigError, DataError, did_you_mean
-from hbtrain.hub.data_set import DataSet
+from hbtrain.errors import ConfigError, DataError, did_you_mean, shown
+from hbtrain.hub.data_set import KINDS, DataSet, Download, Repository
+from hbtrain.storage import expand_home
 
 SCHEME = "hub:"
 """What the name of a data set begins with where paths may stand as well."""
@@ -36,16 +36,13 @@ def parse(text: str) -> Selection:
         DataError: another form.
     """
     name, mark, query = text.removeprefix(SCHEME).partition("?")
-    try:
-        given = parse_qsl(query, strict_parsing=True) if mark else []
-    except ValueError:
-        given = [("", "")]
-    names = [key for key, _ in given]
-    if not text.startswith(SCHEME) or not name or not all(names) or len(set(names)) < len(names):
+    given = [part.partition("=")[::2] for part in query.split("&")] if mark else []
+    options = {unquote(key): unquote(value) for key, value in given}
+    languages = tuple(options.pop("languages").split(",")) if "languages" in options else None
+    values = (*options, *options.values(), *(languages or ()))
+    if not text.startswith(SCHEME) or not name or not all(values) or len(dict(given)) < len(given):
         raise DataError(f"{text!r}: must be hub:NAME or hub:NAME?languages=ar,de, each option once, with & in between")
-    options = dict(given)
-    languages = options.pop("languages", None)
-    return Selection(name, None if languages is None else tuple(languages.split(",")), options)
+    return Selection(name, languages, options)
 
 
 def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
@@ -57,7 +54,7 @@ def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
     found = dict(_shipped())
     for file in more:
         try:
-            text = Path(file).expanduser().read_text(encoding="utf-8")
+            text = expand_home(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
@@ -67,6 +64,10 @@ def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
 
 def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
     """The data set of a name.
+
+    Args:
+        name: of the catalogue.
+        more: see `catalogue`.
 
     Raises:
         DataError: there is none.
@@ -140,15 +141,15 @@ def _validated(tree: Mapping[str, Any], origin: str) -> DataSet:
         return DataSet.model_validate(tree)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        at = ".".join(
-            str(part) for part in problem["loc"] if part not in ("repository", "url") or part == problem["loc"][-1]
-        )
-        what = problem["msg"].removeprefix("Value error, ")
+        *above, last = problem["loc"] or ("",)
+        # Between a source and its key, pydantic names the kind of the source.
+        at = ".".join(str(part) for part in (*(part for part in above if part not in KINDS), last))
+        what, given = problem["msg"].removeprefix("Value error, "), problem["input"]
         if problem["type"] == "extra_forbidden":
-            what = "is no key of a data set"
-        given = problem["input"]
-        shown = f"{at} = {given!r}: " if isinstance(given, str) else f"{at}: " if at else ""
-        raise ConfigError(f"{shown}{what[:1].lower()}{what[1:]} (in {origin})") from error
+            known = [key for kind in (DataSet, Repository, Download) for key in kind.model_fields]
+            what = f"{did_you_mean(str(last), known)}that is no key here"
+        value = f"{at} = {shown(given)}: " if isinstance(given, str) else f"{at}: " if at else ""
+        raise ConfigError(f"{value}{what[:1].lower()}{what[1:]} (in {origin})") from error
 
 
 def _parse(text: str, origin: str) -> Any:
@@ -158,23 +159,28 @@ def _parse(text: str, origin: str) -> Any:
         ConfigError: it is not YAML, or a key stands twice in a mapping.
     """
     try:
-        node = yaml.compose(text, yaml.BaseLoader)
-        _check_keys(node, origin)
+        _check_keys(yaml.compose(text, yaml.BaseLoader), origin, set())
         return yaml.load(text, yaml.BaseLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', None) or error}") from error
 
 
-def _check_keys(node: yaml.Node | None, origin: str) -> None:
+def _check_keys(node: yaml.Node | None, origin: str, seen: set[int]) -> None:
+    """Raise ConfigError for a key that stands twice in a mapping; a node that is named by an alias is seen once."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for member in node.value:
-            _check_keys(member, origin)
+            _check_keys(member, origin, seen)
     elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{origin} has the key {key.value} twice, again in line {key.start_mark.line + 1}")
-            seen.add(key.value)
-            _check_keys(value, origin)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    at = key.start_mark.line + 1
+                    raise ConfigError(f"{origin} has the key {key.value} twice in one mapping, again in line {at}")
+                keys.add(key.value)
+            _check_keys(value, origin, seen)
