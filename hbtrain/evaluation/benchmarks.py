@@ -41,6 +41,7 @@ SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are senten
 JUDGED = (
     "miracl",
     "mr-tydi",
+    "ciral",
     "beir",
     "mteb",
     "mteb-parallel",

@@ -230,7 +230,11 @@ def _metrics(
     for (setting, name), own in by_score.items():
         key = f"{benchmark}/{setting}/{name}"
         macro[key] = mean_of_cells(own, name)
+        of_language: defaultdict[str, list[Cell]] = defaultdict(list)
+        for cell in own:
+            of_language[cell.query_language].append(cell)
         for part, included in members.items():
-            if some := [cell for cell in own if cell.query_language in included]:
+            # In the order of `own`, in which cells of a language stand together, as those of the languages do.
+            if some := [cell for language in of_language if language in included for cell in of_language[language]]:
                 parts[f"{key}/{part}"] = mean_of_cells(some, name)
     return macro | parts
