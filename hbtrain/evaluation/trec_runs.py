@@ -45,10 +45,11 @@ class TrecRunWriter:
             places = ranking.places
             scores = -np.arange(places.shape[1], dtype=np.float32) + np.zeros((len(places), 1), np.float32)
             top = Top(scores if ranking.scores is None else ranking.scores, places)
-            if len(collection.languages) > 1:
+            one = benchmark.listed_language(collection)
+            if one is None:
                 self._add_pool(benchmark, collection, top)
             else:
-                self._add_language(benchmark, collection, 0, top)
+                self._add_language(benchmark, collection, collection.languages.index(one), top)
             return
         for code, of_language in ranking.by_language.items():
             self._add_language(benchmark, collection, code, of_language)
@@ -58,7 +59,7 @@ class TrecRunWriter:
         """Write `top`, the best candidates in the language `code`, for the queries that have an answer in it."""
         bounds = np.cumsum([0, *collection.candidate_counts.values()])[code : code + 2]
         answered = np.array([np.any((r >= bounds[0]) & (r < bounds[1])) for r in collection.relevant], bool)
-        if len(collection.languages) == 1:
+        if collection.pool_language == collection.languages[code]:
             answered[:] = True  # also where the only relevant candidates are never found
         codes = collection.query_codes
         for asked in np.unique(codes[answered]).tolist():
