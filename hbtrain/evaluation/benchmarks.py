@@ -42,6 +42,7 @@ SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are senten
 JUDGED = (
     "miracl",
     "mr-tydi",
+    "ciral",
     "beir",
     "mteb",
     "mteb-parallel",
