@@ -87,12 +87,13 @@ def headers() -> dict[str, str]:
         raise DataError(f"the token for the hub cannot be read: {error}; see to HF_HOME, or set HF_TOKEN") from error
 
 
-def at_commit(source: Repository, web: Web | None) -> Repository | None:
+def at_commit(source: Repository, web: Web | None, anew: bool = False) -> Repository | None:
     """The repository at a commit; `main` is what it was when this cache first asked, and stays that.
 
     Args:
         source: of the catalogue.
         web: for the question which commit is the newest; None: it is not asked.
+        anew: what was known does not count.
 
     Returns:
         None if the commit is not known and is not asked for.
@@ -106,7 +107,7 @@ def at_commit(source: Repository, web: Web | None) -> Repository | None:
     commit = None
     with suppress(OSError, UnicodeDecodeError):
         commit = path.read_text(encoding="utf-8").strip()
-    if commit is None or not COMMIT.fullmatch(commit):
+    if anew or commit is None or not COMMIT.fullmatch(commit):
         commit = None
     if commit is None and web is not None:
         url = f"{endpoint()}/api/datasets/{source.repository}/revision/{NEWEST}"
