@@ -19,7 +19,7 @@ from torch import Tensor
 import hbtrain
 from hbtrain.config import Config, override
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.corpus.data_sets import provenance
+from hbtrain.corpus.data_sets import provenance, repositories
 from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
@@ -182,7 +182,7 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         languages=languages,
         sources={name: source.index.rows for name, source in corpus.sources.items()},
         data_sets={
-            name: (list(source.data_set["revisions"]), provenance(source.data_set))
+            name: (list(repositories(source.data_set)), provenance(source.data_set))
             for name, source in corpus.sources.items()
             if source.data_set is not None
         },
