@@ -62,6 +62,7 @@ class Hub:
         self.url = ""  # address of the server
         self.token = "hf_accepted"  # with which gated repositories are open
         self.page = 1000  # entries of a tree in one answer
+        self.next = ""  # address of the server of the next page; empty: this one
         self.repositories: dict[str, Repository] = {}
         self.plain: dict[str, bytes] = {}  # {path below /raw/: content}
         self.failures: list[Failure] = []
@@ -203,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {}
         if start + self.about.page < len(entries):
             following = f"/api/datasets/{name}/tree/{revision}?recursive=True&cursor={start + self.about.page}"
-            headers["Link"] = f'<{self.about.url}{following}>; rel="next"'
+            headers["Link"] = f'<{self.about.next or self.about.url}{following}>; rel="next"'
         return self.reply(200, json.dumps(entries[start : start + self.about.page]), headers)
 
     def resolve(self, name, revision, path, failure):

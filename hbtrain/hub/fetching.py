@@ -63,6 +63,7 @@ def fetch_listed(
     checked = Checked(root)
     due = {file.blob: file for file in files.files if not _is_settled(file, checked)}
     if files.missing:
+        _check_online(files)
         unknown = f", and {counted(files.unknown, 'file')} of unknown size" if files.unknown else ""
         count = counted(len(files.missing), "file")
         notify(f"fetching {files.data_set.name}: {count}, {byte_size(files.missing_size)}{unknown}")
@@ -232,6 +233,17 @@ def _link(file: File) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(file.blob, file.local.parent))
     link.replace(file.local)
+
+
+def _check_online(files: Listing) -> None:
+    """Raise DataError where nothing may be fetched, before it is said that something is."""
+    from huggingface_hub import is_offline_mode
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    first = files.missing[0]
+    with in_words(first.source, first.url, files.elsewhere):
+        if is_offline_mode():
+            raise OfflineModeIsEnabled(first.url)
 
 
 def _check_room(files: Sequence[File]) -> None:

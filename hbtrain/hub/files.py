@@ -210,18 +210,19 @@ def _of_addresses(
 
 
 def _sized(files: Sequence[File], web: Web | None) -> list[File]:
-    """The files with their sizes; of those that are not here, the server is asked."""
+    """The files with their sizes; of those that are not here, the server is asked where `web` is given."""
 
-    def sized(file: File) -> File:
-        if file.content is not None:
-            return replace(file, size=file.content.stat().st_size)
+    def asked(file: File) -> File:
+        if web is None:
+            return file
         with suppress(DataError), in_words(file.source, file.url, ""):  # told when it is fetched
-            if web is not None:
-                return replace(file, size=web.size(file.url, file.headers))
+            return replace(file, size=web.size(file.url, file.headers))
         return file
 
+    here = [replace(file, size=at.stat().st_size) for file in files if (at := file.content) is not None]
+    missing = [file for file in files if file.content is None]
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return list(pool.map(sized, files))
+        return [*here, *pool.map(asked, missing)]
 
 
 def _expanded(

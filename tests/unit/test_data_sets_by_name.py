@@ -160,14 +160,6 @@ def test_long_downloads_tell_how_far_they_are_once_a_minute():
     ]
 
 
-def test_every_training_set_that_ships_has_a_reader():
-    from hbtrain.corpus.readers.by_form import FORMS
-
-    forms = {one.form_for(purpose) for one in catalogue().values() for purpose in TRAINING if purpose in one.purposes}
-    assert forms
-    assert forms <= FORMS.keys()
-
-
 def test_wanted_is_what_was_asked_for():
     one = WantedData.parse("hub:mmarco?languages=ar,de", TRAINING)
     assert dict(one.options) == {"translator": "google", "split": "train"}
