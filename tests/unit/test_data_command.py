@@ -72,6 +72,13 @@ def test_fetch_shows_where_it_is_and_where_it_is_from(hbtrain, hub, tiny):
     assert hbtrain("data", "where", "tiny", "--catalogue", tiny) == (0, f"{folder}\n", "")
 
 
+def test_without_a_terminal_progress_is_lines(hbtrain, tiny, monkeypatch):
+    monkeypatch.setattr("hbtrain.cli.display.LINE_EVERY_S", 0)
+    err = hbtrain("data", "fetch", "tiny", "--catalogue", tiny)[2]
+    assert re.search(r"^0\.0572 MiB of 0\.0572 MiB  \S+ [MG]iB/s$", err, re.MULTILINE)
+    assert re.search(r"^\S+ MiB of 0\.0572 MiB  \S+ [MG]iB/s  .+ left$", err, re.MULTILINE)
+
+
 def test_documents_are_for_scripts(hbtrain, hub, tiny):
     code, out, _ = hbtrain("data", "fetch", "tiny?languages=de", "--catalogue", tiny, "--json")
     fetched = json.loads(out)
