@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -182,6 +182,8 @@ class Benchmark:
     # not have are ignored
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: bool = True  # whether a question id means the same question in every language
+    # where its data come from, if it is a data set of the catalogue (`hbtrain.corpus.data_sets.about`)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:

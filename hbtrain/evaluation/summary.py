@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +84,8 @@ class Evaluation:
     similarity: Similarity | None = None
     """How the model's vectors were compared; None where the scores are those of run files."""
     model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
+    # where the benchmark's data come from, if it is a data set of the catalogue
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def macro(self) -> dict[str, float]:
@@ -140,6 +142,7 @@ def summarise(
         cells=cells,
         first_languages=_first_languages(scored),
         per_query=table,
+        data=benchmark.data,
     )
 
 
