@@ -1,8 +1,8 @@
 """CIRAL (SIGIR 2024): English questions, judged on passages of news in Hausa, Somali, Swahili and Yoruba.
 
 As the hub has it: `topics.ciral-v1.0-<code>-<split>.tsv`, `qrels.ciral-v1.0-<code>-<split>.tsv` and
-`<language>_passages.jsonl`, some levels deep, each plain or .gz. Topics of a language are in English. Passages translated
-into English, in `translated-passages-v1.0`, are not read.
+`<language>_passages.jsonl`, some levels deep, each plain or .gz. Topics of a language are in English. Passages that
+were translated into English, in `translated-passages-v1.0`, are not read.
 """
 
 from __future__ import annotations
