@@ -141,7 +141,9 @@ def _one_each(fetched: Fetched) -> dict[str, str]:
 
 
 FORMS: Mapping[str, Callable[[Fetched], Reader]] = {
-    "parallel": lambda fetched: ParallelReader([str(fetched.folder / name) for name in fetched.digests]),
+    "parallel": lambda fetched: ParallelReader(
+        [str(fetched.folder / name) for name in sorted(fetched.digests)], fetched.listing.languages
+    ),
     "columns": TablesReader,
     "lines": lambda fetched: LinesReader(_one_each(fetched)),
     "squad": lambda fetched: SquadReader(_one_each(fetched), complete=False),
