@@ -54,6 +54,7 @@ class Web:
 
         Raises:
             httpx2.HTTPError: the server cannot be reached or refuses, also after it was asked again.
+            DataError: the proxy that the environment names cannot be used.
             EndedError: see `end`.
         """
         import httpx2
@@ -62,7 +63,12 @@ class Web:
 
         failures = 0
         while True:
-            client = get_session()
+            try:
+                client = get_session()
+            except (OSError, ImportError, ValueError) as error:
+                raise DataError(
+                    f"no connection can be made ({error}); see to proxies (HTTPS_PROXY, ALL_PROXY)"
+                ) from error
             request = client.build_request(
                 method,
                 url,
