@@ -190,8 +190,8 @@ class _Task:
         self._tell(file.size or 0)
         return True
 
-    def _get(self, file: File) -> None:
-        """Fetch the content of a file, from where an earlier process was cut off."""
+    def _get(self, file: File, anew: bool = False) -> None:
+        """Fetch the content of a file, from where an earlier process was cut off, or `anew`."""
         part = file.blob.with_name(file.blob.name + PART)
         part.parent.mkdir(parents=True, exist_ok=True)
         as_one = self._web.download(file.url, part, file.size, file.headers, self._tell)
@@ -202,12 +202,12 @@ class _Task:
             return
         self._tell(-part.stat().st_size)
         part.unlink()
-        if as_one:
+        if as_one or anew:
             raise DataError(
                 f"{file.url} came with the digest {digest} where {file.digest} is expected, and was not kept; "
                 "try again, and if it stays so, it has changed, or a proxy or mirror (HF_ENDPOINT) alters it"
             )
-        self._get(file)  # its pieces were not of one file
+        self._get(file, anew=True)  # its pieces were not of one file
 
     def _wait_for(self, file: File) -> None:
         if not self._told:

@@ -49,8 +49,7 @@ class Fetched:
             "data_set": self.listing.data_set.name,
             "languages": list(self.listing.languages),
             "options": dict(self.listing.options),
-            "revisions": self.revisions,
-            "addresses": self.addresses,
+            "sources": self.revisions | self.addresses,
             "licence": self.listing.data_set.licence.name,
             "digest": self.digest,
         }

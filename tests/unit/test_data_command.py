@@ -83,7 +83,7 @@ def test_documents_are_for_scripts(hbtrain, hub, tiny):
     code, out, _ = hbtrain("data", "fetch", "tiny?languages=de", "--catalogue", tiny, "--json")
     fetched = json.loads(out)
     assert code == 0
-    assert fetched["revisions"] == {"owner/name": hub.repositories["owner/name"].commit}
+    assert fetched["sources"] == {"owner/name": hub.repositories["owner/name"].commit}
     assert fetched["languages"] == ["de"]
     listed = {one["name"]: one for one in json.loads(hbtrain("data", "list", "--catalogue", tiny, "--json")[1])}
     assert listed["tiny"]["here"] == ["de"]
