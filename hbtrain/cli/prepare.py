@@ -175,6 +175,7 @@ def mmarco(
     folder: str,
     *,
     languages: Annotated[list[str] | None, Many] = None,
+    translator: str | None = None,
     allow_missing: bool = False,
     common: Common,
 ) -> None:
@@ -183,15 +184,20 @@ def mmarco(
     Parameters
     ----------
     folder
-        Folder that holds the files, up to three levels deep.
+        Folder that holds the files, such as a clone of unicamp-dl/mmarco.
     languages
         Language codes; by default all that are found.
+    translator
+        google or helsinki, where there are translations by both.
     allow_missing
         Accept ids that lack some languages.
     """
     from hbtrain.corpus.readers.by_id import MmarcoReader
+    from hbtrain.formats.mmarco import TRANSLATORS
 
-    write_corpus(lambda paths: MmarcoReader(paths[0], languages, not allow_missing), [folder], common)
+    if translator not in (None, *TRANSLATORS):
+        raise ConfigError(f"--translator {translator}: must be {' or '.join(TRANSLATORS)}")
+    write_corpus(lambda paths: MmarcoReader(paths[0], languages, not allow_missing, translator), [folder], common)
 
 
 @prepare.command

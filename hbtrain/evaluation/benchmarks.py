@@ -39,14 +39,8 @@ __all__ = [
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
-JUDGED = (
-    "miracl",
-    "mr-tydi",
-    "ciral",
-    "beir",
-    "mteb",
-    "mteb-parallel",
-)  # forms whose documents have ids of their own, which judgements name
+JUDGED = ("miracl", "mr-tydi", "beir", "ciral", "mteb", "mteb-parallel")
+"""Forms whose documents have ids of their own, which judgements name."""
 FORMS = (*SENTENCES, "squad", "parallel", "belebele", *JUDGED, "tatoeba", "demo")
 """What may stand before the `=`; `demo` takes no path."""
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb", "mteb-parallel")

@@ -148,7 +148,9 @@ FORMS: Mapping[str, Callable[[Fetched], Reader]] = {
     "lines": lambda fetched: LinesReader(_one_each(fetched)),
     "squad": lambda fetched: SquadReader(_one_each(fetched), complete=False),
     "pages": lambda fetched: PagesReader(_one_each(fetched)),
-    "mmarco": lambda fetched: MmarcoReader(str(fetched.folder), fetched.listing.languages),
+    "mmarco": lambda fetched: MmarcoReader(
+        str(fetched.folder), fetched.listing.languages, translator=fetched.listing.options.get("translator")
+    ),
     "miracl": _judged(lambda folder, split, _: find_miracl(folder, split, by="topics")),
     "mr-tydi": _judged(lambda folder, split, _: find_mr_tydi(folder, split)),
     "beir": _judged(find_beir),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import Position, text_lines
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.mmarco import find_mmarco, read_triples
@@ -125,22 +125,31 @@ class MmarcoReader:
     content_keys = False
     sentences = False
 
-    def __init__(self, folder: str, languages: Sequence[str] | None = None, complete: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str,
+        languages: Sequence[str] | None = None,
+        complete: bool = True,
+        translator: str | None = None,
+    ) -> None:
         """Find the files of a folder.
 
         Args:
             folder: on this machine, or a URL.
             languages: codes; None: all that are there.
             complete: whether an id that some languages lack is an error.
+            translator: see `find_mmarco`.
 
         Raises:
             DataError: see `find_mmarco`; or there are more languages than a corpus can hold.
         """
-        self._files = files = find_mmarco(folder, languages)
+        self._files = files = find_mmarco(folder, languages, translator)
         check_languages(len(files.queries), folder)
         self.complete = complete
         self.inputs: Sequence[str] = [*files.queries.values(), *files.collections.values(), files.triples]
         self.options: dict[str, Any] = {"languages": list(files.queries), "complete": complete}
+        if translator is not None:
+            self.options["translator"] = translator
 
     def parts(self) -> Sequence[Part]:
         sides: tuple[tuple[TextSide, dict[str, str]], ...] = (
@@ -160,7 +169,11 @@ class MmarcoReader:
 
 def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
     for key, text, position in text_lines(file, drops):
-        yield TextItem(side, language, key, text, position)
+        # Some translations of queries are dots only. Such passages stay: they answer no triple's query.
+        if side == "query" and text.strip() and not any(map(str.isalnum, text)):
+            drops.bad(position, "a query without letters and digits", f" ({key} in {language}: {shown(text.strip())})")
+        else:
+            yield TextItem(side, language, key, text, position)
 
 
 class JudgedReader:
