@@ -60,7 +60,7 @@ def test_a_name_evaluates_as_the_folder_does_and_results_say_where_it_came_from(
     assert err.startswith("fetching capitals: 2 files, ")
     assert "fetching" not in out
     data = json.loads(Path("named/about.json").read_text())["benchmarks"]["capitals"]["data"]
-    assert data["revisions"] == {"owner/capitals": hub.repositories["owner/capitals"].commit}
+    assert data["sources"] == {"owner/capitals": hub.repositories["owner/capitals"].commit}
     assert set(data["files"]) == {"de.json", "fr.json"}
     assert "capitals/multi/map" in (scores := json.loads(Path("named/metrics.json").read_text()))
     for language in ("de", "fr"):
@@ -127,7 +127,7 @@ def test_a_run_keeps_where_its_data_came_from(config, hub, monkeypatch):
         run.train(config)
     kept = RunFolder.current(config).state.data_sets
     assert kept.keys() == {"sources/pairs", "benchmarks/capitals"}
-    assert kept["sources/pairs"]["revisions"] == {"owner/pairs": commits["owner/pairs"]}
+    assert kept["sources/pairs"]["sources"] == {"owner/pairs": commits["owner/pairs"]}
     assert kept["benchmarks/capitals"]["languages"] == ["de", "en"]
     assert "files" not in kept["sources/pairs"]
     told = tags["data_set.sources/pairs"]
@@ -175,7 +175,7 @@ def test_audit_and_prepare_take_names(config, hub, hbtrain, tmp_path):
     code, out, err = hbtrain("prepare", "parallel", "hub:pairs", "--catalogue", mine, "--output", "made")
     assert code == 0, err
     (source,) = ParallelCorpus.open([str(tmp_path / "made")]).sources.values()
-    assert (source.index.rows, list(source.data_set["revisions"])) == (8, ["owner/pairs"])
+    assert (source.index.rows, list(source.data_set["sources"])) == (8, ["owner/pairs"])
     code, _, err = hbtrain("prepare", "parallel", "hub:pairs", "x.jsonl", "--catalogue", mine, "--output", "other")
     assert code == 2
     assert err == "error: hub:pairs x.jsonl: a data set by name stands alone; prepare them one by one\n"
