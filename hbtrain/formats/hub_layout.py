@@ -28,7 +28,8 @@ _PARQUET = re.compile(
     r"|(?:[\w.-]*-)?(?P<only>\w+))\.parquet"
 )
 _BEIR = re.compile(
-    r"(?:(?P<subset>[^/]+)/)?(?P<kind>corpus|queries|qrels)(?:[-/](?P<split>\w+))?\.(?:jsonl|tsv|parquet)(?:\.gz)?"
+    r"(?:(?P<subset>[^/]+)/)?(?P<kind>corpus|queries|qrels)(?:(?:-|(?<=qrels)/)(?P<split>[A-Za-z]\w*))?"
+    r"\.(?:jsonl|tsv|parquet)(?:\.gz)?"
 )
 PLAIN_SPLIT = "all"
 """The split of files whose names name none, such as `corpus.jsonl`."""
@@ -37,8 +38,12 @@ Configs = dict[str, dict[str, list[str]]]
 """{configuration: {split: files}}"""
 
 
-def read_configs(folder: str) -> Configs:
+def read_configs(folder: str, by_card: bool = True) -> Configs:
     """The configurations of a folder, each with its splits and their files, shards in order.
+
+    Args:
+        folder: on this machine, or a URL.
+        by_card: whether the card decides, if there is one that names files that are there; else only names do.
 
     Raises:
         DataError: the folder or its card cannot be read; shards of a split are missing; a split is there twice, or only
@@ -46,7 +51,7 @@ def read_configs(folder: str) -> Configs:
     """
     start = named(folder).rstrip("/") + "/"
     files = {named(path).removeprefix(start): path for path in list_files(folder, LEVELS)}
-    found = _by_card(folder, files) or _by_names(files)
+    found = (_by_card(folder, files) if by_card else {}) or _by_names(files)
     for config, splits in found.items():
         for split, paths in splits.items():
             if split.startswith("partial-"):
@@ -76,7 +81,8 @@ def _by_card(folder: str, files: Mapping[str, str]) -> Configs:
     """The configurations whose files the card names, as far as they are there."""
     found: Configs = {}
     for config, split, pattern in _card_entries(files[CARD], folder) if CARD in files else ():
-        matching = [files[name] for name in files if _glob(pattern).fullmatch(name)]
+        wanted = _glob(pattern)
+        matching = [path for name, path in files.items() if wanted.fullmatch(name)]
         if matching:
             paths = found.setdefault(config, {}).setdefault(split, [])
             paths += [path for path in matching if path not in paths]

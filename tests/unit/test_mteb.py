@@ -121,6 +121,9 @@ configs:
     assert "has no judgements of the split test; it has train" in refused(tmp_path, split="test")
     write(tmp_path / "README.md", head.replace("- config_name: thai", "x: [\n- config_name: thai"))
     assert "README.md: the head of the card is not YAML" in refused(tmp_path)
+    others = "---\nconfigs:\n- {config_name: other, data_files: 'files/**'}\n---\n"
+    write(tmp_path / "files" / "v2" / "README.md", others.replace("files/", ""))
+    assert read(tmp_path / "files" / "v2", ["sw"]).languages == ("sw",), "names tell what the card does not"
     write(tmp_path / "README.md", "No head.\n")
     assert list(only(read(tmp_path / "files" / "v2", ["sw"])).candidate_ids) == [x for x, _, _ in DOCUMENTS]
 
