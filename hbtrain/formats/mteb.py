@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from hbtrain.errors import DataError
-from hbtrain.formats.hub_layout import PLAIN_SPLIT, Configs, read_configs
+from hbtrain.formats.hub_layout import PLAIN_SPLIT, Configs, check_whole, read_configs
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.language_codes import code_of, codes_of, is_known, pair_of
 from hbtrain.formats.languages import LANGUAGE, one_each
@@ -130,4 +130,6 @@ def _files(splits: Splits, wanted: str, where: str) -> list[str]:
     """The files of the wanted split, or of the only one."""
     if wanted not in splits and len(splits) > 1:
         raise DataError(f"{where}: there is no split {wanted} among {', '.join(sorted(splits))}")
-    return splits.get(wanted) or next(iter(splits.values()))
+    found = splits.get(wanted) or next(iter(splits.values()))
+    check_whole(found)
+    return found

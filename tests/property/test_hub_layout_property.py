@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.formats.hub_layout import read_configs
+from hbtrain.formats.hub_layout import check_whole, read_configs
 from tests.prepared_samples import scratch
 from tests.unit.evaluation_samples import HashEncoder
 from tests.unit.judged_samples import json_lines, shard
@@ -59,6 +59,7 @@ def test_names_tell_configurations_splits_and_all_shards_in_order(splits):
         assert {(x, y) for x, of_config in found.items() for y in of_config} == {(x.config, x.split) for x in splits}
         for one in splits:
             assert found[one.config][one.split] == [f"{folder}/{name}" for name in one.files()]
+            check_whole(found[one.config][one.split])
 
 
 @given(st.builds(Split, CONFIGS, SPLITS, st.integers(2, 12), st.sampled_from(["", "hashed"]), st.integers(0, 11)))
@@ -66,7 +67,7 @@ def test_a_shard_that_is_not_there_is_noticed(one):
     with scratch() as folder:
         touched(folder, [one])
         try:
-            read_configs(folder)
+            check_whole(read_configs(folder)[one.config][one.split])
         except DataError as error:
             assert one.lacks < one.shards
             assert f"{one.split}-{one.lacks:05d}-of-{one.shards:05d}" in str(error)

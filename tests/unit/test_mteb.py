@@ -91,7 +91,7 @@ def test_names_with_hashes_and_those_of_the_hubs_conversion(tmp_path):
     (files[2] / shard("test")).rename(files[2] / "set-sw-qrels-test.parquet")
     assert list(only(read(tmp_path)).candidate_ids) == [x for x, _, _ in DOCUMENTS]
     (files[1] / "test").rename(files[1] / "partial-test")
-    assert "is a part of sw-corpus only, as the hub converts large sets" in refused(tmp_path)
+    assert "is a part of its split only, as the hub converts large sets" in refused(tmp_path)
 
 
 def test_the_card_is_the_authority(tmp_path):
