@@ -99,4 +99,9 @@ def evaluate(
             trec_runs.add(benchmark, collection, ranking)
         del collection, ranking  # before the next one is opened
     evaluation = summarise(benchmark, scored, ranker.about, trained_languages)
-    return replace(evaluation, similarity=similarity_of(encoder), model_notes=tuple(getattr(encoder, "notes", ())))
+    return replace(
+        evaluation,
+        similarity=similarity_of(encoder),
+        precision=getattr(encoder, "precision", None),
+        model_notes=tuple(getattr(encoder, "notes", ())),
+    )

@@ -88,6 +88,7 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return {
         "tie_rule": TIE_RULE,
         "similarity": evaluations[0].similarity,
+        "precision": evaluations[0].precision,
         "model_notes": list(dict.fromkeys(note for e in evaluations for note in e.model_notes)),
         "trained_languages": None if trained is None else list(trained),
         "benchmarks": {

@@ -83,6 +83,8 @@ class Evaluation:
     and language_bias@10 (null except in multi), domain (null without domains)."""
     similarity: Similarity | None = None
     """How the model's vectors were compared; None where the scores are those of run files."""
+    precision: str | None = None
+    """The types in which the model's weights were, and computed, such as `bfloat16`; None as for `similarity`."""
     model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
     # where the benchmark's data come from, if it is a data set of the catalogue
     data: Mapping[str, Any] = field(default_factory=dict)

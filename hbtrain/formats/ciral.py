@@ -1,7 +1,8 @@
 """CIRAL (SIGIR 2024): English questions, judged on passages of news in Hausa, Somali, Swahili and Yoruba.
 
 As the hub has it: `topics.ciral-v1.0-<code>-<split>.tsv`, `qrels.ciral-v1.0-<code>-<split>.tsv` and
-`<language>_passages.jsonl`, some levels deep, each plain or .gz. Topics of a language are in English.
+`<language>_passages.jsonl`, some levels deep, each plain or .gz. Topics of a language are in English. Passages that
+were translated into English, in `translated-passages-v1.0`, are not read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SPLITS = ("test-a", "test-b", "dev")  # of which the first that is there is eval
 _JUDGED = re.compile(
     r"(?:.*/)?(?P<kind>topics|qrels)\.ciral-v1\.0-(?P<language>[a-z]{2,3})-(?P<split>[\w-]+)\.tsv(?:\.gz)?"
 )
-_CORPUS = re.compile(r"(?:.*/)?(?P<language>[a-z]+)_passages\.jsonl(?:\.gz)?")
+_CORPUS = re.compile(r"(?!.*translated-passages)(?:.*/)?(?P<language>[a-z]+)_passages\.jsonl(?:\.gz)?")
 
 
 def find_ciral(folder: str, split: str | None = None) -> JudgedFolder:

@@ -123,8 +123,8 @@ def check_whole(paths: Sequence[str]) -> None:
     """Check the files of a split.
 
     Raises:
-        DataError: shards are missing; or it is there in two forms, or only in part (`partial-train`, as the hub converts
-            large sets).
+        DataError: shards are missing; or it is there in two forms, or only in part, as the hub converts large sets
+            (`partial-train`).
     """
     for path in paths:
         if _PARTIAL.fullmatch(named(path)):

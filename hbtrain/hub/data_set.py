@@ -86,7 +86,7 @@ class Download(_Source):
     def _inside(cls, value: str | None) -> str | None:
         path = PurePosixPath((value or "").rpartition("://")[2])
         if path.is_absolute() or ".." in path.parts:
-            raise ValueError("must be a path inside a folder, without ..")
+            raise ValueError(f"must be a path inside the folder, not {path}")
         return value
 
     @field_validator(*DIGEST_LENGTHS)
@@ -100,9 +100,8 @@ class Download(_Source):
 
     @model_validator(mode="after")
     def _distinct(self) -> Download:
-        same = {"code": "language"}  # two spellings of one thing
-        of_url, of_path = ({same.get(name, name) for name in fields([text])} for text in (self.url, self.to))
-        if missing := sorted(of_url - of_path):
+        named = {*fields([self.to])}
+        if missing := sorted({*fields([self.url])} - named - ({"language"} if "code" in named else set())):
             raise ValueError(f"to must name {{{missing[0]}}}, as url does")
         return self
 
@@ -166,39 +165,34 @@ class DataSet(Section):
         return value
 
     @model_validator(mode="after")
-    def _languages_are_known(self) -> DataSet:
-        downloads = [source for source in self.sources if isinstance(source, Download)]
-        digests = [(name, getattr(source, name)) for source in downloads for name in DIGEST_LENGTHS]
-        named = [("sizes", self.sizes), *(("lacks", lacking) for lacking in self.lacks.values()), *digests]
-        for key, codes in named:
-            for code in () if isinstance(codes, str) or codes is None else codes:
-                if code not in self.languages:
-                    raise ValueError(f"{key} names {code}, which is not among languages")
-        if self.pivot in self.languages:
-            raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
+    def _agree(self) -> DataSet:
+        for named in (self.splits, self.form if isinstance(self.form, Mapping) else {}):
+            if unknown := [purpose for purpose in named if purpose not in self.purposes]:
+                raise ValueError(f"{unknown[0]} is not among purposes")
+        if isinstance(self.form, Mapping) and (missing := [x for x in self.purposes if x not in self.form]):
+            raise ValueError(f"form names no reader for {missing[0]}")
+        if strange := {*fields(tuple(self.columns.values()))} - {"language", "code"}:
+            raise ValueError(f"{{{min(strange)}}} in columns is not known: code, language are")
+        known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
+        for source in self.sources:
+            for field in fields(source.patterns()):
+                if field not in known:
+                    raise ValueError(f"{{{field}}} in sources is not known: {', '.join(sorted(known))} are")
         return self
 
     @model_validator(mode="after")
-    def _values_and_fields_are_known(self) -> DataSet:
-        forms = {} if isinstance(self.form, str) else self.form
-        for purpose in (*self.splits, *forms):
-            if purpose not in self.purposes:
-                raise ValueError(f"{purpose} is not among purposes")
-        if missing := [purpose for purpose in self.purposes if forms and purpose not in forms]:
-            raise ValueError(f"form names no reader for {missing[0]}")
-        chosen = [value for given in (*self.splits.values(), *self.options.values()) for value in given]
-        for value in self.lacks:
-            if value not in (*self.purposes, *chosen):
-                raise ValueError(f"lacks names {value}, which is no purpose, split or value of an option")
-        known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
-        patterns = tuple(pattern for source in self.sources for pattern in source.patterns())
-        of_columns = {"language", "code"}
-        for where, texts, allowed in (
-            ("sources", patterns, known),
-            ("columns", tuple(self.columns.values()), of_columns),
-        ):
-            if unknown := [field for field in fields(texts) if field not in allowed]:
-                raise ValueError(f"{{{unknown[0]}}} in {where} is not known: {', '.join(sorted(allowed))} are")
+    def _agree_on_languages(self) -> DataSet:
+        downloads = [source for source in self.sources if isinstance(source, Download)]
+        digests = [(name, getattr(source, name)) for source in downloads for name in DIGEST_LENGTHS]
+        by_language = [(key, values) for key, values in digests if isinstance(values, Mapping)]
+        for key, codes in (("sizes", self.sizes), *(("lacks", codes) for codes in self.lacks.values()), *by_language):
+            if unknown := [code for code in codes if code not in self.languages]:
+                raise ValueError(f"{key} names {unknown[0]}, which is not among languages")
+        if self.pivot in self.languages:
+            raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
+        given = {x for named in (self.splits, self.options) for values in named.values() for x in values}
+        if unknown := [value for value in self.lacks if value not in {*self.purposes, *given}]:
+            raise ValueError(f"lacks names {unknown[0]}, which is no purpose, split or value of an option")
         return self
 
     @property

@@ -51,22 +51,14 @@ def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
     Raises:
         ConfigError: a file cannot be read, or does not say what `DataSet` asks for.
     """
-    found = dict(_shipped())
-    for file in more:
-        try:
-            text = expand_home(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
-        found |= {made.name: made for made in read_page(text, f"catalogue {file}")}
-    return found
+    return _shipped() | {made.name: made for file in more for made in _read(file)}
 
 
 def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
     """The data set of a name.
 
     Args:
-        name: of the catalogue.
+        name: of the catalogue; or the path of a file that describes a data set, which ends in .yaml.
         more: see `catalogue`.
 
     Raises:
@@ -82,10 +74,16 @@ def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
 def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
     """The data sets that a name stands for: one, or those of the family of that name.
 
+    Args:
+        name: of the catalogue; or the path of a file that describes data sets, which ends in .yaml.
+        more: see `catalogue`.
+
     Raises:
         DataError: there is none.
         ConfigError: see `catalogue`.
     """
+    if name.endswith((".yaml", ".yml")):
+        return _read(name)
     known = catalogue(more)
     if name in known:
         return (known[name],)
@@ -93,9 +91,20 @@ def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
     if not members:
         names = sorted({one.family or one.name for one in known.values()})
         raise DataError(
-            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}"
+            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}; "
+            "or give a file that describes one, such as mine.yaml"
         )
     return members
+
+
+def _read(file: str) -> tuple[DataSet, ...]:
+    """The data sets that a file of the user's describes."""
+    try:
+        text = expand_home(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
+    return read_page(text, f"catalogue {file}")
 
 
 @cache
@@ -106,7 +115,7 @@ def _shipped() -> dict[str, DataSet]:
     return {one.name: one for page in pages for one in page}
 
 
-def read_page(text: str, origin: str) -> list[DataSet]:
+def read_page(text: str, origin: str) -> tuple[DataSet, ...]:
     """The data set that a file of the catalogue describes, or those that are its `parts`.
 
     Args:
@@ -121,10 +130,10 @@ def read_page(text: str, origin: str) -> list[DataSet]:
         raise ConfigError(f"{origin} must hold keys and values, such as name: mine")
     parts = tree.pop("parts", None)
     if parts is None:
-        return [_validated(tree, origin)]
+        return (_validated(tree, origin),)
     if not isinstance(parts, dict) or not all(isinstance(own, dict) for own in parts.values()):
         raise ConfigError(f"parts: must be a mapping such as nq: {{repository: ..., revision: ...}} (in {origin})")
-    return [_validated(_part(tree, name, own), origin) for name, own in parts.items()]
+    return tuple(_validated(_part(tree, name, own), origin) for name, own in parts.items())
 
 
 def _part(tree: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,8 +155,10 @@ def _validated(tree: Mapping[str, Any], origin: str) -> DataSet:
         at = ".".join(str(part) for part in (*(part for part in above if part not in KINDS), last))
         what, given = problem["msg"].removeprefix("Value error, "), problem["input"]
         if problem["type"] == "extra_forbidden":
-            known = [key for kind in (DataSet, Repository, Download) for key in kind.model_fields]
-            what = f"{did_you_mean(str(last), known)}that is no key here"
+            hint = did_you_mean(
+                str(last), [key for kind in (DataSet, Repository, Download) for key in kind.model_fields]
+            )
+            what = f"{hint}that is no key here"
         value = f"{at} = {shown(given)}: " if isinstance(given, str) else f"{at}: " if at else ""
         raise ConfigError(f"{value}{what[:1].lower()}{what[1:]} (in {origin})") from error
 

@@ -20,6 +20,7 @@ def folder(tmp_path):
             qrels(own / "qrels" / f"qrels.ciral-v1.0-{code}-{split}.tsv")
         passages = [{"docid": x, "title": a, "text": b, "url": "x"} for x, a, b in DOCUMENTS]
         json_lines(tmp_path / "passages-v1.0" / f"{name}_passages.jsonl", passages)
+        json_lines(tmp_path / "translated-passages-v1.0" / f"{name}_passages.jsonl", passages[:1])
     return tmp_path
 
 
