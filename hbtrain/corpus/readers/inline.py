@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
@@ -74,18 +75,34 @@ class ParallelReader(InlineReader):
 
     kind = "parallel"
 
-    def __init__(self, files: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[str], languages: Sequence[str] | None = None) -> None:
+        """A reader of files. Of their rows only the texts in `languages` are taken; None: all."""
         self.inputs = list(files)
-        self.options: dict[str, Any] = {}
+        self.options: dict[str, Any] = {} if languages is None else {"languages": list(languages)}
+        self._languages = languages
         first = next(self._all(Drops.silent()), None)
         self.sentences = first is not None and first[0].passage is first[0].query
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for row, position in self._all(drops):
             if (row.passage is row.query) == self.sentences:
-                yield row, position
+                if (taken := self._taken(row)) is not None:
+                    yield taken, position
             else:
                 drops.bad(position, "a row of another form: text, or query and passage, not both")
+
+    def _taken(self, row: ParallelRow) -> ParallelRow | None:
+        """The row in the languages that are wanted; None where it has no query or no passage in them."""
+        if self._languages is None:
+            return row
+        query, passage, *negatives = (
+            {language: text for language, text in texts.items() if language in self._languages}
+            for texts in (row.query, row.passage, *row.negatives)
+        )
+        if not query or not passage:
+            return None
+        kept = [negative for negative in negatives if negative]
+        return replace(row, query=query, passage=query if self.sentences else passage, negatives=kept)
 
     def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for file in self.inputs:
@@ -156,7 +173,7 @@ class PagesReader(InlineReader):
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for language, file in self._files.items():
-            for pairs, position in read_pages(file, drops):
+            for pairs, position in read_pages(file, drops, language):
                 for at, (question, answer) in enumerate(pairs):
                     negatives = [{language: x} for x in _others(pairs, at, self._page_negatives)]
                     yield ParallelRow("", {language: question}, {language: answer}, "", negatives), position
