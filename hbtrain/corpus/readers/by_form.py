@@ -51,7 +51,7 @@ def files_of_languages(fetched: Fetched) -> dict[str, list[str]]:
             for language, found in own.items():
                 spelled = {"language": asked.data_set.languages[language], "code": language, "other": "*"}
                 path = filled(pattern, dict(asked.options) | spelled)
-                found += [str(fetched.folder / name) for name in fetched.digests if fnmatchcase(name, path)]
+                found += [str(fetched.folder / name) for name in fetched.files if fnmatchcase(name, path)]
     if lacking := [language for language, found in own.items() if not found]:
         raise DataError(f"data set {asked.data_set.name} has no files in {lacking[0]}")
     return {language: list(dict.fromkeys(found)) for language, found in own.items()}
@@ -142,7 +142,7 @@ def _one_each(fetched: Fetched) -> dict[str, str]:
 
 FORMS: Mapping[str, Callable[[Fetched], Reader]] = {
     "parallel": lambda fetched: ParallelReader(
-        [str(fetched.folder / name) for name in sorted(fetched.digests)], fetched.listing.languages
+        [str(fetched.folder / name) for name in sorted(fetched.files)], fetched.listing.languages
     ),
     "columns": TablesReader,
     "lines": lambda fetched: LinesReader(_one_each(fetched)),
