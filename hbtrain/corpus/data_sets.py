@@ -178,12 +178,12 @@ def about(fetched: Fetched) -> dict[str, Any]:
 
 def repositories(about: Mapping[str, Any]) -> dict[str, str]:
     """{repository of the hub: revision} of what `about` says; files from other addresses are left out."""
-    return dict(about["revisions"])
+    return {name: revision for name, revision in about["sources"].items() if "://" not in name}
 
 
 def provenance(about: Mapping[str, Any]) -> str:
     """What `about` says, in one line: `unicamp-dl/mmarco at 6d03...; sha256 of its files' digests: 93f1...`."""
     found = [f"{name} at {revision}" for name, revision in repositories(about).items()]
-    hosts = Counter(urlsplit(address).netloc for address in about["addresses"])
+    hosts = Counter(urlsplit(name).netloc for name in about["sources"] if "://" in name)
     found += [f"{counted(number, 'file')} of {host}" for host, number in hosts.items()]
     return f"{', '.join(found)}; sha256 of its files' digests: {about['digest']}"

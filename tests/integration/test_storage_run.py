@@ -84,7 +84,7 @@ def test_a_killed_run_is_continued_from_the_bucket_alone(tmp_path, bucket, hub, 
     assert scores["facts/multi/map"] > 0.2
     assert scores["capitals/multi/map"] > 0
     about = json.loads(bucket.get(f"runs/{run}/results/about.json"))["benchmarks"]["capitals"]["data"]
-    assert about["revisions"] == {"owner/capitals": hub.repositories["owner/capitals"].commit}
+    assert about["sources"] == {"owner/capitals": hub.repositories["owner/capitals"].commit}
     assert f"{scores['facts/multi/map']:.4f}" in bucket.get(f"runs/{run}/model/README.md").decode(), "the model card"
     check_mlflow(tmp_path, bucket, memory, scores)
     check_secrets(tmp_path, bucket)

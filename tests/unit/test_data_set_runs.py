@@ -1,7 +1,8 @@
 """Commands and runs with data sets by name: what is said before workers start, what is refused, what is kept."""
 
+import io
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,9 @@ from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import checked_inputs
 from hbtrain.runs.segments import measured_by
+from hbtrain.sweeps import sweep
+from hbtrain.sweeps.space import base_config, trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 from hbtrain.training.export import model_card
 from tests.unit.data_set_samples import benchmark, pairs
 from tests.unit.tiny_models import encoder_config
@@ -60,7 +64,7 @@ def test_a_name_evaluates_as_the_folder_does_and_results_say_where_it_came_from(
     assert err.startswith("fetching capitals: 2 files, ")
     assert "fetching" not in out
     data = json.loads(Path("named/about.json").read_text())["benchmarks"]["capitals"]["data"]
-    assert data["revisions"] == {"owner/capitals": hub.repositories["owner/capitals"].commit}
+    assert data["sources"] == {"owner/capitals": hub.repositories["owner/capitals"].commit}
     assert set(data["files"]) == {"de.json", "fr.json"}
     assert "capitals/multi/map" in (scores := json.loads(Path("named/metrics.json").read_text()))
     for language in ("de", "fr"):
@@ -127,7 +131,7 @@ def test_a_run_keeps_where_its_data_came_from(config, hub, monkeypatch):
         run.train(config)
     kept = RunFolder.current(config).state.data_sets
     assert kept.keys() == {"sources/pairs", "benchmarks/capitals"}
-    assert kept["sources/pairs"]["revisions"] == {"owner/pairs": commits["owner/pairs"]}
+    assert kept["sources/pairs"]["sources"] == {"owner/pairs": commits["owner/pairs"]}
     assert kept["benchmarks/capitals"]["languages"] == ["de", "en"]
     assert "files" not in kept["sources/pairs"]
     told = tags["data_set.sources/pairs"]
@@ -175,10 +179,22 @@ def test_audit_and_prepare_take_names(config, hub, hbtrain, tmp_path):
     code, out, err = hbtrain("prepare", "parallel", "hub:pairs", "--catalogue", mine, "--output", "made")
     assert code == 0, err
     (source,) = ParallelCorpus.open([str(tmp_path / "made")]).sources.values()
-    assert (source.index.rows, list(source.data_set["revisions"])) == (8, ["owner/pairs"])
+    assert (source.index.rows, list(source.data_set["sources"])) == (8, ["owner/pairs"])
     code, _, err = hbtrain("prepare", "parallel", "hub:pairs", "x.jsonl", "--catalogue", mine, "--output", "other")
     assert code == 2
     assert err == "error: hub:pairs x.jsonl: a data set by name stands alone; prepare them one by one\n"
+
+
+def test_sweeps_take_names_and_say_what_is_fetched(config, hbtrain, tmp_path):
+    (tmp_path / "r.yaml").write_text(json.dumps(config.model_dump(mode="json")))
+    code, _, err = hbtrain("sweep", "alpha-grid", "--recipe", "r.yaml", "--data.sources", "hub:pairz")
+    assert code == 2
+    assert err.startswith("error: unknown data set 'pairz': did you mean pairs?")
+    space = with_flags(load_space("alpha-grid"), {"recipe": "r.yaml"})
+    with redirect_stdout(io.StringIO()) as said:
+        sweep._check(space, trials_of(space)[:2], base_config(space))
+    sizes = [line.partition(",")[0] for line in said.getvalue().splitlines()]
+    assert sizes == ["fetching capitals: 2 files", "fetching pairs: 1 file", "preparing the corpus of pairs"]
 
 
 def test_jobs_are_checked_for_names_and_go_to_the_same_hub(hub, monkeypatch, tmp_path):

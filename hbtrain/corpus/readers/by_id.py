@@ -11,10 +11,13 @@ from functools import partial
 from typing import Any, Literal
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
+from hbtrain.corpus.readers.inline import InlineJudgedReader
+from hbtrain.corpus.readers.items import PairItem, Part, Reader, TextItem, TextSide, check_languages
 from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import Position, text_lines
-from hbtrain.formats.judged import JudgedFolder
+from hbtrain.formats.judged import JudgedFolder, find_miracl, find_mr_tydi
+from hbtrain.formats.judged_inline import find_inline
+from hbtrain.formats.languages import choose_languages
 from hbtrain.formats.mmarco import find_mmarco, read_triples
 from hbtrain.formats.squad import (
     Paragraph,
@@ -174,6 +177,30 @@ def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[T
             drops.bad(position, "a query without letters and digits", f" ({key} in {language}: {shown(text.strip())})")
         else:
             yield TextItem(side, language, key, text, position)
+
+
+def judged_reader(
+    kind: Literal["mr-tydi", "miracl"], folder: str, split: str, languages: Sequence[str] | None, negatives: bool
+) -> Reader:
+    """The reader of a split of MIRACL or Mr. TyDi: of topics, judgements and corpora, or, where the folder has no
+    corpus, of questions with their passages inside.
+
+    Raises:
+        DataError: there are no such files, or a language is not there.
+    """
+
+    def found() -> JudgedFolder:
+        return find_miracl(folder, split, by="topics") if kind == "miracl" else find_mr_tydi(folder, split)
+
+    if inside := find_inline(folder, split):
+        try:
+            has_corpus = bool(found().files["corpus"])
+        except DataError:
+            has_corpus = False
+        if not has_corpus:
+            chosen = choose_languages(inside, languages, f"{folder} ({split})")
+            return InlineJudgedReader(kind, {x: inside[x] for x in sorted(chosen)}, split, negatives)
+    return JudgedReader(found(), languages, negatives)
 
 
 class JudgedReader:
