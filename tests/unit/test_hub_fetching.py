@@ -116,12 +116,15 @@ def test_a_repository_cannot_write_elsewhere(hub):
         data.fetch(tiny)
 
 
-def test_the_newest_commit_stays_the_one_first_seen(hub):
+@pytest.mark.parametrize("damaged", [lambda commit: commit[:20], lambda commit: commit[::-1]])
+def test_the_newest_commit_stays_the_one_first_seen_while_it_is_there(hub, tmp_path, damaged):
     tiny = data_set(of_repository("main"))
     commit = hub.add("owner/name", FILES)
     first = data.fetch(tiny, ["de"])
     hub.add("owner/name", FILES | {"data/xx/2.bin": b"new\n"})
     assert data.fetch(tiny, ["de"]).revisions == first.revisions == {"owner/name": commit}
+    (tmp_path / "hf/hub/datasets--owner--name/refs/main").write_text(damaged(commit))
+    assert "data/xx/2.bin" in data.fetch(tiny, ["de"]).digests
 
 
 def test_equal_files_are_fetched_once(hub):
