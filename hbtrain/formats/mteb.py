@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from hbtrain.errors import DataError
-from hbtrain.formats.hub_layout import PLAIN_SPLIT, read_configs
+from hbtrain.formats.hub_layout import PLAIN_SPLIT, Configs, check_whole, read_configs
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.language_codes import code_of, codes_of, is_known, pair_of
 from hbtrain.formats.languages import LANGUAGE, one_each
@@ -69,8 +69,18 @@ def find_mteb(folder: str, split: str | None = None, languages: Sequence[str] | 
 
 def _subsets(folder: str) -> dict[str, dict[str, Splits]]:
     """{subset: {one of KINDS: splits}} of the subsets that have a corpus; the subset is empty where there are none."""
+    found = _with_corpus(read_configs(folder)) or _with_corpus(read_configs(folder, by_card=False))
+    if not found:
+        raise DataError(
+            f"{folder} is not in mteb's layout: configurations such as sw-corpus, sw-queries and sw-qrels (folders of "
+            "Parquet files, or named in README.md), or corpus, queries and default, are expected"
+        )
+    return found
+
+
+def _with_corpus(configs: Configs) -> dict[str, dict[str, Splits]]:
     found: dict[str, dict[str, Splits]] = {}
-    for config, splits in read_configs(folder).items():
+    for config, splits in configs.items():
         if match := _CONFIG.fullmatch(config):
             kind = "qrels" if match["default"] else "queries" if match["kind"] == "query" else match["kind"]
             own = found.setdefault(match["subset"] or "", {})
@@ -79,13 +89,7 @@ def _subsets(folder: str) -> dict[str, dict[str, Splits]]:
     common = found.get("", {})
     if "corpus" not in common:
         found = {subset: {k: v for k, v in common.items() if k == "queries"} | kinds for subset, kinds in found.items()}
-    found = {subset: kinds for subset, kinds in found.items() if "corpus" in kinds}
-    if not found:
-        raise DataError(
-            f"{folder} is not in mteb's layout: configurations such as sw-corpus, sw-queries and sw-qrels (folders of "
-            "Parquet files, or named in README.md), or corpus, queries and default, are expected"
-        )
-    return found
+    return {subset: kinds for subset, kinds in found.items() if "corpus" in kinds}
 
 
 def _without_subsets(
@@ -126,4 +130,6 @@ def _files(splits: Splits, wanted: str, where: str) -> list[str]:
     """The files of the wanted split, or of the only one."""
     if wanted not in splits and len(splits) > 1:
         raise DataError(f"{where}: there is no split {wanted} among {', '.join(sorted(splits))}")
-    return splits.get(wanted) or next(iter(splits.values()))
+    found = splits.get(wanted) or next(iter(splits.values()))
+    check_whole(found)
+    return found

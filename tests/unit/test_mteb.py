@@ -91,7 +91,7 @@ def test_names_with_hashes_and_those_of_the_hubs_conversion(tmp_path):
     (files[2] / shard("test")).rename(files[2] / "set-sw-qrels-test.parquet")
     assert list(only(read(tmp_path)).candidate_ids) == [x for x, _, _ in DOCUMENTS]
     (files[1] / "test").rename(files[1] / "partial-test")
-    assert "is a part of sw-corpus only, as the hub converts large sets" in refused(tmp_path)
+    assert "is a part of its split only, as the hub converts large sets" in refused(tmp_path)
 
 
 def test_the_card_is_the_authority(tmp_path):
@@ -121,6 +121,9 @@ configs:
     assert "has no judgements of the split test; it has train" in refused(tmp_path, split="test")
     write(tmp_path / "README.md", head.replace("- config_name: thai", "x: [\n- config_name: thai"))
     assert "README.md: the head of the card is not YAML" in refused(tmp_path)
+    others = "---\nconfigs:\n- {config_name: other, data_files: 'files/**'}\n---\n"
+    write(tmp_path / "files" / "v2" / "README.md", others.replace("files/", ""))
+    assert read(tmp_path / "files" / "v2", ["sw"]).languages == ("sw",), "names tell what the card does not"
     write(tmp_path / "README.md", "No head.\n")
     assert list(only(read(tmp_path / "files" / "v2", ["sw"])).candidate_ids) == [x for x, _, _ in DOCUMENTS]
 
