@@ -83,6 +83,7 @@ class Evaluation:
     similarity: Similarity | None = None
     """How the model's vectors were compared; None where the scores are those of run files."""
     model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
+    seconds: float | None = None  # how long it took, from opening the first collection; None for run files
 
     @property
     def macro(self) -> dict[str, float]:
