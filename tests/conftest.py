@@ -97,6 +97,15 @@ def hbtrain(monkeypatch, capsys, tmp_path, cache):
     return run
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch, cache):
+    """A hub of data sets on this machine, to which this process and those that it starts are directed."""
+    from tests.hub_server import directed, serve
+
+    with serve() as served, directed(served, tmp_path / "hf", monkeypatch):
+        yield served
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint():
     """A real S3-compatible server, for all tests of this session."""

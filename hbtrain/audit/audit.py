@@ -15,6 +15,8 @@ from hbtrain.batching.offers import Offer
 from hbtrain.config import Config, absolute_paths
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
+from hbtrain.corpus.data_sets import Notify
+from hbtrain.corpus.parallel import fetch_sources
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.planning.estimate import Estimate, estimate
 
@@ -47,10 +49,12 @@ def audit(
     sample: int = TOKENIZED_BATCHES,
     tokens: bool = True,
     progress: Progress = lambda what, done, total: None,
+    notify: Notify = lambda text: None,
 ) -> Audit:
     """Audit the batches of the first `steps` steps (None: all) without training anything.
 
-    At most `sample` batches are tokenized, which `progress` is told of; without `tokens` none.
+    At most `sample` batches are tokenized, which `progress` is told of; without `tokens` none. `notify` is told which
+    sources are fetched.
 
     Raises:
         HbtrainError: something is wrong with the configuration or the sources.
@@ -63,6 +67,7 @@ def audit(
     config = absolute_paths(config)
     shard_sizes(config.batching.global_batch_size, config.resources.max_workers)
     at_most = estimate(config)
+    fetch_sources(config.data.sources, config.data, notify)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
     counts = count(plan, [source.index for source in corpus.sources.values()], steps)

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.text import Text
 
-from hbtrain.cli.outputs import Override, Recipe, output_place, written_file
+from hbtrain.cli.outputs import Override, Recipe, output_place, said_aside, written_file
 from hbtrain.reporting.console import TextConsole
 
 
@@ -54,7 +54,7 @@ def audit(
         def tell(what: str, done: int, total: int) -> None:
             status.update(Text(f"{what} {done}/{total}"))
 
-        found = run(config, steps, sample, tokens=not without_tokens, progress=tell)
+        found = run(config, steps, sample, tokens=not without_tokens, progress=tell, notify=said_aside)
         if to is not None:
             with written_file(to) as file:
                 draw(found, file)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import local_output, output_place, quiet, trusts, written
+from hbtrain.cli.outputs import local_output, output_place, quiet, said_aside, trusts, written
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
 
@@ -52,8 +52,10 @@ class SearchFlags:
     address: str | None = None
     wait_s: float = 0.0
 
-    def options(self, **others: object) -> tuple[EvaluationConfig, SearchOptions]:
+    def options(self, catalogue: Sequence[str], **others: object) -> tuple[EvaluationConfig, SearchOptions]:
         """The options of the evaluation, with `others` from other flags, and those of its search.
+
+        `catalogue` are files of the user's own data sets.
 
         Raises:
             ConfigError: values that are not allowed, or options that exclude each other.
@@ -72,7 +74,7 @@ class SearchFlags:
             raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
         if not 0 <= self.wait_s <= math.inf:  # refuses nan
             raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
-        _check_forms(options)
+        _check_forms(options, catalogue)
         check_search(options, flags=True)
         dtype: StoreType = "float16" if self.half_precision else "float32"
         return options, search_options(options, dtype, address=self.address, wait_s=self.wait_s)
@@ -108,6 +110,7 @@ def evaluate(
     data: str | None = None,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     in_domain: str | None = None,
     query_prompt: str | None = None,
@@ -119,24 +122,28 @@ def evaluate(
     mteb_results: str | None = None,
     trust_remote_code: str | None = None,
 ) -> None:
-    """Evaluate any sentence-transformers or Hugging Face model, on one benchmark or several.
+    """Evaluate any sentence-transformers or Hugging Face model: `hbtrain evaluate MODEL --benchmark xquad-r`.
+
+    Benchmarks of the catalogue (`hbtrain data list`) are fetched by their names.
 
     Parameters
     ----------
     model
         A folder, an s3:// URI or a hub name.
     benchmark
-        demo; or NAME=PATH with xquad-r, mlqa-r, lareqa (any folder of that form), squad (SQuAD files by language),
-        miracl, mr-tydi, tatoeba, beir (a folder per language), parallel (a parallel JSON-lines file). PATH may be an
-        s3://, gs:// or hf:// URI.
+        demo; a data set by name, such as xquad-r; or FORM=PATH with your own data: xquad-r, mlqa-r, lareqa (any folder
+        of that form), squad (SQuAD files by language), miracl, mr-tydi, tatoeba, beir (a folder per language), parallel
+        (a parallel JSON-lines file). PATH may be an s3://, gs:// or hf:// URI.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
-        Folder or file of the benchmark, where there is one, in place of NAME=PATH.
+        Folder or file of the benchmark, where there is one, in place of FORM=PATH.
     candidates
         What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
     languages
-        Only these languages.
+        Only these languages; of a data set by name, no other is fetched.
+    catalogue
+        Files that describe data sets of your own, which then have names as well.
     trained_languages
         Languages the model was trained on, to tell languages seen and unseen apart; models of hbtrain state them.
     in_domain
@@ -159,7 +166,9 @@ def evaluate(
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
+    more = catalogue or []
     options, search = searched.options(
+        more,
         benchmarks=_with_data(benchmark, data),
         candidates=candidates,
         in_domain=in_domain,
@@ -173,7 +182,15 @@ def evaluate(
     mteb = None if mteb_results is None else _mteb(mteb_results, options, searched)
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
-    benchmarks = load_benchmarks(options.benchmarks, languages, candidates, in_domain=in_domain, judging=judging)
+    benchmarks = load_benchmarks(
+        options.benchmarks,
+        languages,
+        candidates,
+        in_domain=in_domain,
+        judging=judging,
+        catalogue=more,
+        notify=said_aside,
+    )
     from hbtrain.modeling import card
     from hbtrain.modeling.devices import visible_device
 
@@ -261,12 +278,12 @@ def _evaluated(
     return found
 
 
-def _check_forms(options: EvaluationConfig) -> None:
+def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     """Check that options for some forms of benchmarks have one to apply to."""
     from hbtrain.config.schema import FLAGS, called
-    from hbtrain.evaluation.benchmarks import has_documents, has_sentences, parse_benchmark
+    from hbtrain.evaluation.benchmarks import has_documents, has_sentences, parse_benchmarks
 
-    specs = [parse_benchmark(name) for name in options.benchmarks]
+    specs = parse_benchmarks(options.benchmarks, catalogue)
     given = options.candidates
     if given != "sentence" and not any(map(has_sentences, specs)):
         raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
@@ -290,7 +307,7 @@ def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
     if data is None:
         return benchmarks
     if len(benchmarks) > 1 or "=" in benchmarks[0]:
-        raise ConfigError(f"--data {data} is for one benchmark without a path; write NAME=PATH for {benchmarks[-1]}")
+        raise ConfigError(f"--data {data} is for one benchmark without a path; write FORM=PATH for {benchmarks[-1]}")
     return [f"{benchmarks[0]}={data}"]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from hbtrain.cli.evaluate import AS_THEY_ARE, Judged
-from hbtrain.cli.outputs import output_place, written
+from hbtrain.cli.outputs import output_place, said_aside, written
 from hbtrain.reporting.console import TextConsole
 
 
@@ -20,6 +20,7 @@ def evaluate_run(
     output: str,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     name: str | None = None,
     judged: Judged = AS_THEY_ARE,
@@ -32,13 +33,15 @@ def evaluate_run(
         A folder with SETTING/LANGUAGE.trec.gz, such as multi/de.trec.gz; ids are those of the benchmark, as they
         stand there or as the run files of `hbtrain evaluate` have them.
     benchmark
-        The benchmark, as in `hbtrain evaluate`, such as xquad-r=PATH.
+        The benchmark, as in `hbtrain evaluate`, such as xquad-r or xquad-r=PATH.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
     candidates
         What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
     languages
         Only these languages.
+    catalogue
+        Files that describe data sets of your own, which then have names as well.
     trained_languages
         Languages the system was trained on, to tell languages seen and unseen apart.
     name
@@ -53,7 +56,9 @@ def evaluate_run(
     to = output_place(output)
     files = find_trec_runs(runs)
     judging = Judging(**asdict(judged))
-    [loaded] = load_benchmarks([benchmark], languages, candidates, judging=judging)
+    [loaded] = load_benchmarks(
+        [benchmark], languages, candidates, judging=judging, catalogue=catalogue or [], notify=said_aside
+    )
     evaluation = evaluate_trec_runs(loaded, files, trained_languages)
     with written(to) as folder:
         save_evaluation([evaluation], folder, name or str(runs))

@@ -1,4 +1,5 @@
-"""What several commands share: the recipe they take, where results are written, consent to a model's own code."""
+"""What several commands share: the recipe they take, where results are written, consent to a model's own code, what
+is said aside."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hbtrain.errors import ConfigError, StorageError
+from hbtrain.reporting.console import TextConsole
 from hbtrain.storage import Place, RemoteError, check_writable, place, pushed, put, try_to_write
 from hbtrain.storage.files import unwritable
 
@@ -98,6 +100,11 @@ def trusts(model: str, named: str | None) -> bool:
     if named not in (None, model):
         raise ConfigError(f"--trust-remote-code {named}: must be the model, {model}, or be left out")
     return named is not None
+
+
+def said_aside(text: str) -> None:
+    """Print a line about what goes on to standard error, apart from results."""
+    TextConsole(stderr=True).print(text, style="dim", soft_wrap=True)
 
 
 def quiet() -> None:

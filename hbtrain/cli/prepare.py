@@ -57,7 +57,7 @@ Mapping = Annotated[ColumnOptions, Parameter(name="*")]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedOptions:
-    """Options of Mr. TyDi and MIRACL.
+    """Options of Mr. TyDi, MIRACL and sets in mteb's layout.
 
     Attributes:
         languages: Language codes; by default all that are found.
@@ -74,7 +74,10 @@ Judged = Annotated[JudgedOptions, Parameter(name="*")]
 TRAINING = JudgedOptions()
 
 
-prepare = App(name="prepare", help="Turn a raw source into a corpus that data.sources takes: one command a form.")
+prepare = App(
+    name="prepare",
+    help="Turn a raw source into a corpus that data.sources takes: one command a form. Paths may be hub:NAME.",
+)
 
 
 @prepare.command
@@ -88,7 +91,7 @@ def parallel(files: Annotated[list[str], Many], *, common: Common) -> None:
     """
     from hbtrain.corpus.readers.inline import ParallelReader
 
-    write_corpus(lambda: ParallelReader(_local(files)), common)
+    write_corpus(ParallelReader, files, common, of_files=True)
 
 
 @prepare.command
@@ -108,7 +111,7 @@ def columns(
     from hbtrain.corpus.readers.columns import ColumnReader
 
     columns = mapping.parsed()
-    write_corpus(lambda: ColumnReader(_local(files), columns), common)
+    write_corpus(lambda paths: ColumnReader(paths, columns), files, common, of_files=True)
 
 
 @prepare.command
@@ -137,7 +140,7 @@ def huggingface(
     from hbtrain.corpus.readers.columns import HuggingFaceReader
 
     columns = mapping.parsed()
-    write_corpus(lambda: HuggingFaceReader(dataset, columns, split, config, revision), common)
+    write_corpus(lambda _: HuggingFaceReader(dataset, columns, split, config, revision), [], common)
 
 
 @prepare.command
@@ -161,7 +164,8 @@ def squad(
     if passage not in ("paragraph", "sentence"):
         raise ConfigError(f"--passage {passage}: must be paragraph or sentence")
     write_corpus(
-        lambda: SquadReader(files_by_language(_local(files), ".json"), passage, not allow_missing),  # type: ignore[arg-type]
+        lambda paths: SquadReader(files_by_language(paths, ".json"), passage, not allow_missing),  # type: ignore[arg-type]
+        files,
         common,
     )
 
@@ -187,7 +191,7 @@ def mmarco(
     """
     from hbtrain.corpus.readers.by_id import MmarcoReader
 
-    write_corpus(lambda: MmarcoReader(_local([folder])[0], languages, not allow_missing), common)
+    write_corpus(lambda paths: MmarcoReader(paths[0], languages, not allow_missing), [folder], common)
 
 
 @prepare.command
@@ -203,7 +207,8 @@ def mr_tydi(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     from hbtrain.formats.judged import find_mr_tydi
 
     write_corpus(
-        lambda: JudgedReader(find_mr_tydi(_local([folder])[0], judged.split), judged.languages, judged.negatives),
+        lambda paths: JudgedReader(find_mr_tydi(paths[0], judged.split), judged.languages, judged.negatives),
+        [folder],
         common,
     )
 
@@ -221,11 +226,31 @@ def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     from hbtrain.formats.judged import find_miracl
 
     write_corpus(
-        lambda: JudgedReader(
-            find_miracl(_local([folder])[0], judged.split, by="topics"), judged.languages, judged.negatives
+        lambda paths: JudgedReader(
+            find_miracl(paths[0], judged.split, by="topics"), judged.languages, judged.negatives
         ),
+        [folder],
         common,
     )
+
+
+@prepare.command
+def mteb(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
+    """The layout of mteb's and BEIR's sets on the hub: configurations of corpus, queries and judgements.
+
+    Parameters
+    ----------
+    folder
+        Folder with the repository's files, or some of them.
+    """
+    from hbtrain.corpus.readers.by_id import JudgedReader
+    from hbtrain.formats.mteb import find_mteb
+
+    def reader(paths: list[str]) -> JudgedReader:
+        found = find_mteb(paths[0], judged.split, judged.languages)
+        return JudgedReader(found, judged.languages, judged.negatives)
+
+    write_corpus(reader, [folder], common)
 
 
 @prepare.command
@@ -242,7 +267,7 @@ def pages(files: Annotated[list[str], Many], *, page_negatives: int = 0, common:
     from hbtrain.corpus.readers.inline import PagesReader
     from hbtrain.formats.languages import files_by_language
 
-    write_corpus(lambda: PagesReader(files_by_language(_local(files), ".jsonl"), page_negatives), common)
+    write_corpus(lambda paths: PagesReader(files_by_language(paths, ".jsonl"), page_negatives), files, common)
 
 
 @prepare.command
@@ -255,9 +280,3 @@ def check(folder: str) -> None:
         Folder of the corpus.
     """
     show_check(folder)
-
-
-def _local(paths: list[str]) -> list[str]:
-    from hbtrain.formats.locations import expanded
-
-    return [expanded(path) for path in paths]

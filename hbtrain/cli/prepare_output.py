@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
@@ -25,26 +26,54 @@ class Output:
     Attributes:
         output: Folder of the corpus; it must not exist yet, or hold the same corpus.
         skip_bad_rows: Leave bad rows out; each is counted and listed in drops.jsonl.
+        catalogue: Files that describe data sets of your own, which hub:NAME as the input then finds.
     """
 
     output: str
     skip_bad_rows: bool = False
+    catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None
 
 
 Common = Annotated[Output, Parameter(name="*")]
 
 
-def write_corpus(open_reader: Callable[[], Reader], common: Output) -> None:
-    """Prepare the corpus of a reader, show progress, and print a summary."""
+def write_corpus(
+    open_reader: Callable[[list[str]], Reader], inputs: list[str], common: Output, of_files: bool = False
+) -> None:
+    """Prepare the corpus of a reader, show progress, and print a summary.
+
+    Args:
+        open_reader: gives the reader of paths and URLs.
+        inputs: paths, URLs, or a data set by name alone, which is fetched first.
+        common: options of every format.
+        of_files: whether the reader takes files; else a data set's folder is given to it.
+    """
     from hbtrain.cli.outputs import local_output
     from hbtrain.corpus.prepare.prepare import prepare
 
     output = local_output(common.output)
     console = TextConsole()
-    reader = open_reader()
+    paths, came_from = _found(inputs, common.catalogue or [], of_files)
+    reader = open_reader(paths)
     with _Steps(console) as steps:
-        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell)
+        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell, came_from)
     _show(console, prepared)
+
+
+def _found(inputs: list[str], catalogue: list[str], of_files: bool) -> tuple[list[str], dict[str, Any] | None]:
+    """The inputs on this machine or as URLs; and of a data set, where it comes from."""
+    from hbtrain.cli.outputs import said_aside
+    from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, Wanted, about, is_named
+    from hbtrain.formats.locations import expanded
+
+    if not any(map(is_named, inputs)):
+        return [expanded(path) for path in inputs], None
+    if len(inputs) > 1:
+        raise ConfigError(f"{' '.join(inputs)}: a data set by name stands alone; prepare them one by one")
+    wanted = Wanted.parse(inputs[0], (*TRAINING, *BENCHMARK), catalogue)
+    fetched = wanted.fetch(notify=said_aside)
+    files = [str(fetched.folder / name) for name in sorted(fetched.digests)]
+    return files if of_files else [str(fetched.folder)], about(fetched)
 
 
 def show_check(folder: str) -> None:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -19,7 +19,9 @@ COMMANDS = ("train", "evaluate", "sweep")
 PASSED_VARIABLES = (
     "DO_NOT_TRACK",
     "HBTRAIN_CACHE",
+    "HF_ENDPOINT",
     "HF_HOME",
+    "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",
     "MLFLOW_DISABLE_TELEMETRY",
     "MLFLOW_TRACKING_URI",
@@ -90,10 +92,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _check(command: str, arguments: list[str]) -> None:
-    """Raise ConfigError for a mistake in the command that can be found before the job is sent."""
+    """Raise ConfigError or DataError for a mistake in the command that can be found before the job is sent."""
     from hbtrain.config import load_config
     from hbtrain.config.load import parse_flags
-    from hbtrain.runs.run_inputs import ACCEPT
+    from hbtrain.evaluation.benchmarks import parse_benchmarks
+    from hbtrain.runs.run_inputs import ACCEPT, named_data_sets
     from hbtrain.storage import is_remote
     from hbtrain.sweeps.space import base_config, trials_of
     from hbtrain.sweeps.space_file import load_space, with_flags
@@ -101,17 +104,22 @@ def _check(command: str, arguments: list[str]) -> None:
     if not arguments:
         raise ConfigError(f"{command} what? give its arguments as without a cluster")
     first, *rest = (argument for argument in arguments if argument != ACCEPT)
-    files = []
     if command == "evaluate":
-        key, output = "--output", str(parse_flags(rest).get("output", ""))
-    elif command == "train":
-        files = [first]
-        key, output = "storage", load_config(first, parse_flags(rest)).storage
+        flags = parse_flags(rest)
+        files = _several(flags.get("catalogue"))
+        if "data" not in flags:
+            parse_benchmarks(_several(flags.get("benchmark")), files)
+        key, output = "--output", str(flags.get("output", ""))
     else:
-        space = with_flags(load_space(first), parse_flags(rest))
-        trials_of(space)
-        files = [first, space.recipe]
-        key, output = "storage", base_config(space).storage
+        if command == "train":
+            files, config = [first], load_config(first, parse_flags(rest))
+        else:
+            space = with_flags(load_space(first), parse_flags(rest))
+            trials_of(space)
+            files, config = [first, space.recipe], base_config(space)
+        named_data_sets(config)
+        files += config.data.catalogue
+        key, output = "storage", config.storage
     if not Path(output).is_absolute() and not is_remote(output):
         flag = f"--{key.removeprefix('--')}"
         raise ConfigError(
@@ -119,6 +127,11 @@ def _check(command: str, arguments: list[str]) -> None:
             f"{flag} /... or s3://..."
         )
     _check_sent(files)
+
+
+def _several(value: Any) -> list[str]:
+    """The values of a flag that takes several, each as text."""
+    return [] if value is None else [str(x) for x in value] if isinstance(value, list) else [str(value)]
 
 
 def _check_sent(files: Sequence[str]) -> None:

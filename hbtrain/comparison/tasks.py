@@ -12,6 +12,7 @@ from hbtrain.comparison.runs import Run
 from hbtrain.comparison.scores import Floats, Layout, Scores
 from hbtrain.comparison.systems import System
 from hbtrain.errors import DataError
+from hbtrain.formats.language_codes import is_among
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE, SEEN, SOME, UNSEEN
 
 MAIN_METRICS = ("map", "ndcg@10", "recall@10")
@@ -112,8 +113,8 @@ def _parts(
     parts = {ALL: tuple(languages)}
     known = [set(s.trained_languages) for s in systems if s.trained_languages is not None]
     if known:
-        seen = tuple(x for x in languages if all(x in trained for trained in known))
-        unseen = tuple(x for x in languages if not any(x in trained for trained in known))
+        seen = tuple(x for x in languages if all(is_among(x, trained) for trained in known))
+        unseen = tuple(x for x in languages if not any(is_among(x, trained) for trained in known))
         some = tuple(x for x in languages if x not in seen and x not in unseen)
         split = {SEEN: seen, UNSEEN: unseen, SOME: some}
         if sum(map(bool, split.values())) > 1:

@@ -18,6 +18,7 @@ NON_TRAINING_KEYS = (
     "resources.",
     "evaluation.",
     "data.cache",
+    "data.catalogue",
     "loss.block_rows",
     "training.log_every",
     "training.gradient_cosine_every",

@@ -183,6 +183,7 @@ def absolute_paths(config: Config) -> Config:
     changes: dict[str, object] = {"storage": _absolute(config.storage)}
     if config.data.cache is not None:
         changes["data.cache"] = _absolute(config.data.cache)
+    changes["data.catalogue"] = [_absolute_if_exists(file) for file in config.data.catalogue]
     changes["data.sources"] = [_absolute_if_exists(source) for source in config.data.sources]
     if config.data.validation is not None:
         changes["data.validation"] = _absolute_if_exists(config.data.validation)
@@ -215,7 +216,7 @@ def _absolute_if_exists(name: str) -> str:
 
 def _benchmark(text: str) -> str:
     name, equals, folder = text.partition("=")
-    return f"{name}={_absolute_if_exists(folder)}" if equals else text
+    return f"{name}={_absolute_if_exists(folder)}" if equals and "?" not in name else text  # else a data set's options
 
 
 def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hbtrain.config.batching import BatchingConfig
+from hbtrain.config.encoder import EncoderConfig
 from hbtrain.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
-
-Precision = Literal["fp32", "bf16"]
 
 FLAGS = "flags"
 """Validation context of options given as a command's flags; their errors name flags instead of keys."""
@@ -33,15 +32,18 @@ class DataConfig(Section):
     """The data of training and validation."""
 
     sources: tuple[str, ...] = ()
-    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), or `demo` for the corpus that ships with hbtrain."""
+    """Paths or s3:// URIs of parallel JSON lines (plain or .gz), folders of `hbtrain prepare`, data sets by name (such
+    as `hub:mmarco?languages=ar,de,en`), or `demo` for the corpus that ships with hbtrain."""
     languages: tuple[str, ...] | None = None
     """Training languages; none given means every language of the sources."""
     validation: str | None = None
     """A source whose loss is watched during training; never trained on. `demo-heldout` is the demo's own."""
     cache: str | None = None
     """Folder of memory-mapped corpora, and of what was fetched; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`."""
+    catalogue: tuple[str, ...] = ()
+    """Files that describe data sets of your own, which then have names as those of `hbtrain data list` do."""
 
-    @field_validator("sources", "languages", mode="before")
+    @field_validator("sources", "languages", "catalogue", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -61,107 +63,6 @@ class DataConfig(Section):
         if value is not None and not value:
             raise ValueError("the list is empty; leave the key out for every language of the sources")
         return value
-
-
-class StaticConfig(Section):
-    """`encoder.backbone: static`: the mean of token vectors."""
-
-    dimension: PositiveInt = 256
-    vocabulary: str | None = None
-    """A WordPiece vocabulary, one piece a line, plain or .gz; none means one trained on the sources."""
-    vocabulary_size: PositiveInt = 16_000
-    """Pieces of the vocabulary that is trained where none is given."""
-    trim: bool = True
-    """Keep only the pieces of the given vocabulary that the sources use (any language), and single characters."""
-
-
-class TransformerConfig(Section):
-    """`encoder.backbone: transformer`: a small BERT-like encoder with random weights."""
-
-    layers: PositiveInt = 2
-    hidden_size: PositiveInt = 128
-    heads: PositiveInt = 4
-    intermediate_size: PositiveInt = 512
-    dropout: Fraction = 0.0
-    vocabulary: str | None = None
-    vocabulary_size: PositiveInt = 16_000
-    trim: bool = True
-    max_positions: PositiveInt = 512
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TransformerConfig:
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}")
-        return self
-
-
-class LoraConfig(Section):
-    """Low-rank adapters (arXiv 2106.09685), merged into the backbone when the model is saved."""
-
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
-    dropout: Fraction = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-
-class EncoderConfig(Section):
-    """The model that embeds queries and passages with shared parameters."""
-
-    backbone: str = "static"
-    """`static`, `transformer`, or a sentence-transformers or Hugging Face model by hub name or path."""
-    query_prefix: str = "Query: "
-    passage_prefix: str = "Passage: "
-    max_query_tokens: PositiveInt = 64
-    max_passage_tokens: PositiveInt = 256
-    precision: Precision = "fp32"
-    gradient_checkpointing: bool = False
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    pooling: Literal["mean", "cls", "max", "lasttoken"] | None = None
-    """Pooling put on a plain Hugging Face backbone (by default mean, lasttoken on a causal language model).
-
-    The pooling of a sentence-transformers model is kept.
-    """
-    trust_remote_code: str | None = None
-    """Consent to running the backbone's own Python code on the workers: the value of `backbone` once more."""
-    freeze_embeddings: bool = False
-    """Leave the token (and position) embeddings of a transformer as they are."""
-    freeze_layers: NonNegativeInt = 0
-    """How many of a transformer's lowest layers are left as they are."""
-    lora: LoraConfig | None = None
-    average_with_initial: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """w in [0, 1): the saved model's weights are w times those before training plus 1 - w times the trained ones
-    (arXiv 2109.01903). 0 saves the trained ones."""
-    static: StaticConfig = StaticConfig()
-    transformer: TransformerConfig = TransformerConfig()
-
-    @model_validator(mode="after")
-    def _trusts_its_backbone(self) -> EncoderConfig:
-        if self.trust_remote_code not in (None, self.backbone):
-            raise ValueError(
-                f"trust_remote_code = {self.trust_remote_code!r}, but backbone = {self.backbone!r}: name the backbone "
-                "whose own code may run, or leave trust_remote_code out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _can_freeze(self) -> EncoderConfig:
-        if not self.freeze_layers and not self.freeze_embeddings:
-            return self
-        if self.backbone == "static":
-            raise ValueError(
-                "a static backbone has no layers and nothing but its embeddings; "
-                "with it freeze_layers must be 0 and freeze_embeddings false"
-            )
-        if self.lora is not None:
-            raise ValueError(
-                "lora freezes the whole backbone and trains adapters; leave out lora, or freeze_layers and "
-                "freeze_embeddings"
-            )
-        if self.backbone == "transformer" and self.freeze_layers > self.transformer.layers:
-            raise ValueError(
-                f"freeze_layers = {self.freeze_layers} is more than transformer.layers = {self.transformer.layers}"
-            )
-        return self
 
 
 class LossConfig(Section):
@@ -253,9 +154,9 @@ class EvaluationConfig(Section):
     """What a model is evaluated on, and how; also the options of `hbtrain evaluate`, given as flags."""
 
     benchmarks: tuple[str, ...] = ()
-    """`demo`, or `name=folder`, such as `xquad-r=data/xquad-r`; name is xquad-r, mlqa-r, lareqa, squad, miracl,
-    mr-tydi, tatoeba, beir, or parallel with a file. The folder or file may be an s3://, gs:// or hf://
-    URI."""
+    """`demo`; a data set by name, such as `xquad-r` or `miracl?languages=sw,yo` (`hbtrain data list` names them); or
+    `form=folder`, such as `xquad-r=data/xquad-r`: form is xquad-r, mlqa-r, lareqa, squad, miracl, mr-tydi, tatoeba,
+    beir, or parallel with a file. The folder or file may be an s3://, gs:// or hf:// URI."""
     before: bool = True
     """Evaluate the model before training as well."""
     every: PositiveInt | None = None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 from hbtrain.config import Config
+from hbtrain.config.schema import DataConfig
+from hbtrain.corpus.data_sets import TRAINING, Notify, Wanted, is_named
 from hbtrain.corpus.source import Source
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.storage import cache_root, local_copy, place
+from hbtrain.hub import catalogue as data_sets
+from hbtrain.hub import parse
+from hbtrain.hub.names import SCHEME
+from hbtrain.storage import cache_root, is_remote, local_copy, place
 
 SHIPPED = {"demo": "train.jsonl", "demo-heldout": "heldout.jsonl"}
 """{name in `data.sources`: file} of the sources that ship in the package."""
@@ -31,13 +36,14 @@ class ParallelCorpus:
         """
         if not config.data.sources:
             raise ConfigError("data.sources names no source: give --data.sources FILE [FILE ...], or demo")
-        return cls.open(config.data.sources, config.data.cache)
+        return cls.open(config.data.sources, config.data.cache, config.data.catalogue)
 
     @classmethod
-    def open(cls, sources: Sequence[str], cache: str | None = None) -> ParallelCorpus:
-        """Open sources by path, URI or shipped name: files of parallel JSON lines, and folders of `hbtrain prepare`."""
-        root = cache_root(cache)
-        return cls([_open(source_path(s, cache), name, root) for s, name in zip(sources, _names(sources), strict=True)])
+    def open(cls, sources: Sequence[str], cache: str | None = None, catalogue: Sequence[str] = ()) -> ParallelCorpus:
+        """Open sources by path, URI or name (see `source_path`): files of parallel JSON lines, and prepared corpora."""
+        root, names = cache_root(cache), _names(sources)
+        paths = [source_path(source, cache, catalogue) for source in sources]
+        return cls([_open(path, name, root) for path, name in zip(paths, names, strict=True)])
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -49,11 +55,47 @@ class ParallelCorpus:
             yield from source.every_text()
 
 
-def source_path(source: str, cache: str | None = None) -> Path:
-    """The file or folder of an entry of `data.sources`: a path, a shipped name, or a URI, copied to the cache."""
+def source_path(
+    source: str, cache: str | None = None, catalogue: Sequence[str] = (), notify: Notify | None = None
+) -> Path:
+    """The file or folder of an entry of `data.sources`.
+
+    Args:
+        source: a path, a shipped name, a URI, which is copied to the cache, or a data set such as
+            `hub:mmarco?languages=ar,de`, whose corpus is made in the cache.
+        cache: folder of the cache.
+        catalogue: files of the user's own data sets.
+        notify: told what is fetched and prepared.
+
+    Raises:
+        DataError: a remote file or a data set cannot be fetched; or a data set's name stands where a path should.
+        ConfigError: a file of `catalogue` cannot be used.
+        StorageError: the cache cannot be written.
+    """
     if source in SHIPPED:
         return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
-    return local_copy(place(source), cache)
+    if is_named(source):
+        wanted = Wanted.parse(source, TRAINING, catalogue)
+        if wanted.is_prepared(cache):
+            return wanted.corpus_folder(cache)
+        from hbtrain.corpus.prepare.named import prepared_corpus  # DuckDB is needed where something is prepared
+
+        return prepared_corpus(wanted, cache, notify)
+    path = local_copy(place(source), cache, notify)
+    if source.partition("?")[0] in data_sets(catalogue) and not path.exists():
+        raise DataError(f"source {source} does not exist; the data set of that name is hub:{source}")
+    return path
+
+
+def fetch_sources(sources: Iterable[str], data: DataConfig, notify: Notify) -> None:
+    """Fetch and prepare those of `sources` that are remote or data sets, as far as they are not in the cache.
+
+    Raises:
+        HbtrainError: as `source_path`.
+    """
+    for source in sources:
+        if is_named(source) or is_remote(source):
+            source_path(source, data.cache, data.catalogue, notify)
 
 
 def _open(path: Path, name: str, cache: Path) -> Source:
@@ -61,12 +103,20 @@ def _open(path: Path, name: str, cache: Path) -> Source:
 
 
 def _names(sources: Sequence[str]) -> list[str]:
-    """What sources are called: their file names without endings, with the folder in front where two would be equal."""
+    """What sources are called: their file names without endings, or the names of data sets; where two would be equal,
+    with the folder in front, or the options behind."""
     if len(set(sources)) < len(sources):
         twice = next(s for s in sources if list(sources).count(s) > 1)
         raise DataError(f"source {twice} is listed twice in data.sources")
-    places = [place(source) for source in sources]
-    short = [p.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json") for p in places]
-    return [
-        name if short.count(name) == 1 else f"{p.parent.name}/{name}" for p, name in zip(places, short, strict=True)
-    ]
+    called = [_called(source) for source in sources]
+    short = [name for name, _ in called]
+    return [name if short.count(name) == 1 else longer for name, longer in called]
+
+
+def _called(source: str) -> tuple[str, str]:
+    """The short name of a source, and a longer one for where two would be equal."""
+    if is_named(source):
+        return parse(source).name, source.removeprefix(SCHEME)
+    at = place(source)
+    name = at.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    return name, f"{at.parent.name}/{name}"

@@ -33,10 +33,12 @@ class Source:
     Attributes:
         name: what the batch plan and reports call it.
         index: what the batch plan needs of it.
+        data_set: where its raw data come from, if the catalogue names them (see `hbtrain.corpus.data_sets`).
     """
 
     def __init__(self, folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
         self.name = name
+        self.data_set: Mapping[str, Any] | None = manifest.get("data_set")
         self._folder = folder
         self._sentences: bool = manifest["sentences"]
         self._tables: dict[str, TextTable | None] = {}

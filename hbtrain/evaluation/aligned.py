@@ -1,8 +1,9 @@
-"""Benchmarks that ask the same questions in several languages: LAReQA, SQuAD, parallel rows, Tatoeba."""
+"""Benchmarks that ask the same questions in several languages: LAReQA, SQuAD, Belebele, parallel rows, Tatoeba."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 
 from hbtrain.errors import DataError, shown
 from hbtrain.evaluation.benchmark import Benchmark, Collection, LanguagePart, assemble
+from hbtrain.formats.belebele import belebele_questions, find_belebele
 from hbtrain.formats.inputs import NOT_UNICODE, REFUSED, Position, is_unicode
 from hbtrain.formats.languages import choose_languages, language_files
 from hbtrain.formats.parallel import ParallelRow, read_rows
@@ -64,6 +66,44 @@ def read_squad(
             else:
                 _add_sentences(paragraph, part, candidates)
     return Benchmark.of(name, candidates, assemble(name, parts))
+
+
+def read_belebele(folder: str | Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:
+    """Belebele: every passage of every language is a candidate, equal ones of a language once; a question's relevant
+    candidates are its passage in every language. Where files lack questions of others, a note says how many.
+
+    Raises:
+        DataError: no language files, a language that is not there, or a file that is not of this form.
+    """
+    files = find_belebele(str(folder))
+    parts = {}
+    for language in choose_languages(files, languages, f"benchmark {name} ({folder})"):
+        part = parts[language] = LanguagePart()
+        places: dict[str, int] = {}
+        for question in belebele_questions(files[language]):
+            place = places.setdefault(question.passage, len(places))
+            if place == len(part.candidate_ids):
+                part.candidate_ids.append(str(place))
+                part.candidate_texts.append(question.passage)
+            part.queries[question.id] = question.text
+            part.answers[question.id] = place
+    collection = assemble(name, parts)
+    return Benchmark.of(name, "passage", replace(collection, notes=_uneven(name, parts)))
+
+
+def _uneven(name: str, parts: Mapping[str, LanguagePart]) -> tuple[str, ...]:
+    """A note where not all languages have the same questions."""
+    everything = set().union(*(part.queries for part in parts.values()))
+    lacking = {
+        x: len(everything) - len(part.queries) for x, part in parts.items() if len(part.queries) < len(everything)
+    }
+    if not lacking:
+        return ()
+    language, number = max(lacking.items(), key=lambda item: item[1])
+    return (
+        f"{name}: {len(lacking)} of {len(parts)} languages lack some of the {len(everything):,} questions, {language} "
+        f"most ({number:,}); are their files whole?",
+    )
 
 
 def read_parallel(path: Path, name: str, languages: Sequence[str] | None = None) -> Benchmark:

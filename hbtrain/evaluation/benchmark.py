@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,12 @@ class Collection:
         """The languages, in the order of the pool."""
         return tuple(self.candidate_counts)
 
+    @property
+    def pool_language(self) -> str | None:
+        """The language of all candidates; None: they are in several."""
+        there = [language for language, count in self.candidate_counts.items() if count]
+        return there[0] if len(there) == 1 else None
+
     def find(self, ids: Sequence[str]) -> Int64s:
         """[n] the places of candidates by their ids; -1 where no candidate has the id."""
         if isinstance(self.candidate_ids, StoredIds):
@@ -101,7 +107,7 @@ def _check_lengths(c: Collection) -> None:
     candidates = {len(c.candidate_ids), len(c.candidate_texts), sum(c.candidate_counts.values())}
     if len({len(column) for column in aligned}) > 1 or len(candidates) > 1:
         raise DataError(f"benchmark {c.name}: lists of queries or of candidates differ in length")
-    if c.missing is not None and len(c.languages) > 1:
+    if c.missing is not None and c.pool_language is None:
         raise DataError(f"benchmark {c.name}: only a pool of one language can have candidates that are never found")
     if not c.question_ids or candidates == {0}:
         raise DataError(f"benchmark {c.name}: no question has an answer in the languages {', '.join(c.languages)}")
@@ -152,11 +158,18 @@ class Benchmark:
     # not have are ignored
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: bool = True  # whether a question id means the same question in every language
+    # where its data come from, if it is a data set of the catalogue (`hbtrain.corpus.data_sets.Wanted.about`)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, kind: CandidatesKind, collection: Collection) -> Benchmark:
         """A benchmark of one collection, asked in all settings."""
         return cls(name, kind, collection.languages, (lambda: collection,))
+
+    def listed_language(self, collection: Collection) -> str | None:
+        """The language of all candidates where lists of the best are answers in `mono` or `cross`; None: in `multi`."""
+        one = len(collection.languages) == 1 or "multi" not in self.settings
+        return collection.pool_language if one else None
 
     def collections(self) -> Iterator[Collection]:
         """The collections, opened one after another.

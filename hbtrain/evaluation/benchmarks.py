@@ -1,21 +1,26 @@
-"""Benchmarks by name: `demo`, or `name=path` such as `xquad-r=data/xquad-r`."""
+"""Benchmarks by name: `demo`, a data set such as `xquad-r`, or `form=path` such as `xquad-r=data/xquad-r`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, about, fetch_all, is_named
 from hbtrain.errors import DataError, did_you_mean
-from hbtrain.evaluation.aligned import Candidates, read_parallel, read_squad, read_tatoeba
+from hbtrain.evaluation.aligned import Candidates, read_belebele, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.judged import PLAIN, Judging, find_judged, read_judged
 from hbtrain.evaluation.out_of_domain import check_in_domain
+from hbtrain.evaluation.pooled import read_pooled
+from hbtrain.formats.belebele import find_belebele
 from hbtrain.formats.inputs import local_copy
 from hbtrain.formats.languages import language_files
 from hbtrain.formats.locations import is_remote, named
 from hbtrain.formats.tatoeba import find_tatoeba
+from hbtrain.hub import catalogue as data_sets
+from hbtrain.hub.names import SCHEME
 from hbtrain.storage import cache_root, resolved
 from hbtrain.storage import place as place_of
 
@@ -27,14 +32,22 @@ __all__ = [
     "has_sentences",
     "load_benchmark",
     "load_benchmarks",
+    "names_data_set",
     "parse_benchmark",
+    "parse_benchmarks",
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
-JUDGED = ("miracl", "mr-tydi", "beir")  # forms whose documents have ids of their own, which judgements name
-FORMS = (*SENTENCES, "squad", "parallel", "miracl", "mr-tydi", "tatoeba", "beir", "demo")
+JUDGED = (
+    "miracl",
+    "mr-tydi",
+    "beir",
+    "mteb",
+    "mteb-parallel",
+)  # forms whose documents have ids of their own, which judgements name
+FORMS = (*SENTENCES, "squad", "parallel", "belebele", *JUDGED, "tatoeba", "demo")
 """What may stand before the `=`; `demo` takes no path."""
-NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir")
+NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb", "mteb-parallel")
 """Forms of many benchmarks, which are therefore named after their folder or file."""
 
 
@@ -44,21 +57,33 @@ class BenchmarkSpec:
 
     name: str  # first part of the metrics' keys
     form: str  # one of FORMS
-    path: str | None  # a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo
+    # a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo and for data sets
+    path: str | None
+    wanted: Wanted | None = None  # the data set of the catalogue, and what of it; None: it is not from there
 
 
-def parse_benchmark(text: str) -> BenchmarkSpec:
-    """Parse `demo`, `parallel=FILE`, or `FORM=FOLDER` with another of FORMS; file and folder may be s3://, gs:// or hf://
-    URLs, or others that `hbtrain.formats` reads.
+def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
+    """Parse `demo`, a data set such as `miracl` or `miracl?languages=sw,yo`, `parallel=FILE`, or `FORM=FOLDER` with
+    another of FORMS; file and folder may be s3://, gs:// or hf:// URLs, or others that `hbtrain.formats` reads.
 
-    `lareqa`, `squad`, `beir` and `parallel` are named after their folder or file (without `.jsonl`, `.gz`).
+    Those of NAMED_BY_PATH are named after their folder or file (without `.jsonl`, `.gz`).
+
+    Args:
+        text: of the benchmark.
+        catalogue: files of the user's own data sets.
 
     Raises:
-        DataError: unknown benchmark, a path missing or not allowed.
+        DataError: unknown benchmark, a path missing or not allowed; or see `Wanted.parse`.
+        ConfigError: a file of `catalogue` cannot be used.
     """
+    if names_data_set(text, catalogue):
+        wanted = Wanted.parse(text, BENCHMARK, catalogue)
+        return BenchmarkSpec(wanted.data_set.name, wanted.data_set.form_for("benchmark"), None, wanted)
     form, equals, place = text.partition("=")
     if form not in FORMS:
-        hint = did_you_mean(form, FORMS).rstrip() or f"known are {', '.join(FORMS)}"
+        families = [one.family for one in data_sets(catalogue).values() if one.family is not None]
+        known = list(dict.fromkeys([*FORMS, *_benchmarks(catalogue), *families]))
+        hint = did_you_mean(form, known).rstrip() or f"known are {', '.join(known)}"
         raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
     if form == "demo":
         if equals:
@@ -70,6 +95,41 @@ def parse_benchmark(text: str) -> BenchmarkSpec:
     here = not is_remote(place) or place.startswith("file://")
     path = str(place_of(place)) if here or place.startswith("s3://") else place
     return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
+
+
+def parse_benchmarks(texts: Sequence[str], catalogue: Sequence[str] = ()) -> list[BenchmarkSpec]:
+    """Parse benchmarks as `parse_benchmark` does; a family of data sets, such as multilingual-nano, is all its sets.
+
+    Raises:
+        DataError: as `parse_benchmark`; or two have one name.
+        ConfigError: a file of `catalogue` cannot be used.
+    """
+    found: dict[str, BenchmarkSpec] = {}
+    for text in texts:
+        name, mark, options = text.removeprefix(SCHEME).partition("?")
+        members = [one.name for one in data_sets(catalogue).values() if one.family == name]
+        for one in [f"{member}{mark}{options}" for member in members] or [text]:
+            spec = parse_benchmark(one, catalogue)
+            if spec.name in found:
+                raise DataError(
+                    f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately"
+                )
+            found[spec.name] = spec
+    return list(found.values())
+
+
+def names_data_set(text: str, catalogue: Sequence[str] = ()) -> bool:
+    """Whether a benchmark is a data set by its name, and not a form with a path. Raises ConfigError for a bad file of
+    `catalogue`."""
+    name, equals, _ = text.partition("=")
+    if is_named(name) or "?" in name:
+        return True
+    # A form that needs a path, such as squad, may be the name of a data set for training as well.
+    return not equals and name in (_benchmarks(catalogue) if name in FORMS else data_sets(catalogue))
+
+
+def _benchmarks(catalogue: Sequence[str]) -> list[str]:
+    return [name for name, found in data_sets(catalogue).items() if "benchmark" in found.purposes]
 
 
 def has_sentences(spec: BenchmarkSpec) -> bool:
@@ -89,6 +149,8 @@ def load_benchmarks(
     cache: str | None = None,
     in_domain: str | None = None,
     judging: Judging = PLAIN,
+    catalogue: Sequence[str] = (),
+    notify: Notify | None = None,
 ) -> tuple[Benchmark, ...]:
     """Load several benchmarks and check all of their files.
 
@@ -99,14 +161,14 @@ def load_benchmarks(
         cache: see `load_benchmark`.
         in_domain: the benchmark, or the domain of one, with which the others are compared.
         judging: see `load_benchmark`.
+        catalogue: files of the user's own data sets.
+        notify: told which data sets are fetched.
 
     Raises:
         DataError: a benchmark cannot be loaded, two have one name, or `in_domain` is not among them.
     """
-    specs = [parse_benchmark(text) for text in texts]
-    for spec, text in zip(specs, texts, strict=True):
-        if [other.name for other in specs].count(spec.name) > 1:
-            raise DataError(f"benchmark {text!r}: another has the name {spec.name} as well; evaluate them separately")
+    specs = parse_benchmarks(texts, catalogue)
+    fetch_all([spec.wanted.only(languages) for spec in specs if spec.wanted is not None], cache, notify)
     benchmarks = tuple(load_benchmark(spec, languages, candidates, cache, judging) for spec in specs)
     for benchmark in benchmarks:
         benchmark.check()
@@ -133,21 +195,50 @@ def load_benchmark(
     Raises:
         DataError: a folder or file is missing, a language is not there, or the data are not of this form.
     """
-    if spec.path is None:
+    if spec.form == "demo":
         with resources.as_file(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl") as path:
             return read_parallel(path, spec.name, languages)
-    path = local_copy(spec.path, cache)
+    if spec.wanted is not None:
+        wanted = spec.wanted.only(languages)
+        fetched = wanted.fetch(cache)
+        path = fetched.folder / min(fetched.digests) if spec.form == "parallel" else fetched.folder
+        found = _read(spec, path, wanted.languages, candidates, cache, judging)
+        return replace(found, data=about(fetched))
+    path = local_copy(str(spec.path), cache)
+    return _read(spec, path, languages, candidates, cache, judging)
+
+
+def _read(
+    spec: BenchmarkSpec,
+    path: Path,
+    languages: Sequence[str] | None,
+    candidates: Candidates,
+    cache: str | None,
+    judging: Judging,
+) -> Benchmark:
+    """The benchmark in a file or folder on this machine."""
     if spec.form == "parallel":
         if not path.is_file():
             raise DataError(f"benchmark {spec.name}: there is no file {spec.path}")
         return read_parallel(path, spec.name, languages)
     if not path.is_dir():
         raise DataError(f"benchmark {spec.name}: there is no folder {spec.path}")
-    if spec.form == "tatoeba":
-        return read_tatoeba(path, spec.name, languages)
+    if spec.form == "mteb-parallel":
+        return read_pooled(path, spec.name, languages, cache=cache_root(cache), judging=judging)
     if spec.form in JUDGED:
-        return read_judged(spec.form, path, spec.name, languages, cache=cache_root(cache), judging=judging)
-    return read_squad(path, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
+        root, split = cache_root(cache), spec.wanted.options.get("split") if spec.wanted is not None else None
+        return read_judged(spec.form, path, spec.name, languages, cache=root, split=split, judging=judging)
+    return _read_aligned(spec, path, languages, candidates)
+
+
+def _read_aligned(
+    spec: BenchmarkSpec, folder: Path, languages: Sequence[str] | None, candidates: Candidates
+) -> Benchmark:
+    if spec.form == "tatoeba":
+        return read_tatoeba(folder, spec.name, languages)
+    if spec.form == "belebele":
+        return read_belebele(folder, spec.name, languages)
+    return read_squad(folder, spec.name, languages, candidates if spec.form in SENTENCES else "passage")
 
 
 def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
@@ -156,17 +247,22 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     Raises:
         DataError: a folder or file is missing.
     """
-    if spec.path is None:
+    if spec.wanted is not None:
+        fetched = spec.wanted.fetch(cache)
+        return [str(fetched.folder / name) for name in sorted(fetched.digests)]
+    if spec.form == "demo":
         return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
-    path = str(local_copy(spec.path, cache))
+    path = str(local_copy(str(spec.path), cache))
     if spec.form == "parallel":
         return [path]
     if spec.form == "tatoeba":
         return sorted(file for sides in find_tatoeba(path).pairs.values() for file in sides.values())
+    if spec.form == "belebele":
+        return list(find_belebele(path).values())
     if spec.form in JUDGED:
-        found = find_judged(spec.form, path)
+        found = find_judged(spec.form.removesuffix("-parallel"), path)
         of_languages = (found.of(language) for language in found.languages)
-        return [file for files in of_languages for file in (files.topics, files.qrels, *files.corpus)]
+        return [file for files in of_languages for file in (*files.topics, *files.qrels, *files.corpus)]
     return sorted(language_files(path, ".json").values())
 
 

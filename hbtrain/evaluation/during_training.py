@@ -18,7 +18,7 @@ from hbtrain.config import Config
 from hbtrain.config.schema import EvaluationConfig
 from hbtrain.errors import ConfigError, did_you_mean
 from hbtrain.evaluation.benchmark import Benchmark
-from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmark
+from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmarks
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.metrics import METRICS
@@ -153,7 +153,7 @@ class Scorer:
         self._ranker = ExactRanker(options.batch_size)
         self._benchmarks = [
             load_benchmark(spec, candidates=options.candidates, cache=cache, judging=judging)
-            for spec in map(parse_benchmark, options.benchmarks)
+            for spec in parse_benchmarks(options.benchmarks, config.data.catalogue)
             if spec.name in names
         ]
 

@@ -1,4 +1,5 @@
-"""Benchmarks of topics and judgements over corpora, a collection for each language: MIRACL, Mr. TyDi and BEIR.
+"""Benchmarks of topics and judgements over corpora, a collection for each language: MIRACL, Mr. TyDi,
+BEIR, and the sets that have mteb's layout.
 
 Nothing of a corpus is read before its collection is opened; then it is on disk, however large it is.
 """
@@ -14,12 +15,12 @@ import numpy as np
 
 from hbtrain.config import EvaluationConfig
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmark import Benchmark, Collection, Floats
+from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats
 from hbtrain.evaluation.documents import Documents, open_documents
 from hbtrain.evaluation.own_documents import ignore_identical_ids, with_note_of_own
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import JudgedFolder, Judgement, Topic, find_beir, find_miracl, find_mr_tydi
-from hbtrain.formats.languages import choose_languages
+from hbtrain.formats.mteb import find_mteb
 from hbtrain.reporting.text import counted, listed
 
 SHOWN = 3  # how many ids an error message names
@@ -68,24 +69,29 @@ def read_judged(
     """The benchmark in a folder: one collection for each language, in alphabetical order or that of `languages`.
 
     Args:
-        form: miracl (its languages are those whose corpus is there), mr-tydi or beir.
+        form: miracl (its languages are those whose corpus is there), mr-tydi, beir or mteb.
         folder: with the files as their makers publish them.
         name: of the benchmark.
         languages: only these; None: all.
         cache: folder for converted corpora.
-        split: of topics and judgements; by default dev for MIRACL, whose test is not public, and test for the others.
+        split: of topics and judgements; by default dev for MIRACL, whose test is not public, for mteb the first of
+            `hbtrain.formats.mteb.SPLITS` that is there, or the only one, and test for the others.
         judging: how queries that are documents, and relevant documents that the corpus lacks, are taken.
 
     Raises:
         DataError: there are no languages, a language is not there, or a file of a language is missing.
     """
     found = find_judged(form, folder, languages, split)
-    chosen = choose_languages(found.languages, languages, f"benchmark {name} ({folder})")
-    for language in chosen:
-        found.of(language)  # raises if a file is missing, before anything is read
-    openers = tuple(partial(_open, found, name, language, cache, judging) for language in chosen)
+    chosen = found.chosen(languages, f"benchmark {name} ({folder})")
+    for key in chosen:
+        found.of(key)  # raises if a file is missing, before anything is read
+    openers = tuple(partial(open_judged, found, name, key, cache, judging) for key in chosen)
+    sides = [found.sides.get(key, (key, key)) for key in chosen]
+    there = dict.fromkeys(code for both in sides for code in both)
+    ordered = tuple(dict.fromkeys([*(x for x in languages or () if x in there), *there]))
+    settings = [x for x in SETTINGS[:2] if (x == "mono") in {one == other for one, other in sides}]
     groups = RESOURCES if form == "miracl" else {}
-    return Benchmark(name, "title+text", chosen, openers, ("mono",), groups, parallel=False)
+    return Benchmark(name, "title+text", ordered, openers, tuple(settings), groups, parallel=False)
 
 
 def find_judged(
@@ -96,7 +102,9 @@ def find_judged(
         return find_miracl(str(folder), split or "dev", by="corpus")
     if form == "mr-tydi":
         return find_mr_tydi(str(folder), split or "test")
-    return find_beir(str(folder), split or "test", languages)
+    if form == "beir":
+        return find_beir(str(folder), split or "test", languages)
+    return find_mteb(str(folder), split, languages)
 
 
 def topics_by_id(topics: Iterable[Topic], file: str) -> dict[str, Topic]:
@@ -129,18 +137,19 @@ def grades_by_question(judgements: Iterable[Judgement], file: str) -> Qrels:
     return found
 
 
-def _open(found: JudgedFolder, name: str, language: str, cache: Path, judging: Judging) -> Collection:
-    files = found.of(language)
-    topics = topics_by_id(found.topics(language, REFUSED), files.topics)
-    qrels = grades_by_question(found.judgements(language, REFUSED), files.qrels)
+def open_judged(found: JudgedFolder, name: str, key: str, cache: Path, judging: Judging = PLAIN) -> Collection:
+    """The collection of one of `found.languages`. Raises DataError as `judged_collection`, or if a file is broken."""
+    files = found.of(key)
+    corpus_language, language = found.sides.get(key, (key, key))
+    topics = topics_by_id(found.topics(key, REFUSED), files.topics[0])
+    qrels = grades_by_question(found.judgements(key, REFUSED), files.qrels[0])
     unasked = set(topics)
-    if found.form == "beir":
-        # BEIR has one file of queries for all splits; those without judgements in this split belong to others.
+    if found.all_splits:  # those without judgements in this split belong to others
         topics = {question: topic for question, topic in topics.items() if question in qrels}
     documents = open_documents(files.corpus, cache)
     if not any(documents.texts):
         raise DataError(f"{files.corpus[0]}: all {len(documents.texts):,} documents of the corpus are empty")
-    collection = judged_collection(f"{name} in {language}", language, topics, qrels, documents, judging)
+    collection = judged_collection(f"{name} in {key}", language, topics, qrels, documents, judging, corpus_language)
     return replace(collection, unasked={language: sorted(unasked.difference(collection.question_ids))})
 
 
@@ -151,8 +160,10 @@ def judged_collection(
     qrels: Qrels,
     documents: Documents,
     judging: Judging = PLAIN,
+    corpus_language: str | None = None,
 ) -> Collection:
-    """The collection of one language: the topics that have a relevant document, over all documents.
+    """The collection of one language: the topics that have a relevant document, over all documents, which are in
+    `corpus_language`, where this is another.
 
     Topics without one cannot be scored; they are left out and counted.
 
@@ -182,6 +193,7 @@ def judged_collection(
     ordered = [sorted((places[document], grade) for document, grade in relevant[x].items()) for x in answered]
     graded = any(grade != 1 for found in ordered for _, grade in found)
     domains = [topics[question].domain for question in answered]
+    one = corpus_language in (None, language)
     collection = Collection(
         name=name,
         question_ids=answered,
@@ -189,7 +201,7 @@ def judged_collection(
         query_texts=[topics[question].text for question in answered],
         candidate_ids=documents.ids,
         candidate_texts=documents.texts,
-        candidate_counts={language: len(documents.ids)},
+        candidate_counts={corpus_language or language: len(documents.ids)} | ({} if one else {language: 0}),
         relevant=[np.array([place for place, _ in found if place >= 0], np.int64) for found in ordered],
         gains=[_gains(found, missing=False) for found in ordered] if graded else None,
         domains=domains if any(domain is not None for domain in domains) else None,

@@ -102,6 +102,7 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
                 "notes": list(e.notes),
                 "parallel_questions": e.parallel,
                 "language_groups": {name: list(members) for name, members in e.groups.items()},
+                **({"data": dict(e.data)} if e.data else {}),
                 **e.search,
             }
             for e in evaluations

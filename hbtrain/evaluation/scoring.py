@@ -75,7 +75,7 @@ class RankingScores:
 def score_collection(benchmark: Benchmark, collection: Collection, ranking: Search | TopLists) -> CollectionScores:
     """The scores of every query in the settings of `benchmark`, from exact ranks or from lists of the best."""
     if isinstance(ranking, TopLists):
-        listed = _listed(collection, ranking)
+        listed = _listed(benchmark, collection, ranking)
         return combine_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
     parts = [_pairs(collection, ranking.ranks), _pool(collection, ranking.ranks)]
     return combine_scores(benchmark, collection, parts, ranking.pool.places)
@@ -132,9 +132,10 @@ def _pairs(collection: Collection, ranks: Ranks) -> RankingScores:
     size = len(collection.languages)
     group = ranks.query * size + ranks.language
     tied = _tied(collection, group, ranks.score, ranks.equal_in_language)
-    # Only a pool of one language has candidates that are never found; they are in language 0.
+    # Only a pool of one language has candidates that are never found.
+    code = collection.languages.index(collection.pool_language or collection.languages[0])
     query_of_missing, _ = _missing(collection)
-    rankings, scores = _scored(collection, np.append(group, query_of_missing * size), ranks.in_language)
+    rankings, scores = _scored(collection, np.append(group, query_of_missing * size + code), ranks.in_language)
     query, language = np.divmod(rankings.group, size)
     setting = np.where(collection.query_codes[query] == language, "mono", "cross").astype(object)
     languages = np.array(collection.languages, object)[language]
@@ -159,8 +160,8 @@ def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
     )
 
 
-def _listed(collection: Collection, lists: TopLists) -> RankingScores:
-    """Scores in `mono` (one language) or `multi`, as far as the depth of the lists lets them be known."""
+def _listed(benchmark: Benchmark, collection: Collection, lists: TopLists) -> RankingScores:
+    """Scores in `mono` or `cross` (candidates of one language) or `multi`, as far as the lists are deep enough."""
     depth = lists.places.shape[1]
     query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
     # What is in no list ranks somewhere behind it; metrics that do not look beyond the list do not depend on where.
@@ -173,9 +174,12 @@ def _listed(collection: Collection, lists: TopLists) -> RankingScores:
     query_of_missing, _ = _missing(collection)
     rankings, scores = _scored(collection, np.append(query, query_of_missing), rank)
     known = {name: values for name, values in scores.items() if 0 < cutoff(name) <= depth}
-    one = len(collection.languages) == 1
-    size = len(rankings.group)
-    asked = collection.languages[0] if one else ALL_LANGUAGES
+    one = benchmark.listed_language(collection)
+    asked = one or ALL_LANGUAGES
+    settings = np.full(len(rankings.group), "multi", object)
+    if one is not None:
+        languages = np.array(collection.query_languages, object)[rankings.group]
+        settings = np.where(languages == asked, "mono", "cross").astype(object)
     tied = None
     if lists.scores is not None:
         own_PK = lists.scores[query]
@@ -184,9 +188,9 @@ def _listed(collection: Collection, lists: TopLists) -> RankingScores:
         equal = np.where(inside, np.count_nonzero(own_PK == score[:, None], axis=1), 0)
         tied = _per_ranking(rankings, query[_tied(collection, query, np.where(inside, score, np.nan), equal)])
     return RankingScores(
-        np.full(size, "mono" if one else "multi", object),
+        settings,
         rankings.group,
-        np.full(size, asked, object),
+        np.full(len(settings), asked, object),
         known,
         rankings.relevant,
         tied,

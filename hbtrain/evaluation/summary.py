@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores, Ties
+from hbtrain.formats.language_codes import is_among
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.ranks import TIE_RULE
 
@@ -84,6 +85,8 @@ class Evaluation:
     """How the model's vectors were compared; None where the scores are those of run files."""
     model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
     seconds: float | None = None  # how long it took, from opening the first collection; None for run files
+    # where the benchmark's data come from, if it is a data set of the catalogue
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def macro(self) -> dict[str, float]:
@@ -140,6 +143,7 @@ def summarise(
         cells=cells,
         first_languages=_first_languages(scored),
         per_query=table,
+        data=benchmark.data,
     )
 
 
@@ -186,8 +190,8 @@ def _added(counts: Sequence[Mapping[str, int]], languages: Sequence[str]) -> dic
 def _groups(benchmark: Benchmark, trained: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
     groups = dict(benchmark.groups)
     if trained is not None:
-        groups["seen"] = tuple(language for language in benchmark.languages if language in trained)
-        groups["unseen"] = tuple(language for language in benchmark.languages if language not in trained)
+        groups["seen"] = tuple(x for x in benchmark.languages if is_among(x, trained))
+        groups["unseen"] = tuple(x for x in benchmark.languages if x not in groups["seen"])
     own = {name: tuple(x for x in benchmark.languages if x in members) for name, members in groups.items()}
     return {name: members for name, members in own.items() if members}
 

@@ -167,8 +167,9 @@ def _judged_queries(collection: Collection, setting: str, query_language: str) -
             if kind == setting:
                 by_language.setdefault(ALL_LANGUAGES if setting == "multi" else own, {})[place] = gain
         missing = [] if collection.missing is None else collection.missing[query].tolist()
-        if missing and setting != "cross":  # only a pool of one language has them
-            by_language.setdefault(ALL_LANGUAGES if setting == "multi" else language, {})
+        passages = collection.pool_language or language  # only a pool of one language has missing ones
+        if missing and setting in ("multi", "mono" if passages == language else "cross"):
+            by_language.setdefault(ALL_LANGUAGES if setting == "multi" else passages, {})
         for passage_language, judged in by_language.items():
             name = query_name(collection.question_ids[query], setting, passage_language)
             found.append(_JudgedQuery(name, query, passage_language, judged, missing))

@@ -81,8 +81,9 @@ def lists_of(benchmark: Benchmark, collection: Collection, ranking: Search | Top
         places = ranking.places
         scores = -np.arange(places.shape[1], dtype=np.float32) + np.zeros((len(places), 1), np.float32)
         top = Top(scores if ranking.scores is None else ranking.scores, places)
-        one = len(collection.languages) == 1
-        found = _of_language(collection, 0, top) if one else _of_pool(collection, top)
+        one = benchmark.listed_language(collection)
+        code = None if one is None else collection.languages.index(one)
+        found = _of_pool(collection, top) if code is None else _of_language(collection, code, top)
     else:
         of_languages = (_of_language(collection, code, top) for code, top in ranking.by_language.items())
         # The pool's lists are merged from the others, which takes time and memory.
@@ -95,7 +96,7 @@ def _of_language(collection: Collection, code: int, top: Top) -> Iterator[Listed
     """`top`, the best candidates in the language `code`, for the queries that have an answer in it."""
     bounds = np.cumsum([0, *collection.candidate_counts.values()])[code : code + 2]
     answered = np.array([np.any((r >= bounds[0]) & (r < bounds[1])) for r in collection.relevant], bool)
-    if len(collection.languages) == 1:
+    if collection.pool_language == collection.languages[code]:
         answered[:] = True  # also where the only relevant candidates are never found
     codes = collection.query_codes
     for asked in np.unique(codes[answered]).tolist():

@@ -11,9 +11,9 @@ Every file is plain or .gz.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import (
@@ -22,15 +22,19 @@ from hbtrain.formats.inputs import (
     Position,
     identifier,
     is_unicode,
-    json_lines,
     numbered_lines,
     text_lines,
+    whole_number,
 )
-from hbtrain.formats.languages import CODES, LANGUAGE, one_each
+from hbtrain.formats.language_codes import NAMES
+from hbtrain.formats.languages import LANGUAGE, choose_languages, one_each
 from hbtrain.formats.locations import is_remote, list_files, named
+from hbtrain.formats.tables import Record, read_table
 from hbtrain.storage import resolved
 
 ID_KEYS = ("docid", "_id", "id")
+JUDGED_KEYS = ("query-id", "corpus-id", "score")  # columns of judgements in records
+TEXTS = (".tsv", ".txt")  # endings of files whose lines are an id, a tab and a text
 _GRADE = re.compile(r"(-?[0-9]{1,9})(?:\.0*)?")  # a whole number, which some tools write as 1.0
 _NAME = re.compile(r"(?i)(?!nan$|inf$|infinity$)[a-z].*")  # of a column, not a value
 _NUMBER = re.compile(r"([0-9]+)")
@@ -66,8 +70,8 @@ class Document(NamedTuple):
 class JudgedFiles:
     """The files of one language."""
 
-    topics: str
-    qrels: str
+    topics: Sequence[str]
+    qrels: Sequence[str]
     corpus: Sequence[str]
 
 
@@ -75,14 +79,33 @@ class JudgedFiles:
 class JudgedFolder:
     """The files of a data set that were found in a folder, by language."""
 
-    form: str  # `miracl`, `mr-tydi` or `beir`
+    form: str  # `miracl`, `mr-tydi`, `beir` or `mteb`
     folder: str  # the path or URL that was searched
     split: str  # of topics and judgements, such as `train`
     given: str  # what was found in each of `languages`, in words for messages: `topics`, `a corpus`, `a folder`
-    languages: tuple[str, ...]  # codes, in alphabetical order
+    languages: tuple[str, ...]  # codes, or such pairs as are keys of `sides`, in alphabetical order
     files: Mapping[str, Mapping[str, Sequence[str]]]  # {`topics`, `qrels` or `corpus`: {language: files}}
     # {`topics`, `qrels` or `corpus`: name that such a file should have, with `{language}`}, for messages
     names: Mapping[str, str]
+    many: Collection[str] = ()  # which of `topics`, `qrels` and `corpus` a language may have in several files
+    all_splits: bool = False  # whether the topics are those of all splits: the judged ones are those of `split`
+    # {one of `languages`: (language of the corpus, language of the topics)} where these differ
+    sides: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def chosen(self, wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
+        """Those of `languages` that are wanted, in that order (`choose_languages`); pairs both of whose sides are.
+
+        Raises:
+            DataError: a wanted language is not there, or is named twice.
+        """
+        if wanted is None or not self.sides:
+            return choose_languages(self.languages, wanted, where)
+        of_keys = {key: self.sides.get(key, (key, key)) for key in self.languages}
+        codes = choose_languages({code for both in of_keys.values() for code in both}, wanted, where)
+        found = tuple(key for key, both in of_keys.items() if set(both) <= set(codes))
+        if not found:
+            raise DataError(f"{where} has no pair of {', '.join(codes)}; it has {', '.join(self.languages)}")
+        return found
 
     def of(self, language: str) -> JudgedFiles:
         """The files of a language.
@@ -95,17 +118,18 @@ class JudgedFolder:
             if not found:
                 missing = name.format(language=language)
                 raise DataError(f"{self.folder} has {self.given} in {language} but no {missing} (plain or .gz)")
-            if (self.form, what) != ("miracl", "corpus"):  # MIRACL publishes a corpus in several files
+            if what not in self.many:
                 one_each((language, path) for path in found)
         topics, qrels, corpus = (self.files[what][language] for what in ("topics", "qrels", "corpus"))
-        return JudgedFiles(topics[0], qrels[0], corpus)
+        return JudgedFiles(topics, qrels, corpus)
 
     def topics(self, language: str, rows: BadRows) -> Iterator[Topic]:
-        read = read_queries if self.form == "beir" else read_topics
-        return read(self.of(language).topics, rows)
+        for file in self.of(language).topics:
+            yield from (read_topics if named(file).removesuffix(".gz").endswith(TEXTS) else read_queries)(file, rows)
 
     def judgements(self, language: str, rows: BadRows) -> Iterator[Judgement]:
-        return read_judgements(self.of(language).qrels, rows, three_columns=self.form == "beir")
+        for file in self.of(language).qrels:
+            yield from read_judgements(file, rows, three_columns=self.form in ("beir", "mteb"))
 
     def documents(self, language: str, rows: BadRows) -> Iterator[Document]:
         return read_documents(self.of(language).corpus, rows)
@@ -144,7 +168,7 @@ def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> Jud
         )
     names["corpus"] = "miracl-corpus-v1.0-{language}/docs-0.jsonl"
     given = {"topics": "topics", "corpus": "a corpus"}[by]
-    return JudgedFolder("miracl", folder, split, given, languages, found, names)
+    return JudgedFolder("miracl", folder, split, given, languages, found, names, many=("corpus",))
 
 
 def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
@@ -154,8 +178,8 @@ def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
         DataError: there is none, or there are two for one language.
     """
     paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(resolved(folder)))}
-    start = rf"mrtydi-v[\d.]+-({'|'.join(CODES)})/"
-    folders = {(CODES[match[2]], match[1]) for path in paths if (match := re.match(rf"(.*{start})", path))}
+    start = rf"mrtydi-v[\d.]+-({'|'.join(NAMES)})/"
+    folders = {(NAMES[match[2]], match[1]) for path in paths if (match := re.match(rf"(.*{start})", path))}
     languages = tuple(one_each(sorted(folders)))
     if not languages:
         raise DataError(f"{folder} holds no folders such as mrtydi-v1.1-swahili")
@@ -165,7 +189,7 @@ def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
         "corpus": r"collection/docs\.jsonl",
     }
     found = _matching(paths, {what: rf".*{start}{kind}(?:\.gz)?" for what, kind in kinds.items()})
-    files = {what: {CODES[name]: own for name, own in by_name.items()} for what, by_name in found.items()}
+    files = {what: {NAMES[name]: own for name, own in by_name.items()} for what, by_name in found.items()}
     names = {"topics": f"topic.{split}.tsv", "qrels": f"qrels.{split}.txt", "corpus": "collection/docs.jsonl"}
     return JudgedFolder("mr-tydi", folder, split, "a folder", languages, files, names)
 
@@ -202,7 +226,7 @@ def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -
     if not chosen:
         raise DataError(f"{folder} holds neither corpus.jsonl nor folders by language, such as en, that do")
     names = {"topics": "queries.jsonl", "qrels": f"qrels/{split}.tsv", "corpus": "corpus.jsonl"}
-    return JudgedFolder("beir", folder, split, "a corpus", chosen, found, names)
+    return JudgedFolder("beir", folder, split, "a corpus", chosen, found, names, all_splits=True)
 
 
 def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
@@ -216,13 +240,14 @@ def read_topics(file: str, rows: BadRows) -> Iterator[Topic]:
 
 
 def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
-    """Topics from BEIR's JSON lines, `{"_id", "text", "metadata"?: {"domain"?}}`. A text may be blank.
+    """Topics from records (`read_table`): `{"_id" or "id", "text", "metadata"?: {"domain"?}}`. A text may be blank.
 
     Raises:
-        DataError: the file cannot be read, or `rows` refuses a line that is no query.
+        DataError: the file cannot be read, or `rows` refuses a record that is no query.
     """
-    for record, position in json_lines(file, rows, "not a query"):
-        key, text, metadata = identifier(record.get("_id")), record.get("text"), record.get("metadata")
+    for record, position in read_table(file, (ID_KEYS,), ("text", "metadata"), rows, "not a query"):
+        given, text, metadata = _id_of(record), record.get("text"), record.get("metadata")
+        key = identifier(given)
         if key is None or not isinstance(text, str):
             rows.bad(position, "not a query", ": _id and text are expected")
             continue
@@ -235,7 +260,8 @@ def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
 
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
-    """Judgements from TREC's four columns: question, anything, document, grade. A repeated line is read once.
+    """Judgements from TREC's four columns: question, anything, document, grade; or from records with `query-id`,
+    `corpus-id` and `score`, in JSON lines and Parquet. A repeated one is read once.
 
     Args:
         file: path or URL; columns are separated by tabs, or by spaces where a line has no tab.
@@ -245,10 +271,22 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
     Raises:
         DataError: the file cannot be read, or `rows` refuses a line that is no judgement or contradicts an earlier one.
     """
+    grades: dict[tuple[str, str], int] = {}
+    records = named(str(file)).removesuffix(".gz").endswith((".jsonl", ".parquet"))
+    for one in _judged_records(file, rows) if records else _judged_lines(file, rows, three_columns):
+        before = grades.get((one.question, one.document))
+        if before is None:
+            grades[one.question, one.document] = one.grade
+            yield one
+        elif before != one.grade:
+            detail = f": document {one.document} of question {one.question} had {before}"
+            rows.bad(one.position, "a judgement that contradicts an earlier one", detail)
+
+
+def _judged_lines(file: str, rows: BadRows, three_columns: bool) -> Iterator[Judgement]:
     form, widths = "question, 0, document, grade", [4]
     if three_columns:
         form, widths = f"{form} (or question, document, grade)", [3, 4]
-    grades: dict[tuple[str, str], int] = {}
     is_first = True
     for line, position in numbered_lines(file, rows):
         columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
@@ -263,25 +301,37 @@ def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> It
         if not grade or not all(columns) or len(columns) not in widths:
             rows.bad(position, "not a judgement", f": {form} is expected")
             continue
-        question, document, value = columns[0], columns[-2], int(grade[1])
-        before = grades.get((question, document))
-        if before is None:
-            grades[question, document] = value
+        yield Judgement(columns[0], columns[-2], int(grade[1]), position)
+
+
+def _judged_records(file: str, rows: BadRows) -> Iterator[Judgement]:
+    keys = tuple((name,) for name in JUDGED_KEYS)
+    for record, position in read_table(file, keys, (), rows, "not a judgement"):
+        question, document = (identifier(record.get(name)) for name in JUDGED_KEYS[:2])
+        given = record.get(JUDGED_KEYS[2])
+        grade = _GRADE.fullmatch(given.strip()) if isinstance(given, str) else None
+        value = int(grade[1]) if grade else whole_number(given)
+        if question is None or document is None:
+            rows.bad(position, "not a judgement", f": {', '.join(JUDGED_KEYS)} are expected")
+        elif value is None:
+            rows.bad(position, "not a judgement", f": the grade {shown(given)} must be a whole number")
+        elif not is_unicode(question + document):
+            rows.bad(position, NOT_UNICODE, f" (question {shown(question)})")
+        else:
             yield Judgement(question, document, value, position)
-        elif before != value:
-            detail = f": document {document} of question {question} had {before}"
-            rows.bad(position, "a judgement that contradicts an earlier one", detail)
 
 
 def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
-    """The documents of JSON-lines files: an id (`docid`, `_id` or `id`), and `title` and `text`, or `contents`.
+    """The documents of JSON-lines and Parquet files: an id (`docid`, `_id` or `id`), and `title` and `text`, or
+    `contents`.
 
     Raises:
-        DataError: a file cannot be read, or `rows` refuses a line that is no document.
+        DataError: a file cannot be read, or `rows` refuses a record that is no document.
     """
     for file in files:
-        for record, position in json_lines(file, rows, "not a document"):
-            given = next((record[name] for name in ID_KEYS if name in record), None)
+        columns = (ID_KEYS, ("contents", "text"))
+        for record, position in read_table(file, columns, ("title", "text"), rows, "not a document"):
+            given = _id_of(record)
             key, title, text = identifier(given), record.get("title") or "", record.get("contents", record.get("text"))
             if key is None:
                 detail = f": a document needs an id under {', '.join(ID_KEYS)}, not {shown(given)}"
@@ -293,6 +343,10 @@ def read_documents(files: Sequence[str], rows: BadRows) -> Iterator[Document]:
                 yield Document(key, f"{title} {text}".strip(), position)
                 continue
             rows.bad(position, "not a document", detail)
+
+
+def _id_of(record: Record) -> Any:
+    return next((record[name] for name in ID_KEYS if name in record), None)
 
 
 def _matching(paths: Mapping[str, str], patterns: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:

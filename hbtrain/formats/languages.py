@@ -6,32 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.formats.language_codes import same_language
 from hbtrain.formats.locations import expanded, list_files, named
 
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")  # a code such as en, zh or pt-BR
-CODES = {
-    "arabic": "ar",
-    "bengali": "bn",
-    "chinese": "zh",
-    "dutch": "nl",
-    "english": "en",
-    "finnish": "fi",
-    "french": "fr",
-    "german": "de",
-    "hindi": "hi",
-    "indonesian": "id",
-    "italian": "it",
-    "japanese": "ja",
-    "korean": "ko",
-    "portuguese": "pt",
-    "russian": "ru",
-    "spanish": "es",
-    "swahili": "sw",
-    "telugu": "te",
-    "thai": "th",
-    "vietnamese": "vi",
-}
-"""{English name: code}; mMARCO and Mr. TyDi name their files and folders by the former."""
 
 
 def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
@@ -83,7 +61,9 @@ def one_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def choose_languages(available: Iterable[str], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
-    """`wanted` in its order, or all of `available` in alphabetical order.
+    """`wanted` in its order, or all of `available` in alphabetical order; each as `available` spells it.
+
+    A language that is not there as it is spelled is one that means the same (`de`: `deu`), if there is only one.
 
     Raises:
         DataError: a wanted language is not available or is named twice.
@@ -91,9 +71,13 @@ def choose_languages(available: Iterable[str], wanted: Sequence[str] | None, whe
     there = sorted(available)
     if wanted is None:
         return tuple(there)
+    chosen = []
     for language in wanted:
-        if language not in there:
-            raise DataError(f"language {language!r} is not in {where}; it has {', '.join(there)}")
-    if not wanted or len(set(wanted)) < len(wanted):
+        same = [language] if language in there else [x for x in there if same_language(x, language)]
+        if len(same) != 1:
+            which = f" is one of {', '.join(same)} in {where}: name which" if same else f" is not in {where}"
+            raise DataError(f"language {language!r}{which}; it has {', '.join(there)}")
+        chosen += same
+    if not chosen or len(set(chosen)) < len(chosen):
         raise DataError(f"languages {list(wanted)} of {where} must be at least one, each named once")
-    return tuple(wanted)
+    return tuple(chosen)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from hbtrain.errors import DataError
 from hbtrain.formats.inputs import BadRows, Position, raw_lines
-from hbtrain.formats.languages import CODES, LANGUAGE, choose_languages, one_each
+from hbtrain.formats.language_codes import NAMES
+from hbtrain.formats.languages import LANGUAGE, choose_languages, one_each
 from hbtrain.formats.locations import list_files, named
 
 _TEXTS = re.compile(r"(?:.*/)?(?P<language>[A-Za-z-]+)[_/](?P<kind>collection|queries(?:\.train)?)\.tsv(?:\.gz)?")
@@ -85,7 +86,7 @@ def _texts(
     for path in paths:
         match = _TEXTS.fullmatch(named(path).removeprefix(named(folder).rstrip("/") + "/"))
         if match and match["kind"].startswith(kind):
-            language = CODES.get(match["language"].lower(), match["language"])
+            language = NAMES.get(match["language"].lower(), match["language"])
             if LANGUAGE.fullmatch(language):
                 found.append((language, path))
     if not found:

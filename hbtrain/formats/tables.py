@@ -47,6 +47,32 @@ def table_reading(file: str) -> Reading:
     raise ConfigError(f"{file}: must end in .csv, .tsv or .jsonl (each also with .gz), .parquet or .arrow")
 
 
+def read_table(
+    file: str, needed: Sequence[Sequence[str]], others: Sequence[str], rows: BadRows, bad: str = "not a JSON object"
+) -> Records:
+    """The records of a Parquet file, or of a file of JSON lines, plain or gzip.
+
+    Args:
+        file: path or URL; what does not end in `.parquet` is JSON lines.
+        needed: columns of which a Parquet file must have at least one of each group; a record has those that are there.
+        others: columns that a Parquet file may have.
+        rows: told of bad rows.
+        bad: the reason it is given for a line that is no JSON object.
+
+    Raises:
+        DataError: the file cannot be read, or has none of a needed group; or `rows` refuses a row.
+    """
+
+    def chosen(there: Sequence[str]) -> list[str]:
+        for group in needed:
+            if not set(group) & set(there):
+                _check_names(file, group[-1:], there)
+        return [name for name in dict.fromkeys([*(x for group in needed for x in group), *others]) if name in there]
+
+    is_parquet = named(str(file)).endswith(".parquet")
+    return _parquet_records(file, chosen, rows) if is_parquet else json_lines(file, rows, bad)
+
+
 class HuggingFaceSplit:
     """A split of a Hugging Face dataset (saved to disk, a folder of data files, or a name on the hub), which `datasets`
     keeps memory-mapped.
@@ -162,6 +188,15 @@ def _json_lines(file: str, names: Sequence[str], rows: BadRows) -> Records:
 
 
 def _parquet(file: str, names: Sequence[str], rows: BadRows) -> Records:
+    def chosen(there: Sequence[str]) -> list[str]:
+        _check_names(file, names, there)
+        return _with_others(names, there)
+
+    return _parquet_records(file, chosen, rows)
+
+
+def _parquet_records(file: str, chosen: Callable[[Sequence[str]], list[str]], rows: BadRows) -> Records:
+    """The rows of a Parquet file, of the columns that `chosen` gives for those that are there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -169,8 +204,7 @@ def _parquet(file: str, names: Sequence[str], rows: BadRows) -> Records:
         with open_plain(file) as stream:
             _check_seekable(stream, file)
             table = pq.ParquetFile(stream if is_remote(file) else file)
-            _check_names(file, names, table.schema_arrow.names)
-            names = _with_others(names, table.schema_arrow.names)
+            names = chosen(table.schema_arrow.names)
             yield from _batch_records(table.iter_batches(batch_size=BATCH_ROWS, columns=names), file, rows)
     except pa.ArrowException as error:
         raise DataError(f"{file} is not a whole Parquet file: {error}; fetch it again") from error

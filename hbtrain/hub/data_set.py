@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationInf
 
 from hbtrain.config.section import PositiveFloat, Section
 from hbtrain.errors import DataError
-from hbtrain.formats.languages import LANGUAGE
+from hbtrain.formats.languages import LANGUAGE, choose_languages
 
 Purpose = Literal["benchmark", "training", "sentences"]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -20,8 +20,11 @@ Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+$")]
 Digests = Mapping[str, Hex] | Hex
 """Hex digests of a source's files: {language code: digest}, or one if the source is one file for all languages."""
 
-LANGUAGE_FIELDS = ("language", "other")
-"""What stands in patterns for the set's spelling of a language; with `{other}`, for each ordered pair of languages."""
+LANGUAGE_FIELDS = ("language", "code", "other")
+"""What stands in patterns for the set's spelling of a language and for hbtrain's code; with `{other}`, the spelling of
+another, for each ordered pair of languages."""
+NEWEST = "main"
+"""The revision of a repository of which no commit is known: the newest one when it is asked for."""
 DIGEST_LENGTHS = {"sha256": 64, "md5": 32, "git": 40}  # {algorithm: hex digits}; git: SHA-1 of git's blob
 
 
@@ -37,7 +40,7 @@ class Repository(_Source):
     """Files of a dataset repository on the hub, at one commit."""
 
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]  # a commit
+    revision: Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$")]  # a commit, or NEWEST
     gated: bool = False  # whether its terms must be accepted on its page before it can be read
     files: Annotated[tuple[Text, ...], Field(min_length=1)]  # patterns (fnmatch); each must match a file at least
     optional: tuple[Text, ...] = ()  # patterns that may match nothing, such as licences
@@ -50,14 +53,14 @@ class Download(_Source):
     """Files at web addresses whose content never changes, such as those of a commit on GitHub."""
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://")]
-    to: Text  # path of the file in the data set's folder; of an archive that is unpacked: the folder
+    to: Text  # path of the file in the data set's folder
     sha256: Digests | None = None
     md5: Digests | None = None
     git: Digests | None = None
-    unpack: tuple[Text, ...] = ()  # patterns (fnmatch) of the files of a zip or tar archive that are taken out of it
+    unpack: Text | None = None  # path in the zip or tar archive that `url` is, of the file that becomes `to`
 
     def patterns(self) -> tuple[str, ...]:
-        return (self.url, self.to, *self.unpack)
+        return (self.url, self.to, *([] if self.unpack is None else [self.unpack]))
 
     def digest(self, language: str) -> str | None:
         """`algorithm:hex digits` of the file of a language; None: none has been published."""
@@ -70,10 +73,9 @@ class Download(_Source):
 
     @field_validator("to", "unpack")
     @classmethod
-    def _inside(cls, value: Any) -> Any:
-        for path in (value,) if isinstance(value, str) else value:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ValueError(f"must be a path inside the folder, not {path}")
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts):
+            raise ValueError(f"must be a path inside the folder, not {value}")
         return value
 
     @field_validator(*DIGEST_LENGTHS)
@@ -108,6 +110,7 @@ class DataSet(Section):
     """A data set of the catalogue."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    family: str | None = None  # name of the page of the catalogue of which it is one of the parts
     title: Text  # what it is, in one line
     purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]  # what it is for; the first where none is asked for
     form: Text | Mapping[Purpose, Text]  # what reads its folder: one form, or one for each purpose
@@ -117,6 +120,11 @@ class DataSet(Section):
     """{purpose: what `{split}` may stand for}, the first where none is asked for."""
     options: Mapping[str, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
     """{name: values} of further fields of patterns, such as a translator; the first value where none is asked for."""
+    lacks: Mapping[str, tuple[str, ...]] = {}
+    """{purpose, split or value of an option: languages that the set does not have there}."""
+    pivot: str | None = None  # a language that is the other side of all and has no files of its own, such as English
+    columns: Mapping[Literal["query", "passage", "negatives", "text"], Text] = {}
+    """{what: column of a table} of the form `columns`, such as `translation.{language}`; `text`: parallel sentences."""
     parallel: bool = False  # whether an id of a question means the same question in all languages
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sizes: Mapping[str, PositiveFloat] = {}  # {language: MB to fetch, as far as known}
@@ -146,6 +154,19 @@ class DataSet(Section):
                 raise ValueError(f"{unknown[0]} is not among purposes")
         if isinstance(self.form, Mapping) and (missing := [x for x in self.purposes if x not in self.form]):
             raise ValueError(f"form names no reader for {missing[0]}")
+        if self.pivot in self.languages:
+            raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
+        values = {
+            *self.purposes,
+            *(x for named in (self.splits, self.options) for given in named.values() for x in given),
+        }
+        for value, lacking in self.lacks.items():
+            if value not in values:
+                raise ValueError(f"lacks names {value}, which is no purpose, split or value of an option")
+            if unknown := [code for code in lacking if code not in self.languages]:
+                raise ValueError(f"lacks names {unknown[0]}, which is not among languages")
+        if unknown := [x for x in fields(tuple(self.columns.values())) if x not in ("language", "code")]:
+            raise ValueError(f"{{{unknown[0]}}} in columns is not known: code, language are")
         known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
         for source in self.sources:
             for field in fields(source.patterns()):
@@ -162,6 +183,32 @@ class DataSet(Section):
         if wanted is not None and wanted not in self.purposes:
             raise DataError(f"data set {self.name} is for {' and '.join(self.purposes)}, not for {wanted}")
         return wanted or self.purposes[0]
+
+    def in_languages(
+        self, purpose: Purpose, values: Mapping[str, str], wanted: Sequence[str] | None = None
+    ) -> tuple[str, ...]:
+        """Those of `wanted` that have files of their own, in that order; None: all languages that the set has there.
+
+        Args:
+            purpose: what the files are for.
+            values: of the fields of patterns, see `chosen`.
+            wanted: hbtrain's codes.
+
+        Raises:
+            DataError: one is not there, or is named twice, or the pivot is the only one.
+        """
+        where = f"data set {self.name}"
+        lacking = {code: value for value in (purpose, *values.values()) for code in self.lacks.get(value, ())}
+        there = [code for code in self.languages if code not in lacking]
+        others = wanted if wanted is None else [code for code in wanted if code != self.pivot]
+        if wanted and not others:
+            raise DataError(
+                f"{where}: {self.pivot} is the other side of all its languages; name one of {', '.join(there)}"
+            )
+        for code in others or ():
+            if code in lacking:
+                raise DataError(f"{where} has nothing in {code} for {lacking[code]}; it has {', '.join(there)}")
+        return choose_languages(there, others, where)
 
     def chosen(self, purpose: Purpose, given: Mapping[str, str]) -> dict[str, str]:
         """The value of each field of patterns, from those given and the first of the others.

@@ -1,33 +1,29 @@
-"""Fetching the files of a data set, and the folder in which readers find them."""
+"""Fetching the files of a data set: each once, checked, and going on where it was cut off."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from hbtrain.errors import DataError
+from hbtrain.errors import MAKE_ROOM, DataError, StorageError
 from hbtrain.hub.data_set import DataSet, Purpose, Repository
-from hbtrain.hub.files import Listing, listing
+from hbtrain.hub.digests import Checked, digest_of
+from hbtrain.hub.files import PARALLEL, File, Listing, command, listing
+from hbtrain.hub.folders import Fetched, arranged
+from hbtrain.hub.problems import in_words, writing
+from hbtrain.hub.web import Web
+from hbtrain.reporting.text import byte_size, counted
 from hbtrain.storage import cache_root
-from hbtrain.storage.files import whole, whole_stream
+from hbtrain.storage.files import NO_LOCKS, lock_file, put_in_place
 
-
-@dataclass(frozen=True)
-class Fetched:
-    """A data set on this machine, complete and checked."""
-
-    folder: Path  # with links to its files, laid out as in the repository; readers open it like a clone
-    files: tuple[str, ...]  # their paths in it
-    revisions: Mapping[str, str]  # {repository: commit}; {address: ''} for files that come from elsewhere
-    digests: Mapping[str, str]  # {path: `sha256:...` or another}
-    digest: str  # one for all: SHA-256 of the lines of paths and digests
-
-    def about(self) -> dict[str, Any]:
-        """What results keep of where their data come from."""
-        return {"revisions": dict(self.revisions), "digest": self.digest}
+PART = ".incomplete"  # end of the name of a file that is not whole yet; huggingface_hub called them so, too
+WAIT_S = 0.5  # between two looks whether another process has finished a file
 
 
 def fetch(
@@ -37,35 +33,50 @@ def fetch(
     purpose: Purpose | None = None,
     options: Mapping[str, str] | None = None,
     cache: str | None = None,
-    notify: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Fetched:
-    """Fetch what is not on this machine yet, and check it.
+    """Fetch what is not on this machine yet, and check all files that were not checked before.
 
     Args:
         data_set: see `listing`, also for `languages`, `purpose`, `options` and `cache`.
         notify: called with a line of text before something is fetched, and while another process fetches it.
-        progress: called with bytes done and bytes in all, while files are fetched.
+        progress: called with bytes done and bytes in all while files are fetched, in any thread.
 
     Raises:
         DataError: see `listing`; or a file cannot be fetched, or is not what its digest says.
-        StorageError: a cache cannot be written.
+        StorageError: a cache cannot be written, or has too little room.
     """
-    files = listing(data_set, languages, purpose=purpose, options=options, cache=cache)
-    for file in files.missing:
-        if isinstance(file.source, Repository):
-            from huggingface_hub import hf_hub_download
+    files = listing(data_set, languages, purpose=purpose, options=options, cache=cache, notify=notify)
+    return fetch_listed(files, cache=cache, notify=notify, progress=progress)
 
-            hf_hub_download(file.source.repository, file.path, repo_type="dataset", revision=file.source.revision)
-        else:
-            from huggingface_hub import get_session
 
-            file.local.parent.mkdir(parents=True, exist_ok=True)
-            response = get_session().get(file.url)
-            response.raise_for_status()
-            with whole_stream(file.local) as stream:
-                stream.write(response.content)
-    return _arranged(files, cache)
+def fetch_listed(
+    files: Listing,
+    *,
+    cache: str | None = None,
+    notify: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Fetched:
+    """As `fetch`, for files that were listed before."""
+    root = cache_root(cache) / "hub"
+    checked = Checked(root)
+    due = {file.blob: file for file in files.files if not _is_settled(file, checked)}
+    if files.missing:
+        unknown = f", and {counted(files.unknown, 'file')} of unknown size" if files.unknown else ""
+        count = counted(len(files.missing), "file")
+        notify(f"fetching {files.data_set.name}: {count}, {byte_size(files.missing_size)}{unknown}")
+        _check_room(files.missing)
+    task = _Task(checked, files.elsewhere, notify, progress, sum(file.size or 0 for file in due.values()))
+    try:
+        task.run(list(due.values()))
+    finally:
+        checked.add(task.digests.items())
+    for file in files.files:
+        with writing(file.local.parent, _variable(file)):
+            _link(file)
+    digests = {file.path: checked.digest(file.local.resolve(), file.digest) or "" for file in files.files}
+    return arranged(files, digests, root)
 
 
 def where(
@@ -76,30 +87,187 @@ def where(
     options: Mapping[str, str] | None = None,
     cache: str | None = None,
 ) -> Path:
-    """The folder of a data set that was fetched. Raises DataError if it was not."""
-    files = listing(data_set, languages, purpose=purpose, options=options, cache=cache)
+    """The folder of a data set that was fetched; no server is asked.
+
+    Args:
+        data_set: see `listing`, also for `purpose`, `options` and `cache`.
+        languages: None: those that are there as a whole.
+
+    Raises:
+        DataError: it is not there, or not whole.
+    """
+    chosen = languages or languages_here(data_set, purpose=purpose, options=options, cache=cache)
+    for_purpose = data_set.purpose(purpose)
+    fetching = command(data_set, for_purpose, languages, options or {})
+    if not chosen:
+        raise DataError(f"data set {data_set.name} is not on this machine; run: {fetching}")
+    files = listing(data_set, chosen, purpose=purpose, options=options, cache=cache, ask=False)
     if files.missing:
-        raise DataError(f"data set {data_set.name} is not here; run: hbtrain data fetch {data_set.name}")
-    return _arranged(files, cache).folder
-
-
-def _arranged(files: Listing, cache: str | None) -> Fetched:
-    """The folder with links to the files, which is made if need be."""
-    digests = {file.path: file.digest or "" for file in files.files}
-    lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
-    digest = hashlib.sha256(lines.encode()).hexdigest()
-    folder = cache_root(cache) / "hub" / "folders" / f"{files.data_set.name}-{digest[:12]}" / files.data_set.name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with whole(folder) as made:
-            for file in files.files:
-                link = made / file.path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.local)
-    revisions = {
-        (file.source.repository if isinstance(file.source, Repository) else file.url): (
-            file.source.revision if isinstance(file.source, Repository) else ""
+        raise DataError(
+            f"data set {data_set.name} is not whole on this machine: {files.missing[0].path} is missing; "
+            f"run: {fetching}"
         )
-        for file in files.files
-    }
-    return Fetched(folder, tuple(digests), revisions, digests, digest)
+    return fetch_listed(files, cache=cache).folder
+
+
+def languages_here(
+    data_set: DataSet,
+    *,
+    purpose: Purpose | None = None,
+    options: Mapping[str, str] | None = None,
+    cache: str | None = None,
+) -> tuple[str, ...]:
+    """The languages whose files are all on this machine; no server is asked."""
+
+    def is_here(language: str) -> bool:
+        with suppress(DataError):
+            return not listing(data_set, [language], purpose=purpose, options=options, cache=cache, ask=False).missing
+        return False
+
+    return tuple(language for language in data_set.languages if is_here(language))
+
+
+class _Task:
+    """Fetches files in parallel; the first error ends all."""
+
+    def __init__(
+        self,
+        checked: Checked,
+        elsewhere: str,
+        notify: Callable[[str], None],
+        progress: Callable[[int, int], None],
+        total: int,
+    ) -> None:
+        self.digests: dict[Path, str] = {}  # of the files that were read through
+        self._checked = checked
+        self._elsewhere = elsewhere
+        self._notify = notify
+        self._progress = progress
+        self._total = total
+        self._done = 0
+        self._counting = threading.Lock()
+        self._web = Web(notify)
+        self._told = False  # whether it was said that another process is waited for
+
+    def run(self, files: Sequence[File]) -> None:
+        """See that the content of all files is there, and right. Raises what `fetch` does."""
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            started = [pool.submit(self._settle, file) for file in files]
+            try:
+                for future in as_completed(started):
+                    future.result()
+            except BaseException:
+                self._web.end()
+                for future in started:
+                    future.cancel()
+                raise
+
+    def _settle(self, file: File) -> None:
+        """See that the content of a file is there, and right."""
+        with writing(file.blob.parent, _variable(file)), in_words(file.source, file.url, self._elsewhere):
+            if self._is_right(file):
+                return
+            with self._locked(file):
+                if not self._is_right(file):
+                    self._get(file)
+                _link(file)
+
+    def _is_right(self, file: File) -> bool:
+        """Whether the content of a file is there, and what its digest says."""
+        if (content := file.content) is None:
+            return False
+        digest = digest_of(content, file.digest)
+        if file.digest not in (None, digest):
+            self._notify(f"{content} is damaged, and is fetched again")
+            return False
+        self.digests[content.resolve()] = digest
+        self._tell(file.size or 0)
+        return True
+
+    def _get(self, file: File) -> None:
+        """Fetch the content of a file, from where an earlier process was cut off."""
+        part = file.blob.with_name(file.blob.name + PART)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        as_one = self._web.download(file.url, part, file.size, file.headers, self._tell)
+        digest = digest_of(part, file.digest)
+        if file.digest in (None, digest):
+            put_in_place(part, file.blob)
+            self.digests[file.blob] = digest
+            return
+        self._tell(-part.stat().st_size)
+        part.unlink()
+        if as_one:
+            raise DataError(
+                f"{file.url} came with the digest {digest} where {file.digest} is expected, and was not kept; "
+                "try again, and if it stays so, it has changed, or a proxy or mirror (HF_ENDPOINT) alters it"
+            )
+        self._get(file)  # its pieces were not of one file
+
+    @contextmanager
+    def _locked(self, file: File) -> Iterator[None]:
+        """While the block runs, no other process fetches the same file, but where the file system has no locks."""
+        file.lock.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(lock_file(file.lock, "busy"))
+                except StorageError:
+                    if not self._told:
+                        self._told = True
+                        self._notify(f"another process fetches {file.path}: waiting for it")
+                    self._web.wait(WAIT_S)
+                    continue
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                break
+            yield
+
+    def _tell(self, count: int) -> None:
+        with self._counting:
+            self._done += count
+            self._progress(self._done, self._total)
+
+
+def _is_settled(file: File, checked: Checked) -> bool:
+    """Whether a file is there, and was found to be right before."""
+    digest = None if file.content is None else checked.digest(file.content.resolve(), file.digest)
+    return digest is not None and file.digest in (None, digest)
+
+
+def _link(file: File) -> None:
+    """Let the hub's cache have the file under its name. Raises OSError."""
+    if file.local.exists() and (file.local == file.blob or file.local.resolve() == file.blob.resolve()):
+        return
+    if not file.blob.exists():  # a cache without links, in which the file itself is there
+        return
+    file.local.parent.mkdir(parents=True, exist_ok=True)
+    link = file.local.with_name(f".{file.local.name}.{os.getpid()}.link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(file.blob, file.local.parent))
+    link.replace(file.local)
+
+
+def _check_room(files: Sequence[File]) -> None:
+    """Raise StorageError if a disk has less room than the files need."""
+    needed: Counter[int] = Counter()
+    folders: dict[int, File] = {}
+    for file in files:
+        folder = next(path for path in file.blob.parents if path.exists())
+        part = file.blob.with_name(file.blob.name + PART)
+        begun = part.stat().st_size if part.exists() else 0
+        needed[device := folder.stat().st_dev] += max((file.size or 0) - begun, 0)
+        folders.setdefault(device, file)
+    for device, file in folders.items():
+        folder = next(path for path in file.blob.parents if path.exists())
+        free = shutil.disk_usage(folder).free
+        if free < needed[device]:
+            raise StorageError(
+                f"{file.blob.parent} has room for {byte_size(free)}, and {byte_size(needed[device])} are to be "
+                f"fetched; {MAKE_ROOM}, or set {_variable(file)} to a folder on another disk"
+            )
+
+
+def _variable(file: File) -> str:
+    """The variable of the environment that says where the content of a file is kept."""
+    return "HF_HOME" if isinstance(file.source, Repository) else "HBTRAIN_CACHE"

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import quote
 
 from hbtrain.errors import DataError
-from hbtrain.formats.languages import choose_languages
 from hbtrain.hub.data_set import DataSet, Download, Purpose, Repository, fields, filled
-from hbtrain.hub.repositories import read_tree, snapshot_path
+from hbtrain.hub.problems import in_words
+from hbtrain.hub.repositories import (
+    Entry,
+    ask_tree,
+    at_commit,
+    endpoint,
+    file_url,
+    headers,
+    kept_tree,
+    lock_path,
+    repository_folder,
+)
+from hbtrain.hub.web import Web
 from hbtrain.storage import cache_root
+
+PARALLEL = 8  # how many files are fetched, or asked for their size, at the same time
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set."""
+    """A file of a data set, or an archive of such files."""
 
-    path: str  # in the data set's folder
+    path: str  # in the data set's folder; of an archive, which is not there: its address
     url: str  # where it comes from
-    local: Path  # where it is, or will be, on this machine: a link in the hub's cache, or in hbtrain's
+    local: Path  # how readers open it, in the cache of huggingface_hub or of hbtrain
+    blob: Path  # where its content is kept; `local` is a link to it, or the same
+    lock: Path  # the file that whoever writes `blob` holds the lock of
     size: int | None  # bytes; None: not known before it is fetched
     digest: str | None  # `sha256:...`, `git:...` (SHA-1 of git's blob) or `md5:...`; None: none has been published
     source: Repository | Download
+    # {path in an archive: path in the data set's folder} of what is taken out of it; empty: it is no archive
+    members: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def is_there(self) -> bool:
-        """Whether a file is where it belongs; what it holds is not looked at."""
-        return self.local.exists()
+    def content(self) -> Path | None:
+        """Where its content is on this machine, right or not; None: it is not."""
+        return next((path for path in (self.local, self.blob) if path.exists()), None)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of requests for it; a token is for the hub alone."""
+        return headers() if isinstance(self.source, Repository) else {}
 
 
 @dataclass(frozen=True)
@@ -40,11 +67,12 @@ class Listing:
     languages: tuple[str, ...]
     options: Mapping[str, str]  # value of each field of patterns, such as `split`
     files: tuple[File, ...]
+    elsewhere: str  # how another machine fetches them, and where they belong, for messages
 
     @property
     def missing(self) -> tuple[File, ...]:
-        """The files that are to be fetched."""
-        return tuple(file for file in self.files if not file.is_there)
+        """The files that are to be fetched; of several with the same content one."""
+        return tuple({file.blob: file for file in self.files if file.content is None}.values())
 
     @property
     def size(self) -> int:
@@ -56,6 +84,11 @@ class Listing:
         """Bytes to fetch, as far as known."""
         return sum(file.size or 0 for file in self.missing)
 
+    @property
+    def unknown(self) -> int:
+        """How many files are to be fetched whose size is not known."""
+        return sum(file.size is None for file in self.missing)
+
 
 def listing(
     data_set: DataSet,
@@ -64,6 +97,8 @@ def listing(
     purpose: Purpose | None = None,
     options: Mapping[str, str] | None = None,
     cache: str | None = None,
+    notify: Callable[[str], None] = lambda text: None,
+    ask: bool = True,
 ) -> Listing:
     """The files of a data set. Each repository is asked once for what it holds, and the answer is kept.
 
@@ -73,58 +108,127 @@ def listing(
         purpose: what the files are for; None: what the set is for in the first place.
         options: values of fields of its patterns, such as `split` and `translator`.
         cache: folder of hbtrain's cache; by default `$HBTRAIN_CACHE` or `~/.cache/hbtrain`.
+        notify: called with a line of text where a server asks for patience.
+        ask: whether servers may be asked; if not, what a repository holds must be known from earlier.
 
     Raises:
         DataError: the set has not such languages, purpose or options; a repository cannot be read, or lacks a file.
     """
     for_purpose = data_set.purpose(purpose)
-    chosen = choose_languages(data_set.languages, languages, f"data set {data_set.name}")
     values = data_set.chosen(for_purpose, options or {})
-    found: dict[str, File] = {}
-    for source in data_set.sources:
-        if source.purposes is not None and for_purpose not in source.purposes:
-            continue
+    chosen = data_set.in_languages(for_purpose, values, languages)
+    sources = [source for source in data_set.sources if for_purpose in (source.purposes or (for_purpose,))]
+    root = cache_root(cache) / "hub"
+    fetch = command(data_set, for_purpose, languages, options or {})
+    elsewhere = _elsewhere(fetch, sources, root)
+    web, found = Web(notify), dict[str, File]()
+    for source in sources:
         if isinstance(source, Repository):
-            made = _of_repository(data_set, source, chosen, values)
+            with in_words(source, endpoint(), elsewhere):
+                pinned, tree = _contents(source, web if ask else None, fetch)
+            made = list(_of_repository(data_set, pinned, tree, chosen, values))
         else:
-            made = _of_addresses(data_set, source, chosen, values, cache_root(cache))
+            made = _sized(list(_of_addresses(data_set, source, chosen, values, root)), web if ask else None)
         found |= {file.path: file for file in made}
-    return Listing(data_set, for_purpose, chosen, values, tuple(found.values()))
+    return Listing(data_set, for_purpose, chosen, values, tuple(found.values()), elsewhere)
+
+
+def _contents(source: Repository, web: Web | None, fetch: str) -> tuple[Repository, Mapping[str, Entry]]:
+    """A repository at its commit, and {path: entry} of what it holds; asked for if need be, where `web` is given.
+
+    Raises:
+        DataError: it is not known, and may not be asked for.
+        httpx2.HTTPError: see `ask_tree`.
+    """
+    pinned = at_commit(source, web)
+    tree = None if pinned is None else kept_tree(pinned)
+    if pinned is not None and tree is None and web is not None:
+        tree = ask_tree(pinned, web)
+    if pinned is None or tree is None:
+        raise DataError(f"what {source.repository} holds is not known yet; run: {fetch}")
+    return pinned, tree
+
+
+def command(data_set: DataSet, purpose: Purpose, languages: Sequence[str] | None, options: Mapping[str, str]) -> str:
+    """The command line that fetches the same files."""
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    words = ["hbtrain", "data", "fetch", data_set.name + (f"?{query}" if query else "")]
+    words += [*(["--languages", *languages] if languages else [])]
+    words += ["--purpose", purpose] if purpose != data_set.purposes[0] else []
+    return shlex.join(words)
+
+
+def _elsewhere(fetch: str, sources: Sequence[Repository | Download], root: Path) -> str:
+    places = dict.fromkeys(
+        str(repository_folder(source) if isinstance(source, Repository) else root / "files") for source in sources
+    )
+    return f"on a machine with a network run: {fetch} ; and copy to the same place here: {' and '.join(places)}"
 
 
 def _of_repository(
-    data_set: DataSet, source: Repository, languages: Sequence[str], values: Mapping[str, str]
+    data_set: DataSet,
+    source: Repository,
+    tree: Mapping[str, Entry],
+    languages: Sequence[str],
+    values: Mapping[str, str],
 ) -> Iterator[File]:
-    tree = read_tree(source)
     for pattern in (*source.files, *source.optional):
-        for language, path in _expanded(data_set, pattern, languages, values):
-            matches = [name for name in tree if fnmatchcase(name, path)]
+        for language, spelled in _expanded(data_set, [pattern], languages, values):
+            wanted = filled(pattern, spelled)
+            matches = [path for path in tree if fnmatchcase(path, wanted)]
             if not matches and pattern in source.files:
                 of = f" for {language}" if language else ""
                 raise DataError(
-                    f"data set {data_set.name} has no files{of}: "
-                    f"{source.repository} at {source.revision} holds none that match {path}"
+                    f"data set {data_set.name} has no such files{of}: "
+                    f"{source.repository} at {source.revision[:12]} holds none that match {wanted}"
                 )
-            for name in matches:
-                url, size, digest = tree[name]
-                yield File(name, url, snapshot_path(source, name), size, digest, source)
+            for path in matches:
+                folder, entry = repository_folder(source), tree[path]
+                local, blob = folder / "snapshots" / source.revision / path, folder / "blobs" / entry.blob
+                lock = lock_path(source, entry.blob)
+                yield File(path, file_url(source, path), local, blob, lock, entry.size, entry.digest, source)
 
 
 def _of_addresses(
     data_set: DataSet, source: Download, languages: Sequence[str], values: Mapping[str, str], root: Path
 ) -> Iterator[File]:
-    for language, url in _expanded(data_set, source.url, languages, values):
-        fill = dict(values) | ({"language": data_set.languages[language]} if language else {})
-        local = root / "hub" / url.partition("://")[2]
-        yield File(filled(source.to, fill), url, local, None, source.digest(language), source)
+    archives: dict[str, File] = {}
+    for language, spelled in _expanded(data_set, source.patterns(), languages, values):
+        url, to = filled(source.url, spelled), filled(source.to, spelled)
+        address = url.partition("://")[2]
+        local = root / "files" / quote(address, safe="/")
+        lock = root / "locks" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.lock"
+        file = File(to, url, local, local, lock, None, source.digest(language), source)
+        if source.unpack is None:
+            yield file
+        else:
+            before = archives.get(url, replace(file, path=address))
+            archives[url] = replace(before, members={**before.members, filled(source.unpack, spelled): to})
+    yield from archives.values()
+
+
+def _sized(files: Sequence[File], web: Web | None) -> list[File]:
+    """The files with their sizes; of those that are not here, the server is asked."""
+
+    def sized(file: File) -> File:
+        if file.content is not None:
+            return replace(file, size=file.content.stat().st_size)
+        with suppress(DataError), in_words(file.source, file.url, ""):  # told when it is fetched
+            if web is not None:
+                return replace(file, size=web.size(file.url, file.headers))
+        return file
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        return list(pool.map(sized, files))
 
 
 def _expanded(
-    data_set: DataSet, pattern: str, languages: Sequence[str], values: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """(language, pattern with values in place of its fields); the language is empty where the pattern has none."""
-    named = set(fields([pattern]))
-    for language in languages if "language" in named else ("",):
+    data_set: DataSet, patterns: Sequence[str], languages: Sequence[str], values: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """(language, value of each field) for all that patterns ask for; the language is empty where they name none."""
+    named = set(fields(patterns))
+    for language in languages if named & {"language", "code"} else ("",):
         for other in languages if "other" in named else ("",):
             spelled = {"language": language, "other": other}
-            yield language, filled(pattern, dict(values) | {k: data_set.languages[v] for k, v in spelled.items() if v})
+            own = {name: data_set.languages[code] for name, code in spelled.items() if code}
+            yield language, {**values, **own, "code": language}

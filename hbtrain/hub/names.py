@@ -61,8 +61,7 @@ def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
-        made = read_data_set(text, f"catalogue {file}")
-        found[made.name] = made
+        found |= {made.name: made for made in read_page(text, f"catalogue {file}")}
     return found
 
 
@@ -73,26 +72,70 @@ def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
         DataError: there is none.
         ConfigError: see `catalogue`.
     """
+    members = data_sets(name, more)
+    if len(members) > 1:
+        raise DataError(f"{name} is {len(members)} data sets: name one of {', '.join(one.name for one in members)}")
+    return members[0]
+
+
+def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
+    """The data sets that a name stands for: one, or those of the family of that name.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: see `catalogue`.
+    """
     known = catalogue(more)
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise DataError(f"unknown data set {name!r}: {hint}known are {', '.join(sorted(known))}")
-    return known[name]
+    if name in known:
+        return (known[name],)
+    members = tuple(one for one in known.values() if one.family == name)
+    if not members:
+        names = sorted({one.family or one.name for one in known.values()})
+        raise DataError(
+            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}"
+        )
+    return members
 
 
 @cache
 def _shipped() -> dict[str, DataSet]:
     folder = resources.files("hbtrain") / "hub" / "catalogue"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    made = [read_data_set(file.read_text(encoding="utf-8"), f"catalogue {file.name}") for file in files]
-    return {one.name: one for one in made}
+    pages = [read_page(file.read_text(encoding="utf-8"), f"catalogue {file.name}") for file in files]
+    return {one.name: one for page in pages for one in page}
 
 
-def read_data_set(text: str, origin: str) -> DataSet:
-    """A data set from the text of its file, which `origin` names in messages. Raises ConfigError."""
+def read_page(text: str, origin: str) -> list[DataSet]:
+    """The data set that a file of the catalogue describes, or those that are its `parts`.
+
+    Args:
+        text: what is in the file.
+        origin: what messages call it.
+
+    Raises:
+        ConfigError: it does not say what `DataSet` asks for.
+    """
     tree = _parse(text, origin)
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold keys and values, such as name: mine")
+    parts = tree.pop("parts", None)
+    if parts is None:
+        return [_validated(tree, origin)]
+    if not isinstance(parts, dict) or not all(isinstance(own, dict) for own in parts.values()):
+        raise ConfigError(f"parts: must be a mapping such as nq: {{repository: ..., revision: ...}} (in {origin})")
+    return [_validated(_part(tree, name, own), origin) for name, own in parts.items()]
+
+
+def _part(tree: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page says of one of its parts, whose `own` keys are those of its sources."""
+    family, sources = tree.get("name"), tree.get("sources")
+    if isinstance(sources, list):
+        sources = [{**source, **own} if isinstance(source, dict) else source for source in sources]
+    title = f"{tree.get('title', '')} ({name})"
+    return {**tree, "name": f"{family}-{name}", "family": family, "title": title, "sources": sources}
+
+
+def _validated(tree: Mapping[str, Any], origin: str) -> DataSet:
     try:
         return DataSet.model_validate(tree)
     except ValidationError as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
 
-    from hbtrain.config.schema import EncoderConfig, LoraConfig
+    from hbtrain.config.encoder import EncoderConfig, LoraConfig
 
 
 def add_lora(model: SentenceTransformer, config: LoraConfig, seed: int) -> None:

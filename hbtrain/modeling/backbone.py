@@ -11,7 +11,7 @@ from hbtrain.modeling.model_files import ADAPTER, check_encoder_files, is_adapte
 from hbtrain.storage import expand_home, is_remote, local_copy, place
 
 if TYPE_CHECKING:
-    from hbtrain.config.schema import EncoderConfig
+    from hbtrain.config.encoder import EncoderConfig
 
 
 BUILT_BACKBONES = ("static", "transformer")  # backbones that start from random weights

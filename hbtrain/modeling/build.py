@@ -19,7 +19,7 @@ from hbtrain.modeling.vocabulary import (
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from hbtrain.config.schema import EncoderConfig, StaticConfig, TransformerConfig
+    from hbtrain.config.encoder import EncoderConfig, StaticConfig, TransformerConfig
 
 STATIC_INITIAL_STD = 1.0
 """Standard deviation of the initial token vectors of a static encoder.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ class ModelCard:
     """A name on the hub or a path; `static` or `transformer` if training began with random weights."""
     languages: tuple[str, ...] = ()  # training languages, as language tags
     sources: Mapping[str, int] = field(default_factory=dict)  # rows of each training source
+    # {source: (repositories of the hub that its data come from, where they come from in words)}
+    data_sets: Mapping[str, tuple[Sequence[str], str]] = field(default_factory=dict)
     mode: str | None = None
     alpha: float | Mapping[int, float] | None = None
     """Probability of a monolingual batch, or its points {step: probability}."""
@@ -68,6 +70,8 @@ class ModelCard:
             front["language"] = list(dict.fromkeys([*self.languages, *(language for _, language in met)]))
         if self._base_is_on_hub():
             front["base_model"] = self.base_model
+        if repositories := [name for names, _ in self.data_sets.values() for name in names]:
+            front["datasets"] = list(dict.fromkeys(repositories))
         if self.average_with_initial:
             front[AVERAGED] = self.average_with_initial
         front["tags"] = ["sentence-transformers", "sentence-similarity", "feature-extraction", "hbtrain"]
@@ -85,6 +89,7 @@ class ModelCard:
             ("base model", base or _UNKNOWN),
             ("languages", ", ".join(self.languages) or _UNKNOWN),
             ("sources (rows)", ", ".join(f"{name} ({rows:,})" for name, rows in self.sources.items()) or _UNKNOWN),
+            *((f"data of {name}", words) for name, (_, words) in self.data_sets.items()),
             *self._kinds(),
             ("global batch size", _known(self.global_batch_size)),
             ("steps", _known(self.steps)),

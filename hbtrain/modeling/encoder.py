@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor, device
 
-    from hbtrain.config.schema import EncoderConfig
+    from hbtrain.config.encoder import EncoderConfig
     from hbtrain.modeling.card import ModelCard
 
 Side = Literal["query", "passage"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from hbtrain.config.schema import EncoderConfig
+    from hbtrain.config.encoder import EncoderConfig
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ def load_pretrained(name: str, config: EncoderConfig | None, device: str, trust_
                 model = with_pooling(backbone.name, config, device, trusted)
         notes = fit_tokenizers(name, model)
         check_loaded(name, model, networks)
+        if config is not None and config.dropout is not None:
+            set_dropout(name, model, config.dropout)
     except ModelError:
         raise
     except Exception as error:  # tokenizers and safetensors have errors of their own
@@ -105,6 +107,29 @@ def with_pooling(
         Pooling(module.get_embedding_dimension(), pooling or natural_pooling(module)),
     ]
     return SentenceTransformer(modules=modules, device=device)
+
+
+def set_dropout(name: str, model: nn.Module, probability: float) -> None:
+    """Give every dropout of a model one probability, in [0, 1).
+
+    Most are modules of their own; some attentions keep the number, and hand it to the kernel.
+
+    Raises:
+        ModelError: the probability is above 0, and the model has no dropout.
+    """
+    from torch import nn
+
+    found = False
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+            found = True
+        for key, value in vars(module).items():
+            if "dropout" in key and isinstance(value, (int, float)) and not isinstance(value, bool):
+                setattr(module, key, probability)
+                found = True
+    if probability and not found:
+        raise ModelError(f"model '{name}' has no dropout, so encoder.dropout cannot be {probability:g}; leave it out")
 
 
 def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hbtrain.modeling.model_files import read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hbtrain.config.schema import EncoderConfig
+    from hbtrain.config.encoder import EncoderConfig
 
 Side = Literal["query", "passage"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hbtrain.batching import shard_sizes
 from hbtrain.config import Config
-from hbtrain.config.schema import EncoderConfig
+from hbtrain.config.encoder import EncoderConfig
 from hbtrain.errors import ModelError
 from hbtrain.planning.communication import embedding_messages, encoder_flops, loss_flops, model_messages
 from hbtrain.planning.memory import States, Zero, activation_bytes, loss_bytes, model_states

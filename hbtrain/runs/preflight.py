@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from hbtrain.batching import BatchPlan, shard_sizes
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
+from hbtrain.corpus.data_sets import fetch_all
+from hbtrain.corpus.parallel import fetch_sources
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import Benchmark, load_benchmarks
 from hbtrain.evaluation.during_training import Selection, select
 from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.rankers import check_search
-from hbtrain.events import Observer
+from hbtrain.events import NullObserver, Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
-from hbtrain.storage import check_writable, is_remote, local_copy, place
+from hbtrain.runs.run_inputs import named_data_sets
+from hbtrain.storage import check_writable, is_remote, place
 from hbtrain.training.deepspeed_config import deepspeed_config
 from hbtrain.training.gradient_cosine import cosine_plans
 from hbtrain.training.validation import validation_plan
@@ -32,14 +36,24 @@ class Checked:
     benchmarks: tuple[Benchmark, ...]
     during: Selection  # the benchmarks that are evaluated during training
 
+    @property
+    def data_sets(self) -> dict[str, dict[str, Any]]:
+        """{`sources/mmarco` or `benchmarks/xquad-r`: where its data come from} of all data sets of the catalogue,
+        without the digests of single files."""
+        found = {f"sources/{x.name}": x.data_set for x in self.corpus.sources.values()}
+        found |= {f"benchmarks/{x.name}": x.data for x in self.benchmarks}
+        return {name: {x: about[x] for x in about if x != "files"} for name, about in found.items() if about}
+
 
 def check_storage(config: Config) -> None:
     """Raise StorageError unless runs can be written into `storage`; called before anything else is done."""
     check_writable(place(config.storage), "storage")
 
 
-def preflight(config: Config) -> Checked:
+def preflight(config: Config, observer: Observer | None = None) -> Checked:
     """Check a configuration as a whole, sources and benchmarks included; starts no process.
+
+    Inputs that are elsewhere are fetched, of which `observer` is told, after all that can be checked without them.
 
     Raises:
         HbtrainError: the first thing that is wrong, in one line.
@@ -51,13 +65,15 @@ def preflight(config: Config) -> Checked:
     _check_attention(config)
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
+    fetch_inputs(config, observer or NullObserver())
     benchmarks = _benchmarks(config)
     during = select(config, benchmarks)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
     Switcher.from_config(config)  # for its errors; workers read the lexicons again
-    if config.data.validation is not None:
-        validation_plan(config, ParallelCorpus.open([config.data.validation], config.data.cache))
+    data = config.data
+    if data.validation is not None:
+        validation_plan(config, ParallelCorpus.open([data.validation], data.cache, data.catalogue))
     if config.training.gradient_cosine_every is not None:
         cosine_plans(config, corpus, plan)
     return Checked(corpus, plan, benchmarks, during)
@@ -76,6 +92,7 @@ def _benchmarks(config: Config) -> tuple[Benchmark, ...]:
         cache=config.data.cache,
         in_domain=wanted.in_domain,
         judging=Judging.of(wanted),
+        catalogue=config.data.catalogue,
     )
 
 
@@ -105,16 +122,17 @@ def _check_cores(config: Config) -> None:
 
 
 def fetch_inputs(config: Config, observer: Observer) -> None:
-    """Copy remote sources, lexicons and benchmarks into the cache, as far as they are not there yet.
+    """Fetch data sets, and copy remote sources, lexicons and benchmarks into the cache, as far as they are not there.
 
     Raises:
-        DataError: a source, lexicon or benchmark is missing, or the storage refuses access.
+        DataError: a data set, source, lexicon or benchmark is missing, or access to it is refused.
         StorageError: the cache cannot be written.
     """
     data = config.data
-    for source in (*data.sources, data.validation or ""):
-        if is_remote(source):
-            local_copy(place(source), data.cache, observer.phase)
+    sources, benchmarks = named_data_sets(config)
+    to_prepare = [one for one in sources if not one.is_prepared(data.cache)]
+    fetch_all([*to_prepare, *benchmarks], data.cache, observer.phase)
+    fetch_sources([*data.sources, *([] if data.validation is None else [data.validation])], data, observer.phase)
     lexicons = config.batching.switching.lexicons.values() if "switched" in config.batching.kinds else ()
     for lexicon in lexicons:
         if is_remote(lexicon):

@@ -60,7 +60,13 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     # As `run_task` asks of Ray: a task that leaves the work to actors has no GPU.
     device: Device = "cuda" if config.resources.use_gpu and not options.actors else "cpu"
     encoder = Encoder.load(str(model), device=device, trust_remote_code=config.encoder.trust_remote_code is not None)
-    benchmarks = load_benchmarks(options.benchmarks, candidates=options.candidates, cache=cache, judging=judging)
+    benchmarks = load_benchmarks(
+        options.benchmarks,
+        candidates=options.candidates,
+        cache=cache,
+        judging=judging,
+        catalogue=config.data.catalogue,
+    )
     resources = config.resources
     search = search_options(
         options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, device=device

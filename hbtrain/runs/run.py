@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, override, to_tree
+from hbtrain.corpus.data_sets import provenance
 from hbtrain.errors import MAKE_ROOM, StorageError, TrainingError, is_full
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.rankers import Side
@@ -17,7 +18,7 @@ from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.planning.estimate import Estimate, estimate
-from hbtrain.runs.preflight import Checked, check_storage, fetch_inputs, preflight
+from hbtrain.runs.preflight import Checked, check_storage, preflight
 from hbtrain.runs.ray_tasks import build, score
 from hbtrain.runs.ray_train import fit
 from hbtrain.runs.recorder import Recorder
@@ -83,8 +84,7 @@ def train(
             return _outcome_of(config, done)
     observer.phase("checking the configuration and the sources")
     check_storage(config)
-    fetch_inputs(config, observer)
-    checked = preflight(config)
+    checked = preflight(config, observer)
     needs = estimate(config)
     for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
         observer.phase(line)
@@ -140,6 +140,9 @@ def _recorded(
         observer.phase(f"goes on with other content: {inputs.changed}")
         tracker.tags({CHANGED_INPUTS: inputs.changed})
     folder.update(inputs=inputs.digests)
+    if checked.data_sets:
+        folder.update(data_sets=checked.data_sets)
+        tracker.tags({f"data_set.{name}": provenance(about) for name, about in checked.data_sets.items()})
     is_last = until is None or until == config.training.steps
     with tracker.ending(observer.phase):
         try:

@@ -67,6 +67,8 @@ class RunState(BaseModel):
     # id of the MLflow run from whose checkpoint it began
     continues: str | None = Field(default=None, alias="continues_run")
     inputs: dict[str, str] | None = None  # digests of the contents that it reads (see `hbtrain.runs.run_inputs`)
+    data_sets: dict[str, dict[str, Any]] | None = None
+    """{`sources/mmarco`: repositories, revisions and digests} of the catalogue's data sets that it reads."""
 
 
 @dataclass(frozen=True)

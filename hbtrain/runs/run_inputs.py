@@ -18,10 +18,11 @@ from pathlib import Path
 
 from hbtrain.config import Config, without_passwords
 from hbtrain.corpus.cache import stored_digest
+from hbtrain.corpus.data_sets import TRAINING, Wanted, is_named
 from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmark
+from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmarks
 from hbtrain.formats import inputs
 from hbtrain.formats.locations import expanded
 from hbtrain.modeling.backbone import BUILT_BACKBONES
@@ -39,6 +40,22 @@ class RunInputs:
     # {`data.sources = /data/pairs.jsonl`: digest of its content} of all inputs, earlier ones included
     digests: dict[str, str]
     changed: str  # names of the inputs whose content is another than before, in words; empty if there are none
+
+
+def named_data_sets(config: Config) -> tuple[list[Wanted], list[Wanted]]:
+    """The data sets of the catalogue that a configuration names, as sources and as benchmarks; asks no server.
+
+    Raises:
+        DataError: a name, language or option that is not known, or a set that is for something else.
+        ConfigError: a file of `data.catalogue` cannot be used.
+    """
+    data = config.data
+    sources = [*data.sources, *([] if data.validation is None else [data.validation])]
+    specs = parse_benchmarks(config.evaluation.benchmarks, data.catalogue)
+    return (
+        [Wanted.parse(source, TRAINING, data.catalogue) for source in sources if is_named(source)],
+        [spec.wanted for spec in specs if spec.wanted is not None],
+    )
 
 
 def checked_inputs(configs: Iterable[Config], before: Mapping[str, str] | None, what: str, accept: bool) -> RunInputs:
@@ -74,7 +91,7 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
     if data.validation is not None:
         sources.append(("data.validation", data.validation))
     for key, source in sources:
-        path = source_path(source, data.cache)
+        path = source_path(source, data.cache, data.catalogue)
         yield _named(key, source), _prepared_digest(path) if path.is_dir() else _digest([path], root)
     if encoder.backbone in BUILT_BACKBONES:
         vocabulary = (encoder.static if encoder.backbone == "static" else encoder.transformer).vocabulary
@@ -94,7 +111,8 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
             _digest([inputs.local_copy(expanded(lexicon), data.cache)], root),
         )
     for text in config.evaluation.benchmarks:
-        files = list(map(Path, benchmark_files(parse_benchmark(text), data.cache)))
+        specs = parse_benchmarks([text], data.catalogue)
+        files = [Path(file) for spec in specs for file in benchmark_files(spec, data.cache)]
         yield _named("evaluation.benchmarks", text), _digest(files, root)
 
 

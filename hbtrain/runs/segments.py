@@ -19,7 +19,7 @@ from typing import Any
 
 from hbtrain.config import Config, absolute_paths
 from hbtrain.errors import ConfigError, StorageError
-from hbtrain.evaluation.benchmarks import parse_benchmark
+from hbtrain.evaluation.benchmarks import parse_benchmarks
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.storage import Place, RemoteError, RemotePath, as_local, files_in, is_whole, push, write_text
 from hbtrain.storage.files import make_folder, whole
@@ -105,9 +105,9 @@ def measured_by(config: Config) -> dict[str, Any]:
     if evaluation.index is not None:
         found |= {"index_parameters": evaluation.index_parameters, "depth": evaluation.depth}
     # Only where they are set, so that scores of earlier versions, which had neither, count.
-    return found | {
-        name: True for name in ("ignore_identical_ids", "allow_missing_documents") if getattr(evaluation, name)
-    }
+    found |= {name: True for name in ("ignore_identical_ids", "allow_missing_documents") if getattr(evaluation, name)}
+    parts = [text for text in evaluation.benchmarks if "?" in text.partition("=")[0]]  # of data sets: some languages
+    return found | ({"parts": parts} if parts else {})
 
 
 def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float] | None:
@@ -116,7 +116,7 @@ def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float
     Raises:
         StorageError: remote storage does not answer, so whether there are scores is not known.
     """
-    wanted = {parse_benchmark(text).name for text in config.evaluation.benchmarks}
+    wanted = {spec.name for spec in parse_benchmarks(config.evaluation.benchmarks, config.data.catalogue)}
     if wanted and folder.state.measured != measured_by(config):
         return None
     try:

@@ -35,7 +35,7 @@ def verify(config: Config, step: int = 0, observer: Observer | None = None) -> A
     config = absolute_paths(config)
     observer.phase("checking the configuration and the sources")
     check_storage(config)
-    preflight(config)
+    preflight(config, observer)
     folder = _scratch(config.storage)
     try:
         observer.phase("starting Ray")

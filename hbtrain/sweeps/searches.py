@@ -9,7 +9,7 @@ from typing import Any
 from hbtrain.cluster.session import connected
 from hbtrain.config import Config, to_tree
 from hbtrain.errors import ConfigError
-from hbtrain.evaluation.benchmarks import parse_benchmark
+from hbtrain.evaluation.benchmarks import parse_benchmarks
 from hbtrain.reporting.text import say
 from hbtrain.runs.segments import finished_segment, last_segment
 from hbtrain.storage import Place
@@ -165,5 +165,5 @@ def _members(base: Config, results: Any) -> SearchOutcome:
 
 def _score_keys(wanted: Search, base: Config) -> dict[str, str]:
     """{objective: key of its score on the first benchmark}."""
-    benchmark = parse_benchmark(base.evaluation.benchmarks[0]).name
+    benchmark = parse_benchmarks(base.evaluation.benchmarks[:1], base.data.catalogue)[0].name
     return {name: f"{benchmark}/{name}" for name in wanted.objectives}

@@ -11,6 +11,7 @@ from typing import Any
 from hbtrain.comparison.save import save_comparison
 from hbtrain.config import Config, absolute_paths, override, training_values, without_passwords
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
+from hbtrain.events import NullObserver
 from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.text import counted, say
 from hbtrain.runs.preflight import check_storage, preflight
@@ -111,9 +112,16 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
     if space.search is not None:
         space.search.stops(base.training.steps)
     for trial in trials:
-        checked = preflight(absolute_paths(trial.config))
+        checked = preflight(absolute_paths(trial.config), _Said())
     if space.search is not None:
         check_objectives(space.search.objectives, checked.benchmarks[0])
+
+
+class _Said(NullObserver):
+    """Prints what the checks of a trial fetch."""
+
+    def phase(self, text: str) -> None:
+        say(text)
 
 
 def _make(space: Space, base: Config, folder: Place) -> None:

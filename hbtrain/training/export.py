@@ -19,6 +19,7 @@ from torch import Tensor
 import hbtrain
 from hbtrain.config import Config, override
 from hbtrain.corpus import ParallelCorpus
+from hbtrain.corpus.data_sets import provenance, repositories
 from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
@@ -157,6 +158,11 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         base_model=config.encoder.backbone,
         languages=languages,
         sources={name: source.index.rows for name, source in corpus.sources.items()},
+        data_sets={
+            name: (list(repositories(source.data_set)), provenance(source.data_set))
+            for name, source in corpus.sources.items()
+            if source.data_set is not None
+        },
         mode=batching.mode,
         alpha=batching.alpha if batching.mode == "hybrid" else None,
         mixture=batching.kind_points if batching.mixture is not None else None,

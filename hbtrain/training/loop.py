@@ -219,9 +219,10 @@ class Trainer:
         return done % every == 0 or done == self.config.training.steps
 
     def _validation_feed(self) -> Feed | None:
-        if self.config.data.validation is None:
+        data = self.config.data
+        if data.validation is None:
             return None
-        corpus = ParallelCorpus.open([self.config.data.validation], self.config.data.cache)
+        corpus = ParallelCorpus.open([data.validation], data.cache, data.catalogue)
         return self._feed(validation_plan(self.config, corpus), corpus)
 
     def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, normalize
 from hbtrain.batching import BatchPlan
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
-from hbtrain.config.schema import Precision
+from hbtrain.config.encoder import Precision
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.training.export import load_for_training, trainable

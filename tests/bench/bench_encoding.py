@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hbtrain.config.schema import EncoderConfig, TransformerConfig
+from hbtrain.config.encoder import EncoderConfig, TransformerConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.features import token_counts

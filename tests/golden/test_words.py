@@ -13,7 +13,15 @@ COMMANDS = [
     "status",
     *("", "audit", "compare", "doctor", "evaluate", "evaluate-run", "keys", "mine", "prepare", "recipes", "search"),
     *("submit", "sweep", "train", "translate", "verify", "prepare check", "prepare columns", "prepare huggingface"),
-    *("prepare miracl", "prepare mmarco", "prepare mr-tydi", "prepare pages", "prepare parallel", "prepare squad"),
+    *(
+        "prepare miracl",
+        "prepare mmarco",
+        "prepare mr-tydi",
+        "prepare mteb",
+        "prepare pages",
+        "prepare parallel",
+        "prepare squad",
+    ),
 ]
 PROGRAMS = ["tune/sweep.py", "cluster/submit"]
 

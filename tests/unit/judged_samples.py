@@ -1,10 +1,13 @@
-"""Small judged collections on disk, as MIRACL, Mr. TyDi and BEIR publish theirs."""
+"""Small judged collections on disk, as MIRACL, Mr. TyDi, BEIR and mteb publish theirs."""
 
 from __future__ import annotations
 
 import gzip
 import json
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 TOPICS = {"1": "wapi?", "2": "nani?", "3": "lini?"}
 DOCUMENTS = [("10#0", "Mji", "Nairobi."), ("10#1", "Mji", "Mombasa."), ("11#0", "Mtu", "Nyerere.")]
@@ -72,4 +75,29 @@ def beir_of(
     json_lines(folder / "queries.jsonl", [{"_id": x, "text": text} for x, text in queries.items()])
     rows = [f"{q}\t{d}\t{grade}\n" for q, own in judged.items() for d, grade in own.items()]
     write(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "".join(rows))
+    return folder
+
+
+def parquet(path: Path, records: list[dict]) -> Path:
+    """Write records as a Parquet file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(records), path)
+    return path
+
+
+def shard(split: str, number: int = 0, of: int = 1, end: str = "") -> str:
+    """The name of a file as `push_to_hub` of datasets writes it."""
+    return f"{split}-{number:05d}-of-{of:05d}{end}.parquet"
+
+
+def mteb(folder: Path, subset: str = "", split: str = "test", texts: str = "test", start: str = "") -> Path:
+    """One subset in mteb's layout. `texts` is the split of corpus and queries; texts begin with `start`."""
+    prefix = f"{subset}-" if subset else ""
+    documents = [{"_id": x, "title": a, "text": f"{start}{b}"} for x, a, b in DOCUMENTS]
+    asked = [{"_id": int(x), "text": f"{start}{text}"} for x, text in TOPICS.items()]  # ids as numbers
+    judged = [{"query-id": q, "corpus-id": d, "score": float(grade)} for q, d, grade in QRELS]
+    parquet(folder / f"{prefix}corpus" / shard(texts, 0, 2), documents[:2])
+    parquet(folder / f"{prefix}corpus" / shard(texts, 1, 2), documents[2:])
+    parquet(folder / f"{prefix}queries" / shard(texts), [*asked, {"_id": 9, "text": "of another split"}])
+    parquet((folder / f"{prefix}qrels" if subset else folder / "data") / shard(split), judged)
     return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from hbtrain.config.schema import EncoderConfig, StaticConfig
+from hbtrain.config.encoder import EncoderConfig, StaticConfig
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import Backbone, check_backbone, find_backbone
 
@@ -80,7 +80,7 @@ def test_a_name_that_cannot_be_a_repository() -> None:
 
 def test_checking_is_light() -> None:
     code = (
-        "import sys; from hbtrain.config.schema import EncoderConfig; import hbtrain.modeling as m\n"
+        "import sys; from hbtrain.config.encoder import EncoderConfig; import hbtrain.modeling as m\n"
         "try: m.check_backbone(EncoderConfig(backbone='nobody/nothing'))\n"
         "except Exception as error: assert type(error).__name__ == 'ModelError', error\n"
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'tokenizers', 'peft'} & set(sys.modules)\n"

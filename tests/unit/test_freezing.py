@@ -8,7 +8,7 @@ import transformers as hf
 from torch import nn
 
 from hbtrain.config import load_config
-from hbtrain.config.schema import EncoderConfig
+from hbtrain.config.encoder import EncoderConfig
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.adapters import embedding_modules, stack_of_layers

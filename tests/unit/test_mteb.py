@@ -1,310 +1,287 @@
-"""Results in mteb's form, against mteb itself: its evaluator, its classes, its description of tasks."""
+"""The layout of mteb's sets on the hub: configurations, splits, columns, pairs of languages; what is refused."""
 
-from __future__ import annotations
-
-import json
-from dataclasses import replace
-from functools import partial
-
-import mteb
 import numpy as np
 import pytest
-from datasets import Dataset
-from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.task_metadata import TaskMetadata
-from mteb.models.model_meta import ModelMeta
-from mteb.results import TaskResult
 
-from hbtrain.evaluation import mteb_results, mteb_scores
-from hbtrain.evaluation.benchmark import Benchmark, Collection, LanguagePart, assemble
+from hbtrain.corpus.readers.by_id import JudgedReader
+from hbtrain.errors import DataError
+from hbtrain.evaluation.benchmarks import benchmark_files, load_benchmark, parse_benchmark
 from hbtrain.evaluation.evaluate import evaluate
-from hbtrain.evaluation.mteb_scores import MtebScores, Ordered, Subset, Task, mteb_tasks, mteb_version, scores_of
-from hbtrain.evaluation.rankers import SearchRanker
-from hbtrain.hub import catalogue
-from tests.unit import mteb_tables
-from tests.unit.evaluation_samples import HashEncoder
-from tests.unit.judged_samples import miracl
-from tests.unit.retrieval_samples import Hashed
-from tests.unit.tiny_models import encoder_config
-
-RNG = np.random.default_rng(3)
-IDS = [f"{number}#0" for number in RNG.permutation(160).tolist()]
-TEXTS = {key: f"text {place % 41}" for place, key in enumerate(IDS)}  # four documents have the same score, or three
-QUERIES = {str(number): f"query {number}" for number in range(25)}
-JUDGED = {
-    query: {IDS[place]: int(RNG.integers(1, 4)) for place in RNG.choice(160, RNG.integers(1, 6), replace=False)}
-    for query in QUERIES
-}
+from hbtrain.evaluation.judged import Judging, read_judged
+from hbtrain.evaluation.rankers import TopLists
+from hbtrain.evaluation.scoring import score_collection
+from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs
+from hbtrain.formats.mteb import find_mteb
+from tests.prepared_samples import Row, check_rows, prepared
+from tests.unit.evaluation_samples import HashEncoder, only
+from tests.unit.judged_samples import DOCUMENTS, QRELS, TOPICS, json_lines, mteb, parquet, shard, write
 
 
-class SameVectors:
-    """The vectors of an encoder of hbtrain, as mteb asks for them."""
-
-    mteb_model_meta = ModelMeta.create_empty()
-
-    def __init__(self, encoder):
-        self.encoder = encoder
-
-    def encode(self, inputs, *, prompt_type, **_):
-        texts = [text for batch in inputs for text in batch["text"]]
-        return self.encoder.encode(texts, "query" if prompt_type == "query" else "passage")
-
-    def similarity(self, one, other):
-        import torch
-
-        return torch.as_tensor(one) @ torch.as_tensor(other).T
-
-    def similarity_pairwise(self, one, other):
-        raise NotImplementedError
+def read(folder, languages=None, split=None):
+    return read_judged("mteb", folder, "set", languages, cache=folder / "cache", split=split)
 
 
-class Tiny(AbsTaskRetrieval):
-    metadata = TaskMetadata(
-        name="TinyRetrieval",
-        description="A task for tests.",
-        main_score="ndcg_at_20",
-        type="Retrieval",
-        eval_langs={"swahili": ["swa-Latn"]},
-        eval_splits=["test"],
-        dataset={"path": "none/none", "revision": "r"},
+def refused(folder, languages=None, split=None):
+    with pytest.raises(DataError) as caught:
+        read(folder, languages, split).check()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_subsets_are_languages_in_any_spelling(tmp_path):
+    for subset in ("swahili", "deu", "yo"):
+        mteb(tmp_path, subset)
+    b = read(tmp_path)
+    assert (b.candidates_kind, b.settings, b.languages, b.parallel) == (
+        "title+text",
+        ("mono",),
+        ("de", "sw", "yo"),
+        False,
     )
+    c = next(read(tmp_path, ["sw"]).collections())
+    assert list(c.candidate_texts) == [f"{title} {text}" for _, title, text in DOCUMENTS]
+    assert (c.question_ids, [x.tolist() for x in c.relevant]) == (["1", "2"], [[0, 1], [2]])
+    assert (c.left_out, c.unasked) == (1, {"sw": ["3", "9"]})
+    assert read(tmp_path, ["deu", "yor"]).languages == ("de", "yo")
+    assert "'ko' is not in benchmark set" in refused(tmp_path, ["ko"])
 
 
-def by_mteb(encoder) -> dict[str, float]:
-    """The scores that mteb computes on the sample."""
-    task = Tiny()
-    corpus = Dataset.from_list([{"id": key, "title": "", "text": text} for key, text in TEXTS.items()])
-    queries = Dataset.from_list([{"id": key, "text": text} for key, text in QUERIES.items()])
-    data = {"corpus": corpus, "queries": queries, "relevant_docs": JUDGED, "top_ranked": None}
-    task.dataset, task.data_loaded = {"swahili": {"test": data}}, True
-    return task.evaluate(SameVectors(encoder), "test", encode_kwargs={"batch_size": 64})["swahili"]
-
-
-def sample() -> Benchmark:
-    places = {key: place for place, key in enumerate(IDS)}
-    ordered = [sorted((places[key], grade) for key, grade in own.items()) for own in JUDGED.values()]
-    collection = Collection(
-        "mr-tydi in sw",
-        list(QUERIES),
-        ["sw"] * len(QUERIES),
-        list(QUERIES.values()),
-        IDS,
-        list(TEXTS.values()),
-        {"sw": len(IDS)},
-        [np.array([place for place, _ in own]) for own in ordered],
-        gains=[np.array([grade for _, grade in own], float) for own in ordered],
-    )
-    return Benchmark("mr-tydi", "title+text", ("sw",), (lambda: collection,), ("mono",), parallel=False)
-
-
-@pytest.fixture
-def task(monkeypatch):
-    """The sample as a task, in place of Mr. TyDi's."""
-    relevant = sum(map(len, JUDGED.values()))
-    one = Task(
-        "mr-tydi", "TinyRetrieval", "r", "test", "ndcg_at_20", {"swahili": Subset(["swa-Latn"], 160, 25, relevant)}
-    )
-    monkeypatch.setattr(mteb_scores, "mteb_tasks", lambda: {"mr-tydi": one})
-    swahili = catalogue()["miracl"].model_copy(update={"name": "mr-tydi", "languages": {"sw": "swahili"}})
-    monkeypatch.setattr(mteb_scores, "catalogue", lambda: {"mr-tydi": swahili})
-    return one
-
-
-def test_scores_are_those_of_mteb(task):
-    """Also where documents have the same score, whichever of them comes first in the corpus."""
-    encoder = HashEncoder()
-    evaluate(encoder, sample(), takers=[taker := MtebScores()])
-    own, theirs = taker.found["TinyRetrieval"].subsets["swahili"], by_mteb(encoder)
-    assert own == pytest.approx({name: theirs.get(name) for name in own} | {"main_score": theirs["ndcg_at_20"]})
-    left_out = {name for name in theirs if name not in own and not name.startswith("nauc_")}
-    assert left_out == {f"{name}_at_1000" for name in ("ndcg", "map", "recall", "precision", "mrr", "hit_rate")}
-    assert not taker.notes
-
-
-def test_scores_from_an_index_are_the_same(task, tmp_path):
-    from hbtrain.retrieval.collection_search import SearchOptions
-
-    exact, listed = MtebScores(), MtebScores()
-    evaluate(Hashed(), sample(), takers=[exact])
-    evaluate(Hashed(), sample(), ranker=SearchRanker(SearchOptions(cache=tmp_path), 100), takers=[listed])
-    [of_lists, of_all] = [taker.found["TinyRetrieval"].subsets["swahili"] for taker in (listed, exact)]
-    assert of_lists == {name: score for name, score in of_all.items() if name in of_lists}
-    assert "ndcg_at_20" in of_lists and "recall_at_100" not in of_lists  # whether 101 has the score of 100 is not known
+def test_a_set_without_subsets_is_one_language(tmp_path):
+    mteb(tmp_path)
+    assert only(read(tmp_path, ["sw"])).question_ids == ["1", "2"]
+    assert "give --languages with one code" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("changed", "why"),
+    ("splits", "wanted", "chosen"),
     [
-        ({"documents": 161}, "160 documents where mteb counts 161"),
-        ({"queries": 24}, "25 queries where mteb counts 24"),
-        ({"relevant": 1}, "relevant documents where mteb counts 1"),
+        (["dev", "test", "train"], None, "test"),
+        (["dev", "train"], None, "dev"),
+        (["train"], None, "train"),  # the only one, whatever its name
+        (["train", "test"], "train", "train"),
     ],
 )
-def test_other_data_are_not_taken_for_mtebs(task, changed, why):
-    task.subsets["swahili"] = task.subsets["swahili"]._replace(**changed)
-    evaluate(HashEncoder(), sample(), takers=[taker := MtebScores()])
-    assert not taker.found
-    [note] = taker.notes
-    assert note.startswith("TinyRetrieval, subset swahili, is left out: ") and why in note
+def test_the_wanted_split_or_the_only_one(tmp_path, splits, wanted, chosen):
+    mteb(tmp_path, "sw", split="gone", texts="train")
+    (tmp_path / "sw-qrels" / shard("gone")).unlink()
+    for number, split in enumerate(splits):
+        parquet(
+            tmp_path / "sw-qrels" / shard(split), [{"query-id": "1", "corpus-id": DOCUMENTS[number][0], "score": 1}]
+        )
+    c = only(read(tmp_path, split=wanted))
+    assert [c.candidate_ids[x] for x in c.relevant[0]] == [DOCUMENTS[splits.index(chosen)][0]]
 
 
-def test_rankings_without_own_documents_are_not_mtebs(task):
-    [collection] = sample().collections()
-    own = np.full(25, -1)
-    own[3] = 159 if 159 not in collection.relevant[3] else 0
-    other = replace(collection, own=own)
-    evaluate(HashEncoder(), replace(sample(), openers=(lambda: other,)), takers=[taker := MtebScores()])
-    assert not taker.found and "own documents are left out" in taker.notes[0]
+def test_splits_that_are_not_there(tmp_path):
+    mteb(tmp_path, "sw", split="train")
+    assert "has no judgements of the split test; it has train" in refused(tmp_path, split="test")
+    parquet(tmp_path / "sw-qrels" / shard("other"), [{"query-id": "1", "corpus-id": "10#0", "score": 1}])
+    assert "judgements of other, train, of which none is test, dev, validation" in refused(tmp_path)
+    parquet(tmp_path / "sw-corpus" / shard("dev"), [{"_id": "10#0", "text": "x"}])
+    assert "corpus of sw: there is no split train among dev, test" in refused(tmp_path, split="train")
 
 
-def test_a_cut_off_within_equal_scores_is_left_out():
-    """The list ends within documents of one score: another with a higher id may belong before them."""
-    ids = [f"d{number:02}" for number in range(9, -1, -1)]
-    ends_tied = Ordered(ids, [9.0, 8.0, 7.0, 6.0, *[5.0] * 6], whole=False)
-    assert {"ndcg_at_3", "recall_at_1"} <= scores_of(iter([ends_tied]), [{"d09": 1}]).keys()
-    assert "ndcg_at_5" not in scores_of(iter([ends_tied]), [{"d09": 1}])
-    assert "ndcg_at_100" in scores_of(iter([ends_tied._replace(whole=True)]), [{"d09": 1}])
+def test_names_with_hashes_and_those_of_the_hubs_conversion(tmp_path):
+    mteb(tmp_path, "sw")
+    files = tmp_path / "sw-queries", tmp_path / "sw-corpus", tmp_path / "sw-qrels"
+    (files[0] / shard("test")).rename(files[0] / shard("test", end="-3f69ec1b2d5a7c88"))
+    (files[1] / "test").mkdir()
+    for number in range(2):
+        (files[1] / shard("test", number, 2)).rename(files[1] / "test" / f"{number:04d}.parquet")
+    (files[2] / shard("test")).rename(files[2] / "set-sw-qrels-test.parquet")
+    assert list(only(read(tmp_path)).candidate_ids) == [x for x, _, _ in DOCUMENTS]
+    (files[1] / "test").rename(files[1] / "partial-test")
+    assert "is a part of sw-corpus only, as the hub converts large sets" in refused(tmp_path)
 
 
-def test_equal_scores_are_left_out_where_ids_are_not_mtebs():
-    tied = Ordered(["b", "a", "c"], [2.0, 2.0, 1.0], whole=True)
-    for grades, certain in (({"a": 1}, False), ({"a": 1, "b": 1}, True), ({"c": 1}, True), ({"a": 1, "b": 2}, False)):
-        assert ("ndcg_at_10" in scores_of(iter([tied]), [grades], own_ids=False)) == certain
-        assert "ndcg_at_10" in scores_of(iter([tied]), [grades])
+def test_the_card_is_the_authority(tmp_path):
+    mteb(tmp_path / "files" / "v2")
+    (tmp_path / "corpus").mkdir()
+    parquet(tmp_path / "corpus" / shard("test"), [{"_id": "old", "text": "old"}])
+    head = """---
+license: cc-by-4.0
+configs:
+- config_name: swahili-corpus
+  data_files:
+  - split: corpus
+    path: files/v2/corpus/*
+- config_name: swahili-queries
+  data_dir: files/v2
+  data_files: [{split: queries, path: ["queries/test-*"]}]
+- config_name: swahili-qrels
+  data_files: ./files/**/data/*.parquet
+- config_name: thai-corpus
+  data_files: [{split: test, path: thai/*}]
+---
+# A set
+"""
+    write(tmp_path / "README.md", head)
+    b = read(tmp_path)
+    assert (b.languages, only(b).question_ids) == (("sw",), ["1", "2"])
+    assert "has no judgements of the split test; it has train" in refused(tmp_path, split="test")
+    write(tmp_path / "README.md", head.replace("- config_name: thai", "x: [\n- config_name: thai"))
+    assert "README.md: the head of the card is not YAML" in refused(tmp_path)
+    write(tmp_path / "README.md", "No head.\n")
+    assert list(only(read(tmp_path / "files" / "v2", ["sw"])).candidate_ids) == [x for x, _, _ in DOCUMENTS]
 
 
-def test_pairs_of_languages_are_named_documents_first(monkeypatch):
-    """As Belebele's: asked in German of Swahili passages is the subset `swh_Latn-deu_Latn`."""
-    parts = {}
-    for language, size in (("de", 4), ("sw", 3)):
-        part = LanguagePart([str(x) for x in range(size)], [f"{language} {x}" for x in range(size)])
-        part.queries = {f"q{x}": f"{language}? {x}" for x in range(3)}
-        part.answers = {f"q{x}": x for x in range(3)}
-        parts[language] = part
-    subset = Subset(["swa-Latn", "deu-Latn"], 3, 3, 3)
-    one = Task("belebele", "B", "r", "test", "ndcg_at_10", {"swh_Latn-deu_Latn": subset}, True, False)
-    monkeypatch.setattr(mteb_scores, "mteb_tasks", lambda: {"belebele": one})
-    spelling = catalogue()["miracl"].model_copy(update={"languages": {"sw": "swh_Latn", "de": "deu_Latn"}})
-    monkeypatch.setattr(mteb_scores, "catalogue", lambda: {"belebele": spelling})
-    found = evaluate(
-        HashEncoder(), Benchmark.of("belebele", "passage", assemble("b", parts)), takers=[taker := MtebScores()]
-    )
-    [(name, scores)] = taker.found["B"].subsets.items()
-    assert name == "swh_Latn-deu_Latn"
-    [cell] = [x for x in found.cells if (x.query_language, x.passage_language) == ("de", "sw")]
-    assert scores["ndcg_at_10"] == pytest.approx(cell.means["ndcg@10"], abs=1e-5)
-    assert sorted(taker.notes) == ["B has no subset deu_Latn-deu_Latn", "B has no subset swh_Latn-swh_Latn"]
+def test_json_lines_in_a_folder_a_language(tmp_path):
+    for language in ("ara", "deu"):
+        own = tmp_path / language
+        json_lines(own / "corpus.jsonl.gz", [{"_id": x, "title": "", "text": text} for x, _, text in DOCUMENTS])
+        json_lines(own / "queries-test.jsonl", [{"_id": x, "text": text} for x, text in TOPICS.items()])
+        json_lines(own / "queries-train.jsonl", [{"_id": "t", "text": "?"}])
+        judged = [{"query-id": q, "corpus-id": d, "score": float(grade)} for q, d, grade in QRELS]
+        json_lines(own / "qrels-test.jsonl", judged)
+        json_lines(own / "qrels-train.jsonl", [{"query-id": "t", "corpus-id": "10#0", "score": 1}])
+    b = read(tmp_path)
+    assert b.languages == ("ar", "de")
+    assert [c.question_ids for c in b.collections()] == [["1", "2"]] * 2
+    assert [c.question_ids for c in read(tmp_path, split="train").collections()] == [["t"]] * 2
 
 
-def test_the_table_is_that_of_mteb():
-    """Names, revisions, splits, languages and counts; `python -m tests.unit.mteb_tables` writes it anew."""
-    assert json.loads(mteb_tables.FILE.read_text("utf-8")) == mteb_tables.build() | {"mteb": mteb_version()}
+def test_judgements_as_a_table_with_and_without_names_of_columns(tmp_path):
+    mteb(tmp_path, "sw")
+    (tmp_path / "sw-qrels" / shard("test")).unlink()
+    for table in ("1\t10#0\t1\n2\t11#0\t2\n", "query-id\tcorpus-id\tscore\n1\t10#0\t1\n2\t11#0\t2\n"):
+        write(tmp_path / "sw" / "qrels" / "test.tsv", table)
+        c = only(read(tmp_path))
+        assert ([x.tolist() for x in c.relevant], [x.tolist() for x in c.gains]) == ([[0], [2]], [[1.0], [2.0]])
 
 
-def test_data_sets_of_the_catalogue_are_spelled_as_mteb_spells_them():
-    for name, task in mteb_tasks().items():
-        if name in catalogue():
-            spellings = set(catalogue()[name].languages.values())
-            known = {
-                language for subset in task.subsets for language in (subset.split("-") if task.pairs else [subset])
-            }
-            assert known <= spellings, name
+def test_the_nano_layout_has_a_split_a_language(tmp_path):
+    for language, texts in (("ru", DOCUMENTS), ("yo", DOCUMENTS[:2])):
+        parquet(tmp_path / "corpus" / shard(language), [{"_id": x, "text": text} for x, _, text in texts])
+        parquet(tmp_path / "queries" / shard(language), [{"_id": "1", "text": f"{language}?"}])
+        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1"}])
+    parquet(tmp_path / "bm25" / shard("ru"), [{"query-id": "1", "corpus-ids": ["10#0"]}])
+    assert "has no column 'score'" in refused(tmp_path)
+    for language in ("ru", "yo"):
+        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1", "score": 1}])
+    b = read(tmp_path)
+    assert (b.languages, [c.query_texts for c in b.collections()]) == (("ru", "yo"), [["ru?"], ["yo?"]])
+    assert read(tmp_path, ["yo"]).languages == ("yo",)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    from hbtrain.modeling.card import ModelCard
-    from hbtrain.modeling.encoder import Encoder
-
-    folder = tmp_path_factory.mktemp("models") / "mine"
-    Encoder.build(encoder_config("static"), lambda: ["wapi Nairobi", "nani Nyerere", "Mji"], 0).save(
-        folder, ModelCard()
-    )
-    return folder
-
-
-@pytest.fixture
-def hbtrain(hbtrain, monkeypatch, tmp_path):
-    """`hbtrain evaluate` in a folder with two languages of MIRACL, whose counts are mteb's."""
-    monkeypatch.setenv("COLUMNS", "200")
-    for language in ("sw", "yo"):
-        miracl(tmp_path / "mi", language)
-    full = mteb_tasks()["miracl"]
-    counted = {name: Subset(full.subsets[name].languages, 3, 2, 3) for name in ("sw", "yo")}
-    monkeypatch.setattr(mteb_scores, "mteb_tasks", lambda: {"miracl": replace(full, subsets=counted)})
-    return partial(hbtrain, "evaluate")
+def test_a_pair_names_the_language_of_the_corpus_first(tmp_path):
+    for subset in ("zho-ara", "zho-zho", "ara-zho"):
+        mteb(tmp_path, subset)
+    b = read(tmp_path)
+    assert (b.languages, b.settings) == (("ar", "zh"), ("mono", "cross"))
+    assert [(c.languages, c.query_languages[0]) for c in b.collections()] == [
+        (("ar", "zh"), "zh"),
+        (("zh",), "zh"),
+        (("zh", "ar"), "ar"),
+    ]
+    cells = {(x.setting, x.query_language, x.passage_language) for x in evaluate(HashEncoder(), b).cells}
+    assert cells == {("mono", "zh", "zh"), ("cross", "zh", "ar"), ("cross", "ar", "zh")}
+    assert read(tmp_path, ["zh"]).settings == ("mono",)
+    (tmp_path / "zho-zho-corpus" / shard("test", 0, 2)).unlink()
+    assert "is one of 2 files, and" in refused(tmp_path)
 
 
-def test_mteb_loads_what_was_written(hbtrain, model, tmp_path):
-    arguments = (model, "--benchmark", "miracl=mi", "--output", "out", "--mteb-results", "for-mteb", "--languages")
-    for language in ("sw", "yo"):
-        code, out, err = hbtrain(*arguments, language)
-        assert code == 0, err
-        assert "for-mteb/results/hbtrain__" in out
-    cache = mteb.ResultCache(tmp_path / "for-mteb")
-    [result] = cache.load_results(require_model_meta=True).model_results
-    [task] = result.task_results
-    assert result.model_name.startswith("hbtrain/") and result.model_name.endswith("-mine")
-    assert (task.task_name, task.dataset_revision) == (
-        "MIRACLRetrieval",
-        mteb_tables.task("", "MIRACLRetrieval")["revision"],
-    )
-    assert sorted(row["hf_subset"] for row in task.scores["dev"]) == ["sw", "yo"]
-    assert task.get_score(languages=["yor"]) == next(
-        r["ndcg_at_10"] for r in task.scores["dev"] if r["hf_subset"] == "yo"
-    )
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert task.get_score(languages=["yor"]) == pytest.approx(metrics["miracl/mono/ndcg@10"], abs=1e-5)
-    assert task.evaluation_time > 0
-    [file] = (tmp_path / "for-mteb").rglob("MIRACLRetrieval.json")
-    assert TaskResult.from_disk(file, load_historic_data=False).mteb_version == mteb_version()
-    meta = ModelMeta.model_validate_json_resolved((file.parent / "model_meta.json").read_text())
-    assert meta.revision == file.parent.name
-    assert meta.loader_kwargs == {"model_prompts": {"query": "Query: ", "document": "Passage: "}}
-    # another version's results are left alone
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"mteb_version": "1.0"}))
-    code, _, err = hbtrain(*arguments, "sw")
-    assert code == 2 and err.startswith("error: ") and "move it away" in err
-    assert json.loads(file.read_text())["mteb_version"] == "1.0"
-    # other prompts are another revision
-    assert hbtrain(*arguments, "sw", "--query-prompt", "ask: ")[0] == 0
-    assert len(list((tmp_path / "for-mteb").rglob("MIRACLRetrieval.json"))) == 2
+def test_one_set_of_queries_serves_all_subsets(tmp_path):
+    for subset in ("sw", "yo"):
+        mteb(tmp_path, subset)
+        (tmp_path / f"{subset}-queries" / shard("test")).unlink()
+    parquet(tmp_path / "query" / shard("test"), [{"id": int(x), "text": text} for x, text in TOPICS.items()])
+    assert [c.query_texts for c in read(tmp_path).collections()] == [["wapi?", "nani?"]] * 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("part", "records", "words"),
     [
-        (["--benchmark", "demo", "--mteb-results", "m"], ["no task of mteb has the data of demo"]),
-        (["--benchmark", "miracl=mi", "--mteb-results", "s3://b/m"], ["--mteb-results s3://b/m"]),
-        (["--benchmark", "miracl=mi", "--mteb-results", "m", "--ignore-identical-ids"], ["leave out"]),
-        (["--benchmark", "miracl=mi", "--mteb-results", "m", "--index", "Flat", "--half-precision"], ["leave out"]),
+        ("corpus", [{"_id": "1", "title": "no text"}], "has no column 'text'"),
+        ("corpus", [{"_id": "1", "text": "a"}, {"_id": None, "text": "b"}], "row 2: not a document: a document needs"),
+        (
+            "corpus",
+            [{"_id": "1", "text": "a"}, {"_id": "1", "text": "b"}],
+            "document '1' came before with another text",
+        ),
+        ("queries", [{"_id": "1", "text": "a"}, {"_id": "1", "text": "b"}], "row 2: question 1 occurs twice"),
+        ("queries", [{"_id": "1", "text": None}, {"_id": "2", "text": "b"}], "row 1: not a query"),
+        ("queries", [{"_id": "1", "text": "a"}], "the judgements name 2 questions that the topics lack (2, 3)"),
+        (
+            "qrels",
+            [{"query-id": "1", "corpus-id": "x", "score": 1}],
+            "name 1 relevant document that the corpus lacks (x)",
+        ),
+        ("qrels", [{"query-id": "1", "corpus-id": "x", "score": 0.5}], "row 1: not a judgement: the grade 0.5 must be"),
+        ("qrels", [{"query-id": "1", "corpus-id": None, "score": 1}], "row 1: not a judgement: query-id, corpus-id"),
+        (
+            "qrels",
+            [{"query-id": "1", "corpus-id": "10#0", "score": x} for x in ("1", "0")],
+            "row 2: a judgement that contradicts an earlier one: document 10#0 of question 1 had 1",
+        ),
     ],
 )
-def test_what_mteb_would_not_report(hbtrain, model, arguments, words):
-    code, _, err = hbtrain(model, *arguments, "--output", "out")
-    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
-    assert all(word in err for word in words)
+def test_refuses(tmp_path, part, records, words):
+    mteb(tmp_path, "sw")
+    for old in (tmp_path / f"sw-{part}").iterdir():
+        old.unlink()
+    parquet(tmp_path / f"sw-{part}" / shard("test"), records)
+    assert words in refused(tmp_path)
 
 
-def test_names_of_models(monkeypatch, tmp_path):
-    class Model:
-        prefixes = {"query": "", "passage": "p: "}  # noqa: RUF012
-        similarity, dimension = "dot", 4
+def test_refuses_files_that_are_broken_or_there_twice(tmp_path):
+    file = mteb(tmp_path, "sw") / "sw-queries" / shard("test")
+    whole = file.read_bytes()
+    for broken in (b"", b"PAR1", whole[: len(whole) // 2], b"version https://git-lfs.github.com/spec/v1\n"):
+        file.write_bytes(broken)
+        assert str(file) in refused(tmp_path)
+    file.write_bytes(whole)
+    json_lines(tmp_path / "sw" / "queries-test.jsonl", [{"_id": "1", "text": "a"}])
+    assert "hold the same split; leave one out" in refused(tmp_path)
+    (tmp_path / "sw" / "queries-test.jsonl").unlink()
+    mteb(tmp_path, "swh")
+    assert "are for sw; leave one out" in refused(tmp_path)
+    assert "is not in mteb's layout: configurations such as sw-corpus" in refused(file.parent)
+    mteb(tmp_path / "other", "law")
+    assert read(tmp_path / "other").languages == ("law",)
+    mteb(tmp_path / "domains", "biology")
+    assert "has subsets that are no languages: biology" in refused(tmp_path / "domains")
 
-        class model:  # noqa: N801
-            max_seq_length = 512
 
-            @staticmethod
-            def parameters():
-                return []
+def test_by_name_and_with_lists_of_an_index(tmp_path):
+    mteb(mteb(tmp_path / "some-set", "zho-ara"), "zho-zho")
+    spec = parse_benchmark(f"mteb={tmp_path / 'some-set'}")
+    assert (spec.name, spec.form, len(benchmark_files(spec))) == ("some-set", "mteb", 8)
+    b = load_benchmark(spec, cache=str(tmp_path / "cache"))
+    assert b.name == "some-set"
+    for c, setting in zip(b.collections(), ("mono", "cross"), strict=True):
+        scores = score_collection(b, c, TopLists(np.array([[1, 0, 2], [2, 0, 1]]), None)).per_query
+        assert scores.column("setting").to_pylist() == [setting] * 2
+        assert scores.column("passage_language").to_pylist() == ["zh"] * 2
+        assert scores.column("recall@1").to_pylist() == [0.5, 1.0]
 
-        def digest(self):
-            return "d"
 
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "best").mkdir(parents=True)
-    names = {"runs/best": "hbtrain/runs-best", "intfloat/e5": "intfloat/e5", "LaBSE": "sentence-transformers/LaBSE"}
-    for given, name in names.items():
-        assert mteb_results.model_meta(Model(), given)["name"] == name
-    assert not mteb_results.model_meta(Model(), "/model")["name"].count("//")
+def test_rows_of_a_split_for_training(tmp_path):
+    mteb(mteb(tmp_path, "sw", split="train"), "zho-ara", split="train")
+    reader = JudgedReader(find_mteb(str(tmp_path), "train"))
+    assert reader.kind == "mteb"
+    source = prepared(reader, tmp_path / "corpus")
+    text = {x: {"sw": f"{title} {text}"} for x, title, text in DOCUMENTS}
+    query = {x: {"sw": text} for x, text in TOPICS.items()}
+    expected = [
+        Row(query["1"], text["10#1"], (), 1, "10#1"),
+        Row(query["1"], text["10#0"], (), 1, "10#0"),
+        Row(query["2"], text["11#0"], (text["10#0"],), 2, "11#0"),
+    ]
+    check_rows(source, expected, ("sw",))
+    assert "of another split" not in source.every_text()
+    with pytest.raises(DataError, match=r"has no judgements of the split dev; it has train"):
+        find_mteb(str(tmp_path), "dev")
+    with pytest.raises(DataError, match="has pairs of languages only"):
+        JudgedReader(find_mteb(str(tmp_path), "train"), ["zh", "ar"])
+
+
+def test_documents_that_a_pair_lacks_are_never_found(tmp_path):
+    mteb(tmp_path, "zho-ara")
+    judged = [{"query-id": "1", "corpus-id": x, "score": 1} for x in ("10#0", "gone")]
+    parquet(tmp_path / "zho-ara-qrels" / shard("test"), judged)
+    assert "lacks (gone)" in refused(tmp_path)
+    b = read_judged("mteb", tmp_path, "set", cache=tmp_path / "cache", judging=Judging(allow_missing_documents=True))
+    found = evaluate(HashEncoder(), b)
+    assert (found.never_found, found.metrics["set/cross/recall@100"]) == (1, 0.5)
+    run = write(tmp_path / "ar.trec", "1/zh Q0 10#0 1 9 x\n")
+    assert evaluate_trec_runs(b, {("cross", "ar"): run}).metrics["set/cross/recall@1"] == 0.5

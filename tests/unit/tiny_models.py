@@ -19,7 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from hbtrain.config.schema import EncoderConfig, StaticConfig, TransformerConfig
+from hbtrain.config.encoder import EncoderConfig, StaticConfig, TransformerConfig
 from hbtrain.modeling.vocabulary import build_tokenizer, train_vocabulary
 
 TEXTS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,13 @@ class Prepared:
     fresh: bool  # whether this call has made it; False if it was there before
 
 
-def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress: Progress | None = None) -> Prepared:
+def prepare(
+    reader: Reader,
+    output: Path,
+    skip_bad_rows: bool = False,
+    progress: Progress | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Make the corpus of a raw source in the folder `output`; if it is there already, nothing is done.
 
     Args:
@@ -38,6 +44,7 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
         output: a folder that does not exist, is empty, or holds this very corpus.
         skip_bad_rows: list bad rows in `drops.jsonl` instead of raising at the first.
         progress: called now and then.
+        about: where the raw source comes from, which the manifest of a new corpus keeps as `data_set`.
 
     Raises:
         DataError: a bad row or a broken file, with its place; a source without rows.
@@ -58,7 +65,7 @@ def prepare(reader: Reader, output: Path, skip_bad_rows: bool = False, progress:
     staged = request | {"format": FORMAT, "stages": STAGES}
     with staging_of(output, staged) as staging, Database(staging.folder) as database:
         preparation = Preparation(reader, staging, database, skip_bad_rows, progress or (lambda what, done: None))
-        content = request | preparation.run()
+        content = request | preparation.run() | ({} if about is None else {"data_set": dict(about)})
 
         def work(folder: Path) -> dict[str, Any]:
             preparation.collect(folder)

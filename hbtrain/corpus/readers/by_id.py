@@ -1,4 +1,4 @@
-"""Sources whose queries and passages have ids: SQuAD, mMARCO, MIRACL, Mr. TyDi and BEIR.
+"""Sources whose queries and passages have ids: SQuAD, mMARCO, MIRACL, Mr. TyDi, BEIR and mteb.
 
 Ids align the languages, and a text is stored once, however many rows refer to its id.
 """
@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
+from hbtrain.errors import DataError
 from hbtrain.formats.inputs import Position, text_lines
 from hbtrain.formats.judged import JudgedFolder
-from hbtrain.formats.languages import choose_languages
 from hbtrain.formats.mmarco import find_mmarco, read_triples
 from hbtrain.formats.squad import (
     Paragraph,
@@ -164,7 +164,7 @@ def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[T
 
 
 class JudgedReader:
-    """Topics with judged passages, as MIRACL, Mr. TyDi and BEIR have them. Each language has rows of its own.
+    """Topics with judged passages, as MIRACL, Mr. TyDi, BEIR and mteb have them. Each language has rows of its own.
 
     A row is a query with a passage that is judged relevant; passages that are judged not relevant are its negatives. Of
     the corpus, only judged passages are read in. The judgements of a language are held in memory.
@@ -179,7 +179,7 @@ class JudgedReader:
 
         Args:
             found: the files.
-            languages: codes; None: all that are there.
+            languages: codes; None: all that are there. Pairs of languages are left out.
             negatives: whether rows get the passages that are judged not relevant.
 
         Raises:
@@ -188,10 +188,13 @@ class JudgedReader:
         self.kind = found.form
         self._found = found
         self._negatives = negatives
-        self._languages = sorted(choose_languages(found.languages, languages, f"{found.folder} ({found.split})"))
+        where = f"{found.folder} ({found.split})"
+        self._languages = sorted(x for x in found.chosen(languages, where) if x not in found.sides)
+        if not self._languages:
+            raise DataError(f"{where} has pairs of languages only ({', '.join(found.sides)}), which are for evaluation")
         check_languages(len(self._languages), found.folder)
         files = map(found.of, self._languages)
-        self.inputs: Sequence[str] = [path for one in files for path in (one.topics, one.qrels, *one.corpus)]
+        self.inputs: Sequence[str] = [path for one in files for path in (*one.topics, *one.qrels, *one.corpus)]
         self.options: dict[str, Any] = {"languages": self._languages, "split": found.split, "negatives": negatives}
 
     def parts(self) -> Sequence[Part]:
@@ -221,8 +224,12 @@ class JudgedReader:
                     yield PairItem(f"{language}:{query}", passage, others.get(query, []), position)
 
     def _topics(self, language: str, drops: Drops) -> Iterator[TextItem]:
+        judged = None  # topics of all splits: only those of this one
+        if self._found.all_splits:
+            judged = {one.question for one in self._found.judgements(language, Drops.silent())}
         for topic in self._found.topics(language, drops):
-            yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.position)
+            if judged is None or topic.id in judged:
+                yield TextItem("query", language, f"{language}:{topic.id}", topic.text, topic.position)
 
     def _corpus(self, language: str, drops: Drops) -> Iterator[TextItem]:
         judged = self._found.judgements(language, Drops.silent())

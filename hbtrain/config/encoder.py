@@ -1,0 +1,122 @@
+"""The section `encoder` of a configuration: the backbone, its prefixes and limits, which of its weights are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hbtrain.config.section import Fraction, NonNegativeInt, PositiveInt, Section
+
+Precision = Literal["fp32", "bf16"]
+
+
+class StaticConfig(Section):
+    """`encoder.backbone: static`: the mean of token vectors."""
+
+    dimension: PositiveInt = 256
+    vocabulary: str | None = None
+    """A WordPiece vocabulary, one piece a line, plain or .gz; none means one trained on the sources."""
+    vocabulary_size: PositiveInt = 16_000
+    """Pieces of the vocabulary that is trained where none is given."""
+    trim: bool = True
+    """Keep only the pieces of the given vocabulary that the sources use (any language), and single characters."""
+
+
+class TransformerConfig(Section):
+    """`encoder.backbone: transformer`: a small BERT-like encoder with random weights."""
+
+    layers: PositiveInt = 2
+    hidden_size: PositiveInt = 128
+    heads: PositiveInt = 4
+    intermediate_size: PositiveInt = 512
+    dropout: Fraction = 0.0
+    vocabulary: str | None = None
+    vocabulary_size: PositiveInt = 16_000
+    trim: bool = True
+    max_positions: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TransformerConfig:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}")
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (arXiv 2106.09685), merged into the backbone when the model is saved."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: Fraction = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class EncoderConfig(Section):
+    """The model that embeds queries and passages with shared parameters."""
+
+    backbone: str = "static"
+    """`static`, `transformer`, or a sentence-transformers or Hugging Face model by hub name or path."""
+    query_prefix: str = "Query: "
+    passage_prefix: str = "Passage: "
+    max_query_tokens: PositiveInt = 64
+    max_passage_tokens: PositiveInt = 256
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Probability of each dropout of a pretrained backbone; none given leaves it as the backbone's files say. 0 halves
+    the time of a training step on CPUs, where random numbers are dear."""
+    pooling: Literal["mean", "cls", "max", "lasttoken"] | None = None
+    """Pooling put on a plain Hugging Face backbone (by default mean, lasttoken on a causal language model).
+
+    The pooling of a sentence-transformers model is kept.
+    """
+    trust_remote_code: str | None = None
+    """Consent to running the backbone's own Python code on the workers: the value of `backbone` once more."""
+    freeze_embeddings: bool = False
+    """Leave the token (and position) embeddings of a transformer as they are."""
+    freeze_layers: NonNegativeInt = 0
+    """How many of a transformer's lowest layers are left as they are."""
+    lora: LoraConfig | None = None
+    average_with_initial: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """w in [0, 1): the saved model's weights are w times those before training plus 1 - w times the trained ones
+    (arXiv 2109.01903). 0 saves the trained ones."""
+    static: StaticConfig = StaticConfig()
+    transformer: TransformerConfig = TransformerConfig()
+
+    @model_validator(mode="after")
+    def _trusts_its_backbone(self) -> EncoderConfig:
+        if self.trust_remote_code not in (None, self.backbone):
+            raise ValueError(
+                f"trust_remote_code = {self.trust_remote_code!r}, but backbone = {self.backbone!r}: name the backbone "
+                "whose own code may run, or leave trust_remote_code out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drops_out(self) -> EncoderConfig:
+        if self.dropout is not None and self.backbone in ("static", "transformer"):
+            own = "has no dropout" if self.backbone == "static" else "has its own key, encoder.transformer.dropout"
+            raise ValueError(f"dropout is for pretrained backbones; the backbone {self.backbone} {own}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_freeze(self) -> EncoderConfig:
+        if not self.freeze_layers and not self.freeze_embeddings:
+            return self
+        if self.backbone == "static":
+            raise ValueError(
+                "a static backbone has no layers and nothing but its embeddings; "
+                "with it freeze_layers must be 0 and freeze_embeddings false"
+            )
+        if self.lora is not None:
+            raise ValueError(
+                "lora freezes the whole backbone and trains adapters; leave out lora, or freeze_layers and "
+                "freeze_embeddings"
+            )
+        if self.backbone == "transformer" and self.freeze_layers > self.transformer.layers:
+            raise ValueError(
+                f"freeze_layers = {self.freeze_layers} is more than transformer.layers = {self.transformer.layers}"
+            )
+        return self

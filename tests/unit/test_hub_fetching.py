@@ -1,0 +1,210 @@
+"""Fetching from a hub: checked, gone on with, once."""
+
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from huggingface_hub import hf_hub_download
+
+from hbtrain import hub as data
+from hbtrain.errors import DataError
+from hbtrain.hub import fetching, web
+
+LARGE = random.Random(7).randbytes(300_000)
+OTHER = random.Random(8).randbytes(200_000)
+FILES = {"README.md": b"about it\n", "data/xx/0.bin": LARGE, "data/xx/1.bin": b"small\n", "data/yy/0.bin": OTHER}
+
+
+def data_set(*sources, **values):
+    """A data set of two languages, whose own spelling is xx and yy."""
+    made = {
+        "name": "tiny",
+        "title": "A set of tests",
+        "purposes": ["benchmark"],
+        "form": "beir",
+        "languages": {"de": "xx", "fr": "yy"},
+        "sources": list(sources),
+        "licence": {"name": "cc0-1.0", "page": "https://example.org/licence"},
+        "citation": "none",
+        "checked": "by a test",
+    }
+    return data.DataSet.model_validate(made | values)
+
+
+def of_repository(commit, *, name="owner/name", files=("data/{language}/*.bin",), **values):
+    return {"repository": name, "revision": commit, "files": list(files), **values}
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+    monkeypatch.setattr(web, "WAITS_S", (0, 0))
+
+
+@pytest.fixture
+def tiny(hub):
+    return data_set(of_repository(hub.add("owner/name", FILES)))
+
+
+def contents(fetched):
+    return {path: (fetched.folder / path).read_bytes() for path in fetched.digests}
+
+
+def test_files_of_a_language_are_fetched_under_their_own_names(tiny):
+    fetched = data.fetch(tiny, ["de"])
+    assert contents(fetched) == {path: FILES[path] for path in ("data/xx/0.bin", "data/xx/1.bin")}
+    assert fetched.digests["data/xx/0.bin"] == f"sha256:{hashlib.sha256(LARGE).hexdigest()}"
+    assert fetched.folder.name == "tiny"
+    assert fetched.sources == {"owner/name": tiny.sources[0].revision}
+
+
+def test_huggingface_hub_finds_what_was_fetched(tiny, hub):
+    data.fetch(tiny)
+    before = len(hub.requests)
+    for path in ("data/xx/0.bin", "data/xx/1.bin"):
+        found = hf_hub_download("owner/name", path, repo_type="dataset", revision=tiny.sources[0].revision)
+        assert Path(found).read_bytes() == FILES[path]
+    assert len(hub.requests) == before
+
+
+def test_what_huggingface_hub_fetched_is_checked_and_not_fetched_again(tiny, hub):
+    found = hf_hub_download("owner/name", "data/xx/0.bin", repo_type="dataset", revision=tiny.sources[0].revision)
+    data.fetch(tiny, ["de"])
+    assert sum(hub.sent.values()) == len(LARGE) + len(FILES["data/xx/1.bin"])
+    Path(found).resolve().write_bytes(LARGE[:-1] + b"!")
+    notes = []
+    assert contents(data.fetch(tiny, ["de"], notify=notes.append))["data/xx/0.bin"] == LARGE
+    assert any("is damaged" in note for note in notes)
+
+
+def test_a_second_fetch_asks_nothing_and_reads_nothing(tiny, hub, monkeypatch):
+    first = data.fetch(tiny)
+    before = len(hub.requests)
+    monkeypatch.setattr(fetching, "digest_of", None)
+    assert data.fetch(tiny).folder == first.folder
+    assert data.where(tiny) == first.folder
+    assert len(hub.requests) == before
+
+
+def test_a_repository_is_read_once_page_by_page(hub):
+    hub.page = 2
+    files = {f"data/xx/{i}.bin": b"%d" % i for i in range(7)}
+    tiny = data_set(of_repository(hub.add("owner/name", files)), of_repository(hub.add("owner/name", files)))
+    assert len(data.listing(tiny, ["de"]).files) == 7
+    data.listing(tiny, ["de"])
+    assert len(hub.asked("/tree/")) == 4  # seven files and a folder
+
+
+def test_the_size_is_known_before(tiny):
+    listed = data.listing(tiny)
+    assert (listed.size, listed.missing_size) == (500_006, 500_006)
+    data.fetch(tiny, ["fr"])
+    assert data.listing(tiny).missing_size == 300_006
+    assert data.languages_here(tiny) == ("fr",)
+
+
+def test_progress_ends_at_the_whole(tiny):
+    told = []
+    data.fetch(tiny, progress=lambda done, of: told.append((done, of)))
+    assert told[-1] == (500_006, 500_006)
+    assert sorted(told) == told
+
+
+@pytest.mark.parametrize("place", ["hub", "address"])
+def test_a_connection_that_breaks_is_gone_on_with(hub, place):
+    if place == "hub":
+        made, path = (
+            data_set(of_repository(hub.add("owner/name", FILES))),
+            "/lfs/owner/name/" + hashlib.sha256(LARGE).hexdigest(),
+        )
+    else:
+        hub.plain["xx.bin"] = LARGE
+        made, path = data_set(download(hub, sha256={"de": hashlib.sha256(LARGE).hexdigest()})), "/raw/xx.bin"
+    for after in (100_000, 50_000, 30_000):
+        hub.fail(path, method="GET", cut_after=after)
+    assert LARGE in contents(data.fetch(made, ["de"])).values()
+    assert hub.sent[path] < len(LARGE) + 3 * 20_000  # what was on its way may be sent again
+
+
+def download(hub, **values):
+    return {"url": f"{hub.url}/raw/{{language}}.bin", "to": "files/{language}.bin", **values}
+
+
+def test_a_server_without_ranges_sends_all_again(tiny, hub):
+    hub.fail("/lfs/", cut_after=100_000)
+    hub.fail("/lfs/", ignores_range=True)
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
+
+
+def test_a_wrong_file_is_not_kept(tiny, hub):
+    hub.fail("/lfs/", wrong=True)
+    with pytest.raises(
+        DataError, match=r"came with the digest sha256:.* where sha256:.* is expected, and was not kept"
+    ):
+        data.fetch(tiny, ["de"])
+    with pytest.raises(DataError, match="not on this machine"):
+        data.where(tiny)
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
+
+
+def test_a_wrong_beginning_is_fetched_again(tiny, hub):
+    hub.fail("/lfs/", cut_after=100_000, wrong=True)
+    told = []
+    fetched = data.fetch(tiny, ["de"], progress=lambda done, of: told.append((done, of)))
+    assert contents(fetched)["data/xx/0.bin"] == LARGE
+    assert told[-1] == (300_006, 300_006)
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import sys
+    from hbtrain import hub as data
+    from hbtrain.hub.names import data_set
+    print(data.fetch(data_set("tiny", [sys.argv[1]]), ["de"], notify=lambda text: print(text, flush=True)).folder)
+    """
+)
+
+
+def in_a_process(made, tmp_path):
+    import yaml
+
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_none=True)))
+    words = [sys.executable, "-c", SCRIPT, str(file)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_after_a_kill_a_file_is_gone_on_with(tiny, hub, tmp_path):
+    held = hub.fail("/lfs/", hold_after=150_000)
+    process = in_a_process(tiny, tmp_path)
+    assert held.reached.wait(60)
+    parts = list((tmp_path / "hf").rglob("*.incomplete"))
+    while parts[0].stat().st_size < 150_000:  # what was sent is on its way
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    held.release.set()
+    with pytest.raises(DataError, match="not on this machine"):
+        data.where(tiny)
+    sent = hub.sent.total()
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
+    assert hub.sent.total() - sent <= 150_000 + len(FILES["data/xx/1.bin"]) + 16384
+    assert not list((tmp_path / "hf").rglob("*.incomplete"))
+
+
+def test_two_processes_download_once(tiny, hub, tmp_path):
+    held = hub.fail("/lfs/", hold_after=150_000)
+    first = in_a_process(tiny, tmp_path)
+    assert held.reached.wait(60)
+    second = in_a_process(tiny, tmp_path)
+    while "waiting for it" not in (line := second.stdout.readline()):
+        assert line
+    held.release.set()
+    folders = [process.communicate()[0].splitlines()[-1] for process in (first, second)]
+    assert folders[0] == folders[1]
+    assert (Path(folders[0]) / "data/xx/0.bin").read_bytes() == LARGE
+    assert hub.sent.total() == len(LARGE) + len(FILES["data/xx/1.bin"])
