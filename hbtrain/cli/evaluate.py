@@ -179,7 +179,7 @@ def evaluate(
     to = output_place(output)
     if isinstance(to, Path):
         output_place(str(to / "runs"))  # written while benchmarks are still evaluated
-    mteb = None if mteb_results is None else _mteb(mteb_results, options, searched)
+    mteb = None if mteb_results is None else _mteb(mteb_results, options, searched, more)
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(
@@ -215,13 +215,13 @@ def evaluate(
         _save_for_mteb(mteb, evaluations, encoder, model, Path(mteb_results))
 
 
-def _mteb(folder: str, options: EvaluationConfig, searched: SearchFlags) -> MtebScores:
+def _mteb(folder: str, options: EvaluationConfig, searched: SearchFlags, more: list[str]) -> MtebScores:
     """What scores as mteb does. Raises ConfigError where it would do otherwise, StorageError where none can write."""
-    from hbtrain.evaluation.benchmarks import parse_benchmark
+    from hbtrain.evaluation.benchmarks import parse_benchmarks
     from hbtrain.evaluation.mteb_scores import MtebScores, mteb_tasks
 
     output_place(str(local_output(folder, "--mteb-results")), option="--mteb-results")
-    names = [parse_benchmark(text).name for text in options.benchmarks]
+    names = [spec.name for spec in parse_benchmarks(options.benchmarks, more)]
     if not any(name in mteb_tasks() for name in names):
         known = ", ".join(mteb_tasks())
         raise ConfigError(f"--mteb-results: no task of mteb has the data of {', '.join(names)}; those of {known} have")

@@ -8,17 +8,21 @@ from pathlib import Path
 import mteb
 
 import hbtrain.evaluation
+from hbtrain.hub import catalogue
 
 FILE = Path(hbtrain.evaluation.__file__).parent / "mteb_tasks.json"
-TASKS = {
-    "miracl": "MIRACLRetrieval",
-    "miracl-hard-negatives": "MIRACLRetrievalHardNegatives",
-    "mr-tydi": "MrTidyRetrieval",
-    "belebele": "BelebeleRetrieval",
-    "mupler": "MuPLeR-retrieval",
-    "mkqa": "MKQARetrieval",
-}
-"""{benchmark: name of mteb's task on the same data}."""
+OTHER_COPIES = {"miracl": "MIRACLRetrieval", "mr-tydi": "MrTidyRetrieval", "webfaq": "WebFAQRetrieval"}
+"""{data set: name of mteb's task}, where the catalogue has the files of their makers."""
+
+
+def tasks() -> dict[str, str]:
+    """{data set of the catalogue: name of mteb's task}: those above, and all whose repository is a task's own."""
+    own = {task.metadata.dataset["path"]: task.metadata.name for task in mteb.get_tasks(task_types=["Retrieval"])[::-1]}
+    sources = {name: getattr(one.sources[0], "repository", None) for name, one in catalogue().items()}
+    same = {name: own[place] for name, place in sources.items() if place in own}
+    return dict(sorted({**same, **OTHER_COPIES}.items()))
+
+
 CONFUSED = {("MrTidyRetrieval", "japanese")}
 """Subsets that are left out: mteb counts 880 documents and 6,999,867 queries there."""
 
@@ -51,7 +55,7 @@ def _texts(counts: dict, kind: str) -> int:
 
 def build() -> dict:
     """The whole table."""
-    return {"mteb": mteb.__version__, "tasks": [task(*one) for one in TASKS.items()]}
+    return {"mteb": mteb.__version__, "tasks": [task(*one) for one in tasks().items()]}
 
 
 def text(table: dict) -> str:

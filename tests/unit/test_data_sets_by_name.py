@@ -100,7 +100,9 @@ def test_a_source_is_prepared_once_and_read_without_the_hub_from_then_on(hub, tm
     corpus = ParallelCorpus.open(["hub:pairs", "demo"], None, [mine])
     source = corpus.sources["pairs"]
     assert source.index.languages == ("de", "en", "fr")
-    assert sorted(text for _, language, text in source.queries() if language == "de") == [f"lake {n} de" for n in range(8)]
+    assert sorted(text for _, language, text in source.queries() if language == "de") == [
+        f"lake {n} de" for n in range(8)
+    ]
     assert source.data_set["sources"] == {"owner/pairs": hub.repositories["owner/pairs"].commit}
     asked = len(hub.requests)
     shutil.rmtree(tmp_path / "hf")
