@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.about
         address = urlsplit(self.path)  # whole, with its host, where this server is used as a proxy
         path = unquote(address.path)
-        hub.requests.append((self.command, path, dict(self.headers)))
+        hub.requests.append((self.command, path, {name.title(): value for name, value in self.headers.items()}))
         failure = next(
             (one for one in hub.failures if one.path in path and one.method == self.command and one.times), None
         )

@@ -12,13 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 from hbtrain.reporting.console import TextConsole, visible
 from hbtrain.reporting.metric_names import RANK_DISTANCE, score_title, shown
 from hbtrain.reporting.table import facts
-from hbtrain.reporting.text import counted
+from hbtrain.reporting.text import byte_size, counted, lasting
 
 if TYPE_CHECKING:
     from hbtrain.config import Config
@@ -228,3 +237,46 @@ class ProgressBars:
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=of or None)
         self._progress.update(self._tasks[what], completed=done, total=of or None)
+
+
+class TransferDisplay:
+    """Shows how many bytes of a transfer are done: a bar in a terminal, else a line every `LINE_EVERY_S`."""
+
+    def __init__(self, console: TextConsole) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("  "),
+            BarColumn(bar_width=24),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+        )
+        self._bar: TaskID | None = None
+        self._first: tuple[float, int] | None = None  # time and bytes when the first were told
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> TransferDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, done: int, of: int) -> None:
+        """Show that `done` of `of` bytes are done; may be called in any thread, but not in two at once."""
+        if self._console.is_terminal:
+            if self._bar is None:
+                self._progress.start()
+                self._bar = self._progress.add_task("", total=of or None)
+            self._progress.update(self._bar, completed=done)
+            return
+        now = time.monotonic()
+        self._first = self._first or (now, done)
+        if now - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line = now
+        since, begun = self._first
+        rate = (done - begun) / (now - since) if now > since else 0.0
+        left = f"  {lasting((of - done) / rate)} left" if rate > 0 and of > done else ""
+        self._console.print(f"{byte_size(done)} of {byte_size(of)}  {byte_size(rate)}/s{left}")

@@ -14,6 +14,7 @@ from rich.text import Text
 import hbtrain
 from hbtrain.cli.audit import audit
 from hbtrain.cli.compare import compare
+from hbtrain.cli.data import data
 from hbtrain.cli.doctor import doctor
 from hbtrain.cli.evaluate import evaluate
 from hbtrain.cli.evaluate_run import evaluate_run
@@ -59,8 +60,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, mine, prepare, translate, doctor, status,
-    recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, data, mine, prepare, translate, doctor,
+    status, recipes, keys,
 ):  # fmt: skip
     app.command(command)
 app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself

@@ -20,7 +20,7 @@ from hbtrain.corpus.prepared import FORMAT, MANIFEST
 from hbtrain.corpus.readers.items import check_languages
 from hbtrain.errors import DataError
 from hbtrain.formats.languages import choose_languages
-from hbtrain.hub import DataSet, Fetched, Listing, data_set, fetch, listing, parse
+from hbtrain.hub import DataSet, Fetched, Listing, Repository, data_set, fetch, listing, parse
 from hbtrain.hub.data_set import Purpose
 from hbtrain.hub.names import SCHEME
 from hbtrain.reporting.text import byte_size, counted, lasting
@@ -74,6 +74,11 @@ class Wanted:
         if purpose in TRAINING:
             check_languages(len(languages), text)
         return cls(found, purpose, asked.languages, values)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether terms must be accepted before some of its files can be read."""
+        return any(isinstance(source, Repository) and source.gated for source in self.data_set.sources)
 
     def only(self, languages: Sequence[str] | None) -> Wanted:
         """The same in fewer languages; None: as it is. Raises DataError for a language that is not among its own."""
@@ -154,13 +159,15 @@ def is_named(source: str) -> bool:
 
 
 def fetch_all(wanted: Sequence[Wanted], cache: str | None, notify: Notify | None) -> None:
-    """Fetch what is not here yet, after all have been looked at, so that what is wrong with one is said at once.
+    """Fetch what is not here yet, after all have been looked at, and first what the hub may refuse, so that an error
+    comes before hours of fetching.
 
     Raises:
         DataError: one cannot be fetched.
         StorageError: a cache cannot be written.
     """
-    for one in [one for one in wanted if one.listing(cache).missing]:
+    missing = [one for one in wanted if one.listing(cache).missing]
+    for one in sorted(missing, key=lambda one: not one.is_gated):
         one.fetch(cache, notify)
 
 

@@ -62,6 +62,11 @@ class Download(_Source):
     def patterns(self) -> tuple[str, ...]:
         return (self.url, self.to, *([] if self.unpack is None else [self.unpack]))
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether digests of its files have been published."""
+        return any(getattr(self, algorithm) is not None for algorithm in DIGEST_LENGTHS)
+
     def digest(self, language: str) -> str | None:
         """`algorithm:hex digits` of the file of a language; None: none has been published."""
         for algorithm in DIGEST_LENGTHS:
@@ -128,6 +133,7 @@ class DataSet(Section):
     parallel: bool = False  # whether an id of a question means the same question in all languages
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sizes: Mapping[str, PositiveFloat] = {}  # {language: MB to fetch, as far as known}
+    shared_size: PositiveFloat | None = None  # MB of files that are the same for all languages, such as one archive
     licence: Licence
     citation: Text
     checked: Text  # how each fact here was checked, and what was not
@@ -173,6 +179,17 @@ class DataSet(Section):
                 if field not in known:
                     raise ValueError(f"{{{field}}} in sources is not known: {', '.join(sorted(known))} are")
         return self
+
+    @property
+    def size(self) -> tuple[float, bool]:
+        """MB to fetch for all languages, as far as known, and whether that is all."""
+        whole = set(self.sizes) == set(self.languages) or (not self.sizes and self.shared_size is not None)
+        return sum(self.sizes.values()) + (self.shared_size or 0), whole
+
+    @property
+    def gated(self) -> bool:
+        """Whether terms must be accepted before all of it can be fetched."""
+        return any(isinstance(source, Repository) and source.gated for source in self.sources)
 
     def form_for(self, purpose: Purpose) -> str:
         """What reads the folder for a purpose."""

@@ -30,14 +30,16 @@ class Fetched:
     digest: str  # one for all: SHA-256 of lines of paths and digests, and of what was taken out of archives
 
     @property
-    def sources(self) -> dict[str, str]:
-        """{repository: commit}, and {address: digest} of files that come from elsewhere."""
-        return {
-            file.source.repository if isinstance(file.source, Repository) else file.url: (
-                file.source.revision if isinstance(file.source, Repository) else self.digests[file.path]
-            )
-            for file in self.listing.files
-        }
+    def revisions(self) -> dict[str, str]:
+        """{repository: commit}."""
+        sources = (file.source for file in self.listing.files)
+        return {source.repository: source.revision for source in sources if isinstance(source, Repository)}
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """{address: digest} of files that come from elsewhere."""
+        files = (file for file in self.listing.files if not isinstance(file.source, Repository))
+        return {file.url: self.digests[file.path] for file in files}
 
     def about(self) -> dict[str, Any]:
         """What results keep of where their data come from."""
@@ -45,7 +47,8 @@ class Fetched:
             "data_set": self.listing.data_set.name,
             "languages": list(self.listing.languages),
             "options": dict(self.listing.options),
-            "sources": self.sources,
+            "revisions": self.revisions,
+            "addresses": self.addresses,
             "licence": self.listing.data_set.licence.name,
             "digest": self.digest,
         }

@@ -64,12 +64,16 @@ def endpoint() -> str:
 
 
 def headers() -> dict[str, str]:
-    """Headers of requests: who asks, and the user's token if there is one."""
+    """Headers of requests: who asks, and the user's token if there is one. Raises DataError if it cannot be read."""
+    from huggingface_hub.errors import OIDCError
     from huggingface_hub.utils import build_hf_headers
 
     import hbtrain
 
-    return dict(build_hf_headers(library_name="hbtrain", library_version=hbtrain.__version__))
+    try:
+        return dict(build_hf_headers(library_name="hbtrain", library_version=hbtrain.__version__))
+    except (OSError, OIDCError) as error:
+        raise DataError(f"the token for the hub cannot be read: {error}; see to HF_HOME, or set HF_TOKEN") from error
 
 
 def at_commit(source: Repository, web: Web | None) -> Repository | None:

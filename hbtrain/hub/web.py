@@ -142,7 +142,9 @@ class Web:
                 tell(-have)
                 _empty(stream)
             for block in response.iter_bytes():  # as they come: blocks of one size would be lost where it breaks off
-                stream.write(block)
+                left = memoryview(block)
+                while left:  # a disk that runs full takes a part before it refuses
+                    left = left[stream.write(left) :]
                 tell(len(block))
                 if self._ended.is_set():
                     raise EndedError

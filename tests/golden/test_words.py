@@ -22,6 +22,7 @@ COMMANDS = [
         "prepare parallel",
         "prepare squad",
     ),
+    *("data", "data list", "data info", "data licence", "data fetch", "data where"),
 ]
 PROGRAMS = ["tune/sweep.py", "cluster/submit"]
 
@@ -41,7 +42,11 @@ def test_help_of_programs(golden, monkeypatch, program):
 
 
 def test_no_command_is_left_out(hbtrain):
-    listed = {parent + name for parent in ("", "prepare ") for name in commands(hbtrain(*parent.split(), "--help")[1])}
+    listed = {
+        parent + name
+        for parent in ("", "prepare ", "data ")
+        for name in commands(hbtrain(*parent.split(), "--help")[1])
+    }
     assert listed | {""} == set(COMMANDS)
     assert len(list((DATA / "help").iterdir())) == len(COMMANDS) + len(PROGRAMS)
 

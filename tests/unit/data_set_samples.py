@@ -21,16 +21,16 @@ def questions(language):
     return json.dumps({"data": [{"title": "t", "paragraphs": made}]}).encode()
 
 
-def write_entry(folder, name, hub, files, patterns, form, purposes, languages=LANGUAGES, **more):
+def write_entry(folder, name, hub, files, patterns, form, purposes, languages=LANGUAGES, gated=False, **more):
     """A catalogue's file of one data set, whose repository of the same name is made in the hub; gives its path."""
-    commit = hub.add(f"owner/{name}", files)
+    source = {"repository": f"owner/{name}", "revision": hub.add(f"owner/{name}", files, gated)}
     entry = {
         "name": name,
         "title": "a set of this test",
         "purposes": list(purposes),
         "form": form,
         "languages": languages if isinstance(languages, dict) else list(languages),
-        "sources": [{"repository": f"owner/{name}", "revision": commit, "files": list(patterns)}],
+        "sources": [source | {"files": list(patterns), **({"gated": "true"} if gated else {})}],
         "licence": {"name": "cc0-1.0", "page": "https://example.org"},
         "citation": "none",
         "checked": "made here",
@@ -41,10 +41,10 @@ def write_entry(folder, name, hub, files, patterns, form, purposes, languages=LA
     return str(path)
 
 
-def benchmark(folder, hub, name="capitals", languages=LANGUAGES):
+def benchmark(folder, hub, name="capitals", **more):
     """A catalogue's file of a benchmark in LAReQA's form."""
-    files = {f"{x}.json": questions(x) for x in languages}
-    return write_entry(folder, name, hub, files, ["{language}.json"], "xquad-r", ["benchmark"], languages)
+    files = {f"{x}.json": questions(x) for x in LANGUAGES}
+    return write_entry(folder, name, hub, files, ["{language}.json"], "xquad-r", ["benchmark"], **more)
 
 
 def pairs(folder, hub, name="pairs", word="lake", **more):

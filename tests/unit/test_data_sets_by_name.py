@@ -140,8 +140,7 @@ def test_two_processes_prepare_a_source_once(hub, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_fetched_is_one_line(hub, tmp_path):
-    mine = benchmark(tmp_path, hub)
-    hub.repositories["owner/capitals"].gated = True
+    mine = benchmark(tmp_path, hub, gated=True)
     with pytest.raises(DataError, match="owner/capitals") as error:
         load_benchmarks(["capitals"], catalogue=[mine])
     assert "HF_TOKEN" in str(error.value)

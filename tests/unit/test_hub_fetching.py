@@ -59,7 +59,7 @@ def test_files_of_a_language_are_fetched_under_their_own_names(tiny):
     assert contents(fetched) == {path: FILES[path] for path in ("data/xx/0.bin", "data/xx/1.bin")}
     assert fetched.digests["data/xx/0.bin"] == f"sha256:{hashlib.sha256(LARGE).hexdigest()}"
     assert fetched.folder.name == "tiny"
-    assert fetched.sources == {"owner/name": tiny.sources[0].revision}
+    assert fetched.revisions == {"owner/name": tiny.sources[0].revision}
 
 
 def test_huggingface_hub_finds_what_was_fetched(tiny, hub):
