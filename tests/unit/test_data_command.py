@@ -86,7 +86,9 @@ def test_documents_are_for_scripts(hbtrain, hub, tiny):
 def test_list_info_and_licence_say_what_the_catalogue_does(hbtrain, hub, describe):
     file = describe(repository("a" * 40, gated=True), sizes={"de": 2000, "fr": 100})
     listed = hbtrain("data", "list", "--catalogue", file)[1]
-    assert re.search(r"^tiny +benchmark · 2 languages · 1.96 GiB · cc0-1.0 · gated\n +A set of tests$", listed, re.MULTILINE)
+    assert re.search(
+        r"^tiny +benchmark · 2 languages · 1.96 GiB · cc0-1.0 · gated\n +A set of tests$", listed, re.MULTILINE
+    )
     told = hbtrain("data", "info", "tiny", "--catalogue", file)[1]
     assert re.search(r"languages +de \(xx\), fr \(yy\)", told)
     assert re.search(r"here +none of it", told)
