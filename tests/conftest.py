@@ -100,9 +100,10 @@ def hbtrain(monkeypatch, capsys, tmp_path, cache):
 @pytest.fixture
 def hub(tmp_path, monkeypatch, cache):
     """A hub of data sets on this machine, to which this process and those that it starts are directed."""
-    from tests.hub_server import directed, serve
+    from tests.hub_server import direct, serve
 
-    with serve() as served, directed(served, tmp_path / "hf", monkeypatch):
+    with serve() as served:
+        direct(served, tmp_path / "hf", monkeypatch)
         yield served
 
 

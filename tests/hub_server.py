@@ -62,6 +62,7 @@ class Hub:
         self.url = ""  # address of the server
         self.token = "hf_accepted"  # with which gated repositories are open
         self.page = 1000  # entries of a tree in one answer
+        self.next = ""  # address of the server of the next page; empty: this one
         self.repositories: dict[str, Repository] = {}
         self.plain: dict[str, bytes] = {}  # {path below /raw/: content}
         self.failures: list[Failure] = []
@@ -107,10 +108,9 @@ def serve():
                 failure.release.set()
 
 
-@contextmanager
-def directed(hub, home, monkeypatch):
-    """This process uses the hub as well; huggingface_hub, which reads its environment once, may be imported already."""
-    from huggingface_hub import close_session, constants
+def direct(hub, home, monkeypatch):
+    """Let this process use the hub, too; huggingface_hub, which reads its environment once, may be imported already."""
+    from huggingface_hub import constants
 
     for name, value in hub.environment(home).items():
         monkeypatch.setenv(name, value)
@@ -127,11 +127,6 @@ def directed(hub, home, monkeypatch):
     }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
-    close_session()
-    try:
-        yield hub
-    finally:
-        close_session()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -209,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {}
         if start + self.about.page < len(entries):
             following = f"/api/datasets/{name}/tree/{revision}?recursive=True&cursor={start + self.about.page}"
-            headers["Link"] = f'<{self.about.url}{following}>; rel="next"'
+            headers["Link"] = f'<{self.about.next or self.about.url}{following}>; rel="next"'
         return self.reply(200, json.dumps(entries[start : start + self.about.page]), headers)
 
     def resolve(self, name, revision, path, failure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,11 +14,10 @@ from rich.text import Text
 from hbtrain.cli.display import TransferDisplay
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole, visible
-from hbtrain.reporting.table import facts
 from hbtrain.reporting.text import byte_size, counted
 
 if TYPE_CHECKING:
-    from hbtrain.hub import DataSet, Fetched, Listing
+    from hbtrain.hub import DataSet, Fetched
 
 CONSENT_BYTES = 5 * 10**9  # above so many bytes, `fetch` asks first
 Many = Parameter(consume_multiple=True, negative=())
@@ -38,8 +38,8 @@ class Wanted:
     purpose: Literal["benchmark", "training", "sentences"] | None = None
     catalogue: Annotated[list[str] | None, Many] = None
 
-    def of(self, name: str) -> tuple[DataSet, dict[str, Any]]:
-        """The data set, and the arguments with which it is listed or fetched.
+    def of(self, name: str) -> tuple[Sequence[DataSet], dict[str, Any]]:
+        """The data set, or those of a family, and the arguments with which they are listed or fetched.
 
         Args:
             name: NAME, or NAME?split=train&... with values of its options.
@@ -48,12 +48,12 @@ class Wanted:
             ConfigError: an option of the wrong form, or a catalogue that cannot be used.
             DataError: there is no such data set.
         """
-        from hbtrain.hub import data_set, parse
+        from hbtrain.hub import data_sets, parse
 
         selection = parse(name if name.startswith("hub:") else f"hub:{name}")
         if selection.languages is not None and self.languages is not None:
             raise ConfigError(f"{name} names languages, and so does --languages; leave one of them out")
-        found = data_set(selection.name, self.catalogue or ())
+        found = data_sets(selection.name, self.catalogue or ())
         languages = self.languages or selection.languages
         return found, {"languages": languages, "purpose": self.purpose, "options": selection.options}
 
@@ -77,21 +77,26 @@ def list_(*, catalogue: Annotated[list[str] | None, Many] = None, json_: Json = 
     """
     from hbtrain import hub
 
-    sets = sorted(hub.catalogue(catalogue or ()).values(), key=lambda one: one.name)
+    sets = hub.catalogue(catalogue or ())
     if json_:
-        print(json.dumps([_document(one) for one in sets], ensure_ascii=True))
+        print(json.dumps([_document(one) for one in sets.values()], ensure_ascii=True))
         return
+    families: dict[str, list[DataSet]] = {}
+    for one in sets.values():
+        families.setdefault(one.family or one.name, []).append(one)
     console = TextConsole()
-    width = max(len(one.name) for one in sets)
-    for one in sets:
-        here = hub.languages_here(one)
-        about = [", ".join(one.purposes), counted(len(one.languages), "language"), _size(one), one.licence.name]
+    width = max(map(len, families))
+    for name, members in sorted(families.items()):
+        one = members[0]
+        here = {language for member in members for language in hub.languages_here(member)}
+        about = [", ".join(one.purposes), counted(len(one.languages), "language"), _size(members), one.licence.name]
         about += ["gated"] if one.gated else []
+        about += [f"{len(members)} sets"] if len(members) > 1 else []
         about += [f"{len(here)} here"] if here else []
-        line = Text.assemble((one.name.ljust(width), "bold"), "  ", " · ".join(about))
-        console.print(line, soft_wrap=True)
-        console.print(Text(f"{'':{width}}  {visible(one.title)}", "dim"), soft_wrap=True)
-    console.print("\nsize: of all languages; more of each: hbtrain data info NAME", style="dim")
+        console.print(Text.assemble((name.ljust(width), "bold"), "  ", " · ".join(about)), soft_wrap=True)
+        console.print(Text(f"{'':{width}}  {visible(_title(one))}", "dim"), soft_wrap=True)
+    note = "size: of all languages; here: languages on this machine; more of each: hbtrain data info NAME"
+    console.print(f"\n{note}", style="dim", soft_wrap=True)
 
 
 @data.command
@@ -107,18 +112,22 @@ def info(name: str, *, catalogue: Annotated[list[str] | None, Many] = None, json
     json_
         Print one JSON document.
     """
-    from hbtrain.hub import Repository, data_set, languages_here
+    from hbtrain.hub import Repository, data_sets, languages_here
 
-    one = data_set(name, catalogue or ())
+    members = data_sets(name, catalogue or ())
     if json_:
-        print(json.dumps(_document(one), ensure_ascii=True))
+        documents = [_document(member) for member in members]
+        print(json.dumps(documents if len(members) > 1 else documents[0], ensure_ascii=True))
         return
+    one = members[0]
     spelled = [code if code == own else f"{code} ({own})" for code, own in one.languages.items()]
-    rows = [("what it is", one.title), ("for", ", ".join(one.purposes)), ("languages", ", ".join(spelled))]
+    rows = [("what it is", _title(one)), ("for", ", ".join(one.purposes)), ("languages", ", ".join(spelled))]
+    rows += [("sets", ", ".join(member.name for member in members))] if len(members) > 1 else []
     rows += [(f"splits for {use}", ", ".join(splits)) for use, splits in one.splits.items()]
     rows += [(option, " or ".join(values)) for option, values in one.options.items()]
-    rows += [("size", _size(one)), ("here", ", ".join(languages_here(one)) or "none of it")]
-    for source in one.sources:
+    here = {language: None for member in members for language in languages_here(member)}
+    rows += [("size", _size(members)), ("here", ", ".join(here) or "none of it")]
+    for source in (source for member in members for source in member.sources):
         if isinstance(source, Repository):
             gated = ", gated: its terms are to be accepted there" if source.gated else ""
             text = f"https://huggingface.co/datasets/{source.repository} at {source.revision}{gated}"
@@ -126,8 +135,8 @@ def info(name: str, *, catalogue: Annotated[list[str] | None, Many] = None, json
             text = source.url + ("" if source.is_checked else " (no digest is known, so it is not checked)")
         rows.append(("from", text))
     rows += [("licence", f"{one.licence.name}, {one.licence.page}"), ("citation", one.citation)]
-    rows += [("checked", one.checked), ("fetch it", f"hbtrain data fetch {one.name}")]
-    TextConsole().print(facts(rows))
+    rows += [("checked", one.checked), ("fetch it", f"hbtrain data fetch {name}")]
+    _print(rows)
 
 
 @data.command
@@ -141,9 +150,9 @@ def licence(name: str, *, catalogue: Annotated[list[str] | None, Many] = None) -
     catalogue
         Files that describe data sets of your own.
     """
-    from hbtrain.hub import data_set
+    from hbtrain.hub import data_sets
 
-    one = data_set(name, catalogue or ())
+    one = data_sets(name, catalogue or ())[0]
     gated = "; gated: its terms are to be accepted there before it can be fetched" if one.gated else ""
     TextConsole().print(f"{one.licence.name}  {one.licence.page}{gated}", soft_wrap=True)
 
@@ -166,20 +175,24 @@ def fetch(name: str, *, wanted: Selected = ALL, yes: bool = False, json_: Json =
     """
     from hbtrain.hub import fetch_listed, listing
 
-    one, chosen = wanted.of(name)
+    members, chosen = wanted.of(name)
     console = TextConsole(stderr=True)
 
     def notify(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    listed = listing(one, **chosen, notify=notify)
-    _consent(listed, yes)
-    with TransferDisplay(console) as display:
-        fetched = fetch_listed(listed, notify=notify, progress=display.tell)
+    listings = [listing(one, **chosen, notify=notify) for one in members]
+    _consent(name, sum(listed.missing_size for listed in listings), yes)
+    fetched = []
+    for listed in listings:
+        with TransferDisplay(console) as display:
+            fetched.append(fetch_listed(listed, notify=notify, progress=display.tell))
     if json_:
-        print(json.dumps(fetched.about() | {"folder": str(fetched.folder)}, ensure_ascii=True))
-    else:
-        _show(fetched)
+        documents = [one.about() | {"folder": str(one.folder)} for one in fetched]
+        print(json.dumps(documents if len(fetched) > 1 else documents[0], ensure_ascii=True))
+        return
+    for one in fetched:
+        _show(one)
 
 
 @data.command
@@ -193,18 +206,19 @@ def where(name: str, *, wanted: Selected = ALL) -> None:
     """
     from hbtrain import hub
 
-    one, chosen = wanted.of(name)
-    TextConsole().print(str(hub.where(one, **chosen)), soft_wrap=True)
+    members, chosen = wanted.of(name)
+    for folder in [hub.where(one, **chosen) for one in members]:
+        TextConsole().print(str(folder), soft_wrap=True)
 
 
-def _consent(listed: Listing, yes: bool) -> None:
+def _consent(name: str, missing: int, yes: bool) -> None:
     """Ask before much is fetched. Raises ConfigError where nobody can be asked, or the answer is no."""
-    if listed.missing_size <= CONSENT_BYTES or yes:
+    if missing <= CONSENT_BYTES or yes:
         return
-    size = byte_size(listed.missing_size)
+    size = byte_size(missing)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfigError(f"{listed.data_set.name}: {size} are to be fetched; add --yes, or name fewer --languages")
-    TextConsole(stderr=True).print(f"{listed.data_set.name}: fetch {size}? [y/N] ", end="")
+        raise ConfigError(f"{name}: {size} are to be fetched; add --yes, or name fewer --languages")
+    TextConsole(stderr=True).print(f"{name}: fetch {size}? [y/N] ", end="")
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise ConfigError("nothing was fetched; with --languages it is less")
 
@@ -218,12 +232,25 @@ def _show(fetched: Fetched) -> None:
         ("licence", f"{listed.data_set.licence.name}, {listed.data_set.licence.page}"),
         ("folder", str(fetched.folder)),
     ]
-    TextConsole().print(facts((Text(name, "bold"), text) for name, text in rows), soft_wrap=True)
+    _print(rows)
 
 
-def _size(one: DataSet) -> str:
-    """The size of all languages, as far as the catalogue knows it."""
-    mb, whole = one.size
+def _print(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and texts side by side; addresses and paths stay in one piece, to be copied."""
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        TextConsole().print(Text.assemble((name.ljust(width), "bold"), "  ", visible(text)), soft_wrap=True)
+
+
+def _title(one: DataSet) -> str:
+    """The title of a data set, or of its family."""
+    return one.title if one.family is None else one.title.removesuffix(f" ({one.name.removeprefix(f'{one.family}-')})")
+
+
+def _size(members: Sequence[DataSet]) -> str:
+    """The size of data sets in all languages, as far as the catalogue knows it."""
+    sizes = [one.size for one in members]
+    mb, whole = sum(size for size, _ in sizes), all(is_whole for _, is_whole in sizes)
     return byte_size(mb * 10**6) + ("" if whole else " or more") if mb else "size not known"
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.config import EvaluationConfig
+    from hbtrain.config.encoder import Precision
     from hbtrain.evaluation.benchmark import Benchmark
     from hbtrain.evaluation.mteb_scores import MtebScores
     from hbtrain.evaluation.summary import Evaluation
@@ -116,6 +117,7 @@ def evaluate(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     batch_size: int = 128,
+    precision: Literal["fp32", "bf16"] | None = None,
     searched: Searched = EXACT,
     run_depth: int = 10,
     judged: Judged = AS_THEY_ARE,
@@ -154,6 +156,8 @@ def evaluate(
         Text put before every passage, in place of the model's own prompt.
     batch_size
         Texts encoded at one time.
+    precision
+        In which transformers embed texts; by default bf16 on GPUs that have it, else as the model's files say.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     mteb_results
@@ -173,6 +177,7 @@ def evaluate(
         candidates=candidates,
         in_domain=in_domain,
         batch_size=batch_size,
+        precision=precision,
         run_depth=run_depth,
         **asdict(judged),
     )
@@ -192,10 +197,11 @@ def evaluate(
         notify=said_aside,
     )
     from hbtrain.modeling import card
-    from hbtrain.modeling.devices import visible_device
+    from hbtrain.modeling.devices import evaluation_precision, visible_device
 
     device = visible_device()
-    encoder = _encoder(model, device, trusted, query_prompt, passage_prompt)
+    chosen = evaluation_precision(options.precision, device)
+    encoder = _encoder(model, device, trusted, query_prompt, passage_prompt, chosen)
     known = trained_languages or card.trained_languages(Path(here))
     search, share = replace(search, device=device), card.average_with_initial(Path(here))
     with written(to) as folder:
@@ -293,14 +299,19 @@ def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
 
 
 def _encoder(
-    model: str, device: Device, trusted: bool, query_prompt: str | None, passage_prompt: str | None
+    model: str,
+    device: Device,
+    trusted: bool,
+    query_prompt: str | None,
+    passage_prompt: str | None,
+    precision: Precision | None,
 ) -> Encoder:
     from hbtrain.modeling.encoder import Encoder
 
     quiet()
     given: dict[Side, str | None] = {"query": query_prompt, "passage": passage_prompt}
     prompts = {side: prompt for side, prompt in given.items() if prompt is not None}
-    return Encoder.load(model, device=device, trust_remote_code=trusted, prompts=prompts or None)
+    return Encoder.load(model, device=device, trust_remote_code=trusted, prompts=prompts or None, precision=precision)
 
 
 def _with_data(benchmarks: list[str], data: str | None) -> list[str]:

@@ -67,14 +67,14 @@ def write_corpus(
 def _found(inputs: list[str], catalogue: list[str], of_files: bool) -> tuple[list[str], dict[str, Any] | None]:
     """The inputs on this machine or as URLs; and of a data set, where it comes from."""
     from hbtrain.cli.outputs import said_aside
-    from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, Wanted, about, is_named
+    from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, WantedData, about, is_named
     from hbtrain.formats.locations import expanded
 
     if not any(map(is_named, inputs)):
         return [expanded(path) for path in inputs], None
     if len(inputs) > 1:
         raise ConfigError(f"{' '.join(inputs)}: a data set by name stands alone; prepare them one by one")
-    wanted = Wanted.parse(inputs[0], (*TRAINING, *BENCHMARK), catalogue)
+    wanted = WantedData.parse(inputs[0], (*TRAINING, *BENCHMARK), catalogue)
     fetched = wanted.fetch(notify=said_aside)
     files = [str(fetched.folder / name) for name in sorted(fetched.digests)]
     return files if of_files else [str(fetched.folder)], about(fetched)

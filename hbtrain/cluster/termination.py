@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -34,17 +34,24 @@ _state = _State()
 @contextmanager
 def termination_as_exception() -> Iterator[None]:
     """While the block runs, the first signal raises Terminated in it; does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+    with _handlers_put_back(lambda _: True) as can_be_set:
+        if can_be_set:
+            _state.name = None
+            listen()
         yield
-        return
+
+
+@contextmanager
+def _handlers_put_back(is_put_back: Callable[[object], bool]) -> Iterator[bool]:
+    """After the block, handlers of before it are set again if they pass; gives whether any can, as in main threads."""
+    can_be_set = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    _state.name = None
-    listen()
     try:
-        yield
+        yield can_be_set
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if can_be_set and is_put_back(handler):
+                signal.signal(number, handler)
 
 
 def listen() -> None:
@@ -62,16 +69,8 @@ def listen_again() -> None:
 @contextmanager
 def signals_preserved() -> Iterator[None]:
     """Whatever handlers the block sets, those of before are there after it: Ray's own would end the process."""
-    if threading.current_thread() is not threading.main_thread():
+    with _handlers_put_back(lambda handler: handler is _handle):
         yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is _handle:
-                signal.signal(number, handler)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         tasks.append(task)
         grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
-    notes = [*finder.notes, *_unknown_languages(systems), *_other_search(flat, tasks)]
+    notes = [*finder.notes, *_unknown_languages(systems), *_other_precision(flat), *_other_search(flat, tasks)]
     return Comparison(
         tuple(systems),
         reference.label,
@@ -170,6 +170,13 @@ def _unknown_languages(systems: Sequence[System]) -> list[str]:
     if not unknown or len(unknown) == len(systems):
         return []
     return [f"languages seen in training are those of the other systems; {', '.join(unknown)} does not say"]
+
+
+def _other_precision(runs: Sequence[Run]) -> list[str]:
+    found = {str(run.about["precision"]) for run in runs if run.about.get("precision")}
+    if len(found) < 2:
+        return []
+    return [f"models embedded texts in different precisions: {', '.join(sorted(found))}; rounding alone moves scores"]
 
 
 def _other_search(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:

@@ -198,6 +198,8 @@ def _one_line(error: ValidationError, origin: str) -> ConfigError:
     allowed = " or ".join(m[:1].lower() + m[1:] for m in dict.fromkeys(same))
     value = first.get("input")
     shown = f"{key} = {value!r}: " if key and not isinstance(value, dict) else (f"{key}: " if key else "")
+    if allowed.startswith(f"{key}."):  # it names a key of this section itself
+        shown = ""
     return ConfigError(f"{shown}{allowed} (in {origin})")
 
 

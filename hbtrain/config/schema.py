@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hbtrain.config.batching import BatchingConfig
-from hbtrain.config.encoder import EncoderConfig
+from hbtrain.config.encoder import EncoderConfig, Precision
 from hbtrain.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
@@ -167,6 +167,8 @@ class EvaluationConfig(Section):
     """The score, such as `xquad-r/multi/map`, by which the trained model is chosen: the best encoder of those that
     `every` evaluates, the last step's included."""
     batch_size: PositiveInt = 128
+    precision: Precision | None = None
+    """In which transformers embed texts; by default bf16 on GPUs that have it, else as the model's files say."""
     candidates: Literal["sentence", "sentence+context"] = "sentence"
     """What a candidate of XQuAD-R, MLQA-R and their like is: a sentence, or a sentence with its paragraph."""
     in_domain: str | None = None

@@ -42,7 +42,7 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedData:
     """A data set, and what of it is wanted for what."""
 
     data_set: DataSet
@@ -51,7 +51,7 @@ class Wanted:
     options: Mapping[str, str]  # value of each that it has, such as `split` and `translator`
 
     @classmethod
-    def parse(cls, text: str, purposes: Sequence[Purpose], catalogue: Sequence[str] = ()) -> Wanted:
+    def parse(cls, text: str, purposes: Sequence[Purpose], catalogue: Sequence[str] = ()) -> WantedData:
         """What a text such as `hub:mmarco?languages=ar,de&translator=google` means; nothing is asked of a server.
 
         Args:
@@ -80,7 +80,7 @@ class Wanted:
         """Whether terms must be accepted before some of its files can be read."""
         return any(isinstance(source, Repository) and source.gated for source in self.data_set.sources)
 
-    def only(self, languages: Sequence[str] | None) -> Wanted:
+    def only(self, languages: Sequence[str] | None) -> WantedData:
         """The same in fewer languages; None: as it is. Raises DataError for a language that is not among its own."""
         if languages is None:
             return self
@@ -158,7 +158,7 @@ def is_named(source: str) -> bool:
     return source.startswith(SCHEME)
 
 
-def fetch_all(wanted: Sequence[Wanted], cache: str | None, notify: Notify | None) -> None:
+def fetch_all(wanted: Sequence[WantedData], cache: str | None, notify: Notify | None) -> None:
     """Fetch what is not here yet, after all have been looked at, and first what the hub may refuse, so that an error
     comes before hours of fetching.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hbtrain.config import Config
 from hbtrain.config.schema import DataConfig
-from hbtrain.corpus.data_sets import TRAINING, Notify, Wanted, is_named
+from hbtrain.corpus.data_sets import TRAINING, Notify, WantedData, is_named
 from hbtrain.corpus.source import Source
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.hub import catalogue as data_sets
@@ -75,7 +75,7 @@ def source_path(
     if source in SHIPPED:
         return Path(str(resources.files("hbtrain.corpus") / "demo" / SHIPPED[source]))
     if is_named(source):
-        wanted = Wanted.parse(source, TRAINING, catalogue)
+        wanted = WantedData.parse(source, TRAINING, catalogue)
         if wanted.is_prepared(cache):
             return wanted.corpus_folder(cache)
         from hbtrain.corpus.prepare.named import prepared_corpus  # DuckDB is needed where something is prepared

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -62,6 +61,23 @@ class Collection:
     def languages(self) -> tuple[str, ...]:
         """The languages, in the order of the pool."""
         return tuple(self.candidate_counts)
+
+    def of_queries(self, first: int, last: int) -> Collection:
+        """The queries [first, last) over the same pool; the collection itself, where these are all."""
+        if last - first == len(self.question_ids):
+            return self
+        here = slice(first, last)
+        return replace(
+            self,
+            question_ids=self.question_ids[here],
+            query_languages=self.query_languages[here],
+            query_texts=self.query_texts[here],
+            relevant=self.relevant[here],
+            gains=None if self.gains is None else self.gains[here],
+            domains=None if self.domains is None else self.domains[here],
+            missing=None if self.missing is None else self.missing[here],
+            own=None if self.own is None else self.own[here],
+        )
 
     @property
     def pool_language(self) -> str | None:
@@ -122,19 +138,27 @@ def _check_queries(c: Collection) -> None:
 
 
 def _check_relevant(c: Collection) -> None:
-    for number, places in enumerate(c.relevant):
+    """Raise DataError if relevant candidates are no ascending places in the pool: at once, as they may be millions."""
+    sizes = np.array([len(places) for places in c.relevant], np.int64)
+    places = np.concatenate([np.zeros(0, np.int64), *c.relevant])
+    query = np.repeat(np.arange(len(sizes)), sizes)
+    wrong = (places < 0) | (places >= len(c.candidate_ids))
+    wrong[1:] |= (np.diff(places) <= 0) & (np.diff(query) == 0)
+    bad = np.zeros(len(sizes), bool)
+    bad[query[wrong]] = True
+    never = 0 if c.missing is None else np.array([len(gains) for gains in c.missing], np.int64)
+    bad |= sizes + never == 0
+    if c.gains is not None:
+        unlike = np.array([len(gains) for gains in c.gains]) != sizes
+        bad |= unlike | np.array([not np.all(gains > 0) for gains in c.gains])
+    for number in np.flatnonzero(bad)[:1].tolist():
         gains = None if c.gains is None else c.gains[number]
-        found = places.tolist()
-        some = bool(found) or (c.missing is not None and len(c.missing[number]) > 0)
-        inside = not found or (found[0] >= 0 and found[-1] < len(c.candidate_ids))
-        fits = some and inside and all(a < b for a, b in pairwise(found))
-        if not fits or (gains is not None and (len(gains) != len(places) or not np.all(gains > 0))):
-            raise DataError(
-                f"benchmark {c.name}: relevant candidates of question {c.question_ids[number]} in "
-                f"{c.query_languages[number]} must be ascending places in the pool of {len(c.candidate_ids)}, at "
-                f"least one, not {found}"
-                + ("" if gains is None else f", with as many gains above 0, not {gains.tolist()}")
-            )
+        raise DataError(
+            f"benchmark {c.name}: relevant candidates of question {c.question_ids[number]} in "
+            f"{c.query_languages[number]} must be ascending places in the pool of {len(c.candidate_ids)}, at "
+            f"least one, not {c.relevant[number].tolist()}"
+            + ("" if gains is None else f", with as many gains above 0, not {gains.tolist()}")
+        )
 
 
 Setting = Literal["mono", "cross", "multi"]
@@ -158,7 +182,7 @@ class Benchmark:
     # not have are ignored
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: bool = True  # whether a question id means the same question in every language
-    # where its data come from, if it is a data set of the catalogue (`hbtrain.corpus.data_sets.Wanted.about`)
+    # where its data come from, if it is a data set of the catalogue (`hbtrain.corpus.data_sets.about`)
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -218,17 +242,21 @@ def assemble(name: str, parts: Mapping[str, LanguagePart]) -> Collection:
     domains: list[str | None] = []
     relevant: list[Int64s] = []
     unasked: dict[str, list[str]] = {language: [] for language in parts}
+    answers: dict[str, list[int]] = {}  # {question: places of its answers in all languages}
+    for language, part in parts.items():
+        for question, place in part.answers.items():
+            answers.setdefault(question, []).append(offsets[language] + place)
+    places = {question: np.array(found, np.int64) for question, found in answers.items()}
     for language, part in parts.items():
         for question, text in part.queries.items():
-            found = [offsets[other] + p.answers[question] for other, p in parts.items() if question in p.answers]
-            if not found:
+            if question not in places:
                 unasked[language].append(question)
             else:
                 ids.append(question)
                 languages.append(language)
                 texts.append(text)
                 domains.append(part.domains.get(question))
-                relevant.append(np.array(found, np.int64))
+                relevant.append(places[question])
     candidate_ids = [f"{language}/{c}" for language, part in parts.items() for c in part.candidate_ids]
     if candidate_ids:
         check_unique(candidate_ids, f"benchmark {name}: candidate")

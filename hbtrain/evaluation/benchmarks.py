@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from hbtrain.corpus.data_sets import BENCHMARK, Notify, Wanted, about, fetch_all, is_named
+from hbtrain.corpus.data_sets import BENCHMARK, Notify, WantedData, about, fetch_all, is_named
 from hbtrain.errors import DataError, did_you_mean
 from hbtrain.evaluation.aligned import Candidates, read_belebele, read_parallel, read_squad, read_tatoeba
 from hbtrain.evaluation.benchmark import Benchmark
@@ -41,6 +41,7 @@ SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are senten
 JUDGED = (
     "miracl",
     "mr-tydi",
+    "ciral",
     "beir",
     "mteb",
     "mteb-parallel",
@@ -59,7 +60,7 @@ class BenchmarkSpec:
     form: str  # one of FORMS
     # a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo and for data sets
     path: str | None
-    wanted: Wanted | None = None  # the data set of the catalogue, and what of it; None: it is not from there
+    wanted: WantedData | None = None  # the data set of the catalogue, and what of it; None: it is not from there
 
 
 def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
@@ -73,11 +74,11 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
         catalogue: files of the user's own data sets.
 
     Raises:
-        DataError: unknown benchmark, a path missing or not allowed; or see `Wanted.parse`.
+        DataError: unknown benchmark, a path missing or not allowed; or see `WantedData.parse`.
         ConfigError: a file of `catalogue` cannot be used.
     """
     if names_data_set(text, catalogue):
-        wanted = Wanted.parse(text, BENCHMARK, catalogue)
+        wanted = WantedData.parse(text, BENCHMARK, catalogue)
         return BenchmarkSpec(wanted.data_set.name, wanted.data_set.form_for("benchmark"), None, wanted)
     form, equals, place = text.partition("=")
     if form not in FORMS:
@@ -255,15 +256,14 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     path = str(local_copy(str(spec.path), cache))
     if spec.form == "parallel":
         return [path]
-    if spec.form == "tatoeba":
-        return sorted(file for sides in find_tatoeba(path).pairs.values() for file in sides.values())
-    if spec.form == "belebele":
-        return list(find_belebele(path).values())
     if spec.form in JUDGED:
         found = find_judged(spec.form.removesuffix("-parallel"), path)
         of_languages = (found.of(language) for language in found.languages)
         return [file for files in of_languages for file in (*files.topics, *files.qrels, *files.corpus)]
-    return sorted(language_files(path, ".json").values())
+    if spec.form == "tatoeba":
+        return sorted(file for sides in find_tatoeba(path).pairs.values() for file in sides.values())
+    files = find_belebele(path) if spec.form == "belebele" else language_files(path, ".json")
+    return sorted(files.values())
 
 
 def _name_of(path: str) -> str:

@@ -128,6 +128,7 @@ def evaluate(
     return replace(
         evaluation,
         similarity=similarity_of(encoder),
+        precision=getattr(encoder, "precision", None),
         model_notes=tuple(getattr(encoder, "notes", ())),
         seconds=time.monotonic() - begun,
     )

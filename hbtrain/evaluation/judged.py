@@ -18,6 +18,7 @@ from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats
 from hbtrain.evaluation.documents import Documents, open_documents
 from hbtrain.evaluation.own_documents import ignore_identical_ids, with_note_of_own
+from hbtrain.formats.ciral import find_ciral
 from hbtrain.formats.inputs import REFUSED
 from hbtrain.formats.judged import JudgedFolder, Judgement, Topic, find_beir, find_miracl, find_mr_tydi
 from hbtrain.formats.mteb import find_mteb
@@ -69,7 +70,7 @@ def read_judged(
     """The benchmark in a folder: one collection for each language, in alphabetical order or that of `languages`.
 
     Args:
-        form: miracl (its languages are those whose corpus is there), mr-tydi, beir or mteb.
+        form: miracl (its languages are those whose corpus is there), mr-tydi, ciral, beir or mteb.
         folder: with the files as their makers publish them.
         name: of the benchmark.
         languages: only these; None: all.
@@ -102,6 +103,8 @@ def find_judged(
         return find_miracl(str(folder), split or "dev", by="corpus")
     if form == "mr-tydi":
         return find_mr_tydi(str(folder), split or "test")
+    if form == "ciral":
+        return find_ciral(str(folder), split or "test-a")
     if form == "beir":
         return find_beir(str(folder), split or "test", languages)
     return find_mteb(str(folder), split, languages)

@@ -22,6 +22,8 @@ from hbtrain.retrieval.ranks import TIE_RULE
 from hbtrain.storage.files import make_folder, whole
 
 CELL_INCHES = 0.55
+LARGEST_SIDE_INCHES = 26.0
+"""Of a heat map: with more than 47 languages cells are smaller, and have no numbers; those are in cells.csv."""
 SMALLEST_SIDE_INCHES = 2.6
 
 
@@ -86,6 +88,7 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return {
         "tie_rule": TIE_RULE,
         "similarity": evaluations[0].similarity,
+        "precision": evaluations[0].precision,
         "model_notes": list(dict.fromkeys(note for e in evaluations for note in e.model_notes)),
         "trained_languages": None if trained is None else list(trained),
         "benchmarks": {
@@ -169,7 +172,9 @@ def heat_map(evaluation: Evaluation, path: Path) -> None:
     Raises:
         OSError: `path` cannot be written.
     """
-    side = max(SMALLEST_SIDE_INCHES, CELL_INCHES * len(evaluation.languages))
+    count = len(evaluation.languages)
+    side = min(max(SMALLEST_SIDE_INCHES, CELL_INCHES * count), LARGEST_SIDE_INCHES)
+    text_of = (lambda value: f"{value:.2f}") if CELL_INCHES * count <= LARGEST_SIDE_INCHES else None
     width, height = side + 2.2, side + 1.2
     figure = new_figure(width, height)
     # The axes are laid out in inches, so that cells are equally large for any number of languages.
@@ -177,9 +182,9 @@ def heat_map(evaluation: Evaluation, path: Path) -> None:
     names, values = (evaluation.languages, evaluation.languages), evaluation.pair_map
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     low, high = (low, high) if high > low else (0.0, 1.0)
-    image = draw_map(
-        axes, values, names, lambda value: f"{value:.2f}", bold_diagonal=True, cmap="YlGnBu", vmin=low, vmax=high
-    )
+    image = draw_map(axes, values, names, text_of, bold_diagonal=True, cmap="YlGnBu", vmin=low, vmax=high)
+    if text_of is None:
+        axes.tick_params(axis="x", rotation=90)
     axes.set_xlabel("passage language", labelpad=8)
     axes.set_ylabel("query language", labelpad=8)
     axes.set_title(f"{evaluation.benchmark} ({evaluation.candidates_kind} candidates)", fontsize=12, pad=12)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 OWN_LANGUAGE = "own_language@10"  # share of the query's own language among the first ten candidates
 LANGUAGE_BIAS = "language_bias@10"
 POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)  # metrics that only the setting `multi` has
+BLOCK_PAIRS = 1 << 20  # relevant candidates of queries that are scored at one time; some 500 bytes of memory for each
 ALL_LANGUAGES = "all"  # the `passage_language` in the setting `multi`
 
 
@@ -77,49 +79,70 @@ def score_collection(benchmark: Benchmark, collection: Collection, ranking: Sear
     if isinstance(ranking, TopLists):
         listed = _listed(benchmark, collection, ranking)
         return combine_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
-    parts = [_pairs(collection, ranking.ranks), _pool(collection, ranking.ranks)]
+    parts = (part for score in (_pairs, _pool) for part in _in_blocks(collection, ranking.ranks, score))
     return combine_scores(benchmark, collection, parts, ranking.pool.places)
 
 
+def _in_blocks(
+    collection: Collection, ranks: Ranks, score: Callable[[Collection, Ranks], RankingScores]
+) -> Iterator[RankingScores]:
+    """The scores of some queries after the other: with 122 languages the ranks of all of them are 13 million."""
+    first = 0
+    while first < len(collection.question_ids):
+        low = int(np.searchsorted(ranks.query, first))
+        beyond = int(ranks.query[low + BLOCK_PAIRS]) if low + BLOCK_PAIRS < len(ranks.query) else sys.maxsize
+        last = min(max(beyond, first + 1), len(collection.question_ids))
+        high = int(np.searchsorted(ranks.query, last))
+        found = score(collection.of_queries(first, last), ranks.of_pairs(low, high, first))
+        yield replace(found, query=found.query + first)
+        first = last
+
+
 def combine_scores(
-    benchmark: Benchmark, collection: Collection, parts: list[RankingScores], pool: Int64s | None
+    benchmark: Benchmark, collection: Collection, parts: Iterable[RankingScores], pool: Int64s | None
 ) -> CollectionScores:
     """The scores of all rankings in one table; `pool`: places [Q, K] of the best candidates in all languages."""
+    import pyarrow as pa
+
     shares = None
+    of_queries: dict[str, Floats] = {}
     if pool is not None and "multi" in benchmark.settings:
         counts = list(collection.candidate_counts.values())
         if pool.shape[1] >= min(FIRST_PLACES, sum(counts)):
             shares = first_languages(pool, counts)
             own = shares[np.arange(len(shares)), collection.query_codes]
-            for part in parts:
-                multi = part.setting == "multi"
-                for name, values in ((OWN_LANGUAGE, own), (LANGUAGE_BIAS, language_bias(shares, counts))):
-                    part.scores[name] = np.where(multi, values[part.query], np.nan)
+            of_queries = {OWN_LANGUAGE: own, LANGUAGE_BIAS: language_bias(shares, counts)}
+    tables: list[pa.Table] = []
+    ties: dict[str, Ties] = {}
+    for part in parts:
+        multi = part.setting == "multi"
+        for name, values in of_queries.items() if multi.any() else ():
+            part.scores[name] = np.where(multi, values[part.query], np.nan)
+        _add_ties(ties, part)
+        tables.append(_table(benchmark, collection, part))
     return CollectionScores(
         query_counts=collection.query_counts,
         candidate_counts=dict(collection.candidate_counts),
         left_out=collection.left_out,
         repeated=collection.repeated,
-        per_query=_table(benchmark, collection, parts),
+        per_query=pa.concat_tables(tables),
         first_languages={} if shares is None else _by_query_language(collection, shares),
-        ties=_ties(benchmark, parts),
+        ties={setting: ties[setting] for setting in benchmark.settings if setting in ties},
         never_found=sum(map(len, collection.missing or ())),
         own_left_out=0 if collection.own is None else int(np.count_nonzero(collection.own >= 0)),
         notes=collection.notes,
     )
 
 
-def _ties(benchmark: Benchmark, parts: Sequence[RankingScores]) -> dict[str, Ties]:
-    found: dict[str, Ties] = {}
-    for setting in benchmark.settings:
-        own = [
-            (part.tied[part.setting == setting], part.relevant[part.setting == setting])
-            for part in parts
-            if part.tied is not None
-        ]
-        if relevant := sum(int(counts.sum()) for _, counts in own):
-            found[setting] = Ties(sum(int(tied.sum()) for tied, _ in own), relevant)
-    return found
+def _add_ties(ties: dict[str, Ties], part: RankingScores) -> None:
+    """Add the counts of a part to those of the settings."""
+    if part.tied is None:
+        return
+    for setting in np.unique(part.setting.astype(str)).tolist():
+        here = part.setting == setting
+        before = ties.get(setting, Ties(0, 0))
+        tied, relevant = int(part.tied[here].sum()), int(part.relevant[here].sum())
+        ties[setting] = Ties(before.tied + tied, before.relevant + relevant)
 
 
 def _by_query_language(collection: Collection, shares: Floats) -> dict[str, Floats]:
@@ -249,23 +272,22 @@ def _scored(collection: Collection, group: Int64s, rank: Int64s) -> tuple[Rankin
     return rankings, scores
 
 
-def _table(benchmark: Benchmark, collection: Collection, parts: list[RankingScores]) -> pa.Table:
+def _table(benchmark: Benchmark, collection: Collection, part: RankingScores) -> pa.Table:
+    """The rankings of a part, those in settings of the benchmark, in the columns of `Evaluation.per_query`."""
     import pyarrow as pa
 
-    setting = np.concatenate([part.setting for part in parts])
-    rows = np.flatnonzero(np.isin(setting, benchmark.settings))
-    query = np.concatenate([part.query for part in parts])[rows]
+    rows = np.flatnonzero(np.isin(part.setting, benchmark.settings))
+    query = part.query[rows]
     texts = {
         "benchmark": np.full(len(rows), benchmark.name, object),
-        "setting": setting[rows],
+        "setting": part.setting[rows],
         "query_language": np.array(collection.query_languages, object)[query],
-        "passage_language": np.concatenate([part.passage_language for part in parts])[rows],
+        "passage_language": part.passage_language[rows],
         "question_id": np.array(collection.question_ids, object)[query],
     }
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     for name in (*METRICS, *POOL_METRICS):
-        values = [part.scores.get(name, np.full(len(part.query), np.nan)) for part in parts]
-        scores = np.concatenate(values)[rows]
+        scores = part.scores[name][rows] if name in part.scores else np.full(len(rows), np.nan)
         columns[name] = pa.array(scores, pa.float64(), mask=np.isnan(scores))
     domains = np.array(collection.domains or [None] * len(collection.question_ids), object)
     columns["domain"] = pa.array(domains[query], pa.string())

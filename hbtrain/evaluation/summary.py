@@ -83,6 +83,8 @@ class Evaluation:
     and language_bias@10 (null except in multi), domain (null without domains)."""
     similarity: Similarity | None = None
     """How the model's vectors were compared; None where the scores are those of run files."""
+    precision: str | None = None
+    """The types in which the model's weights were, and computed, such as `bfloat16`; None as for `similarity`."""
     model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
     seconds: float | None = None  # how long it took, from opening the first collection; None for run files
     # where the benchmark's data come from, if it is a data set of the catalogue
@@ -231,7 +233,11 @@ def _metrics(
     for (setting, name), own in by_score.items():
         key = f"{benchmark}/{setting}/{name}"
         macro[key] = mean_of_cells(own, name)
+        of_language: defaultdict[str, list[Cell]] = defaultdict(list)
+        for cell in own:
+            of_language[cell.query_language].append(cell)
         for part, included in members.items():
-            if some := [cell for cell in own if cell.query_language in included]:
+            # In the order of `own`, in which cells of a language stand together, as those of the languages do.
+            if some := [cell for language in of_language if language in included for cell in of_language[language]]:
                 parts[f"{key}/{part}"] = mean_of_cells(some, name)
     return macro | parts

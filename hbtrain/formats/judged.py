@@ -91,6 +91,7 @@ class JudgedFolder:
     all_splits: bool = False  # whether the topics are those of all splits: the judged ones are those of `split`
     # {one of `languages`: (language of the corpus, language of the topics)} where these differ
     sides: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    pivot: str | None = None  # a language that is one side of all of `sides`, and need not be asked for
 
     def chosen(self, wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
         """Those of `languages` that are wanted, in that order (`choose_languages`); pairs both of whose sides are.
@@ -100,6 +101,7 @@ class JudgedFolder:
         """
         if wanted is None or not self.sides:
             return choose_languages(self.languages, wanted, where)
+        wanted = [*wanted, *([self.pivot] if self.pivot is not None and self.pivot not in wanted else [])]
         of_keys = {key: self.sides.get(key, (key, key)) for key in self.languages}
         codes = choose_languages({code for both in of_keys.values() for code in both}, wanted, where)
         found = tuple(key for key, both in of_keys.items() if set(both) <= set(codes))

@@ -4,7 +4,7 @@ from hbtrain.hub.data_set import DataSet, Download, Repository
 from hbtrain.hub.fetching import fetch, fetch_listed, languages_here, where
 from hbtrain.hub.files import File, Listing, listing
 from hbtrain.hub.folders import Fetched
-from hbtrain.hub.names import Selection, catalogue, data_set, parse
+from hbtrain.hub.names import Selection, catalogue, data_set, data_sets, parse
 
 __all__ = [
     "DataSet",
@@ -16,6 +16,7 @@ __all__ = [
     "Selection",
     "catalogue",
     "data_set",
+    "data_sets",
     "fetch",
     "fetch_listed",
     "languages_here",

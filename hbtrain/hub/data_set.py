@@ -28,6 +28,10 @@ NEWEST = "main"
 DIGEST_LENGTHS = {"sha256": 64, "md5": 32, "git": 40}  # {algorithm: hex digits}; git: SHA-1 of git's blob
 
 
+KINDS = ("repository", "url")
+"""The keys by which one kind of source is told from the other."""
+
+
 class _Source(Section):
     purposes: tuple[Purpose, ...] | None = None  # for which the files are needed; None: for all
 
@@ -42,7 +46,8 @@ class Repository(_Source):
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$")]  # a commit, or NEWEST
     gated: bool = False  # whether its terms must be accepted on its page before it can be read
-    files: Annotated[tuple[Text, ...], Field(min_length=1)]  # patterns (fnmatch); each must match a file at least
+    files: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Patterns in which `*` is any text without a slash; each must match a file, for each language."""
     optional: tuple[Text, ...] = ()  # patterns that may match nothing, such as licences
 
     def patterns(self) -> tuple[str, ...]:
@@ -76,11 +81,12 @@ class Download(_Source):
                 return f"{algorithm}:{value}"
         return None
 
-    @field_validator("to", "unpack")
+    @field_validator("url", "to", "unpack")
     @classmethod
     def _inside(cls, value: str | None) -> str | None:
-        if value is not None and (PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts):
-            raise ValueError(f"must be a path inside the folder, not {value}")
+        path = PurePosixPath((value or "").rpartition("://")[2])
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"must be a path inside the folder, not {path}")
         return value
 
     @field_validator(*DIGEST_LENGTHS)
@@ -92,10 +98,17 @@ class Download(_Source):
                 raise ValueError(f"a digest has {length} hex digits, not {len(digest)}")
         return value
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Download:
+        named = {*fields([self.to])}
+        if missing := sorted({*fields([self.url])} - named - ({"language"} if "code" in named else set())):
+            raise ValueError(f"to must name {{{missing[0]}}}, as url does")
+        return self
+
 
 def _kind(value: Any) -> str | None:
     keys = value if isinstance(value, Mapping) else vars(value)
-    return next((kind for kind in ("repository", "url") if kind in keys), None)
+    return next((kind for kind in KINDS if kind in keys), None)
 
 
 Source = Annotated[
@@ -153,31 +166,33 @@ class DataSet(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> DataSet:
-        if unknown := [code for code in self.sizes if code not in self.languages]:
-            raise ValueError(f"sizes names {unknown[0]}, which is not among languages")
         for named in (self.splits, self.form if isinstance(self.form, Mapping) else {}):
             if unknown := [purpose for purpose in named if purpose not in self.purposes]:
                 raise ValueError(f"{unknown[0]} is not among purposes")
         if isinstance(self.form, Mapping) and (missing := [x for x in self.purposes if x not in self.form]):
             raise ValueError(f"form names no reader for {missing[0]}")
-        if self.pivot in self.languages:
-            raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
-        values = {
-            *self.purposes,
-            *(x for named in (self.splits, self.options) for given in named.values() for x in given),
-        }
-        for value, lacking in self.lacks.items():
-            if value not in values:
-                raise ValueError(f"lacks names {value}, which is no purpose, split or value of an option")
-            if unknown := [code for code in lacking if code not in self.languages]:
-                raise ValueError(f"lacks names {unknown[0]}, which is not among languages")
-        if unknown := [x for x in fields(tuple(self.columns.values())) if x not in ("language", "code")]:
-            raise ValueError(f"{{{unknown[0]}}} in columns is not known: code, language are")
+        if strange := {*fields(tuple(self.columns.values()))} - {"language", "code"}:
+            raise ValueError(f"{{{min(strange)}}} in columns is not known: code, language are")
         known = {*LANGUAGE_FIELDS, *(["split"] if self.splits else []), *self.options}
         for source in self.sources:
             for field in fields(source.patterns()):
                 if field not in known:
                     raise ValueError(f"{{{field}}} in sources is not known: {', '.join(sorted(known))} are")
+        return self
+
+    @model_validator(mode="after")
+    def _agree_on_languages(self) -> DataSet:
+        downloads = [source for source in self.sources if isinstance(source, Download)]
+        digests = [(name, getattr(source, name)) for source in downloads for name in DIGEST_LENGTHS]
+        by_language = [(key, values) for key, values in digests if isinstance(values, Mapping)]
+        for key, codes in (("sizes", self.sizes), *(("lacks", codes) for codes in self.lacks.values()), *by_language):
+            if unknown := [code for code in codes if code not in self.languages]:
+                raise ValueError(f"{key} names {unknown[0]}, which is not among languages")
+        if self.pivot in self.languages:
+            raise ValueError(f"pivot {self.pivot} is among languages; it has no files of its own")
+        given = {x for named in (self.splits, self.options) for values in named.values() for x in values}
+        if unknown := [value for value in self.lacks if value not in {*self.purposes, *given}]:
+            raise ValueError(f"lacks names {unknown[0]}, which is no purpose, split or value of an option")
         return self
 
     @property

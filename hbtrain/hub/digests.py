@@ -47,10 +47,13 @@ class Checked:
 
     def add(self, files: Iterable[tuple[Path, str]]) -> None:
         """Record the digests of files. Where that is not possible, they will be read again."""
+        lines = []
+        for path, digest in files:
+            state = path.stat()
+            self._known[str(path)] = (state.st_size, state.st_mtime_ns, digest)
+            entry = {"file": str(path), "bytes": state.st_size, "changed": state.st_mtime_ns, "digest": digest}
+            lines.append(json.dumps(entry))
         with suppress(OSError):
-            for path, digest in files:
-                state = path.stat()
-                self._known[str(path)] = (state.st_size, state.st_mtime_ns, digest)
-                entry = {"file": str(path), "bytes": state.st_size, "changed": state.st_mtime_ns, "digest": digest}
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                append_line(self._file, json.dumps(entry))
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            if lines:
+                append_line(self._file, "\n".join(lines))

@@ -6,21 +6,21 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from hbtrain.errors import MAKE_ROOM, DataError, StorageError
 from hbtrain.hub.data_set import DataSet, Purpose, Repository
 from hbtrain.hub.digests import Checked, digest_of
 from hbtrain.hub.files import PARALLEL, File, Listing, command, listing
-from hbtrain.hub.folders import Fetched, arranged
+from hbtrain.hub.folders import Fetched, arranged, locked
 from hbtrain.hub.problems import in_words, writing
 from hbtrain.hub.web import Web
 from hbtrain.reporting.text import byte_size, counted
 from hbtrain.storage import cache_root
-from hbtrain.storage.files import NO_LOCKS, lock_file, put_in_place
+from hbtrain.storage.files import put_in_place
 
 PART = ".incomplete"  # end of the name of a file that is not whole yet; huggingface_hub called them so, too
 WAIT_S = 0.5  # between two looks whether another process has finished a file
@@ -63,6 +63,7 @@ def fetch_listed(
     checked = Checked(root)
     due = {file.blob: file for file in files.files if not _is_settled(file, checked)}
     if files.missing:
+        _check_online(files)
         unknown = f", and {counted(files.unknown, 'file')} of unknown size" if files.unknown else ""
         count = counted(len(files.missing), "file")
         notify(f"fetching {files.data_set.name}: {count}, {byte_size(files.missing_size)}{unknown}")
@@ -167,7 +168,7 @@ class _Task:
         with writing(file.blob.parent, _variable(file)), in_words(file.source, file.url, self._elsewhere):
             if self._is_right(file):
                 return
-            with self._locked(file):
+            with locked(file.lock, lambda: self._wait_for(file)):
                 if not self._is_right(file):
                     self._get(file)
                 _link(file)
@@ -192,7 +193,7 @@ class _Task:
         digest = digest_of(part, file.digest)
         if file.digest in (None, digest):
             put_in_place(part, file.blob)
-            self.digests[file.blob] = digest
+            self.digests[file.blob.resolve()] = digest
             return
         self._tell(-part.stat().st_size)
         part.unlink()
@@ -203,25 +204,11 @@ class _Task:
             )
         self._get(file)  # its pieces were not of one file
 
-    @contextmanager
-    def _locked(self, file: File) -> Iterator[None]:
-        """While the block runs, no other process fetches the same file, but where the file system has no locks."""
-        file.lock.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(lock_file(file.lock, "busy"))
-                except StorageError:
-                    if not self._told:
-                        self._told = True
-                        self._notify(f"another process fetches {file.path}: waiting for it")
-                    self._web.wait(WAIT_S)
-                    continue
-                except OSError as error:
-                    if error.errno not in NO_LOCKS:
-                        raise
-                break
-            yield
+    def _wait_for(self, file: File) -> None:
+        if not self._told:
+            self._told = True
+            self._notify(f"another process fetches {file.path}: waiting for it")
+        self._web.wait(WAIT_S)
 
     def _tell(self, count: int) -> None:
         with self._counting:
@@ -246,6 +233,17 @@ def _link(file: File) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(file.blob, file.local.parent))
     link.replace(file.local)
+
+
+def _check_online(files: Listing) -> None:
+    """Raise DataError where nothing may be fetched, before it is said that something is."""
+    from huggingface_hub import is_offline_mode
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    first = files.missing[0]
+    with in_words(first.source, first.url, files.elsewhere):
+        if is_offline_mode():
+            raise OfflineModeIsEnabled(first.url)
 
 
 def _check_room(files: Sequence[File]) -> None:

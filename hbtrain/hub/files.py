@@ -128,7 +128,8 @@ def listing(
                 pinned, tree = _contents(source, web if ask else None, fetch)
             made = list(_of_repository(data_set, pinned, tree, chosen, values))
         else:
-            made = _sized(list(_of_addresses(data_set, source, chosen, values, root)), web if ask else None)
+            made = list(_of_addresses(data_set, source, chosen, values, root))
+            made = _sized(made, Web(notify, patient=False) if ask else None)
         found |= {file.path: file for file in made}
     return Listing(data_set, for_purpose, chosen, values, tuple(found.values()), elsewhere)
 
@@ -175,7 +176,8 @@ def _of_repository(
     for pattern in (*source.files, *source.optional):
         for language, spelled in _expanded(data_set, [pattern], languages, values):
             wanted = filled(pattern, spelled)
-            matches = [path for path in tree if fnmatchcase(path, wanted)]
+            depth = wanted.count("/")  # a star is no slash
+            matches = [path for path in tree if path.count("/") == depth and fnmatchcase(path, wanted)]
             if not matches and pattern in source.files:
                 of = f" for {language}" if language else ""
                 raise DataError(
@@ -208,18 +210,19 @@ def _of_addresses(
 
 
 def _sized(files: Sequence[File], web: Web | None) -> list[File]:
-    """The files with their sizes; of those that are not here, the server is asked."""
+    """The files with their sizes; of those that are not here, the server is asked where `web` is given."""
 
-    def sized(file: File) -> File:
-        if file.content is not None:
-            return replace(file, size=file.content.stat().st_size)
+    def asked(file: File) -> File:
+        if web is None:
+            return file
         with suppress(DataError), in_words(file.source, file.url, ""):  # told when it is fetched
-            if web is not None:
-                return replace(file, size=web.size(file.url, file.headers))
+            return replace(file, size=web.size(file.url, file.headers))
         return file
 
+    here = [replace(file, size=at.stat().st_size) for file in files if (at := file.content) is not None]
+    missing = [file for file in files if file.content is None]
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return list(pool.map(sized, files))
+        return [*here, *pool.map(asked, missing)]
 
 
 def _expanded(

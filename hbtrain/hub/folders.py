@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tarfile
+import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hbtrain.errors import DataError
+from hbtrain.errors import DataError, StorageError
 from hbtrain.hub.data_set import Repository
 from hbtrain.hub.files import File, Listing
 from hbtrain.hub.problems import writing
-from hbtrain.storage.files import lock_file, make_folder, whole, whole_stream
+from hbtrain.storage.files import LOCK, NO_LOCKS, lock_file, make_folder, whole, whole_stream
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,32 @@ class Fetched:
         }
 
 
+@contextmanager
+def locked(file: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, no other process is in one of the same file, but where the file system has no locks.
+
+    Args:
+        file: whose lock is held; it is made if need be.
+        wait: called while another process holds it, again and again; it should take a moment.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    make_folder(file.parent)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock_file(file, "it is held"))
+            except StorageError:
+                wait()
+                continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+            break
+        yield
+
+
 def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetched:
     """The folder with links to the files of a data set, which is made if need be.
 
@@ -78,11 +106,15 @@ def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetche
             links |= _unpacked(file, digests[file.path], root) if file.members else {file.path: file.local}
         if not _holds(folder, links):
             make_folder(folder.parent)
-            with whole(folder, replaces_folder=True) as made:
+            with locked(folder.parent / LOCK, _pause), whole(folder, replaces_folder=True) as made:
                 for path, target in links.items():
                     (made / path).parent.mkdir(parents=True, exist_ok=True)
                     (made / path).symlink_to(target.absolute())
     return Fetched(listing, folder, tuple(sorted(links)), digests, digest)
+
+
+def _pause() -> None:
+    time.sleep(0.1)
 
 
 def _holds(folder: Path, links: Mapping[str, Path]) -> bool:
@@ -103,8 +135,7 @@ def _unpacked(archive: File, digest: str, root: Path) -> dict[str, Path]:
     folder = root / "unpacked" / hashlib.sha256(digest.encode()).hexdigest()[:24]
     found = {name: folder / name for name in archive.members}
     if not all(path.is_file() for path in found.values()):
-        make_folder(folder)
-        with lock_file(folder.with_name(f"{folder.name}.lock")):
+        with locked(folder.with_name(f"{folder.name}.lock"), _pause):
             _unpack(archive, {name: path for name, path in found.items() if not path.is_file()})
     return {archive.members[name]: path for name, path in found.items()}
 

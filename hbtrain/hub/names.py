@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import yaml
 from pydantic import ValidationError
 
-from hbtrain.errors import ConfigError, DataError, did_you_mean
-from hbtrain.hub.data_set import DataSet
+from hbtrain.errors import ConfigError, DataError, did_you_mean, shown
+from hbtrain.hub.data_set import KINDS, DataSet, Download, Repository
+from hbtrain.storage import expand_home
 
 SCHEME = "hub:"
 """What the name of a data set begins with where paths may stand as well."""
@@ -36,16 +36,13 @@ def parse(text: str) -> Selection:
         DataError: another form.
     """
     name, mark, query = text.removeprefix(SCHEME).partition("?")
-    try:
-        given = parse_qsl(query, strict_parsing=True) if mark else []
-    except ValueError:
-        given = [("", "")]
-    names = [key for key, _ in given]
-    if not text.startswith(SCHEME) or not name or not all(names) or len(set(names)) < len(names):
+    given = [part.partition("=")[::2] for part in query.split("&")] if mark else []
+    options = {unquote(key): unquote(value) for key, value in given}
+    languages = tuple(options.pop("languages").split(",")) if "languages" in options else None
+    values = (*options, *options.values(), *(languages or ()))
+    if not text.startswith(SCHEME) or not name or not all(values) or len(dict(given)) < len(given):
         raise DataError(f"{text!r}: must be hub:NAME or hub:NAME?languages=ar,de, each option once, with & in between")
-    options = dict(given)
-    languages = options.pop("languages", None)
-    return Selection(name, None if languages is None else tuple(languages.split(",")), options)
+    return Selection(name, languages, options)
 
 
 def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
@@ -54,19 +51,15 @@ def catalogue(more: Sequence[str] = ()) -> dict[str, DataSet]:
     Raises:
         ConfigError: a file cannot be read, or does not say what `DataSet` asks for.
     """
-    found = dict(_shipped())
-    for file in more:
-        try:
-            text = Path(file).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
-        found |= {made.name: made for made in read_page(text, f"catalogue {file}")}
-    return found
+    return _shipped() | {made.name: made for file in more for made in _read(file)}
 
 
 def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
     """The data set of a name.
+
+    Args:
+        name: of the catalogue; or the path of a file that describes a data set, which ends in .yaml.
+        more: see `catalogue`.
 
     Raises:
         DataError: there is none.
@@ -81,10 +74,16 @@ def data_set(name: str, more: Sequence[str] = ()) -> DataSet:
 def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
     """The data sets that a name stands for: one, or those of the family of that name.
 
+    Args:
+        name: of the catalogue; or the path of a file that describes data sets, which ends in .yaml.
+        more: see `catalogue`.
+
     Raises:
         DataError: there is none.
         ConfigError: see `catalogue`.
     """
+    if name.endswith((".yaml", ".yml")):
+        return _read(name)
     known = catalogue(more)
     if name in known:
         return (known[name],)
@@ -92,9 +91,20 @@ def data_sets(name: str, more: Sequence[str] = ()) -> tuple[DataSet, ...]:
     if not members:
         names = sorted({one.family or one.name for one in known.values()})
         raise DataError(
-            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}"
+            f"unknown data set {name!r}: {did_you_mean(name, {*known, *names})}known are {', '.join(names)}; "
+            "or give a file that describes one, such as mine.yaml"
         )
     return members
+
+
+def _read(file: str) -> tuple[DataSet, ...]:
+    """The data sets that a file of the user's describes."""
+    try:
+        text = expand_home(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read catalogue {file}: {reason}") from error
+    return read_page(text, f"catalogue {file}")
 
 
 @cache
@@ -105,7 +115,7 @@ def _shipped() -> dict[str, DataSet]:
     return {one.name: one for page in pages for one in page}
 
 
-def read_page(text: str, origin: str) -> list[DataSet]:
+def read_page(text: str, origin: str) -> tuple[DataSet, ...]:
     """The data set that a file of the catalogue describes, or those that are its `parts`.
 
     Args:
@@ -120,10 +130,10 @@ def read_page(text: str, origin: str) -> list[DataSet]:
         raise ConfigError(f"{origin} must hold keys and values, such as name: mine")
     parts = tree.pop("parts", None)
     if parts is None:
-        return [_validated(tree, origin)]
+        return (_validated(tree, origin),)
     if not isinstance(parts, dict) or not all(isinstance(own, dict) for own in parts.values()):
         raise ConfigError(f"parts: must be a mapping such as nq: {{repository: ..., revision: ...}} (in {origin})")
-    return [_validated(_part(tree, name, own), origin) for name, own in parts.items()]
+    return tuple(_validated(_part(tree, name, own), origin) for name, own in parts.items())
 
 
 def _part(tree: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,15 +150,17 @@ def _validated(tree: Mapping[str, Any], origin: str) -> DataSet:
         return DataSet.model_validate(tree)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        at = ".".join(
-            str(part) for part in problem["loc"] if part not in ("repository", "url") or part == problem["loc"][-1]
-        )
-        what = problem["msg"].removeprefix("Value error, ")
+        *above, last = problem["loc"] or ("",)
+        # Between a source and its key, pydantic names the kind of the source.
+        at = ".".join(str(part) for part in (*(part for part in above if part not in KINDS), last))
+        what, given = problem["msg"].removeprefix("Value error, "), problem["input"]
         if problem["type"] == "extra_forbidden":
-            what = "is no key of a data set"
-        given = problem["input"]
-        shown = f"{at} = {given!r}: " if isinstance(given, str) else f"{at}: " if at else ""
-        raise ConfigError(f"{shown}{what[:1].lower()}{what[1:]} (in {origin})") from error
+            hint = did_you_mean(
+                str(last), [key for kind in (DataSet, Repository, Download) for key in kind.model_fields]
+            )
+            what = f"{hint}that is no key here"
+        value = f"{at} = {shown(given)}: " if isinstance(given, str) else f"{at}: " if at else ""
+        raise ConfigError(f"{value}{what[:1].lower()}{what[1:]} (in {origin})") from error
 
 
 def _parse(text: str, origin: str) -> Any:
@@ -158,23 +170,28 @@ def _parse(text: str, origin: str) -> Any:
         ConfigError: it is not YAML, or a key stands twice in a mapping.
     """
     try:
-        node = yaml.compose(text, yaml.BaseLoader)
-        _check_keys(node, origin)
+        _check_keys(yaml.compose(text, yaml.BaseLoader), origin, set())
         return yaml.load(text, yaml.BaseLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', None) or error}") from error
 
 
-def _check_keys(node: yaml.Node | None, origin: str) -> None:
+def _check_keys(node: yaml.Node | None, origin: str, seen: set[int]) -> None:
+    """Raise ConfigError for a key that stands twice in a mapping; a node that is named by an alias is seen once."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for member in node.value:
-            _check_keys(member, origin)
+            _check_keys(member, origin, seen)
     elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{origin} has the key {key.value} twice, again in line {key.start_mark.line + 1}")
-            seen.add(key.value)
-            _check_keys(value, origin)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    at = key.start_mark.line + 1
+                    raise ConfigError(f"{origin} has the key {key.value} twice in one mapping, again in line {at}")
+                keys.add(key.value)
+            _check_keys(value, origin, seen)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from hbtrain.errors import DataError
 from hbtrain.hub.data_set import NEWEST, Repository
@@ -125,16 +125,18 @@ def ask_tree(source: Repository, web: Web) -> dict[str, Entry]:
         DataError: a path leads out of the repository.
     """
     files: dict[str, dict[str, Any]] = {}
-    url: str | None = f"{endpoint()}/api/datasets/{source.repository}/tree/{source.revision}?recursive=True"
-    while url is not None:
-        with closing(web.ask(url, headers())) as response:
+    url = f"{endpoint()}/api/datasets/{source.repository}/tree/{source.revision}"
+    query: str | None = "recursive=True"
+    while query:
+        with closing(web.ask(f"{url}?{query}", headers())) as response:
             response.read()
             for entry in response.json():
                 if entry["type"] == "file":
                     lfs = entry.get("lfs")
                     kept = {"size": entry["size"], "blob_id": entry["oid"]}
                     files[entry["path"]] = kept | ({"lfs_sha256": lfs["oid"], "lfs_size": lfs["size"]} if lfs else {})
-            url = response.links.get("next", {}).get("url")
+            # The page after it, of the same server: a mirror may give the address at the hub.
+            query = urlsplit(response.links.get("next", {}).get("url", "")).query
     path = _tree_path(source)
     with suppress(OSError):  # it can be asked for again
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WAITS_S: tuple[float, ...] = (1, 2, 4, 8)
 """How long to wait after each failure in a row; a further one is an error. Data that come make the count begin anew."""
+CONNECTIONS = 2  # how often a server that cannot be connected to is tried again: mostly there is no network
 LONGEST_WAIT_S = 300  # the hub counts requests in windows of five minutes; a server that asks for longer is an error
 PART, RANGE_BEYOND = 206, 416
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
@@ -33,9 +34,15 @@ class EndedError(Exception):
 class Web:
     """Requests that may run in several threads, all of which `end` ends."""
 
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        """`notify` is called with a line of text where a server asks for patience."""
+    def __init__(self, notify: Callable[[str], None], patient: bool = True) -> None:
+        """Make requests.
+
+        Args:
+            notify: called with a line of text where a server asks for patience.
+            patient: whether a request is made again after a failure.
+        """
         self._notify = notify
+        self._waits_s = WAITS_S if patient else ()
         self._ended = threading.Event()
 
     def end(self) -> None:
@@ -64,20 +71,21 @@ class Web:
             )
             try:
                 response: httpx2.Response = client.send(request, stream=True, follow_redirects=True)
-            except httpx2.TransportError:
-                if failures >= len(WAITS_S):
+            except httpx2.TransportError as error:
+                is_down = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                if failures >= min(len(self._waits_s), CONNECTIONS if is_down else len(self._waits_s)):
                     raise
-                self.wait(WAITS_S[failures])
+                self.wait(self._waits_s[failures])
             else:
                 if response.status_code not in BUSY:
                     break
                 wait_s = asked_wait_s(response.headers)
-                if failures >= len(WAITS_S) or (wait_s or 0) > LONGEST_WAIT_S:
+                if failures >= len(self._waits_s) or (wait_s or 0) > LONGEST_WAIT_S:
                     break
                 response.close()
                 if wait_s is not None:
                     self._notify(f"{urlsplit(url).netloc} asks to wait {wait_s:.0f} s")
-                self.wait(WAITS_S[failures] if wait_s is None else wait_s)
+                self.wait(self._waits_s[failures] if wait_s is None else wait_s)
             failures += 1
         if response.status_code >= 400 and response.status_code != RANGE_BEYOND:
             response.read()
@@ -118,9 +126,9 @@ class Web:
                     break
                 except httpx2.TransportError:
                     failures = 1 if stream.tell() > before else failures + 1
-                    if failures > len(WAITS_S):
+                    if failures > len(self._waits_s):
                         raise
-                    self.wait(WAITS_S[failures - 1])
+                    self.wait(self._waits_s[failures - 1])
         return pieces == 1
 
     def _go_on(

@@ -1,4 +1,4 @@
-"""The device of a process: which it may use, full float32 on it, and how much of it is free.
+"""The device of a process: which it may use, in which precision a model computes on it, and how much of it is free.
 
 A device is never guessed. A command of the user's takes the GPU that its process sees (`visible_device`), tasks and
 actors of Ray are told what Ray gave them, and whatever these call is passed the device by name.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
+
+    from hbtrain.config.encoder import Precision
 
 Device = Literal["cpu", "cuda"]  # where a process computes; `cuda` is the first GPU that it sees
 
@@ -24,6 +27,35 @@ def visible_device() -> Device:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def evaluation_precision(wanted: Precision | None, device: str) -> Precision | None:
+    """The precision in which transformers embed texts for an evaluation: `wanted`, else bf16 on GPUs that have it; None
+    leaves a model as its files say."""
+    import torch
+
+    if wanted is None and device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return wanted
+
+
+def compute_in(model: SentenceTransformer, precision: Precision) -> None:
+    """Have the transformers of a model compute in bf16 or float32, in place; what follows them, such as pooling,
+    computes in float32, and so does a model without transformers."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+
+    model.float()
+    if precision == "fp32":
+        return
+
+    def widen(module: object, inputs: object, features: dict[str, Any]) -> None:
+        features.update({k: v.float() for k, v in features.items() if getattr(v, "dtype", None) == torch.bfloat16})
+
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.bfloat16()
+            module.register_forward_hook(widen)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
+from hbtrain.modeling.devices import compute_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor, device
 
-    from hbtrain.config.encoder import EncoderConfig
+    from hbtrain.config.encoder import EncoderConfig, Precision
     from hbtrain.modeling.card import ModelCard
 
 Side = Literal["query", "passage"]
@@ -62,6 +63,7 @@ class Origin(NamedTuple):
 
     name_or_path: str
     trust_remote_code: bool
+    precision: Precision | None = None
 
 
 class Encoder:
@@ -131,6 +133,7 @@ class Encoder:
         device: str = "cpu",
         trust_remote_code: bool = False,
         prompts: Mapping[Side, str] | None = None,
+        precision: Precision | None = None,
     ) -> Encoder:
         """Load a model by its name on the hub or its folder.
 
@@ -141,6 +144,7 @@ class Encoder:
             device: such as `cpu`, `cuda` or `cuda:1`.
             trust_remote_code: whether to run Python code that comes with the model; `config` has a key for it too.
             prompts: what to put before the texts of a side, in place of the model's own prompt; without `config`.
+            precision: in which its transformers compute; without `config`. None leaves them as their files say.
 
         Raises:
             ModelError: there is no such model, it is unsafe, not whole, or makes no embeddings, its similarity is
@@ -151,6 +155,8 @@ class Encoder:
         model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
             return cls._for_training(model, config)
+        if precision is not None:
+            compute_in(model, precision)
         if model.similarity_fn_name not in get_args(Similarity):
             raise ModelError(
                 f"model '{name_or_path}' compares its vectors by similarity_fn_name = {model.similarity_fn_name!r}; "
@@ -161,7 +167,7 @@ class Encoder:
             for side, names in _PROMPT_NAMES.items()
         }
         encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
-        encoder.origin = Origin(name_or_path, trust_remote_code)
+        encoder.origin = Origin(name_or_path, trust_remote_code, precision)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
         if unused and len(prompts or {}) < len(_PROMPT_NAMES):
@@ -206,6 +212,11 @@ class Encoder:
     def dimension(self) -> int:
         """D, the number of dimensions of an embedding."""
         return int(self.model.get_embedding_dimension())
+
+    @property
+    def precision(self) -> str:
+        """The types in which its weights are, and compute: `float32`, `bfloat16`, or several, with commas."""
+        return ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in self.model.parameters()}))
 
     @property
     def device(self) -> device:

@@ -113,7 +113,11 @@ def _load(
     from hbtrain.modeling.encoder import Encoder
 
     encoder = Encoder.load(
-        origin.name_or_path, device=device, trust_remote_code=origin.trust_remote_code, prompts=prefixes
+        origin.name_or_path,
+        device=device,
+        trust_remote_code=origin.trust_remote_code,
+        prompts=prefixes,
+        precision=origin.precision,
     )
     if encoder.digest() != digest:
         raise ModelError(

@@ -11,7 +11,7 @@ Shapes: Q queries, N candidates, D dimensions, P (query, relevant candidate) pai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,11 @@ class Ranks:
     score: Floats  # its inner product with the query
     equal_in_language: Int64s  # candidates of that language with the same score, this one included
     equal_in_pool: Int64s  # candidates of any language with the same score, this one included
+
+    def of_pairs(self, low: int, high: int, first_query: int) -> Ranks:
+        """The rows [low, high), with the numbers of queries counted from `first_query`."""
+        here = Ranks(*(getattr(self, column.name)[low:high] for column in fields(self)))
+        return replace(here, query=here.query - first_query)
 
 
 class Search(NamedTuple):

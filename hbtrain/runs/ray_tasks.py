@@ -8,7 +8,7 @@ from typing import Any
 
 from hbtrain.config import Config, from_tree
 from hbtrain.evaluation.summary import Evaluation
-from hbtrain.modeling.devices import Device
+from hbtrain.modeling.devices import Device, evaluation_precision
 from hbtrain.storage import as_local, place, pushed, put
 
 CARD = "README.md"  # file of a model that holds its model card, into which scores are written
@@ -59,7 +59,12 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     judging = Judging.of(options)
     # As `run_task` asks of Ray: a task that leaves the work to actors has no GPU.
     device: Device = "cuda" if config.resources.use_gpu and not options.actors else "cpu"
-    encoder = Encoder.load(str(model), device=device, trust_remote_code=config.encoder.trust_remote_code is not None)
+    encoder = Encoder.load(
+        str(model),
+        device=device,
+        trust_remote_code=config.encoder.trust_remote_code is not None,
+        precision=evaluation_precision(options.precision, device),
+    )
     benchmarks = load_benchmarks(
         options.benchmarks,
         candidates=options.candidates,

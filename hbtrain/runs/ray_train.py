@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hbtrain.cluster.memory import out_of_memory
 from hbtrain.cluster.termination import ask, asked_by, postponed_termination
 from hbtrain.cluster.trial_stop import announced
 from hbtrain.config import Config, from_tree, to_tree
@@ -27,8 +26,11 @@ from hbtrain.tracking.tracker import Tracker
 from hbtrain.training.checkpoint_files import checkpoints_in, is_complete
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
     from hbtrain.evaluation.during_training import Scorer
     from hbtrain.modeling.gather import Group
+    from hbtrain.runs.worker_deaths import Restarts
 
 STOPPING = "{}: a checkpoint is taken, and then this ends; a second signal ends it at once"
 NO_WORKER_S = 15.0  # seconds without a heartbeat of any worker after which none is expected to take a checkpoint
@@ -54,30 +56,18 @@ def fit(
         Terminated: this process was asked to end by a signal. The workers have kept a checkpoint if they could.
     """
     import ray
-    from ray.train import FailureConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from hbtrain.runs.torch_trainer import torch_trainer
-    from hbtrain.runs.worker_deaths import WorkerDeaths
+    from hbtrain.runs.worker_deaths import Restarts
 
-    resources, training = config.resources, config.training
-    folder.delete_ray_checkpoint_list()
+    training = config.training
     delay_ray_health_check(training.step_timeout_s)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # On this process's node: any other node may be lost, and its workers replaced, without losing the broker.
     broker = ray.remote(num_cpus=0, scheduling_strategy=here)(MessageBroker).remote()
-    trainer = torch_trainer(
-        _train_on_worker,
-        _settings(config, folder, broker, until) | {"during": list(during)},
-        resources,
-        _worker_count(resources),
-        collective_timeout_s(training.step_timeout_s),
-        name=folder.checkpoints.name,
-        storage_path=quoted(folder.path),
-        failure_config=FailureConfig(max_failures=-1),  # `WorkerDeaths` gives up
-        callbacks=[WorkerDeaths(broker, str(folder.checkpoints), training.max_failures)],
-    )
+    restarts = Restarts(broker, str(folder.checkpoints), training.max_failures)
+    settings = _settings(config, folder, broker, until) | {"during": list(during)}
     delivery = EventDelivery(tracker, observer, usage, until or training.steps)
     monitor = HangMonitor(broker, training.step_timeout_s)
     is_trial = threading.current_thread() is not threading.main_thread()  # as in a process of Ray Tune's
@@ -88,7 +78,7 @@ def fit(
             postponed_termination(),
             _background(partial(pass_on_termination, broker, is_trial), "termination"),
         ):
-            trainer.fit()
+            train_with(partial(_trainer, config, folder, settings, restarts), restarts)
     except SystemExit as end:  # how Ray Train's own handler of Ctrl-C leaves
         if asked_by() is not None:
             raise terminated(folder.checkpoints) from end
@@ -106,11 +96,58 @@ def fit(
     return delivery.last_step
 
 
+def _trainer(config: Config, folder: RunFolder, settings: dict[str, Any], restarts: Restarts) -> TorchTrainer:
+    """A trainer with which a controller of Ray Train's begins, at the newest checkpoint of the run."""
+    from ray.train import FailureConfig
+
+    from hbtrain.runs.torch_trainer import torch_trainer
+    from hbtrain.runs.worker_deaths import WorkerDeaths
+
+    folder.delete_ray_checkpoint_list()
+    return torch_trainer(
+        _train_on_worker,
+        settings,
+        config.resources,
+        _worker_count(config.resources),
+        collective_timeout_s(config.training.step_timeout_s),
+        name=folder.checkpoints.name,
+        storage_path=quoted(folder.path),
+        failure_config=FailureConfig(max_failures=-1),  # `Restarts` gives up
+        callbacks=[WorkerDeaths(restarts)],
+    )
+
+
+def train_with(new_trainer: Callable[[], TorchTrainer], restarts: Restarts) -> None:
+    """Train with a new trainer, and with another one where memory ran out and took the controller of the one before.
+
+    Ray Train's controller survives the deaths of its workers. Ray kills by memory as well the controller itself and
+    actors that it cannot do without.
+
+    Raises:
+        TrainingFailedError: training failed for good.
+    """
+    from ray.exceptions import OutOfMemoryError
+    from ray.train.v2.api.exceptions import ControllerError
+
+    from hbtrain.runs.worker_deaths import GivenUpError
+
+    while True:
+        try:
+            new_trainer().fit()
+            return
+        except (ControllerError, OutOfMemoryError) as error:
+            lost = getattr(error, "controller_failure", error)
+            if not isinstance(lost, OutOfMemoryError):
+                raise
+            try:
+                restarts.after_lost_controller(lost)
+            except GivenUpError as given_up:
+                raise ControllerError(given_up) from error
+
+
 def _why_failed(error: Exception, failure: str | None, monitor: HangMonitor, checkpoints: Place) -> str:
     """Why training failed for good: as a worker has told (`failure`), of what they died too often, or as Ray says."""
-    from ray.exceptions import OutOfMemoryError
-
-    from hbtrain.runs.worker_deaths import FOR_LESS_MEMORY, GivenUpError
+    from hbtrain.runs.worker_deaths import GivenUpError
 
     if failure is not None:
         return failure
@@ -119,8 +156,6 @@ def _why_failed(error: Exception, failure: str | None, monitor: HangMonitor, che
         return f"{hang or given_up.cause}; {given_up.why}"
     if hang is not None:
         return hang
-    if isinstance(given_up, OutOfMemoryError):  # one of Ray's own processes was killed along with a worker
-        return f"training failed: {out_of_memory(str(given_up))}; {FOR_LESS_MEMORY}"
     cause = str(getattr(error, "error_message", "") or error).strip().splitlines()[-1]
     logs = f"training failed: {cause}; the workers' logs are in {checkpoints} and Ray's session folder"
     return f"{logs}; {MAKE_ROOM}" if is_full(error) else logs

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hbtrain.config import Config, without_passwords
 from hbtrain.corpus.cache import stored_digest
-from hbtrain.corpus.data_sets import TRAINING, Wanted, is_named
+from hbtrain.corpus.data_sets import TRAINING, WantedData, is_named
 from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
 from hbtrain.errors import DataError
@@ -42,7 +42,7 @@ class RunInputs:
     changed: str  # names of the inputs whose content is another than before, in words; empty if there are none
 
 
-def named_data_sets(config: Config) -> tuple[list[Wanted], list[Wanted]]:
+def named_data_sets(config: Config) -> tuple[list[WantedData], list[WantedData]]:
     """The data sets of the catalogue that a configuration names, as sources and as benchmarks; asks no server.
 
     Raises:
@@ -53,7 +53,7 @@ def named_data_sets(config: Config) -> tuple[list[Wanted], list[Wanted]]:
     sources = [*data.sources, *([] if data.validation is None else [data.validation])]
     specs = parse_benchmarks(config.evaluation.benchmarks, data.catalogue)
     return (
-        [Wanted.parse(source, TRAINING, data.catalogue) for source in sources if is_named(source)],
+        [WantedData.parse(source, TRAINING, data.catalogue) for source in sources if is_named(source)],
         [spec.wanted for spec in specs if spec.wanted is not None],
     )
 

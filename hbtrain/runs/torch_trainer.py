@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
+from ray.exceptions import OutOfMemoryError
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.torch.config import TorchConfig, _TorchBackend
@@ -67,6 +69,10 @@ class _ClusterTorchBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(choose_interface)
         super().on_start(worker_group, backend_config)
+
+    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        with suppress(OutOfMemoryError):  # of a dead worker; that of any other death is no error to Ray Train
+            super().on_shutdown(worker_group, backend_config)
 
 
 def choose_interface() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
-from hbtrain.cluster.memory import memory_kills
+from hbtrain.cluster.memory import memory_kills, out_of_memory
 from hbtrain.errors import HbtrainError
 from hbtrain.events import Event
 from hbtrain.reporting.text import counted
@@ -37,11 +37,11 @@ class GivenUpError(Exception):
         self.why = why  # why that was the last time
 
 
-class WorkerDeaths(WorkerGroupCallback, ControllerCallback):
-    """A callback of Ray Train's controller, in whose process it runs: reports deaths, and ends the run in time."""
+class Restarts:
+    """Counts restarts of the workers, and tells of them. The broker keeps the count: Ray Train's controller may die."""
 
     def __init__(self, broker: Any, checkpoints: str, max_failures: int) -> None:
-        """Report to `broker`.
+        """Count in `broker`.
 
         Args:
             broker: the handle of the run's `MessageBroker`.
@@ -51,9 +51,72 @@ class WorkerDeaths(WorkerGroupCallback, ControllerCallback):
         self._broker = broker
         self._checkpoints = checkpoints
         self._max_failures = max_failures
+
+    def after_deaths(self, errors: Mapping[int, Exception]) -> None:
+        """Count the restart after deaths of workers, and tell of it.
+
+        Args:
+            errors: {rank: the error that Ray Train saw of it}; not empty.
+
+        Raises:
+            GivenUpError: the workers are not to be restarted.
+        """
+        is_preempted = any(getattr(error, "preempted", False) for error in errors.values())
+        progress = self._progress()
+        self._restart(cause_of_death(errors, progress), progress, first_to_die(errors), counts=not is_preempted)
+
+    def after_lost_controller(self, error: OutOfMemoryError) -> None:
+        """Count the restart after Ray Train's controller, or an actor that it needs, was killed for memory.
+
+        Raises:
+            GivenUpError: the workers are not to be restarted.
+        """
+        progress = self._progress()
+        for group in {last.group for last in progress.values()}:
+            release(group)
+        killed = {(kill.node, kill.pid) for kill in memory_kills(str(error))}
+        rank = next((rank for rank, last in progress.items() if (last.node, last.pid) in killed), None)
+        unknown = f"{out_of_memory(str(error))}; {FOR_LESS_MEMORY}"
+        self._restart(unknown if rank is None else cause_of_death({rank: error}, progress), progress, rank)
+
+    def _progress(self) -> dict[int, RankProgress]:
+        import ray
+
+        return {rank.rank: rank for rank in ray.get(self._broker.progress.remote())}
+
+    def _restart(self, cause: str, progress: Mapping[int, RankProgress], rank: int | None, counts: bool = True) -> None:
+        """Raise GivenUpError if this restart is one too many, or would end the same way; else tell of it."""
+        import ray
+
+        reason = ray.get(self._broker.failure.remote())
+        if reason is not None:
+            raise GivenUpError(reason, "a restart would end the same way")
+        often = ""
+        if counts and self._max_failures >= 0:
+            restarts = ray.get(self._broker.count_restart.remote(self._furthest_checkpoint()))
+            if restarts > self._max_failures:
+                before = f"{counted(restarts - 1, 'restart')} in a row" if restarts > 1 else "no restart is allowed"
+                raise GivenUpError(cause, f"given up: {before} without a newer checkpoint (training.max_failures)")
+            often = f" (restart {restarts} of {self._max_failures} without progress)"
+        step = max((rank.step for rank in progress.values()), default=0)
+        note = f"{cause}; the workers are restarted from the last checkpoint{often}"
+        ray.get(self._broker.put_event.remote(Event(step, {}, note, kind="restart", rank=rank)))
+
+    def _furthest_checkpoint(self) -> int | None:
+        """The step of the newest whole checkpoint; 0 without one, None where storage does not answer."""
+        folder = place(self._checkpoints)
+        with suppress(RemoteError, HbtrainError):
+            steps = (step_of(name) for name in checkpoints_in(folder) if is_complete(folder / name))
+            return next(steps, 0)
+        return None
+
+
+class WorkerDeaths(WorkerGroupCallback, ControllerCallback):
+    """A callback of Ray Train's controller, in whose process it runs: has deaths counted, which may end the run."""
+
+    def __init__(self, restarts: Restarts) -> None:
+        self._restarts = restarts
         self._errors: dict[int, Exception] = {}
-        self._restarts = 0
-        self._furthest: int | None = None
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         """Called by Ray Train after each look at the workers."""
@@ -66,45 +129,20 @@ class WorkerDeaths(WorkerGroupCallback, ControllerCallback):
         Raises:
             GivenUpError: they are not to be restarted.
         """
-        import ray
-
         errors, self._errors = self._errors, {}
-        if not errors:  # it was no worker that failed
-            return
-        reason = ray.get(self._broker.failure.remote())
-        if reason is not None:
-            raise GivenUpError(reason, "a restart would end the same way")
-        progress = {rank.rank: rank for rank in ray.get(self._broker.progress.remote())}
-        cause = cause_of_death(errors, progress)
-        if not any(getattr(error, "preempted", False) for error in errors.values()):
-            self._count(cause)
-        often = (
-            "" if self._max_failures < 0 else f" (restart {self._restarts} of {self._max_failures} without progress)"
-        )
-        step = max((rank.step for rank in progress.values()), default=0)
-        note = f"{cause}; the workers are restarted from the last checkpoint{often}"
-        ray.get(self._broker.put_event.remote(Event(step, {}, note, kind="restart", rank=first_to_die(errors))))
+        if errors:  # else it was no worker that failed
+            self._restarts.after_deaths(errors)
 
-    def _count(self, cause: str) -> None:
-        """Count a restart. Raises GivenUpError if it is one too many without a newer checkpoint."""
-        furthest = self._furthest_checkpoint()
-        if self._furthest is not None and furthest > self._furthest:
-            self._restarts = 0
-        self._furthest = furthest
-        if 0 <= self._max_failures <= self._restarts:
-            restarts = (
-                "no restart is allowed" if self._max_failures == 0 else f"{counted(self._restarts, 'restart')} in a row"
-            )
-            raise GivenUpError(cause, f"given up: {restarts} without a newer checkpoint (training.max_failures)")
-        self._restarts += 1
 
-    def _furthest_checkpoint(self) -> int:
-        """The step of the newest whole checkpoint; 0 without one, and where storage does not answer, the last known."""
-        folder = place(self._checkpoints)
-        with suppress(RemoteError, HbtrainError):
-            steps = (step_of(name) for name in checkpoints_in(folder) if is_complete(folder / name))
-            return next(steps, 0)
-        return self._furthest or 0
+def release(group: str) -> None:
+    """End what is left of a group of workers, and free the CPUs and GPUs that Ray keeps for it.
+
+    Ray Train leaves that to another actor, which may have been killed along with the controller.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
 
 def unwrapped(error: Exception) -> Exception:

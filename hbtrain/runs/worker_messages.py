@@ -28,6 +28,7 @@ class MessageBroker:
         self._received = self._acknowledged = 0
         self._failure: str | None = None
         self._complete = self._stop = False
+        self._restarts, self._furthest = 0, -1
         self._group = ""
         self._progress: dict[int, RankProgress] = {}
         self._actors: dict[int, Any] = {}
@@ -89,6 +90,18 @@ class MessageBroker:
     def failure(self) -> str | None:
         """Why restarted workers must not go on; None while they may."""
         return self._failure
+
+    def count_restart(self, furthest: int | None) -> int:
+        """Count a restart of the workers; returns how many there were in a row without a newer checkpoint.
+
+        Args:
+            furthest: step of the newest whole checkpoint; 0 without one, None where that is not known.
+        """
+        if furthest is not None:
+            self._restarts = 0 if furthest > self._furthest else self._restarts
+            self._furthest = furthest
+        self._restarts += 1
+        return self._restarts
 
     def complete(self) -> None:
         """Report that training came to its end, and that the model is saved."""

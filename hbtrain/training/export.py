@@ -23,6 +23,7 @@ from hbtrain.corpus.data_sets import provenance, repositories
 from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
+from hbtrain.modeling.devices import compute_in, evaluation_precision
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.storage import Place, pushed
@@ -53,6 +54,24 @@ def partitioned_loading(settings: dict[str, Any], device: torch.device) -> Itera
     finally:
         unset_hf_deepspeed_config()
         del reference
+
+
+@contextmanager
+def torch_linear() -> Iterator[None]:
+    """While the body runs, linear layers are computed as torch does.
+
+    For ZeRO-3, DeepSpeed replaces the function in the whole process and for good, by one that adds the bias in a step
+    of its own: in bf16 that rounds once more, and scores would not be those of the exported model.
+    """
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+    from torch.nn import functional
+
+    replaced = functional.linear
+    functional.linear = getattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", replaced)
+    try:
+        yield
+    finally:
+        functional.linear = replaced
 
 
 def load_for_training(config: Config, folder: Path, device: torch.device | None = None) -> Encoder:
@@ -108,10 +127,12 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
     """The encoder that gives what the exported one would give if `export` saved it now, on every rank; collective.
 
     It is the encoder that is trained itself where that computes as the exported one does. Else it is a copy on
-    `device`, whole and in float32, with adapters merged into the weights. Random states are as before.
+    `device`, whole and in the precision of evaluations, with adapters merged into the weights. Random states are as
+    before.
     """
+    precision = evaluation_precision(config.evaluation.precision, device.type)
     plain = config.encoder.precision == "fp32" and config.encoder.attention == "auto"
-    plain = plain and not config.encoder.average_with_initial
+    plain = plain and precision != "bf16" and not config.encoder.average_with_initial
     if plain and engine.zero_stage < (3 if config.encoder.lora is None else 1):
         own = encoder
     else:
@@ -119,6 +140,8 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
         with torch.random.fork_rng(devices=[]):
             own = _with_weights(override(config, {"encoder.attention": "auto"}), initial, weights)
     model = merged(own.model)
+    if precision == "bf16":
+        compute_in(model, precision)
     if model is own.model:
         model.to(device)
         return own

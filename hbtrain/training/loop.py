@@ -17,7 +17,7 @@ from hbtrain.reporting.text import counted
 from hbtrain.training.best import BEST, VALIDATION_LOSS, Patience, best_text
 from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.engine import Engine
-from hbtrain.training.export import as_exported, export, load_on_rank, model_card, trainable
+from hbtrain.training.export import as_exported, export, load_on_rank, model_card, torch_linear, trainable
 from hbtrain.training.feed import Feed, Work, agree_on_chunks
 from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
 from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
@@ -205,7 +205,8 @@ class Trainer:
         self.meter.check(self.engine.is_finite())
         worker = self.worker
         encoder = as_exported(self.engine, self.encoder, self.config, worker.initial_model, worker.device)
-        scores = self.worker.evaluate(encoder)
+        with torch_linear():
+            scores = self.worker.evaluate(encoder)
         del encoder  # it may be a copy
         metrics = {f"eval/{name}": score for name, score in scores.items()}
         metrics["system/evaluation_s"] = time.perf_counter() - began_s

@@ -33,6 +33,7 @@ VARIANTS = {
     "fp32-2": (2, {"encoder.freeze_embeddings": True}),
     "fp32-3": (3, {"loss.learn_temperature": True}),
     "bf16-3": (3, {"encoder.precision": "bf16"}),
+    "scored in bf16": (2, {"evaluation.precision": "bf16"}),
     "lora-0": (0, LORA),
     "lora-1": (1, LORA | {"encoder.attention": "eager"}),
 }
@@ -97,7 +98,12 @@ def home(name):
 def evaluate_all(folders):
     """{folder: macro scores}, as `hbtrain evaluate` computes them in a process that has trained nothing."""
     benchmark = load_benchmark(parse_benchmark("demo"))
-    return {folder: evaluate(Encoder.load(str(folder), device="cpu"), benchmark, 128).macro for folder in folders}
+    return {
+        folder: evaluate(
+            Encoder.load(str(folder), precision="bf16" if "scored in bf16" in str(folder) else None), benchmark, 128
+        ).macro
+        for folder in folders
+    }
 
 
 @pytest.fixture(scope="module")

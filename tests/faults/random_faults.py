@@ -101,6 +101,8 @@ def one_process(scene, fault):
             code = None
         time.sleep(0.1)  # for the terminal to show the last lines
         output = command.output
+        if any(command.faults.glob("eat-*")) or any(command.faults.glob("kill-*")):
+            hit = None  # it was asked for, and no rank came to it
         if code is None or (hit is not None and fault.what in {"kill all", "damaged file"}):
             command.kill_all()
     if scene.resize is not None:
@@ -154,7 +156,7 @@ def hurt(scene, command, terminal, fault):
             wait(command, fault.lasts_s)
         return f"for {fault.lasts_s} s"
     else:
-        return hurt_process(command, fault)
+        return hurt_process(scene.run, command, fault)
     return fault.what
 
 
@@ -176,7 +178,7 @@ def lasting(scene, command, what):
             yield
 
 
-def hurt_process(command, fault):
+def hurt_process(run, command, fault):
     """Kill, stop or bloat one of the command's processes."""
     victims = victims_of(command, fault.what)
     while not victims and command.process.poll() is None:
@@ -186,7 +188,7 @@ def hurt_process(command, fault):
         return None
     victims.sort(key=lambda process: process.pid)
     victim = victims[int(fault.which * len(victims))]
-    rank = int(fault.which * len(victims))
+    rank = int(fault.which * run.workers)
     if fault.what == "memory":
         command.ask("eat", rank, "encode")
         return f"rank {rank} takes memory without end"

@@ -21,9 +21,12 @@ def questions(language):
     return json.dumps({"data": [{"title": "t", "paragraphs": made}]}).encode()
 
 
-def write_entry(folder, name, hub, files, patterns, form, purposes, languages=LANGUAGES, gated=False, **more):
+def write_entry(folder, name, hub, files, patterns, form, purposes, languages=LANGUAGES, **more):
     """A catalogue's file of one data set, whose repository of the same name is made in the hub; gives its path."""
-    source = {"repository": f"owner/{name}", "revision": hub.add(f"owner/{name}", files, gated)}
+    source = {
+        "repository": f"owner/{name}",
+        "revision": hub.add(f"owner/{name}", files, gated := more.pop("gated", False)),
+    }
     entry = {
         "name": name,
         "title": "a set of this test",

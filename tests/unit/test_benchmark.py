@@ -49,7 +49,11 @@ def test_specs_are_parsed(text, spec):
     ("text", "message"),
     [
         ("xquadr=data", "unknown benchmark 'xquadr' in 'xquadr=data': did you mean xquad-r?"),
-        ("zzz", "known are xquad-r, mlqa-r, lareqa, squad, parallel, miracl, mr-tydi, tatoeba, beir, demo"),
+        (
+            "zzz",
+            "known are xquad-r, mlqa-r, lareqa, squad, parallel, belebele, miracl, mr-tydi, beir, mteb, mteb-parallel, "
+            "tatoeba, demo",
+        ),
         ("xquad-r", "write xquad-r=FOLDER"),
         ("parallel=", "write parallel=FILE"),
         ("demo=data", "write demo"),

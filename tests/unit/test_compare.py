@@ -372,3 +372,15 @@ def test_nothing_to_compare(nine, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds neither results"):
         compare([nine[0], tmp_path / "empty"])
+
+
+def test_different_precisions_are_noted(tmp_path):
+    precisions = {"a": "float32", "b": "bfloat16", "c": "float32"}
+    folders = {
+        name: write_results(tmp_path / name, rows_of(0.0, questions=9, seed=1), about={"precision": precision})
+        for name, precision in precisions.items()
+    }
+    names = ["a", "b"]
+    (note,) = compare([folders[name] for name in names], names=names, method=QUICK).notes
+    assert "in different precisions: bfloat16, float32" in note
+    assert not compare([folders["a"], folders["c"]], names=["a", "c"], method=QUICK).notes

@@ -97,6 +97,22 @@ def test_list_info_and_licence_say_what_the_catalogue_does(hbtrain, hub, describ
     assert not hub.requests
 
 
+def test_a_family_is_fetched_as_a_whole(hbtrain, hub, describe):
+    parts = {
+        name: {"repository": f"owner/{name}", "revision": hub.add(f"owner/{name}", {"data/xx/0.bin": name.encode()})}
+        for name in ("one", "two")
+    }
+    file = describe({"files": ["data/{language}/*.bin"]}, parts=parts, languages={"de": "xx"})
+    listed = hbtrain("data", "list", "--catalogue", file)[1]
+    assert re.search(r"^tiny +benchmark .* 2 sets\n +A set of tests$", listed, re.MULTILINE)
+    code, out, err = hbtrain("data", "fetch", "tiny", "--catalogue", file)
+    assert code == 0, err
+    folders = re.findall(r"folder +(\S+)", out)
+    assert [(Path(folder) / "data/xx/0.bin").read_text() for folder in folders] == ["one", "two"]
+    assert hbtrain("data", "where", "tiny", "--catalogue", file)[1].split() == folders
+    assert "sets        tiny-one, tiny-two" in hbtrain("data", "info", "tiny", "--catalogue", file)[1]
+
+
 def refused(hbtrain, *arguments):
     """The error of a command that ends with exit code 2."""
     code, out, err = hbtrain("data", *arguments)
@@ -300,7 +316,10 @@ def test_proxies_are_used(hbtrain, hub, tiny, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
     monkeypatch.setenv("http_proxy", hub.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    close_session()
-    code, _, err = hbtrain("data", "fetch", "tiny", "--catalogue", tiny)
+    close_session()  # the next one finds the proxy
+    try:
+        code, _, err = hbtrain("data", "fetch", "tiny", "--catalogue", tiny)
+    finally:
+        close_session()
     assert code == 0, err
     assert {headers["Host"] for _, path, headers in hub.requests if "/tree/" in path} == {"hub.invalid"}

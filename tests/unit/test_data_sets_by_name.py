@@ -8,7 +8,7 @@ import pytest
 
 from hbtrain.config import absolute_paths, load_config
 from hbtrain.corpus import ParallelCorpus, source_path
-from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, Told, Wanted, provenance
+from hbtrain.corpus.data_sets import BENCHMARK, TRAINING, Told, WantedData, provenance
 from hbtrain.corpus.prepare import named
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.evaluation.benchmarks import load_benchmarks, parse_benchmark, parse_benchmarks
@@ -160,16 +160,13 @@ def test_long_downloads_tell_how_far_they_are_once_a_minute():
     ]
 
 
-def test_every_training_set_that_ships_has_a_reader():
-    from hbtrain.corpus.readers.by_form import FORMS
-
-    forms = {one.form_for(purpose) for one in catalogue().values() for purpose in TRAINING if purpose in one.purposes}
-    assert forms
-    assert forms <= FORMS.keys()
-
-
 def test_wanted_is_what_was_asked_for():
-    one = Wanted.parse("hub:mmarco?languages=ar,de", TRAINING)
+    one = WantedData.parse("hub:mmarco?languages=ar,de", TRAINING)
     assert dict(one.options) == {"translator": "google", "split": "train"}
-    assert one.corpus_folder() == Wanted.parse("hub:mmarco?translator=google&languages=ar,de", TRAINING).corpus_folder()
-    assert one.corpus_folder() != Wanted.parse("hub:mmarco?translator=helsinki&languages=de", TRAINING).corpus_folder()
+    assert (
+        one.corpus_folder()
+        == WantedData.parse("hub:mmarco?translator=google&languages=ar,de", TRAINING).corpus_folder()
+    )
+    assert (
+        one.corpus_folder() != WantedData.parse("hub:mmarco?translator=helsinki&languages=de", TRAINING).corpus_folder()
+    )

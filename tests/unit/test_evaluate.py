@@ -5,10 +5,13 @@ import pytest
 import pytrec_eval
 
 from hbtrain.errors import ModelError
+from hbtrain.evaluation import scoring
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.judged import Judging, read_judged
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS
 from tests.unit.evaluation_samples import HashEncoder, candidate_languages, only, random_benchmark
+from tests.unit.judged_samples import beir_of
 
 TREC = {
     "map": "map",
@@ -188,3 +191,23 @@ def test_encoders_that_go_wrong():
         evaluate(Short(), random_benchmark())
     with pytest.raises(ModelError, match="NaN"):
         evaluate(Broken(), random_benchmark())
+
+
+@pytest.mark.parametrize("pairs", [1, 5, 40])
+def test_scores_do_not_depend_on_how_many_queries_are_scored_at_one_time(monkeypatch, pairs):
+    whole = evaluate(HashEncoder(), random_benchmark(questions=15))
+    monkeypatch.setattr(scoring, "BLOCK_PAIRS", pairs)
+    parts = evaluate(HashEncoder(), random_benchmark(questions=15))
+    assert parts.per_query.combine_chunks() == whole.per_query.combine_chunks()
+    assert (parts.ties, parts.metrics, parts.cells) == (whole.ties, whole.metrics, whole.cells)
+
+
+def test_blocks_of_queries_some_of_whose_documents_are_never_found(tmp_path, monkeypatch):
+    judged = {str(q): {str(d): 1 + (q + d) % 2 for d in range(q, 3 * q + 2)} for q in range(9)}
+    beir_of(tmp_path, {str(d): f"text {d}" for d in range(12)}, {x: f"asked {x}" for x in judged}, judged)
+    judging = Judging(ignore_identical_ids=True, allow_missing_documents=True)
+    b = read_judged("beir", tmp_path, "mine", ["sw"], cache=tmp_path / "cache", judging=judging)
+    whole = evaluate(HashEncoder(), b)
+    assert whole.never_found
+    monkeypatch.setattr(scoring, "BLOCK_PAIRS", 7)
+    assert evaluate(HashEncoder(), b).per_query.combine_chunks() == whole.per_query.combine_chunks()

@@ -1,11 +1,15 @@
 """Fetching from a hub: checked, gone on with, once."""
 
 import hashlib
+import io
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -99,6 +103,33 @@ def test_a_repository_is_read_once_page_by_page(hub):
     assert len(hub.asked("/tree/")) == 4  # seven files and a folder
 
 
+def test_a_mirror_is_asked_for_all_pages(hub):
+    hub.page, hub.next = 1, "https://hub.invalid"
+    tiny = data_set(of_repository(hub.add("owner/name", FILES)))
+    assert len(data.listing(tiny).files) == 3
+
+
+def test_a_repository_cannot_write_elsewhere(hub):
+    tiny = data_set(of_repository(hub.add("owner/name", {"data/../../xx/0.bin": b"x"}), files=["data/*/*/xx/*"]))
+    with pytest.raises(DataError, match=r"'data/\.\./\.\./xx/0\.bin', which would lie outside"):
+        data.fetch(tiny)
+
+
+def test_the_newest_commit_stays_the_one_first_seen(hub):
+    tiny = data_set(of_repository("main"))
+    commit = hub.add("owner/name", FILES)
+    first = data.fetch(tiny, ["de"])
+    hub.add("owner/name", FILES | {"data/xx/2.bin": b"new\n"})
+    assert data.fetch(tiny, ["de"]).revisions == first.revisions == {"owner/name": commit}
+
+
+def test_equal_files_are_fetched_once(hub):
+    tiny = data_set(of_repository(hub.add("owner/name", {f"data/xx/{i}.bin": LARGE for i in range(3)})))
+    assert data.listing(tiny, ["de"]).missing_size == len(LARGE)
+    assert set(contents(data.fetch(tiny, ["de"])).values()) == {LARGE}
+    assert hub.sent.total() == len(LARGE)
+
+
 def test_the_size_is_known_before(tiny):
     listed = data.listing(tiny)
     assert (listed.size, listed.missing_size) == (500_006, 500_006)
@@ -159,6 +190,82 @@ def test_a_wrong_beginning_is_fetched_again(tiny, hub):
     assert told[-1] == (300_006, 300_006)
 
 
+def test_a_part_that_is_too_long_is_no_beginning(tiny, tmp_path):
+    blobs = tmp_path / "hf/hub/datasets--owner--name/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hashlib.sha256(LARGE).hexdigest()}.incomplete").write_bytes(LARGE + b"more")
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
+
+
+@pytest.mark.parametrize("length", [len(LARGE), len(LARGE) + 5])
+def test_of_unknown_size_a_part_may_be_all_or_more(hub, length):
+    hub.plain["xx.bin"] = LARGE
+    hub.fail("/raw/", method="HEAD", status=405, times=2)
+    made = data_set(download(hub, sha256={"de": hashlib.sha256(LARGE).hexdigest()}))
+    listed = data.listing(made, ["de"])
+    assert listed.unknown == 1
+    blob = listed.files[0].blob
+    blob.parent.mkdir(parents=True)
+    blob.with_name(f"{blob.name}.incomplete").write_bytes((LARGE + b"more!")[:length])
+    assert contents(data.fetch(made, ["de"])) == {"files/xx.bin": LARGE}
+    assert hub.sent.total() == (0 if length == len(LARGE) else len(LARGE))
+
+
+def test_files_that_are_no_longer_in_the_cache_are_fetched_again(tiny, tmp_path):
+    data.fetch(tiny)
+    shutil.rmtree(tmp_path / "hf")
+    assert contents(data.fetch(tiny))["data/yy/0.bin"] == OTHER
+
+
+def test_a_cache_without_links_is_read(tiny, hub, tmp_path):
+    folder = tmp_path / "hf/hub/datasets--owner--name/snapshots" / tiny.sources[0].revision / "data/xx"
+    folder.mkdir(parents=True)
+    (folder / "0.bin").write_bytes(LARGE)
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
+    assert hub.sent.total() == len(FILES["data/xx/1.bin"])
+
+
+def archive_of(files, kind):
+    stream = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(stream, "w") as zipped:
+            for name, content in files.items():
+                zipped.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=stream, mode="w:gz") as tape:
+            for name, content in files.items():
+                member = tarfile.TarInfo(f"./{name}")
+                member.size = len(content)
+                tape.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_an_archive_is_fetched_once_and_each_language_taken_out_of_it(hub, kind):
+    hub.plain["all"] = archive_of({"top/xx.txt": b"xx\n", "top/yy.txt": b"yy\n", "top/zz.txt": b"zz\n"}, kind)
+    source = {"url": f"{hub.url}/raw/all", "to": "{code}.txt", "unpack": "top/{language}.txt"}
+    made = data_set(source | {"sha256": hashlib.sha256(hub.plain["all"]).hexdigest()})
+    first = data.fetch(made, ["de"])
+    assert [path.name for path in first.folder.iterdir()] == ["de.txt"]
+    both = data.fetch(made)
+    assert {path.name: path.read_bytes() for path in both.folder.iterdir()} == {"de.txt": b"xx\n", "fr.txt": b"yy\n"}
+    assert hub.sent.total() == len(hub.plain["all"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not an archive", "cannot be unpacked: .*; delete it, and fetch"),
+        (archive_of({"a": b""}, "zip"), "holds no xx"),
+    ],
+)
+def test_an_archive_that_is_not_what_the_catalogue_says(hub, content, message):
+    hub.plain["all"] = content
+    made = data_set({"url": f"{hub.url}/raw/all", "to": "{language}.txt", "unpack": "{language}.txt"})
+    with pytest.raises(DataError, match=message):
+        data.fetch(made, ["de"])
+
+
 SCRIPT = textwrap.dedent(
     """
     import sys
@@ -178,14 +285,16 @@ def in_a_process(made, tmp_path):
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_after_a_kill_a_file_is_gone_on_with(tiny, hub, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_after_a_kill_a_file_is_gone_on_with(tiny, hub, tmp_path, monkeypatch, number):
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
     held = hub.fail("/lfs/", hold_after=150_000)
     process = in_a_process(tiny, tmp_path)
     assert held.reached.wait(60)
     parts = list((tmp_path / "hf").rglob("*.incomplete"))
     while parts[0].stat().st_size < 150_000:  # what was sent is on its way
         pass
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(number)
     process.wait()
     held.release.set()
     with pytest.raises(DataError, match="not on this machine"):

@@ -26,9 +26,9 @@ LOST = LeaseLostError("process 42 has taken over")
 def config(request, tmp_path, monkeypatch):
     """A recipe whose run passes all checks before it at once."""
     monkeypatch.setattr(leases, "SETTLE_S", 0.0)
-    for name in ("check_storage", "fetch_inputs", "estimate"):
+    for name in ("check_storage", "estimate"):
         monkeypatch.setattr(run, name, lambda *_: None)
-    monkeypatch.setattr(run, "preflight", lambda _: SimpleNamespace(during=SimpleNamespace(lines=())))
+    monkeypatch.setattr(run, "preflight", lambda *_: SimpleNamespace(during=SimpleNamespace(lines=()), data_sets={}))
     monkeypatch.setattr(run, "_inputs", lambda *_: SimpleNamespace(changed="", digests={}))
     storage = f"{request.getfixturevalue('bucket').uri}/runs" if request.param == "bucket" else tmp_path / "runs"
     return load_config("quickstart", {"storage": str(storage), "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db"})
@@ -98,7 +98,16 @@ def test_a_training_that_ended_as_the_run_was_lost_says_so(config, monkeypatch):
         folder = RunFolder(path, lease)
         inputs = SimpleNamespace(changed="", digests={})
         with pytest.raises(LeaseLostError, match="process 42 .* has taken over; this one has stopped"):
-            run._recorded(folder, config, None, inputs, None, SimpleNamespace(ending=ending), NullObserver(), None)
+            run._recorded(
+                folder,
+                config,
+                SimpleNamespace(data_sets={}),
+                inputs,
+                None,
+                SimpleNamespace(ending=ending),
+                NullObserver(),
+                None,
+            )
     assert ended == [LeaseLostError]
 
 

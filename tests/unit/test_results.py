@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.image import imread
 from rich.console import Console
 
 from hbtrain.errors import DataError, StorageError
+from hbtrain.evaluation import results
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.rankers import TopLists
 from hbtrain.evaluation.results import heat_map, save_evaluation
 from hbtrain.evaluation.tables import before_after_table, evaluation_table, scores_markdown
+from hbtrain.reporting.figures import draw_map
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
 
 
@@ -166,6 +169,20 @@ def test_heat_map_shows_every_cell(tmp_path, evaluation, monkeypatch):
     heat_map(replace(evaluation, cells=cells), tmp_path / "map")
     assert written == {(i, j): "–" if (i, j) == (0, 1) else f"{pair_map[i, j]:.2f}" for i in range(3) for j in range(3)}
     assert (tmp_path / "map").read_bytes().startswith(b"\x89PNG")
+
+
+def test_heat_map_of_many_languages_is_no_larger_and_has_no_numbers(tmp_path, monkeypatch):
+    evaluation = evaluate(HashEncoder(), random_benchmark(("de", "en", "th")))
+    drawn = []
+    monkeypatch.setattr(
+        results, "draw_map", lambda *given, **scale: drawn.append(given[3]) or draw_map(*given, **scale)
+    )
+    monkeypatch.setattr(results, "LARGEST_SIDE_INCHES", 3 * results.CELL_INCHES)
+    heat_map(evaluation, tmp_path / "numbers")
+    monkeypatch.setattr(results, "LARGEST_SIDE_INCHES", 2 * results.CELL_INCHES)
+    heat_map(evaluation, tmp_path / "none")
+    assert [text_of is None for text_of in drawn] == [False, True]
+    assert imread(tmp_path / "none", format="png").size < imread(tmp_path / "numbers", format="png").size
 
 
 def test_heat_map_of_one_language(tmp_path):

@@ -47,7 +47,7 @@ def checkpoint(folder, step, tmp_path, size=10, token="aaaa0000", best=None):
 
 
 def test_a_segment_that_is_done_is_remembered_and_not_done_again(config, monkeypatch):
-    monkeypatch.setattr(run, "preflight", lambda _: pytest.fail("nothing is to be started"))
+    monkeypatch.setattr(run, "preflight", lambda *_: pytest.fail("nothing is to be started"))
     folder = RunFolder.open(config)
     folder.update(mlflow_run_id="abc")
     assert finished_segment(config, 4) is None

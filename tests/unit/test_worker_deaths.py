@@ -9,17 +9,20 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train import FailureConfig, RunConfig
+from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.callbacks.backend_setup import BackendSetupCallback
 from ray.train.v2._internal.execution.callback_manager import CallbackManager
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.controller.state import RestartingState, RunningState, ShuttingDownState
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from hbtrain.cluster.memory import MemoryUse, out_of_memory
+from hbtrain.cluster.memory import MemoryUse
 from hbtrain.runs import worker_deaths
 from hbtrain.runs.hang_detection import RankProgress
-from hbtrain.runs.ray_train import _why_failed
-from hbtrain.runs.worker_deaths import GivenUpError, WorkerDeaths, cause_of_death
+from hbtrain.runs.ray_train import _why_failed, train_with
+from hbtrain.runs.torch_trainer import ClusterTorchConfig
+from hbtrain.runs.worker_deaths import GivenUpError, Restarts, WorkerDeaths, cause_of_death
 from hbtrain.runs.worker_messages import MessageBroker
 from tests.unit.test_memory_kills import GIB, PAGE
 
@@ -67,12 +70,15 @@ class Run:
 
     def __init__(self, monkeypatch, max_failures):
         self.kept, self.broker = 0, MessageBroker()
-        methods = ("failure", "progress", "put_event")
+        methods = ("failure", "progress", "put_event", "count_restart")
         handle = SimpleNamespace(**{name: SimpleNamespace(remote=getattr(self.broker, name)) for name in methods})
         monkeypatch.setattr(ray, "get", lambda value: value)
         monkeypatch.setattr(worker_deaths, "checkpoints_in", lambda folder: [f"step-{self.kept:08d}-0"])
         monkeypatch.setattr(worker_deaths, "is_complete", lambda checkpoint: self.kept > 0)
-        self.deaths = WorkerDeaths(handle, "/storage", max_failures)
+        self.released = []
+        monkeypatch.setattr(worker_deaths, "release", self.released.append)
+        self.restarts = Restarts(handle, "/storage", max_failures)
+        self.deaths = WorkerDeaths(self.restarts)
         for progress in PROGRESS.values():
             self.broker.register(progress, None)
 
@@ -148,6 +154,87 @@ def test_a_failure_that_is_no_worker_s_is_left_to_ray_train(run):
     assert dying.notes() == []
 
 
+class Trainers:
+    """Trainers of one run, of which each ends by the next of these errors; None: training comes to its end."""
+
+    def __init__(self, *ends):
+        self._ends = iter(ends)
+        self.count = 0
+
+    def fit(self):
+        end = next(self._ends)
+        if end is not None:
+            raise end
+
+    def __call__(self):
+        self.count += 1
+        return self
+
+
+OTHER_PAGE = PAGE.replace("pid=24385", "pid=7").replace("task name=RayTrainWorker", "task name=TrainController")
+
+
+def test_a_controller_that_memory_ended_is_followed_by_another(run):
+    hurt = run(3)
+    trainers = Trainers(ControllerError(OutOfMemoryError(PAGE)), OutOfMemoryError(OTHER_PAGE), None)
+    train_with(trainers, hurt.restarts)
+    assert trainers.count == 3
+    assert hurt.released == ["g", "g"], "the next workers need what those before had"
+    worker, controller = hurt.notes()
+    assert worker.startswith(
+        "rank 1 on node 10.0.0.7 (pid 24385) was killed because memory ran out: it used 40.5 GiB, its node 61.2 GiB of "
+        "64 GiB; lower training.chunk_tokens"
+    )
+    assert worker.endswith("; the workers are restarted from the last checkpoint (restart 1 of 3 without progress)")
+    assert controller.startswith("TrainController (pid 7) on node 10.0.0.7 was killed because memory ran out: it used")
+    assert "; lower training.chunk_tokens" in controller
+    assert controller.endswith("(restart 2 of 3 without progress)")
+
+
+def test_lost_controllers_and_deaths_of_workers_are_one_count(run):
+    hurt = run(2)
+    trainers = Trainers(*[OutOfMemoryError(PAGE)] * 5)
+    hurt.die()
+    with pytest.raises(ControllerError) as error:
+        train_with(trainers, hurt.restarts)
+    assert trainers.count == 2
+    said = _why_failed(error.value, None, SimpleNamespace(reason=lambda: None), Path("/runs/ray"))
+    assert said.startswith("rank 1 on node 10.0.0.7 (pid 24385) was killed because memory ran out: it used 40.5 GiB")
+    assert said.endswith("; given up: 2 restarts in a row without a newer checkpoint (training.max_failures)")
+    hurt.kept = 50
+    with pytest.raises(ControllerError):
+        train_with(trainers, hurt.restarts)
+    assert trainers.count == 5, "progress began the count anew"
+
+
+@pytest.mark.parametrize("error", [ControllerError(ValueError("no room")), WorkerGroupError("died", {}), OSError("x")])
+def test_what_was_no_lack_of_memory_ends_training(run, error):
+    trainers = Trainers(error)
+    with pytest.raises(type(error)) as raised:
+        train_with(trainers, run(3).restarts)
+    assert raised.value is error
+
+
+def test_a_failure_that_a_worker_told_of_is_not_tried_again_for_memory(run):
+    hurt = run(3)
+    hurt.broker.fail("the disk is full")
+    with pytest.raises(ControllerError) as error:
+        train_with(Trainers(OutOfMemoryError(PAGE)), hurt.restarts)
+    assert error.value.controller_failure.cause == "the disk is full"
+
+
+def test_the_end_of_a_group_of_workers_outlives_one_that_memory_killed(monkeypatch):
+    def shut_down(*_):
+        raise ends.pop()
+
+    monkeypatch.setattr(_TorchBackend, "on_shutdown", shut_down)
+    callback = BackendSetupCallback(ClusterTorchConfig())
+    ends = [ValueError("another"), OutOfMemoryError(PAGE)]
+    callback.before_execution_group_shutdown(None)
+    with pytest.raises(ValueError, match="another"):
+        callback.before_execution_group_shutdown(None)
+
+
 @pytest.mark.parametrize(
     ("failure", "hang", "error", "why"),
     [
@@ -156,7 +243,6 @@ def test_a_failure_that_is_no_worker_s_is_left_to_ray_train(run):
         (None, None, GivenUpError("rank 1 died", "given up"), "rank 1 died; given up"),
         (None, "rank 1 hangs", ValueError("no room"), "rank 1 hangs"),
         (None, None, ValueError("no room"), "training failed: no room; the workers' logs are in /runs/ray and Ray's"),
-        (None, None, OutOfMemoryError(PAGE), f"training failed: {out_of_memory(PAGE)}; lower "),
     ],
 )
 def test_why_training_failed_for_good(failure, hang, error, why):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hbtrain.corpus.data_sets import Notify, Wanted, about
+from hbtrain.corpus.data_sets import Notify, WantedData, about
 from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers.by_form import reader_of
 from hbtrain.errors import StorageError
 from hbtrain.storage.files import lock_file
 
 
-def prepared_corpus(wanted: Wanted, cache: str | None = None, notify: Notify | None = None) -> Path:
+def prepared_corpus(wanted: WantedData, cache: str | None = None, notify: Notify | None = None) -> Path:
     """The folder of a data set's corpus, which is fetched and prepared if need be; other processes wait for it.
 
     Args:
