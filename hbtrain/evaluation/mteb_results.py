@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hbtrain.modeling.encoder import Encoder
 
 DIGITS = 6  # to which mteb rounds scores in files
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}  # {precision in which texts were embedded: its name in mteb}
 LOCAL = "hbtrain"  # what stands for the organisation in the name of a model that is on this machine
 
 
@@ -67,8 +66,8 @@ def save_mteb_results(
 def model_meta(encoder: Encoder, model: str) -> dict[str, Any]:
     """What mteb says of a model, as far as it is known here.
 
-    A model on this machine is named after its folder and the one above it. The revision is a digest of weights, prompts
-    and precision.
+    A model on this machine is named after its folder and the one above it. The revision is a digest of weights, their
+    precision, and prompts.
     """
     there = Path(model)
     on_hub = model.count("/") <= 1 and not there.exists()
@@ -83,7 +82,7 @@ def model_meta(encoder: Encoder, model: str) -> dict[str, Any]:
         "loader_kwargs": {"model_prompts": {names[side]: prompt for side, prompt in prompts.items()}},
         "name": name,
         "revision": hashlib.sha256(
-            f"{encoder.digest()} {encoder.precision} {sorted(prompts.items())}".encode()
+            f"{encoder.digest()} {sorted(prompts.items())}".encode()
         ).hexdigest()[:40],
         "release_date": None,
         "languages": None,
@@ -99,7 +98,7 @@ def model_meta(encoder: Encoder, model: str) -> dict[str, Any]:
         "similarity_fn_name": encoder.similarity,
         "use_instructions": bool(prompts),
         "training_datasets": None,
-        "output_dtypes": DTYPES.get(encoder.precision),
+        "output_dtypes": encoder.precision.split(", "),
     }
 
 

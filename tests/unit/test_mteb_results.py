@@ -290,7 +290,7 @@ def test_what_mteb_would_not_report(hbtrain, model, arguments, words):
 def test_names_of_models(monkeypatch, tmp_path):
     class Model:
         prefixes = {"query": "", "passage": "p: "}  # noqa: RUF012
-        similarity, dimension, precision = "dot", 4, "bf16"
+        similarity, dimension, precision = "dot", 4, "bfloat16"
 
         class model:  # noqa: N801
             max_seq_length = 512
@@ -307,5 +307,5 @@ def test_names_of_models(monkeypatch, tmp_path):
     names = {"runs/best": "hbtrain/runs-best", "intfloat/e5": "intfloat/e5", "LaBSE": "sentence-transformers/LaBSE"}
     for given, name in names.items():
         assert mteb_results.model_meta(Model(), given)["name"] == name
-    assert ModelMeta(**mteb_results.model_meta(Model(), "x/y")).output_dtypes == "bfloat16"
+    assert ModelMeta(**mteb_results.model_meta(Model(), "x/y")).output_dtypes == ["bfloat16"]
     assert not mteb_results.model_meta(Model(), "/model")["name"].count("//")
