@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import output_place, written
+from hbtrain.cli.outputs import output_place, said_aside, written
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def compare(
     tracking_uri
         MLflow tracking URI; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
     data
-        For folders of TREC run files: their benchmarks, as NAME=PATH.
+        For folders of TREC run files: their benchmarks, by name (xquad-r) or as FORM=PATH.
     candidates
         What a candidate of these benchmarks is, as in `hbtrain evaluate`.
     log_to
@@ -83,6 +83,7 @@ def compare(
         published=published,
         tracking_uri=tracking_uri,
         data=data or (),
+        notify=said_aside,
         candidates=candidates,
         method=Method(seed=seed),
     )

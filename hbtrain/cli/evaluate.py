@@ -134,8 +134,9 @@ def evaluate(
         A folder, an s3:// URI or a hub name.
     benchmark
         demo; a data set by name, such as xquad-r; or FORM=PATH with your own data: xquad-r, mlqa-r, lareqa (any folder
-        of that form), squad (SQuAD files by language), miracl, mr-tydi, tatoeba, beir (a folder per language), parallel
-        (a parallel JSON-lines file). PATH may be an s3://, gs:// or hf:// URI.
+        of that form), squad (SQuAD files by language), miracl, mr-tydi, tatoeba, beir (a folder per language), mteb,
+        mteb-parallel (its layout on the hub), belebele, ciral, parallel (a parallel JSON-lines file). PATH may be an
+        s3://, gs:// or hf:// URI.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
@@ -287,7 +288,7 @@ def _evaluated(
 def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     """Check that options for some forms of benchmarks have one to apply to."""
     from hbtrain.config.schema import FLAGS, called
-    from hbtrain.evaluation.benchmarks import has_documents, has_sentences, parse_benchmarks
+    from hbtrain.evaluation.benchmarks import JUDGED, has_documents, has_sentences, parse_benchmarks
 
     specs = parse_benchmarks(options.benchmarks, catalogue)
     given = options.candidates
@@ -295,7 +296,7 @@ def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
         raise ConfigError(f"--candidates {given}: only xquad-r, mlqa-r and lareqa have sentences; leave it out")
     for name in ("ignore_identical_ids", "allow_missing_documents"):
         if getattr(options, name) and not any(map(has_documents, specs)):
-            raise ConfigError(f"{called(name, FLAGS)}: only for beir, miracl and mr-tydi; leave it out")
+            raise ConfigError(f"{called(name, FLAGS)}: only for {', '.join(sorted(JUDGED))}; leave it out")
 
 
 def _encoder(

@@ -76,7 +76,7 @@ def _found(inputs: list[str], catalogue: list[str], of_files: bool) -> tuple[lis
         raise ConfigError(f"{' '.join(inputs)}: a data set by name stands alone; prepare them one by one")
     wanted = WantedData.parse(inputs[0], (*TRAINING, *BENCHMARK), catalogue)
     fetched = wanted.fetch(notify=said_aside)
-    files = [str(fetched.folder / name) for name in sorted(fetched.digests)]
+    files = [str(fetched.folder / name) for name in sorted(fetched.files)]
     return files if of_files else [str(fetched.folder)], about(fetched)
 
 

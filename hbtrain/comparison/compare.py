@@ -22,6 +22,7 @@ from hbtrain.reporting.colours import colours_of
 from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
 
 if TYPE_CHECKING:
+    from hbtrain.corpus.data_sets import Notify
     from hbtrain.evaluation.aligned import Candidates
     from hbtrain.evaluation.benchmark import Benchmark
 
@@ -67,6 +68,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     data: Sequence[str] = (),
     candidates: Candidates = "sentence",
     method: Method | None = None,
+    notify: Notify | None = None,
 ) -> Comparison:
     """Compare every score of `runs` with that of a baseline.
 
@@ -83,9 +85,10 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         paper: whether tables show the figures of arXiv 2408.10536 too, where they are on the same questions.
         published: whether they show those of other published systems as well.
         tracking_uri: of MLflow, by default `$MLFLOW_TRACKING_URI` or SQLite in the folder `runs`.
-        data: the benchmarks of run files, as NAME=PATH; see `load_benchmarks`.
+        data: the benchmarks of run files, by name or as FORM=PATH; see `load_benchmarks`.
         candidates: what a candidate of these benchmarks is, as for `hbtrain evaluate`.
         method: tests, intervals and levels.
+        notify: told which data sets are fetched.
 
     Raises:
         DataError: a run that cannot be read or is not finished, or runs that cannot be compared.
@@ -97,7 +100,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     if data:
         from hbtrain.evaluation.benchmarks import load_benchmarks
 
-        questions = load_benchmarks(data, candidates=candidates)
+        questions = load_benchmarks(data, candidates=candidates, notify=notify)
     wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
         finder = RunFinder(tracking_uri, Path(downloads), questions)

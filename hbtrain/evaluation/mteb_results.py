@@ -81,9 +81,7 @@ def model_meta(encoder: Encoder, model: str) -> dict[str, Any]:
         "loader": None,
         "loader_kwargs": {"model_prompts": {names[side]: prompt for side, prompt in prompts.items()}},
         "name": name,
-        "revision": hashlib.sha256(
-            f"{encoder.digest()} {sorted(prompts.items())}".encode()
-        ).hexdigest()[:40],
+        "revision": hashlib.sha256(f"{encoder.digest()} {sorted(prompts.items())}".encode()).hexdigest()[:40],
         "release_date": None,
         "languages": None,
         "n_parameters": sum(parameter.numel() for parameter in encoder.model.parameters()),

@@ -22,6 +22,7 @@ from hbtrain.hub.repositories import (
     endpoint,
     file_url,
     headers,
+    is_there,
     kept_tree,
     lock_path,
     repository_folder,
@@ -50,7 +51,7 @@ class File:
     @property
     def content(self) -> Path | None:
         """Where its content is on this machine, right or not; None: it is not."""
-        return next((path for path in (self.local, self.blob) if path.exists()), None)
+        return next((path for path in (self.local, self.blob) if is_there(path)), None)
 
     @property
     def headers(self) -> dict[str, str]:

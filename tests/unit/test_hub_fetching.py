@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import random
 import shutil
 import signal
@@ -266,6 +267,22 @@ def test_an_archive_that_is_not_what_the_catalogue_says(hub, content, message):
         data.fetch(made, ["de"])
 
 
+def test_a_file_that_stays_wrong_is_fetched_twice_at_most(tiny, hub):
+    for _ in range(9):
+        hub.fail("/lfs/", wrong=True, cut_after=200_000)
+        hub.fail("/lfs/", wrong=True)
+    with pytest.raises(DataError, match="is expected, and was not kept"):
+        data.fetch(tiny, ["de"])
+    assert hub.sent.total() < 3 * len(LARGE)
+
+
+def test_a_whole_part_of_another_file_is_fetched_again(tiny, tmp_path):
+    blobs = tmp_path / "hf/hub/datasets--owner--name/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hashlib.sha256(LARGE).hexdigest()}.incomplete").write_bytes(LARGE[::-1])
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
+
+
 SCRIPT = textwrap.dedent(
     """
     import sys
@@ -276,13 +293,14 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def in_a_process(made, tmp_path):
+def in_a_process(made, tmp_path, **environment):
     import yaml
 
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_none=True)))
     words = [sys.executable, "-c", SCRIPT, str(file)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = os.environ | environment
+    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -305,15 +323,15 @@ def test_after_a_kill_a_file_is_gone_on_with(tiny, hub, tmp_path, monkeypatch, n
     assert not list((tmp_path / "hf").rglob("*.incomplete"))
 
 
-def test_two_processes_download_once(tiny, hub, tmp_path):
+def test_two_nodes_that_share_the_hubs_cache_download_once(tiny, hub, tmp_path):
     held = hub.fail("/lfs/", hold_after=150_000)
     first = in_a_process(tiny, tmp_path)
     assert held.reached.wait(60)
-    second = in_a_process(tiny, tmp_path)
+    second = in_a_process(tiny, tmp_path, HBTRAIN_CACHE=str(tmp_path / "own"))
     while "waiting for it" not in (line := second.stdout.readline()):
         assert line
     held.release.set()
-    folders = [process.communicate()[0].splitlines()[-1] for process in (first, second)]
-    assert folders[0] == folders[1]
-    assert (Path(folders[0]) / "data/xx/0.bin").read_bytes() == LARGE
+    for process in (first, second):
+        folder = Path(process.communicate()[0].splitlines()[-1])
+        assert (folder / "data/xx/0.bin").read_bytes() == LARGE
     assert hub.sent.total() == len(LARGE) + len(FILES["data/xx/1.bin"])
