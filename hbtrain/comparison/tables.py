@@ -258,7 +258,8 @@ def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) 
     kinds = ["part" if c.part in several else "system" for c in columns]
     key = f"{task.name}-{setting}-{metric}".replace("@", "-at-")
     title = f"{task.name}: {score_title(metric, setting)} by query language"
-    note = " ".join(filter(None, [language_note(task), _note_beside(comparison, columns)]))
+    beside = _note_beside(comparison, columns) if _rows_beside(comparison, columns) else ""
+    note = " ".join(filter(None, [language_note(task), beside]))
     return _longer_side_down(key, title, comparison, (titles, columns, kinds), note)
 
 
