@@ -14,8 +14,9 @@ from hbtrain.formats.languages import files_by_language
 from tests.prepared_samples import Row, check_rows, prepared
 
 
-def page(*pairs):
-    return {"id": 3, "domain": "x.com", "qa_pairs": [{"question": q, "answer": a, "language": "en"} for q, a in pairs]}
+def page(*pairs, language="en"):
+    asked = [{"question": question, "answer": answer, "language": language} for question, answer in pairs]
+    return {"id": 3, "domain": "x.com", "qa_pairs": asked}
 
 
 def write(path, records):
@@ -131,7 +132,10 @@ def test_a_folder_a_language_with_a_file_a_split(tmp_path):
     for language in ("de", "en"):
         for split in ("train", "valid"):
             (tmp_path / "mfaq" / "data" / language).mkdir(parents=True, exist_ok=True)
-            write(tmp_path / "mfaq" / "data" / language / f"{split}.jsonl", [page((f"{split} {language}", "a"))])
+            write(
+                tmp_path / "mfaq" / "data" / language / f"{split}.jsonl",
+                [page((f"{split} {language}", "a"), language=language)],
+            )
     for folder, split in (("mfaq", "train"), ("mfaq/data", "valid")):
         files = files_by_language([str(tmp_path / folder)], ".jsonl", split)
         source = prepared(PagesReader(files), tmp_path / split)
