@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import output_place, written
+from hbtrain.cli.outputs import output_place, said_aside, written
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def compare(
     names: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     group_by: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     paper: bool = False,
+    published: bool = False,
     tracking_uri: str | None = None,
     data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
@@ -52,11 +53,13 @@ def compare(
     group_by
         Dotted keys: runs with equal values are one row; `run` sets every run apart.
     paper
-        Put the figures of arXiv 2408.10536 beside these.
+        Put the figures of arXiv 2408.10536 beside these, where they are on the same questions.
+    published
+        Put those of other published systems beside these as well, such as BM25 and mDPR on MIRACL.
     tracking_uri
         MLflow tracking URI; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
     data
-        For folders of TREC run files: their benchmarks, as NAME=PATH.
+        For folders of TREC run files: their benchmarks, by name (xquad-r) or as FORM=PATH.
     candidates
         What a candidate of these benchmarks is, as in `hbtrain evaluate`.
     log_to
@@ -77,8 +80,10 @@ def compare(
         names=names,
         group_by=group_by,
         paper=paper,
+        published=published,
         tracking_uri=tracking_uri,
         data=data or (),
+        notify=said_aside,
         candidates=candidates,
         method=Method(seed=seed),
     )

@@ -278,5 +278,6 @@ class TransferDisplay:
         self._last_line = now
         since, begun = self._first
         rate = (done - begun) / (now - since) if now > since else 0.0
+        speed = f"  {byte_size(rate)}/s" if rate else ""
         left = f"  {lasting((of - done) / rate)} left" if rate > 0 and of > done else ""
-        self._console.print(f"{byte_size(done)} of {byte_size(of)}  {byte_size(rate)}/s{left}")
+        self._console.print(f"{byte_size(done)} of {byte_size(of)}{speed}{left}")

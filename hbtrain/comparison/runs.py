@@ -293,7 +293,7 @@ def evaluate_trec_folder(folder: Path, text: str, benchmarks: Sequence[Benchmark
     if not answered:
         named = f" of {', '.join(folders)}" if folders else ""
         raise ConfigError(
-            f"run {text!r} holds run files; say what they answer with --data NAME=PATH, such as xquad-r=FOLDER"
+            f"run {text!r} holds run files; say what they answer with --data, such as xquad-r or xquad-r=FOLDER"
             + (f" (there are none{named})" if named else "")
         )
     found = [evaluate_trec_runs(benchmark, find_trec_runs(folders[benchmark.name])) for benchmark in answered]

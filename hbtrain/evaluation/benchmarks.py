@@ -19,6 +19,7 @@ from hbtrain.formats.inputs import local_copy
 from hbtrain.formats.languages import language_files
 from hbtrain.formats.locations import is_remote, named
 from hbtrain.formats.tatoeba import find_tatoeba
+from hbtrain.hub import DataSet
 from hbtrain.hub import catalogue as data_sets
 from hbtrain.hub.names import SCHEME
 from hbtrain.storage import cache_root, resolved
@@ -38,14 +39,8 @@ __all__ = [
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
-JUDGED = (
-    "miracl",
-    "mr-tydi",
-    "ciral",
-    "beir",
-    "mteb",
-    "mteb-parallel",
-)  # forms whose documents have ids of their own, which judgements name
+JUDGED = ("miracl", "mr-tydi", "beir", "ciral", "mteb", "mteb-parallel")
+"""Forms whose documents have ids of their own, which judgements name."""
 FORMS = (*SENTENCES, "squad", "parallel", "belebele", *JUDGED, "tatoeba", "demo")
 """What may stand before the `=`; `demo` takes no path."""
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb", "mteb-parallel")
@@ -82,9 +77,11 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
         return BenchmarkSpec(wanted.data_set.name, wanted.data_set.form_for("benchmark"), None, wanted)
     form, equals, place = text.partition("=")
     if form not in FORMS:
-        families = [one.family for one in data_sets(catalogue).values() if one.family is not None]
-        known = list(dict.fromkeys([*FORMS, *_benchmarks(catalogue), *families]))
-        hint = did_you_mean(form, known).rstrip() or f"known are {', '.join(known)}"
+        named = _benchmarks(catalogue)
+        names = ["demo", *dict.fromkeys(one.family or one.name for one in named)]
+        forms = [one for one in FORMS if one != "demo"]
+        hint = did_you_mean(form, [*names, *forms, *(one.name for one in named)]).rstrip()
+        hint = hint or f"known are {', '.join(names)}; or your own data as FORM=PATH, FORM of {', '.join(forms)}"
         raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
     if form == "demo":
         if equals:
@@ -126,11 +123,12 @@ def names_data_set(text: str, catalogue: Sequence[str] = ()) -> bool:
     if is_named(name) or "?" in name:
         return True
     # A form that needs a path, such as squad, may be the name of a data set for training as well.
-    return not equals and name in (_benchmarks(catalogue) if name in FORMS else data_sets(catalogue))
+    named = _benchmarks(catalogue) if name in FORMS else data_sets(catalogue).values()
+    return not equals and any(one.name == name for one in named)
 
 
-def _benchmarks(catalogue: Sequence[str]) -> list[str]:
-    return [name for name, found in data_sets(catalogue).items() if "benchmark" in found.purposes]
+def _benchmarks(catalogue: Sequence[str]) -> list[DataSet]:
+    return [one for one in data_sets(catalogue).values() if "benchmark" in one.purposes]
 
 
 def has_sentences(spec: BenchmarkSpec) -> bool:
@@ -202,7 +200,7 @@ def load_benchmark(
     if spec.wanted is not None:
         wanted = spec.wanted.only(languages)
         fetched = wanted.fetch(cache)
-        path = fetched.folder / min(fetched.digests) if spec.form == "parallel" else fetched.folder
+        path = fetched.folder / min(fetched.files) if spec.form == "parallel" else fetched.folder
         found = _read(spec, path, wanted.languages, candidates, cache, judging)
         return replace(found, data=about(fetched))
     path = local_copy(str(spec.path), cache)
@@ -250,7 +248,7 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     """
     if spec.wanted is not None:
         fetched = spec.wanted.fetch(cache)
-        return [str(fetched.folder / name) for name in sorted(fetched.digests)]
+        return [str(fetched.folder / name) for name in sorted(fetched.files)]
     if spec.form == "demo":
         return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
     path = str(local_copy(str(spec.path), cache))

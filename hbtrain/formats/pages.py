@@ -1,6 +1,6 @@
 """Pages of questions and answers, as MFAQ (arXiv 2109.12870) publishes them: JSON lines, one page a line.
 
-A page is `{"qa_pairs": [{"question", "answer"}, ...]}`; its other keys are ignored.
+A page is `{"qa_pairs": [{"question", "answer", "language"?}, ...]}`; its other keys are ignored.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hbtrain.formats.inputs import BadRows, Position, json_lines
+from hbtrain.formats.language_codes import same_language
+from hbtrain.formats.languages import LANGUAGE
 
 
 class Page(NamedTuple):
@@ -18,8 +20,8 @@ class Page(NamedTuple):
     position: Position
 
 
-def read_pages(file: str, rows: BadRows) -> Iterator[Page]:
-    """The pages of a file; a pair that lacks a text is left out.
+def read_pages(file: str, rows: BadRows, language: str) -> Iterator[Page]:
+    """The pages of a file; a pair that lacks a text, or says that it is not in `language`, is left out.
 
     Raises:
         DataError: the file cannot be read, or `rows` refuses a page or a pair.
@@ -31,6 +33,10 @@ def read_pages(file: str, rows: BadRows) -> Iterator[Page]:
             continue
         found = []
         for number, pair in enumerate(pairs):
+            said = pair.get("language") if isinstance(pair, dict) else None
+            if isinstance(said, str) and LANGUAGE.fullmatch(said) and not same_language(said, language):
+                rows.bad(position, "a pair in another language", f" (pair {number}: {said}, not {language})")
+                continue
             texts = [pair.get(key) if isinstance(pair, dict) else None for key in ("question", "answer")]
             good = [text for text in texts if isinstance(text, str) and text.strip()]
             if len(good) == 2:

@@ -49,10 +49,11 @@ class Checked:
         """Record the digests of files. Where that is not possible, they will be read again."""
         lines = []
         for path, digest in files:
-            state = path.stat()
-            self._known[str(path)] = (state.st_size, state.st_mtime_ns, digest)
-            entry = {"file": str(path), "bytes": state.st_size, "changed": state.st_mtime_ns, "digest": digest}
-            lines.append(json.dumps(entry))
+            with suppress(FileNotFoundError):  # somebody has just cleared the cache
+                state = path.stat()
+                self._known[str(path)] = (state.st_size, state.st_mtime_ns, digest)
+                entry = {"file": str(path), "bytes": state.st_size, "changed": state.st_mtime_ns, "digest": digest}
+                lines.append(json.dumps(entry))
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             if lines:

@@ -17,6 +17,7 @@ from hbtrain.hub.digests import Checked, digest_of
 from hbtrain.hub.files import PARALLEL, File, Listing, command, listing
 from hbtrain.hub.folders import Fetched, arranged, locked
 from hbtrain.hub.problems import in_words, writing
+from hbtrain.hub.repositories import is_there
 from hbtrain.hub.web import Web
 from hbtrain.reporting.text import byte_size, counted
 from hbtrain.storage import cache_root
@@ -177,7 +178,11 @@ class _Task:
         """Whether the content of a file is there, and what its digest says."""
         if (content := file.content) is None:
             return False
-        digest = digest_of(content, file.digest)
+        try:
+            digest = digest_of(content, file.digest)
+        except OSError as error:
+            remedy = f"see to its rights, or set {_variable(file)} to another folder"
+            raise StorageError(f"{content} cannot be read: {error.strerror}; {remedy}") from error
         if file.digest not in (None, digest):
             self._notify(f"{content} is damaged, and is fetched again")
             return False
@@ -185,8 +190,8 @@ class _Task:
         self._tell(file.size or 0)
         return True
 
-    def _get(self, file: File) -> None:
-        """Fetch the content of a file, from where an earlier process was cut off."""
+    def _get(self, file: File, anew: bool = False) -> None:
+        """Fetch the content of a file, from where an earlier process was cut off, or `anew`."""
         part = file.blob.with_name(file.blob.name + PART)
         part.parent.mkdir(parents=True, exist_ok=True)
         as_one = self._web.download(file.url, part, file.size, file.headers, self._tell)
@@ -197,12 +202,12 @@ class _Task:
             return
         self._tell(-part.stat().st_size)
         part.unlink()
-        if as_one:
+        if as_one or anew:
             raise DataError(
                 f"{file.url} came with the digest {digest} where {file.digest} is expected, and was not kept; "
                 "try again, and if it stays so, it has changed, or a proxy or mirror (HF_ENDPOINT) alters it"
             )
-        self._get(file)  # its pieces were not of one file
+        self._get(file, anew=True)  # its pieces were not of one file
 
     def _wait_for(self, file: File) -> None:
         if not self._told:
@@ -251,13 +256,13 @@ def _check_room(files: Sequence[File]) -> None:
     needed: Counter[int] = Counter()
     folders: dict[int, File] = {}
     for file in files:
-        folder = next(path for path in file.blob.parents if path.exists())
+        folder = next(path for path in file.blob.parents if is_there(path))
         part = file.blob.with_name(file.blob.name + PART)
-        begun = part.stat().st_size if part.exists() else 0
+        begun = part.stat().st_size if is_there(part) else 0
         needed[device := folder.stat().st_dev] += max((file.size or 0) - begun, 0)
         folders.setdefault(device, file)
     for device, file in folders.items():
-        folder = next(path for path in file.blob.parents if path.exists())
+        folder = next(path for path in file.blob.parents if is_there(path))
         free = shutil.disk_usage(folder).free
         if free < needed[device]:
             raise StorageError(

@@ -18,7 +18,7 @@ from hbtrain.errors import DataError, StorageError
 from hbtrain.hub.data_set import Repository
 from hbtrain.hub.files import File, Listing
 from hbtrain.hub.problems import writing
-from hbtrain.storage.files import LOCK, NO_LOCKS, lock_file, make_folder, whole, whole_stream
+from hbtrain.storage.files import LOCK, NO_LOCKS, lock_file, make_folder, remove_leftovers, whole, whole_stream
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Fetched:
             "data_set": self.listing.data_set.name,
             "languages": list(self.listing.languages),
             "options": dict(self.listing.options),
-            "revisions": self.revisions,
-            "addresses": self.addresses,
+            "sources": self.revisions | self.addresses,
             "licence": self.listing.data_set.licence.name,
             "digest": self.digest,
         }
@@ -106,10 +105,12 @@ def arranged(listing: Listing, digests: Mapping[str, str], root: Path) -> Fetche
             links |= _unpacked(file, digests[file.path], root) if file.members else {file.path: file.local}
         if not _holds(folder, links):
             make_folder(folder.parent)
-            with locked(folder.parent / LOCK, _pause), whole(folder, replaces_folder=True) as made:
-                for path, target in links.items():
-                    (made / path).parent.mkdir(parents=True, exist_ok=True)
-                    (made / path).symlink_to(target.absolute())
+            with locked(folder.parent / LOCK, _pause):
+                remove_leftovers(folder.parent)
+                with whole(folder, replaces_folder=True) as made:
+                    for path, target in links.items():
+                        (made / path).parent.mkdir(parents=True, exist_ok=True)
+                        (made / path).symlink_to(target.absolute())
     return Fetched(listing, folder, tuple(sorted(links)), digests, digest)
 
 

@@ -8,8 +8,9 @@ each finds what the other has fetched.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import closing, suppress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -22,6 +23,9 @@ from hbtrain.storage.files import write_text
 TREE_VERSION = 1  # of the form of `trees/COMMIT.json`; huggingface_hub ignores other ones, and so is done here
 
 
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
 class Entry(NamedTuple):
     """A file that a repository holds."""
 
@@ -32,6 +36,13 @@ class Entry(NamedTuple):
     def blob(self) -> str:
         """Name of the file in the cache that holds its content."""
         return self.digest.partition(":")[2]
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to something; False also where that cannot be seen."""
+    with suppress(OSError):
+        return path.exists()
+    return False
 
 
 def hub_cache() -> Path:
@@ -76,12 +87,13 @@ def headers() -> dict[str, str]:
         raise DataError(f"the token for the hub cannot be read: {error}; see to HF_HOME, or set HF_TOKEN") from error
 
 
-def at_commit(source: Repository, web: Web | None) -> Repository | None:
+def at_commit(source: Repository, web: Web | None, anew: bool = False) -> Repository | None:
     """The repository at a commit; `main` is what it was when this cache first asked, and stays that.
 
     Args:
         source: of the catalogue.
         web: for the question which commit is the newest; None: it is not asked.
+        anew: what was known does not count.
 
     Returns:
         None if the commit is not known and is not asked for.
@@ -92,12 +104,17 @@ def at_commit(source: Repository, web: Web | None) -> Repository | None:
     if source.revision != NEWEST:
         return source
     path = repository_folder(source) / "refs" / NEWEST  # as huggingface_hub keeps it
-    commit = path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    commit = None
+    with suppress(OSError, UnicodeDecodeError):
+        commit = path.read_text(encoding="utf-8").strip()
+    if anew or commit is None or not COMMIT.fullmatch(commit):
+        commit = None
     if commit is None and web is not None:
         url = f"{endpoint()}/api/datasets/{source.repository}/revision/{NEWEST}"
         with closing(web.ask(url, headers())) as response:
             response.read()
-            commit = str(response.json()["sha"])
+            with _of_a_hub(url):
+                commit = str(response.json()["sha"])
         with suppress(OSError):  # it can be asked for again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, commit)
@@ -130,11 +147,11 @@ def ask_tree(source: Repository, web: Web) -> dict[str, Entry]:
     while query:
         with closing(web.ask(f"{url}?{query}", headers())) as response:
             response.read()
-            for entry in response.json():
-                if entry["type"] == "file":
-                    lfs = entry.get("lfs")
-                    kept = {"size": entry["size"], "blob_id": entry["oid"]}
-                    files[entry["path"]] = kept | ({"lfs_sha256": lfs["oid"], "lfs_size": lfs["size"]} if lfs else {})
+            with _of_a_hub(url):
+                entries = response.json()
+                if not isinstance(entries, list):
+                    raise TypeError("no list")
+                files |= dict(_kept(entry) for entry in entries if entry["type"] == "file")
             # The page after it, of the same server: a mirror may give the address at the hub.
             query = urlsplit(response.links.get("next", {}).get("url", "")).query
     path = _tree_path(source)
@@ -142,6 +159,22 @@ def ask_tree(source: Repository, web: Web) -> dict[str, Entry]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({"format_version": TREE_VERSION, "files": files}, indent=1))
     return _entries(files)
+
+
+def _kept(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Path of a file, and what is kept of what the hub tells of it."""
+    lfs = entry.get("lfs")
+    of_lfs = {"lfs_sha256": str(lfs["oid"]), "lfs_size": int(lfs["size"])} if lfs else {}
+    return str(entry["path"]), {"size": int(entry["size"]), "blob_id": str(entry["oid"])} | of_lfs
+
+
+@contextmanager
+def _of_a_hub(url: str) -> Iterator[None]:
+    """Turn the errors of reading an answer that a hub would not give into a DataError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{url} does not answer as a hub does; see to HF_ENDPOINT, and to proxies") from error
 
 
 def _entries(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Entry]:

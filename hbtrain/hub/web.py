@@ -54,6 +54,7 @@ class Web:
 
         Raises:
             httpx2.HTTPError: the server cannot be reached or refuses, also after it was asked again.
+            DataError: the proxy that the environment names cannot be used.
             EndedError: see `end`.
         """
         import httpx2
@@ -62,7 +63,12 @@ class Web:
 
         failures = 0
         while True:
-            client = get_session()
+            try:
+                client = get_session()
+            except (OSError, ImportError, ValueError) as error:
+                raise DataError(
+                    f"no connection can be made ({error}); see to proxies (HTTPS_PROXY, ALL_PROXY)"
+                ) from error
             request = client.build_request(
                 method,
                 url,
@@ -96,7 +102,7 @@ class Web:
     def download(
         self, url: str, part: Path, size: int | None, headers: Mapping[str, str], tell: Callable[[int], None]
     ) -> bool:
-        """Fetch a file, from where `part` ends; gives whether it came in one piece.
+        """Fetch a file, from where `part` ends; gives whether all of it came in answer to one request.
 
         Args:
             url: of the file.
@@ -112,24 +118,24 @@ class Web:
         """
         import httpx2
 
-        failures, pieces = 0, 0
+        failures = 0
         with part.open("ab", buffering=0) as stream:  # what came is in the file, also after a kill
             if size is not None and stream.tell() > size:
                 _empty(stream)
-            if stream.tell():
-                pieces += 1
-                tell(stream.tell())
+            as_one = not stream.tell()
+            tell(stream.tell())
             while size is None or stream.tell() < size:
-                before, pieces = stream.tell(), pieces + 1
+                before = stream.tell()
                 try:
                     self._go_on(url, stream, size, headers, tell)
                     break
                 except httpx2.TransportError:
+                    as_one = as_one and not stream.tell()
                     failures = 1 if stream.tell() > before else failures + 1
                     if failures > len(self._waits_s):
                         raise
                     self.wait(self._waits_s[failures - 1])
-        return pieces == 1
+        return as_one
 
     def _go_on(
         self, url: str, stream: BinaryIO, size: int | None, headers: Mapping[str, str], tell: Callable[[int], None]
@@ -141,6 +147,8 @@ class Web:
             if size is not None and total not in (None, size):
                 raise DataError(f"{url} has {total:,} bytes where {size:,} are expected; it has changed")
             if response.status_code == RANGE_BEYOND:
+                if not have:
+                    raise DataError(f"{url} is refused, as if a part of it had been asked for ({RANGE_BEYOND})")
                 if total != have:
                     tell(-have)
                     _empty(stream)

@@ -51,10 +51,10 @@ def test_specs_are_parsed(text, spec):
         ("xquadr=data", "unknown benchmark 'xquadr' in 'xquadr=data': did you mean xquad-r?"),
         (
             "zzz",
-            "known are xquad-r, mlqa-r, lareqa, squad, parallel, belebele, miracl, mr-tydi, beir, mteb, mteb-parallel, "
-            "tatoeba, demo",
+            "; or your own data as FORM=PATH, FORM of xquad-r, mlqa-r, lareqa, squad, parallel, belebele, miracl, "
+            "mr-tydi, beir, ciral, mteb, mteb-parallel, tatoeba",
         ),
-        ("xquad-r", "write xquad-r=FOLDER"),
+        ("xquad-r=", "write xquad-r=FOLDER"),
         ("parallel=", "write parallel=FILE"),
         ("demo=data", "write demo"),
     ],

@@ -72,11 +72,18 @@ def test_fetch_shows_where_it_is_and_where_it_is_from(hbtrain, hub, tiny):
     assert hbtrain("data", "where", "tiny", "--catalogue", tiny) == (0, f"{folder}\n", "")
 
 
+def test_without_a_terminal_progress_is_lines(hbtrain, tiny, monkeypatch):
+    monkeypatch.setattr("hbtrain.cli.display.LINE_EVERY_S", 0)
+    err = hbtrain("data", "fetch", "tiny", "--catalogue", tiny)[2]
+    assert re.search(r"^0\.0572 MiB of 0\.0572 MiB  \S+ [MG]iB/s$", err, re.MULTILINE)
+    assert re.search(r"^\S+ MiB of 0\.0572 MiB  \S+ [MG]iB/s  .+ left$", err, re.MULTILINE)
+
+
 def test_documents_are_for_scripts(hbtrain, hub, tiny):
     code, out, _ = hbtrain("data", "fetch", "tiny?languages=de", "--catalogue", tiny, "--json")
     fetched = json.loads(out)
     assert code == 0
-    assert fetched["revisions"] == {"owner/name": hub.repositories["owner/name"].commit}
+    assert fetched["sources"] == {"owner/name": hub.repositories["owner/name"].commit}
     assert fetched["languages"] == ["de"]
     listed = {one["name"]: one for one in json.loads(hbtrain("data", "list", "--catalogue", tiny, "--json")[1])}
     assert listed["tiny"]["here"] == ["de"]
@@ -92,6 +99,9 @@ def test_list_info_and_licence_say_what_the_catalogue_does(hbtrain, hub, describ
     told = hbtrain("data", "info", "tiny", "--catalogue", file)[1]
     assert re.search(r"languages +de \(xx\), fr \(yy\)", told)
     assert re.search(r"here +none of it", told)
+    assert re.search(r"not for training +de, yo\n", hbtrain("data", "info", "miracl")[1])
+    assert re.search(r"other side +en, which may be named too\n", hbtrain("data", "info", "tatoeba")[1])
+    assert "NanoMIRACL at main (the newest, as no commit is known)" in hbtrain("data", "info", "nano-miracl")[1]
     licence = hbtrain("data", "licence", "tiny", "--catalogue", file)[1]
     assert licence.startswith("cc0-1.0  https://example.org/licence; gated")
     assert not hub.requests
@@ -216,7 +226,7 @@ def test_a_server_that_asks_to_wait_is_asked_again(hbtrain, hub, tiny):
         ("/tree/", {"status": 429, "headers": {"Retry-After": "4000"}}, "too many requests; wait 4000 s, then"),
         ("/lfs/", {"status": 429, "headers": {"ratelimit": '"api";r=0;t=900'}}, "many requests; wait 900 s, then"),
         ("/lfs/", {"status": 502, "times": 9}, "refuses owner/name: 502 Bad Gateway; the same command goes on"),
-        ("/lfs/", {"status": 404}, "refuses owner/name: 404 Not Found"),
+        ("/lfs/", {"status": 404}, "refuses owner/name: 404 Not Found; see to HF_ENDPOINT"),
         ("/resolve/", {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}, "is gone; give an entry with"),
         ("/lfs/", {"cut_after": 0, "times": 9}, "cannot be read .*; the same command goes on where it stopped"),
         ("/lfs/", {"wrong": True}, "came with the digest sha256:.* where sha256:.* is expected, and was not kept"),
@@ -231,6 +241,28 @@ def test_refusals_of_servers(hbtrain, hub, tiny, where, failure, message):
     )
     hub.failures.clear()
     assert hbtrain("data", "fetch", "tiny", *words)[0] == 0, "nothing half-written was taken for whole"
+
+
+@pytest.mark.parametrize("body", ["<html>Log in!</html>", "{}", '[{"type": "file", "path": "a"}]', "[3]"])
+def test_a_server_that_is_no_hub(hbtrain, hub, tiny, monkeypatch, body):
+    from huggingface_hub import constants
+
+    commit = hub.repositories["owner/name"].commit
+    hub.plain[f"api/datasets/owner/name/tree/{commit}"] = body.encode()
+    monkeypatch.setattr(constants, "ENDPOINT", f"{hub.url}/raw")
+    assert "does not answer as a hub does; see to HF_ENDPOINT" in refused(hbtrain, "fetch", "tiny", "--catalogue", tiny)
+
+
+def test_a_proxy_that_cannot_be_used(hbtrain, tiny, monkeypatch):
+    from huggingface_hub import close_session
+
+    monkeypatch.setenv("all_proxy", "nonsense://127.0.0.1:1")
+    close_session()
+    try:
+        message = refused(hbtrain, "fetch", "tiny", "--catalogue", tiny)
+    finally:
+        close_session()
+    assert re.search(r"no connection can be made \(.*nonsense.*\); see to proxies", message)
 
 
 @pytest.mark.parametrize("reason", ["offline", "no server"])
@@ -295,6 +327,22 @@ def test_a_cache_that_cannot_be_written_is_named(hbtrain, tiny, tmp_path, variab
     message = refused(hbtrain, "fetch", "tiny", "--catalogue", tiny, "--languages", "de")
     assert message.startswith(f"{tmp_path / folder}")
     assert message.endswith(f"cannot be written: Not a directory; set {variable} to a folder that can be written")
+
+
+def test_a_cache_that_cannot_be_looked_into_is_named(hbtrain, tiny, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / ("x" * 300)))
+    message = refused(hbtrain, "fetch", "tiny", "--catalogue", tiny)
+    assert message.endswith("cannot be written: File name too long; set HF_HOME to a folder that can be written")
+    assert hbtrain("data", "list", "--catalogue", tiny)[0] == 0
+
+
+def test_a_file_that_cannot_be_read_is_named(hbtrain, hub, tiny, tmp_path):
+    digest = sha256(LARGE)
+    (tmp_path / "hf/hub/datasets--owner--name/blobs" / digest).mkdir(parents=True)
+    message = refused(hbtrain, "fetch", "tiny", "--catalogue", tiny, "--languages", "de")
+    assert re.search(f"blobs/{digest} cannot be read: Is a directory; see to its rights, or set HF_HOME to", message)
 
 
 def test_a_whole_cache_is_only_read(hbtrain, tiny, tmp_path, monkeypatch):

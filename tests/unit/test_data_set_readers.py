@@ -86,6 +86,33 @@ def test_a_table_with_a_column_for_each_language_holds_parallel_sentences(hub, t
     ]
 
 
+def test_of_parallel_rows_only_the_languages_asked_for_are_taken(hub, tmp_path):
+    rows = [
+        {
+            "id": "1",
+            "query": {"deu": "q", "eng": "q"},
+            "passage": {"eng": "p"},
+            "negatives": [{"deu": "n"}, {"eng": "n"}],
+        },
+        {"id": "2", "query": {"deu": "q"}, "passage": {"deu": "p", "eng": "p"}},
+    ]
+    entry = write_entry(
+        tmp_path, "mine", hub, {"a.jsonl": lines(rows)}, ["*"], "parallel", ["training"], ["deu", "eng"]
+    )
+    source = opened(entry, "mine?languages=eng")
+    assert source.index.languages == ("eng",)
+    assert [(r["query"], r["passage"], r["negatives"]) for r in source.records()] == [
+        ({"eng": "q"}, {"eng": "p"}, [{"eng": "n"}])
+    ]
+
+
+def test_pairs_of_a_page_in_another_language_are_left_out(hub, tmp_path):
+    asked = [{"question": f"{x}?", "answer": x, "language": x} for x in ("deu", "en", "fr", "german")]
+    files = {"deu.jsonl": lines([{"qa_pairs": asked}])}
+    entry = write_entry(tmp_path, "mine", hub, files, ["{language}.jsonl"], "pages", ["training"], {"de": "deu"})
+    assert [text for _, _, text in opened(entry).passages()] == ["deu", "german"]
+
+
 def test_line_i_of_one_file_translates_line_i_of_the_others(hub, tmp_path):
     files = {"deu.txt": "eins\n\nü\n".encode(), "eng.txt": b"one\ntwo\n\n"}
     source = opened(write_entry(tmp_path, "mine", hub, files, ["{language}.txt"], "lines", ["sentences"], NAMES))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import random
 import shutil
 import signal
@@ -115,12 +116,15 @@ def test_a_repository_cannot_write_elsewhere(hub):
         data.fetch(tiny)
 
 
-def test_the_newest_commit_stays_the_one_first_seen(hub):
+@pytest.mark.parametrize("damaged", [lambda commit: commit[:20], lambda commit: commit[::-1]])
+def test_the_newest_commit_stays_the_one_first_seen_while_it_is_there(hub, tmp_path, damaged):
     tiny = data_set(of_repository("main"))
     commit = hub.add("owner/name", FILES)
     first = data.fetch(tiny, ["de"])
     hub.add("owner/name", FILES | {"data/xx/2.bin": b"new\n"})
     assert data.fetch(tiny, ["de"]).revisions == first.revisions == {"owner/name": commit}
+    (tmp_path / "hf/hub/datasets--owner--name/refs/main").write_text(damaged(commit))
+    assert "data/xx/2.bin" in data.fetch(tiny, ["de"]).digests
 
 
 def test_equal_files_are_fetched_once(hub):
@@ -258,12 +262,29 @@ def test_an_archive_is_fetched_once_and_each_language_taken_out_of_it(hub, kind)
         (b"not an archive", "cannot be unpacked: .*; delete it, and fetch"),
         (archive_of({"a": b""}, "zip"), "holds no xx"),
     ],
+    ids=["not an archive", "without the language"],  # an archive holds the time when it was made
 )
 def test_an_archive_that_is_not_what_the_catalogue_says(hub, content, message):
     hub.plain["all"] = content
     made = data_set({"url": f"{hub.url}/raw/all", "to": "{language}.txt", "unpack": "{language}.txt"})
     with pytest.raises(DataError, match=message):
         data.fetch(made, ["de"])
+
+
+def test_a_file_that_stays_wrong_is_fetched_twice_at_most(tiny, hub):
+    for _ in range(9):
+        hub.fail("/lfs/", wrong=True, cut_after=200_000)
+        hub.fail("/lfs/", wrong=True)
+    with pytest.raises(DataError, match="is expected, and was not kept"):
+        data.fetch(tiny, ["de"])
+    assert hub.sent.total() < 3 * len(LARGE)
+
+
+def test_a_whole_part_of_another_file_is_fetched_again(tiny, tmp_path):
+    blobs = tmp_path / "hf/hub/datasets--owner--name/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hashlib.sha256(LARGE).hexdigest()}.incomplete").write_bytes(LARGE[::-1])
+    assert contents(data.fetch(tiny, ["de"]))["data/xx/0.bin"] == LARGE
 
 
 SCRIPT = textwrap.dedent(
@@ -276,13 +297,14 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def in_a_process(made, tmp_path):
+def in_a_process(made, tmp_path, **environment):
     import yaml
 
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_none=True)))
     words = [sys.executable, "-c", SCRIPT, str(file)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = os.environ | environment
+    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -305,15 +327,15 @@ def test_after_a_kill_a_file_is_gone_on_with(tiny, hub, tmp_path, monkeypatch, n
     assert not list((tmp_path / "hf").rglob("*.incomplete"))
 
 
-def test_two_processes_download_once(tiny, hub, tmp_path):
+def test_two_nodes_that_share_the_hubs_cache_download_once(tiny, hub, tmp_path):
     held = hub.fail("/lfs/", hold_after=150_000)
     first = in_a_process(tiny, tmp_path)
     assert held.reached.wait(60)
-    second = in_a_process(tiny, tmp_path)
+    second = in_a_process(tiny, tmp_path, HBTRAIN_CACHE=str(tmp_path / "own"))
     while "waiting for it" not in (line := second.stdout.readline()):
         assert line
     held.release.set()
-    folders = [process.communicate()[0].splitlines()[-1] for process in (first, second)]
-    assert folders[0] == folders[1]
-    assert (Path(folders[0]) / "data/xx/0.bin").read_bytes() == LARGE
+    for process in (first, second):
+        folder = Path(process.communicate()[0].splitlines()[-1])
+        assert (folder / "data/xx/0.bin").read_bytes() == LARGE
     assert hub.sent.total() == len(LARGE) + len(FILES["data/xx/1.bin"])
