@@ -113,6 +113,7 @@ def info(name: str, *, catalogue: Annotated[list[str] | None, Many] = None, json
         Print one JSON document.
     """
     from hbtrain.hub import Repository, data_sets, languages_here
+    from hbtrain.hub.data_set import NEWEST
 
     members = data_sets(name, catalogue or ())
     if json_:
@@ -122,6 +123,8 @@ def info(name: str, *, catalogue: Annotated[list[str] | None, Many] = None, json
     one = members[0]
     spelled = [code if code == own else f"{code} ({own})" for code, own in one.languages.items()]
     rows = [("what it is", _title(one)), ("for", ", ".join(one.purposes)), ("languages", ", ".join(spelled))]
+    rows += [(f"not for {value}", ", ".join(codes)) for value, codes in one.lacks.items()]
+    rows += [("other side", f"{one.pivot}, which may be named too")] if one.pivot is not None else []
     rows += [("sets", ", ".join(member.name for member in members))] if len(members) > 1 else []
     rows += [(f"splits for {use}", ", ".join(splits)) for use, splits in one.splits.items()]
     rows += [(option, " or ".join(values)) for option, values in one.options.items()]
@@ -130,7 +133,8 @@ def info(name: str, *, catalogue: Annotated[list[str] | None, Many] = None, json
     for source in (source for member in members for source in member.sources):
         if isinstance(source, Repository):
             gated = ", gated: its terms are to be accepted there" if source.gated else ""
-            text = f"https://huggingface.co/datasets/{source.repository} at {source.revision}{gated}"
+            newest = " (the newest, as no commit is known)" if source.revision == NEWEST else ""
+            text = f"https://huggingface.co/datasets/{source.repository} at {source.revision}{newest}{gated}"
         else:
             text = source.url + ("" if source.is_checked else " (no digest is known, so it is not checked)")
         rows.append(("from", text))

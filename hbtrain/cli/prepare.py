@@ -25,14 +25,16 @@ class ColumnOptions:
         query: LANGUAGE=COLUMN of the question. A column may be a path such as answers.text.0, or a sum such as
             title+text.
         passage: LANGUAGE=COLUMN of its passage.
+        text: LANGUAGE=COLUMN of a sentence in that language: parallel sentences, without query and passage.
         negatives: LANGUAGE=COLUMN of a text, or a list of texts, that do not answer the question.
         id_column: Rows with one id ask one question; without it, rows with equal questions do.
         passage_id_column: Rows with one passage id share a passage; without it, rows with equal passages do.
         where: COLUMN=VALUE: only records that have it, such as label=1 (1.0 fits too) or ok=true.
     """
 
-    query: Annotated[list[str], Many]
-    passage: Annotated[list[str], Many]
+    query: Annotated[list[str] | None, Many] = None
+    passage: Annotated[list[str] | None, Many] = None
+    text: Annotated[list[str] | None, Many] = None
     negatives: Annotated[list[str] | None, Many] = None
     id_column: str | None = None
     passage_id_column: str | None = None
@@ -42,17 +44,23 @@ class ColumnOptions:
         """The parsed options. Raises ConfigError for an option of the wrong form."""
         from hbtrain.corpus.readers.columns import Columns, parse_columns, parse_where
 
+        if self.text and (self.query or self.passage or self.negatives or self.passage_id_column):
+            raise ConfigError("--text is for parallel sentences, which have no --query, --passage or --negatives")
+        if not self.text and not (self.query and self.passage):
+            raise ConfigError("--query and --passage are needed, or --text for parallel sentences")
         return Columns(
-            parse_columns(self.query, "--query"),
-            parse_columns(self.passage, "--passage"),
+            parse_columns(self.query or [], "--query"),
+            parse_columns(self.passage or [], "--passage"),
             parse_columns(self.negatives or [], "--negatives"),
             self.id_column,
             self.passage_id_column,
             parse_where(self.where or []),
+            parse_columns(self.text or [], "--text"),
         )
 
 
 Mapping = Annotated[ColumnOptions, Parameter(name="*")]
+NO_COLUMNS = ColumnOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +106,7 @@ def parallel(files: Annotated[list[str], Many], *, common: Common) -> None:
 def columns(
     files: Annotated[list[str], Many],
     *,
-    mapping: Mapping,
+    mapping: Mapping = NO_COLUMNS,
     common: Common,
 ) -> None:
     """CSV, TSV, JSON lines, Parquet or Arrow files, by their columns; a row lacks languages whose columns are empty.
@@ -118,7 +126,7 @@ def columns(
 def huggingface(
     dataset: str,
     *,
-    mapping: Mapping,
+    mapping: Mapping = NO_COLUMNS,
     split: str = "train",
     config: str | None = None,
     revision: str | None = None,
@@ -175,6 +183,7 @@ def mmarco(
     folder: str,
     *,
     languages: Annotated[list[str] | None, Many] = None,
+    translator: str | None = None,
     allow_missing: bool = False,
     common: Common,
 ) -> None:
@@ -183,34 +192,35 @@ def mmarco(
     Parameters
     ----------
     folder
-        Folder that holds the files, up to three levels deep.
+        Folder that holds the files, such as a clone of unicamp-dl/mmarco.
     languages
         Language codes; by default all that are found.
+    translator
+        google or helsinki, where there are translations by both.
     allow_missing
         Accept ids that lack some languages.
     """
     from hbtrain.corpus.readers.by_id import MmarcoReader
+    from hbtrain.formats.mmarco import TRANSLATORS
 
-    write_corpus(lambda paths: MmarcoReader(paths[0], languages, not allow_missing), [folder], common)
+    if translator not in (None, *TRANSLATORS):
+        raise ConfigError(f"--translator {translator}: must be {' or '.join(TRANSLATORS)}")
+    write_corpus(lambda paths: MmarcoReader(paths[0], languages, not allow_missing, translator), [folder], common)
 
 
 @prepare.command
 def mr_tydi(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
-    """Mr. TyDi: mrtydi-v1.1-<language> with topic.<split>.tsv, qrels.<split>.txt and collection/docs.jsonl.
+    """Mr. TyDi: mrtydi-v1.1-<language> with topics, judgements and a corpus, or with <split>.jsonl.
 
     Parameters
     ----------
     folder
         Folder that holds a folder for each language, or the folder of one language.
     """
-    from hbtrain.corpus.readers.by_id import JudgedReader
-    from hbtrain.formats.judged import find_mr_tydi
+    from hbtrain.corpus.readers.by_id import judged_reader
 
-    write_corpus(
-        lambda paths: JudgedReader(find_mr_tydi(paths[0], judged.split), judged.languages, judged.negatives),
-        [folder],
-        common,
-    )
+    options = judged.split, judged.languages, judged.negatives
+    write_corpus(lambda paths: judged_reader("mr-tydi", paths[0], *options), [folder], common)
 
 
 @prepare.command
@@ -220,18 +230,12 @@ def miracl(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
     Parameters
     ----------
     folder
-        Folder that holds the files, up to three levels deep.
+        Folder that holds the files, up to five levels below it.
     """
-    from hbtrain.corpus.readers.by_id import JudgedReader
-    from hbtrain.formats.judged import find_miracl
+    from hbtrain.corpus.readers.by_id import judged_reader
 
-    write_corpus(
-        lambda paths: JudgedReader(
-            find_miracl(paths[0], judged.split, by="topics"), judged.languages, judged.negatives
-        ),
-        [folder],
-        common,
-    )
+    options = judged.split, judged.languages, judged.negatives
+    write_corpus(lambda paths: judged_reader("miracl", paths[0], *options), [folder], common)
 
 
 @prepare.command
@@ -254,20 +258,47 @@ def mteb(folder: str, *, judged: Judged = TRAINING, common: Common) -> None:
 
 
 @prepare.command
-def pages(files: Annotated[list[str], Many], *, page_negatives: int = 0, common: Common) -> None:
+def pages(files: Annotated[list[str], Many], *, split: str = "train", page_negatives: int = 0, common: Common) -> None:
     """Pages of questions and answers, such as MFAQ's: JSON lines with qa_pairs.
 
     Parameters
     ----------
     files
-        A folder of <language>.jsonl (.gz), or LANGUAGE=FILE for each language.
+        A folder of <language>.jsonl (.gz) or <language>/<split>.jsonl, or LANGUAGE=FILE for each language.
+    split
+        Split of files in folders by language: MFAQ has train and valid.
     page_negatives
         Answers of the same page that a row gets as negatives, at most.
     """
     from hbtrain.corpus.readers.inline import PagesReader
     from hbtrain.formats.languages import files_by_language
 
-    write_corpus(lambda paths: PagesReader(files_by_language(paths, ".jsonl"), page_negatives), files, common)
+    write_corpus(lambda paths: PagesReader(files_by_language(paths, ".jsonl", split), page_negatives), files, common)
+
+
+@prepare.command
+def lines(
+    files: Annotated[list[str], Many],
+    *,
+    languages: Annotated[list[str] | None, Many] = None,
+    split: str = "dev",
+    common: Common,
+) -> None:
+    """Parallel sentences, a file a language: line i of one translates line i of the others (FLORES-200, NTREX-128).
+
+    Parameters
+    ----------
+    files
+        A folder of <language>.txt (.gz), or of FLORES's or NTREX's files; or LANGUAGE=FILE for each language.
+    languages
+        Language codes; by default all that are found.
+    split
+        Split of FLORES: dev or devtest.
+    """
+    from hbtrain.corpus.readers.inline import LinesReader
+    from hbtrain.formats.lines import lines_by_language
+
+    write_corpus(lambda paths: LinesReader(lines_by_language(paths, languages, split)), files, common)
 
 
 @prepare.command

@@ -156,7 +156,8 @@ class EvaluationConfig(Section):
     benchmarks: tuple[str, ...] = ()
     """`demo`; a data set by name, such as `xquad-r` or `miracl?languages=sw,yo` (`hbtrain data list` names them); or
     `form=folder`, such as `xquad-r=data/xquad-r`: form is xquad-r, mlqa-r, lareqa, squad, miracl, mr-tydi, tatoeba,
-    beir, or parallel with a file. The folder or file may be an s3://, gs:// or hf:// URI."""
+    beir, mteb, mteb-parallel, belebele, ciral, or parallel with a file. The folder or file may be an s3://, gs:// or
+    hf:// URI."""
     before: bool = True
     """Evaluate the model before training as well."""
     every: PositiveInt | None = None

@@ -39,14 +39,8 @@ __all__ = [
 ]
 
 SENTENCES = ("xquad-r", "mlqa-r", "lareqa")  # forms whose candidates are sentences, with or without their paragraph
-JUDGED = (
-    "miracl",
-    "mr-tydi",
-    "ciral",
-    "beir",
-    "mteb",
-    "mteb-parallel",
-)  # forms whose documents have ids of their own, which judgements name
+JUDGED = ("miracl", "mr-tydi", "beir", "ciral", "mteb", "mteb-parallel")
+"""Forms whose documents have ids of their own, which judgements name."""
 FORMS = (*SENTENCES, "squad", "parallel", "belebele", *JUDGED, "tatoeba", "demo")
 """What may stand before the `=`; `demo` takes no path."""
 NAMED_BY_PATH = ("lareqa", "squad", "parallel", "beir", "mteb", "mteb-parallel")
@@ -206,7 +200,7 @@ def load_benchmark(
     if spec.wanted is not None:
         wanted = spec.wanted.only(languages)
         fetched = wanted.fetch(cache)
-        path = fetched.folder / min(fetched.digests) if spec.form == "parallel" else fetched.folder
+        path = fetched.folder / min(fetched.files) if spec.form == "parallel" else fetched.folder
         found = _read(spec, path, wanted.languages, candidates, cache, judging)
         return replace(found, data=about(fetched))
     path = local_copy(str(spec.path), cache)
@@ -254,7 +248,7 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     """
     if spec.wanted is not None:
         fetched = spec.wanted.fetch(cache)
-        return [str(fetched.folder / name) for name in sorted(fetched.digests)]
+        return [str(fetched.folder / name) for name in sorted(fetched.files)]
     if spec.form == "demo":
         return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
     path = str(local_copy(str(spec.path), cache))

@@ -70,13 +70,13 @@ def read_judged(
     """The benchmark in a folder: one collection for each language, in alphabetical order or that of `languages`.
 
     Args:
-        form: miracl (its languages are those whose corpus is there), mr-tydi, ciral, beir or mteb.
+        form: miracl or ciral (their languages are those whose corpus is there), mr-tydi, beir or mteb.
         folder: with the files as their makers publish them.
         name: of the benchmark.
         languages: only these; None: all.
         cache: folder for converted corpora.
-        split: of topics and judgements; by default dev for MIRACL, whose test is not public, for mteb the first of
-            `hbtrain.formats.mteb.SPLITS` that is there, or the only one, and test for the others.
+        split: of topics and judgements; by default dev for MIRACL, whose test is not public, for mteb and CIRAL
+            the first of their `SPLITS` that is there, and test for the others.
         judging: how queries that are documents, and relevant documents that the corpus lacks, are taken.
 
     Raises:
@@ -88,7 +88,7 @@ def read_judged(
         found.of(key)  # raises if a file is missing, before anything is read
     openers = tuple(partial(open_judged, found, name, key, cache, judging) for key in chosen)
     sides = [found.sides.get(key, (key, key)) for key in chosen]
-    there = dict.fromkeys(code for both in sides for code in both)
+    there = dict.fromkeys([*(corpus for corpus, _ in sides), *(topics for _, topics in sides)])
     ordered = tuple(dict.fromkeys([*(x for x in languages or () if x in there), *there]))
     settings = [x for x in SETTINGS[:2] if (x == "mono") in {one == other for one, other in sides}]
     groups = RESOURCES if form == "miracl" else {}
@@ -103,10 +103,10 @@ def find_judged(
         return find_miracl(str(folder), split or "dev", by="corpus")
     if form == "mr-tydi":
         return find_mr_tydi(str(folder), split or "test")
-    if form == "ciral":
-        return find_ciral(str(folder), split or "test-a")
     if form == "beir":
         return find_beir(str(folder), split or "test", languages)
+    if form == "ciral":
+        return find_ciral(str(folder), split)
     return find_mteb(str(folder), split, languages)
 
 

@@ -1,9 +1,8 @@
-"""CIRAL (SIGIR 2024): English questions, and passages of news in Hausa, Somali, Swahili and Yoruba.
+"""CIRAL (SIGIR 2024): English questions, judged on passages of news in Hausa, Somali, Swahili and Yoruba.
 
-Its two repositories lie in one folder, some levels deep: `passages-v1.0/hausa_passages.jsonl` with `docid`, `title` and
-`text` in each line; `topics.ciral-v1.0-ha-<split>.tsv`, whose lines are an id, a tab and a question in English; and
-`qrels.ciral-v1.0-ha-<split>.tsv` with the columns of TREC. Every file is plain or .gz. Passages that were translated
-into English (`translated-passages-v1.0`) are not read.
+As the hub has it: `topics.ciral-v1.0-<code>-<split>.tsv`, `qrels.ciral-v1.0-<code>-<split>.tsv` and
+`<language>_passages.jsonl`, some levels deep, each plain or .gz. Topics of a language are in English. Passages that
+were translated into English, in `translated-passages-v1.0`, are not read.
 """
 
 from __future__ import annotations
@@ -12,48 +11,46 @@ import re
 
 from hbtrain.errors import DataError
 from hbtrain.formats.judged import JudgedFolder
-from hbtrain.formats.language_codes import NAMES
+from hbtrain.formats.language_codes import code_of
 from hbtrain.formats.locations import list_files, named
 
-ENGLISH = "en"
-_CORPUS = re.compile(rf"(?:.*/)?passages-v1\.0/({'|'.join(NAMES)})_passages\.jsonl(?:\.gz)?")
+SPLITS = ("test-a", "test-b", "dev")  # of which the first that is there is evaluated
+_JUDGED = re.compile(
+    r"(?:.*/)?(?P<kind>topics|qrels)\.ciral-v1\.0-(?P<language>[a-z]{2,3})-(?P<split>[\w-]+)\.tsv(?:\.gz)?"
+)
+_CORPUS = re.compile(r"(?!.*translated-passages)(?:.*/)?(?P<language>[a-z]+)_passages\.jsonl(?:\.gz)?")
 
 
-def find_ciral(folder: str, split: str) -> JudgedFolder:
-    """Find CIRAL's files in a folder and some levels below it; its languages are those whose passages are there.
+def find_ciral(folder: str, split: str | None = None) -> JudgedFolder:
+    """Find CIRAL's files in a folder and below it; its languages are those whose passages are there.
 
     Args:
         folder: on this machine, or a URL.
-        split: of topics and judgements: `test-a`, `test-b` or `dev`.
+        split: one of `SPLITS`; None: the first that is there.
 
     Raises:
         DataError: there are no passages.
     """
-    found: dict[str, dict[str, list[str]]] = {"topics": {}, "qrels": {}, "corpus": {}}
-    judged = re.compile(rf"(?:.*/)?(topics|qrels)\.ciral-v1\.0-([a-z]{{2}})-{re.escape(split)}\.tsv(?:\.gz)?")
+    by_split: dict[str, dict[str, dict[str, list[str]]]] = {}
+    corpora: dict[str, list[str]] = {}
     for path in list_files(folder):
-        if match := _CORPUS.fullmatch(named(path)):
-            found["corpus"].setdefault(_pair(NAMES[match[1]]), []).append(path)
-        elif match := judged.fullmatch(named(path)):
-            found[match[1]].setdefault(_pair(match[2]), []).append(path)
-    if not found["corpus"]:
-        raise DataError(
-            f"{folder} holds no passages of CIRAL; files such as passages-v1.0/hausa_passages.jsonl are expected"
-        )
-    names = {what: f"{what}.ciral-v1.0-ha-{split}.tsv (in its language)" for what in ("topics", "qrels")}
+        if match := _JUDGED.fullmatch(named(path)):
+            kinds = by_split.setdefault(match["split"], {"topics": {}, "qrels": {}})
+            kinds[match["kind"]].setdefault(match["language"], []).append(path)
+        elif match := _CORPUS.fullmatch(named(path)):
+            corpora.setdefault(code_of(match["language"]), []).append(path)
+    if not corpora:
+        raise DataError(f"{folder} holds no CIRAL: files such as swahili_passages.jsonl are expected")
+    split = split or next((x for x in SPLITS if x in by_split), SPLITS[0])
     return JudgedFolder(
         form="ciral",
         folder=folder,
         split=split,
-        given="passages",
-        languages=tuple(sorted(found["corpus"])),
-        files=found,
-        names={**names, "corpus": "passages-v1.0/hausa_passages.jsonl (in its language)"},
-        sides={pair: (pair.partition("-")[0], ENGLISH) for pair in found["corpus"]},
-        pivot=ENGLISH,
+        given="a corpus",
+        languages=tuple(sorted(corpora)),
+        files=by_split.get(split, {"topics": {}, "qrels": {}}) | {"corpus": corpora},
+        names={what: f"{what}.ciral-v1.0-{{language}}-{split}.tsv" for what in ("topics", "qrels")}
+        | {"corpus": "_passages.jsonl"},
+        sides={language: (language, "en") for language in corpora},
+        pivot="en",
     )
-
-
-def _pair(language: str) -> str:
-    """Passages of a language, and questions in English."""
-    return f"{language}-{ENGLISH}"

@@ -3,7 +3,8 @@
 MIRACL (arXiv 2210.09984): `topics.miracl-v1.0-<language>-<split>.tsv`, `qrels.miracl-v1.0-<language>-<split>.tsv` and
 folders `miracl-corpus-v1.0-<language>` of `docs-*.jsonl`, some levels deep.
 Mr. TyDi (arXiv 2108.08787): folders `mrtydi-v1.1-<language>` (or v1.0) with `topic.<split>.tsv`, `qrels.<split>.txt`
-and `collection/docs.jsonl`; the folder may itself be one of them.
+and `collection/docs.jsonl`, or as on the hub `ir-format-data/topics.<split>.txt`, `ir-format-data/qrels.<split>.txt`
+and `corpus.jsonl`; `topic.tsv` has the topics of all splits. The folder may itself be one of them.
 BEIR (arXiv 2104.08663): `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, in a folder for each language or in one.
 Every file is plain or .gz.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from hbtrain.errors import DataError, shown
+from hbtrain.formats.hub_layout import check_whole
 from hbtrain.formats.inputs import (
     NOT_UNICODE,
     BadRows,
@@ -26,7 +28,7 @@ from hbtrain.formats.inputs import (
     text_lines,
     whole_number,
 )
-from hbtrain.formats.language_codes import NAMES
+from hbtrain.formats.language_codes import NAMES, same_language
 from hbtrain.formats.languages import LANGUAGE, choose_languages, one_each
 from hbtrain.formats.locations import is_remote, list_files, named
 from hbtrain.formats.tables import Record, read_table
@@ -79,7 +81,7 @@ class JudgedFiles:
 class JudgedFolder:
     """The files of a data set that were found in a folder, by language."""
 
-    form: str  # `miracl`, `mr-tydi`, `beir` or `mteb`
+    form: str  # `miracl`, `mr-tydi`, `beir`, `mteb` or `ciral`
     folder: str  # the path or URL that was searched
     split: str  # of topics and judgements, such as `train`
     given: str  # what was found in each of `languages`, in words for messages: `topics`, `a corpus`, `a folder`
@@ -91,7 +93,7 @@ class JudgedFolder:
     all_splits: bool = False  # whether the topics are those of all splits: the judged ones are those of `split`
     # {one of `languages`: (language of the corpus, language of the topics)} where these differ
     sides: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    pivot: str | None = None  # a language that is one side of all of `sides`, and need not be asked for
+    pivot: str | None = None  # the language of all topics, which is always wanted; None: there is no such language
 
     def chosen(self, wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
         """Those of `languages` that are wanted, in that order (`choose_languages`); pairs both of whose sides are.
@@ -99,9 +101,10 @@ class JudgedFolder:
         Raises:
             DataError: a wanted language is not there, or is named twice.
         """
-        if wanted is None or not self.sides:
+        if self.pivot is not None and wanted is not None:
+            wanted = [x for x in wanted if not same_language(x, self.pivot)] or None
+        if wanted is None or not self.sides or self.pivot is not None:
             return choose_languages(self.languages, wanted, where)
-        wanted = [*wanted, *([self.pivot] if self.pivot is not None and self.pivot not in wanted else [])]
         of_keys = {key: self.sides.get(key, (key, key)) for key in self.languages}
         codes = choose_languages({code for both in of_keys.values() for code in both}, wanted, where)
         found = tuple(key for key, both in of_keys.items() if set(both) <= set(codes))
@@ -113,14 +116,16 @@ class JudgedFolder:
         """The files of a language.
 
         Raises:
-            DataError: one is not there, or there are two of a kind.
+            DataError: one is not there, or there are two of a kind, or one of several is missing.
         """
         for what, name in self.names.items():
             found = self.files[what].get(language, ())
             if not found:
                 missing = name.format(language=language)
                 raise DataError(f"{self.folder} has {self.given} in {language} but no {missing} (plain or .gz)")
-            if what not in self.many:
+            if what in self.many:
+                check_whole(found)
+            else:
                 one_each((language, path) for path in found)
         topics, qrels, corpus = (self.files[what][language] for what in ("topics", "qrels", "corpus"))
         return JudgedFiles(topics, qrels, corpus)
@@ -174,26 +179,47 @@ def find_miracl(folder: str, split: str, by: Literal["topics", "corpus"]) -> Jud
 
 
 def find_mr_tydi(folder: str, split: str) -> JudgedFolder:
-    """Find Mr. TyDi's folders, one for each language, in a folder and below it; `folder` may be one of them itself.
+    """Find Mr. TyDi's folders, those of a language, in a folder and below it; `folder` may be one of them itself.
+
+    Topics and corpus may be in two folders of one name, as in the hub's two repositories.
 
     Raises:
-        DataError: there is none, or there are two for one language.
+        DataError: there is none, or there are two versions of one language.
     """
     paths = {named(x): x for x in list_files(folder if is_remote(folder) else str(resolved(folder)))}
-    start = rf"mrtydi-v[\d.]+-({'|'.join(NAMES)})/"
-    folders = {(NAMES[match[2]], match[1]) for path in paths if (match := re.match(rf"(.*{start})", path))}
-    languages = tuple(one_each(sorted(folders)))
+    start = rf"mrtydi-v(?P<version>[\d.]+)-(?P<language>{'|'.join(NAMES)})/"
+    folders: dict[tuple[str, str], str] = {}
+    for path in sorted(paths):
+        if match := re.match(rf"(?P<folder>.*{start})", path):
+            folders.setdefault((NAMES[match["language"]], match["version"]), match["folder"])
+    languages = tuple(one_each((language, path) for (language, _), path in sorted(folders.items())))
     if not languages:
         raise DataError(f"{folder} holds no folders such as mrtydi-v1.1-swahili")
+    inside, start = "(?:ir-format-data/)?", rf"mrtydi-v[\d.]+-({'|'.join(NAMES)})/"
     kinds = {
-        "topics": rf"topic\.{re.escape(split)}\.tsv",
-        "qrels": rf"qrels\.{re.escape(split)}\.(?:txt|tsv)",
-        "corpus": r"collection/docs\.jsonl",
+        "topics": rf"{inside}topics?\.{re.escape(split)}\.(?:tsv|txt)",
+        "qrels": rf"{inside}qrels\.{re.escape(split)}\.(?:txt|tsv)",
+        "corpus": r"(?:collection/docs|corpus)\.jsonl",
+        "all topics": rf"{inside}topics?\.(?:tsv|txt)",
     }
     found = _matching(paths, {what: rf".*{start}{kind}(?:\.gz)?" for what, kind in kinds.items()})
     files = {what: {NAMES[name]: own for name, own in by_name.items()} for what, by_name in found.items()}
-    names = {"topics": f"topic.{split}.tsv", "qrels": f"qrels.{split}.txt", "corpus": "collection/docs.jsonl"}
-    return JudgedFolder("mr-tydi", folder, split, "a folder", languages, files, names)
+    of_all_splits = {x: own for x, own in files.pop("all topics").items() if x not in files["topics"]}
+    files["topics"] |= of_all_splits
+    return JudgedFolder(
+        form="mr-tydi",
+        folder=folder,
+        split=split,
+        given="a folder",
+        languages=languages,
+        files=files,
+        names={
+            "topics": f"topic.{split}.tsv or topics.{split}.txt",
+            "qrels": f"qrels.{split}.txt",
+            "corpus": "collection/docs.jsonl or corpus.jsonl",
+        },
+        all_splits=bool(of_all_splits),
+    )
 
 
 def find_beir(folder: str, split: str, languages: Sequence[str] | None = None) -> JudgedFolder:
@@ -263,7 +289,8 @@ def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
     """Judgements from TREC's four columns: question, anything, document, grade; or from records with `query-id`,
-    `corpus-id` and `score`, in JSON lines and Parquet. A repeated one is read once.
+    `corpus-id` and `score`, in JSON lines and Parquet. A repeated one is read once. In a Parquet file that has but the
+    two ids, as those of NanoBEIR, each row is of grade 1.
 
     Args:
         file: path or URL; columns are separated by tabs, or by spaces where a line has no tab.
@@ -307,13 +334,14 @@ def _judged_lines(file: str, rows: BadRows, three_columns: bool) -> Iterator[Jud
 
 
 def _judged_records(file: str, rows: BadRows) -> Iterator[Judgement]:
-    keys = tuple((name,) for name in JUDGED_KEYS)
-    for record, position in read_table(file, keys, (), rows, "not a judgement"):
-        question, document = (identifier(record.get(name)) for name in JUDGED_KEYS[:2])
-        given = record.get(JUDGED_KEYS[2])
+    *ids, score = JUDGED_KEYS
+    may_lack_scores = named(str(file)).endswith(".parquet")
+    for record, position in read_table(file, [(name,) for name in ids], None, rows, "not a judgement"):
+        question, document = (identifier(record.get(name)) for name in ids)
+        given = 1 if may_lack_scores and len(record) == len(ids) else record.get(score)
         grade = _GRADE.fullmatch(given.strip()) if isinstance(given, str) else None
         value = int(grade[1]) if grade else whole_number(given)
-        if question is None or document is None:
+        if question is None or document is None or given is None:
             rows.bad(position, "not a judgement", f": {', '.join(JUDGED_KEYS)} are expected")
         elif value is None:
             rows.bad(position, "not a judgement", f": the grade {shown(given)} must be a whole number")

@@ -12,7 +12,7 @@ from hbtrain.formats.locations import expanded, list_files, named
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")  # a code such as en, zh or pt-BR
 
 
-def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
+def files_by_language(inputs: Sequence[str], ending: str, split: str | None = None) -> dict[str, str]:
     """{language: file} of arguments of the form `LANGUAGE=FILE`, or of a single folder (see `language_files`).
 
     Raises:
@@ -20,7 +20,7 @@ def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
         DataError: see `language_files`; or two files of one language.
     """
     if len(inputs) == 1 and ("=" not in inputs[0] or "/" in inputs[0].partition("=")[0]):
-        return language_files(inputs[0], ending)
+        return language_files(inputs[0], ending, split)
     pairs = []
     for given in inputs:
         language, equals, file = given.partition("=")
@@ -30,8 +30,10 @@ def files_by_language(inputs: Sequence[str], ending: str) -> dict[str, str]:
     return one_each(pairs)
 
 
-def language_files(folder: str, ending: str) -> dict[str, str]:
+def language_files(folder: str, ending: str, split: str | None = None) -> dict[str, str]:
     """{language: file} of the files in a folder whose names are `<language><ending>`, plain or .gz.
+
+    With a split, where there are none, of those called `<language>/<split><ending>`, also in folders below.
 
     Raises:
         DataError: there are none, or two of one language.
@@ -41,8 +43,12 @@ def language_files(folder: str, ending: str) -> dict[str, str]:
         name = named(path).rsplit("/", 1)[-1].removesuffix(".gz")
         if name.endswith(ending) and LANGUAGE.fullmatch(language := name.removesuffix(ending)):
             found.append((language, path))
+    if not found and split is not None:
+        inside = re.compile(rf"(?:.*/)?({LANGUAGE.pattern})/{re.escape(split)}{re.escape(ending)}(?:\.gz)?")
+        found = [(match[1], path) for path in list_files(folder) if (match := inside.fullmatch(named(path)))]
     if not found:
-        raise DataError(f"{folder} holds no languages: files such as en{ending} or en{ending}.gz are expected")
+        below = "" if split is None else f", or en/{split}{ending},"
+        raise DataError(f"{folder} holds no languages: files such as en{ending} or en{ending}.gz{below} are expected")
     return one_each(found)
 
 

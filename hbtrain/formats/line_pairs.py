@@ -32,8 +32,13 @@ WINDOW, SHIFTS, SHIFTED = 100, 5, 5.0
 stronger by this than no shift."""
 
 
-def read_line_pairs(one: str, other: str) -> tuple[list[str], list[str]]:
+def read_line_pairs(one: str, other: str, published: str = "as they were published") -> tuple[list[str], list[str]]:
     """The lines of two files that are line by line; lines that are blank in both are left out.
+
+    Args:
+        one: a file.
+        other: the other one.
+        published: in words for messages, which such files are line by line.
 
     Raises:
         DataError: a file cannot be read or is empty; a line is blank in one of them; they differ in length; or their
@@ -43,14 +48,14 @@ def read_line_pairs(one: str, other: str) -> tuple[list[str], list[str]]:
     for number, (first, second) in enumerate(zip(*sides, strict=False), 1):
         if (not first) != (not second):
             blank, full = (one, other) if not first else (other, one)
-            raise _refusal(f"{blank} line {number} is blank, and line {number} of {full} is not")
+            raise _refusal(published, f"{blank} line {number} is blank, and line {number} of {full} is not")
     counts = [sum(map(bool, side)) for side in sides]
     if len(sides[0]) != len(sides[1]) or not counts[0]:
         where = _parting(*map(_lengths, sides)) if all(counts) else ""
-        raise _refusal(f"{one}, {other}: {counts[0]} sentences with {counts[1]} translations{where}")
+        raise _refusal(published, f"{one}, {other}: {counts[0]} sentences with {counts[1]} translations{where}")
     pairs = [pair for pair in zip(*sides, strict=True) if all(pair)]
     found = [first for first, _ in pairs], [second for _, second in pairs]
-    _check(found, (one, other))
+    _check(found, (one, other), published)
     return found
 
 
@@ -78,7 +83,7 @@ def _lengths(lines: Sequence[str]) -> Floats:
     return np.log1p(np.array([len(line) for line in lines], np.float64))
 
 
-def _check(sides: tuple[list[str], list[str]], files: tuple[str, str]) -> None:
+def _check(sides: tuple[list[str], list[str]], files: tuple[str, str], published: str) -> None:
     """Raise DataError if the lines of two sides do not go together."""
     one, other = map(_lengths, sides)
     equal = sum(first == second for first, second in zip(*sides, strict=True))
@@ -90,18 +95,21 @@ def _check(sides: tuple[list[str], list[str]], files: tuple[str, str]) -> None:
         for file, side in zip(files, sides, strict=True):
             if is_sorted(side):
                 raise _refusal(
-                    f"the lines of {file} are sorted and do not go with the other side ({' and '.join(files)})"
+                    published,
+                    f"the lines of {file} are sorted and do not go with the other side ({' and '.join(files)})",
                 )
         if found is not None and found < ALIGNED and len(one) >= JUDGED_LINES:
             raise _refusal(
-                f"the lines of {files[0]} and {files[1]} do not go together: their lengths have nothing in common"
+                published,
+                f"the lines of {files[0]} and {files[1]} do not go together: their lengths have nothing in common",
             )
     for start in (*range(0, len(one) - WINDOW, WINDOW // 2), len(one) - WINDOW):
         if shift := _shift(one, other, start):
             place = f"{abs(shift)} {'after' if shift > 0 else 'before'}"
             raise _refusal(
+                published,
                 f"around line {start + WINDOW // 2}, a line of {files[0]} seems to go with the line of {files[1]} that "
-                f"stands {place} its own"
+                f"stands {place} its own",
             )
 
 
@@ -140,8 +148,8 @@ def _letters(line: str) -> str:
 _ORDERS: tuple[Callable[[str], Any], ...] = (str, str.casefold, _letters, len)
 
 
-def _refusal(problem: str) -> DataError:
+def _refusal(published: str, problem: str) -> DataError:
     return DataError(
-        f"{problem}; line n of one side must translate line n of the other: fetch both again, as they were published, "
-        "or give the pairs as one .tsv file"
+        f"{problem}; line n of one side must translate line n of the other: fetch both again, {published}, or give the "
+        "pairs as one .tsv file"
     )

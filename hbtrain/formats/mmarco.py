@@ -2,8 +2,8 @@
 
 A folder holds, some levels deep, `<language>_collection.tsv`, `<language>_queries.train.tsv` (languages by their
 English names, as published, or by code) and `triples.train.ids.small.tsv`; or a folder for each language with
-`collection.tsv` and `queries.tsv` or `queries.train.tsv`. Each is plain or .gz. Lines of texts are id, tab, text
-(`inputs.text_lines`).
+`collection.tsv` and `queries.tsv` or `queries.train.tsv`. A clone of `unicamp-dl/mmarco` has them twice, below `google`
+and below `helsinki`. Each is plain or .gz. Lines of texts are id, tab, text (`inputs.text_lines`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ _TEXTS = re.compile(r"(?:.*/)?(?P<language>[A-Za-z-]+)[_/](?P<kind>collection|qu
 _TRIPLES = re.compile(r"(?:.*/)?triples\.train\.ids(?:\.small)?\.tsv(?:\.gz)?")
 
 
+TRANSLATORS = ("google", "helsinki")
+"""Whose translations the data set has, each in a folder of that name; English stands in both."""
+
+
 class MmarcoFiles(NamedTuple):
     """The files of a folder: {language: file} of queries and of collections, in the same languages, and the triples."""
 
@@ -40,13 +44,19 @@ class Triple(NamedTuple):
     position: Position
 
 
-def find_mmarco(folder: str, languages: Sequence[str] | None = None) -> MmarcoFiles:
-    """Find mMARCO's files in a folder, for `languages` or for all that are there.
+def find_mmarco(folder: str, languages: Sequence[str] | None = None, translator: str | None = None) -> MmarcoFiles:
+    """Find mMARCO's files in a folder.
+
+    Args:
+        folder: on this machine, or a URL; a clone of `unicamp-dl/mmarco`, or some of its files.
+        languages: only these; None: all that are there.
+        translator: one of `TRANSLATORS`, where a folder has translations by both. Their texts are never mixed.
 
     Raises:
-        DataError: a file or a language is missing, or there are two files of one kind and language.
+        DataError: a file or a language is missing, there are two files of one kind and language, or there are
+            translations by both and `translator` is not given.
     """
-    paths = list_files(folder)
+    paths = _translated(list_files(folder), folder, translator)
     triples = [path for path in paths if _TRIPLES.fullmatch(named(path))]
     if len(triples) != 1:
         raise DataError(
@@ -77,6 +87,26 @@ def read_triples(file: str, rows: BadRows) -> Iterator[Triple]:
             rows.bad(position, "a triple whose ids are not in ASCII")
             continue
         yield Triple(query, passage, negative, position)
+
+
+def _translated(paths: Sequence[str], folder: str, translator: str | None) -> list[str]:
+    """The paths without those of texts by the other translator, which name it as one of their folders."""
+    start = len(named(folder).rstrip("/")) + 1
+    by: dict[str, list[str]] = {name: [] for name in TRANSLATORS}
+    for path in paths:
+        *folders, name = named(path)[start:].split("/")
+        for one in TRANSLATORS:
+            if one in folders and _TEXTS.fullmatch("/".join(["", *folders[-1:], name])):
+                by[one].append(path)
+    there = [name for name, own in by.items() if own]
+    if translator is None and len(there) > 1:
+        choices = " or ".join(f"--translator {name}" for name in there)
+        raise DataError(f"{folder} holds translations by {' and by '.join(there)}, whose texts differ: give {choices}")
+    if translator is not None and translator not in there:
+        known = f"it has those by {there[0]}" if there else f"no folder is called {' or '.join(TRANSLATORS)}"
+        raise DataError(f"{folder} holds no translations by {translator}; {known}")
+    others = {path for name, own in by.items() if translator not in (None, name) for path in own}
+    return [path for path in paths if path not in others]
 
 
 def _texts(

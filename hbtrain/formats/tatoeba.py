@@ -1,4 +1,6 @@
-"""Tatoeba in the layout of XTREME (arXiv 2003.11080) and XTREME-R: sentences and their English translations.
+"""Tatoeba as LASER has it, and in the layout of XTREME (arXiv 2003.11080): sentences and their English translations.
+
+XTREME's own preparation sorts the English side, so that the files do not go together; these are refused (`line_pairs`).
 
 The sentences of a language x are the lines of `tatoeba.<x>-en.<x>`, their translations those of `tatoeba.<x>-en.en`; or
 both are columns of `tatoeba.<x>-en.tsv`. Files are plain or .gz, `tatoeba.` may be missing, and English may be `eng`.
@@ -15,6 +17,7 @@ from hbtrain.formats.languages import one_each
 from hbtrain.formats.line_pairs import read_line_pairs
 from hbtrain.formats.locations import list_files, named
 
+ALIGNED = "as LASER has them (facebookresearch/LASER on GitHub, data/tatoeba/v1/tatoeba.deu-eng.deu and so on)"
 _FILE = re.compile(r"(?:.*/)?(?:tatoeba\.)?([a-z]{2,3})-(en|eng)\.([a-z]{2,3})(?:\.gz)?")
 
 
@@ -37,7 +40,7 @@ class TatoebaFolder:
             for side in (language, self.english):
                 if side not in files:
                     raise DataError(f"{next(iter(files.values()))} is there, but not the side in {side}")
-            return read_line_pairs(files[language], files[self.english])
+            return read_line_pairs(files[language], files[self.english], ALIGNED)
         rows = [(line.split("\t"), position) for line, position in numbered_lines(files["tsv"])]
         for columns, position in rows:
             if len(columns) != 2 or not all(column.strip() for column in columns):

@@ -12,7 +12,17 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "status",
     *("", "audit", "compare", "doctor", "evaluate", "evaluate-run", "keys", "mine", "prepare", "recipes", "search"),
-    *("submit", "sweep", "train", "translate", "verify", "prepare check", "prepare columns", "prepare huggingface"),
+    *(
+        "submit",
+        "sweep",
+        "train",
+        "translate",
+        "verify",
+        "prepare check",
+        "prepare columns",
+        "prepare huggingface",
+        "prepare lines",
+    ),
     *(
         "prepare miracl",
         "prepare mmarco",

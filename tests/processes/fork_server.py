@@ -202,6 +202,7 @@ def _become(asked, path):
     sys.stderr = sys.__stderr__ = _unbuffered(2, sys.stderr)
     os.environ.clear()
     os.environ.update(environment)
+    importlib.reload(sys.modules["huggingface_hub.constants"])  # which reads variables once
     os.chdir(folder)
     own = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [*filter(None, own), *path]

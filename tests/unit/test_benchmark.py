@@ -52,7 +52,7 @@ def test_specs_are_parsed(text, spec):
         (
             "zzz",
             "; or your own data as FORM=PATH, FORM of xquad-r, mlqa-r, lareqa, squad, parallel, belebele, miracl, "
-            "mr-tydi, beir, mteb, mteb-parallel, tatoeba",
+            "mr-tydi, beir, ciral, mteb, mteb-parallel, tatoeba",
         ),
         ("xquad-r=", "write xquad-r=FOLDER"),
         ("parallel=", "write parallel=FILE"),

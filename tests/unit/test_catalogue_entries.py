@@ -191,3 +191,9 @@ def test_docs_list_the_sets_of_the_catalogue():
             if any(name in (one.name, one.family) and purpose in one.purposes for one in SHIPPED.values())
         ]
         assert named == wanted
+
+
+def test_the_page_in_docs_validates():
+    page = re.search(r"```yaml\n(.*?)```", (DOCS / "data.md").read_text(), re.DOTALL)[1]
+    (one,) = read_page(page.replace("...", "0" * 64), "docs/data.md")
+    assert one.in_languages("training", {"split": "valid"}) == ("de", "en", "no", "pt-BR")

@@ -1,53 +1,59 @@
+"""CIRAL: English questions on passages in other languages."""
+
 import pytest
 
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmarks import load_benchmarks
-from hbtrain.evaluation.judged import read_judged
-from tests.unit.evaluation_samples import only
+from hbtrain.evaluation.benchmarks import benchmark_files, load_benchmark, parse_benchmark
+from hbtrain.evaluation.evaluate import evaluate
+from tests.unit.evaluation_samples import HashEncoder
 from tests.unit.judged_samples import DOCUMENTS, json_lines, qrels, topics
 
-
-def ciral(folder, language="hausa", split="test-a"):
-    """One language of CIRAL."""
-    own = folder / f"ciral-{language}"
-    topics(own / "topics" / f"topics.ciral-v1.0-{language[:2]}-{split}.tsv", {"1": "where?", "2": "who?", "3": "when?"})
-    qrels(own / "qrels" / f"qrels.ciral-v1.0-{language[:2]}-{split}.tsv")
-    qrels(own / "qrels" / f"qrels.ciral-v1.0-{language[:2]}-{split}-pools.tsv", [("1", "11#0", 1)])
-    records = [{"docid": x, "title": title, "text": text, "url": "https://example.org"} for x, title, text in DOCUMENTS]
-    json_lines(folder / "passages-v1.0" / f"{language}_passages.jsonl", records)
-    json_lines(
-        folder / "translated-passages-v1.0" / f"{language}_passages.jsonl", [{"docid": "10#0", "text": "A town"}]
-    )
-    return folder
+LANGUAGES = {"sw": "swahili", "yo": "yoruba"}
 
 
-def read(folder, languages=None, split=None):
-    return read_judged("ciral", folder, "ciral", languages, cache=folder / "cache", split=split)
+@pytest.fixture
+def folder(tmp_path):
+    for code, name in LANGUAGES.items():
+        own = tmp_path / f"ciral-{name}"
+        for split in ("dev", "test-b"):
+            topics(own / "topics" / f"topics.ciral-v1.0-{code}-{split}.tsv", {x: f"{code} {split} {x}" for x in "123"})
+            qrels(own / "qrels" / f"qrels.ciral-v1.0-{code}-{split}.tsv")
+        passages = [{"docid": x, "title": a, "text": b, "url": "x"} for x, a, b in DOCUMENTS]
+        json_lines(tmp_path / "passages-v1.0" / f"{name}_passages.jsonl", passages)
+        json_lines(tmp_path / "translated-passages-v1.0" / f"{name}_passages.jsonl", passages[:1])
+    return tmp_path
 
 
-def test_english_questions_are_asked_of_passages_in_each_language(tmp_path):
-    b = read(ciral(ciral(tmp_path), "yoruba"))
-    assert (b.settings, set(b.languages)) == (("cross",), {"ha", "yo", "en"})
-    hausa, yoruba = b.collections()
-    assert set(hausa.query_languages) == set(yoruba.query_languages) == {"en"}
-    assert list(hausa.query_texts) == ["where?", "who?"]
-    assert list(hausa.candidate_texts) == [f"{title} {text}" for _, title, text in DOCUMENTS]
-    assert [places.tolist() for places in hausa.relevant] == [[0, 1], [2]]
+def load(folder, languages=None):
+    return load_benchmark(parse_benchmark(f"ciral={folder}"), languages, cache=str(folder / "cache"))
 
 
-@pytest.mark.parametrize("languages", [["yo"], ["en", "yo"]])
-def test_english_may_be_named(tmp_path, languages):
-    (spec,) = load_benchmarks([f"ciral={ciral(ciral(tmp_path), 'yoruba')}"], languages, cache=str(tmp_path / "cache"))
-    assert only(spec).candidate_counts == {"yo": 3, "en": 0}
+def test_english_asks_passages_of_each_language(folder):
+    b = load(folder)
+    assert (b.languages, b.settings, b.parallel) == (("sw", "yo", "en"), ("cross",), False)
+    for c, code in zip(b.collections(), LANGUAGES, strict=True):
+        assert (c.languages, c.query_languages) == ((code, "en"), ["en", "en"])
+        assert c.query_texts == [f"{code} test-b 1", f"{code} test-b 2"]
+        assert list(c.candidate_texts) == [f"{title} {text}" for _, title, text in DOCUMENTS]
+    cells = evaluate(HashEncoder(), b).cells
+    assert [(x.setting, x.query_language, x.passage_language) for x in cells] == [
+        ("cross", "en", "sw"),
+        ("cross", "en", "yo"),
+    ]
+    assert len(benchmark_files(parse_benchmark(f"ciral={folder}"))) == 6
 
 
-def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(
-        DataError, match=r"holds no passages of CIRAL; files such as passages-v1\.0/hausa_passages\.jsonl"
-    ):
-        read(tmp_path)
-    ciral(tmp_path)
-    with pytest.raises(DataError, match="'so' is not in benchmark ciral .*it has en, ha"):
-        read(tmp_path, ["so"])
-    with pytest.raises(DataError, match=r"has passages in ha-en but no topics\.ciral-v1\.0-ha-test-b\.tsv"):
-        read(tmp_path, split="test-b")
+@pytest.mark.parametrize("languages", [["yo"], ["en", "yo"], ["yor", "eng"]])
+def test_english_need_not_be_named(folder, languages):
+    assert set(load(folder, languages).languages) == {"yo", "en"}
+    assert set(load(folder, ["en"]).languages) == {"en", "sw", "yo"}
+    with pytest.raises(DataError, match="'ha' is not in benchmark ciral .*it has sw, yo"):
+        load(folder, ["ha"])
+
+
+def test_what_is_missing_is_said(folder, tmp_path_factory):
+    (folder / "ciral-swahili" / "qrels" / "qrels.ciral-v1.0-sw-test-b.tsv").unlink()
+    with pytest.raises(DataError, match=r"has a corpus in sw but no qrels\.ciral-v1\.0-sw-test-b\.tsv"):
+        load(folder)
+    with pytest.raises(DataError, match="holds no CIRAL"):
+        load(tmp_path_factory.mktemp("empty"))

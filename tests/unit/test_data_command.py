@@ -99,6 +99,9 @@ def test_list_info_and_licence_say_what_the_catalogue_does(hbtrain, hub, describ
     told = hbtrain("data", "info", "tiny", "--catalogue", file)[1]
     assert re.search(r"languages +de \(xx\), fr \(yy\)", told)
     assert re.search(r"here +none of it", told)
+    assert re.search(r"not for training +de, yo\n", hbtrain("data", "info", "miracl")[1])
+    assert re.search(r"other side +en, which may be named too\n", hbtrain("data", "info", "tatoeba")[1])
+    assert "NanoMIRACL at main (the newest, as no commit is known)" in hbtrain("data", "info", "nano-miracl")[1]
     licence = hbtrain("data", "licence", "tiny", "--catalogue", file)[1]
     assert licence.startswith("cc0-1.0  https://example.org/licence; gated")
     assert not hub.requests

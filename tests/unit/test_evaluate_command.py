@@ -191,5 +191,5 @@ def test_flags_have_the_defaults_of_a_recipe():
         | asdict(AS_THEY_ARE)
     )
     own = {name: field.default for name, field in EvaluationConfig.model_fields.items() if name in defaults}
-    assert len(own) == 11
+    assert len(own) == 12
     assert {name: defaults[name] for name in own} == own

@@ -262,6 +262,7 @@ def test_an_archive_is_fetched_once_and_each_language_taken_out_of_it(hub, kind)
         (b"not an archive", "cannot be unpacked: .*; delete it, and fetch"),
         (archive_of({"a": b""}, "zip"), "holds no xx"),
     ],
+    ids=["not an archive", "without the language"],  # an archive holds the time when it was made
 )
 def test_an_archive_that_is_not_what_the_catalogue_says(hub, content, message):
     hub.plain["all"] = content

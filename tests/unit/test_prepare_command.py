@@ -43,7 +43,26 @@ def test_a_corpus_is_shown_checked_and_not_made_again(hbtrain, tmp_path):
     assert hbtrain("prepare", "check", "raw")[0] == 2
 
 
-@pytest.mark.parametrize("form", ["parallel", "columns", "squad", "miracl", "mr-tydi", "pages", "huggingface"])
+def test_the_first_rows_make_a_corpus_that_is_not_taken_for_the_whole(hbtrain, tmp_path):
+    mmarco(tmp_path / "raw")
+    rows = {}
+    for limit in (None, 2, 1, 99):
+        arguments = ("prepare", "mmarco", "raw", "--output", f"first-{limit}")
+        code, _, err = hbtrain(*arguments, *(() if limit is None else ("--limit", limit)))
+        assert code == 0, err
+        rows[limit] = list(ParallelCorpus.open([f"first-{limit}"]).sources[f"first-{limit}"].records())
+    assert [len(own) for own in rows.values()] == [3, 2, 1, 3]
+    assert rows[2] == rows[None][:2] and rows[1] == rows[None][:1] and rows[99] == rows[None]
+    for there, limit in ((2, ()), ("None", ("--limit", 2)), (2, ("--limit", 1))):
+        code, _, err = hbtrain("prepare", "mmarco", "raw", "--output", f"first-{there}", *limit)
+        assert (code, "holds a corpus of other inputs or options" in err) == (2, True)
+    code, out, _ = hbtrain("prepare", "mmarco", "raw", "--output", "first-2", "--limit", 2)
+    assert (code, "was there" in out) == (0, True)
+    code, _, err = hbtrain("prepare", "mmarco", "raw", "--output", "other", "--limit", 0)
+    assert (code, err) == (2, "error: --limit 0: must be 1 or more\n")
+
+
+@pytest.mark.parametrize("form", ["parallel", "columns", "squad", "miracl", "mr-tydi", "mteb", "pages", "huggingface"])
 def test_every_form_has_a_command(hbtrain, tmp_path, form):
     (tmp_path / "rows.jsonl").write_text('{"id": 1, "query": {"en": "q"}, "passage": {"en": "p"}}\n')
     (tmp_path / "data").mkdir()
@@ -57,6 +76,10 @@ def test_every_form_has_a_command(hbtrain, tmp_path, form):
     (tydi / "topic.train.tsv").write_text("1\tq\n")
     (tydi / "qrels.train.txt").write_text("1 0 d 1\n")
     (tydi / "collection" / "docs.jsonl").write_text('{"id": "d", "contents": "p"}\n')
+    (tmp_path / "beir" / "qrels").mkdir(parents=True)
+    (tmp_path / "beir" / "corpus.jsonl").write_text('{"_id": "d", "text": "p"}\n')
+    (tmp_path / "beir" / "queries.jsonl").write_text('{"_id": "1", "text": "q"}\n{"_id": "2", "text": "of a test"}\n')
+    (tmp_path / "beir" / "qrels" / "train.tsv").write_text("1\td\t1\n")
     columns = ("--query", "en=question", "--passage", "en=answer")
     arguments = {
         "parallel": ["rows.jsonl"],
@@ -64,6 +87,7 @@ def test_every_form_has_a_command(hbtrain, tmp_path, form):
         "squad": ["en=en.json", "--passage", "sentence"],
         "miracl": [miracl(tmp_path / "raw"), "--split", "dev", "--languages", "sw"],
         "mr-tydi": ["."],
+        "mteb": ["beir", "--languages", "en"],
         "pages": ["en=en.jsonl", "--page-negatives", 3],
         "huggingface": ["data", *columns],
     }[form]
@@ -77,9 +101,26 @@ def test_every_form_has_a_command(hbtrain, tmp_path, form):
         assert list(source.passages()) == [(0, "en", "p")]
 
 
+@pytest.mark.parametrize("arguments", [["lines", ".", "--languages", "de", "sw"], ["columns", "t.csv", "--text"]])
+def test_parallel_sentences(hbtrain, tmp_path, arguments):
+    for language in ("de", "sw", "yo"):
+        (tmp_path / f"{language}.txt").write_text(f"eins {language}\nzwei {language}\n")
+    (tmp_path / "t.csv").write_text("a,b\neins de,eins sw\nzwei de,zwei sw\n")
+    more = ["de=a", "sw=b"] if "--text" in arguments else []
+    code, _, err = hbtrain("prepare", *arguments, *more, "--output", "corpus")
+    assert code == 0, err
+    (source,) = ParallelCorpus.open(["corpus"]).sources.values()
+    assert [x["text"] for x in source.records()] == [{y: f"{x} {y}" for y in ("de", "sw")} for x in ("eins", "zwei")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["mmarco", "empty", "--translator", "deepl"], ["--translator deepl: must be google or helsinki"]),
+        (["mteb", "empty"], ["empty is not in mteb's layout"]),
+        (["lines", "empty"], ["empty holds no lines by language"]),
+        (["columns", "a.csv"], ["--query and --passage are needed, or --text for parallel sentences"]),
+        (["columns", "a.csv", "--text", "en=q", "--query", "en=q"], ["--text is for parallel sentences"]),
         (["mmarco", "nowhere"], ["nowhere is not a folder"]),
         (["mmarco", "empty"], ["empty holds no triples.train.ids.small.tsv"]),
         (["squad", "empty.json"], ["empty.json is not a folder"]),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -168,6 +169,63 @@ def test_mmarco_lacks_files(tmp_path, gone, words):
     (folder / gone).unlink()
     with pytest.raises(DataError, match=words):
         MmarcoReader(str(folder))
+
+
+def clone(folder):
+    """A clone of the hub's repository, with other texts by each translator."""
+    for translator, languages in (("google", ("arabic", "english", "german")), ("helsinki", ("english", "german"))):
+        for language in languages:
+            for kind, name, ids in (
+                ("collections", f"{language}_collection.tsv", PASSAGES),
+                ("queries/train", f"{language}_queries.train.tsv", ("1", "5")),
+                ("queries/dev", f"{language}_queries.dev.tsv", ("1",)),
+            ):
+                path = folder / "data" / translator / kind / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(f"{x}\t{translator} {language} {x}\n" for x in ids))
+    (folder / "data" / "triples.train.ids.small.tsv").write_text(TRIPLES)
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "data"])
+def test_a_clone_of_mmarco_has_two_translators_whose_texts_are_not_mixed(tmp_path, inside):
+    folder = str(clone(tmp_path / "mmarco") / inside)
+    with pytest.raises(DataError, match="by google and by helsinki, .*: give --translator google or --translator hels"):
+        MmarcoReader(folder)
+    for translator, languages in (("google", ["ar", "de", "en"]), ("helsinki", ["de", "en"])):
+        reader = MmarcoReader(folder, translator=translator)
+        assert reader.options == {"languages": languages, "complete": True, "translator": translator}
+        source = prepared(reader, tmp_path / translator)
+        assert {text.split()[0] for text in source.every_text()} == {translator}
+    with pytest.raises(DataError, match="language 'ar' is not in .*it has de, en"):
+        MmarcoReader(folder, ["ar"], translator="helsinki")
+
+
+def test_parts_of_a_clone(tmp_path):
+    folder = clone(tmp_path / "mmarco")
+    shutil.rmtree(folder / "data" / "helsinki" / "queries")
+    with pytest.raises(DataError, match="holds translations by google and by helsinki"):
+        MmarcoReader(str(folder))
+    with pytest.raises(DataError, match="holds no queries"):
+        MmarcoReader(str(folder), translator="helsinki")
+    shutil.rmtree(folder / "data" / "helsinki")
+    assert "translator" not in MmarcoReader(str(folder)).options
+    with pytest.raises(DataError, match="holds no translations by helsinki; it has those by google"):
+        MmarcoReader(str(folder), translator="helsinki")
+    plain = mmarco(tmp_path / "raw")
+    shutil.move(plain / "google" / "collections", plain / "collections")
+    with pytest.raises(DataError, match="no translations by google; no folder is called google or helsinki"):
+        MmarcoReader(str(plain), translator="google")
+
+
+def test_a_query_of_dots_only_is_a_bad_row(tmp_path):
+    folder = mmarco(tmp_path / "raw")
+    change(folder / "german_queries.train.tsv", b"eins (german)", b". . . .")
+    with pytest.raises(DataError, match=r"line 1: a query without letters and digits \(1 in de: '. . . .'\)"):
+        prepare(MmarcoReader(str(folder)), tmp_path / "corpus")
+    corpus = prepare(MmarcoReader(str(folder), complete=False), tmp_path / "corpus", True)
+    assert corpus.manifest["dropped"] == {"a query without letters and digits": 1}
+    assert corpus.manifest["texts"]["query"] == {"de": 1, "en": 2}
 
 
 def judged_rows(language):

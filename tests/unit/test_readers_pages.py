@@ -10,11 +10,13 @@ from hbtrain.corpus.prepare.prepare import prepare
 from hbtrain.corpus.readers import inline
 from hbtrain.corpus.readers.inline import PagesReader, ParallelReader
 from hbtrain.errors import ConfigError, DataError
+from hbtrain.formats.languages import files_by_language
 from tests.prepared_samples import Row, check_rows, prepared
 
 
-def page(*pairs):
-    return {"id": 3, "domain": "x.com", "qa_pairs": [{"question": q, "answer": a, "language": "en"} for q, a in pairs]}
+def page(*pairs, language="en"):
+    asked = [{"question": question, "answer": answer, "language": language} for question, answer in pairs]
+    return {"id": 3, "domain": "x.com", "qa_pairs": asked}
 
 
 def write(path, records):
@@ -124,3 +126,19 @@ def test_a_source_without_rows(tmp_path):
         prepare(ParallelReader([str(tmp_path / "empty.jsonl")]), tmp_path / "corpus")
     with pytest.raises(DataError, match=r"cannot read .*nowhere.jsonl"):
         prepare(ParallelReader([str(tmp_path / "nowhere.jsonl")]), tmp_path / "corpus")
+
+
+def test_a_folder_a_language_with_a_file_a_split(tmp_path):
+    for language in ("de", "en"):
+        for split in ("train", "valid"):
+            (tmp_path / "mfaq" / "data" / language).mkdir(parents=True, exist_ok=True)
+            write(
+                tmp_path / "mfaq" / "data" / language / f"{split}.jsonl",
+                [page((f"{split} {language}", "a"), language=language)],
+            )
+    for folder, split in (("mfaq", "train"), ("mfaq/data", "valid")):
+        files = files_by_language([str(tmp_path / folder)], ".jsonl", split)
+        source = prepared(PagesReader(files), tmp_path / split)
+        assert sorted(text for _, _, text in source.queries()) == [f"{split} de", f"{split} en"]
+    with pytest.raises(DataError, match=r"en\.jsonl\.gz, or en/test\.jsonl, are expected"):
+        files_by_language([str(tmp_path / "mfaq")], ".jsonl", "test")

@@ -92,3 +92,21 @@ def test_what_does_not_fit_is_said(folder, tmp_path_factory):
     (folder / "tatoeba.th-en.tsv").write_text("neung\tone\n")
     with pytest.raises(DataError, match=r"both .*tatoeba\.th-en\.tsv and .*th-en\.tsv are for tsv"):
         read_tatoeba(folder, "tatoeba")
+
+
+def test_a_sorted_side_is_refused_and_lasers_files_are_named(tmp_path):
+    pairs = [(f"{n}. " + "eins " * n, "one " * n + f"({n})") for n in (4, 9, 1, 12, 6, 2, 11, 3, 8, 5, 10, 7)]
+    for name, english in (
+        ("whole", [x for _, x in pairs]),
+        ("sorted", sorted((f"{len(x) * 7 % 10}: {x}" for _, x in pairs))),
+    ):
+        for side, lines in (("deu", [x for x, _ in pairs]), ("eng", english)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"tatoeba.deu-eng.{side}").write_text("".join(f"{x}\n" for x in lines))
+    assert read_tatoeba(tmp_path / "whole", "tatoeba", ["de"]).languages == ("deu", "eng")
+    read_tatoeba(tmp_path / "whole", "tatoeba").check()
+    with pytest.raises(
+        DataError, match=r"eng are sorted and do not go .* as LASER has them \(facebookresearch/LASER"
+    ) as e:
+        read_tatoeba(tmp_path / "sorted", "tatoeba").check()
+    assert "\n" not in str(e.value)

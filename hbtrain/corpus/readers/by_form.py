@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.by_id import JudgedReader, MmarcoReader, SquadReader
 from hbtrain.corpus.readers.columns import ColumnReader, Columns
-from hbtrain.corpus.readers.inline import InlineReader, PagesReader, ParallelReader
+from hbtrain.corpus.readers.inline import InlineReader, LinesReader, PagesReader, ParallelReader
 from hbtrain.corpus.readers.items import Reader
 from hbtrain.errors import ConfigError, DataError, did_you_mean
-from hbtrain.formats.inputs import REFUSED, Position, numbered_lines
+from hbtrain.formats.inputs import Position
 from hbtrain.formats.judged import JudgedFolder, find_beir, find_miracl, find_mr_tydi
 from hbtrain.formats.mteb import find_mteb
 from hbtrain.formats.parallel import ParallelRow
@@ -51,7 +50,7 @@ def files_of_languages(fetched: Fetched) -> dict[str, list[str]]:
             for language, found in own.items():
                 spelled = {"language": asked.data_set.languages[language], "code": language, "other": "*"}
                 path = filled(pattern, dict(asked.options) | spelled)
-                found += [str(fetched.folder / name) for name in fetched.digests if fnmatchcase(name, path)]
+                found += [str(fetched.folder / name) for name in fetched.files if fnmatchcase(name, path)]
     if lacking := [language for language, found in own.items() if not found]:
         raise DataError(f"data set {asked.data_set.name} has no files in {lacking[0]}")
     return {language: list(dict.fromkeys(found)) for language, found in own.items()}
@@ -75,8 +74,7 @@ class TablesReader(InlineReader):
 
     def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for reader in self._readers:
-            for row, position in reader.rows(drops):
-                yield replace(row, passage=row.query) if self.sentences else row, position
+            yield from reader.rows(drops)
 
 
 def _columns(named: DataSet, languages: Sequence[str]) -> Columns:
@@ -85,39 +83,8 @@ def _columns(named: DataSet, languages: Sequence[str]) -> Columns:
         part: {x: filled(column, {"language": named.languages[x], "code": x}) for x in languages}
         for part, column in named.columns.items()
     }
-    text = of_part.get("text", {})
-    return Columns(of_part.get("query", text), of_part.get("passage", text), of_part.get("negatives", {}))
-
-
-class LinesReader(InlineReader):
-    """Parallel sentences from files of one language each: line i of one translates line i of the others."""
-
-    kind = "lines"
-    sentences = True
-
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = dict(files)
-        self.inputs = list(files.values())
-        self.options: dict[str, Any] = {"languages": list(files)}
-
-    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
-        """A row for each line; a language whose line is blank is missing in it.
-
-        Raises:
-            DataError: the files have not equally many lines.
-        """
-        try:
-            # Refused: a line that is left out would shift all that follow.
-            lines = (numbered_lines(file, REFUSED, blank=True) for file in self.inputs)
-            for together in zip(*lines, strict=True):
-                texts = {x: text for x, (text, _) in zip(self._files, together, strict=True) if text.strip()}
-                position = together[0][1]
-                if texts:
-                    yield ParallelRow("", texts, texts, ""), position
-                else:
-                    drops.bad(position, "an empty text", " (a line that is blank in all languages)")
-        except ValueError as error:
-            raise DataError(f"{', '.join(self.inputs)}: not equally many lines ({error})") from error
+    query, passage, negatives, text = (of_part.get(part, {}) for part in ("query", "passage", "negatives", "text"))
+    return Columns(query, passage, negatives, text=text)
 
 
 def _judged(find: Callable[[str, str, Sequence[str]], JudgedFolder]) -> Callable[[Fetched], Reader]:
@@ -142,13 +109,15 @@ def _one_each(fetched: Fetched) -> dict[str, str]:
 
 FORMS: Mapping[str, Callable[[Fetched], Reader]] = {
     "parallel": lambda fetched: ParallelReader(
-        [str(fetched.folder / name) for name in sorted(fetched.digests)], fetched.listing.languages
+        [str(fetched.folder / name) for name in sorted(fetched.files)], fetched.listing.languages
     ),
     "columns": TablesReader,
     "lines": lambda fetched: LinesReader(_one_each(fetched)),
     "squad": lambda fetched: SquadReader(_one_each(fetched), complete=False),
     "pages": lambda fetched: PagesReader(_one_each(fetched)),
-    "mmarco": lambda fetched: MmarcoReader(str(fetched.folder), fetched.listing.languages),
+    "mmarco": lambda fetched: MmarcoReader(
+        str(fetched.folder), fetched.listing.languages, translator=fetched.listing.options.get("translator")
+    ),
     "miracl": _judged(lambda folder, split, _: find_miracl(folder, split, by="topics")),
     "mr-tydi": _judged(lambda folder, split, _: find_mr_tydi(folder, split)),
     "beir": _judged(find_beir),

@@ -11,10 +11,13 @@ from functools import partial
 from typing import Any, Literal
 
 from hbtrain.corpus.drops import Drops
-from hbtrain.corpus.readers.items import PairItem, Part, TextItem, TextSide, check_languages
-from hbtrain.errors import DataError
+from hbtrain.corpus.readers.inline import InlineJudgedReader
+from hbtrain.corpus.readers.items import PairItem, Part, Reader, TextItem, TextSide, check_languages
+from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import Position, text_lines
-from hbtrain.formats.judged import JudgedFolder
+from hbtrain.formats.judged import JudgedFolder, find_miracl, find_mr_tydi
+from hbtrain.formats.judged_inline import find_inline
+from hbtrain.formats.languages import choose_languages
 from hbtrain.formats.mmarco import find_mmarco, read_triples
 from hbtrain.formats.squad import (
     Paragraph,
@@ -125,22 +128,31 @@ class MmarcoReader:
     content_keys = False
     sentences = False
 
-    def __init__(self, folder: str, languages: Sequence[str] | None = None, complete: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str,
+        languages: Sequence[str] | None = None,
+        complete: bool = True,
+        translator: str | None = None,
+    ) -> None:
         """Find the files of a folder.
 
         Args:
             folder: on this machine, or a URL.
             languages: codes; None: all that are there.
             complete: whether an id that some languages lack is an error.
+            translator: see `find_mmarco`.
 
         Raises:
             DataError: see `find_mmarco`; or there are more languages than a corpus can hold.
         """
-        self._files = files = find_mmarco(folder, languages)
+        self._files = files = find_mmarco(folder, languages, translator)
         check_languages(len(files.queries), folder)
         self.complete = complete
         self.inputs: Sequence[str] = [*files.queries.values(), *files.collections.values(), files.triples]
         self.options: dict[str, Any] = {"languages": list(files.queries), "complete": complete}
+        if translator is not None:
+            self.options["translator"] = translator
 
     def parts(self) -> Sequence[Part]:
         sides: tuple[tuple[TextSide, dict[str, str]], ...] = (
@@ -160,7 +172,35 @@ class MmarcoReader:
 
 def _texts(side: TextSide, language: str, file: str, drops: Drops) -> Iterator[TextItem]:
     for key, text, position in text_lines(file, drops):
-        yield TextItem(side, language, key, text, position)
+        # Some translations of queries are dots only. Such passages stay: they answer no triple's query.
+        if side == "query" and text.strip() and not any(map(str.isalnum, text)):
+            drops.bad(position, "a query without letters and digits", f" ({key} in {language}: {shown(text.strip())})")
+        else:
+            yield TextItem(side, language, key, text, position)
+
+
+def judged_reader(
+    kind: Literal["mr-tydi", "miracl"], folder: str, split: str, languages: Sequence[str] | None, negatives: bool
+) -> Reader:
+    """The reader of a split of MIRACL or Mr. TyDi: of topics, judgements and corpora, or, where the folder has no
+    corpus, of questions with their passages inside.
+
+    Raises:
+        DataError: there are no such files, or a language is not there.
+    """
+
+    def found() -> JudgedFolder:
+        return find_miracl(folder, split, by="topics") if kind == "miracl" else find_mr_tydi(folder, split)
+
+    if inside := find_inline(folder, split):
+        try:
+            has_corpus = bool(found().files["corpus"])
+        except DataError:
+            has_corpus = False
+        if not has_corpus:
+            chosen = choose_languages(inside, languages, f"{folder} ({split})")
+            return InlineJudgedReader(kind, {x: inside[x] for x in sorted(chosen)}, split, negatives)
+    return JudgedReader(found(), languages, negatives)
 
 
 class JudgedReader:

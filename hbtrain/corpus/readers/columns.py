@@ -37,13 +37,17 @@ class Columns:
     passage_id: str | None = None  # column of the passage's id; None: equal texts are one passage
     # {column: value as text}; only records that have these values are rows. `1` is also 1.0 and true
     where: Mapping[str, str] = field(default_factory=dict)
+    # {language: column} of parallel sentences, which are their own passages; then there are no other columns of texts
+    text: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        return found if self.text else {name: value for name, value in found.items() if name != "text"}
 
     def names(self) -> list[str]:
         """The names of the columns that must be read, without paths into them."""
-        paths = [*self.query.values(), *self.passage.values(), *self.negatives.values(), self.id, self.passage_id]
+        sides = (self.query, self.passage, self.negatives, self.text)
+        paths = [*(path for side in sides for path in side.values()), self.id, self.passage_id]
         parts = [part for path in paths if path for part in path.split("+")]
         return list(dict.fromkeys(part.split(".")[0] for part in (*parts, *self.where)))
 
@@ -127,6 +131,11 @@ class MappedReader(InlineReader):
 
     def _row(self, record: Record) -> ParallelRow:
         columns = self.columns
+        if columns.text:
+            texts, key = _texts(record, columns.text), _id(record, columns.id)
+            if not texts:
+                raise _BadRecordError("an empty text", f" ({_listed(columns.text)})")
+            return ParallelRow(key, texts, texts, key)
         query, passage = _texts(record, columns.query), _texts(record, columns.passage)
         if not query:
             raise _BadRecordError("an empty text", f" (query: {_listed(columns.query)})")
@@ -150,6 +159,7 @@ class ColumnReader(MappedReader):
         """A reader of files. Raises ConfigError where the name of one has no ending of a table."""
         self.inputs = list(files)
         self.columns = columns
+        self.sentences = bool(columns.text)
         self.options: dict[str, Any] = {"columns": columns.to_json()}
         self._readings = [table_reading(file) for file in files]
 
@@ -172,6 +182,7 @@ class HuggingFaceReader(MappedReader):
             DataError: there is no such dataset, split or column.
         """
         self.columns = columns
+        self.sentences = bool(columns.text)
         self.inputs = []
         self._data = HuggingFaceSplit(name, columns.names(), split, config, revision)
         self.options: dict[str, Any] = {

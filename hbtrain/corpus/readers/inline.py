@@ -1,4 +1,5 @@
-"""Sources whose rows hold their texts: parallel JSON lines and pages; tables and datasets are in `columns`.
+"""Sources whose rows hold their texts: parallel JSON lines, lines, judged questions and pages; tables are
+in `columns`.
 
 The key of a query or passage is made of its texts in all languages, so equal ones are stored once, under one number.
 """
@@ -14,7 +15,8 @@ from typing import Any
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide, check_languages
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.formats.inputs import NOT_UNICODE, Position, is_unicode, raw_lines
+from hbtrain.formats.inputs import NOT_UNICODE, REFUSED, Position, is_unicode, numbered_lines, raw_lines
+from hbtrain.formats.judged_inline import read_inline
 from hbtrain.formats.pages import read_pages
 from hbtrain.formats.parallel import ParallelRow, parse_row
 
@@ -113,6 +115,40 @@ class ParallelReader(InlineReader):
                     drops.bad(position, "not a row", f": {str(error).removeprefix(f'{position}').lstrip(': ')}")
 
 
+class InlineJudgedReader(InlineReader):
+    """Rows of questions with their judged passages inside (`hbtrain.formats.judged_inline`), in one language each: one
+    for each passage that answers a question. Those that do not are its negatives.
+    """
+
+    def __init__(self, kind: str, files: Mapping[str, str], split: str, negatives: bool = True) -> None:
+        """A reader of {language: file}.
+
+        Args:
+            kind: the data set's form, such as mr-tydi.
+            files: by language.
+            split: whose files these are.
+            negatives: whether rows get negatives.
+
+        Raises:
+            DataError: there are more languages than a corpus can hold.
+        """
+        check_languages(len(files), "the source")
+        self.kind = kind
+        self._files = dict(files)
+        self._negatives = negatives
+        self.inputs = list(files.values())
+        self.options: dict[str, Any] = {"languages": list(files), "split": split, "negatives": negatives}
+
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        for language, file in self._files.items():
+            for question in read_inline(file, drops):
+                negatives = [{language: x.text} for x in question.negatives] if self._negatives else []
+                for passage in question.positives:
+                    ids = f"{language}:{question.id}", f"{language}:{passage.id}"
+                    texts = {language: question.text}, {language: passage.text}
+                    yield ParallelRow(ids[0], *texts, ids[1], negatives), question.position
+
+
 class PagesReader(InlineReader):
     """Rows of pages of questions and answers, one file for each language. Each pair is a row in that language; answers
     to other questions of its page can be its negatives.
@@ -141,6 +177,39 @@ class PagesReader(InlineReader):
                 for at, (question, answer) in enumerate(pairs):
                     negatives = [{language: x} for x in _others(pairs, at, self._page_negatives)]
                     yield ParallelRow("", {language: question}, {language: answer}, "", negatives), position
+
+
+class LinesReader(InlineReader):
+    """Parallel sentences from files of one language each: line i of one translates line i of the others."""
+
+    kind = "lines"
+    sentences = True
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        """A reader of {language: file}. Raises DataError if there are more languages than a corpus can hold."""
+        check_languages(len(files), "the source")
+        self._files = dict(files)
+        self.inputs = list(files.values())
+        self.options: dict[str, Any] = {"languages": list(files)}
+
+    def rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        """A row for each line; a language whose line is blank is missing in it.
+
+        Raises:
+            DataError: the files have not equally many lines.
+        """
+        try:
+            # Refused: a line that is left out would shift all that follow.
+            lines = (numbered_lines(file, REFUSED, blank=True) for file in self.inputs)
+            for together in zip(*lines, strict=True):
+                texts = {x: text for x, (text, _) in zip(self._files, together, strict=True) if text.strip()}
+                position = together[0][1]
+                if texts:
+                    yield ParallelRow("", texts, texts, ""), position
+                else:
+                    drops.bad(position, "an empty text", " (a line that is blank in all languages)")
+        except ValueError as error:
+            raise DataError(f"{', '.join(self.inputs)}: not equally many lines ({error})") from error
 
 
 def _items(side: TextSide, texts: dict[str, str], position: Position) -> Iterator[TextItem]:
