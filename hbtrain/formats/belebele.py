@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hbtrain.errors import DataError, shown
-from hbtrain.formats.hub_layout import read_configs
+from hbtrain.formats.hub_layout import check_whole, read_configs
 from hbtrain.formats.inputs import REFUSED, Position, identifier, is_unicode
 from hbtrain.formats.language_codes import codes_of
 from hbtrain.formats.languages import one_each
@@ -40,13 +40,11 @@ def find_belebele(folder: str) -> dict[str, str]:
     Raises:
         DataError: there are none, or two of one language.
     """
-    files = [
-        (config, path)
-        for config, splits in read_configs(folder).items()
-        if _CODE.fullmatch(config)
-        for paths in splits.values()
-        for path in paths
-    ]
+    configs = {config: splits for config, splits in read_configs(folder).items() if _CODE.fullmatch(config)}
+    files = [(config, path) for config, splits in configs.items() for paths in splits.values() for path in paths]
+    for splits in configs.values():
+        for paths in splits.values():
+            check_whole(paths)
     if not files:
         names = [(named(path).rsplit("/", 1)[-1].removesuffix(".gz"), path) for path in list_files(folder, levels=2)]
         files = [(name.removesuffix(".jsonl"), path) for name, path in names if name.endswith(".jsonl")]

@@ -28,8 +28,10 @@ _PARQUET = re.compile(
     r"|(?:[\w.-]*-)?(?P<only>\w+))\.parquet"
 )
 _BEIR = re.compile(
-    r"(?:(?P<subset>[^/]+)/)?(?P<kind>corpus|queries|qrels)(?:[-/](?P<split>\w+))?\.(?:jsonl|tsv|parquet)(?:\.gz)?"
+    r"(?:(?P<subset>[^/]+)/)?(?P<kind>corpus|queries|qrels)(?:(?:-|(?<=qrels)/)(?P<split>[A-Za-z]\w*))?"
+    r"\.(?:jsonl|tsv|parquet)(?:\.gz)?"
 )
+_PARTIAL = re.compile(r".*/partial-[\w.]+/\d{4}\.parquet")
 PLAIN_SPLIT = "all"
 """The split of files whose names name none, such as `corpus.jsonl`."""
 
@@ -37,24 +39,21 @@ Configs = dict[str, dict[str, list[str]]]
 """{configuration: {split: files}}"""
 
 
-def read_configs(folder: str) -> Configs:
+def read_configs(folder: str, by_card: bool = True) -> Configs:
     """The configurations of a folder, each with its splits and their files, shards in order.
 
+    Args:
+        folder: on this machine, or a URL.
+        by_card: whether the card decides, if there is one that names files that are there; else only names do.
+
+    Whether a split is whole is not looked at here, but by `check_whole` where it is used.
+
     Raises:
-        DataError: the folder or its card cannot be read; shards of a split are missing; a split is there twice, or only
-            in part (`partial-train`, the hub's conversion of large sets).
+        DataError: the folder or its card cannot be read.
     """
     start = named(folder).rstrip("/") + "/"
     files = {named(path).removeprefix(start): path for path in list_files(folder, LEVELS)}
-    found = _by_card(folder, files) or _by_names(files)
-    for config, splits in found.items():
-        for split, paths in splits.items():
-            if split.startswith("partial-"):
-                raise DataError(
-                    f"{paths[0]} is a part of {config} only, as the hub converts large sets; fetch the rest"
-                )
-            _check_whole(paths)
-    return found
+    return (_by_card(folder, files) if by_card else {}) or _by_names(files)
 
 
 def _by_names(files: Mapping[str, str]) -> Configs:
@@ -76,7 +75,8 @@ def _by_card(folder: str, files: Mapping[str, str]) -> Configs:
     """The configurations whose files the card names, as far as they are there."""
     found: Configs = {}
     for config, split, pattern in _card_entries(files[CARD], folder) if CARD in files else ():
-        matching = [files[name] for name in files if _glob(pattern).fullmatch(name)]
+        wanted = _glob(pattern)
+        matching = [path for name, path in files.items() if wanted.fullmatch(name)]
         if matching:
             paths = found.setdefault(config, {}).setdefault(split, [])
             paths += [path for path in matching if path not in paths]
@@ -119,8 +119,16 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(part, re.escape(part)) for part in parts))
 
 
-def _check_whole(paths: Sequence[str]) -> None:
-    """Raise DataError if shards of a split are missing, or it is there in two forms."""
+def check_whole(paths: Sequence[str]) -> None:
+    """Check the files of a split.
+
+    Raises:
+        DataError: shards are missing; or it is there in two forms, or only in part, as the hub converts large sets
+            (`partial-train`).
+    """
+    for path in paths:
+        if _PARTIAL.fullmatch(named(path)):
+            raise DataError(f"{path} is a part of its split only, as the hub converts large sets; fetch the rest")
     shards = [(path, match) for path in paths if (match := _SHARD.fullmatch(named(path)))]
     names = {named(path).removesuffix(".gz") for path in paths}
     if (

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hbtrain.errors import shown
-from hbtrain.formats.hub_layout import read_configs
+from hbtrain.formats.hub_layout import check_whole, read_configs
 from hbtrain.formats.inputs import NOT_UNICODE, BadRows, Position, identifier, is_unicode
 from hbtrain.formats.judged import Document
 from hbtrain.formats.language_codes import code_of, is_known
@@ -47,6 +47,7 @@ def find_inline(folder: str, split: str) -> dict[str, str]:
     ]
     for config, splits in read_configs(folder).items() if not found else ():
         if is_known(config):
+            check_whole(splits.get(split, ()))
             found += [(code_of(config), path) for path in splits.get(split, ()) if named(path).endswith(".parquet")]
     return one_each(found)
 

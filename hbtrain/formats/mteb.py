@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from hbtrain.errors import DataError
-from hbtrain.formats.hub_layout import PLAIN_SPLIT, read_configs
+from hbtrain.formats.hub_layout import PLAIN_SPLIT, Configs, read_configs
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.language_codes import code_of, codes_of, is_known, pair_of
 from hbtrain.formats.languages import LANGUAGE, one_each
@@ -33,7 +33,7 @@ def find_mteb(folder: str, split: str | None = None, languages: Sequence[str] | 
         languages: the language of a set without subsets, whose files do not tell it.
 
     Raises:
-        DataError: there is no such set, or no such split; two subsets are one language; the card or shards are broken.
+        DataError: there is no such set, or no such split; two subsets are one language; the card is broken.
     """
     subsets = _subsets(folder)
     if set(subsets) == {""}:
@@ -69,8 +69,18 @@ def find_mteb(folder: str, split: str | None = None, languages: Sequence[str] | 
 
 def _subsets(folder: str) -> dict[str, dict[str, Splits]]:
     """{subset: {one of KINDS: splits}} of the subsets that have a corpus; the subset is empty where there are none."""
+    found = _with_corpus(read_configs(folder)) or _with_corpus(read_configs(folder, by_card=False))
+    if not found:
+        raise DataError(
+            f"{folder} is not in mteb's layout: configurations such as sw-corpus, sw-queries and sw-qrels (folders of "
+            "Parquet files, or named in README.md), or corpus, queries and default, are expected"
+        )
+    return found
+
+
+def _with_corpus(configs: Configs) -> dict[str, dict[str, Splits]]:
     found: dict[str, dict[str, Splits]] = {}
-    for config, splits in read_configs(folder).items():
+    for config, splits in configs.items():
         if match := _CONFIG.fullmatch(config):
             kind = "qrels" if match["default"] else "queries" if match["kind"] == "query" else match["kind"]
             own = found.setdefault(match["subset"] or "", {})
@@ -79,13 +89,7 @@ def _subsets(folder: str) -> dict[str, dict[str, Splits]]:
     common = found.get("", {})
     if "corpus" not in common:
         found = {subset: {k: v for k, v in common.items() if k == "queries"} | kinds for subset, kinds in found.items()}
-    found = {subset: kinds for subset, kinds in found.items() if "corpus" in kinds}
-    if not found:
-        raise DataError(
-            f"{folder} is not in mteb's layout: configurations such as sw-corpus, sw-queries and sw-qrels (folders of "
-            "Parquet files, or named in README.md), or corpus, queries and default, are expected"
-        )
-    return found
+    return {subset: kinds for subset, kinds in found.items() if "corpus" in kinds}
 
 
 def _without_subsets(

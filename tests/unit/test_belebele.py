@@ -82,6 +82,8 @@ def test_a_configuration_a_code_and_a_column_split(tmp_path):
         parquet(tmp_path / code / shard("test"), rows)
     c = only(load(tmp_path))
     assert c.query_counts == {"de": 10, "hi-Deva": 10}
+    (tmp_path / CODES[0] / shard("test")).rename(tmp_path / CODES[0] / shard("test", 0, 2))
+    assert "is one of 2 files, and" in refused(tmp_path)
 
 
 def test_a_file_that_lacks_questions_is_told(folder):

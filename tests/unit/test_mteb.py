@@ -91,7 +91,7 @@ def test_names_with_hashes_and_those_of_the_hubs_conversion(tmp_path):
     (files[2] / shard("test")).rename(files[2] / "set-sw-qrels-test.parquet")
     assert list(only(read(tmp_path)).candidate_ids) == [x for x, _, _ in DOCUMENTS]
     (files[1] / "test").rename(files[1] / "partial-test")
-    assert "is a part of sw-corpus only, as the hub converts large sets" in refused(tmp_path)
+    assert "is a part of its split only, as the hub converts large sets" in refused(tmp_path)
 
 
 def test_the_card_is_the_authority(tmp_path):
@@ -121,6 +121,9 @@ configs:
     assert "has no judgements of the split test; it has train" in refused(tmp_path, split="test")
     write(tmp_path / "README.md", head.replace("- config_name: thai", "x: [\n- config_name: thai"))
     assert "README.md: the head of the card is not YAML" in refused(tmp_path)
+    others = "---\nconfigs:\n- {config_name: other, data_files: 'files/**'}\n---\n"
+    write(tmp_path / "files" / "v2" / "README.md", others.replace("files/", ""))
+    assert read(tmp_path / "files" / "v2", ["sw"]).languages == ("sw",), "names tell what the card does not"
     write(tmp_path / "README.md", "No head.\n")
     assert list(only(read(tmp_path / "files" / "v2", ["sw"])).candidate_ids) == [x for x, _, _ in DOCUMENTS]
 
@@ -153,13 +156,15 @@ def test_the_nano_layout_has_a_split_a_language(tmp_path):
     for language, texts in (("ru", DOCUMENTS), ("yo", DOCUMENTS[:2])):
         parquet(tmp_path / "corpus" / shard(language), [{"_id": x, "text": text} for x, _, text in texts])
         parquet(tmp_path / "queries" / shard(language), [{"_id": "1", "text": f"{language}?"}])
-        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1"}])
+        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1", "relevance": 2}])
     parquet(tmp_path / "bm25" / shard("ru"), [{"query-id": "1", "corpus-ids": ["10#0"]}])
-    assert "has no column 'score'" in refused(tmp_path)
-    for language in ("ru", "yo"):
-        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1", "score": 1}])
-    b = read(tmp_path)
-    assert (b.languages, [c.query_texts for c in b.collections()]) == (("ru", "yo"), [["ru?"], ["yo?"]])
+    assert "query-id, corpus-id, score are expected" in refused(tmp_path)
+    for score in ({"score": 1}, {}):  # without any column of grades, each row is relevant
+        for language in ("ru", "yo"):
+            parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1"} | score])
+        b = read(tmp_path)
+        assert (b.languages, [c.query_texts for c in b.collections()]) == (("ru", "yo"), [["ru?"], ["yo?"]])
+        assert [[x.tolist() for x in c.gains] for c in b.collections()] == [[[1.0]]] * 2
     assert read(tmp_path, ["yo"]).languages == ("yo",)
 
 
@@ -176,8 +181,9 @@ def test_a_pair_names_the_language_of_the_corpus_first(tmp_path):
     cells = {(x.setting, x.query_language, x.passage_language) for x in evaluate(HashEncoder(), b).cells}
     assert cells == {("mono", "zh", "zh"), ("cross", "zh", "ar"), ("cross", "ar", "zh")}
     assert read(tmp_path, ["zh"]).settings == ("mono",)
-    (tmp_path / "zho-zho-corpus" / shard("test", 0, 2)).unlink()
+    (tmp_path / "ara-zho-corpus" / shard("test", 0, 2)).unlink()
     assert "is one of 2 files, and" in refused(tmp_path)
+    assert read(tmp_path, ["zh"]).languages == ("zh",), "which does not need it"
 
 
 def test_one_set_of_queries_serves_all_subsets(tmp_path):
