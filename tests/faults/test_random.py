@@ -106,9 +106,9 @@ def references(tmp_path_factory):
     return tmp_path_factory.mktemp("references")
 
 
-@pytest.mark.parametrize("number", [18, 27, 41])
-def test_trainings_on_ranks_end_as_if_never_hurt(number, references):
-    """Between them killed ranks, SIGTERM, a full disk and damaged files, on one and two ranks."""
-    line = happen_on_ranks(1, number, references)
+@pytest.mark.parametrize(("storage", "number"), [("folder", 18), ("folder", 27), ("s3", 11), ("s3", 12)])
+def test_trainings_on_ranks_end_as_if_never_hurt(storage, number, references):
+    """Killed ranks, SIGTERM, a full disk, damaged files and an outage of S3, on one and two ranks, also in segments."""
+    line = happen_on_ranks(1, number, references, storage)
     assert line["as_unhurt"], line
     assert any(process["hit"] for process in line["processes"]), line
