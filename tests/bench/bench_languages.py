@@ -1,4 +1,4 @@
-"""All pairs of very many languages in one pass, as Belebele has them: time and memory of an evaluation with its results.
+"""All pairs of very many languages in one pass, as Belebele has them: time and memory of an evaluation with results.
 Prints one JSON line.
 
 Every question has an answer in every language, so that rankings grow with the square of the languages. The time is set
