@@ -17,7 +17,7 @@ import json
 import re
 import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -132,6 +132,10 @@ def direct(hub, home, monkeypatch):
 class _Handler(BaseHTTPRequestHandler):
     about: Hub
     protocol_version = "HTTP/1.1"
+
+    def handle(self):
+        with suppress(ConnectionError):  # whoever asked has gone
+            super().handle()
 
     def log_message(self, *_):
         pass

@@ -289,7 +289,8 @@ def read_queries(file: str, rows: BadRows) -> Iterator[Topic]:
 
 def read_judgements(file: str, rows: BadRows, three_columns: bool = False) -> Iterator[Judgement]:
     """Judgements from TREC's four columns: question, anything, document, grade; or from records with `query-id`,
-    `corpus-id` and `score`, in JSON lines and Parquet. A repeated one is read once.
+    `corpus-id` and `score`, in JSON lines and Parquet. A repeated one is read once. In a Parquet file that has but the
+    two ids, as those of NanoBEIR, each row is of grade 1.
 
     Args:
         file: path or URL; columns are separated by tabs, or by spaces where a line has no tab.
@@ -333,13 +334,14 @@ def _judged_lines(file: str, rows: BadRows, three_columns: bool) -> Iterator[Jud
 
 
 def _judged_records(file: str, rows: BadRows) -> Iterator[Judgement]:
-    keys = tuple((name,) for name in JUDGED_KEYS)
-    for record, position in read_table(file, keys, (), rows, "not a judgement"):
-        question, document = (identifier(record.get(name)) for name in JUDGED_KEYS[:2])
-        given = record.get(JUDGED_KEYS[2])
+    *ids, score = JUDGED_KEYS
+    may_lack_scores = named(str(file)).endswith(".parquet")
+    for record, position in read_table(file, [(name,) for name in ids], None, rows, "not a judgement"):
+        question, document = (identifier(record.get(name)) for name in ids)
+        given = 1 if may_lack_scores and len(record) == len(ids) else record.get(score)
         grade = _GRADE.fullmatch(given.strip()) if isinstance(given, str) else None
         value = int(grade[1]) if grade else whole_number(given)
-        if question is None or document is None:
+        if question is None or document is None or given is None:
             rows.bad(position, "not a judgement", f": {', '.join(JUDGED_KEYS)} are expected")
         elif value is None:
             rows.bad(position, "not a judgement", f": the grade {shown(given)} must be a whole number")

@@ -48,14 +48,18 @@ def table_reading(file: str) -> Reading:
 
 
 def read_table(
-    file: str, needed: Sequence[Sequence[str]], others: Sequence[str], rows: BadRows, bad: str = "not a JSON object"
+    file: str,
+    needed: Sequence[Sequence[str]],
+    others: Sequence[str] | None,
+    rows: BadRows,
+    bad: str = "not a JSON object",
 ) -> Records:
     """The records of a Parquet file, or of a file of JSON lines, plain or gzip.
 
     Args:
         file: path or URL; what does not end in `.parquet` is JSON lines.
         needed: columns of which a Parquet file must have at least one of each group; a record has those that are there.
-        others: columns that a Parquet file may have.
+        others: columns that a Parquet file may have; None: whatever it has.
         rows: told of bad rows.
         bad: the reason it is given for a line that is no JSON object.
 
@@ -67,7 +71,8 @@ def read_table(
         for group in needed:
             if not set(group) & set(there):
                 _check_names(file, group[-1:], there)
-        return [name for name in dict.fromkeys([*(x for group in needed for x in group), *others]) if name in there]
+        known = there if others is None else others
+        return [name for name in dict.fromkeys([*(x for group in needed for x in group), *known]) if name in there]
 
     is_parquet = named(str(file)).endswith(".parquet")
     return _parquet_records(file, chosen, rows) if is_parquet else json_lines(file, rows, bad)

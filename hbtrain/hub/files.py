@@ -142,10 +142,19 @@ def _contents(source: Repository, web: Web | None, fetch: str) -> tuple[Reposito
         DataError: it is not known, and may not be asked for.
         httpx2.HTTPError: see `ask_tree`.
     """
+    from huggingface_hub.errors import RevisionNotFoundError
+
     pinned = at_commit(source, web)
     tree = None if pinned is None else kept_tree(pinned)
     if pinned is not None and tree is None and web is not None:
-        tree = ask_tree(pinned, web)
+        try:
+            tree = ask_tree(pinned, web)
+        except RevisionNotFoundError:
+            if source.revision == pinned.revision:
+                raise
+            # The history of `main` was written anew.
+            pinned = at_commit(source, web, anew=True) or pinned
+            tree = ask_tree(pinned, web)
     if pinned is None or tree is None:
         raise DataError(f"what {source.repository} holds is not known yet; run: {fetch}")
     return pinned, tree

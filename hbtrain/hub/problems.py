@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from hbtrain.errors import MAKE_ROOM, DataError, StorageError, is_full
 from hbtrain.hub.data_set import Download, Repository
-from hbtrain.hub.web import asked_wait_s
+from hbtrain.hub.web import BUSY, asked_wait_s
 
 AGAIN = "the same command goes on where it stopped"
 
@@ -56,7 +56,11 @@ def _refused(error: Any, source: Repository | Download, host: str) -> str:
         return _refused_by_hub(error, source, host, what)
     if response.status_code in (404, 410):
         return f"{response.url} is gone ({what}); give an entry with another address (--catalogue FILE)"
-    return f"{response.url} is refused: {what}; {AGAIN}"
+    return f"{response.url} is refused: {what}; {_remedy(response.status_code)}"
+
+
+def _remedy(status: int) -> str:
+    return AGAIN if status in BUSY else "see to HF_ENDPOINT, and to proxies"
 
 
 def _refused_by_hub(error: Any, source: Repository, host: str, what: str) -> str:
@@ -83,7 +87,7 @@ def _refused_by_hub(error: Any, source: Repository, host: str, what: str) -> str
             return meaning
     if error.response.status_code == 401:
         return f"{host} does not accept the token; make another at https://huggingface.co/settings/tokens (HF_TOKEN)"
-    return f"{host} refuses {name}: {what}; {AGAIN}"
+    return f"{host} refuses {name}: {what}; {_remedy(error.response.status_code)}"
 
 
 @contextmanager

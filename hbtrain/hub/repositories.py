@@ -8,6 +8,7 @@ each finds what the other has fetched.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,9 @@ from hbtrain.hub.web import Web
 from hbtrain.storage.files import write_text
 
 TREE_VERSION = 1  # of the form of `trees/COMMIT.json`; huggingface_hub ignores other ones, and so is done here
+
+
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class Entry(NamedTuple):
@@ -83,12 +87,13 @@ def headers() -> dict[str, str]:
         raise DataError(f"the token for the hub cannot be read: {error}; see to HF_HOME, or set HF_TOKEN") from error
 
 
-def at_commit(source: Repository, web: Web | None) -> Repository | None:
+def at_commit(source: Repository, web: Web | None, anew: bool = False) -> Repository | None:
     """The repository at a commit; `main` is what it was when this cache first asked, and stays that.
 
     Args:
         source: of the catalogue.
         web: for the question which commit is the newest; None: it is not asked.
+        anew: what was known does not count.
 
     Returns:
         None if the commit is not known and is not asked for.
@@ -102,7 +107,9 @@ def at_commit(source: Repository, web: Web | None) -> Repository | None:
     commit = None
     with suppress(OSError, UnicodeDecodeError):
         commit = path.read_text(encoding="utf-8").strip()
-    if not commit and web is not None:
+    if anew or commit is None or not COMMIT.fullmatch(commit):
+        commit = None
+    if commit is None and web is not None:
         url = f"{endpoint()}/api/datasets/{source.repository}/revision/{NEWEST}"
         with closing(web.ask(url, headers())) as response:
             response.read()
@@ -111,7 +118,7 @@ def at_commit(source: Repository, web: Web | None) -> Repository | None:
         with suppress(OSError):  # it can be asked for again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, commit)
-    return None if not commit else source.model_copy(update={"revision": commit})
+    return None if commit is None else source.model_copy(update={"revision": commit})
 
 
 def kept_tree(source: Repository) -> dict[str, Entry] | None:

@@ -6,9 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hbtrain import hub as data
+from hbtrain.errors import DataError
 from hbtrain.hub import web
 from tests import hub_server
 
@@ -43,3 +46,52 @@ def test_what_is_there_at_the_end_is_the_file(served, tmp_path_factory, begun, c
     assert as_one <= (begun == 0)
     if not any(ignores for _, ignores in cuts):
         assert served.sent.total() <= len(CONTENT) - begun + len(cuts) * hub_server.BLOCK
+
+
+FILES = {"data/xx/0.bin": CONTENT[:60_000], "data/xx/1.bin": b"small\n", "data/xx/2.bin": b""}
+FAILURES = st.fixed_dictionaries(
+    {"path": st.sampled_from(["/tree/", "/lfs/", "/resolve/", "/datasets/", "/raw/"]), "times": st.integers(1, 5)},
+    optional={
+        "method": st.sampled_from(["GET", "HEAD"]),
+        "status": st.sampled_from([204, 302, 400, 401, 403, 404, 408, 410, 416, 429, 500, 503]),
+        "headers": st.sampled_from([{}, {"Retry-After": "0"}, {"X-Error-Code": "GatedRepo"}, {"Location": "/nowhere"}]),
+        "cut_after": st.integers(0, 60_000),
+        "wrong": st.booleans(),
+        "ignores_range": st.booleans(),
+    },
+)
+
+
+@settings(max_examples=40)
+@given(failures=st.lists(st.lists(FAILURES, max_size=3), min_size=1, max_size=2))
+def test_whatever_a_server_does_nothing_wrong_is_taken_for_whole(served, tmp_path_factory, failures):
+    folder = tmp_path_factory.mktemp("fetched")
+    url, digest = f"{served.url}/raw/{{language}}", hub_server.sha256(CONTENT)
+    commit = served.add("owner/name", FILES)
+    one = data.DataSet.model_validate(
+        {
+            "name": "tiny",
+            "title": "A set of tests",
+            "purposes": ["benchmark"],
+            "form": "beir",
+            "languages": {"de": "file"},
+            "sources": [
+                {"repository": "owner/name", "revision": commit, "files": ["data/xx/*.bin"]},
+                {"url": url, "to": "{language}", "sha256": digest},
+            ],
+            "licence": {"name": "none", "page": "https://example.org"},
+            "citation": "none",
+            "checked": "by a test",
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+        for failing in (*failures, []):
+            served.failures = [hub_server.Failure(**how) for how in failing]
+            try:
+                fetched = data.fetch(one, cache=str(folder / "cache"))
+            except DataError as error:
+                assert failing, error
+            else:
+                found = {path: (fetched.folder / path).read_bytes() for path in fetched.digests}
+                assert found == FILES | {"file": CONTENT}

@@ -226,7 +226,7 @@ def test_a_server_that_asks_to_wait_is_asked_again(hbtrain, hub, tiny):
         ("/tree/", {"status": 429, "headers": {"Retry-After": "4000"}}, "too many requests; wait 4000 s, then"),
         ("/lfs/", {"status": 429, "headers": {"ratelimit": '"api";r=0;t=900'}}, "many requests; wait 900 s, then"),
         ("/lfs/", {"status": 502, "times": 9}, "refuses owner/name: 502 Bad Gateway; the same command goes on"),
-        ("/lfs/", {"status": 404}, "refuses owner/name: 404 Not Found"),
+        ("/lfs/", {"status": 404}, "refuses owner/name: 404 Not Found; see to HF_ENDPOINT"),
         ("/resolve/", {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}, "is gone; give an entry with"),
         ("/lfs/", {"cut_after": 0, "times": 9}, "cannot be read .*; the same command goes on where it stopped"),
         ("/lfs/", {"wrong": True}, "came with the digest sha256:.* where sha256:.* is expected, and was not kept"),

@@ -1,7 +1,8 @@
 """Commands and runs with data sets by name: what is said before workers start, what is refused, what is kept."""
 
+import io
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,9 @@ from hbtrain.runs.preflight import preflight
 from hbtrain.runs.run_folder import RunFolder
 from hbtrain.runs.run_inputs import checked_inputs
 from hbtrain.runs.segments import measured_by
+from hbtrain.sweeps import sweep
+from hbtrain.sweeps.space import base_config, trials_of
+from hbtrain.sweeps.space_file import load_space, with_flags
 from hbtrain.training.export import model_card
 from tests.unit.data_set_samples import benchmark, pairs
 from tests.unit.tiny_models import encoder_config
@@ -179,6 +183,18 @@ def test_audit_and_prepare_take_names(config, hub, hbtrain, tmp_path):
     code, _, err = hbtrain("prepare", "parallel", "hub:pairs", "x.jsonl", "--catalogue", mine, "--output", "other")
     assert code == 2
     assert err == "error: hub:pairs x.jsonl: a data set by name stands alone; prepare them one by one\n"
+
+
+def test_sweeps_take_names_and_say_what_is_fetched(config, hbtrain, tmp_path):
+    (tmp_path / "r.yaml").write_text(json.dumps(config.model_dump(mode="json")))
+    code, _, err = hbtrain("sweep", "alpha-grid", "--recipe", "r.yaml", "--data.sources", "hub:pairz")
+    assert code == 2
+    assert err.startswith("error: unknown data set 'pairz': did you mean pairs?")
+    space = with_flags(load_space("alpha-grid"), {"recipe": "r.yaml"})
+    with redirect_stdout(io.StringIO()) as said:
+        sweep._check(space, trials_of(space)[:2], base_config(space))
+    sizes = [line.partition(",")[0] for line in said.getvalue().splitlines()]
+    assert sizes == ["fetching capitals: 2 files", "fetching pairs: 1 file", "preparing the corpus of pairs"]
 
 
 def test_jobs_are_checked_for_names_and_go_to_the_same_hub(hub, monkeypatch, tmp_path):

@@ -116,12 +116,15 @@ def test_a_repository_cannot_write_elsewhere(hub):
         data.fetch(tiny)
 
 
-def test_the_newest_commit_stays_the_one_first_seen(hub):
+@pytest.mark.parametrize("damaged", [lambda commit: commit[:20], lambda commit: commit[::-1]])
+def test_the_newest_commit_stays_the_one_first_seen_while_it_is_there(hub, tmp_path, damaged):
     tiny = data_set(of_repository("main"))
     commit = hub.add("owner/name", FILES)
     first = data.fetch(tiny, ["de"])
     hub.add("owner/name", FILES | {"data/xx/2.bin": b"new\n"})
     assert data.fetch(tiny, ["de"]).revisions == first.revisions == {"owner/name": commit}
+    (tmp_path / "hf/hub/datasets--owner--name/refs/main").write_text(damaged(commit))
+    assert "data/xx/2.bin" in data.fetch(tiny, ["de"]).digests
 
 
 def test_equal_files_are_fetched_once(hub):
@@ -259,6 +262,7 @@ def test_an_archive_is_fetched_once_and_each_language_taken_out_of_it(hub, kind)
         (b"not an archive", "cannot be unpacked: .*; delete it, and fetch"),
         (archive_of({"a": b""}, "zip"), "holds no xx"),
     ],
+    ids=["not an archive", "without the language"],  # an archive holds the time when it was made
 )
 def test_an_archive_that_is_not_what_the_catalogue_says(hub, content, message):
     hub.plain["all"] = content

@@ -156,13 +156,15 @@ def test_the_nano_layout_has_a_split_a_language(tmp_path):
     for language, texts in (("ru", DOCUMENTS), ("yo", DOCUMENTS[:2])):
         parquet(tmp_path / "corpus" / shard(language), [{"_id": x, "text": text} for x, _, text in texts])
         parquet(tmp_path / "queries" / shard(language), [{"_id": "1", "text": f"{language}?"}])
-        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1"}])
+        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1", "relevance": 2}])
     parquet(tmp_path / "bm25" / shard("ru"), [{"query-id": "1", "corpus-ids": ["10#0"]}])
-    assert "has no column 'score'" in refused(tmp_path)
-    for language in ("ru", "yo"):
-        parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1", "score": 1}])
-    b = read(tmp_path)
-    assert (b.languages, [c.query_texts for c in b.collections()]) == (("ru", "yo"), [["ru?"], ["yo?"]])
+    assert "query-id, corpus-id, score are expected" in refused(tmp_path)
+    for score in ({"score": 1}, {}):  # without any column of grades, each row is relevant
+        for language in ("ru", "yo"):
+            parquet(tmp_path / "qrels" / shard(language), [{"query-id": "1", "corpus-id": "10#1"} | score])
+        b = read(tmp_path)
+        assert (b.languages, [c.query_texts for c in b.collections()]) == (("ru", "yo"), [["ru?"], ["yo?"]])
+        assert [[x.tolist() for x in c.gains] for c in b.collections()] == [[[1.0]]] * 2
     assert read(tmp_path, ["yo"]).languages == ("yo",)
 
 
