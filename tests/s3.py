@@ -74,3 +74,6 @@ class Bucket:
 
     def put(self, key, content):
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def delete(self, key):
+        self.client.delete_object(Bucket=self.name, Key=key)

@@ -25,6 +25,7 @@ def compare(
     names: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     group_by: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     paper: bool = False,
+    published: bool = False,
     tracking_uri: str | None = None,
     data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     candidates: Literal["sentence", "sentence+context"] = "sentence",
@@ -52,7 +53,9 @@ def compare(
     group_by
         Dotted keys: runs with equal values are one row; `run` sets every run apart.
     paper
-        Put the figures of arXiv 2408.10536 beside these.
+        Put the figures of arXiv 2408.10536 beside these, where they are on the same questions.
+    published
+        Put those of other published systems beside these as well, such as BM25 and mDPR on MIRACL.
     tracking_uri
         MLflow tracking URI; by default $MLFLOW_TRACKING_URI, or SQLite in the folder runs.
     data
@@ -77,6 +80,7 @@ def compare(
         names=names,
         group_by=group_by,
         paper=paper,
+        published=published,
         tracking_uri=tracking_uri,
         data=data or (),
         notify=said_aside,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import output_place, quiet, said_aside, trusts, written
+from hbtrain.cli.outputs import local_output, output_place, quiet, said_aside, trusts, written
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hbtrain.config import EvaluationConfig
     from hbtrain.config.encoder import Precision
     from hbtrain.evaluation.benchmark import Benchmark
+    from hbtrain.evaluation.mteb_scores import MtebScores
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.devices import Device
     from hbtrain.modeling.encoder import Encoder, Side
@@ -120,6 +121,7 @@ def evaluate(
     searched: Searched = EXACT,
     run_depth: int = 10,
     judged: Judged = AS_THEY_ARE,
+    mteb_results: str | None = None,
     trust_remote_code: str | None = None,
 ) -> None:
     """Evaluate any sentence-transformers or Hugging Face model: `hbtrain evaluate MODEL --benchmark xquad-r`.
@@ -159,6 +161,8 @@ def evaluate(
         In which transformers embed texts; by default bf16 on GPUs that have it, else as the model's files say.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
+    mteb_results
+        Folder to which the results are also written in mteb's form, for benchmarks that are tasks of mteb.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
@@ -181,6 +185,7 @@ def evaluate(
     to = output_place(output)
     if isinstance(to, Path):
         output_place(str(to / "runs"))  # written while benchmarks are still evaluated
+    mteb = None if mteb_results is None else _mteb(mteb_results, options, searched, more)
     here = find_backbone(model, "MODEL").name
     judging = Judging.of(options)
     benchmarks = load_benchmarks(
@@ -201,8 +206,51 @@ def evaluate(
     known = trained_languages or card.trained_languages(Path(here))
     search, share = replace(search, device=device), card.average_with_initial(Path(here))
     with written(to) as folder:
-        evaluations = _evaluated(folder, encoder, benchmarks, options, search, model, known, share)
+        evaluations = _evaluated(
+            folder,
+            encoder,
+            benchmarks,
+            options,
+            search,
+            model=model,
+            trained_languages=known,
+            share=share,
+            mteb=mteb,
+        )
     _show(evaluations, in_domain, to)
+    if mteb is not None and mteb_results is not None:
+        _save_for_mteb(mteb, evaluations, encoder, model, Path(mteb_results))
+
+
+def _mteb(folder: str, options: EvaluationConfig, searched: SearchFlags, more: list[str]) -> MtebScores:
+    """What scores as mteb does. Raises ConfigError where it would do otherwise, StorageError where none can write."""
+    from hbtrain.evaluation.benchmarks import parse_benchmarks
+    from hbtrain.evaluation.mteb_scores import MtebScores, mteb_tasks
+
+    output_place(str(local_output(folder, "--mteb-results")), option="--mteb-results")
+    names = [spec.name for spec in parse_benchmarks(options.benchmarks, more)]
+    if not any(name in mteb_tasks() for name in names):
+        known = ", ".join(mteb_tasks())
+        raise ConfigError(f"--mteb-results: no task of mteb has the data of {', '.join(names)}; those of {known} have")
+    if options.index not in (None, "Flat") or searched.half_precision or options.ignore_identical_ids:
+        raise ConfigError(
+            "--mteb-results: these tasks of mteb rank all documents exactly, in single precision; leave out "
+            "--half-precision, --ignore-identical-ids, and any --index but Flat"
+        )
+    return MtebScores()
+
+
+def _save_for_mteb(
+    mteb: MtebScores, evaluations: Sequence[Evaluation], encoder: Encoder, model: str, folder: Path
+) -> None:
+    from hbtrain.evaluation.mteb_results import save_mteb_results
+
+    files = save_mteb_results(mteb, evaluations, encoder, model, folder)
+    console = TextConsole()
+    for note in mteb.notes:
+        console.print(f"note: mteb's {note}", soft_wrap=True)
+    for file in files:
+        console.print(f"mteb     {file}", soft_wrap=True)
 
 
 def _evaluated(
@@ -211,9 +259,11 @@ def _evaluated(
     benchmarks: Sequence[Benchmark],
     options: EvaluationConfig,
     search: SearchOptions,
+    *,
     model: str,
     trained_languages: Sequence[str] | None,
     share: float,
+    mteb: MtebScores | None,
 ) -> list[Evaluation]:
     """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
     from hbtrain.evaluation.evaluate import evaluate_all
@@ -227,6 +277,7 @@ def _evaluated(
         trained_languages=trained_languages,
         trec_runs=folder / "runs",
         system=model,
+        takers=[] if mteb is None else [mteb],
     )
     save_evaluation(
         found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain, average_with_initial=share

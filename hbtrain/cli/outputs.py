@@ -45,16 +45,16 @@ def output_place(text: str, is_file: bool = False, option: str = "--output") -> 
     return to
 
 
-def local_output(text: str) -> Path:
-    """The folder or file that `--output` names, for commands that cannot write to remote storage.
+def local_output(text: str, option: str = "--output") -> Path:
+    """The folder or file that an option names, for what cannot be written to remote storage.
 
     Raises:
-        ConfigError: the output is an s3:// URI.
+        ConfigError: it is an s3:// URI.
         StorageError: the text is neither a path nor a known URI.
     """
     to = place(text)
     if not isinstance(to, Path):
-        raise ConfigError(f"--output {text}: must be on a file system that every node sees; copy it there afterwards")
+        raise ConfigError(f"{option} {text}: must be on a file system that every node sees; copy it there afterwards")
     return to
 
 

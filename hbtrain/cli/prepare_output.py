@@ -26,11 +26,13 @@ class Output:
     Attributes:
         output: Folder of the corpus; it must not exist yet, or hold the same corpus.
         skip_bad_rows: Leave bad rows out; each is counted and listed in drops.jsonl.
+        limit: Only the first so many rows, to try out what comes after.
         catalogue: Files that describe data sets of your own, which hub:NAME as the input then finds.
     """
 
     output: str
     skip_bad_rows: bool = False
+    limit: int | None = None
     catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None
 
 
@@ -51,12 +53,14 @@ def write_corpus(
     from hbtrain.cli.outputs import local_output
     from hbtrain.corpus.prepare.prepare import prepare
 
+    if common.limit is not None and common.limit < 1:
+        raise ConfigError(f"--limit {common.limit}: must be 1 or more")
     output = local_output(common.output)
     console = TextConsole()
     paths, came_from = _found(inputs, common.catalogue or [], of_files)
     reader = open_reader(paths)
     with _Steps(console) as steps:
-        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell, came_from)
+        prepared = prepare(reader, output, common.skip_bad_rows, steps.tell, came_from, common.limit)
     _show(console, prepared)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hbtrain.comparison.checks import check_distinct, common_benchmarks
 from hbtrain.comparison.curves import Curves, read_curves
 from hbtrain.comparison.estimates import Estimate, Method, Score, adjusted, estimates_of
+from hbtrain.comparison.published import Choice
 from hbtrain.comparison.runs import Run, RunFinder
 from hbtrain.comparison.scores import ScoreReader
 from hbtrain.comparison.systems import System, in_table_order, systems_of
@@ -36,7 +37,7 @@ class Comparison:
     estimates: tuple[Estimate, ...]
     method: Method
     notes: tuple[str, ...] = ()  # what readers must know, such as runs that were left out or unknown training languages
-    paper: bool = False  # whether tables show the paper's figures too
+    published: Choice = None  # which published figures tables show too
     curves: Curves = field(default_factory=Curves)  # how scores came about during training
 
     @cached_property
@@ -62,6 +63,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     names: Sequence[str] | None = None,
     group_by: Sequence[str] | None = None,
     paper: bool = False,
+    published: bool = False,
     tracking_uri: str | None = None,
     data: Sequence[str] = (),
     candidates: Candidates = "sentence",
@@ -80,7 +82,8 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         names: labels for the systems, in the order in which `runs` names them.
         group_by: dotted keys; runs with equal values are one system. By default they differ in their seed only;
             `run` sets every run apart.
-        paper: whether tables show the figures of arXiv 2408.10536 too.
+        paper: whether tables show the figures of arXiv 2408.10536 too, where they are on the same questions.
+        published: whether they show those of other published systems as well.
         tracking_uri: of MLflow, by default `$MLFLOW_TRACKING_URI` or SQLite in the folder `runs`.
         data: the benchmarks of run files, by name or as FORM=PATH; see `load_benchmarks`.
         candidates: what a candidate of these benchmarks is, as for `hbtrain evaluate`.
@@ -109,10 +112,11 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
             for run in flat
         }
     systems = in_table_order(systems_of(flat, group_by, names))
-    if len(systems) < 2 and not paper:
+    beside: Choice = "all" if published else "paper" if paper else None
+    if len(systems) < 2 and beside is None:
         raise ConfigError(
             f"the {len(flat)} runs are one system ({systems[0].label}), so there is nothing to compare; name others, "
-            "set every run apart with --group-by run, or compare with --paper"
+            "set every run apart with --group-by run, or compare with --published"
         )
     reference = _baseline(baseline, systems, found)
     tasks, estimates = [], []
@@ -122,7 +126,8 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         tasks.append(task)
         grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
-    notes = [*finder.notes, *_unknown_languages(systems), *_other_precision(flat), *_other_search(flat, tasks)]
+    notes = [*finder.notes, *_unknown_languages(systems), *_other_precision(flat), *_other_data(flat, tasks)]
+    notes += _other_search(flat, tasks)
     return Comparison(
         tuple(systems),
         reference.label,
@@ -130,7 +135,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         tuple(adjusted(estimates)),
         method,
         tuple(notes),
-        paper,
+        beside,
         read_curves(systems, tasks, lambda: finder.server),
     )
 
@@ -176,6 +181,20 @@ def _other_precision(runs: Sequence[Run]) -> list[str]:
     if len(found) < 2:
         return []
     return [f"models embedded texts in different precisions: {', '.join(sorted(found))}; rounding alone moves scores"]
+
+
+def _other_data(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:
+    """Notes on benchmarks that are data sets of the catalogue, where runs read other revisions or files of them."""
+    notes = []
+    for task in tasks:
+        found: dict[str, set[str]] = {}
+        for run in runs:
+            for source, revision in run.about_benchmark(task.name).get("data", {}).get("sources", {}).items():
+                found.setdefault(source, set()).add(revision)
+        changed = [f"{source} at {' and '.join(sorted(x))}" for source, x in found.items() if len(x) > 1]
+        if changed:
+            notes.append(f"on {task.name} runs read different data: {changed[0]}; evaluate them again on one")
+    return notes
 
 
 def _other_search(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:

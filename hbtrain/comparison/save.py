@@ -14,6 +14,7 @@ from typing import Any
 
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
+from hbtrain.comparison.published import as_list
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
 from hbtrain.reporting.table import TREND, markdown_text
@@ -162,6 +163,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
             }
             for e in comparison.estimates
         ],
+        "published": as_list(comparison.published, comparison.tasks),
         "learning": [
             {
                 "system": label,

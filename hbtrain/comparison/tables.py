@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
 from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.curves import NEAR, ScoreCurves
 from hbtrain.comparison.estimates import Estimate, Score
+from hbtrain.comparison.published import PublishedRow, figure, note_of, shown_rows
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.metric_names import (
     ALL,
@@ -19,7 +16,6 @@ from hbtrain.reporting.metric_names import (
     SEEN,
     SETTINGS,
     SOME,
-    TITLES,
     UNSEEN,
     metric_title,
     score_title,
@@ -104,7 +100,7 @@ def _scores(comparison: Comparison) -> Table:
     else:
         title = "Scores by setting"
         heads = [f"{SETTINGS[column.setting]} {metric_title(column.metric)}" for column in columns]
-    return _headline(comparison, "scores", title, columns, heads, _paper_note(comparison))
+    return _headline(comparison, "scores", title, columns, heads)
 
 
 def _rank_distance(comparison: Comparison) -> Table | None:
@@ -117,13 +113,12 @@ def _rank_distance(comparison: Comparison) -> Table | None:
     return _headline(comparison, "rank-distance", title, columns, [metric_title(RANK_DISTANCE)] * len(columns))
 
 
-def _headline(
-    comparison: Comparison, key: str, title: str, columns: Sequence[Score], heads: Sequence[str], note: str = ""
-) -> Table:
+def _headline(comparison: Comparison, key: str, title: str, columns: Sequence[Score], heads: Sequence[str]) -> Table:
     by_system = zip(*(_column(comparison, column) for column in columns), strict=True)
     rows = [Row(system.label, cells) for system, cells in zip(comparison.systems, by_system, strict=True)]
-    if comparison.paper:
-        rows += [row for paper in paper_rows() if (row := _paper_row(paper, columns)) is not None]
+    beside = _rows_beside(comparison, columns)
+    rows += [Row(row.label, _published(row, comparison, columns), "paper") for row in beside]
+    note = _note_beside(comparison, columns)
     return Table(key, f"{title}: {_tasks(comparison)}", _head(comparison, columns, heads), tuple(rows), note)
 
 
@@ -138,28 +133,23 @@ def _known(comparison: Comparison, scores: Sequence[Score]) -> list[Score]:
     return [score for score in scores if comparison.get(comparison.baseline, *score) is not None]
 
 
-def _paper_row(paper: PaperRow, columns: Sequence[Score]) -> Row | None:
-    scores = [(paper.scores.get(f"{c.benchmark}/{c.setting}/{c.metric}"), c.metric) for c in columns]
-    if all(score is None for score, _ in scores):
-        return None
-    # Its rank distances are printed as whole numbers: no digits are added to them.
-    texts = [EMPTY if x is None else f"{x:,}" if isinstance(x, int) else shown(x, m) for x, m in scores]
-    cells = [Cell(text, value=score) for text, (score, _) in zip(texts, scores, strict=True)]
-    return Row(paper.label, tuple(cells), "paper")
+def _published(row: PublishedRow, comparison: Comparison, columns: Sequence[Score]) -> tuple[Cell, ...]:
+    """The cells of a published row; there is no mark on them, and none is the best."""
+    tasks = {task.name: task for task in comparison.tasks}
+    found = [(figure(row, tasks[column.benchmark], column), column.metric) for column in columns]
+    # Rank distances that are printed as whole numbers get no digits.
+    return tuple(
+        Cell(EMPTY if value is None else f"{value:,}" if isinstance(value, int) else shown(value, metric), value=value)
+        for value, metric in found
+    )
 
 
-def _paper_note(comparison: Comparison) -> str:
-    if not comparison.paper:
-        return ""
-    known = {key.partition("/")[0] for row in paper_rows() for key in row.scores}
-    notes = ["The paper's figures (arXiv 2408.10536) come from other training data: beside, not compared."]
-    for task in comparison.tasks:
-        wanted = CANDIDATES.get(task.name)
-        if task.name not in known:
-            notes.append(f"The paper has no figures for {task.name}.")
-        elif wanted and task.candidates_kind not in (None, wanted):
-            notes.append(f"On {task.name} it ranks {wanted}s, these runs {task.candidates_kind}.")
-    return " ".join(notes)
+def _rows_beside(comparison: Comparison, columns: Sequence[Score]) -> list[PublishedRow]:
+    return shown_rows(comparison.published, {task.name: task for task in comparison.tasks}, columns)
+
+
+def _note_beside(comparison: Comparison, columns: Sequence[Score]) -> str:
+    return note_of(comparison.published, {task.name: task for task in comparison.tasks}, columns)
 
 
 def steps_table(comparison: Comparison) -> Table | None:
@@ -268,7 +258,9 @@ def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) 
     kinds = ["part" if c.part in several else "system" for c in columns]
     key = f"{task.name}-{setting}-{metric}".replace("@", "-at-")
     title = f"{task.name}: {score_title(metric, setting)} by query language"
-    return _longer_side_down(key, title, comparison, (titles, columns, kinds), language_note(task))
+    beside = _note_beside(comparison, columns) if _rows_beside(comparison, columns) else ""
+    note = " ".join(filter(None, [language_note(task), beside]))
+    return _longer_side_down(key, title, comparison, (titles, columns, kinds), note)
 
 
 def _longer_side_down(
@@ -281,12 +273,17 @@ def _longer_side_down(
     """A table whose columns, given as titles, scores and kinds, become rows where they are more than the systems."""
     titles, scores, kinds = columns
     by_column = [_column(comparison, score, detail=False) for score in scores]
-    labels = [system.label for system in comparison.systems]
+    labels, kinds_of_labels = [system.label for system in comparison.systems], ["system"] * len(comparison.systems)
+    for row in _rows_beside(comparison, scores):
+        cells = zip(by_column, _published(row, comparison, scores), strict=True)
+        by_column = [(*own, cell) for own, cell in cells]
+        labels.append(row.label)
+        kinds_of_labels.append("paper")
     if len(labels) <= len(titles):
         rows = [Row(t, cells, kind) for t, cells, kind in zip(titles, by_column, kinds, strict=True)]
         return Table(key, title, ("", *labels), tuple(rows), note)
-    by_system = zip(*by_column, strict=True)
-    return Table(key, title, ("", *titles), tuple(Row(*row) for row in zip(labels, by_system, strict=True)), note)
+    lines = zip(labels, zip(*by_column, strict=True), kinds_of_labels, strict=True)
+    return Table(key, title, ("", *titles), tuple(Row(*line) for line in lines), note)
 
 
 def _column(comparison: Comparison, score: Score, detail: bool = True) -> tuple[Cell, ...]:
@@ -311,26 +308,3 @@ def _tasks(comparison: Comparison) -> str:
         f"{task.name} ({task.candidates_kind} candidates)" if task.candidates_kind else task.name
         for task in comparison.tasks
     )
-
-
-CANDIDATES = {"xquad-r": "sentence", "mlqa-r": "sentence"}  # {benchmark: what a candidate is in the paper}
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """The scores {`<benchmark>/<setting>/<metric>`: score} of one model in the paper."""
-
-    backbone: str
-    sampling: str
-    scores: dict[str, float]
-
-    @property
-    def label(self) -> str:
-        return f"paper: {self.backbone}, {TITLES[self.sampling]}"
-
-
-@cache
-def paper_rows() -> tuple[PaperRow, ...]:
-    """The models of the paper, in the order of its tables."""
-    text = (resources.files("hbtrain") / "comparison" / "paper_tables.json").read_text(encoding="utf-8")
-    return tuple(PaperRow(**row) for row in json.loads(text)["rows"])

@@ -26,6 +26,7 @@ class Task:
     name: str  # of the benchmark
     candidates_kind: str | None  # what a candidate is; None if the runs do not say
     languages: tuple[str, ...]  # of its queries
+    queries: Mapping[str, int]  # {language: how many}; empty if the runs do not say
     metric: str  # the main one
     # {name: query languages} of everything that gets a mean: all languages, those seen and unseen in training if that
     # is known, the benchmark's own groups, and every single language
@@ -77,6 +78,7 @@ def task_of(
         name=benchmark,
         candidates_kind=about.get("candidates_kind"),
         languages=languages,
+        queries=about.get("queries") or {},
         metric=main,
         parts=_parts(languages, systems, about.get("language_groups") or {}),
         layout=layout,

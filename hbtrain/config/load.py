@@ -27,17 +27,26 @@ from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError, did_you_mean
 from hbtrain.storage import expand_home, place
 
+EXTENDS = "extends"
+"""The key of a recipe that names another one: what is not said is as it is there."""
+
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship with hbtrain, sorted."""
-    folder = resources.files("hbtrain") / "recipes"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    """Names of the recipes that ship with hbtrain, sorted; `paper/xlmr-hybrid` lies in a folder of its own."""
+    shipped = resources.files("hbtrain") / "recipes"
+    folders = [("", shipped), *((f"{folder.name}/", folder) for folder in shipped.iterdir() if folder.is_dir())]
+    files = (f"{prefix}{file.name}" for prefix, folder in folders for file in folder.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
 
 def recipe_summary(name: str) -> str:
     """The comment at the head of a shipped recipe."""
-    lines = (resources.files("hbtrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    lines = takewhile(lambda line: line.startswith("#"), _shipped(name).splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+def _shipped(name: str) -> str:
+    return (resources.files("hbtrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_config(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -107,12 +116,12 @@ def evaluation_from_flags(**options: Any) -> EvaluationConfig:
         raise ConfigError(f"{given}{allowed}") from error
 
 
-def _read(recipe: str) -> tuple[dict[str, Any], str]:
+def _read(recipe: str, extended_by: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+    """The keys and values of a recipe, with those of the one that it extends, and what messages call it."""
     path = Path(recipe)
     if recipe in recipe_names():
         origin = f"recipe {recipe!r}"
-        text = (resources.files("hbtrain") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
-        name = recipe
+        text, name = _shipped(recipe), recipe.replace("/", "-")
     elif path.suffix in {".yaml", ".yml"} or path.is_file():
         origin, name = f"recipe {recipe}", path.stem
         try:
@@ -129,7 +138,21 @@ def _read(recipe: str) -> tuple[dict[str, Any], str]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold keys and values, not {type(tree).__name__}")
     tree.setdefault("name", name)
+    if (other := tree.pop(EXTENDS, None)) is not None:
+        beside = str(path.parent / str(other))
+        other = beside if str(other) not in recipe_names() and Path(beside).is_file() else str(other)
+        if other in (recipe, *extended_by):
+            raise ConfigError(f"{origin} extends itself: {' > '.join([*extended_by, recipe, other])}")
+        tree = _merged(_read(other, (*extended_by, recipe))[0], tree)
     return tree, origin
+
+
+def _merged(tree: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with `own` values in place of its, key by key."""
+    both = {
+        key: _merged(tree[key], x) for key, x in own.items() if isinstance(x, dict) and isinstance(tree.get(key), dict)
+    }
+    return {**tree, **own, **both}
 
 
 def _check_tree(tree: Mapping[str, Any], origin: str) -> None:

@@ -93,11 +93,14 @@ def search_options(
     )
 
 
-def ranker_of(options: EvaluationConfig, search: SearchOptions) -> Ranker | None:
-    """A new ranker for one benchmark; None: exact ranks in this process, for which `ExactRanker` is the default."""
+def ranker_of(options: EvaluationConfig, search: SearchOptions, depth: int = FIRST_PLACES) -> Ranker | None:
+    """A new ranker for one benchmark; None: exact ranks in this process, for which `ExactRanker` is the default.
+
+    Its lists have `depth` candidates at least; those of an index as many as the options say.
+    """
     if options.index is not None:
         return SearchRanker(search, options.depth)
-    return SpreadRanker(search, max(options.run_depth, FIRST_PLACES)) if options.actors else None
+    return SpreadRanker(search, max(options.run_depth, depth)) if options.actors else None
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Evaluation:
     precision: str | None = None
     """The types in which the model's weights were, and computed, such as `bfloat16`; None as for `similarity`."""
     model_notes: tuple[str, ...] = ()  # what was found about the model while it was loaded and used
+    seconds: float | None = None  # how long it took, from opening the first collection; None for run files
     # where the benchmark's data come from, if it is a data set of the catalogue
     data: Mapping[str, Any] = field(default_factory=dict)
 

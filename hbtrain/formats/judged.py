@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from hbtrain.errors import DataError, shown
+from hbtrain.formats.hub_layout import check_whole
 from hbtrain.formats.inputs import (
     NOT_UNICODE,
     BadRows,
@@ -115,14 +116,16 @@ class JudgedFolder:
         """The files of a language.
 
         Raises:
-            DataError: one is not there, or there are two of a kind.
+            DataError: one is not there, or there are two of a kind, or one of several is missing.
         """
         for what, name in self.names.items():
             found = self.files[what].get(language, ())
             if not found:
                 missing = name.format(language=language)
                 raise DataError(f"{self.folder} has {self.given} in {language} but no {missing} (plain or .gz)")
-            if what not in self.many:
+            if what in self.many:
+                check_whole(found)
+            else:
                 one_each((language, path) for path in found)
         topics, qrels, corpus = (self.files[what][language] for what in ("topics", "qrels", "corpus"))
         return JudgedFiles(topics, qrels, corpus)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from hbtrain.errors import DataError
-from hbtrain.formats.hub_layout import PLAIN_SPLIT, Configs, check_whole, read_configs
+from hbtrain.formats.hub_layout import PLAIN_SPLIT, Configs, read_configs
 from hbtrain.formats.judged import JudgedFolder
 from hbtrain.formats.language_codes import code_of, codes_of, is_known, pair_of
 from hbtrain.formats.languages import LANGUAGE, one_each
@@ -33,7 +33,7 @@ def find_mteb(folder: str, split: str | None = None, languages: Sequence[str] | 
         languages: the language of a set without subsets, whose files do not tell it.
 
     Raises:
-        DataError: there is no such set, or no such split; two subsets are one language; the card or shards are broken.
+        DataError: there is no such set, or no such split; two subsets are one language; the card is broken.
     """
     subsets = _subsets(folder)
     if set(subsets) == {""}:
@@ -130,6 +130,4 @@ def _files(splits: Splits, wanted: str, where: str) -> list[str]:
     """The files of the wanted split, or of the only one."""
     if wanted not in splits and len(splits) > 1:
         raise DataError(f"{where}: there is no split {wanted} among {', '.join(sorted(splits))}")
-    found = splits.get(wanted) or next(iter(splits.values()))
-    check_whole(found)
-    return found
+    return splits.get(wanted) or next(iter(splits.values()))

@@ -118,15 +118,15 @@ def _trainer(config: Config, folder: RunFolder, settings: dict[str, Any], restar
 
 
 def train_with(new_trainer: Callable[[], TorchTrainer], restarts: Restarts) -> None:
-    """Train with a new trainer, and with another one where memory ran out and took the controller of the one before.
+    """Train with a new trainer, and with another one where the controller of the one before was lost.
 
-    Ray Train's controller survives the deaths of its workers. Ray kills by memory as well the controller itself and
-    actors that it cannot do without.
+    Ray Train's controller survives the deaths of its workers, and gives up where an actor dies that it cannot do
+    without. Where memory runs out Ray may kill such actors, and the controller itself.
 
     Raises:
         TrainingFailedError: training failed for good.
     """
-    from ray.exceptions import OutOfMemoryError
+    from ray.exceptions import OutOfMemoryError, RayActorError
     from ray.train.v2.api.exceptions import ControllerError
 
     from hbtrain.runs.worker_deaths import GivenUpError
@@ -137,7 +137,7 @@ def train_with(new_trainer: Callable[[], TorchTrainer], restarts: Restarts) -> N
             return
         except (ControllerError, OutOfMemoryError) as error:
             lost = getattr(error, "controller_failure", error)
-            if not isinstance(lost, OutOfMemoryError):
+            if not isinstance(lost, OutOfMemoryError | RayActorError):
                 raise
             try:
                 restarts.after_lost_controller(lost)

@@ -65,8 +65,8 @@ class Restarts:
         progress = self._progress()
         self._restart(cause_of_death(errors, progress), progress, first_to_die(errors), counts=not is_preempted)
 
-    def after_lost_controller(self, error: OutOfMemoryError) -> None:
-        """Count the restart after Ray Train's controller, or an actor that it needs, was killed for memory.
+    def after_lost_controller(self, error: OutOfMemoryError | RayActorError) -> None:
+        """Count the restart after Ray Train's controller was lost, or gave up as an actor that it needs was.
 
         Raises:
             GivenUpError: the workers are not to be restarted.
@@ -74,6 +74,9 @@ class Restarts:
         progress = self._progress()
         for group in {last.group for last in progress.values()}:
             release(group)
+        if not isinstance(error, OutOfMemoryError):
+            self._restart("an actor of Ray Train, or a worker that began, died", progress, None)
+            return
         killed = {(kill.node, kill.pid) for kill in memory_kills(str(error))}
         rank = next((rank for rank, last in progress.items() if (last.node, last.pid) in killed), None)
         unknown = f"{out_of_memory(str(error))}; {FOR_LESS_MEMORY}"

@@ -54,7 +54,13 @@ def main(arguments):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="K", help="number of the first draw")
     parser.add_argument("--references", type=Path, metavar="FOLDER")
-    parser.add_argument("--on-ranks", action="store_true", help="trainings without Ray: seconds a draw")
+    parser.add_argument(
+        "--on-ranks",
+        nargs="?",
+        const="folder",
+        choices=["folder", "s3"],
+        help="trainings without Ray: seconds a draw; in a bucket (s3) in segments",
+    )
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - {scenario.__name__ for scenario in SCENARIOS}
@@ -72,8 +78,10 @@ def at_random(chosen):
         references = chosen.references or Path(folder)
         references.mkdir(parents=True, exist_ok=True)
         for number in range(chosen.first, chosen.first + chosen.random):
-            carry_out = happen_on_ranks if chosen.on_ranks else happen
-            lines.append(carry_out(chosen.seed, number, references))
+            if chosen.on_ranks:
+                lines.append(happen_on_ranks(chosen.seed, number, references, chosen.on_ranks))
+            else:
+                lines.append(happen(chosen.seed, number, references))
             print(json.dumps(lines[-1], ensure_ascii=False), flush=True)
             if chosen.write:
                 note_random(lines[-1])

@@ -114,9 +114,7 @@ class Scene:
         file = self.runs.parent / name
         content = change(file.read_bytes() if self.bucket is None else self.bucket.get(name))
         if content is None:
-            file.unlink() if self.bucket is None else self.bucket.client.delete_object(
-                Bucket=self.bucket.name, Key=name
-            )
+            file.unlink() if self.bucket is None else self.bucket.delete(name)
         elif self.bucket is None:
             file.write_bytes(content)
         else:

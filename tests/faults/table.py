@@ -21,13 +21,17 @@ RANDOM_HEAD = """## At random moments
 `python -m tests.faults.run --random N --seed S` lets one to three faults happen to small runs at random moments
 (trainings on one or two workers with ZeRO 0 to 2, populations, grids; stored in a folder or a bucket), and gives the
 same command again until it ends. With `--on-ranks` they are trainings on one or two gloo ranks without Ray, hurt in any
-phase of a step. What is compared, bit for bit, with the same run that was never hurt: the weights of all models, the
-figures that do not tell the time, and the scores. No process may hang or show a traceback. A draw is carried out again
-by `--random 1 --seed S --first K`; `tests/faults/observed_random.jsonl` has a line for each of these.
+phase of a step; with `--on-ranks s3` in a bucket and in segments, as trials of searches are. What is compared, bit for
+bit, with the same run that was never hurt: the weights of all models, the figures that do not tell the time, and the
+scores. No process may hang or show a traceback. A draw is carried out again by `--random 1 --seed S --first K`;
+`tests/faults/observed_random.jsonl` has a line for each of these.
 """
 RANDOM_PARTS = {
     "Runs": lambda line: line["run"]["kind"] != "ranks",
-    "Ranks": lambda line: line["run"]["kind"] == "ranks",
+    "Ranks": lambda line: line["run"]["kind"] == "ranks" and line["run"]["storage"] == "folder",
+    "Ranks, in a bucket and in segments": lambda line: (
+        line["run"]["kind"] == "ranks" and line["run"]["storage"] == "s3"
+    ),
 }
 
 
@@ -54,7 +58,7 @@ def note_random(line):
 
 
 def _place(line):
-    return line["run"]["kind"] == "ranks", line["seed"], line["number"]
+    return line["run"]["kind"] == "ranks", line["run"]["storage"], line["seed"], line["number"]
 
 
 def _random_lines():

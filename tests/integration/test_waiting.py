@@ -1,12 +1,16 @@
 """A run that waits for nodes: some that someone joins, and some that an autoscaler adds because it was asked."""
 
 import json
+import re
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
+import requests
 
-from tests.integration.command import Command
+from hbtrain.runs.gauges import GAUGES
+from tests.integration.command import PATIENCE_S, Command
 from tests.integration.nodes import Node
 from tests.ports import free_port
 
@@ -19,6 +23,8 @@ TRAIN = [
     "--tracking.log_model", "false", "--resources.workers", 2, "--resources.wait_s",
 ]  # fmt: skip
 WAITS = "for 2 CPUs: the cluster has 1 CPU\n"
+SHOWN = GAUGES.keys() - {"hbtrain_validation_loss", "hbtrain_gpu_memory_peak_gib"}
+"""The gauges of such a run: it has no validation source, and no GPU."""
 
 
 @pytest.fixture
@@ -32,8 +38,17 @@ def run(folder, head, wait_s):
     return Command(folder, *TRAIN, wait_s, "--data.cache", folder / "cache", RAY_ADDRESS=head.address)
 
 
-def test_a_node_that_joins_ends_the_wait(folder):
-    with Node.head(folder) as head:
+def scraped(port):
+    """{gauge: value} of hbtrain's gauges, as Prometheus gets them from a node."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    lines = re.finditer(r'^ray_(hbtrain_\w+){[^}]*\brun="quickstart-\w+"[^}]*} (\S+)$', text, re.MULTILINE)
+    return {line[1]: float(line[2]) for line in lines}
+
+
+def test_a_node_that_joins_ends_the_wait_and_prometheus_sees_the_run(folder):
+    metrics = free_port()
+    often = {"RAY_metrics_report_interval_ms": "500"}
+    with Node.head(folder, "--metrics-export-port", metrics, **often) as head:
         with run(folder, head, 2) as command:
             assert command.finish() == 2, command.output
             assert f"waiting up to 2 s {WAITS}" in command.output
@@ -44,8 +59,16 @@ def test_a_node_that_joins_ends_the_wait(folder):
             command.wait_for(f"waiting up to 300 s {WAITS}")
             assert "building" not in command.output
             with head.join(folder, "second"):
+                command.wait_for("step 5/5")
+                deadline = time.monotonic() + PATIENCE_S
+                while (values := scraped(metrics)).keys() != SHOWN:
+                    assert time.monotonic() < deadline, values
+                    time.sleep(0.2)
                 assert command.finish() == 0, command.output
     check_trained(command.output)
+    assert (values["hbtrain_step"], values["hbtrain_steps"], values["hbtrain_workers"]) == (5, 5, 2)
+    assert (values["hbtrain_waits"], values["hbtrain_restarts"]) == (2, 0), "the first attempt waited too"
+    assert abs(time.time() - values["hbtrain_heartbeat_seconds"]) < PATIENCE_S
 
 
 def test_an_autoscaler_adds_what_is_waited_for(folder):

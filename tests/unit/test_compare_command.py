@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from hbtrain.comparison.compare import compare
 from hbtrain.comparison.estimates import Method
 from hbtrain.comparison.save import markdown, save_comparison
-from hbtrain.comparison.tables import language_tables, main_tables, paper_rows
+from hbtrain.comparison.tables import language_tables, main_tables
 from hbtrain.config import load_config, override
 from hbtrain.reporting.table import terminal
 from hbtrain.tracking.past_runs import TrackedRuns
@@ -51,7 +51,7 @@ def test_tables_are_printed_and_files_written(hbtrain, runs, tmp_path):
     assert code == 0, err
     assert "mAP by setting: sample (sentence candidates)" in out
     assert "X-Y only (α = 0)" in out
-    assert "The paper has no figures for sample." in re.sub(r"\s+", " ", out)
+    assert "No published figures stand beside sample: there are none." in re.sub(r"\s+", " ", out)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "comparison.csv", "comparison.json", "comparison.md", "difference-sample-1.png", "rank-distance-sample.png",
@@ -123,20 +123,6 @@ def test_the_longer_side_of_a_table_goes_down(runs, tmp_path, count):
     for table in language_tables(compare(folders, method=QUICK)):
         assert len(table.rows) == max(count, 4)
         assert all(len(row.cells) == len(table.head) - 1 for row in table.rows)
-
-
-def test_the_papers_figures_stand_in_their_columns(tmp_path):
-    rows = rows_of(0.0, name="xquad-r")
-    folders = [write_results(tmp_path / x, rows, kind="sentence+context") for x in "ab"]
-    scores, distance, *_ = main_tables(compare(folders, paper=True, method=QUICK))
-    papers = [row for row in scores.rows if row.kind == "paper"]
-    assert scores.head == ("", "monolingual", "cross-lingual", "multilingual")
-    assert [c.value for c in papers[1].cells] == [0.798, 0.705, 0.593]
-    assert papers[1].label == "paper: XLM-R, hybrid"
-    assert [row.cells[0].value for row in distance.rows if row.kind == "paper"] == [410, 287, 295, 262, 221, 225]
-    assert "it ranks sentences, these runs sentence+context" in scores.note
-    assert not any(cell.best for row in papers for cell in row.cells)
-    assert len(paper_rows()) == 6
 
 
 def test_tables_of_a_terminal_show_marks(runs):

@@ -33,7 +33,7 @@ def made(tmp_path):
     text = f"lareqa={write_lareqa(tmp_path / 'small', languages)}"
     benchmark = load_benchmark(parse_benchmark(text))
     runs = TrecRunWriter(tmp_path / "theirs", "other system")
-    evaluation = evaluate(HashEncoder(), benchmark, trec_runs=runs)
+    evaluation = evaluate(HashEncoder(), benchmark, takers=[runs])
     save_evaluation([evaluation], tmp_path / "ours", "hash")
     return text, tmp_path / "ours", tmp_path / "theirs"
 

@@ -24,7 +24,7 @@ from hbtrain.errors import ConfigError
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_parses_and_survives_a_round_trip(name):
     config = load_config(name)
-    assert config.name == name
+    assert config.name == name.replace("/", "-")
     assert recipe_summary(name)
     assert from_tree(yaml.safe_load(to_yaml(config))) == config
 
@@ -107,6 +107,53 @@ def test_unknown_recipe_names_the_nearest():
         load_config("quikstart")
     with pytest.raises(ConfigError, match="cannot read recipe"):
         load_config("nowhere.yaml")
+
+
+def test_a_recipe_says_only_what_differs_from_the_one_that_it_extends(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "base.yaml").write_text(
+        "extends: xlmr-hybrid\nbatching:\n  alpha: {0: 1.0, 9: 0.5}\nseed: 3\n"
+    )
+    (tmp_path / "mine" / "small.yaml").write_text("extends: base.yaml\nbatching:\n  global_batch_size: 8\n")
+    shipped, found = load_config("xlmr-hybrid"), load_config(tmp_path / "mine" / "small.yaml")
+    wanted = {"name": "small", "seed": 3, "batching.alpha": {0: 1.0, 9: 0.5}, "batching.global_batch_size": 8}
+    assert found == override(shipped, wanted)
+    # a value that is a mapping is not mixed with one that is a number
+    (tmp_path / "constant.yaml").write_text("extends: mine/base.yaml\nbatching:\n  alpha: 0.25\n")
+    assert load_config(tmp_path / "constant.yaml").batching.alpha == 0.25
+    assert load_config(tmp_path / "constant.yaml", {"seed": 5}).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extends: r.yaml\n", ["r.yaml extends itself"]),
+        ("extends: other.yaml\n", ["other.yaml extends itself: ", "r.yaml > "]),
+        ("extends: xlmr-hybrd\n", ["unknown recipe 'xlmr-hybrd'", "did you mean xlmr-hybrid"]),
+        ("extends: xlmr-hybrid\nbatching:\n  alfa: 1\n", ["batching.alfa", "r.yaml"]),
+        ("extends: xlmr-hybrid\nbatching: 3\n", ["batching"]),
+        ("extends: [xlmr-hybrid]\n", ["unknown recipe"]),
+    ],
+)
+def test_recipes_that_cannot_be_extended(tmp_path, text, words):
+    (tmp_path / "r.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text("extends: r.yaml\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "r.yaml")
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_the_papers_recipes_differ_in_their_batches_and_backbones_only():
+    """X-X, X-Y and hybrid see the same sources, benchmarks and steps."""
+    for backbone in ("xlmr", "labse"):
+        hybrid = load_config(f"paper/{backbone}-hybrid")
+        for kind, alpha in (("x-x", 1.0), ("x-y", 0.0)):
+            name = f"paper-{backbone}-{kind}"
+            assert load_config(f"paper/{backbone}-{kind}") == override(hybrid, {"name": name, "batching.alpha": alpha})
+        wanted = {"data": hybrid.data, "evaluation": hybrid.evaluation, "name": hybrid.name}
+        assert hybrid == load_config(f"{backbone}-hybrid").model_copy(update=wanted)
+        assert set(hybrid.data.languages) == {"ar", "de", "en", "es", "hi", "ru", "th", "tr", "zh"}
 
 
 def test_flags():

@@ -14,7 +14,7 @@ from tests.unit.evaluation_samples import HashEncoder, only, random_benchmark
 
 def evaluated(folder, depth, benchmark=None):
     benchmark = benchmark or random_benchmark()
-    return evaluate(HashEncoder(), benchmark, trec_runs=TrecRunWriter(folder, "hash", depth))
+    return evaluate(HashEncoder(), benchmark, takers=[TrecRunWriter(folder, "hash", depth)])
 
 
 def rows(evaluation):

@@ -15,7 +15,7 @@ from tests.unit.judged_samples import beir_of
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     [demo] = load_benchmarks(["demo"], ["de", "en"])
-    evaluate(HashEncoder(), demo, trec_runs=TrecRunWriter(folder, "hash", 20))
+    evaluate(HashEncoder(), demo, takers=[TrecRunWriter(folder, "hash", 20)])
     return folder / "demo"
 
 

@@ -181,8 +181,9 @@ def test_a_pair_names_the_language_of_the_corpus_first(tmp_path):
     cells = {(x.setting, x.query_language, x.passage_language) for x in evaluate(HashEncoder(), b).cells}
     assert cells == {("mono", "zh", "zh"), ("cross", "zh", "ar"), ("cross", "ar", "zh")}
     assert read(tmp_path, ["zh"]).settings == ("mono",)
-    (tmp_path / "zho-zho-corpus" / shard("test", 0, 2)).unlink()
+    (tmp_path / "ara-zho-corpus" / shard("test", 0, 2)).unlink()
     assert "is one of 2 files, and" in refused(tmp_path)
+    assert read(tmp_path, ["zh"]).languages == ("zh",), "which does not need it"
 
 
 def test_one_set_of_queries_serves_all_subsets(tmp_path):

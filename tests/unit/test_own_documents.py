@@ -157,7 +157,7 @@ def test_run_files_of_other_systems_are_taken_the_same_way(tmp_path, grades, see
 def test_the_run_files_of_an_evaluation_score_as_it_did(tmp_path):
     sample = Sample(tmp_path, 3, 4)
     runs = TrecRunWriter(tmp_path / "runs", "hashed", SIZE)
-    exact = evaluate(sample.encoder, sample.benchmark(), trec_runs=runs)
+    exact = evaluate(sample.encoder, sample.benchmark(), takers=[runs])
     found = evaluate_trec_runs(sample.benchmark(), find_trec_runs(tmp_path / "runs" / "mine"))
     assert found.metrics == pytest.approx(exact.metrics)
     written = gzip.decompress((tmp_path / "runs" / "mine" / "mono" / "sw.trec.gz").read_bytes()).decode()
@@ -185,7 +185,7 @@ def test_without_options_documents_are_ranked_and_noted_and_lacking_ones_refused
 def test_a_query_all_of_whose_documents_are_lacking_scores_zero(tmp_path):
     beir_of(tmp_path / "sw", {"a": "x", "b": "y"}, {"1": "q", "2": "r"}, {"1": {"gone": 1}, "2": {"b": 1}})
     benchmark = read_judged("beir", tmp_path, "mine", cache=tmp_path / "cache", judging=BOTH)
-    found = evaluate(Hashed(), benchmark, trec_runs=TrecRunWriter(tmp_path / "runs", "x", 5))
+    found = evaluate(Hashed(), benchmark, takers=[TrecRunWriter(tmp_path / "runs", "x", 5)])
     again = evaluate_trec_runs(benchmark, find_trec_runs(tmp_path / "runs" / "mine"))
     for evaluation in (found, again):
         rows = {row["question_id"]: row for row in evaluation.per_query.to_pylist()}

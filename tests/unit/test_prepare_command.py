@@ -43,6 +43,25 @@ def test_a_corpus_is_shown_checked_and_not_made_again(hbtrain, tmp_path):
     assert hbtrain("prepare", "check", "raw")[0] == 2
 
 
+def test_the_first_rows_make_a_corpus_that_is_not_taken_for_the_whole(hbtrain, tmp_path):
+    mmarco(tmp_path / "raw")
+    rows = {}
+    for limit in (None, 2, 1, 99):
+        arguments = ("prepare", "mmarco", "raw", "--output", f"first-{limit}")
+        code, _, err = hbtrain(*arguments, *(() if limit is None else ("--limit", limit)))
+        assert code == 0, err
+        rows[limit] = list(ParallelCorpus.open([f"first-{limit}"]).sources[f"first-{limit}"].records())
+    assert [len(own) for own in rows.values()] == [3, 2, 1, 3]
+    assert rows[2] == rows[None][:2] and rows[1] == rows[None][:1] and rows[99] == rows[None]
+    for there, limit in ((2, ()), ("None", ("--limit", 2)), (2, ("--limit", 1))):
+        code, _, err = hbtrain("prepare", "mmarco", "raw", "--output", f"first-{there}", *limit)
+        assert (code, "holds a corpus of other inputs or options" in err) == (2, True)
+    code, out, _ = hbtrain("prepare", "mmarco", "raw", "--output", "first-2", "--limit", 2)
+    assert (code, "was there" in out) == (0, True)
+    code, _, err = hbtrain("prepare", "mmarco", "raw", "--output", "other", "--limit", 0)
+    assert (code, err) == (2, "error: --limit 0: must be 1 or more\n")
+
+
 @pytest.mark.parametrize("form", ["parallel", "columns", "squad", "miracl", "mr-tydi", "mteb", "pages", "huggingface"])
 def test_every_form_has_a_command(hbtrain, tmp_path, form):
     (tmp_path / "rows.jsonl").write_text('{"id": 1, "query": {"en": "q"}, "passage": {"en": "p"}}\n')

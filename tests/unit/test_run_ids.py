@@ -55,7 +55,7 @@ def test_ids_that_are_the_escaped_form_of_others_survive_our_own_files(tmp_path)
     texts = {"a b": "one", "a%20b": "two", "a%2520b": "three", "c": "four"}
     beir_of(tmp_path / "data" / "en", texts, {"q 1": "x", "q%201": "y"}, {"q 1": {"a b": 1}, "q%201": {"a%20b": 1}})
     ours = read_judged("beir", tmp_path / "data", "mine", cache=tmp_path / "cache")
-    exact = evaluate(HashEncoder(), ours, trec_runs=TrecRunWriter(tmp_path, "hash", 9))
+    exact = evaluate(HashEncoder(), ours, takers=[TrecRunWriter(tmp_path, "hash", 9)])
     found = evaluate_trec_runs(ours, find_trec_runs(tmp_path / "mine"))
     assert {q: row["map"] for q, row in scores(found, "en").items()} == pytest.approx(
         {q: row["map"] for q, row in scores(exact, "en").items()}
@@ -123,7 +123,7 @@ def test_one_document_under_two_spellings_is_refused(tmp_path):
 
 def test_candidates_of_another_language_do_not_fit_a_setting(tmp_path):
     sample = random_benchmark()
-    evaluate(HashEncoder(), sample, trec_runs=TrecRunWriter(tmp_path, "hash", 5))
+    evaluate(HashEncoder(), sample, takers=[TrecRunWriter(tmp_path, "hash", 5)])
     collection = only(sample)
     question = collection.question_ids[0]
     german, english = ([x for x in collection.candidate_ids if x.startswith(y)] for y in ("de/", "en/"))
@@ -143,7 +143,7 @@ def test_one_file_may_answer_several_collections(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text("".join(f"{language}-{side} sentence {n}\n" for n in range(6)))
     [sample] = load_benchmarks([f"tatoeba={tmp_path / 'data'}"])
-    exact = evaluate(HashEncoder(), sample, trec_runs=TrecRunWriter(tmp_path, "hash", 6))
+    exact = evaluate(HashEncoder(), sample, takers=[TrecRunWriter(tmp_path, "hash", 6)])
     files = find_trec_runs(tmp_path / "tatoeba")
     assert set(files) == {("cross", language) for language in ("de", "en", "fr", "th")}
     found = evaluate_trec_runs(sample, files)

@@ -107,7 +107,7 @@ def test_run_files_hold_what_was_found_with_its_scores_and_no_more(tmp_path):
     benchmark = read_judged("miracl", tmp_path, "miracl", None, cache=tmp_path / "texts")
     for name, ranker in (("found", SearchRanker(options(tmp_path))), ("exact", None)):
         runs = TrecRunWriter(tmp_path / name, "system", 10)
-        evaluate(Hashed(), benchmark, ranker=ranker, trec_runs=runs)
+        evaluate(Hashed(), benchmark, ranker=ranker, takers=[runs])
     found, exact = (read_trec_run(tmp_path / name / "miracl" / "mono" / "sw.trec.gz") for name in ("found", "exact"))
     assert found.documents == exact.documents
     assert {len(documents) for documents in found.documents.values()} == {3}

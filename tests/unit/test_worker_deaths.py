@@ -191,6 +191,18 @@ def test_a_controller_that_memory_ended_is_followed_by_another(run):
     assert controller.endswith("(restart 2 of 3 without progress)")
 
 
+def test_a_controller_that_gave_up_as_an_actor_died_is_followed_by_another(run):
+    hurt = run(1)
+    trainers = Trainers(ControllerError(ActorDiedError()), ControllerError(ActorDiedError()))
+    with pytest.raises(ControllerError) as error:
+        train_with(trainers, hurt.restarts)
+    assert "given up: 1 restart in a row" in error.value.controller_failure.why
+    assert hurt.notes() == [
+        "an actor of Ray Train, or a worker that began, died; the workers are restarted from the last checkpoint "
+        "(restart 1 of 1 without progress)"
+    ]
+
+
 def test_lost_controllers_and_deaths_of_workers_are_one_count(run):
     hurt = run(2)
     trainers = Trainers(*[OutOfMemoryError(PAGE)] * 5)
@@ -207,7 +219,9 @@ def test_lost_controllers_and_deaths_of_workers_are_one_count(run):
     assert trainers.count == 5, "progress began the count anew"
 
 
-@pytest.mark.parametrize("error", [ControllerError(ValueError("no room")), WorkerGroupError("died", {}), OSError("x")])
+@pytest.mark.parametrize(
+    "error", [ControllerError(ValueError("no room")), WorkerGroupError("died", {}), ActorDiedError()]
+)
 def test_what_was_no_lack_of_memory_ends_training(run, error):
     trainers = Trainers(error)
     with pytest.raises(type(error)) as raised:

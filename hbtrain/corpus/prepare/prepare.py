@@ -36,6 +36,7 @@ def prepare(
     skip_bad_rows: bool = False,
     progress: Progress | None = None,
     about: Mapping[str, Any] | None = None,
+    limit: int | None = None,
 ) -> Prepared:
     """Make the corpus of a raw source in the folder `output`; if it is there already, nothing is done.
 
@@ -45,6 +46,7 @@ def prepare(
         skip_bad_rows: list bad rows in `drops.jsonl` instead of raising at the first.
         progress: called now and then.
         about: where the raw source comes from, which the manifest of a new corpus keeps as `data_set`.
+        limit: only the first so many rows of the source, bad ones included; its texts are all kept. None: all rows.
 
     Raises:
         DataError: a bad row or a broken file, with its place; a source without rows.
@@ -58,13 +60,15 @@ def prepare(
         "options": reader.options,
         "skip_bad_rows": skip_bad_rows,
         "inputs": [{"path": path, **file_state(path)} for path in reader.inputs],
-    }
+    } | ({} if limit is None else {"limit": limit})
     if there := _there(output, request):
         clear_leftovers(output)
         return Prepared(output, there, fresh=False)
     staged = request | {"format": FORMAT, "stages": STAGES}
     with staging_of(output, staged) as staging, Database(staging.folder) as database:
-        preparation = Preparation(reader, staging, database, skip_bad_rows, progress or (lambda what, done: None))
+        preparation = Preparation(
+            reader, staging, database, skip_bad_rows, progress or (lambda what, done: None), limit=limit
+        )
         content = request | preparation.run() | ({} if about is None else {"data_set": dict(about)})
 
         def work(folder: Path) -> dict[str, Any]:
@@ -88,6 +92,6 @@ def _there(output: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     if not (output / MANIFEST).is_file():
         raise StorageError(f"{output} is there and holds no prepared corpus; give another --output")
     manifest = read_prepared(output)
-    if {key: manifest.get(key) for key in request} != request:
+    if {key: manifest[key] for key in (*request, "limit") if key in manifest} != request:
         raise StorageError(f"{output} holds a corpus of other inputs or options; give another --output, or delete it")
     return manifest

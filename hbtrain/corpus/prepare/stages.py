@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,14 @@ class Preparation:
         skip: bool = False,
         progress: Callable[[str, int], None] = lambda what, done: None,
         as_given: bool = False,
+        limit: int | None = None,
     ) -> None:
         """A preparation that has done nothing yet.
 
         With `skip`, bad rows are skipped. With `as_given`, rows are taken as the source gives them (see
         `hbtrain.corpus.prepare.cached`): only ids say which queries and passages are the same, and there may be any
-        number of languages. `progress` is told what is being done, and how much of it is.
+        number of languages. With `limit`, only so many pairs are read. `progress` is told what is being done, and how
+        much of it is.
         """
         self.dropped: Counter[str] = Counter()
         self.drop_files: list[Path] = []
@@ -60,6 +63,7 @@ class Preparation:
         self._skip = skip
         self._progress = progress
         self._as_given = as_given
+        self._limit = limit
         self._parts = list(reader.parts())
 
     def run(self) -> dict[str, Any]:
@@ -158,7 +162,7 @@ class Preparation:
             with Drops(self._skip, folder / DROPS) as drops:
                 own = PairWriter(folder, len(parts))
                 done = 0
-                for done, pair in enumerate(self._reader.pairs(drops), 1):
+                for done, pair in enumerate(islice(self._reader.pairs(drops), self._limit), 1):
                     own.append(pair)
                     if done % PROGRESS_EVERY == 0:
                         self._progress("rows", done)
