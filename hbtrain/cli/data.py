@@ -129,7 +129,7 @@ def info(name: str, *, catalogue: Annotated[list[str] | None, Many] = None, json
     rows += [(f"splits for {use}", ", ".join(splits)) for use, splits in one.splits.items()]
     rows += [(option, " or ".join(values)) for option, values in one.options.items()]
     here = {language: None for member in members for language in languages_here(member)}
-    rows += [("size", _size(members)), ("here", ", ".join(here) or "none of it")]
+    rows += [("size", _size(members).removeprefix("size ")), ("here", ", ".join(here) or "none of it")]
     for source in (source for member in members for source in member.sources):
         if isinstance(source, Repository):
             gated = ", gated: its terms are to be accepted there" if source.gated else ""

@@ -126,7 +126,8 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         tasks.append(task)
         grouped = [(system.label, [of_run[run] for run in system.runs]) for system in systems]
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
-    notes = [*finder.notes, *_unknown_languages(systems), *_other_precision(flat), *_other_search(flat, tasks)]
+    notes = [*finder.notes, *_unknown_languages(systems), *_other_precision(flat), *_other_data(flat, tasks)]
+    notes += _other_search(flat, tasks)
     return Comparison(
         tuple(systems),
         reference.label,
@@ -180,6 +181,20 @@ def _other_precision(runs: Sequence[Run]) -> list[str]:
     if len(found) < 2:
         return []
     return [f"models embedded texts in different precisions: {', '.join(sorted(found))}; rounding alone moves scores"]
+
+
+def _other_data(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:
+    """Notes on benchmarks that are data sets of the catalogue, where runs read other revisions or files of them."""
+    notes = []
+    for task in tasks:
+        found: dict[str, set[str]] = {}
+        for run in runs:
+            for source, revision in run.about_benchmark(task.name).get("data", {}).get("sources", {}).items():
+                found.setdefault(source, set()).add(revision)
+        changed = [f"{source} at {' and '.join(sorted(x))}" for source, x in found.items() if len(x) > 1]
+        if changed:
+            notes.append(f"on {task.name} runs read different data: {changed[0]}; evaluate them again on one")
+    return notes
 
 
 def _other_search(runs: Sequence[Run], tasks: Sequence[Task]) -> list[str]:

@@ -32,10 +32,16 @@ NON_TRAINING_KEYS = (
 The number of workers is one of them, as it does not change the batches.
 """
 
-CHOOSING_KEYS = ("evaluation.keep_best", "evaluation.every")
+CHOOSING_KEYS = ("evaluation.keep_best", "evaluation.every", "evaluation.precision")
 """Keys that decide which encoder is the trained one, where the first has a value: then they are of the training."""
 
-LATER_KEYS = ("batching.mixture", "batching.switching.", "encoder.average_with_initial")
+LATER_KEYS = (
+    "batching.mixture",
+    "batching.switching.",
+    "encoder.average_with_initial",
+    "encoder.dropout",
+    "evaluation.precision",
+)
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps
 that began before there were such keys keep the names of their folders."""
 

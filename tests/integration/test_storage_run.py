@@ -39,7 +39,8 @@ def arguments(bucket, hub, tmp_path):
     return [
         "train", "quickstart", *SLOW, "--storage", f"{bucket.uri}/runs", "--data.sources",
         f"{bucket.uri}/data/facts.jsonl", "hub:pairs?languages=de,en", "--data.catalogue", benchmark(tmp_path, hub),
-        pairs(tmp_path, hub), "--evaluation.benchmarks", f"parallel={bucket.uri}/data/held/facts.jsonl", "capitals",
+        pairs(tmp_path, hub, count=200), "--evaluation.benchmarks",
+        f"parallel={bucket.uri}/data/held/facts.jsonl", "capitals",
         "--tracking.uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--resources.workers", "1",
     ]  # fmt: skip
 

@@ -49,17 +49,16 @@ def test_what_is_there_at_the_end_is_the_file(served, tmp_path_factory, begun, c
 
 
 FILES = {"data/xx/0.bin": CONTENT[:60_000], "data/xx/1.bin": b"small\n", "data/xx/2.bin": b""}
-FAILURES = st.fixed_dictionaries(
-    {"path": st.sampled_from(["/tree/", "/lfs/", "/resolve/", "/datasets/", "/raw/"]), "times": st.integers(1, 5)},
-    optional={
-        "method": st.sampled_from(["GET", "HEAD"]),
-        "status": st.sampled_from([204, 302, 400, 401, 403, 404, 408, 410, 416, 429, 500, 503]),
-        "headers": st.sampled_from([{}, {"Retry-After": "0"}, {"X-Error-Code": "GatedRepo"}, {"Location": "/nowhere"}]),
-        "cut_after": st.integers(0, 60_000),
-        "wrong": st.booleans(),
-        "ignores_range": st.booleans(),
-    },
+STATUSES = st.sampled_from([204, 302, 400, 401, 403, 404, 408, 410, 416, 429, 500, 503])
+HEADERS = st.sampled_from([{}, {"Retry-After": "0"}, {"X-Error-Code": "GatedRepo"}, {"Location": "/nowhere"}])
+BREAKS = st.integers(0, 60_000)
+HOW = st.one_of(
+    st.fixed_dictionaries({"status": STATUSES, "headers": HEADERS, "method": st.sampled_from(["GET", "HEAD"])}),
+    st.fixed_dictionaries({"cut_after": BREAKS, "ignores_range": st.booleans()}),
+    st.fixed_dictionaries({"wrong": st.just(True)}, optional={"cut_after": BREAKS}),
 )
+PATHS = st.sampled_from(["/tree/", "/lfs/", "/resolve/", "/raw/"])
+FAILURES = st.builds(lambda path, times, how: {"path": path, "times": times, **how}, PATHS, st.integers(1, 5), HOW)
 
 
 @settings(max_examples=40)

@@ -50,7 +50,7 @@ def benchmark(folder, hub, name="capitals", **more):
     return write_entry(folder, name, hub, files, ["{language}.json"], "xquad-r", ["benchmark"], **more)
 
 
-def pairs(folder, hub, name="pairs", word="lake", **more):
+def pairs(folder, hub, name="pairs", word="lake", count=8, **more):
     """A catalogue's file of a training set of parallel JSON lines."""
-    files = {"data.jsonl": rows(word)}
+    files = {"data.jsonl": rows(word, count=count)}
     return write_entry(folder, name, hub, files, ["data.jsonl"], "parallel", ["training"], **more)

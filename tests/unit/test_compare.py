@@ -384,3 +384,16 @@ def test_different_precisions_are_noted(tmp_path):
     (note,) = compare([folders[name] for name in names], names=names, method=QUICK).notes
     assert "in different precisions: bfloat16, float32" in note
     assert not compare([folders["a"], folders["c"]], names=["a", "c"], method=QUICK).notes
+
+
+def test_other_revisions_of_a_data_set_are_noted(tmp_path):
+    folders = {}
+    for name, revision in (("a", "1" * 40), ("b", "2" * 40), ("c", "1" * 40), ("d", None)):
+        folders[name] = write_results(tmp_path / name, rows_of(0.0, questions=9, seed=1))
+        about = json.loads((folders[name] / "about.json").read_text())
+        if revision is not None:
+            about["benchmarks"]["sample"]["data"] = {"sources": {"owner/sample": revision}}
+        (folders[name] / "about.json").write_text(json.dumps(about))
+    (note,) = compare([folders["a"], folders["b"]], names=["a", "b"], method=QUICK).notes
+    assert f"on sample runs read different data: owner/sample at {'1' * 40} and {'2' * 40}" in note
+    assert not compare([folders[x] for x in "acd"], names=["a", "c", "d"], method=QUICK).notes
