@@ -33,19 +33,21 @@ def served():
 @given(begun=st.integers(0, len(CONTENT)), cuts=CUTS, size_is_known=st.booleans())
 def test_what_is_there_at_the_end_is_the_file(served, tmp_path_factory, begun, cuts, size_is_known):
     part = tmp_path_factory.mktemp("download") / "part"
+    # A name of its own, as a server may still count what it sent to an earlier download that broke off.
+    path = f"/raw/{part.parent.name}"
+    served.plain[part.parent.name] = CONTENT
     part.write_bytes(CONTENT[:begun])
     served.failures = [
         hub_server.Failure("/raw/", cut_after=after, ignores_range=ignores, times=1) for after, ignores in cuts
     ]
-    served.sent.clear()
     told = []
     size = len(CONTENT) if size_is_known else None
-    as_one = web.Web(lambda text: None).download(f"{served.url}/raw/file", part, size, {}, told.append)
+    as_one = web.Web(lambda text: None).download(f"{served.url}{path}", part, size, {}, told.append)
     assert part.read_bytes() == CONTENT
     assert sum(told) == len(CONTENT)
     assert as_one <= (begun == 0)
     if not any(ignores for _, ignores in cuts):
-        assert served.sent.total() <= len(CONTENT) - begun + len(cuts) * hub_server.BLOCK
+        assert served.sent[path] <= len(CONTENT) - begun + len(cuts) * hub_server.BLOCK
 
 
 FILES = {"data/xx/0.bin": CONTENT[:60_000], "data/xx/1.bin": b"small\n", "data/xx/2.bin": b""}
