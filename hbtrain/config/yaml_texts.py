@@ -20,25 +20,26 @@ MISTAKEN = {f"{TAG}bool", f"{TAG}timestamp", *NUMBERS}
 """What YAML takes some texts for."""
 
 
-def parse_yaml(text: str, origin: str, key: str = "") -> Any:
-    """The values of a YAML document whose keys are those of the configuration.
+def parse_yaml(text: str, origin: str, key: str = "", *, all_texts: bool = False) -> Any:
+    """The values of a YAML document.
 
     Args:
         text: the document.
         origin: what messages call it, such as `recipe mine.yaml`.
-        key: dotted key of the configuration whose value the document is; by default it is a mapping of keys.
+        key: dotted key of the configuration whose value the document is; by default it is a mapping of its keys.
+        all_texts: whether every value but lists and mappings is a text, as in documents with other keys.
 
     Raises:
         ConfigError: it is not YAML, or a key stands twice in a mapping.
     """
-    loader = yaml.SafeLoader(text)
+    loader = yaml.BaseLoader(text) if all_texts else yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        _keep_texts(node, key, origin, set(all_keys()), set())
+        _keep_texts(node, key, origin, set() if all_texts else set(all_keys()), set())
         return loader.construct_document(node)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that Python cannot hold
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: what Python cannot hold, such as a date
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', None) or error}") from error

@@ -9,9 +9,9 @@ from importlib import resources
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
 from pydantic import ValidationError
 
+from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError, DataError, did_you_mean, shown
 from hbtrain.hub.data_set import KINDS, DataSet, Download, Repository
 from hbtrain.storage import expand_home
@@ -125,7 +125,7 @@ def read_page(text: str, origin: str) -> tuple[DataSet, ...]:
     Raises:
         ConfigError: it does not say what `DataSet` asks for.
     """
-    tree = _parse(text, origin)
+    tree = parse_yaml(text, origin, all_texts=True)  # YAML would take the language `no` for false
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold keys and values, such as name: mine")
     parts = tree.pop("parts", None)
@@ -161,37 +161,3 @@ def _validated(tree: Mapping[str, Any], origin: str) -> DataSet:
             what = f"{hint}that is no key here"
         value = f"{at} = {shown(given)}: " if isinstance(given, str) else f"{at}: " if at else ""
         raise ConfigError(f"{value}{what[:1].lower()}{what[1:]} (in {origin})") from error
-
-
-def _parse(text: str, origin: str) -> Any:
-    """The values of a YAML document, all of them texts, lists and mappings, as YAML takes the language `no` for false.
-
-    Raises:
-        ConfigError: it is not YAML, or a key stands twice in a mapping.
-    """
-    try:
-        _check_keys(yaml.compose(text, yaml.BaseLoader), origin, set())
-        return yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{origin} is not YAML{line}: {getattr(error, 'problem', None) or error}") from error
-
-
-def _check_keys(node: yaml.Node | None, origin: str, seen: set[int]) -> None:
-    """Raise ConfigError for a key that stands twice in a mapping; a node that is named by an alias is seen once."""
-    if node is None or id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for member in node.value:
-            _check_keys(member, origin, seen)
-    elif isinstance(node, yaml.MappingNode):
-        keys: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in keys:
-                    at = key.start_mark.line + 1
-                    raise ConfigError(f"{origin} has the key {key.value} twice in one mapping, again in line {at}")
-                keys.add(key.value)
-            _check_keys(value, origin, seen)

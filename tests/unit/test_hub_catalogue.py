@@ -100,7 +100,7 @@ def test_what_an_entry_may_not_say(values, message):
     [
         ("a: [", "catalogue mine.yaml is not YAML at line 1"),
         ("- a", "catalogue mine.yaml must hold keys and values"),
-        ("name: a\nname: b", "catalogue mine.yaml has the key name twice in one mapping, again in line 2"),
+        ("name: a\nname: b", "catalogue mine.yaml has the key name twice in one mapping, in lines 1 and 2"),
         ("name: &x [*x]", "is not YAML at line 1: found unconstructable recursive node"),
     ],
 )
