@@ -4,7 +4,7 @@ The totals are saved in the run's folder, so an attempt adds to those before it.
 number of workers that run at that moment, from their beginning to their end: loading, repeated steps, validation,
 evaluations and checkpoints included. Pairs and tokens are those of all steps that workers reported, repeated ones
 included. A driver that is killed loses the usage since it last saved the totals: at most `SAVE_EVERY_S`, or since the
-last report.
+last report; in a bucket, where saving them costs two requests, at most `REMOTE_SAVE_EVERY_S`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from hbtrain.errors import StorageError
 from hbtrain.events import Event
 from hbtrain.runs.run_folder import RunFolder, UsageTotals
 
 SAVE_EVERY_S = 10.0
+REMOTE_SAVE_EVERY_S = 60.0
 
 
 class Usage:
@@ -29,6 +31,8 @@ class Usage:
         self._gpus_per_worker = gpus_per_worker
         self._clock = clock
         self._seen_at = self._saved_at = clock()
+        self._is_remote = not isinstance(folder.path, Path)
+        self._save_every_s = REMOTE_SAVE_EVERY_S if self._is_remote else SAVE_EVERY_S
 
     def start_clock(self) -> None:
         self._seen_at = self._clock()
@@ -39,12 +43,18 @@ class Usage:
         worker_s = workers * (now - self._seen_at)
         self._seen_at = now
         self._totals += UsageTotals(worker_s=worker_s, gpu_s=worker_s * self._gpus_per_worker)
-        if now - self._saved_at >= SAVE_EVERY_S:
-            self.save()
+        self._save_if_due()
 
     def add_event(self, event: Event) -> None:
         if event.pairs:
             self._totals += UsageTotals(pairs=event.pairs, tokens=event.tokens)
+            if self._is_remote:
+                self._save_if_due()
+            else:
+                self.save()
+
+    def _save_if_due(self) -> None:
+        if self._clock() - self._saved_at >= self._save_every_s:
             self.save()
 
     def save(self) -> None:

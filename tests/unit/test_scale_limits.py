@@ -9,7 +9,7 @@ import pytest
 from hbtrain.events import Event
 from hbtrain.runs.hang_detection import HangDetector, RankProgress
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.usage import Usage
+from hbtrain.runs.usage import REMOTE_SAVE_EVERY_S, Usage
 from hbtrain.runs.worker_messages import MessageBroker
 from hbtrain.storage import place, remote
 from hbtrain.training import checkpoint_files
@@ -114,13 +114,20 @@ def test_messages_of_512_ranks():
     assert broker.take_events() == [], "only rank 0 sends events"
 
 
-def test_a_log_event_costs_a_read_and_a_write_of_the_runs_state(counting):
+def test_events_of_a_minute_cost_a_read_and_a_write_of_the_runs_state(counting):
     """That the outbox needs no request where MLflow answers is in `test_outbox.py`."""
-    usage = Usage(RunFolder(place("s3://bucket/runs/run")), 0)
+    now_s = 0.0
+    folder = RunFolder(place("s3://bucket/runs/run"))
+    usage = Usage(folder, 0, lambda: now_s)
     usage.save()
-    for step in range(3):
-        event = Event(step, {}, pairs=64, tokens=900)
-        assert counting.counted(lambda event=event: usage.add_event(event)) == {
-            "open_input_stream": 1,
-            "open_output_stream": 1,
-        }
+
+    def events_of_a_minute() -> None:
+        nonlocal now_s
+        for step in range(60):
+            now_s += REMOTE_SAVE_EVERY_S / 60
+            usage.add_time(8)
+            usage.add_event(Event(step, {}, pairs=64, tokens=900))
+
+    for minute in range(1, 4):
+        assert counting.counted(events_of_a_minute) == {"open_input_stream": 1, "open_output_stream": 1}
+        assert folder.state.usage.worker_s == pytest.approx(8 * 60 * minute)
