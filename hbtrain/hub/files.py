@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from hbtrain.errors import DataError
 from hbtrain.hub.data_set import DataSet, Download, Purpose, Repository, fields, filled
+from hbtrain.hub.names import catalogue
 from hbtrain.hub.problems import in_words
 from hbtrain.hub.repositories import (
     Entry,
@@ -166,6 +167,7 @@ def command(data_set: DataSet, purpose: Purpose, languages: Sequence[str] | None
     words = ["hbtrain", "data", "fetch", data_set.name + (f"?{query}" if query else "")]
     words += [*(["--languages", *languages] if languages else [])]
     words += ["--purpose", purpose] if purpose != data_set.purposes[0] else []
+    words += ["--catalogue", "FILE"] if data_set.name not in catalogue() else []
     return shlex.join(words)
 
 
