@@ -276,8 +276,8 @@ def test_without_a_network_another_machine_is_told_what_to_do(hbtrain, hub, desc
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     message = refused(hbtrain, "fetch", "tiny?version=v2", "--catalogue", file, "--languages", "de")
     assert message.endswith(
-        "or on a machine with a network run: hbtrain data fetch 'tiny?version=v2' --languages de --catalogue FILE ; and "
-        f"copy to the same place here: {tmp_path}/hf/hub/datasets--owner--name and {tmp_path}/cache/hub/files"
+        "or on a machine with a network run: hbtrain data fetch 'tiny?version=v2' --languages de --catalogue FILE ; "
+        f"and copy to the same place here: {tmp_path}/hf/hub/datasets--owner--name and {tmp_path}/cache/hub/files"
     )
     assert ("HF_HUB_OFFLINE is set" if reason == "offline" else "127.0.0.1:1 cannot be reached") in message
 
