@@ -117,7 +117,8 @@ def _shift(one: Floats, other: Floats, start: int) -> int:
     """By how many lines `other` is behind `one` in the window that begins at `start`; 0 if none is much likelier."""
     found = {}
     for shift in range(-SHIFTS, SHIFTS + 1):
-        first, last = max(start, -shift, 0), min(start + WINDOW, len(other) - shift)
+        first = max(start, -shift, 0)
+        last = max(first, min(start + WINDOW, len(other) - shift))  # files may be shorter than a shift
         found[shift] = strength(one[first:last], other[first + shift : last + shift]) or 0.0
     best = max(found, key=lambda shift: found[shift])
     return best if found[best] >= SHIFTED and found[best] - found[0] >= SHIFTED else 0

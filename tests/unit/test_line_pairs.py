@@ -55,6 +55,12 @@ def test_a_line_is_paired_with_the_line_of_its_number_or_all_are_refused(tmp_pat
     assert [[line[-1] for line in side] for side in found] == [[str(n) for n in full[0]]] * 2
 
 
+@pytest.mark.parametrize("lines", range(1, 13))
+def test_files_may_be_shorter_than_the_gaps_that_are_looked_for(tmp_path, lines):
+    one, other = (["x" * (length + n * n % 7 + 1) for n in range(lines)] for length in (1, 4))
+    assert read_line_pairs(*write(tmp_path, one, other)) == (one, other)
+
+
 def test_a_blank_line_in_one_file_is_named(tmp_path):
     one, other = zip(*sentences(6), strict=True)
     whole = read_line_pairs(*write(tmp_path, [*one[:3], "", *one[3:], "", ""], [*other[:3], " \t", *other[3:]]))
