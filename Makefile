@@ -16,7 +16,7 @@ PIP = $(BIN)/python -m pip install --quiet
 
 help:
 	@echo "make quickstart  install into $(VENV), then train and evaluate the embedded default"
-	@echo "make test        lint, types, layers and all tests, as CI runs them: some 40 minutes on two cores"
+	@echo "make test        lint, types, layers and all tests, as CI runs them: half an hour on two cores"
 	@echo "make test-fast   lint, types, layers, and the tests without Ray and ranks: some minutes"
 	@echo "make format      let ruff format and mend the code"
 	@echo "make clean       remove $(VENV) and caches (runs stay)"

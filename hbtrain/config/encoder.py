@@ -65,8 +65,8 @@ class EncoderConfig(Section):
     gradient_checkpointing: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    """Probability of each dropout of a pretrained backbone; none given leaves it as the backbone's files say. 0 halves
-    the time of a training step on CPUs, where random numbers are dear."""
+    """Probability of each dropout of a pretrained backbone; none given leaves it as the backbone's files say. 0
+    makes training faster on CPUs, where random numbers are dear."""
     pooling: Literal["mean", "cls", "max", "lasttoken"] | None = None
     """Pooling put on a plain Hugging Face backbone (by default mean, lasttoken on a causal language model).
 
