@@ -258,8 +258,10 @@ def _by_language(comparison: Comparison, task: Task, setting: str, metric: str) 
     kinds = ["part" if c.part in several else "system" for c in columns]
     key = f"{task.name}-{setting}-{metric}".replace("@", "-at-")
     title = f"{task.name}: {score_title(metric, setting)} by query language"
-    beside = _note_beside(comparison, columns) if _rows_beside(comparison, columns) else ""
-    note = " ".join(filter(None, [language_note(task), beside]))
+    details = [column for column in columns if column.part != ALL]
+    beside = _note_beside(comparison, details) if _rows_beside(comparison, details) else ""
+    languages = language_note(task)
+    note = f"{languages}. {beside}" if languages and beside else languages or beside
     return _longer_side_down(key, title, comparison, (titles, columns, kinds), note)
 
 
@@ -274,7 +276,8 @@ def _longer_side_down(
     titles, scores, kinds = columns
     by_column = [_column(comparison, score, detail=False) for score in scores]
     labels, kinds_of_labels = [system.label for system in comparison.systems], ["system"] * len(comparison.systems)
-    for row in _rows_beside(comparison, scores):
+    # Means over all languages stand in the tables by setting; who has only these would be an empty column here.
+    for row in _rows_beside(comparison, [score for score in scores if score.part != ALL]):
         cells = zip(by_column, _published(row, comparison, scores), strict=True)
         by_column = [(*own, cell) for own, cell in cells]
         labels.append(row.label)
