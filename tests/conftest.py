@@ -79,12 +79,15 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def hbtrain(monkeypatch, capsys, tmp_path, cache):
     """Runs the command line in an empty folder; returns (exit code, stdout, stderr)."""
-    from hbtrain.cli.main import main
+    from rich.console import Console
+
+    from hbtrain.cli.main import app, main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
     def run(*arguments):
+        app.console = Console()  # else help is as wide as COLUMNS was when the first was shown in this process
         monkeypatch.setattr(sys, "argv", ["hbtrain", *map(str, arguments)])
         code = 0
         try:

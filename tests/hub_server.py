@@ -91,6 +91,21 @@ class Hub:
         return {"HF_ENDPOINT": self.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
 
 
+def page(*sources, **values):
+    """What a page of the catalogue says of a set in two languages, whose own spelling is xx and yy."""
+    return {
+        "name": "tiny",
+        "title": "A set of tests",
+        "purposes": ["benchmark"],
+        "form": "beir",
+        "languages": {"de": "xx", "fr": "yy"},
+        "sources": list(sources),
+        "licence": {"name": "cc0-1.0", "page": "https://example.org/licence"},
+        "citation": "none",
+        "checked": "by a test",
+    } | values
+
+
 @contextmanager
 def serve():
     """A hub without repositories, which ends with the block."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.config import EvaluationConfig
-    from hbtrain.config.encoder import Precision
     from hbtrain.evaluation.benchmark import Benchmark
     from hbtrain.evaluation.mteb_scores import MtebScores
     from hbtrain.evaluation.summary import Evaluation
@@ -103,6 +102,41 @@ Judged = Annotated[JudgingFlags, Parameter(name="*")]
 AS_THEY_ARE = JudgingFlags()
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingFlags:
+    """How texts are embedded.
+
+    Attributes:
+        query_prompt: Text put before every query, in place of the model's own prompt.
+        passage_prompt: Text put before every passage, in place of the model's own prompt.
+        batch_size: Texts encoded at one time.
+        precision: Of the transformer; by default bf16 on GPUs that have it, else as the model's files say.
+    """
+
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    batch_size: int = 128
+    precision: Literal["fp32", "bf16"] | None = None
+
+    def encoder(self, model: str, device: Device, trusted: bool) -> Encoder:
+        """The model, loaded; `trusted`: whether Python code that it brings along may run."""
+        from hbtrain.modeling.devices import evaluation_precision
+        from hbtrain.modeling.encoder import Encoder
+
+        quiet()
+        given: dict[Side, str | None] = {"query": self.query_prompt, "passage": self.passage_prompt}
+        prompts = {side: prompt for side, prompt in given.items() if prompt is not None}
+        precision = evaluation_precision(self.precision, device)
+        return Encoder.load(
+            model, device=device, trust_remote_code=trusted, prompts=prompts or None, precision=precision
+        )
+
+
+Embedded = Annotated[EmbeddingFlags, Parameter(name="*")]
+AS_SAVED = EmbeddingFlags()
+"""With the model's own prompts."""
+
+
 def evaluate(
     model: str,
     *,
@@ -114,10 +148,7 @@ def evaluate(
     catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     in_domain: str | None = None,
-    query_prompt: str | None = None,
-    passage_prompt: str | None = None,
-    batch_size: int = 128,
-    precision: Literal["fp32", "bf16"] | None = None,
+    embedded: Embedded = AS_SAVED,
     searched: Searched = EXACT,
     run_depth: int = 10,
     judged: Judged = AS_THEY_ARE,
@@ -151,14 +182,6 @@ def evaluate(
         Languages the model was trained on, to tell languages seen and unseen apart; models of hbtrain state them.
     in_domain
         The benchmark, or a domain of one as BENCHMARK@DOMAIN, that MRR on the others is compared with.
-    query_prompt
-        Text put before every query, in place of the model's own prompt.
-    passage_prompt
-        Text put before every passage, in place of the model's own prompt.
-    batch_size
-        Texts encoded at one time.
-    precision
-        In which transformers embed texts; by default bf16 on GPUs that have it, else as the model's files say.
     run_depth
         Passages of a query in the run files (TREC format, OUTPUT/runs); 0: no run files.
     mteb_results
@@ -177,8 +200,8 @@ def evaluate(
         benchmarks=_with_data(benchmark, data),
         candidates=candidates,
         in_domain=in_domain,
-        batch_size=batch_size,
-        precision=precision,
+        batch_size=embedded.batch_size,
+        precision=embedded.precision,
         run_depth=run_depth,
         **asdict(judged),
     )
@@ -198,11 +221,10 @@ def evaluate(
         notify=said_aside,
     )
     from hbtrain.modeling import card
-    from hbtrain.modeling.devices import evaluation_precision, visible_device
+    from hbtrain.modeling.devices import visible_device
 
     device = visible_device()
-    chosen = evaluation_precision(options.precision, device)
-    encoder = _encoder(model, device, trusted, query_prompt, passage_prompt, chosen)
+    encoder = embedded.encoder(model, device, trusted)
     known = trained_languages or card.trained_languages(Path(here))
     search, share = replace(search, device=device), card.average_with_initial(Path(here))
     with written(to) as folder:
@@ -297,22 +319,6 @@ def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     for name in ("ignore_identical_ids", "allow_missing_documents"):
         if getattr(options, name) and not any(map(has_documents, specs)):
             raise ConfigError(f"{called(name, FLAGS)}: only for {', '.join(sorted(JUDGED))}; leave it out")
-
-
-def _encoder(
-    model: str,
-    device: Device,
-    trusted: bool,
-    query_prompt: str | None,
-    passage_prompt: str | None,
-    precision: Precision | None,
-) -> Encoder:
-    from hbtrain.modeling.encoder import Encoder
-
-    quiet()
-    given: dict[Side, str | None] = {"query": query_prompt, "passage": passage_prompt}
-    prompts = {side: prompt for side, prompt in given.items() if prompt is not None}
-    return Encoder.load(model, device=device, trust_remote_code=trusted, prompts=prompts or None, precision=precision)
 
 
 def _with_data(benchmarks: list[str], data: str | None) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hbtrain.hub import web
-from tests.hub_server import git_blob, sha256
+from tests.hub_server import git_blob, page, sha256
 from tests.unit.test_full_disk import no_room
 
 LARGE = random.Random(3).randbytes(30_000)
@@ -29,19 +29,8 @@ def describe(tmp_path):
     """Writes a catalogue's file; returns its path."""
 
     def write(*sources, **values):
-        entry = {
-            "name": "tiny",
-            "title": "A set of tests",
-            "purposes": ["benchmark"],
-            "form": "beir",
-            "languages": {"de": "xx", "fr": "yy"},
-            "sources": list(sources),
-            "licence": {"name": "cc0-1.0", "page": "https://example.org/licence"},
-            "citation": "none",
-            "checked": "by a test",
-        }
         file = tmp_path / "tiny.yaml"
-        file.write_text(yaml.safe_dump(entry | values))
+        file.write_text(yaml.safe_dump(page(*sources, **values)))
         return file
 
     return write

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from hbtrain.cli.evaluate import AS_THEY_ARE, EXACT, evaluate
+from hbtrain.cli.evaluate import AS_SAVED, AS_THEY_ARE, EXACT, evaluate
 from hbtrain.config import EvaluationConfig
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
@@ -189,6 +189,7 @@ def test_flags_have_the_defaults_of_a_recipe():
         {name: one.default for name, one in inspect.signature(evaluate).parameters.items()}
         | asdict(EXACT)
         | asdict(AS_THEY_ARE)
+        | asdict(AS_SAVED)
     )
     own = {name: field.default for name, field in EvaluationConfig.model_fields.items() if name in defaults}
     assert len(own) == 12

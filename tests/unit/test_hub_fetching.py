@@ -19,6 +19,7 @@ from huggingface_hub import hf_hub_download
 from hbtrain import hub as data
 from hbtrain.errors import DataError
 from hbtrain.hub import fetching, web
+from tests.hub_server import page
 
 LARGE = random.Random(7).randbytes(300_000)
 OTHER = random.Random(8).randbytes(200_000)
@@ -27,18 +28,7 @@ FILES = {"README.md": b"about it\n", "data/xx/0.bin": LARGE, "data/xx/1.bin": b"
 
 def data_set(*sources, **values):
     """A data set of two languages, whose own spelling is xx and yy."""
-    made = {
-        "name": "tiny",
-        "title": "A set of tests",
-        "purposes": ["benchmark"],
-        "form": "beir",
-        "languages": {"de": "xx", "fr": "yy"},
-        "sources": list(sources),
-        "licence": {"name": "cc0-1.0", "page": "https://example.org/licence"},
-        "citation": "none",
-        "checked": "by a test",
-    }
-    return data.DataSet.model_validate(made | values)
+    return data.DataSet.model_validate(page(*sources, **values))
 
 
 def of_repository(commit, *, name="owner/name", files=("data/{language}/*.bin",), **values):
