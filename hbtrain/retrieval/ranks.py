@@ -10,13 +10,14 @@ Shapes: Q queries, N candidates, D dimensions, P (query, relevant candidate) pai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores
@@ -44,6 +45,14 @@ class Ranks:
         return replace(here, query=here.query - first_query)
 
 
+class Vectors(NamedTuple):
+    """The vectors by which a collection was ranked, as the encoder gave them."""
+
+    queries: Floats  # [Q, D]
+    passages: Callable[[Int64s], Floats]  # gives the vectors [..., D] of candidates at places [...] of the pool
+    similarity: Similarity
+
+
 class Search(NamedTuple):
     """Ranks of all relevant candidates, and what ranks first."""
 
@@ -51,6 +60,7 @@ class Search(NamedTuple):
     by_language: dict[int, Top]
     """{language code: the best candidates [Q, K] in that language}, in the order of the pool."""
     depth: int  # k, or all candidates where there are fewer
+    vectors: Vectors | None = None  # None: they were not kept
 
     @property
     def pool(self) -> Top:
