@@ -86,7 +86,7 @@ def preference_by_hand(own, ranks):
     ideal = sum(gain / np.log2(2 + place) for place, gain in enumerate(sorted(gains.values(), reverse=True)[:10]))
     compared = own in ranks and others
     return {
-        "own_first": all(ranks[own] < rank for rank in others) if compared else None,
+        "own_first": float(all(ranks[own] < rank for rank in others)) if compared else None,
         "own_before": np.mean([ranks[own] < rank for rank in others]) if compared else None,
         "lang_ndcg@10": gained / ideal if own in ranks else None,
     }
