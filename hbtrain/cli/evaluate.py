@@ -331,13 +331,15 @@ def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
 
 def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Place) -> None:
     from hbtrain.evaluation.out_of_domain import domain_scores
-    from hbtrain.evaluation.tables import domain_table, evaluation_table
+    from hbtrain.evaluation.tables import domain_table, evaluation_table, language_table
 
     console = TextConsole()
     for evaluation in evaluations:
         for note in evaluation.notes:
             console.print(f"note: {note}", soft_wrap=True)
         console.print(evaluation_table(evaluation))
+        if (bias := language_table(evaluation)) is not None:
+            console.print(bias)
         if reason := evaluation.search.get("device_note"):
             index, device = evaluation.search["search"], evaluation.search["device"]
             console.print(f"note: the index {index} was on the {device}: {reason}", style="yellow", soft_wrap=True)

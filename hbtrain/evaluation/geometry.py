@@ -8,8 +8,9 @@ Shapes: n parallel texts, L languages, D dimensions, Q queries, N candidates, S 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from hbtrain.evaluation.metrics import Floats, Int64s
 if TYPE_CHECKING:
     from hbtrain.modeling.encoder import Side
 
-MOST_TEXTS = 1000
+MOST_TEXTS = 500
 """Parallel texts on which languages are compared; of more, this many spread evenly over them."""
 MOST_RANKED = 1000
 """Candidates whose order is compared between languages; of more, this many spread evenly over the pool. The rank
@@ -30,7 +31,6 @@ PAIR_METRICS = ("passage_alignment", "query_uniformity", "passage_uniformity", "
 """Metrics of two languages; the alignment of queries is known of each query."""
 FEWEST_TEXTS = 4  # for which CKA without bias is defined
 SHARPNESS = 2.0  # t of the uniformity
-BLOCK_ROWS = 256  # texts of every language whose similarities are held at one time
 
 Vectors = npt.NDArray[np.float32]
 
@@ -143,81 +143,48 @@ def rank_correlation(q_QD: Vectors, c_SD: Vectors, queries_nL: Int64s) -> Floats
 
 
 def language_pairs(languages: tuple[str, ...], take: Callable[[Int64s], Vectors], texts_nL: Int64s) -> LanguagePairs:
-    """Alignment, uniformity and CKA of every two languages, over texts that all of the languages have.
-
-    Languages that have none of those texts that the others share would leave nothing to compare: the texts are those
-    that the most languages have, and the others get NaN.
+    """Alignment, uniformity and CKA of every two languages, over the texts that both have.
 
     Args:
         languages: their names, L.
-        take: gives the vectors [..., D] of places [...].
+        take: gives the vectors [n, D] of places [n].
         texts_nL: places of the same text in each language; -1 for none.
     """
     size = len(languages)
-    there_L, chosen_nL = _shared(texts_nL)
-    chosen_nL = chosen_nL[evenly(len(chosen_nL), MOST_TEXTS)]
-    n = len(chosen_nL)
-    shape = (size, size)
-    texts, alignment = np.zeros(shape, np.int64), np.full(shape, np.nan)
-    uniformity, cka = np.full(shape, np.nan), np.full(shape, np.nan)
-    some = np.ix_(there_L, there_L)
-    if n > 1 and len(there_L) > 1:
-        vectors_LnD = unit(take(chosen_nL[:, there_L].T))
-        texts[some] = n
-        close_LL = np.einsum("xnd,ynd->xy", vectors_LnD, vectors_LnD, dtype=np.float64, optimize=True) / n
-        alignment[some] = np.where(np.eye(len(there_L), dtype=bool), 0.0, np.clip(2 - 2 * close_LL, 0, 4))
-        potential_LL, dependence_LL = _over_pairs_of_texts(vectors_LnD)
-        uniformity[some] = np.log(potential_LL / (n * (n - 1)))
-        if n >= FEWEST_TEXTS:
-            own_L = np.diag(dependence_LL)
-            with np.errstate(invalid="ignore", divide="ignore"):  # all vectors equal: not a number
-                cka[some] = dependence_LL / np.sqrt(np.where(own_L > 0, own_L, np.nan)[:, None] * own_L)
+    texts = np.zeros((size, size), np.int64)
+    alignment, uniformity, cka = (np.full((size, size), np.nan) for _ in range(3))
+    for x, y in combinations_with_replacement(range(size), 2):
+        both_n2 = texts_nL[:, [x, y]][(texts_nL[:, [x, y]] >= 0).all(axis=1)]
+        both_n2 = both_n2[evenly(len(both_n2), MOST_TEXTS)]
+        n = texts[x, y] = texts[y, x] = len(both_n2)
+        if n < 2:
+            continue
+        own_nD = unit(take(both_n2[:, 0]))
+        other_nD = own_nD if x == y else unit(take(both_n2[:, 1]))
+        inner_nn = np.clip((own_nD @ other_nD.T).astype(np.float64), -1, 1)
+        alignment[x, y] = alignment[y, x] = 0.0 if x == y else 2 - 2 * np.diag(inner_nn).mean()
+        near_nn = np.exp(2 * SHARPNESS * (inner_nn - 1))
+        np.fill_diagonal(near_nn, 0.0)
+        uniformity[x, y] = uniformity[y, x] = np.log(near_nn.sum() / (n * (n - 1)))
+        cka[x, y] = cka[y, x] = _cka(own_nD, other_nD) if n >= FEWEST_TEXTS else np.nan
     return LanguagePairs(languages, texts, alignment, uniformity, cka)
 
 
-def _shared(texts_nL: Int64s) -> tuple[Int64s, Int64s]:
-    """The languages that are compared, and the texts [n', L] that all of these have."""
-    has_nL = texts_nL >= 0
-    if not has_nL.any():
-        return np.zeros(0, np.int64), texts_nL[:0]
-    # Of the languages that a text is in, the set that most texts have at least.
-    patterns_mL = np.unique(has_nL, axis=0)
-    covered_m = [(has_nL | ~pattern).all(axis=1).sum() * pattern.sum() for pattern in patterns_mL]
-    pattern_L = patterns_mL[int(np.argmax(covered_m))]
-    return np.flatnonzero(pattern_L), texts_nL[(has_nL | ~pattern_L).all(axis=1)]
+def _cka(x_nD: Vectors, y_nD: Vectors) -> float:
+    """Linear CKA of n parallel texts without bias; NaN where all vectors of a side are equal."""
+    n = len(x_nD)
+    k_nn, m_nn = ((z_nD @ z_nD.T).astype(np.float64) for z_nD in (x_nD, y_nD))
+    np.fill_diagonal(k_nn, 0.0)
+    np.fill_diagonal(m_nn, 0.0)
 
+    def dependence(a_nn: Floats, b_nn: Floats) -> float:
+        """HSIC without bias, times n (n - 3)."""
+        a_n, b_n = a_nn.sum(axis=1), b_nn.sum(axis=1)
+        between = a_n.sum() * b_n.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (a_n @ b_n)
+        return float(np.vdot(a_nn, b_nn) + between)
 
-def _over_pairs_of_texts(x_LnD: Vectors) -> tuple[Floats, Floats]:
-    """Two sums [L, L] over pairs of different texts i, j, for each two languages x, y.
-
-    - exp(-t |x_i - y_j|^2), the potential of which uniformity is the logarithm;
-    - HSIC without bias of the inner products within x and within y.
-    """
-    size, n, _ = x_LnD.shape
-    potential_LL, product_LL, sums_Ln = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, n))
-    for rows in _slices(n):
-        inner_LRn = x_LnD[:, rows] @ x_LnD.transpose(0, 2, 1)
-        same = (slice(None), np.arange(inner_LRn.shape[1]), np.arange(rows.start, rows.stop))
-        inner_LRn[same] = 0.0
-        sums_Ln[:, rows] = inner_LRn.sum(axis=2, dtype=np.float64)
-        flat = inner_LRn.reshape(size, -1).astype(np.float64)
-        product_LL += flat @ flat.T
-        for x in range(size):
-            for y in range(x, size):
-                near = np.exp(2 * SHARPNESS * (x_LnD[x, rows] @ x_LnD[y].T - 1))
-                near[same[1:]] = 0.0
-                potential_LL[x, y] += near.sum(dtype=np.float64)
-    potential_LL = np.triu(potential_LL) + np.triu(potential_LL, 1).T
-    if n < FEWEST_TEXTS:
-        return potential_LL, np.full((size, size), np.nan)
-    total_L = sums_Ln.sum(axis=1)
-    hsic_LL = product_LL + np.outer(total_L, total_L) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (sums_Ln @ sums_Ln.T)
-    return potential_LL, hsic_LL / (n * (n - 3))
-
-
-def _slices(n: int) -> Iterator[slice]:
-    for start in range(0, n, BLOCK_ROWS):
-        yield slice(start, min(start + BLOCK_ROWS, n))
+    own = dependence(k_nn, k_nn) * dependence(m_nn, m_nn)
+    return dependence(k_nn, m_nn) / float(np.sqrt(own)) if own > 0 else float("nan")
 
 
 def evenly(count: int, most: int) -> Int64s:

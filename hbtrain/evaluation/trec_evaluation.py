@@ -200,8 +200,8 @@ def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], ru
         ranks = [_ranks(run.rankings.get(query.name), query) for query in queries]
         known = all(None not in own for own in ranks)
         if collection.pool_language is None:
-            found = _preferences(collection, queries, ranks, run.depth)
-            scores |= {name: own for name, own in found.items() if known or 0 < cutoff(name) <= run.depth}
+            preferred = _preferences(collection, queries, ranks, run.depth)
+            scores |= {name: own for name, own in preferred.items() if known or 0 < cutoff(name) <= run.depth}
         if known:
             worst = np.array([max(r for r in own if r) for own in ranks], np.float64)
             scores[WORST_RANK] = worst

@@ -27,8 +27,9 @@ METRICS = {
     "mrr": "MRR",
     RANK_DISTANCE: "rank distance",
     WORST_RANK: "worst rank",
-    OWN_FIRST: "own language first",
-    OWN_BEFORE: "own language before others",
+    LANGUAGE_BIAS: "language bias@10",
+    OWN_FIRST: "own first",
+    OWN_BEFORE: "own before",
     "first_relevant_own": "first relevant, own language",
     "first_relevant_other": "first relevant, other language",
     "first_irrelevant_own": "first irrelevant, own language",
@@ -73,8 +74,8 @@ def metric_title(metric: str) -> str:
         "lang_ndcg": "language-aware nDCG",
         "peer": "PEER",
     }
-    short = cut.get(name) if at else METRICS.get(metric)
-    return f"{short}{at}{cutoff}" if short else metric
+    short = cut.get(name)
+    return f"{short}{at}{cutoff}" if short and at else METRICS.get(metric, metric)
 
 
 def score_title(metric: str, setting: str) -> str:

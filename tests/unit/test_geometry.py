@@ -41,18 +41,16 @@ def plain_hsic(k, m):
     ) / (n * (n - 3))
 
 
-def test_cka_is_that_of_the_plain_formula_whatever_the_blocks(monkeypatch):
+def test_cka_and_uniformity_are_those_of_the_plain_formulas():
     x, y = noise(1), unit(noise(1) + noise(2))
     wanted = plain_hsic(x @ x.T, y @ y.T) / np.sqrt(plain_hsic(x @ x.T, x @ x.T) * plain_hsic(y @ y.T, y @ y.T))
     assert 0.2 < wanted < 0.9
-    for rows in (7, 1000):
-        monkeypatch.setattr(geometry, "BLOCK_ROWS", rows)
-        found = pairs_of(x, y)
-        assert found.cka[0, 1] == found.cka[1, 0] == pytest.approx(wanted, abs=1e-5)
-        assert found.cka[0, 0] == pytest.approx(1)
-        far = ((x[:, None] - y) ** 2).sum(axis=2)
-        apart = ~np.eye(40, dtype=bool)
-        assert found.uniformity[0, 1] == pytest.approx(np.log(np.exp(-2 * far[apart]).mean()), abs=1e-5)
+    found = pairs_of(x, y)
+    assert found.cka[0, 1] == found.cka[1, 0] == pytest.approx(wanted, abs=1e-5)
+    assert found.cka[0, 0] == pytest.approx(1)
+    far = ((x[:, None] - y) ** 2).sum(axis=2)
+    apart = ~np.eye(40, dtype=bool)
+    assert found.uniformity[0, 1] == pytest.approx(np.log(np.exp(-2 * far[apart]).mean()), abs=1e-5)
 
 
 def test_cka_is_blind_to_a_rotation_and_finds_nothing_in_shuffled_texts():
@@ -70,15 +68,31 @@ def test_one_rotation_of_all_vectors_changes_nothing():
         assert getattr(other, name) == pytest.approx(getattr(one, name), abs=1e-4)
 
 
-def test_languages_that_lack_the_texts_of_the_others_have_no_number():
+def test_two_languages_are_compared_on_the_texts_that_both_have():
     x = np.concatenate([noise(9), noise(10), noise(11, 2)])
-    texts = np.full((40, 3), -1)
+    texts = np.full((40, 4), -1)
     texts[:, 0], texts[:, 1] = np.arange(40), np.arange(40, 80)
     texts[:2, 2] = [80, 81]
-    found = language_pairs(("a", "b", "c"), x.__getitem__, texts)
-    assert found.texts.tolist() == [[40, 40, 0], [40, 40, 0], [0, 0, 0]]
-    assert np.isnan(found.alignment[2]).all()
-    assert not np.isnan(found.alignment[:2, :2]).any()
+    found = language_pairs(("a", "b", "c", "d"), x.__getitem__, texts)
+    assert found.texts.tolist() == [[40, 40, 2, 0], [40, 40, 2, 0], [2, 2, 2, 0], [0, 0, 0, 0]]
+    assert found.alignment[0, 2] == pytest.approx(((x[:2] - x[80:]) ** 2).sum() / 2, abs=1e-5)
+    assert np.isnan(found.cka[2]).all()  # of two texts
+    assert np.isnan(found.alignment[3]).all()
+    scores = found.scores("passage")
+    assert scores["passage_cka"].keys() == {"", "a", "b"}
+    assert scores["passage_cka"][""] == found.cka[0, 1]
+    assert scores["passage_uniformity"]["c"] == found.uniformity[2, 2]
+    assert scores["passage_alignment"]["c"] == pytest.approx(found.alignment[2, :2].mean())
+
+
+def test_vectors_that_are_all_equal_have_no_cka():
+    assert np.isnan(pairs_of(np.ones((5, 2)), noise(1, 5, 2)).cka[0]).all()
+
+
+def test_of_many_texts_some_are_compared(monkeypatch):
+    monkeypatch.setattr(geometry, "MOST_TEXTS", 10)
+    x, y = noise(14), noise(15)
+    assert pairs_of(x, y).alignment[0, 1] == pytest.approx(((x[::4] - y[::4]) ** 2).sum(axis=1).mean(), abs=1e-5)
 
 
 @settings(max_examples=20)
