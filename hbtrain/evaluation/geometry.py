@@ -30,6 +30,7 @@ correlation of a sample is an estimate of that of the pool."""
 PAIR_METRICS = ("passage_alignment", "query_uniformity", "passage_uniformity", "query_cka", "passage_cka")
 """Metrics of two languages; the alignment of queries is known of each query."""
 FEWEST_TEXTS = 4  # for which CKA without bias is defined
+BLOCK_QUESTIONS = 128  # questions whose scores are held at one time
 SHARPNESS = 2.0  # t of the uniformity
 
 Vectors = npt.NDArray[np.float32]
@@ -128,17 +129,22 @@ def rank_correlation(q_QD: Vectors, c_SD: Vectors, queries_nL: Int64s) -> Floats
     """
     size = len(c_SD)
     found_Q = np.full(len(q_QD), np.nan)
+    translated_nL = queries_nL[(queries_nL >= 0).sum(axis=1) > 1]
     if size < 2:
         return found_Q
-    for row_L in queries_nL:
-        places = row_L[row_L >= 0]
-        if len(places) < 2:
-            continue
-        order_LS = np.argsort(-(q_QD[places] @ c_SD.T), axis=1, kind="stable")
-        rank_LS = np.empty(order_LS.shape)
-        np.put_along_axis(rank_LS, order_LS, np.arange(size)[None] - (size - 1) / 2, axis=1)
-        agreement_LL = rank_LS @ rank_LS.T * (12 / (size * (size**2 - 1)))
-        found_Q[places] = (agreement_LL.sum(axis=1) - np.diag(agreement_LL)) / (len(places) - 1)
+    for first in range(0, len(translated_nL), BLOCK_QUESTIONS):
+        block_nL = translated_nL[first : first + BLOCK_QUESTIONS]
+        scores_BS = q_QD[block_nL[block_nL >= 0]] @ c_SD.T  # at once, since small products are slow
+        start = 0
+        for row_L in block_nL:
+            places = row_L[row_L >= 0]
+            order_LS = np.argsort(-scores_BS[start : start + len(places)], axis=1, kind="stable")
+            start += len(places)
+            rank_LS = np.empty(order_LS.shape)
+            np.put_along_axis(rank_LS, order_LS, np.arange(size)[None] - (size - 1) / 2, axis=1)
+            # The products of the ranks of a language with those of the others, added up.
+            with_others_L = (rank_LS * (rank_LS.sum(axis=0) - rank_LS)).sum(axis=1)
+            found_Q[places] = with_others_L * 12 / (size * (size**2 - 1) * (len(places) - 1))
     return found_Q
 
 
@@ -161,11 +167,11 @@ def language_pairs(languages: tuple[str, ...], take: Callable[[Int64s], Vectors]
             continue
         own_nD = unit(take(both_n2[:, 0]))
         other_nD = own_nD if x == y else unit(take(both_n2[:, 1]))
-        inner_nn = np.clip((own_nD @ other_nD.T).astype(np.float64), -1, 1)
-        alignment[x, y] = alignment[y, x] = 0.0 if x == y else 2 - 2 * np.diag(inner_nn).mean()
-        near_nn = np.exp(2 * SHARPNESS * (inner_nn - 1))
+        inner_nn = np.clip(own_nD @ other_nD.T, -1, 1)
+        alignment[x, y] = alignment[y, x] = 0.0 if x == y else 2 - 2 * np.diag(inner_nn).mean(dtype=np.float64)
+        near_nn = np.exp(np.float32(2 * SHARPNESS) * (inner_nn - 1))
         np.fill_diagonal(near_nn, 0.0)
-        uniformity[x, y] = uniformity[y, x] = np.log(near_nn.sum() / (n * (n - 1)))
+        uniformity[x, y] = uniformity[y, x] = np.log(near_nn.sum(dtype=np.float64) / (n * (n - 1)))
         cka[x, y] = cka[y, x] = _cka(own_nD, other_nD) if n >= FEWEST_TEXTS else np.nan
     return LanguagePairs(languages, texts, alignment, uniformity, cka)
 
