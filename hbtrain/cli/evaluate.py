@@ -221,12 +221,12 @@ def evaluate(
         notify=said_aside,
     )
     from hbtrain.modeling import card
-    from hbtrain.modeling.devices import visible_device
+    from hbtrain.modeling.devices import visible_devices
 
-    device: Device = "cpu" if options.actors else visible_device()  # the actors compute, each where it is
-    encoder = embedded.encoder(model, device, trusted)
+    devices = ("cpu",) if options.actors else visible_devices()  # the actors compute, each where it is
+    encoder = embedded.encoder(model, devices[0], trusted)
     known = trained_languages or card.trained_languages(Path(here))
-    search, share = replace(search, device=device), card.average_with_initial(Path(here))
+    search, share = replace(search, devices=devices), card.average_with_initial(Path(here))
     with written(to) as folder:
         evaluations = _evaluated(
             folder,
@@ -290,9 +290,10 @@ def _evaluated(
     """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.retrieval.encoding import DevicesEncoder
 
     found = evaluate_all(
-        encoder,
+        encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
         benchmarks,
         options,
         search,

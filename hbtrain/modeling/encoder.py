@@ -5,6 +5,7 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import threading
@@ -247,6 +248,13 @@ class Encoder:
         compute_in(self.model, precision)
         if self.origin is not None:
             self.origin = self.origin._replace(precision=precision)
+
+    def on(self, device: str) -> Encoder:
+        """A copy of this encoder on another device, which may encode at the same time; both write the same notes."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model).to(device)
+        twin._tokenizer_lock = threading.Lock()
+        return twin
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit, on the CPU: the input of `EmbeddingModule`.

@@ -66,8 +66,8 @@ class SearchOptions:
     address: str | None = None  # of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine
     # seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add them
     wait_s: float = 0.0
-    # where this process searches; where there are actors, they do, each on the device that it has
-    device: Device = "cpu"
+    # where this process searches and ranks; where there are actors, they do, each on the device that it has
+    devices: tuple[Device, ...] = ("cpu",)
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -76,10 +76,10 @@ class SearchOptions:
                 "shard, 0 or more actors, and a positive number of CPUs"
             )
 
-    @property
-    def parts(self) -> int:
-        """The number of shards that are searched, if the store has as many files."""
-        return self.actors or self.shards
+    def parts(self, exact: bool) -> int:
+        """The number of shards that are searched, if the store has as many files. What is exact is the same from any
+        number of them, and so has one for each device; of an index, each device has a copy."""
+        return self.actors or (max(self.shards, len(self.devices)) if exact else self.shards)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def search_collection(
     rows, per_file = len(passages), options.rows_per_shard
     if not 1 <= k <= rows:
         raise ConfigError(f"{k} results of a query: must be between 1 and the {rows} passages of the pool")
-    files = split(-(-rows // per_file), options.parts)
+    files = split(-(-rows // per_file), options.parts(options.index == EXACT))
     fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
     similarity = similarity_of(encoder)
     check_factory(options.index, options.parameters, encoder.dimension, fewest, similarity, max(map(len, files)))
@@ -178,18 +178,15 @@ def rank_collection(
         similarity = similarity_of(encoder)
         q_QD = for_inner_products(q_QD, "query", similarity)
         pairs = Pairs.of(relevant, languages)
-        parts = split(len(embedded.manifest.shards), options.parts)
+        parts = split(len(embedded.manifest.shards), options.parts(exact=True))
         factories: list[Factory] = [
-            partial(_rank_shard, str(embedded.folder), part, languages, similarity) for part in parts
+            partial(RankShard, str(embedded.folder), part, languages, None, similarity) for part in parts
         ]
         with start(factories) as workers:
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
-
-
-def _rank_shard(folder: str, files: range, languages: Int64s, similarity: Similarity, device: Device) -> RankShard:
-    return RankShard(folder, files, languages, similarity=similarity)  # which counts on the CPU whatever the worker has
+            devices = sorted(set(workers.call_all("device")))
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, ", ".join(devices))
 
 
 def embed_collection(
@@ -235,7 +232,7 @@ def _embed_both(
         embedded = _embed(encoder, digest, passages, options, store, workers, progress)
         if not len(queries):
             return embedded, np.zeros((0, encoder.dimension), np.float32)
-        spread = workers if options.actors else None
+        spread = workers if options.actors or len(options.devices) > 1 else None
         q_QD = cached_embeddings(encoder, digest, queries, "query", cache, options.batching, spread, told)
     if told is not None:
         told(len(queries), len(queries))
@@ -307,11 +304,10 @@ def _search(
     """What was found, the recall of the index (None for exact search), and (device, note) of each shard's index."""
     if not len(q_QD):
         return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None, []
-    parts = split(len(store.manifest.shards), options.parts)
-    factories: list[Factory] = [
-        partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed, similarity)
-        for part in parts
-    ]
+    parts = split(len(store.manifest.shards), options.parts(options.index == EXACT))
+    copies = options.devices[1:] if len(parts) == 1 and not options.actors else ()
+    how = options.index, options.parameters, options.seed, similarity
+    factories: list[Factory] = [partial(ShardIndex, str(store.folder), part, *how, copies=copies) for part in parts]
     with start(factories) as workers:
         found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
@@ -336,7 +332,7 @@ def _started(options: SearchOptions, encoder: StoredEncoder | None = None) -> It
     """A session in which workers can be started, with the precision of `encoder` settled: where nobody chose it and
     actors encode, it is that of their devices."""
     if not options.actors:
-        yield partial(LocalWorkers, device=options.device)
+        yield partial(LocalWorkers, devices=options.devices)
         return
     from hbtrain.cluster.capacity import Demand
     from hbtrain.retrieval.actors import actor_session, precision_of_actors
@@ -382,7 +378,7 @@ class PassageIndex:
         """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        self._options = SearchOptions(device=device)
+        self._options = SearchOptions(devices=(device,))
         self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:

@@ -167,9 +167,7 @@ class _Fetched(NamedTuple):
 class _QueryTile:
     """Queries of a product, on a device, and what was counted for them."""
 
-    def __init__(
-        self, where: device, q_RD: Tensor, pairs: Pairs, scores_P: Floats, start: int, depth: int
-    ) -> None:
+    def __init__(self, where: device, q_RD: Tensor, pairs: Pairs, scores_P: Floats, start: int, depth: int) -> None:
         import torch
 
         self.rows = len(q_RD)
@@ -230,7 +228,8 @@ def _joined(parts: Sequence[_Fetched], pairs: Pairs) -> ShardCounts:
         code: Top(*(np.concatenate([part.top[code][column] for part in parts]) for column in (0, 1)))
         for code in parts[0].top
     }
-    return ShardCounts(*counts, top=top)
+    in_language, in_pool, equal_in_language, equal_in_pool = counts
+    return ShardCounts(in_language, in_pool, equal_in_language, equal_in_pool, top)
 
 
 def _scores(q_TD: Tensor, p_CD: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class Search(NamedTuple):
     by_language: dict[int, Top]
     """{language code: the best candidates [Q, K] in that language}, in the order of the pool."""
     depth: int  # k, or all candidates where there are fewer
+    device: str = "cpu"  # where it was computed: `gpu`, `cpu`, or both
 
     @property
     def pool(self) -> Top:
@@ -111,7 +112,7 @@ def exact_search(
     else:
         scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
         counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, "gpu" if gpus else "cpu")
 
 
 def ranks_of(pairs: Pairs, scores_P: Floats, counted: ShardCounts) -> Ranks:

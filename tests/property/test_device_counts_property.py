@@ -40,7 +40,7 @@ def searches(draw):
 
 
 def patched(stack, draw):
-    """Products and groups of any size, and a device with any memory, and with `exact_search` on one to three of them."""
+    """Products and groups of any size, and a device with any memory; gives one to three such devices."""
     values = {
         "PRODUCT_QUERIES": draw(st.integers(1, 7)),
         "PRODUCT_CANDIDATES": draw(st.integers(1, 30)),

@@ -7,8 +7,9 @@ from hbtrain.config import EvaluationConfig
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import read_judged
-from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, ranker_of, search_options
+from hbtrain.evaluation.rankers import ExactRanker, SearchRanker, SpreadRanker, ranker_of, search_options
 from hbtrain.evaluation.trec_runs import TrecRunWriter
+from hbtrain.retrieval import device_counts
 from hbtrain.retrieval.collection_search import SearchOptions
 from hbtrain.retrieval.trec_files import read_trec_run
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
@@ -48,12 +49,31 @@ def test_exact_ranks_are_the_same_from_any_number_of_shards(tmp_path, shards, dt
         assert found.metrics == pytest.approx(exact.metrics, rel=0.1)
 
 
+@pytest.mark.parametrize(("shards", "devices", "free"), [(1, 1, None), (3, 1, 0), (1, 2, 0), (4, 3, None)])
+def test_exact_ranks_of_a_store_on_gpus_are_those_of_memory(tmp_path, monkeypatch, shards, devices, free):
+    for name, size in (("PRODUCT_QUERIES", 8), ("PRODUCT_CANDIDATES", 16)):
+        monkeypatch.setattr(device_counts, name, size)
+    monkeypatch.setattr(device_counts, "free_bytes", lambda where: free)
+    benchmark = random_benchmark()
+    exact = evaluate(Hashed(), benchmark, ranker=ExactRanker(gpus=("cpu:0",)))
+    ranker = SpreadRanker(options(tmp_path, shards=shards, devices=("cpu:0",) * devices))
+    found = evaluate(Hashed(), benchmark, ranker=ranker)
+    assert found.search == {"search": "exact", "embeddings": "float32", "device": "gpu"}
+    assert found.metrics == exact.metrics
+    assert found.per_query.equals(exact.per_query)
+    assert found.metrics == pytest.approx(evaluate(Hashed(), benchmark).metrics)
+
+
 def test_actors_and_indices_have_rankers_of_their_own():
     def ranker(**chosen):
         config = EvaluationConfig(**chosen)
         return ranker_of(config, search_options(config))
 
-    assert ranker() is None
+    exact = ranker(batch_size=7)
+    assert isinstance(exact, ExactRanker)
+    assert (exact.batch_size, exact.gpus, exact.about) == (7, (), {"search": "exact"})
+    on_gpus = ranker_of(EvaluationConfig(), SearchOptions(devices=("cuda", "cuda:1")), 30)
+    assert (on_gpus.gpus, on_gpus.depth, on_gpus.about["device"]) == (("cuda", "cuda:1"), 30, "gpu")
     spread = ranker(actors=2, run_depth=30)
     assert isinstance(spread, SpreadRanker)
     assert (spread.depth, spread.options.actors) == (30, 2)

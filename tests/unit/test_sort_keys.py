@@ -23,7 +23,9 @@ def test_a_key_gives_back_its_score_and_its_place(first):
     scores, places = scores_and_places(keys_of(SCORES, first))
     assert torch.equal(scores, SCORES)
     assert places.tolist() == [list(range(first, first + 10))]
-    assert ((lowest_keys(SCORES) <= keys_of(SCORES, first)) & (keys_of(SCORES, first) < lowest_keys(SCORES) + PLACES)).all()
+    assert (
+        (lowest_keys(SCORES) <= keys_of(SCORES, first)) & (keys_of(SCORES, first) < lowest_keys(SCORES) + PLACES)
+    ).all()
 
 
 def test_a_pool_with_more_places_than_a_key_is_refused():
