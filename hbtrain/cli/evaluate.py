@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import local_output, output_place, quiet, said_aside, trusts, written
+from hbtrain.cli.outputs import check_cluster, local_output, output_place, quiet, said_aside, trusts, written
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
 
@@ -70,10 +69,7 @@ class SearchFlags:
             raise ConfigError(
                 "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
             )
-        if (self.address is not None or self.wait_s) and not self.actors:
-            raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
-        if not 0 <= self.wait_s <= math.inf:  # refuses nan
-            raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
+        check_cluster(self.actors, self.address, self.wait_s)
         _check_forms(options, catalogue)
         check_search(options, flags=True)
         dtype: StoreType = "float16" if self.half_precision else "float32"

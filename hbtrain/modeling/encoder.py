@@ -43,9 +43,6 @@ _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage":
 _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 """Names of the sides in sentence-transformers, for models that treat them differently."""
 
-_ROUNDING = 1e-6
-"""Relative difference of the components of vectors that are equal but for the batches that they were computed in."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -298,8 +295,8 @@ class Encoder:
         import numpy as np
         import torch
 
-        from hbtrain.modeling.embedding import embed
-        from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
+        from hbtrain.modeling.embedding import embed, evaluating
+        from hbtrain.modeling.features import ahead, moved, pinned, select_rows, token_counts, windows, within_budget
 
         unit, kind = self.similarity == "cosine", "cpu" if self.device.type == "cpu" else "gpu"
         most, budget = batch_size or BATCH_TEXTS[kind], batch_tokens or BATCH_TOKENS[kind]
@@ -311,17 +308,17 @@ class Encoder:
             features = self._preprocess([texts[i] for i in places_W], side, {})
             rows = within_budget(token_counts(features), most, budget)
             return [
-                (rows_B, _pinned(select_rows(features, rows_B), kind) if number % share[1] == share[0] else None)
+                (rows_B, pinned(select_rows(features, rows_B), self.device) if number % share[1] == share[0] else None)
                 for rows_B, number in zip(rows, numbers, strict=False)
             ]
 
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             # What a window's batches need of the host is made while the device computes the window before.
             for places_W, prepared in ahead(batches, windows(texts)):
                 own, found = [], []
                 for rows_B, batch in prepared:
                     if batch is not None:
-                        found.append(embed(self.model, _moved(batch, self.device), unit, task=_TASKS[side]))
+                        found.append(embed(self.model, moved(batch, self.device), unit, task=_TASKS[side]))
                         own.append(rows_B)
                     done += len(rows_B)
                     if progress is not None:
@@ -335,13 +332,10 @@ class Encoder:
 
     def tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
         """Note a model that gives different texts one and the same vector: its scores are all ties."""
-        if len(vectors_ND) < 2 or not all(_equal(vectors_ND[:rows]) for rows in (2, len(vectors_ND))):
-            return
-        if (different := len(set(texts))) > 1:
-            self._note(
-                f"all {different} different texts of a {side} have one and the same vector: the model has collapsed, "
-                "or knows none of their words; scores are ties, and ranks are the order of the texts"
-            )
+        from hbtrain.modeling.fitting import collapse
+
+        if (note := collapse(texts, side, vectors_ND)) is not None:
+            self._note(note)
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -399,37 +393,6 @@ class Encoder:
         return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
 
 
-def _equal(vectors_ND: NDArray[np.float32]) -> bool:
-    """Whether all vectors are the same, up to rounding."""
-    least, most = vectors_ND.min(axis=0), vectors_ND.max(axis=0)
-    return bool((most - least).max() <= _ROUNDING * abs(vectors_ND[0]).max())
-
-
 def _similarity(model: SentenceTransformer) -> Similarity:
     name: Similarity = model.similarity_fn_name
     return name
-
-
-def _pinned(features: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """The features in memory from which a GPU copies them by itself, without the host waiting for it."""
-    import torch
-
-    if kind == "cpu" or not torch.cuda.is_initialized():
-        return features
-    return {name: value.pin_memory() for name, value in features.items()}
-
-
-def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
-    return {name: value.to(to, non_blocking=True) for name, value in features.items()}
-
-
-@contextmanager
-def _evaluating(model: SentenceTransformer) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in its former mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.modeling.devices import Device
+from hbtrain.modeling.devices import Device, free_bytes
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.device_counts import count_on, relevant_scores_on
@@ -73,6 +73,8 @@ class ShardIndex:
         self._device = device
         self._similarity: Similarity = similarity
         self._copies = copies
+        self._held: dict[int, DevicePool] = {}  # {number of a file: its vectors} that stay on the device
+        self._room: int | None = None  # bytes that may still stay there
         self._index: PlacedIndex | None = None
         self._note: str | None = None  # why the index was built on the CPU although there is a GPU
         ranges = self._store.manifest.shards
@@ -95,15 +97,26 @@ class ShardIndex:
 
     def exact(self, q_QD: Floats, k: int) -> Top:
         """The `k` best candidates of the shard, found by scoring all of them."""
-        import torch
-
         q_QD = for_inner_products(q_QD, "query", self._similarity)
         best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
         for file in self._files:
-            p_RD = self._passages(np.asarray(self._store.shard(file), np.float32))
-            scores, places = DevicePool(p_RD, torch.device(self._device)).best(q_QD, [slice(0, len(p_RD))], k)
+            p_RD = self._pool(file)
+            scores, places = p_RD.best(q_QD, [slice(0, len(p_RD))], k)
             best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
+
+    def _pool(self, file: int) -> DevicePool:
+        """The vectors of a file on the device, where they stay if they are in its first half."""
+        import torch
+
+        where = torch.device(self._device)
+        if self._room is None:
+            self._room = (free_bytes(where) or 0) // 2
+        if (pool := self._held.get(file)) is None:
+            pool = DevicePool(self._passages(np.asarray(self._store.shard(file), np.float32)), where)
+            if pool.on_device and pool.bytes <= self._room:
+                self._held[file], self._room = pool, self._room - pool.bytes
+        return pool
 
     def _passages(self, p_RD: Floats) -> Floats:
         return for_inner_products(p_RD, "passage", self._similarity)

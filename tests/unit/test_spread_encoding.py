@@ -145,7 +145,8 @@ def test_batches_on_a_gpu_are_cut_by_tokens_alone(folder, monkeypatch):
     encoder = Encoder.load(folder)
     encoder.encode(TEXTS, "query")
     monkeypatch.setattr(type(encoder), "device", SimpleNamespace(type="cuda"))
-    monkeypatch.setattr("hbtrain.modeling.encoder._moved", lambda batch, to: batch)
+    for name in ("pinned", "moved"):
+        monkeypatch.setattr(features, name, lambda batch, to: batch)
     encoder.encode(TEXTS, "query")
     encoder.encode(TEXTS, "query", batch_size=7, batch_tokens=100)
     assert limits == [(128, 4096), (65_536, 65_536), (7, 100)]
