@@ -102,7 +102,7 @@ def count_on(
 
     Args:
         where: the GPU.
-        q_QD: queries; they and the candidates may be memory-mapped.
+        q_QD: queries, one at least; they and the candidates may be memory-mapped.
         vectors: the shard's candidates, finite; they are read once for as many queries as the device has room for.
         languages: language codes [N] of the whole pool, grouped.
         pairs: of these queries and of candidates in any shard.
@@ -114,7 +114,7 @@ def count_on(
     listed = sum(min(depth, segment.stop - segment.start) for segment in segments)
     queries, block = _room(where, q_QD.shape[1], most, listed)
     parts = []
-    for start in range(0, max(len(q_QD), 1), queries):
+    for start in range(0, len(q_QD), queries):
         q_RD = _moved(rows_of(q_QD, start, start + queries), where)
         tiles = [
             _QueryTile(where, q_RD[t : t + PRODUCT_QUERIES], pairs, scores_P, start + t, depth)
@@ -122,7 +122,8 @@ def count_on(
         ]
         for first, p_RD in vectors():
             for b in range(0, len(p_RD), block):
-                p_BD = _moved(rows_of(p_RD, b, b + block), where)
+                # The host waits here, or it would run ahead of the device with all candidates in its memory.
+                p_BD = _moved(rows_of(p_RD, b, b + block), where, wait=True)
                 _count_block(tiles, p_BD, first + b, segments)
                 del p_BD  # before the next is moved, or the device would hold two
         parts.append(_fetched(tiles))
@@ -201,11 +202,11 @@ class _QueryTile:
 
 
 def _fetched(tiles: Sequence[_QueryTile]) -> _Fetched:
-    """What was counted for the queries of all tiles, for which the host waits once for each kind of it."""
+    """What was counted for the queries of all tiles, for which the host waits once, and once for their lists."""
     import torch
 
     counted = [torch.cat([tile.in_language, tile.in_pool]).flatten(1) for tile in tiles]
-    counts_4n = torch.cat(counted, dim=1).cpu().numpy() if tiles else np.zeros((4, 0), np.int64)
+    counts_4n = torch.cat(counted, dim=1).cpu().numpy()
     at, pairs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     first = 0
     for tile in tiles:
@@ -215,9 +216,11 @@ def _fetched(tiles: Sequence[_QueryTile]) -> _Fetched:
         first += tile.rows * width
     counts = counts_4n[[0, 2, 1, 3]].T[np.concatenate(at)]
     top = {}
-    for code in tiles[0].best if tiles else ():
-        scores, places = scores_and_places(torch.cat([tile.best[code] for tile in tiles]).cpu())
-        top[code] = Top(scores.numpy(), places.numpy())
+    if tiles[0].best:
+        listed = torch.cat([torch.cat(list(tile.best.values()), dim=1) for tile in tiles]).cpu()
+        widths = [best_RK.shape[1] for best_RK in tiles[0].best.values()]
+        for code, keys in zip(tiles[0].best, listed.split(widths, dim=1), strict=True):
+            top[code] = Top(*(x.numpy() for x in scores_and_places(keys)))
     return _Fetched(np.concatenate(pairs), counts, top)
 
 
@@ -244,7 +247,7 @@ def _filled(x_RD: Tensor, rows: int) -> Tensor:
     return torch.nn.functional.pad(x_RD, (0, 0, 0, rows - len(x_RD)))
 
 
-def _moved(x: Floats | Int64s, where: device) -> Tensor:
+def _moved(x: Floats | Int64s, where: device, wait: bool = False) -> Tensor:
     import torch
 
-    return torch.from_numpy(np.require(x, requirements=["C", "W"])).to(where)
+    return torch.from_numpy(np.require(x, requirements=["C", "W"])).to(where, non_blocking=not wait)

@@ -49,7 +49,7 @@ def patched(stack, draw):
     }
     for name, value in values.items():
         stack.enter_context(mock.patch.object(device_counts, name, value))
-    stack.enter_context(mock.patch.object(sort_keys, "COMPARED", draw(st.sampled_from([0, 24]))))
+    stack.enter_context(mock.patch.object(sort_keys, "COMPARED", draw(st.sampled_from([0, 96]))))
     stack.enter_context(mock.patch.object(sort_keys, "GROUPS", draw(st.integers(1, 3))))
     return ["cpu"] * draw(st.integers(1, 3))
 
