@@ -19,11 +19,13 @@ the most relevant candidates of a query of the product, K places of a list.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from hbtrain.errors import RetrievalError
 from hbtrain.modeling.devices import Device, free_bytes
 from hbtrain.retrieval.counting import Pairs, Segment, segments_of, targets_of
 from hbtrain.retrieval.scores import Floats, rows_at, rows_of
@@ -37,9 +39,9 @@ if TYPE_CHECKING:
 
 PRODUCT_QUERIES = 1024
 PRODUCT_CANDIDATES = 16_384
-"""At this shape a product of 768 dimensions is 26 GFLOP, and its scores with their keys some 600 MB."""
+"""At this shape a product of 768 dimensions is 26 GFLOP, and its scores with their keys at most 1 GB."""
 BLOCK_CANDIDATES = 16 * PRODUCT_CANDIDATES  # the most candidates of a block; more would save nothing
-SCORE_BYTES = 40  # of a score: in float64 and float32, its key, and what keys are made by
+SCORE_BYTES = 64  # of a score: in float64 and float32, its key, and what keys are made and sorted by
 USED = 0.5  # the share of the free memory that is planned with
 
 Vectors = Callable[[], Iterator[tuple[int, Floats]]]
@@ -68,10 +70,25 @@ def count_on_all(
 
 
 def relevant_scores_on(where: device, q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0) -> Floats:
-    """`shard_counts.relevant_scores` on a GPU, by the rule above."""
+    """`shard_counts.relevant_scores` on a GPU, by the rule above.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+        RetrievalError: the GPU's memory is too small.
+    """
+    asked = AskedPairs(pairs, first, len(p_ND))
+    with _in_memory(where):
+        pair, scores = _asked_scores(where, q_QD, p_ND, asked)
+    scores_P = np.full(len(pairs.query), np.nan, np.float32)
+    scores_P[pair] = scores
+    check_scores(scores)
+    return scores_P
+
+
+def _asked_scores(where: device, q_QD: Floats, p_ND: Floats, asked: AskedPairs) -> tuple[Int64s, Floats]:
+    """Numbers and scores of the pairs, for which the host waits once."""
     import torch
 
-    asked = AskedPairs(pairs, first, len(p_ND))
     numbers: list[Int64s] = [np.zeros(0, np.int64)]
     found = [torch.empty(0, device=where)]
     for start in range(0, asked.queries, PRODUCT_QUERIES):
@@ -83,10 +100,7 @@ def relevant_scores_on(where: device, q_QD: Floats, p_ND: Floats, pairs: Pairs, 
             cell = _moved(row[here] * PRODUCT_CANDIDATES + column[here] - c, where)
             found.append(_scores(q_TD, _filled(p_RD, PRODUCT_CANDIDATES)).flatten()[cell])
             numbers.append(pair[here])
-    scores_P = np.full(len(pairs.query), np.nan, np.float32)
-    scores_P[np.concatenate(numbers)] = scores = torch.cat(found).cpu().numpy()
-    check_scores(scores)
-    return scores_P
+    return np.concatenate(numbers), torch.cat(found).cpu().numpy()
 
 
 def count_on(
@@ -108,25 +122,30 @@ def count_on(
         pairs: of these queries and of candidates in any shard.
         scores_P: scores of the pairs, from `relevant_scores_on` in each shard.
         depth: length of the list of the best candidates in each language; 0: no lists.
+
+    Raises:
+        RetrievalError: the GPU's memory is too small.
+        ValueError: the candidates are not grouped by language.
     """
     segments = segments_of(languages, 0)
     most = int(np.bincount(pairs.query, minlength=1).max(initial=0))
     listed = sum(min(depth, segment.stop - segment.start) for segment in segments)
     queries, block = _room(where, q_QD.shape[1], most, listed)
     parts = []
-    for start in range(0, len(q_QD), queries):
-        q_RD = _moved(rows_of(q_QD, start, start + queries), where)
-        tiles = [
-            _QueryTile(where, q_RD[t : t + PRODUCT_QUERIES], pairs, scores_P, start + t, depth)
-            for t in range(0, len(q_RD), PRODUCT_QUERIES)
-        ]
-        for first, p_RD in vectors():
-            for b in range(0, len(p_RD), block):
-                # The host waits here, or it would run ahead of the device with all candidates in its memory.
-                p_BD = _moved(rows_of(p_RD, b, b + block), where, wait=True)
-                _count_block(tiles, p_BD, first + b, segments)
-                del p_BD  # before the next is moved, or the device would hold two
-        parts.append(_fetched(tiles))
+    with _in_memory(where):
+        for start in range(0, len(q_QD), queries):
+            q_RD = _moved(rows_of(q_QD, start, start + queries), where)
+            tiles = [
+                _QueryTile(where, q_RD[t : t + PRODUCT_QUERIES], pairs, scores_P, start + t, depth)
+                for t in range(0, len(q_RD), PRODUCT_QUERIES)
+            ]
+            for first, p_RD in vectors():
+                for b in range(0, len(p_RD), block):
+                    # The host waits here, or it would run ahead of the device with all candidates in its memory.
+                    p_BD = _moved(rows_of(p_RD, b, b + block), where, wait=True)
+                    _count_block(tiles, p_BD, first + b, segments)
+                    del p_BD  # before the next is moved, or the device would hold two
+            parts.append(_fetched(tiles))
     return _joined(parts, pairs)
 
 
@@ -137,8 +156,8 @@ def _room(where: device, dimension: int, relevant: int, listed: int) -> tuple[in
         return 2**62, BLOCK_CANDIDATES
     product = PRODUCT_QUERIES * PRODUCT_CANDIDATES * SCORE_BYTES + PRODUCT_CANDIDATES * dimension * 8
     half = max(0, int(USED * free) - product) // 2
-    # Of each relevant candidate three bounds, its language and four counts; of each entry of a list its key, twice.
-    query = dimension * 4 + relevant * 8 * 8 + listed * 16
+    # A vector twice; of each relevant candidate three bounds, its language and four counts; keys of the lists, twice.
+    query = dimension * 8 + relevant * 8 * 8 + listed * 16
     queries = max(1, half // (query * PRODUCT_QUERIES)) * PRODUCT_QUERIES
     block = max(1, half // (dimension * 4 * PRODUCT_CANDIDATES)) * PRODUCT_CANDIDATES
     return queries, min(block, BLOCK_CANDIDATES)
@@ -251,3 +270,18 @@ def _moved(x: Floats | Int64s, where: device, wait: bool = False) -> Tensor:
     import torch
 
     return torch.from_numpy(np.require(x, requirements=["C", "W"])).to(where, non_blocking=not wait)
+
+
+@contextmanager
+def _in_memory(where: device) -> Iterator[None]:
+    """Says in one line that a GPU's memory is too small."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        free = (free_bytes(where) or 0) / 2**30
+        raise RetrievalError(
+            f"exact ranks do not fit into the memory of {where}, of which {free:.1f} GiB are free: end what else uses "
+            "it, or set CUDA_VISIBLE_DEVICES= (empty) to rank on the CPU"
+        ) from error

@@ -92,6 +92,7 @@ def _copies(index: Any, devices: Sequence[Device], parameters: str, halves: Sequ
     import torch
 
     faiss = load_faiss()
+    torch.cuda.empty_cache()  # FAISS has memory of its own, and torch holds back what encoding has used
     refused = None
     for half in halves:
         options = faiss.GpuClonerOptions()

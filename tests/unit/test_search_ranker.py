@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hbtrain.config import EvaluationConfig
-from hbtrain.errors import ConfigError, ModelError
+from hbtrain.errors import ConfigError, ModelError, RetrievalError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import read_judged
 from hbtrain.evaluation.rankers import ExactRanker, SearchRanker, SpreadRanker, ranker_of, search_options
@@ -62,6 +63,21 @@ def test_exact_ranks_of_a_store_on_gpus_are_those_of_memory(tmp_path, monkeypatc
     assert found.metrics == exact.metrics
     assert found.per_query.equals(exact.per_query)
     assert found.metrics == pytest.approx(evaluate(Hashed(), benchmark).metrics)
+
+
+@pytest.mark.parametrize("step", ["lowest_keys", "rows_at"])
+def test_a_gpu_whose_memory_is_too_small_for_ranks_is_one_line(monkeypatch, step):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+
+    monkeypatch.setattr(device_counts, step, full)
+    monkeypatch.setattr(device_counts, "free_bytes", lambda where: 3 * 2**28)
+    for name, size in (("PRODUCT_QUERIES", 8), ("PRODUCT_CANDIDATES", 16)):
+        monkeypatch.setattr(device_counts, name, size)
+    with pytest.raises(
+        RetrievalError, match=r"^exact ranks do not fit .* of cpu:0, of which 0\.8 GiB are free: [^\n]*$"
+    ):
+        evaluate(Hashed(), random_benchmark(), ranker=ExactRanker(gpus=("cpu:0",)))
 
 
 def test_actors_and_indices_have_rankers_of_their_own():
