@@ -1,10 +1,10 @@
 """Exact ranks on a GPU: the scores of relevant candidates, and who stands ahead of them, without waits in between.
 
 **The rule**: on a GPU a score is the inner product in float64, rounded to float32, where a CPU sums in float32. So two
-candidates stand in the same order on both wherever their inner products differ by more than the CPU's rounding: by D x
-2^-24 of the product of the vectors' lengths, 5e-5 for unit vectors of 768 dimensions, and some 1e-7 on average. Closer
-ones may stand otherwise. Those of equal score stand in the order of the pool, as on CPUs, and equal vectors score
-equally.
+candidates stand in the same order on both wherever their inner products differ by more than the CPU's rounding of the
+two: at most D x 2^-23 of the product of the vectors' lengths, 9e-5 for unit vectors of 768 dimensions, and some 1e-7 on
+average. Closer ones may stand otherwise. Those of equal score stand in the order of the pool, as on CPUs, and equal
+vectors score equally.
 
 As on CPUs (`scores`), every product has one and the same shape, so that a score depends on its two vectors only, and
 the outcome not on blocks, shards, devices or memory. Candidates stream through the device block by block, by as much as

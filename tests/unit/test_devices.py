@@ -175,6 +175,27 @@ def test_full_float32_whatever_the_process_was_set_to(precision, way):
     assert settings() == before
 
 
+def test_full_float32_lasts_until_the_last_of_several_threads_needs_it_no_more(precision):
+    set_new()
+    before, seen = settings(), []
+    entered, left = threading.Event(), threading.Event()
+
+    def longer():
+        with full_float32():
+            entered.set()
+            left.wait(20)
+            seen.append(settings())
+
+    with full_float32():
+        other = threading.Thread(target=longer)
+        other.start()
+        entered.wait(20)
+    left.set()
+    other.join()
+    assert seen == [["ieee", "ieee"]]
+    assert settings() == before
+
+
 @pytest.mark.parametrize("way", ["general", "of backends"])
 def test_what_is_called_exact_is_computed_in_float32(precision, monkeypatch, way):
     WAYS[way]()
