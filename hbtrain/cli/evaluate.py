@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import local_output, output_place, quiet, said_aside, trusts, written
+from hbtrain.cli.outputs import check_cluster, local_output, output_place, quiet, said_aside, trusts, written
 from hbtrain.cli.probing import UNPROBED, Probed
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
@@ -73,10 +72,7 @@ class SearchFlags:
             raise ConfigError(
                 "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
             )
-        if (self.address is not None or self.wait_s) and not self.actors:
-            raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
-        if not 0 <= self.wait_s <= math.inf:  # refuses nan
-            raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
+        check_cluster(self.actors, self.address, self.wait_s)
         _check_forms(options, catalogue)
         check_search(options, flags=True)
         dtype: StoreType = "float16" if self.half_precision else "float32"
@@ -112,13 +108,13 @@ class EmbeddingFlags:
     Attributes:
         query_prompt: Text put before every query, in place of the model's own prompt.
         passage_prompt: Text put before every passage, in place of the model's own prompt.
-        batch_size: Texts encoded at one time.
+        batch_size: The most texts encoded at one time; by default 128 on CPUs, on GPUs as many as 65,536 tokens are.
         precision: Of the transformer; by default bf16 on GPUs that have it, else as the model's files say.
     """
 
     query_prompt: str | None = None
     passage_prompt: str | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     precision: Literal["fp32", "bf16"] | None = None
 
     def encoder(self, model: str, device: Device, trusted: bool) -> Encoder:
@@ -227,13 +223,13 @@ def evaluate(
     )
     from hbtrain.evaluation.probes import Probes, check_probes, save_probes
     from hbtrain.modeling import card
-    from hbtrain.modeling.devices import visible_device
+    from hbtrain.modeling.devices import visible_devices
 
     check_probes(asked, benchmarks)
-    device = visible_device()
-    encoder = embedded.encoder(model, device, trusted)
+    devices = ("cpu",) if options.actors else visible_devices()  # the actors compute, each where it is
+    encoder = embedded.encoder(model, devices[0], trusted)
     known = trained_languages or card.trained_languages(Path(here))
-    search, share = replace(search, device=device), card.average_with_initial(Path(here))
+    search, share = replace(search, devices=devices), card.average_with_initial(Path(here))
     probes = Probes(asked, encoder, lexicons)
     with written(to) as folder:
         evaluations = _evaluated(
@@ -300,9 +296,10 @@ def _evaluated(
     """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.retrieval.encoding import DevicesEncoder
 
     found = evaluate_all(
-        encoder,
+        encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
         benchmarks,
         options,
         search,
