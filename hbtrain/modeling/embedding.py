@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from hbtrain.modeling.features import Features, is_padded, join_bags, row_count
+from hbtrain.modeling.features import Features, is_packed, is_padded, join_bags, row_count
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,7 +45,7 @@ class EmbeddingModule(nn.Module):
         # Read here, where a wrapper that spreads parameters over ranks (ZeRO-3) has gathered them.
         scale = None if self.log_scale is None else self.log_scale.float().exp()
         with _Float32Sums() if self._sums_in_bf16() else nullcontext():
-            if any(is_padded(features) for features in batches):
+            if any(is_padded(features) or is_packed(features) for features in batches):
                 return [embed(self.model, features) for features in batches], scale
             # Each call of an embedding bag has a gradient of the size of the vocabulary, so there is one.
             vectors_BD = embed(self.model, join_bags(batches))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from hbtrain.config.encoder import EncoderConfig, Precision
     from hbtrain.modeling.card import ModelCard
+    from hbtrain.modeling.features import Features
 
 Side = Literal["query", "passage"]
 Similarity = Literal["cosine", "dot", "euclidean"]
@@ -88,7 +89,7 @@ class Encoder:
         # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
         self._tokenizer_lock = threading.Lock()
         if hasattr(model[0], "can_flatten_inputs"):
-            # Rows stay rows: batches packed for flash attention carry plain integers and cannot be cut by rows.
+            # Rows stay rows until batches have been cut from them; then they are packed by `pack`.
             model[0].can_flatten_inputs = False
 
     @classmethod
@@ -151,6 +152,7 @@ class Encoder:
                 unknown here, or it cannot be loaded or trained.
         """
         from hbtrain.modeling.loading import load_pretrained
+        from hbtrain.modeling.packing import pack_on_gpu
 
         model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
@@ -167,6 +169,7 @@ class Encoder:
             for side, names in _PROMPT_NAMES.items()
         }
         encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
+        pack_on_gpu(model, encoder.device)
         encoder.origin = Origin(name_or_path, trust_remote_code, precision)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
@@ -184,6 +187,7 @@ class Encoder:
 
         from hbtrain.modeling.adapters import freeze
         from hbtrain.modeling.fitting import limit_length
+        from hbtrain.modeling.packing import FLASH, PACKED, can_pack, pack
 
         if isinstance(model[0], Router):
             raise ModelError(
@@ -197,6 +201,8 @@ class Encoder:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         freeze(model, config)
+        if config.attention == PACKED or (config.attention == FLASH and can_pack(model)):
+            pack(model)
         prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}
         # "document" is the name that SentenceTransformer.encode_document looks for first.
         model.prompts = {**prefixes, "document": config.passage_prefix}
@@ -217,6 +223,23 @@ class Encoder:
     def precision(self) -> str:
         """The types in which its weights are, and compute: `float32`, `bfloat16`, or several, with commas."""
         return ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in self.model.parameters()}))
+
+    @property
+    def packs(self) -> bool:
+        """Whether `model` takes packed batches, which `pack` makes, as well as padded ones."""
+        from hbtrain.modeling.packing import packs
+
+        return packs(self.model)
+
+    def pack(self, batches: Sequence[Features]) -> list[Features]:
+        """The texts of padded batches in packed ones, on the CPU: in one, or one for each where a pooling must know the
+        length of the prompt, which is one number for a batch. See `hbtrain.modeling.packing`."""
+        from hbtrain.modeling.packing import packed, padding_index, reads_prompt_length
+
+        padding_idx = padding_index(self.model)
+        if reads_prompt_length(self.model):
+            return [packed([batch], padding_idx) for batch in batches]
+        return [packed(batches, padding_idx)]
 
     @property
     def device(self) -> device:

@@ -1,7 +1,8 @@
 """Token features, which a tokenizer makes for the encoder: counting, cutting, padding, batches of like length.
 
-Features have two forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like them.
-A static encoder's are bags: `input_ids` [all tokens] and `offsets` [B], where each bag begins.
+Features have three forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like
+them; or packed, see `hbtrain.modeling.packing`. A static encoder's are bags: `input_ids` [all tokens] and `offsets`
+[B], where each bag begins.
 
 **Padding** is done here with numpy. A tokenizer would make padded lists, and tensors from them, number by number while
 it holds Python's lock: 40 % of the time to prepare a batch of mixed lengths, in which the other threads of a worker
@@ -31,16 +32,25 @@ Features = dict[str, Tensor]
 
 def row_count(features: Features) -> int:
     """B, the number of texts."""
+    if is_packed(features):
+        return len(features["starts"]) - 1
     return len(features["offsets"]) if "offsets" in features else len(features["input_ids"])
 
 
 def is_padded(features: Features) -> bool:
     """Whether texts are padded to the longest of their batch."""
-    return "offsets" not in features
+    return "offsets" not in features and not is_packed(features)
+
+
+def is_packed(features: Features) -> bool:
+    """Whether the tokens of all texts are one after another, see `hbtrain.modeling.packing`."""
+    return "starts" in features
 
 
 def token_counts(features: Features) -> Tensor:
     """int64 [B]: tokens of each text, padding not counted."""
+    if is_packed(features):
+        return features["starts"].diff().long()
     if "offsets" in features:
         return _ends(features) - features["offsets"]
     if "attention_mask" in features:
