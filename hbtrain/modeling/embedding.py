@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hbtrain.modeling.features import Features, is_packed, is_padded, join_bags, row_count
+from hbtrain.modeling.packing import packs
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -75,7 +76,13 @@ class _Float32Sums(TorchFunctionMode):
 
 def embed(model: SentenceTransformer, features: Features, unit: bool = True, **forward_kwargs: Any) -> Tensor:
     """Vectors [B, D] in fp32 of a batch of token features, of length 1 where `unit` says so; a text without tokens may
-    give the zero vector."""
+    give the zero vector.
+
+    Raises:
+        ValueError: the features are packed, and the model does not take them so.
+    """
+    if is_packed(features) and not packs(model):
+        raise ValueError("a packed batch was given to a model without `hbtrain.modeling.packing.pack`")
     # A copy, because the modules of a SentenceTransformer write into what they are given.
     vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"][:, : model.truncate_dim].float()
     return functional.normalize(vectors_BD, dim=-1) if unit else vectors_BD

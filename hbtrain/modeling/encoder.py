@@ -286,7 +286,7 @@ class Encoder:
             side: decides the prefix.
             batch_size: the most texts of a batch.
             progress: called after every batch with the number of texts done so far.
-            batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
+            batch_tokens: the most tokens of a batch, with the padding that is computed; None is `BATCH_TOKENS` of the device.
             share: (i, n): of the batches only number i, i + n, i + 2n, ... are encoded, and all other vectors are zero.
                 What n processes give for i = 0 to n - 1 adds up to what one gives, to the last bit.
         """
@@ -294,7 +294,7 @@ class Encoder:
         import torch
 
         from hbtrain.modeling.embedding import embed
-        from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
+        from hbtrain.modeling.features import ahead, token_counts, windows, within_budget
 
         unit = self.similarity == "cosine"
         budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
@@ -307,9 +307,9 @@ class Encoder:
         with torch.no_grad(), _evaluating(self.model):
             for places_W, features in ahead(tokenize, windows(texts)):
                 own, found = [], []
-                for rows_B in within_budget(token_counts(features), batch_size, budget):
+                for rows_B in within_budget(token_counts(features), batch_size, budget, self.packs):
                     if seen % share[1] == share[0]:
-                        batch = _moved(select_rows(features, rows_B), self.device)
+                        batch = _moved(self._batch(features, rows_B), self.device)
                         found.append(embed(self.model, batch, unit, task=_TASKS[side]))
                         own.append(rows_B)
                     seen, done = seen + 1, done + len(rows_B)
@@ -321,6 +321,13 @@ class Encoder:
         if share[1] == 1:
             self._tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
+
+    def _batch(self, features: Features, rows_B: Tensor) -> Features:
+        """The features of some texts, packed where that is how they are embedded."""
+        from hbtrain.modeling.features import select_rows
+
+        batch = select_rows(features, rows_B)
+        return self.pack([batch])[0] if self.packs else batch
 
     def _tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
         """Note a model that gives different texts one and the same vector: its scores are all ties."""

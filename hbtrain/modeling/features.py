@@ -15,6 +15,7 @@ character in Thai and five in English. Inside a window texts are sorted by their
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -188,19 +189,24 @@ def windows(texts: Sequence[str]) -> Iterator[list[int]]:
         start = stop
 
 
-def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int) -> Iterator[Tensor]:
+def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int, packed: bool = False) -> Iterator[Tensor]:
     """int64 [B] numbers of the texts of each batch, longest texts first.
 
     Args:
         tokens_W: tokens of each text of a window.
         batch_size: the most texts of a batch.
         batch_tokens: the most tokens of a batch, padding included; a longer text gets a batch of its own.
+        packed: whether batches will be packed, and have no padding.
     """
     order_W = tokens_W.argsort(descending=True, stable=True)
+    ends = tokens_W[order_W].cumsum(0).tolist()
     start = 0
     while start < len(order_W):
-        longest = max(1, int(tokens_W[order_W[start]]))
-        stop = start + max(1, min(batch_size, batch_tokens // longest))
+        if packed:
+            fitting = bisect_right(ends, batch_tokens + (ends[start - 1] if start else 0)) - start
+        else:
+            fitting = batch_tokens // max(1, int(tokens_W[order_W[start]]))
+        stop = start + max(1, min(batch_size, fitting))
         yield order_W[start:stop]
         start = stop
 

@@ -68,8 +68,8 @@ def packed(batches: Sequence[Features], padding_idx: int | None = None) -> Featu
     }
     if padding_idx is not None:
         features["position_ids"] = _roberta_positions(features["input_ids"] != padding_idx, starts[row_T], padding_idx)
-    if "prompt_length" in batches[0]:
-        features["prompt_length"] = torch.cat([batch["prompt_length"] for batch in batches])
+    if len(batches) == 1 and "prompt_length" in batches[0]:
+        features["prompt_length"] = batches[0]["prompt_length"]
     return features
 
 
