@@ -160,13 +160,11 @@ def _network(model: SentenceTransformer) -> Any:
 
 
 class _Group(NamedTuple):
-    """Texts next to each other that are attended to in padded rows [rows, width]."""
+    """Texts next to each other that are attended to in padded rows; its sizes are the shapes of these tensors, which
+    compiled code takes as they come."""
 
-    tokens: int  # of these texts
-    rows: int
-    width: int
-    places: Tensor | None  # int64 [tokens] in [rows * width]; None if no text needs padding
-    mask: Tensor | None  # bool [rows, width]
+    places: Tensor  # int64 [tokens] in [rows * width]
+    mask: Tensor  # bool [rows, width]: where there is a token
 
 
 def _as_one_row(module: nn.Module, inputs: tuple[dict[str, Any]]) -> tuple[dict[str, Any]] | None:
@@ -179,7 +177,8 @@ def _as_one_row(module: nn.Module, inputs: tuple[dict[str, Any]]) -> tuple[dict[
     row = {name: features[name][None] for name in ("input_ids", "position_ids", "token_type_ids") if name in features}
     lengths = {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest}
     rest = {name: value for name, value in features.items() if name not in row and name != "attention_mask"}
-    groups = _similar_groups(starts) if starts.device.type == "cpu" else [_one_group(features)]
+    by_length = starts.device.type == "cpu" and not getattr(module, "is_compiled", False)
+    groups = _similar_groups(starts) if by_length else [_Group(features["places"], mask_BL.bool())]
     return (rest | row | lengths | {"groups": groups, "packed": mask_BL},)
 
 
@@ -192,12 +191,6 @@ def _unpack(module: nn.Module, inputs: tuple[dict[str, Any]], features: dict[str
     padded = x_TD.new_zeros(mask_BL.numel(), x_TD.shape[1]).index_copy(0, features["places"], x_TD)
     features |= {"token_embeddings": padded.view(*mask_BL.shape, -1), "attention_mask": mask_BL}
     del features["cu_seq_lens_q"]  # by which poolings know packed batches
-
-
-def _one_group(features: Features) -> _Group:
-    mask_BL = features["attention_mask"]
-    rows, width = mask_BL.shape
-    return _Group(len(features["places"]), rows, width, features["places"], mask_BL.bool())
 
 
 def _similar_groups(starts: Tensor) -> list[_Group]:
@@ -214,11 +207,8 @@ def _similar_groups(starts: Tensor) -> list[_Group]:
 
 
 def _group(counts: list[int]) -> _Group:
-    width = max(counts)
-    if min(counts) == width:
-        return _Group(sum(counts), len(counts), width, None, None)
-    mask = torch.arange(width) < torch.tensor(counts)[:, None]
-    return _Group(sum(counts), len(counts), width, mask.flatten().nonzero()[:, 0], mask)
+    mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+    return _Group(mask.flatten().nonzero()[:, 0], mask)
 
 
 def packed_attention(
@@ -243,7 +233,7 @@ def packed_attention(
         dropout: probability with which a weight of the attention is dropped.
         scaling: of the scores.
         groups: of a packed batch; None for a padded one.
-        others: of a packed batch `cu_seq_lens_q` and `max_length_q` (`starts` and L), and what other models use.
+        others: of a packed batch `cu_seq_lens_q` (its `starts`), and what other models use.
 
     Returns:
         [1, T, H, E], or [B, L, H, E], and no weights.
@@ -255,12 +245,8 @@ def packed_attention(
         return of_rows
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, E]
     if _has_kernel(q):
-        starts, longest = others["cu_seq_lens_q"], others["max_length_q"]
-        # `torch.nn.attention.varlen.varlen_attn` calls the same without dropout.
-        found = torch.ops.aten._flash_attention_forward(
-            q, k, v, starts, starts, longest, longest, dropout, False, return_debug_mask=False, scale=scaling
-        )
-        return found[0][None], None
+        longest = max(group.mask.shape[1] for group in groups)
+        return _flash_attention(q, k, v, others["cu_seq_lens_q"], longest, dropout, scaling)[None], None
     return _grouped_attention(q, k, v, groups, dropout, scaling)[None], None
 
 
@@ -268,24 +254,35 @@ def _has_kernel(x: Tensor) -> bool:
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] % 8 == 0 and x.shape[-1] <= 256
 
 
+def _flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, dropout: float, scaling: float | None
+) -> Tensor:
+    """Attention [T, H, E] inside each text, in one kernel: `torch.nn.attention.varlen.varlen_attn`, with dropout."""
+    found: Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, starts, starts, longest, longest, dropout, False, return_debug_mask=False, scale=scaling
+    )[0]
+    return found
+
+
 def _grouped_attention(
     query: Tensor, key: Tensor, value: Tensor, groups: Sequence[_Group], dropout: float, scaling: float | None
 ) -> Tensor:
     """Attention [T, H, E] inside each text, group by group in padded rows."""
-    parts, sizes = [], [group.tokens for group in groups]
-    for group, *qkv in zip(groups, *(x.split(sizes) for x in (query, key, value)), strict=True):
-        q, k, v = (_in_rows(x, group) for x in qkv)
-        mask = None if group.mask is None else group.mask[:, None, None]
-        rows = scaled_dot_product_attention(q, k, v, mask, dropout, scale=scaling).transpose(1, 2).flatten(0, 1)
-        parts.append(rows if group.places is None else rows.index_select(0, group.places))
+    parts, sizes = [], [len(group.places) for group in groups]
+    for (places, mask), *qkv in zip(groups, *(x.split(sizes) for x in (query, key, value)), strict=True):
+        is_full = len(places) == mask.numel()
+        q, k, v = (_in_rows(x, None if is_full else places, mask.shape) for x in qkv)
+        of_rows = None if is_full else mask[:, None, None]
+        x = scaled_dot_product_attention(q, k, v, of_rows, dropout, scale=scaling).transpose(1, 2).flatten(0, 1)
+        parts.append(x if is_full else x.index_select(0, places))
     return torch.cat(parts)
 
 
-def _in_rows(x: Tensor, group: _Group) -> Tensor:
+def _in_rows(x: Tensor, places: Tensor | None, shape: torch.Size) -> Tensor:
     """Tokens [tokens, H, E] in rows [rows, H, width, E], zero where a row is padded."""
-    if group.places is not None:
-        x = x.new_zeros(group.rows * group.width, *x.shape[1:]).index_copy(0, group.places, x)
-    return x.view(group.rows, group.width, *x.shape[1:]).transpose(1, 2)
+    if places is not None:
+        x = x.new_zeros(shape.numel(), *x.shape[1:]).index_copy(0, places, x)
+    return x.view(*shape, *x.shape[1:]).transpose(1, 2)
 
 
 AttentionInterface.register(PACKED, packed_attention)

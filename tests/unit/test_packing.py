@@ -128,7 +128,10 @@ def test_positions_are_numbered_as_each_family_does(folders):
 
 def test_texts_without_a_single_token_stay_padded(folders):
     encoder = loaded(folders["roberta"], attention=PACKED)
-    batches = [encoder.tokenize(["", ""], "query"), select_rows(encoder.tokenize(["red", ""], "query"), torch.tensor([1]))]
+    batches = [
+        encoder.tokenize(["", ""], "query"),
+        select_rows(encoder.tokenize(["red", ""], "query"), torch.tensor([1])),
+    ]
     (batch,) = encoder.pack(batches)
     assert not is_packed(batch)
     assert not embed(encoder.model, batch).any()
