@@ -9,13 +9,21 @@ that has no text left for a batch embeds one of its texts again, and ignores the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hbtrain.modeling.features import Features, row_count, select_rows, token_counts
+
+
+class Cut(NamedTuple):
+    """Into how many parts a rank's texts are cut."""
+
+    chunks: int
+    batches: tuple[int, ...]  # of each side's part of a chunk
 
 
 @dataclass(frozen=True)
@@ -28,29 +36,34 @@ class Chunk:
     positions: list[Tensor]
 
     def to(self, device: torch.device) -> Chunk:
-        move: Callable[[Tensor], Tensor] = lambda x: x.to(device, non_blocking=True)  # noqa: E731
-        batches = [{name: move(x) for name, x in batch.items()} for batch in self.batches]
-        return Chunk(batches, [move(x) for x in self.positions])
+        batches = [{name: moved(x, device) for name, x in batch.items()} for batch in self.batches]
+        return Chunk(batches, [moved(x, device) for x in self.positions])
 
 
-def chunked(sides: Sequence[Features | None], count: int, buckets: int) -> list[Chunk]:
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """A copy on `device`, for which the host does not wait: a GPU copies by itself what is in pinned memory."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+
+def chunked(sides: Sequence[Features | None], count: int, batches: int | Sequence[int]) -> list[Chunk]:
     """Cut the texts of all sides into `count` chunks.
 
     Args:
         sides: token features of queries, passages and negatives; None where this rank has no text of a side that other
             ranks have. A side that no rank has is left out.
         count: number of chunks; at most the number of queries of the rank with the fewest.
-        buckets: number of batches that each side's part of a chunk is cut into.
+        batches: number of batches that each side's part of a chunk is cut into: of every side, or one for all.
     """
+    batches = [batches] * len(sides) if isinstance(batches, int) else batches
     sizes = [0 if side is None else row_count(side) for side in sides]
     ignored = torch.tensor([sum(sizes)])
     spare = select_rows(_first(sides), torch.tensor([0]))
     chunks: list[Chunk] = [Chunk([], []) for _ in range(count)]
     offset = 0
-    for side, size in zip(sides, sizes, strict=True):
-        parts = [] if side is None else balanced_parts(token_counts(side), count * buckets)
-        for i in range(count * buckets):
-            chunk = chunks[i // buckets]
+    for side, size, of_side in zip(sides, sizes, batches, strict=True):
+        parts = [] if side is None else balanced_parts(token_counts(side), count * of_side)
+        for i in range(count * of_side):
+            chunk = chunks[i // of_side]
             if side is not None and i < len(parts):
                 chunk.batches.append(select_rows(side, parts[i]))
                 chunk.positions.append(offset + parts[i])
@@ -67,8 +80,7 @@ def balanced_parts(lengths_B: Tensor, count: int) -> list[Tensor]:
     Returns row numbers of each part, longest texts first. The parts are chosen so that the largest, padded to its
     longest text, is as small as possible; none is empty.
     """
-    order_B = torch.argsort(lengths_B, descending=True, stable=True)
-    lengths = lengths_B[order_B].clamp(min=1).tolist()
+    order_B, lengths = _longest_first(lengths_B)
     count = min(count, len(lengths))
     low, high = max(lengths[0], -(-sum(lengths) // count)), lengths[0] * -(-len(lengths) // count)
     while low < high:
@@ -83,6 +95,17 @@ def balanced_parts(lengths_B: Tensor, count: int) -> list[Tensor]:
         index = cuts.index((start, stop))
         cuts[index : index + 1] = [(start, (start + stop) // 2), ((start + stop) // 2, stop)]
     return [order_B[start:stop] for start, stop in cuts]
+
+
+def batches_within(lengths_B: Tensor, budget_tokens: int) -> int:
+    """The fewest batches of the rows of `lengths_B` [B] (tokens) that each stay within `budget_tokens`, padding
+    included, as `balanced_parts` cuts them; a row that is longer by itself has a batch of its own. 1 if B is 0."""
+    return max(1, len(_cuts(_longest_first(lengths_B)[1], budget_tokens)))
+
+
+def _longest_first(lengths_B: Tensor) -> tuple[Tensor, list[int]]:
+    order_B = torch.argsort(lengths_B, descending=True, stable=True)
+    return order_B, lengths_B[order_B].clamp(min=1).tolist()
 
 
 def _cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
