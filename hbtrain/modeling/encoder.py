@@ -286,7 +286,8 @@ class Encoder:
             side: decides the prefix.
             batch_size: the most texts of a batch.
             progress: called after every batch with the number of texts done so far.
-            batch_tokens: the most tokens of a batch, with the padding that is computed; None is `BATCH_TOKENS` of the device.
+            batch_tokens: the most tokens of a batch, padding included unless batches are packed; None is `BATCH_TOKENS`
+                of the device.
             share: (i, n): of the batches only number i, i + n, i + 2n, ... are encoded, and all other vectors are zero.
                 What n processes give for i = 0 to n - 1 adds up to what one gives, to the last bit.
         """

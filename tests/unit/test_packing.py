@@ -1,5 +1,7 @@
 """Packed batches give what padded ones give: vectors, gradients, with every network, pooling and prompt."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -21,11 +23,14 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from hbtrain.config.encoder import LoraConfig
 from hbtrain.errors import ModelError
-from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling import packing
+from hbtrain.modeling.adapters import add_lora
 from hbtrain.modeling.embedding import EmbeddingModule, embed
+from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.features import is_packed, row_count, select_rows, token_counts, within_budget
-from hbtrain.modeling.packing import PACKED, can_pack, pack, packed, packed_attention, padding_index
+from hbtrain.modeling.packing import PACKED, can_pack, pack, padding_index
 from tests.unit.tiny_models import TEXTS, encoder_config, save_decoder
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "red", "green", "blue", "white", "black", "is", "not", "Query:"]
@@ -89,7 +94,9 @@ def assert_same(found, expected):
     torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-5, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[1][name], gradient, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: name + text
+        )
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -181,6 +188,70 @@ def test_what_is_not_proven_is_refused_or_stays_padded(folders, tmp_path):
         assert not can_pack(Encoder.load(folder, encoder_config(folder)).model)
     with pytest.raises(ModelError, match="StaticEmbedding"):
         Encoder.build(encoder_config("static", attention=PACKED), lambda: TEXTS, 0)
+
+
+def test_gradients_are_those_of_padded_batches_with_adapters_and_checkpointing(folders):
+    """Adapters and recomputation wrap what packing gives to the network."""
+    encoders = both(folders["xlm-roberta"], gradient_checkpointing=True)
+    for encoder in encoders:
+        add_lora(encoder.model, LoraConfig(rank=2, alpha=4), seed=0)
+        for number, (name, weight) in enumerate(encoder.model.named_parameters()):
+            if "lora_B" in name:  # zero at the start, with which the gradient of the other half would be zero
+                weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+    padded, other = encoders
+    sides = [padded.tokenize(MIXED, "query"), padded.tokenize(MIXED[:3], "passage")]
+    expected = vectors_and_gradient(padded, sides)
+    assert expected[1]
+    assert all("lora_" in name for name in expected[1])
+    assert_same(vectors_and_gradient(other, other.pack(sides)), expected)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_dropout_is_drawn_the_same_with_and_without_a_graph(folders, checkpointing):
+    folder = folders["bert"]
+    encoder = loaded(folder, attention=PACKED, dropout=0.3, gradient_checkpointing=checkpointing)
+    module = EmbeddingModule(encoder.model).train()
+    batches = encoder.pack([encoder.tokenize(MIXED, "query")])
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return module(batches)[0][0]
+
+    with torch.no_grad():
+        first, other = drawn(5), drawn(6)
+    assert torch.equal(first, drawn(5))
+    assert (first - other).abs().max() > 0.1
+    module.eval()
+    assert torch.equal(drawn(5), drawn(6))
+
+
+def by_text(q, k, v, starts, longest, dropout, scaling):
+    """Attention [T, H, E] of each text by itself."""
+    assert (int(starts.diff().max()), dropout) == (longest, 0.0)
+    parts = []
+    for first, last in itertools.pairwise(starts.tolist()):
+        scores = torch.einsum("qhe,khe->hqk", q[first:last], k[first:last]) * scaling
+        parts.append(torch.einsum("hqk,khe->qhe", scores.softmax(-1), v[first:last]))
+    return torch.cat(parts)
+
+
+def test_a_kernel_for_packed_texts_is_given_their_tokens_and_starts(folders, monkeypatch):
+    padded, other = both(folders["roberta"])
+    sides = [padded.tokenize(MIXED, "query"), padded.tokenize(MIXED[:3], "passage")]
+    expected = vectors_and_gradient(padded, sides)
+    monkeypatch.setattr(packing, "_has_kernel", lambda x: True)
+    monkeypatch.setattr(packing, "_flash_attention", by_text)
+    assert_same(vectors_and_gradient(other, other.pack(sides)), expected)
+
+
+def test_torch_has_the_kernel_with_a_gradient():
+    """On tensors without numbers, as there is no GPU here."""
+    q, k, v = (torch.empty(9, 2, 8, device="meta", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    starts = torch.empty(4, dtype=torch.int32, device="meta")
+    found = packing._flash_attention(q, k, v, starts, 5, 0.1, 0.5)
+    assert found.shape == q.shape
+    found.sum().backward()
+    assert q.grad.shape == k.grad.shape == v.grad.shape == q.shape
 
 
 def test_packed_features_are_refused_by_a_model_that_takes_none(folders):
