@@ -69,7 +69,7 @@ def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConf
         a scalar, float32: the mean over `matryoshka_dimensions` and the whole embedding.
     """
     start = sum(sizes.pairs[: group.rank])
-    scale = own.scale if own.scale is not None else own.q_bD.new_tensor([1.0 / config.temperature])
+    scale = own.scale if own.scale is not None else own.q_bD.new_full((1,), 1.0 / config.temperature)
     c_CD = gather_rows(own.p_bD, sizes.pairs, group)
     if sum(sizes.negatives):
         c_CD = torch.cat([c_CD, gather_rows(own.n_mD, sizes.negatives, group)])
