@@ -138,7 +138,7 @@ def translations(item, passages, passage_ids):
 
 
 @given(st.lists(tables(), min_size=1, max_size=2), all_options(), st.integers(1, 5), st.integers(1, 5))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_mining_is_what_its_words_say(tables, options, block_rows, chunk_columns):
     encoder = IntegerEncoder()
     with (
