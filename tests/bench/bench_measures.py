@@ -76,8 +76,11 @@ def main() -> None:
         )
     benchmark = Benchmark.of("made-up", "passage", assemble("made-up", parts))
     encoder = MadeUp(arguments.dimension, 0)
-    vectors = {side: encoder.encode([t for p in parts.values() for t in texts(p)], side)
-               for side, texts in (("query", lambda p: p.queries.values()), ("passage", lambda p: p.candidate_texts))}  # fmt: skip
+    texts = {"query": lambda part: part.queries.values(), "passage": lambda part: part.candidate_texts}
+    vectors = {
+        side: encoder.encode([text for part in parts.values() for text in of_part(part)], side)
+        for side, of_part in texts.items()
+    }
     encoder.encode = lambda texts, side, **_: vectors[side]
     names = ("_of_vectors", "_of_first_places", "preferences", "best_ranks", "language_bias", "first_languages")
     spent = {name: Spent(getattr(scoring, name)) for name in names}
