@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TALKATIVE = ("sentence_transformers", "transformers.modeling_utils")
-"""Loggers that tell of weights and prompts at loading in words of another library's defaults; both are checked here."""
+_TALKATIVE = ("sentence_transformers", "transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+"""Loggers that tell of weights and prompts at loading in words of another library's defaults, both of which are checked
+here; the last lists all layers, as not spread over GPUs, where the second is quiet."""
 _NAMED = 3  # weights that a message names
 _METHOD = "from_pretrained"
 _patching = threading.Lock()
