@@ -138,8 +138,8 @@ def search_mine_and_evaluate(tree, folder):
         batches = []
         vectors = encoder.encode(list(corpus.every_text()), "passage", 8, batches.append)
         waits = dict(gpu.waits)
-        miner = Miner(encoder, corpus, MiningOptions(languages="both"))
         options = SearchOptions(device=name, cache=Path(folder) / name)
+        miner = Miner(encoder, corpus, MiningOptions(languages="both"), options)
         return {
             "vectors": vectors,
             "batches": len(batches),
@@ -163,13 +163,35 @@ def test_encoding_searching_mining_and_evaluating_are_those_of_the_cpu(folder, c
     for kind in ("top", "parts"):
         np.testing.assert_array_equal(on_gpu[kind].places, on_cpu["top"].places)
         np.testing.assert_array_equal(on_gpu[kind].scores, on_cpu["top"].scores)
-    assert on_gpu["mined"] == on_cpu["mined"]
+    assert [row[:2] for row in on_gpu["mined"]] == [row[:2] for row in on_cpu["mined"]]
     assert any(row.negatives for row in on_gpu["mined"])
     for kind in ("exact", "searched"):
         assert on_gpu[kind] == pytest.approx(on_cpu[kind], abs=0.02)
     waits = {why: times for (_, why), times in on_gpu["waits"].items()}
     assert waits.pop("to the CPU") == 1, "once for all batches of a window of texts"
     assert 1 < on_gpu["batches"] >= sum(waits.values()), "transformers asks of each batch whether there is padding"
+
+
+def counts_of_encoding(tree, folder):
+    """Batches, kernels and waits of encoding 2,400 short texts on the simulated GPU, as evaluations do."""
+    gpu = SimulatedGPU()
+    texts = [f"text {number} " + "word " * (number % 40) for number in range(2400)]
+    with gpu:
+        encoder = load_for_training(from_tree(tree), Path(folder) / "transformer" / "initial")
+        encoder.model = gpu.moved(encoder.model)
+        gpu.clear()
+        batches = []
+        encoder.encode(texts, "passage", progress=batches.append)
+    return len(batches), gpu.kernels.total(), dict(gpu.waits)
+
+
+def test_encoding_has_few_passes_and_one_wait_a_window(folder):
+    ((batches, kernels, waits),) = run_ranks(counts_of_encoding, 1, to_tree(settings(folder, 1)), str(folder))
+    assert batches == 3, "one for each 1,024 short texts: tokens limit a batch on a GPU, not texts"
+    assert kernels <= 90 * batches
+    to_cpu = [times for (_, why), times in waits.items() if why == "to the CPU"]
+    assert to_cpu == [batches]
+    assert sum(waits.values()) <= 2 * batches, "transformers asks of each batch whether there is padding"
 
 
 BUDGETS = {
