@@ -136,7 +136,7 @@ def mine(
     console = TextConsole()
     device: Device = "cpu" if options.actors else visible_device()  # the actors compute, each where it is
     precision = evaluation_precision(options.precision, device)
-    search = search_options(options, address=searched.address, wait_s=searched.wait_s, device=device)
+    search = search_options(options, address=searched.address, wait_s=searched.wait_s, devices=(device,))
     with ProgressBars(console) as bars:
         second = None if rescore is None else _rescorer(rescore, options, device)
         encoder = Encoder.load(model, device=device, trust_remote_code=trusted, precision=precision)

@@ -21,7 +21,7 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.ranks import Search, ranks_of
+from hbtrain.retrieval.ranks import Search, Vectors, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
@@ -63,8 +63,8 @@ class SearchOptions:
     address: str | None = None  # of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine
     # seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add them
     wait_s: float = 0.0
-    # where this process searches; where there are actors, they do, each on the device that it has
-    device: Device = "cpu"
+    # where this process searches and ranks; where there are actors, they do, each on the device that it has
+    devices: tuple[Device, ...] = ("cpu",)
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -75,8 +75,9 @@ class SearchOptions:
 
     @property
     def parts(self) -> int:
-        """The number of shards that are searched, if the store has as many files."""
-        return self.actors or self.shards
+        """The number of shards that are searched, if the store has as many files. What is exact is the same from any
+        number of them, and so has one for each device; of an index, each device has a copy."""
+        return self.actors or (max(self.shards, len(self.devices)) if self.index == EXACT else self.shards)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class CollectionSearch:
     recall: float | None  # mean share of a query's K best that the index found; None for exact search
     recall_queries: int  # how many queries it was measured on
     store_type: StoreType  # type of the stored embeddings
+    vectors: Vectors
     # where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search
     device: str | None = None
     device_note: str | None = None  # why it was on the CPU although there is a GPU, or what is different on the GPU
@@ -137,7 +139,8 @@ def search_collection(
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
     device = ", ".join(sorted({name for name, _ in devices})) or None
     note = next((note for _, note in devices if note), None)
-    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, device, note)
+    vectors = Vectors(q_QD, embedded.take, similarity)
+    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, vectors, device, note)
 
 
 def check_index(rows: int, dimension: int, similarity: Similarity, options: SearchOptions) -> None:
@@ -179,20 +182,18 @@ def rank_collection(
     with started(options) as start:
         embedded, q_QD = _embed_both(encoder, passages, queries, options, None, start, None)
         similarity = similarity_of(encoder)
+        vectors = Vectors(q_QD, embedded.take, similarity)
         q_QD = for_inner_products(q_QD, "query", similarity)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
         factories: list[Factory] = [
-            partial(_rank_shard, str(embedded.folder), part, languages, similarity) for part in parts
+            partial(RankShard, str(embedded.folder), part, languages, None, similarity) for part in parts
         ]
         with start(factories) as workers:
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
-
-
-def _rank_shard(folder: str, files: range, languages: Int64s, similarity: Similarity, device: Device) -> RankShard:
-    return RankShard(folder, files, languages, similarity=similarity)  # which counts on the CPU whatever the worker has
+            devices = sorted(set(workers.call_all("device")))
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, ", ".join(devices), vectors)
 
 
 def embed_collection(
@@ -239,7 +240,7 @@ def _embed_both(
         embedded = embed(encoder, digest, passages, "passage", options, workers, store, progress)
         if not len(queries):
             return embedded, np.zeros((0, encoder.dimension), np.float32)
-        spread = workers if options.actors else None
+        spread = workers if options.actors or len(options.devices) > 1 else None
         q_QD = cached_embeddings(encoder, digest, queries, "query", cache, options.batching, spread, told)
     if told is not None:
         told(len(queries), len(queries))
@@ -324,10 +325,9 @@ def _search(
     if not len(q_QD):
         return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None, []
     parts = split(len(store.manifest.shards), options.parts)
-    factories: list[Factory] = [
-        partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed, similarity)
-        for part in parts
-    ]
+    copies = options.devices[1:] if len(parts) == 1 and not options.actors else ()
+    how = options.index, options.parameters, options.seed, similarity
+    factories: list[Factory] = [partial(ShardIndex, str(store.folder), part, *how, copies=copies) for part in parts]
     with start(factories) as workers:
         found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
@@ -351,7 +351,7 @@ def recall_of(found: Top, exact: Top) -> float:
 def started(options: SearchOptions) -> Iterator[StartWorkers]:
     """A session in which workers can be started: Ray's, or this process where there are no actors."""
     if not options.actors:
-        yield partial(LocalWorkers, device=options.device)
+        yield partial(LocalWorkers, devices=options.devices)
         return
     from hbtrain.cluster.capacity import Demand
     from hbtrain.retrieval.actors import actor_session

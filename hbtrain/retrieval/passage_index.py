@@ -39,7 +39,7 @@ class PassageIndex:
         """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        self._options = SearchOptions(device=device)
+        self._options = SearchOptions(devices=(device,))
         self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling import Encoder
 from hbtrain.retrieval import actors
 from hbtrain.retrieval.collection_search import SearchOptions, search_collection
-from hbtrain.retrieval.encoding import Batching, BlockEncoder, cached_embeddings
+from hbtrain.retrieval.encoding import Batching, BlockEncoder, DevicesEncoder, StoredEncoder, cached_embeddings
 from hbtrain.retrieval.mining import Miner, MiningOptions
 from hbtrain.retrieval.workers import LocalWorkers
 from tests.unit.retrieval_samples import texts_of
@@ -114,7 +114,7 @@ def test_a_cluster_without_gpus_is_not_asked_for_its_precision(monkeypatch):
 
         @contextmanager
         def start(factories, device=device):
-            yield LocalWorkers(factories, device)
+            yield LocalWorkers(factories, [device])
 
         assert actors.precision_of_actors(start) == precision
 
@@ -178,3 +178,37 @@ def test_mining_over_actors_gives_what_one_process_does(session, folder, tmp_pat
     assert found[0] == found[1] == found[2]
     assert sum(len(row.negatives) for row in found[0]) > 20
     assert session == [1, 1, 3, 3]  # to encode, and to search
+
+
+def test_an_encoder_on_several_devices_gives_what_one_gives_and_all_of_them_encode(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("hbtrain.modeling.features.WINDOW_TEXTS", 5)
+    encoder, devices = Encoder.load(folder), ("cpu",) * 3
+    spread = DevicesEncoder(encoder, devices)
+    assert isinstance(spread, StoredEncoder)
+    assert len({id(own.model) for own in spread.encoders}) == 3
+    asked, encode = [], Encoder.encode
+    monkeypatch.setattr(
+        Encoder, "encode", lambda self, *at, **more: asked.append(id(self)) or encode(self, *at, **more)
+    )
+    told = []
+    found = spread.encode(TEXTS, "passage", progress=told.append)
+    assert set(asked) == {id(own) for own in spread.encoders}
+    assert told[-1] == len(TEXTS)
+    np.testing.assert_array_equal(found, encoder.encode(TEXTS, "passage"))
+    here = search_collection(encoder, TEXTS, QUERIES, 4, options(tmp_path / "here"))
+    asked.clear()
+    there = search_collection(spread, TEXTS, QUERIES, 4, options(tmp_path / "there", devices=devices))
+    assert set(asked) == {id(own) for own in spread.encoders}, "blocks of the store are spread over all"
+    assert vectors_of(tmp_path / "there")[0] == vectors_of(tmp_path / "here")[0]
+    np.testing.assert_array_equal(vectors_of(tmp_path / "there")[1], vectors_of(tmp_path / "here")[1])
+    np.testing.assert_array_equal(there.found.places, here.found.places)
+    np.testing.assert_array_equal(there.found.scores, here.found.scores)
+
+
+def test_a_collapsed_model_is_told_on_several_devices_too(folder):
+    encoder = Encoder.load(folder)
+    for weight in encoder.model.parameters():
+        weight.data.zero_()
+    spread = DevicesEncoder(encoder, ["cpu"] * 2)
+    spread.encode(TEXTS, "passage")
+    assert any("all 60 different texts of a passage" in note for note in spread.notes)
