@@ -10,7 +10,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling import Encoder
 from hbtrain.retrieval import actors
 from hbtrain.retrieval.collection_search import SearchOptions, search_collection
-from hbtrain.retrieval.encoding import Batching, BlockEncoder, DevicesEncoder, StoredEncoder, cached_embeddings
+from hbtrain.retrieval.encoding import Batching, BlockEncoder, DevicesEncoder, StoredEncoder, cached_embeddings, load_on
 from hbtrain.retrieval.mining import Miner, MiningOptions
 from hbtrain.retrieval.workers import LocalWorkers
 from tests.unit.retrieval_samples import texts_of
@@ -161,7 +161,7 @@ def test_mining_over_actors_gives_what_one_process_does(session, folder, tmp_pat
             pairs = zip(queries, passages, strict=True)
             return np.array([len(set(query) & set(passage)) / 26 for query, passage in pairs], np.float32)
 
-        def loader(self, in_actors):
+        def loader(self, anew):
             return lambda device: Pairs()
 
     monkeypatch.setattr("hbtrain.retrieval.rescoring.TASK_PAIRS", 7)
@@ -170,14 +170,16 @@ def test_mining_over_actors_gives_what_one_process_does(session, folder, tmp_pat
         for i in range(20)
     ]
     corpus, found = ParallelCorpus.open([str(write_source(table))]), []
-    for count in (0, 1, 3):
-        search = options(tmp_path / str(count), actors=count)
-        mining = MiningOptions(negatives=3, languages="both", margin=0.01)
-        with Miner(Encoder.load(folder), corpus, mining, search, rescorer=Pairs() if rescored else None) as miner:
+    for count, devices in ((0, ("cpu",)), (0, ("cpu", "cpu")), (1, ("cpu",)), (3, ("cpu",))):
+        search = options(tmp_path / f"{count} {len(devices)}", actors=count, devices=devices)
+        encoder = load_on(devices, folder, None)
+        mining = MiningOptions(negatives=3, languages="both", margin=-0.2)
+        with Miner(encoder, corpus, mining, search, rescorer=Pairs() if rescored else None) as miner:
             found.append([row for source in corpus.sources.values() for row in miner.rows(source)])
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
     assert sum(len(row.negatives) for row in found[0]) > 20
-    assert session == [1, 1, 3, 3]  # to encode, and to search
+    # To encode, and to search two files of the store; all actors score pairs.
+    assert session == [1, 1, 3, 3 if rescored else 2]
 
 
 def test_an_encoder_on_several_devices_gives_what_one_gives_and_all_of_them_encode(folder, tmp_path, monkeypatch):
