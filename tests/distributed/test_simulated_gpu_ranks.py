@@ -174,6 +174,28 @@ def test_encoding_searching_mining_and_evaluating_are_those_of_the_cpu(folder, c
     assert 1 < on_gpu["batches"] >= sum(waits.values()), "transformers asks of each batch whether there is padding"
 
 
+def counts_of_encoding(tree, folder):
+    """Batches, kernels and waits of encoding 2,400 short texts on the simulated GPU, as evaluations do."""
+    gpu = SimulatedGPU()
+    texts = [f"text {number} " + "word " * (number % 40) for number in range(2400)]
+    with gpu:
+        encoder = load_for_training(from_tree(tree), Path(folder) / "transformer" / "initial")
+        encoder.model = gpu.moved(encoder.model)
+        gpu.clear()
+        batches = []
+        encoder.encode(texts, "passage", progress=batches.append)
+    return len(batches), gpu.kernels.total(), dict(gpu.waits)
+
+
+def test_encoding_has_few_passes_and_one_wait_a_window(folder):
+    ((batches, kernels, waits),) = run_ranks(counts_of_encoding, 1, to_tree(settings(folder, 1)), str(folder))
+    assert batches == 3, "one for each 1,024 short texts: tokens limit a batch on a GPU, not texts"
+    assert kernels <= 90 * batches
+    to_cpu = [times for (_, why), times in waits.items() if why == "to the CPU"]
+    assert to_cpu == [batches]
+    assert sum(waits.values()) <= 2 * batches, "transformers asks of each batch whether there is padding"
+
+
 BUDGETS = {
     "eight passes": ({}, 1950, 9),
     "two passes": ({"batching.global_batch_size": 16}, 500, 3),
