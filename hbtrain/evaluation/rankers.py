@@ -28,7 +28,7 @@ from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions,
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
-from hbtrain.retrieval.ranks import Search, exact_search
+from hbtrain.retrieval.ranks import Search, Vectors, exact_search
 from hbtrain.retrieval.scores import Floats, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
@@ -190,7 +190,11 @@ class SearchRanker:
         # A pool that is listed whole is known to any depth.
         scores, places = top_without_own(collection, search.found, self._depth)
         padding = ((0, 0), (0, self._depth - places.shape[1]))
-        return TopLists(np.pad(places, padding, constant_values=NONE), np.pad(scores, padding, constant_values=-np.inf))
+        return TopLists(
+            np.pad(places, padding, constant_values=NONE),
+            np.pad(scores, padding, constant_values=-np.inf),
+            search.vectors,
+        )
 
 
 def _stored(encoder: TextEncoder) -> StoredEncoder:
@@ -222,6 +226,7 @@ class TopLists:
 
     places: Int64s  # [Q, K] places in the pool, best first, ties in the pool's order; -1 fills up a short list
     scores: Floats | None = None  # [Q, K], for run files; None: not known
+    vectors: Vectors | None = None  # None: they are not known
 
 
 class Ranker(Protocol):
@@ -258,10 +263,11 @@ class ExactRanker:
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         q, p = self.embed(encoder, collection)
         similarity = similarity_of(encoder)
+        vectors = Vectors(q, p.__getitem__, similarity)
         q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
         found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks, self.gpus)
-        return without_own(collection, found, self.depth)
+        return without_own(collection, found._replace(vectors=vectors), self.depth)
 
     def embed(self, encoder: TextEncoder, collection: Collection) -> tuple[Floats, Floats]:
         """Vectors of the queries [Q, D] and of the candidates [N, D]."""

@@ -137,7 +137,8 @@ def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
 
     if config is None:
         return {"use_safetensors": True}
-    attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
+    # Which networks take packed batches is known when they are loaded.
+    attention = {} if config.attention in ("auto", "packed") else {"attn_implementation": config.attention}
     # Given at loading, because parameters that are spread over ranks (ZeRO-3) cannot be cast afterwards.
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     return {"use_safetensors": True, "dtype": dtype, **attention}

@@ -21,7 +21,7 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.ranks import Search, ranks_of
+from hbtrain.retrieval.ranks import Search, Vectors, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
@@ -89,6 +89,7 @@ class CollectionSearch:
     recall: float | None  # mean share of a query's K best that the index found; None for exact search
     recall_queries: int  # how many queries it was measured on
     store_type: StoreType  # type of the stored embeddings
+    vectors: Vectors
     # where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search
     device: str | None = None
     device_note: str | None = None  # why it was on the CPU although there is a GPU, or what is different on the GPU
@@ -138,7 +139,8 @@ def search_collection(
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
     device = ", ".join(sorted({name for name, _ in devices})) or None
     note = next((note for _, note in devices if note), None)
-    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, device, note)
+    vectors = Vectors(q_QD, embedded.take, similarity)
+    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, vectors, device, note)
 
 
 def check_index(rows: int, dimension: int, similarity: Similarity, options: SearchOptions) -> None:
@@ -180,6 +182,7 @@ def rank_collection(
     with started(options) as start:
         embedded, q_QD = _embed_both(encoder, passages, queries, options, None, start, None)
         similarity = similarity_of(encoder)
+        vectors = Vectors(q_QD, embedded.take, similarity)
         q_QD = for_inner_products(q_QD, "query", similarity)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
@@ -190,7 +193,7 @@ def rank_collection(
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
             devices = sorted(set(workers.call_all("device")))
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, ", ".join(devices))
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, ", ".join(devices), vectors)
 
 
 def embed_collection(
