@@ -6,17 +6,16 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 from __future__ import annotations
 
 import copy
-import gc
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.modeling.devices import compute_in
+from hbtrain.modeling.loading import without_garbage_collection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,19 +44,6 @@ _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 """Names of the sides in sentence-transformers, for models that treat them differently."""
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
-    and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Origin(NamedTuple):
@@ -94,7 +80,7 @@ class Encoder:
             model[0].can_flatten_inputs = False
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
         """The encoder that training starts from, on the CPU and in float32, adapters included.
 
@@ -127,7 +113,7 @@ class Encoder:
         return cls._for_training(model, config)
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def load(
         cls,
         name_or_path: str,

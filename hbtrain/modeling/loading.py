@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,19 @@ _TALKATIVE = ("sentence_transformers", "transformers.modeling_utils")
 _NAMED = 3  # weights that a message names
 _METHOD = "from_pretrained"
 _patching = threading.Lock()
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
+    and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Loaded(NamedTuple):

@@ -108,7 +108,7 @@ def test_a_cross_encoder_in_bf16_gives_its_last_number_in_float32(cross):
     np.testing.assert_allclose(*raw, atol=0.5)
     assert not np.array_equal(*raw)
     assert not np.array_equal(raw[1], torch.from_numpy(raw[1]).bfloat16().float().numpy())
-    again = exact.loader(in_actors=True)("cpu")
+    again = exact.loader(anew=True)("cpu")
     np.testing.assert_array_equal(again.score(queries, passages), exact.score(queries, passages))
     np.testing.assert_allclose(exact.score(queries[3:5], passages[3:5]), exact.score(queries, passages)[3:5], atol=1e-6)
 
