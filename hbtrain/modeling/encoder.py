@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -76,7 +75,7 @@ class Encoder:
     def __init__(
         self, model: SentenceTransformer, prefixes: Mapping[Side, str], max_tokens: Mapping[Side, int | None]
     ) -> None:
-        from hbtrain.modeling.fitting import embedding_rows
+        from hbtrain.modeling.preprocessing import Preprocessor
 
         self.model = model
         self.prefixes = dict(prefixes)
@@ -84,9 +83,7 @@ class Encoder:
         self.origin: Origin | None = None
         self.similarity = _similarity(model)
         self.notes: list[str] = []
-        self._rows = embedding_rows(model)
-        # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
-        self._tokenizer_lock = threading.Lock()
+        self._preprocessor = Preprocessor(model)
         if hasattr(model[0], "can_flatten_inputs"):
             # Rows stay rows: batches packed for flash attention carry plain integers and cannot be cut by rows.
             model[0].can_flatten_inputs = False
@@ -345,24 +342,7 @@ class Encoder:
         replace_folder(path, write)
 
     def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
-        import torch
-
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
-        from hbtrain.modeling.fitting import check_ids
-
-        rows = gives_rows(self.model)
-        if rows:
-            options = options | {"processing_kwargs": UNPADDED}
-        with self._tokenizer_lock:
-            features = self.model.preprocess(
-                list(texts), prompt=self.prefixes[side] or None, task=_TASKS[side], **options
-            )
-        if rows and features:
-            features |= padded(features, self.model[0].processor)
-        check_ids(features, self._rows, side)
-        if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
-            features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
+        return self._preprocessor(texts, self.prefixes[side], _TASKS[side], options)
 
 
 def _equal(vectors_ND: NDArray[np.float32]) -> bool:
