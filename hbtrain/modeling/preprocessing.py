@@ -10,7 +10,7 @@ library under the tokenizer is called here, which lets other threads run and use
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hbtrain.modeling import features as forms
-from hbtrain.modeling.features import Features, with_padding
+from hbtrain.modeling.features import Features, truncate_bags, with_padding
 from hbtrain.modeling.fitting import check_ids, embedding_rows
 
 if TYPE_CHECKING:
@@ -37,31 +37,46 @@ class Preprocessor:
         self._lock = threading.Lock()
         self._prompt_lengths: dict[tuple[str, int | None], int] = {}  # {(prompt, most tokens): tokens of the prompt}
 
-    def __call__(self, texts: Sequence[str], prompt: str, task: str, options: dict[str, Any]) -> Features:
-        """Features of `prompt` before each text, as `SentenceTransformer.preprocess` gives them with `task` and
-        `options`, but that a text without tokens has one of padding.
+    def __call__(self, texts: Sequence[str], prompt: str, task: str, max_tokens: int | None = None) -> Features:
+        """Features of `prompt` before each text, as `SentenceTransformer.preprocess` gives them; texts that all have no
+        tokens have one of padding.
+
+        Args:
+            texts: of one side.
+            prompt: may be empty.
+            task: sentence-transformers' name of the side: `query` or `document`.
+            max_tokens: the most tokens of a text; None is what the model says.
 
         Raises:
             ModelError: a text has a token that the network does not know.
         """
+        options = {} if max_tokens is None else {"max_length": max_tokens}
         by_model = partial(self._model.preprocess, prompt=prompt or None, task=task, **options)
-        first = self._model[0]
         if texts and forms.gives_rows(self._model):
-            limit = options.get("max_length", first.query_length if task == "query" else first.document_length)
-            with self._lock:
-                if prompt and (prompt, limit) not in self._prompt_lengths:
-                    self._prompt_lengths[prompt, limit] = by_model([""])["prompt_length"]
-                encodings = encoded(first.processor, [prompt + text for text in texts], limit)
-            features: dict[str, Any] = padded(encodings, first.processor)
-            if prompt:
-                features["prompt_length"] = self._prompt_lengths[prompt, limit]
+            features = self._tokenized(texts, prompt, task, max_tokens, by_model)
         else:
             with self._lock:
                 features = by_model(list(texts))
         check_ids(features, self._rows, "query" if task == "query" else "passage")
         if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
             features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
+        tensors = with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
+        return tensors if max_tokens is None or "offsets" not in tensors else truncate_bags(tensors, max_tokens)
+
+    def _tokenized(
+        self, texts: Sequence[str], prompt: str, task: str, max_tokens: int | None, by_model: Callable[..., Any]
+    ) -> dict[str, Any]:
+        """What `by_model` would give, without it, but for the length of a prompt that is new."""
+        first = self._model[0]
+        if max_tokens is None:
+            max_tokens = first.query_length if task == "query" else first.document_length
+        key = prompt, max_tokens
+        with self._lock:
+            if prompt and key not in self._prompt_lengths:
+                self._prompt_lengths[key] = by_model([""])["prompt_length"]
+            encodings = encoded(first.processor, [prompt + text for text in texts], max_tokens)
+        features = padded(encodings, first.processor)
+        return features | {"prompt_length": self._prompt_lengths[key]} if prompt else features
 
 
 def encoded(tokenizer: Any, texts: list[str], max_tokens: int | None) -> list[Any]:

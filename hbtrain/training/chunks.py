@@ -9,14 +9,16 @@ that has no text left for a batch embeds one of its texts again, and ignores the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hbtrain.modeling.features import Features, row_count, select_rows, token_counts
+from hbtrain.modeling.features import Features, moved, pinned, row_count, select_rows, token_counts
 
 
 class Cut(NamedTuple):
@@ -36,16 +38,15 @@ class Chunk:
     positions: list[Tensor]
 
     def to(self, device: torch.device) -> Chunk:
-        batches = [{name: moved(x, device) for name, x in batch.items()} for batch in self.batches]
-        return Chunk(batches, [moved(x, device) for x in self.positions])
+        """A copy on a device, for which the host does not wait."""
+        batches = [moved(pinned(batch, device), device) for batch in self.batches]
+        positions = {str(i): x for i, x in enumerate(self.positions)}
+        return Chunk(batches, list(moved(pinned(positions, device), device).values()))
 
 
-def moved(x: Tensor, device: torch.device) -> Tensor:
-    """A copy on `device`, for which the host does not wait: a GPU copies by itself what is in pinned memory."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
-
-
-def chunked(sides: Sequence[Features | None], count: int, batches: int | Sequence[int]) -> list[Chunk]:
+def chunked(
+    sides: Sequence[Features | None], count: int, batches: int | Sequence[int], packs: bool = False
+) -> list[Chunk]:
     """Cut the texts of all sides into `count` chunks.
 
     Args:
@@ -53,6 +54,7 @@ def chunked(sides: Sequence[Features | None], count: int, batches: int | Sequenc
             ranks have. A side that no rank has is left out.
         count: number of chunks; at most the number of queries of the rank with the fewest.
         batches: number of batches that each side's part of a chunk is cut into: of every side, or one for all.
+        packs: whether the batches will be packed, so that padding does not count.
     """
     batches = [batches] * len(sides) if isinstance(batches, int) else batches
     sizes = [0 if side is None else row_count(side) for side in sides]
@@ -61,7 +63,7 @@ def chunked(sides: Sequence[Features | None], count: int, batches: int | Sequenc
     chunks: list[Chunk] = [Chunk([], []) for _ in range(count)]
     offset = 0
     for side, size, of_side in zip(sides, sizes, batches, strict=True):
-        parts = [] if side is None else balanced_parts(token_counts(side), count * of_side)
+        parts = [] if side is None else balanced_parts(token_counts(side), count * of_side, packs)
         for i in range(count * of_side):
             chunk = chunks[i // of_side]
             if side is not None and i < len(parts):
@@ -74,22 +76,36 @@ def chunked(sides: Sequence[Features | None], count: int, batches: int | Sequenc
     return chunks
 
 
-def balanced_parts(lengths_B: Tensor, count: int) -> list[Tensor]:
+def with_packed_batches(chunk: Chunk, count: int, pack: Callable[[Sequence[Features]], list[Features]]) -> Chunk:
+    """The chunk, packed: of `count` batches of each side, the first ones of all sides are one batch, and so on.
+
+    `pack` is that of an encoder (`Encoder.pack`), and may leave the sides apart.
+    """
+    packed = Chunk([], [])
+    for i in range(count):
+        positions = chunk.positions[i::count]
+        batches = pack(chunk.batches[i::count])
+        packed.batches.extend(batches)
+        packed.positions.extend(positions if len(batches) == len(positions) else [torch.cat(positions)])
+    return packed
+
+
+def balanced_parts(lengths_B: Tensor, count: int, packs: bool = False) -> list[Tensor]:
     """Divide the rows of `lengths_B` [B] (tokens) into `count` parts, or fewer if there are fewer rows.
 
     Returns row numbers of each part, longest texts first. The parts are chosen so that the largest, padded to its
-    longest text, is as small as possible; none is empty.
+    longest text unless parts are packed, is as small as possible; none is empty.
     """
     order_B, lengths = _longest_first(lengths_B)
     count = min(count, len(lengths))
     low, high = max(lengths[0], -(-sum(lengths) // count)), lengths[0] * -(-len(lengths) // count)
     while low < high:
         middle = (low + high) // 2
-        if len(_cuts(lengths, middle)) <= count:
+        if len(_cuts(lengths, middle, packs)) <= count:
             high = middle
         else:
             low = middle + 1
-    cuts = _cuts(lengths, high)
+    cuts = _cuts(lengths, high, packs)
     while len(cuts) < count:  # the budget leaves parts over: halve the one with the most texts
         start, stop = max(cuts, key=lambda cut: cut[1] - cut[0])
         index = cuts.index((start, stop))
@@ -108,23 +124,31 @@ def _longest_first(lengths_B: Tensor) -> tuple[Tensor, list[int]]:
     return order_B, lengths_B[order_B].clamp(min=1).tolist()
 
 
-def _cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
-    """[start, stop) of parts in which rows x longest row stays within `budget` tokens; `lengths` are descending."""
+def _cuts(lengths: Sequence[int], budget: int, packs: bool = False) -> list[tuple[int, int]]:
+    """[start, stop) of parts in which rows x longest row, or the sum of rows that are packed, stays within `budget`
+    tokens; `lengths` are descending."""
     cuts = []
     start = 0
+    ends = list(accumulate(lengths)) if packs else []
     while start < len(lengths):
-        stop = min(len(lengths), start + max(1, budget // lengths[start]))
+        fitting = (
+            bisect_right(ends, budget + (ends[start - 1] if start else 0)) - start
+            if packs
+            else budget // lengths[start]
+        )
+        stop = min(len(lengths), start + max(1, fitting))
         cuts.append((start, stop))
         start = stop
     return cuts
 
 
-def chunks_within(sides: Sequence[Features | None], budget_tokens: int, most: int) -> int:
-    """The fewest chunks that each stay within `budget_tokens`, padding included; `most` if no number suffices."""
+def chunks_within(sides: Sequence[Features | None], budget_tokens: int, most: int, packs: bool = False) -> int:
+    """The fewest chunks that each stay within `budget_tokens`, with padding unless they are packed; `most` if no number
+    suffices."""
     low, high = 1, most
     while low < high:
         middle = (low + high) // 2
-        largest = max(padded_tokens(chunk) for chunk in chunked(sides, middle, 1))
+        largest = max(map(real_tokens if packs else padded_tokens, chunked(sides, middle, 1, packs)))
         if largest <= budget_tokens:
             high = middle
         else:
@@ -135,6 +159,11 @@ def chunks_within(sides: Sequence[Features | None], budget_tokens: int, most: in
 def padded_tokens(chunk: Chunk) -> int:
     """Tokens that are computed for a chunk, padding included."""
     return sum(features["input_ids"].numel() for features in chunk.batches)
+
+
+def real_tokens(chunk: Chunk) -> int:
+    """Tokens of a chunk without padding."""
+    return sum(int(token_counts(features).sum()) for features in chunk.batches)
 
 
 def assemble(vectors: Sequence[Tensor], positions: Sequence[Tensor], count: int) -> Tensor:

@@ -16,10 +16,18 @@ from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
-from hbtrain.modeling.features import Features, is_padded, token_counts
+from hbtrain.modeling.features import Features, is_padded, moved, pinned, token_counts
 from hbtrain.modeling.loss import PairIds, Sizes
 from hbtrain.modeling.tokens import Tokenizes
-from hbtrain.training.chunks import Chunk, Cut, batches_within, chunked, chunks_within, moved, padded_tokens
+from hbtrain.training.chunks import (
+    Chunk,
+    Cut,
+    batches_within,
+    chunked,
+    chunks_within,
+    padded_tokens,
+    with_packed_batches,
+)
 
 CPU = torch.device("cpu")
 
@@ -35,7 +43,8 @@ PASS_TOKENS = 65_536
 """On GPUs without gradient cache, each side is embedded in as few batches of similar length as keep each within so many
 tokens, padding included. A batch costs the host some 10 ms, whatever its size: to launch 1,200 kernels forwards and
 backwards through 12 layers. With 65,536 tokens the GPU has work for 20 ms even if the network is as small as e5-small,
-for 80 ms if it is XLM-R base; more and smaller batches save less padding than they cost, larger ones save nothing."""
+for 80 ms if it is XLM-R base; more and smaller batches save less padding than they cost, larger ones save nothing.
+Packed batches have texts of all sides, and as many tokens, on CPUs as well: they have no padding to save."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Work:
             return self
         ids = self.ids
         if ids is not None:
-            ids = PairIds(moved(ids.query_B, device), moved(ids.candidate_C, device))
+            ids = PairIds(**moved(pinned(vars(ids), device), device))
         return replace(self, chunks=[chunk.to(device) for chunk in self.chunks], ids=ids)
 
     def tensors(self) -> Iterator[Tensor]:
@@ -97,6 +106,7 @@ class Feed:
         self._switcher = Switcher.from_config(config) if switcher is None else switcher
         # A network whose batches are padded; bags of tokens are not.
         self._is_padded = is_padded(encoder.tokenize(["."], "query"))
+        self._packs = encoder.packs
         self._by_tokens = device.type != "cpu"
         self.agrees = world_size > 1 and self._differs_by_rank(config)
         """Whether the ranks must agree how to cut their texts, as it depends on what only each of them has read."""
@@ -104,9 +114,10 @@ class Feed:
     def _differs_by_rank(self, config: Config) -> bool:
         if config.training.chunk_tokens is not None:
             return True
-        texts = -(-config.batching.global_batch_size // self._world_size) * max(1, config.loss.hard_negatives)
+        pairs, negatives = -(-config.batching.global_batch_size // self._world_size), config.loss.hard_negatives
+        texts = pairs * (2 + negatives if self._packs else max(1, negatives))  # that are cut together
         longest = max(config.encoder.max_query_tokens, config.encoder.max_passage_tokens)
-        by_tokens = self._by_tokens and self._is_padded and config.training.chunks == 1
+        by_tokens = (self._by_tokens or self._packs) and self._is_padded and config.training.chunks == 1
         return by_tokens and texts * longest > PASS_TOKENS
 
     def work(self, step: int) -> Work:
@@ -188,13 +199,19 @@ class Feed:
         """How this rank cuts its texts, if no other needs more chunks or batches."""
         fewest, whole = min(sizes.pairs), (1,) * len(sides)
         if self._training.chunk_tokens is not None:
-            return Cut(chunks_within(sides, self._training.chunk_tokens, fewest), whole)
+            return Cut(chunks_within(sides, self._training.chunk_tokens, fewest, self._packs), whole)
         if self._training.chunks > 1 or not self._is_padded:
             return Cut(min(self._training.chunks, fewest), whole)
+        if self._packs:
+            tokens = sum(int(token_counts(side).sum()) for side in sides if side is not None)
+            return Cut(1, (min(fewest, -(-tokens // PASS_TOKENS)),) * len(sides))
         if self._by_tokens:
             counts = (1 if side is None else batches_within(token_counts(side), PASS_TOKENS) for side in sides)
             return Cut(1, tuple(counts))
         return Cut(1, (min(MOST_BUCKETS, max(1, fewest // BUCKET_ROWS)),) * len(sides))
 
     def _chunks(self, sides: Sequence[Features | None], cut: Cut) -> list[Chunk]:
-        return chunked(sides, *cut)
+        chunks = chunked(sides, *cut, self._packs)
+        if not self._packs:
+            return chunks
+        return [with_packed_batches(chunk, cut.batches[0], self._encoder.pack) for chunk in chunks]

@@ -39,7 +39,7 @@ def test_odd_texts_and_limits_of_a_model_are_those_of_sentence_transformers(tmp_
         first.processor.model_max_length, first.query_length = own_limit, query_limit
         for side, task in (("query", "query"), ("passage", "document")):
             expected = encoder.model.preprocess(ODD, prompt=encoder.prefixes[side], task=task)
-            found = encoder._preprocess(ODD, side, {})
+            found = encoder._preprocessor(ODD, encoder.prefixes[side], task)
             assert {name for name in expected if isinstance(expected[name], torch.Tensor)} <= set(found)
             assert torch.equal(found["input_ids"], expected["input_ids"])
             assert torch.equal(found["attention_mask"], expected["attention_mask"])
