@@ -114,8 +114,11 @@ def balanced_parts(lengths_B: Tensor, count: int, packs: bool = False) -> list[T
 
 
 def batches_within(lengths_B: Tensor, budget_tokens: int) -> int:
-    """The fewest batches of the rows of `lengths_B` [B] (tokens) that each stay within `budget_tokens`, padding
-    included, as `balanced_parts` cuts them; a row that is longer by itself has a batch of its own. 1 if B is 0."""
+    """The fewest batches of the rows of `lengths_B` [B] (tokens) that each keep to `budget_tokens`, padding included.
+
+    So does each part of `balanced_parts`, for this many or more. Where a row is longer than the budget, a part may have
+    as many tokens as that row. 1 if B is 0.
+    """
     return max(1, len(_cuts(_longest_first(lengths_B)[1], budget_tokens)))
 
 
