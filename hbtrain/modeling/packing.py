@@ -30,6 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from hbtrain.errors import ModelError
+from hbtrain.modeling.compiling import is_compiled
 from hbtrain.modeling.features import Features, gives_rows, token_counts
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _as_one_row(module: nn.Module, inputs: tuple[dict[str, Any]]) -> tuple[dict[
     row = {name: features[name][None] for name in ("input_ids", "position_ids", "token_type_ids") if name in features}
     lengths = {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest}
     rest = {name: value for name, value in features.items() if name not in row and name != "attention_mask"}
-    by_length = starts.device.type == "cpu" and not getattr(module, "is_compiled", False)
+    by_length = starts.device.type == "cpu" and not is_compiled(module)
     groups = _similar_groups(starts) if by_length else [_Group(features["places"], mask_BL.bool())]
     return (rest | row | lengths | {"groups": groups, "packed": mask_BL},)
 
