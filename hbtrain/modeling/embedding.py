@@ -6,8 +6,8 @@ Shapes: B texts, D dimensions of an embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,3 +86,15 @@ def embed(model: SentenceTransformer, features: Features, unit: bool = True, **f
     # A copy, because the modules of a SentenceTransformer write into what they are given.
     vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"][:, : model.truncate_dim].float()
     return functional.normalize(vectors_BD, dim=-1) if unit else vectors_BD
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in its former mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

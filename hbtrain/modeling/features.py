@@ -121,6 +121,18 @@ def with_padding(features: Features) -> Features:
     }
 
 
+def pinned(features: Features, device: torch.device) -> Features:
+    """The features in memory from which a GPU copies them by itself, without the host waiting for it."""
+    if device.type != "cuda":
+        return features
+    return {name: value.pin_memory() for name, value in features.items()}
+
+
+def moved(features: Features, device: torch.device) -> Features:
+    """The features on a device; the host does not wait for it where they are `pinned`."""
+    return {name: value.to(device, non_blocking=True) for name, value in features.items()}
+
+
 UNPADDED: Mapping[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
 """`processing_kwargs` with which sentence-transformers' preprocessing gives lists of unpadded rows."""
 
