@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
+    CamembertConfig,
+    CamembertModel,
     DistilBertConfig,
     DistilBertModel,
     MPNetConfig,
@@ -45,6 +47,7 @@ NETWORKS = {
     "bert": lambda: BertModel(BertConfig(**SIZES, **BERT_SIZES)),
     "roberta": lambda: RobertaModel(RobertaConfig(**SIZES, **BERT_SIZES)),
     "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**SIZES, **BERT_SIZES, type_vocab_size=1)),
+    "camembert": lambda: CamembertModel(CamembertConfig(**SIZES, **BERT_SIZES)),
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(**SIZES, dim=16, n_layers=2, n_heads=2, hidden_dim=24, dropout=0.0, attention_dropout=0.0)
     ),
