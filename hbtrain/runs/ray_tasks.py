@@ -77,7 +77,7 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     )
     resources = config.resources
     search = search_options(
-        options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, device=device
+        options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, devices=(device,)
     )
     known = trained_languages(model)
     evaluations = evaluate_all(
