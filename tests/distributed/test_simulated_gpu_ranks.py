@@ -218,12 +218,12 @@ neither the loss, nor the ranks' agreement on chunks, nor the copies of the next
 """
 OPTIMIZER_BUDGETS = {
     ("fp32", 0): (12, 0),
-    ("fp32", 1): (104, 3),
-    ("fp32", 2): (104, 3),
+    ("fp32", 1): (80, 3),
+    ("fp32", 2): (80, 3),
     ("fp32", 3): (121, 1),
     ("bf16", 0): (23, 0),
-    ("bf16", 1): (104, 3),
-    ("bf16", 2): (104, 3),
+    ("bf16", 1): (82, 3),
+    ("bf16", 2): (82, 3),
     ("bf16", 3): (122, 1),
 }
 """{(precision, ZeRO stage): (kernels, waits)} of the optimizer's step on 36 parameters.
