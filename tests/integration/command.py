@@ -113,10 +113,13 @@ def fork_server():
     return Server(os.environ | {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1", "DS_ACCELERATOR": "cpu"})
 
 
-def fork(command, environment, folder, out, errors=None):
-    """`python COMMAND` as a fork, with its output for the descriptor `out`, and its errors for it or for `errors`."""
+def fork(command, environment, folder, out, errors=None, more=None):
+    """`python COMMAND` as a fork, with its output for the descriptor `out`, and its errors for it or for `errors`.
+
+    `more` are other open files of its: {descriptor there: descriptor here}.
+    """
     with Path(os.devnull).open() as nothing:
-        files = {0: nothing.fileno(), 1: out, 2: out if errors is None else errors}
+        files = {0: nothing.fileno(), 1: out, 2: out if errors is None else errors, **(more or {})}
         return Forked(fork_server().path, [*map(str, command)], environment, files, str(folder))
 
 
