@@ -1,8 +1,8 @@
 """Runs a function on gloo ranks, each a process of its own, and brings back what it returns.
 
 Ranks are forks of a process that has imported what is slow to import, and done nothing else: each begins as clean as a
-new interpreter, whatever earlier tests did in theirs, without the seconds that it takes to import torch. So does the
-converter of checkpoints that a rank starts.
+new interpreter, whatever earlier tests did in theirs, without the seconds that it takes to import torch. The converter
+of checkpoints that a rank starts is such a fork, too.
 """
 
 import importlib
