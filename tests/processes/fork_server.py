@@ -28,7 +28,10 @@ from pathlib import Path
 
 WORKERS = "HBTRAIN_TEST_FORKS"
 """The variable with the socket of the server that forks workers."""
-LIBRARIES = ("deepspeed", "peft", "sentence_transformers", "transformers.integrations.deepspeed")
+LIBRARIES = (
+    "deepspeed", "peft", "sentence_transformers", "transformers.integrations.deepspeed",
+    "jsonschema", "matplotlib.backends.backend_agg", "matplotlib.figure", "matplotlib.layout_engine",
+)  # fmt: skip
 """No module of ours, which may be of another version than what is tested, and not Ray, which reads variables, and draws
 ids from a generator that has its state from its import: forks would give different things the same id."""
 HEAD_BYTES, MOST_FILES, FREE_FILE = 8, 64, 500
