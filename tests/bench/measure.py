@@ -49,7 +49,11 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
 
 
+def rounded(figures: Mapping[str, object]) -> dict[str, object]:
+    """The figures, numbers with four digits."""
+    return {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in figures.items()}
+
+
 def tell(benchmark: str, **figures: object) -> None:
-    """Print the benchmark's JSON line; numbers with four figures."""
-    line = {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in figures.items()}
-    print(json.dumps({"benchmark": benchmark, "device": device_name()} | line), flush=True)
+    """Print the benchmark's JSON line; numbers with four digits."""
+    print(json.dumps({"benchmark": benchmark, "device": device_name()} | rounded(figures)), flush=True)
