@@ -109,13 +109,13 @@ class EmbeddingFlags:
     Attributes:
         query_prompt: Text put before every query, in place of the model's own prompt.
         passage_prompt: Text put before every passage, in place of the model's own prompt.
-        batch_size: Texts encoded at one time.
+        batch_size: The most texts encoded at one time; by default 128 on CPUs, on GPUs as many as 65,536 tokens are.
         precision: Of the transformer; by default bf16 on GPUs that have it, else as the model's files say.
     """
 
     query_prompt: str | None = None
     passage_prompt: str | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     precision: Literal["fp32", "bf16"] | None = None
 
     def encoder(self, model: str, device: Device, trusted: bool) -> Encoder:
@@ -223,7 +223,7 @@ def evaluate(
     from hbtrain.modeling import card
     from hbtrain.modeling.devices import visible_device
 
-    device = visible_device()
+    device: Device = "cpu" if options.actors else visible_device()  # the actors compute, each where it is
     encoder = embedded.encoder(model, device, trusted)
     known = trained_languages or card.trained_languages(Path(here))
     search, share = replace(search, device=device), card.average_with_initial(Path(here))

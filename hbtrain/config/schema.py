@@ -167,7 +167,8 @@ class EvaluationConfig(Section):
     keep_best: str | None = None
     """The score, such as `xquad-r/multi/map`, by which the trained model is chosen: the best encoder of those that
     `every` evaluates, the last step's included."""
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt | None = None
+    """The most texts encoded at one time; by default 128 on CPUs, and on GPUs as many as 65,536 tokens are."""
     precision: Precision | None = None
     """In which transformers embed texts; by default bf16 on GPUs that have it, else as the model's files say."""
     candidates: Literal["sentence", "sentence+context"] = "sentence"

@@ -188,7 +188,11 @@ class _SharedEncoder:
         self._encoder, self._group, self._on_batch = encoder, group, on_batch
 
     def encode(
-        self, texts: Sequence[str], side: Side, batch_size: int = 128, progress: Callable[[int], None] | None = None
+        self,
+        texts: Sequence[str],
+        side: Side,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Vectors [N, D] of the texts; collective."""
 

@@ -241,7 +241,7 @@ class Ranker(Protocol):
 class ExactRanker:
     """Exact ranks in fp32, with all embeddings in memory; equal texts are encoded once."""
 
-    batch_size: int = 128  # texts encoded at one time
+    batch_size: int | None = None  # the most texts encoded at one time; None is the encoder's default
     block_rows: int = 128  # queries scored at one time; the ranks do not depend on it
     progress: Progress | None = None  # called while texts are encoded
     depth: int = FIRST_PLACES  # length of the lists of the best candidates
@@ -275,7 +275,8 @@ class ExactRanker:
             if self.progress is not None:
                 self.progress(side, done, len(distinct))
 
-        vectors = np.asarray(encoder.encode(distinct, side, batch_size=self.batch_size, progress=report), np.float32)
+        given = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        vectors = np.asarray(encoder.encode(distinct, side, progress=report, **given), np.float32)
         if vectors.ndim != 2 or len(vectors) != len(distinct):
             raise ModelError(
                 f"the encoder gave shape {vectors.shape} for {len(distinct)} {side} texts, not one vector each"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hbtrain.config.encoder import Precision
 
-Device = Literal["cpu", "cuda"]  # where a process computes; `cuda` is the first GPU that it sees
+Device = str  # where a process computes: `cpu`, or a GPU that it sees: `cuda`, which is the first, or `cuda:1`
 
 
 def visible_device() -> Device:
@@ -27,6 +27,15 @@ def visible_device() -> Device:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def visible_devices() -> tuple[Device, ...]:
+    """All GPUs that this process sees, the first of them first, or its CPU: see `visible_device`."""
+    import torch
+
+    first = visible_device()
+    others = range(1, torch.cuda.device_count()) if first == "cuda" else ()
+    return (first, *(f"cuda:{number}" for number in others))
 
 
 def evaluation_precision(wanted: Precision | None, device: str) -> Precision | None:
@@ -84,7 +93,10 @@ def full_float32() -> Iterator[None]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """The memory of a GPU that nothing uses, in bytes; None for a CPU."""
+    """The memory of a GPU that nothing uses, in bytes, with what torch holds back for later; None for a CPU."""
     import torch
 
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held_back

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
@@ -31,8 +32,10 @@ Side = Literal["query", "passage"]
 Similarity = Literal["cosine", "dot", "euclidean"]
 """How vectors are compared: `similarity_fn_name` of sentence-transformers."""
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
-"""{device: tokens of a batch, padding included}: what fits into the caches of a CPU, what keeps a large GPU busy."""
+BATCH_TOKENS = {"cpu": 4096, "gpu": 65_536}
+"""Tokens of a batch, padding included: what fits into the caches of a CPU, what keeps a large GPU busy."""
+BATCH_TEXTS = {"cpu": 128, "gpu": 65_536}
+"""The most texts of a batch: on a GPU its tokens alone decide."""
 
 _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage": ("passage", "document", "corpus")}
 """Names under which published models store their prompts."""
@@ -155,8 +158,6 @@ class Encoder:
         model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
             return cls._for_training(model, config)
-        if precision is not None:
-            compute_in(model, precision)
         if model.similarity_fn_name not in get_args(Similarity):
             raise ModelError(
                 f"model '{name_or_path}' compares its vectors by similarity_fn_name = {model.similarity_fn_name!r}; "
@@ -167,7 +168,8 @@ class Encoder:
             for side, names in _PROMPT_NAMES.items()
         }
         encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
-        encoder.origin = Origin(name_or_path, trust_remote_code, precision)
+        encoder.origin = Origin(name_or_path, trust_remote_code)
+        encoder.compute_in(precision)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
         if unused and len(prompts or {}) < len(_PROMPT_NAMES):
@@ -224,10 +226,27 @@ class Encoder:
         return where
 
     def digest(self) -> str:
-        """A hex digest that differs from that of any other model, see `model_digest`; prefixes do not enter it."""
+        """A hex digest that differs from that of any other model (see `model_digest`) and precision.
+
+        Where a model's files are in bf16, weights do not tell in what it pools. Prefixes do not enter the digest.
+        """
+        from hashlib import sha256
+
         from hbtrain.modeling.saving import model_digest
 
-        return model_digest(self.model)
+        digest = model_digest(self.model)
+        if self.origin is None or self.origin.precision != "bf16":
+            return digest
+        return sha256(f"{digest} pooled in float32".encode()).hexdigest()
+
+    def compute_in(self, precision: Precision | None) -> None:
+        """Have the transformers compute in `precision` from now on, and those of processes that load this encoder; None
+        leaves them as they are."""
+        if precision is None:
+            return
+        compute_in(self.model, precision)
+        if self.origin is not None:
+            self.origin = self.origin._replace(precision=precision)
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit, on the CPU: the input of `EmbeddingModule`.
@@ -247,7 +266,7 @@ class Encoder:
         self,
         texts: Sequence[str],
         side: Side,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
         share: tuple[int, int] = (0, 1),
@@ -256,12 +275,13 @@ class Encoder:
         model's similarity is the cosine.
 
         Equal to `SentenceTransformer.encode` with the side's prompt. How texts are batched, and so the last bits of
-        their vectors, depends on all texts given and on nothing else.
+        their vectors, depends on all texts given, on whether a GPU computes, and on nothing else. Each of the `windows`
+        of the texts, encoded by itself, gives the same.
 
         Args:
             texts: to embed.
             side: decides the prefix.
-            batch_size: the most texts of a batch.
+            batch_size: the most texts of a batch; None is `BATCH_TEXTS` of the device.
             progress: called after every batch with the number of texts done so far.
             batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
             share: (i, n): of the batches only number i, i + n, i + 2n, ... are encoded, and all other vectors are zero.
@@ -273,33 +293,39 @@ class Encoder:
         from hbtrain.modeling.embedding import embed
         from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
 
-        unit = self.similarity == "cosine"
-        budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        unit, kind = self.similarity == "cosine", "cpu" if self.device.type == "cpu" else "gpu"
+        most, budget = batch_size or BATCH_TEXTS[kind], batch_tokens or BATCH_TOKENS[kind]
         vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        done = seen = 0
+        done, numbers = 0, count()
 
-        def tokenize(places_W: list[int]) -> dict[str, Tensor]:
-            return self._preprocess([texts[i] for i in places_W], side, {})
+        def batches(places_W: list[int]) -> list[tuple[Tensor, dict[str, Tensor] | None]]:
+            """The rows of each batch of a window, and its features where it is of this share."""
+            features = self._preprocess([texts[i] for i in places_W], side, {})
+            rows = within_budget(token_counts(features), most, budget)
+            return [
+                (rows_B, _pinned(select_rows(features, rows_B), kind) if number % share[1] == share[0] else None)
+                for rows_B, number in zip(rows, numbers, strict=False)
+            ]
 
         with torch.no_grad(), _evaluating(self.model):
-            for places_W, features in ahead(tokenize, windows(texts)):
+            # What a window's batches need of the host is made while the device computes the window before.
+            for places_W, prepared in ahead(batches, windows(texts)):
                 own, found = [], []
-                for rows_B in within_budget(token_counts(features), batch_size, budget):
-                    if seen % share[1] == share[0]:
-                        batch = _moved(select_rows(features, rows_B), self.device)
-                        found.append(embed(self.model, batch, unit, task=_TASKS[side]))
+                for rows_B, batch in prepared:
+                    if batch is not None:
+                        found.append(embed(self.model, _moved(batch, self.device), unit, task=_TASKS[side]))
                         own.append(rows_B)
-                    seen, done = seen + 1, done + len(rows_B)
+                    done += len(rows_B)
                     if progress is not None:
                         progress(done)
                 # Copied from the device once a window: after each batch, the device would have to wait for the host.
                 if found:
                     vectors_ND[np.asarray(places_W)[torch.cat(own).numpy()]] = torch.cat(found).cpu().numpy()
         if share[1] == 1:
-            self._tell_if_collapsed(texts, side, vectors_ND)
+            self.tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
 
-    def _tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
+    def tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
         """Note a model that gives different texts one and the same vector: its scores are all ties."""
         if len(vectors_ND) < 2 or not all(_equal(vectors_ND[:rows]) for rows in (2, len(vectors_ND))):
             return
@@ -374,6 +400,15 @@ def _equal(vectors_ND: NDArray[np.float32]) -> bool:
 def _similarity(model: SentenceTransformer) -> Similarity:
     name: Similarity = model.similarity_fn_name
     return name
+
+
+def _pinned(features: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The features in memory from which a GPU copies them by itself, without the host waiting for it."""
+    import torch
+
+    if kind == "cpu" or not torch.cuda.is_initialized():
+        return features
+    return {name: value.pin_memory() for name, value in features.items()}
 
 
 def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ Shapes: N passages, Q queries, D dimensions, K results.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.modeling.devices import Device
-from hbtrain.modeling.encoder import Side, Similarity
+from hbtrain.modeling.encoder import Encoder, Side, Similarity
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
@@ -29,7 +30,7 @@ from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
 from hbtrain.retrieval.top import Int64s, Top, merge_top
-from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers
+from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers, Workers
 from hbtrain.storage import RemotePath, cache_root
 
 Progress = Callable[[Side, int, int], None]
@@ -111,7 +112,7 @@ def search_collection(
     the result.
 
     Args:
-        encoder: encodes the queries in this process, and the passages where there are no actors.
+        encoder: encodes queries and passages where there are no actors.
         passages: read in their order, some thousands at one time; they may lie on disk.
         queries: all in memory.
         k: results of a query, at most the number of passages.
@@ -134,10 +135,8 @@ def search_collection(
     fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
     similarity = similarity_of(encoder)
     check_factory(options.index, options.parameters, encoder.dimension, fewest, similarity, max(map(len, files)))
-    digest = encoder.digest()
-    with _started(options) as start:
-        embedded = _embed(encoder, digest, passages, options, store, start, progress)
-        q_QD = _embedded_queries(encoder, digest, queries, options, progress)
+    with _started(options, encoder) as start:
+        embedded, q_QD = _embed_both(encoder, passages, queries, options, store, start, progress)
         found, recall, devices = _search(embedded, q_QD, k, options, start, similarity)
     measured = 0 if recall is None else min(options.recall_queries, len(queries))
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
@@ -174,11 +173,10 @@ def rank_collection(
         StorageError: the store holds something else or cannot be written.
         RetrievalError: actors are lost again and again.
     """
-    digest = encoder.digest()
-    with _started(options) as start:
-        embedded = _embed(encoder, digest, passages, options, None, start, None)
+    with _started(options, encoder) as start:
+        embedded, q_QD = _embed_both(encoder, passages, queries, options, None, start, None)
         similarity = similarity_of(encoder)
-        q_QD = for_inner_products(_embedded_queries(encoder, digest, queries, options, None), "query", similarity)
+        q_QD = for_inner_products(q_QD, "query", similarity)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
         factories: list[Factory] = [
@@ -202,8 +200,8 @@ def embed_collection(
     progress: Progress | None = None,
 ) -> EmbeddingStore:
     """The store of the passages' embeddings; what it lacks is encoded. For the arguments see `search_collection`."""
-    with _started(options) as start:
-        return _embed(encoder, encoder.digest(), passages, options, store, start, progress)
+    with _started(options, encoder) as start:
+        return _embed_both(encoder, passages, (), options, store, start, progress)[0]
 
 
 def search_store(
@@ -220,13 +218,52 @@ def search_store(
         return _search(store, q_QD, k, options, start, similarity)[:2]
 
 
+def _embed_both(
+    encoder: StoredEncoder,
+    passages: Sequence[str],
+    queries: Sequence[str],
+    options: SearchOptions,
+    store: Path | None,
+    start: StartWorkers,
+    progress: Progress | None,
+) -> tuple[EmbeddingStore, Floats]:
+    """The store of the passages' embeddings, and those of the queries [Q, D]; the same workers encode both."""
+    digest, cache = encoder.digest(), options.cache or cache_root(None)
+    told = None if progress is None else partial(progress, "query")
+    most = sum(-(-len(texts) // options.block_rows) for texts in (passages, queries))
+    with _encoders(encoder, digest, options, start, most) as workers:
+        embedded = _embed(encoder, digest, passages, options, store, workers, progress)
+        if not len(queries):
+            return embedded, np.zeros((0, encoder.dimension), np.float32)
+        spread = workers if options.actors else None
+        q_QD = cached_embeddings(encoder, digest, queries, "query", cache, options.batching, spread, told)
+    if told is not None:
+        told(len(queries), len(queries))
+    return embedded, q_QD
+
+
+@contextmanager
+def _encoders(
+    encoder: StoredEncoder, digest: str, options: SearchOptions, start: StartWorkers, most: int
+) -> Iterator[Callable[[], Workers]]:
+    """Gives the workers that encode, `most` at most, which start when they are first asked for."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def workers() -> Workers:
+            factories = block_encoders(encoder, digest, options.batching, min(options.actors, most))
+            return stack.enter_context(start(factories))
+
+        yield workers
+
+
 def _embed(
     encoder: StoredEncoder,
     model: str,
     passages: Sequence[str],
     options: SearchOptions,
     store: Path | None,
-    start: StartWorkers,
+    workers: Callable[[], Workers],
     progress: Progress | None,
 ) -> EmbeddingStore:
     manifest = Manifest(
@@ -256,26 +293,12 @@ def _embed(
         found = EmbeddingStore(folder, manifest)
     except StorageError:  # absent, unfinished or of other content; the writer tells which, and whether it can go on
         with StoreWriter(folder, manifest) as writer:
-            blocks = sum(len(manifest.blocks(shard)) for shard in writer.missing)
-            actors = min(options.actors, blocks)
-            if blocks:
-                factories = block_encoders(encoder, model, "passage", options.batching, actors)
-                with start(factories) as workers:
-                    fill(writer, passages, workers, report)
+            if writer.missing:
+                fill(writer, passages, workers(), report)
         found = EmbeddingStore(folder, manifest)
     if mirror is not None:
         mirror.push()
     return found
-
-
-def _embedded_queries(
-    encoder: StoredEncoder, model: str, queries: Sequence[str], options: SearchOptions, progress: Progress | None
-) -> Floats:
-    cache = options.cache or cache_root(None)
-    q_QD = cached_embeddings(encoder, model, queries, "query", cache, options.batching)
-    if progress is not None:
-        progress("query", len(queries), len(queries))
-    return q_QD
 
 
 def _search(
@@ -309,12 +332,14 @@ def recall_of(found: Top, exact: Top) -> float:
 
 
 @contextmanager
-def _started(options: SearchOptions) -> Iterator[StartWorkers]:
+def _started(options: SearchOptions, encoder: StoredEncoder | None = None) -> Iterator[StartWorkers]:
+    """A session in which workers can be started, with the precision of `encoder` settled: where nobody chose it and
+    actors encode, it is that of their devices."""
     if not options.actors:
         yield partial(LocalWorkers, device=options.device)
         return
     from hbtrain.cluster.capacity import Demand
-    from hbtrain.retrieval.actors import actor_session
+    from hbtrain.retrieval.actors import actor_session, precision_of_actors
 
     demand = Demand(
         asked=f"--actors (evaluation.actors) {options.actors}",
@@ -324,6 +349,8 @@ def _started(options: SearchOptions) -> Iterator[StartWorkers]:
         wait_option="--wait-s (resources.wait_s)",
     )
     with actor_session(demand, options.address) as start:
+        if isinstance(encoder, Encoder) and encoder.origin is not None and encoder.origin.precision is None:
+            encoder.compute_in(precision_of_actors(start))
         yield start
 
 

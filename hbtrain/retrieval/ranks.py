@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.counting import Pairs
+from hbtrain.retrieval.device_counts import count_on_all
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores
 from hbtrain.retrieval.top import Int64s, Top, merge_top
@@ -91,8 +93,12 @@ def exact_search(
     relevant: Sequence[Int64s],
     depth: int,
     blocks: Blocks | None = None,
+    gpus: Sequence[Device] = (),
 ) -> Search:
-    """Exact ranks, as `exact_ranks` says, and from the same pass the `depth` best candidates of every pool."""
+    """Exact ranks, as `exact_ranks` says, and from the same pass the `depth` best candidates of every pool.
+
+    With `gpus` they are computed there, each of them taking a part of the candidates, by the rule of `device_counts`.
+    """
     blocks = blocks or Blocks()
     codes = np.asarray(languages, np.int64)
     _check_shapes(q_QD, p_ND, codes, len(relevant))
@@ -100,8 +106,11 @@ def exact_search(
     check_finite("query", q_QD)
     check_finite("passage", p_ND)
     pairs = Pairs.of(relevant, codes)
-    scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
-    counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
+    if gpus and len(q_QD):
+        scores_P, counted = count_on_all(gpus, q_QD, p_ND, codes, pairs, depth)
+    else:
+        scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
+        counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
     return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
 
 

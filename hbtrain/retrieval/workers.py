@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hbtrain.modeling.devices import Device
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Factory = Callable[[Device], Any]
 """Makes the object that a worker holds, which computes on the worker's device; can be pickled."""
@@ -31,11 +35,14 @@ class Workers(Protocol):
 
 
 class LocalWorkers:
-    """Workers in this process, one after another, all on one device. An object is made when it is first called."""
+    """Workers in this process, on one device after the other; those on different devices work at the same time.
 
-    def __init__(self, factories: Sequence[Factory], device: Device = "cpu") -> None:
+    An object is made when it is first called.
+    """
+
+    def __init__(self, factories: Sequence[Factory], devices: Sequence[Device] = ("cpu",)) -> None:
         self._factories = list(factories)
-        self._device: Device = device
+        self._devices = devices
         self._made: dict[int, Any] = {}
 
     def __enter__(self) -> Workers:
@@ -49,9 +56,24 @@ class LocalWorkers:
             yield number, getattr(self._object(0), method)(*arguments)
 
     def call_all(self, method: str, *arguments: Any) -> list[Any]:
-        return [getattr(self._object(worker), method)(*arguments) for worker in range(len(self._factories))]
+        numbers = range(len(self._factories))
+
+        def call(first: int) -> dict[int, Any]:
+            here = numbers[first :: len(self._devices)]
+            return {number: getattr(self._object(number), method)(*arguments) for number in here}
+
+        found = each(call, range(min(len(self._devices), len(numbers))))
+        return [found[number % len(self._devices)][number] for number in numbers]
 
     def _object(self, worker: int) -> Any:
         if worker not in self._made:
-            self._made[worker] = self._factories[worker](self._device)
+            self._made[worker] = self._factories[worker](self._devices[worker % len(self._devices)])
         return self._made[worker]
+
+
+def each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The results of a function for all items, such as devices, each in a thread of its own where there are several."""
+    if len(items) == 1:
+        return [function(items[0])]
+    with ThreadPoolExecutor(max(1, len(items))) as pool:
+        return list(pool.map(function, items))
