@@ -5,7 +5,9 @@ Both tokenize, batch and copy as they do by themselves; neither logs, validates 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -115,3 +117,14 @@ def train_theirs(  # noqa: PLR0913
         model=model, args=arguments, train_dataset=data, loss=loss, callbacks=[Watch()]
     )
     trainer.train()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While the body runs, this process does not look like a rank, for which their trainer would wrap the model for
+    several; what it has found out stays, so that this holds for all their later trainers, too."""
+    before = {name: os.environ.pop(name, None) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    try:
+        yield
+    finally:
+        os.environ |= {name: value for name, value in before.items() if value is not None}

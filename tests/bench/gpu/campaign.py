@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.bench.gpu.lines import Lines
 from tests.bench.gpu.settings import Settings
 
 CONTEXT = multiprocessing.get_context("spawn")  # a forked process could not use a GPU that its parent has looked at
+USUAL_S = 720.0
 GRACE_S = 10.0  # after its time is up, a stage has so long to say so; then its process is killed
 START_S = 90.0  # for a new process to import what it needs
 LEAST_S = 2.0  # a stage is not begun with less time than this
@@ -44,7 +45,7 @@ class Stage:
     """A part of the campaign."""
 
     name: str
-    seconds: float  # the most that it may take
+    seconds: float  # the most that it may take of a campaign of `USUAL_S`; in a longer or shorter one more or less
     # its lines, each as soon as it is measured; may raise LeftOut
     lines: Callable[[Settings], Iterator[Line]]
 
@@ -52,7 +53,7 @@ class Stage:
 def run_campaign(stages: Sequence[Stage], settings: Settings, lines: Lines, budget_s: float) -> None:
     """Run the stages in their order, each in its own time, all of them in `budget_s`; `lines` has what they found."""
     deadline = time.monotonic() + budget_s
-    left = list(stages)
+    left = [replace(stage, seconds=stage.seconds * budget_s / USUAL_S) for stage in stages]
     while left:
         if deadline - time.monotonic() < LEAST_S:
             lines.add({"stage": left.pop(0).name, "left_out": f"the campaign's {budget_s:g} s were over"})
@@ -107,7 +108,7 @@ def _serve(stages: list[Stage], settings: Settings, sender: Connection, deadline
 
 def run_stage(stage: Stage, settings: Settings, tell: Callable[[Line], None], until: float) -> bool:
     """Tell the lines of a stage, and last how long it took; returns whether this process can run another one."""
-    started, end, usable = time.monotonic(), {}, True
+    started, processor_s, end, usable = time.monotonic(), time.process_time(), {}, True
     with Compilers() as compilers:
         try:
             with _interrupted_at(until):
@@ -122,7 +123,8 @@ def run_stage(stage: Stage, settings: Settings, tell: Callable[[Line], None], un
             end = {"failed": _reason(error)}
             usable = "CUDA error" not in str(error)
             error.__traceback__ = None  # it would keep the stage's tensors
-    end |= {"seconds": time.monotonic() - started, "peak_gib": _freed_gib(settings) if usable else None}
+    end |= {"seconds": time.monotonic() - started, "processor_s": time.process_time() - processor_s}
+    end |= {"peak_gib": _freed_gib(settings) if usable else None}
     tell({"stage": stage.name, "case": "end", **end, "compilers_started": compilers.started})
     return usable
 
@@ -138,11 +140,11 @@ def _reason(error: Exception) -> str:
 
 def _freed_gib(settings: Settings) -> float | None:
     """The most memory of the device that the stage had, in GiB, which is free again afterwards."""
-    gc.collect()
     if settings.device.type != "cuda":
         return None
     import torch
 
+    gc.collect()
     peak = torch.cuda.max_memory_allocated() / 2**30
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

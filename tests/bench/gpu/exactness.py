@@ -23,7 +23,7 @@ from tests.bench.gpu.settings import Settings
 from tests.bench.trainers import silent_worker
 from tests.distributed.verify_matrix import build_initial, config, write_source
 
-STAGES, CHUNKS = (0, 1, 2, 3), (1, 4)
+CHUNKS = (1, 4)
 TRANSFORMER = {"layers": 2, "hidden_size": 128, "heads": 2, "intermediate_size": 256, "vocabulary_size": 300}
 """Heads of 64 dimensions, as real backbones have them: attention has other kernels for smaller ones."""
 CHECKPOINT_STEPS = 3
@@ -54,7 +54,7 @@ def gradients(settings: Settings) -> Iterator[Line]:
     for precision in ("fp32", "bf16"):
         made = small(settings, 0, 1, precision)
         plain[precision] = plain_gradient(made, settings.folder / "small" / "initial", 0, settings.device)
-        for stage in STAGES:
+        for stage in settings.sizes.zero_stages:
             worst: Line = {"norm_off": 0.0, "cosine_off": 0.0, "right": True}
             for chunks in CHUNKS:
                 got = trained_gradient(small(settings, stage, chunks, precision), small_worker(settings), 0)
@@ -110,7 +110,7 @@ def dropout(settings: Settings) -> Iterator[Line]:
 
 def checkpoints(settings: Settings) -> Iterator[Line]:
     """A checkpoint of this device is read by a process that sees no GPU: the same weights to the last bit."""
-    for stage in (0, 1):
+    for stage in settings.sizes.zero_stages[:2]:
         folder = settings.folder / f"read-{stage}"
         changes = {
             "training.checkpoint_every": CHECKPOINT_STEPS,

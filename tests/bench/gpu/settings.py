@@ -27,6 +27,7 @@ class Sizes:
     graph_tokens: int  # tokens that have a graph at one time; larger batches are cut into chunks of so many
     largest: tuple[int, ...]  # batches that are tried with a gradient cache
     target_s: float  # for which a side is measured, about
+    zero_stages: tuple[int, ...]
     encoded: int  # texts of the measurement of encoding
     queries: int
     candidates: int
@@ -36,16 +37,25 @@ class Sizes:
     loss_pairs: int
 
 
-XLMR_BASE = Sizes(
-    768, 12, 12, 250_002, (100, 320), (100, 512, 4096), 131_072, (16_384, 65_536), 3.0, 8192, 4096, 1_000_000, 768,
-    "IVF1024,Flat", 300_000, 65_536,
-)  # fmt: skip
 SIZES = {
-    "xlmr-base": XLMR_BASE,
+    "xlmr-base": Sizes(
+        hidden=768, layers=12, heads=12, vocabulary=250_002, tokens=(100, 320), batches=(100, 512, 4096),
+        graph_tokens=131_072, largest=(16_384, 65_536), target_s=3.0, zero_stages=(1, 0, 2, 3), encoded=8192,
+        queries=4096, candidates=1_000_000, dimension=768, faiss="IVF1024,Flat", faiss_vectors=300_000,
+        loss_pairs=65_536,
+    ),
     "tiny": Sizes(
-        64, 2, 1, 3000, (24,), (8, 32), 600, (64,), 0.2, 64, 600, 3000, 32, "IVF4,Flat", 1000, 256,
+        hidden=64, layers=2, heads=1, vocabulary=3000, tokens=(24,), batches=(8, 32), graph_tokens=600, largest=(64,),
+        target_s=0.2, zero_stages=(1, 0, 2, 3), encoded=64, queries=600, candidates=3000, dimension=32,
+        faiss="IVF4,Flat", faiss_vectors=1000, loss_pairs=256,
+    ),
+    "least": Sizes(
+        hidden=64, layers=1, heads=1, vocabulary=300, tokens=(8,), batches=(4, 8), graph_tokens=40, largest=(16,),
+        target_s=0.01, zero_stages=(1,), encoded=8, queries=20, candidates=100, dimension=8, faiss="IVF1,Flat",
+        faiss_vectors=100, loss_pairs=16,
     ),
 }  # fmt: skip
+"""{name: sizes}: of the campaign itself; to try it on a CPU; to test that all of it runs."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Settings:
         """Make this process one that stages can run in: its random numbers, the group of one rank that training needs,
         and no texts of libraries on the way to standard output."""
         import torch.distributed as dist
+        from transformers.utils import logging
 
         os.environ |= {
             "HF_HUB_OFFLINE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0",
@@ -75,6 +86,8 @@ class Settings:
             os.environ["DS_ACCELERATOR"] = "cpu"
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", rank=0, world_size=1)
 

@@ -18,7 +18,7 @@ from tests.bench.gpu.campaign import LeftOut, Line
 from tests.bench.gpu.samples import QUERY_SHARE, model_folder, read_pairs, source_file, training_config
 from tests.bench.gpu.settings import Settings
 from tests.bench.pace import PROFILED, Pace, device_figures
-from tests.bench.trainers import silent_worker, train_ours, train_theirs
+from tests.bench.trainers import alone, silent_worker, train_ours, train_theirs
 
 WARM_UP = 3
 OPTIMIZER_STEPS = 8
@@ -58,17 +58,18 @@ def theirs(settings: Settings, tokens: int, batch: int) -> Line:
 
     config = config_of(settings, tokens, batch)
     pace = Pace(settings.device, settings.sizes.target_s)
-    train_theirs(
-        SentenceTransformer(str(model_folder(settings)), device=str(settings.device)),
-        read_pairs(source_file(settings, tokens, 2 * max(settings.sizes.batches))),
-        batch,
-        pace,
-        settings.device,
-        settings.folder,
-        chunk=None if config.training.chunk_tokens is None else max(1, settings.sizes.graph_tokens // tokens),
-        bf16=True,
-        max_grad_norm=1.0,
-    )
+    with alone():
+        train_theirs(
+            SentenceTransformer(str(model_folder(settings)), device=str(settings.device)),
+            read_pairs(source_file(settings, tokens, 2 * max(settings.sizes.batches))),
+            batch,
+            pace,
+            settings.device,
+            settings.folder,
+            chunk=None if config.training.chunk_tokens is None else max(1, settings.sizes.graph_tokens // tokens),
+            bf16=True,
+            max_grad_norm=1.0,
+        )
     return rates(settings, config, tokens, batch, pace.seconds) | pace.figures
 
 
@@ -97,7 +98,7 @@ def variants(named: Mapping[str, Mapping[str, object]], settings: Settings) -> I
 def optimizer(settings: Settings) -> Iterator[Line]:
     """The optimizer's step alone, by precision and ZeRO stage."""
     tokens, batch = settings.sizes.tokens[0], min(settings.sizes.batches)
-    for precision, stage in (("bf16", 1), ("bf16", 0), ("fp32", 0), ("bf16", 2), ("bf16", 3)):
+    for precision, stage in [*(("bf16", stage) for stage in settings.sizes.zero_stages), ("fp32", 0)]:
         changes = {"encoder.precision": precision, "training.deepspeed": {"zero_optimization": {"stage": stage}}}
         trainer = Trainer(config_of(settings, tokens, batch, **changes), worker_of(settings))
         trainer.module.train()
