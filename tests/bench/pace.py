@@ -24,10 +24,10 @@ class Pace:
 
     device: torch.device
     target_s: float  # for which steps are measured, about
-    profiled: bool = True  # whether kernels and waits are counted, on a GPU
+    profiled: bool = True  # whether steps are profiled as well, see `profile_figures`
     seconds: float = 0.0  # of a step
     processor_s: float = 0.0  # of a step: of all threads of this process
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)  # more of a step
     _stop: int = 0
     _start: tuple[float, float] = (0.0, 0.0)
     _profile: Any = None
@@ -45,17 +45,16 @@ class Pace:
             steps = done - WARM_UP - ESTIMATED
             now = self._now()
             self.seconds, self.processor_s = ((b - a) / steps for a, b in zip(self._start, now, strict=True))
-            if self.device.type != "cuda":
-                return True
-            self.figures["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            if self.device.type == "cuda":
+                self.figures["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
             if not self.profiled:
                 return True
             self._profile = torch.profiler.profile()
             self._profile.start()
         elif self._stop and done == self._stop + PROFILED:
-            torch.cuda.synchronize()
+            self._now()
             self._profile.stop()
-            self.figures |= device_figures(self._profile, PROFILED)
+            self.figures |= profile_figures(self._profile, PROFILED, self.device)
             return True
         return False
 
@@ -65,14 +64,14 @@ class Pace:
         return time.perf_counter(), time.process_time()
 
 
-def device_figures(profile: Any, steps: int) -> dict[str, float]:
-    """Kernels, waits of the host and milliseconds of kernels of a step, from a profile of so many."""
-    found = {"kernels": 0.0, "waits": 0.0, "kernel_ms": 0.0}
-    for event in profile.key_averages():
-        if event.key.startswith(LAUNCHES):
-            found["kernels"] += event.count / steps
-        elif event.key.startswith(WAITS):
-            found["waits"] += event.count / steps
-        if event.device_type != torch.autograd.DeviceType.CPU:
-            found["kernel_ms"] += event.self_device_time_total / 1000 / steps
-    return found
+def profile_figures(profile: Any, steps: int, device: torch.device) -> dict[str, float]:
+    """Of a step, from a profile of so many: on a GPU kernels, waits of the host and milliseconds of kernels; on a CPU
+    milliseconds of the optimizer."""
+    events = profile.key_averages()
+    if device.type == "cpu":
+        optimizer = [event.cpu_time_total for event in events if event.key.startswith("Optimizer.step#")]
+        return {"optimizer_ms": sum(optimizer) / 1000 / steps}
+    launches = sum(event.count for event in events if event.key.startswith(LAUNCHES))
+    waits = sum(event.count for event in events if event.key.startswith(WAITS))
+    on_device = (event.self_device_time_total for event in events if event.device_type != torch.autograd.DeviceType.CPU)
+    return {"kernels": launches / steps, "waits": waits / steps, "kernel_ms": sum(on_device) / 1000 / steps}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ class Compilers:
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system") or not _current:
         return
-    command = arguments[1] if len(arguments) > 1 and event != "os.system" else arguments[0]
-    words = command.split() if isinstance(command, str) else [str(word) for word in command or [arguments[0]]]
+    command = arguments[0] if event == "os.system" else arguments[1] or arguments[:1]
+    words = os.fsdecode(command).split() if isinstance(command, str | bytes) else [os.fsdecode(word) for word in command]
     if words and Path(words[0]).name in COMPILERS and not ASKING & set(words):
         for started in _current:
             started.append(" ".join([Path(words[0]).name, *words[1:]])[:200])

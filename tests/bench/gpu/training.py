@@ -17,7 +17,7 @@ from hbtrain.training.loop import Trainer
 from tests.bench.gpu.campaign import LeftOut, Line
 from tests.bench.gpu.samples import QUERY_SHARE, model_folder, read_pairs, source_file, training_config
 from tests.bench.gpu.settings import Settings
-from tests.bench.pace import PROFILED, Pace, device_figures
+from tests.bench.pace import PROFILED, Pace, profile_figures
 from tests.bench.trainers import alone, silent_worker, train_ours, train_theirs
 
 WARM_UP = 3
@@ -116,7 +116,7 @@ def optimizer(settings: Settings) -> Iterator[Line]:
             settings.wait()
             if profile is not None:
                 profile.stop()
-                figures = device_figures(profile, 1)
+                figures = profile_figures(profile, 1, settings.device)
             elif work.batch.step >= WARM_UP:
                 times.append(time.perf_counter() - start)
         yield {"case": f"{precision}, ZeRO {stage}", "step_ms": sorted(times)[len(times) // 2] * 1000} | figures
