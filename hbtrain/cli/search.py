@@ -48,7 +48,7 @@ def search(
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
     from hbtrain.modeling.devices import evaluation_precision, visible_device
     from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.collection_search import PassageIndex
+    from hbtrain.retrieval.passage_index import PassageIndex
 
     quiet()
     device = visible_device()

@@ -63,7 +63,10 @@ class EncoderConfig(Section):
     max_passage_tokens: PositiveInt = 256
     precision: Precision = "fp32"
     gradient_checkpointing: bool = False
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "packed"] = "auto"
+    """`packed` computes no padding, with the networks of BERT, DistilBERT, RoBERTa and XLM-R; so does
+    `flash_attention_2`, by the kernels of the package flash-attn. `auto` is `packed` on GPUs in bf16 with these
+    networks, else `sdpa`."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Probability of each dropout of a pretrained backbone; none given leaves it as the backbone's files say. 0
     makes training faster on CPUs, where random numbers are dear."""

@@ -86,6 +86,9 @@ class TrainingConfig(Section):
     """Optimisation by DeepSpeed, validation, checkpoints and restarts."""
 
     steps: PositiveInt = 1000
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: for the matrices of a transformer's layers (arXiv 2502.16982), and AdamW for all else, at the same learning
+    rate; without ZeRO only."""
     learning_rate: PositiveFloat = 3e-5
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

@@ -6,7 +6,8 @@ actors of Ray are told what Ray gave them, and whatever these call is passed the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +68,37 @@ def compute_in(model: SentenceTransformer, precision: Precision) -> None:
             module.register_forward_hook(widen)
 
 
+class _Running:
+    """The bodies of `full_float32` that are running, in all threads."""
+
+    lock = threading.Lock()
+    count = 0
+    restore: Callable[[], None]  # sets again what was set before the first of them
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Matrix products of float32 numbers with all their bits while the body runs, on CPUs and GPUs.
 
     By `torch.set_float32_matmul_precision`, `torch.backends.*.fp32_precision` or the environment variable
     `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`, a process may compute them in TF32 or bf16, with errors of one part in a
-    thousand. What was set is set again afterwards.
+    thousand. What was set is set again afterwards, when no other thread needs all bits.
     """
+    with _Running.lock:
+        if not _Running.count:
+            _Running.restore = _set_full_float32()
+        _Running.count += 1
+    try:
+        yield
+    finally:
+        with _Running.lock:
+            _Running.count -= 1
+            if not _Running.count:
+                _Running.restore()
+
+
+def _set_full_float32() -> Callable[[], None]:
+    """Set it for the process; gives what sets again what was set before."""
     import torch
 
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
@@ -84,12 +108,13 @@ def full_float32() -> Iterator[None]:
     except RuntimeError:  # so torch refuses to answer where the backends' settings differ from it
         general = "highest"
     torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         torch.set_float32_matmul_precision(general)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+    return restore
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -5,6 +5,7 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import threading
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from hbtrain.config.encoder import EncoderConfig, Precision
     from hbtrain.modeling.card import ModelCard
+    from hbtrain.modeling.features import Features
 
 Side = Literal["query", "passage"]
 Similarity = Literal["cosine", "dot", "euclidean"]
@@ -41,9 +43,6 @@ _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage":
 """Names under which published models store their prompts."""
 _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 """Names of the sides in sentence-transformers, for models that treat them differently."""
-
-_ROUNDING = 1e-6
-"""Relative difference of the components of vectors that are equal but for the batches that they were computed in."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class Encoder:
         # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
         self._tokenizer_lock = threading.Lock()
         if hasattr(model[0], "can_flatten_inputs"):
-            # Rows stay rows: batches packed for flash attention carry plain integers and cannot be cut by rows.
+            # Rows stay rows until batches have been cut from them; then they are packed by `pack`.
             model[0].can_flatten_inputs = False
 
     @classmethod
@@ -154,6 +153,7 @@ class Encoder:
                 unknown here, or it cannot be loaded or trained.
         """
         from hbtrain.modeling.loading import load_pretrained
+        from hbtrain.modeling.packing import pack_on_gpu
 
         model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
@@ -170,6 +170,7 @@ class Encoder:
         encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
         encoder.origin = Origin(name_or_path, trust_remote_code)
         encoder.compute_in(precision)
+        pack_on_gpu(model, encoder.device)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
         if unused and len(prompts or {}) < len(_PROMPT_NAMES):
@@ -186,6 +187,7 @@ class Encoder:
 
         from hbtrain.modeling.adapters import freeze
         from hbtrain.modeling.fitting import limit_length
+        from hbtrain.modeling.packing import FLASH, PACKED, can_pack, pack
 
         if isinstance(model[0], Router):
             raise ModelError(
@@ -199,6 +201,8 @@ class Encoder:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         freeze(model, config)
+        if config.attention == PACKED or (config.attention == FLASH and can_pack(model)):
+            pack(model)
         prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}
         # "document" is the name that SentenceTransformer.encode_document looks for first.
         model.prompts = {**prefixes, "document": config.passage_prefix}
@@ -219,6 +223,23 @@ class Encoder:
     def precision(self) -> str:
         """The types in which its weights are, and compute: `float32`, `bfloat16`, or several, with commas."""
         return ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in self.model.parameters()}))
+
+    @property
+    def packs(self) -> bool:
+        """Whether `model` takes packed batches, which `pack` makes, as well as padded ones."""
+        from hbtrain.modeling.packing import packs
+
+        return packs(self.model)
+
+    def pack(self, batches: Sequence[Features]) -> list[Features]:
+        """The texts of padded batches in packed ones, on the CPU: in one, or one for each where a pooling must know the
+        length of the prompt, which is one number for a batch. See `hbtrain.modeling.packing`."""
+        from hbtrain.modeling.packing import packed, padding_index, reads_prompt_length
+
+        padding_idx = padding_index(self.model)
+        if reads_prompt_length(self.model):
+            return [packed([batch], padding_idx) for batch in batches]
+        return [packed(batches, padding_idx)]
 
     @property
     def device(self) -> device:
@@ -247,6 +268,13 @@ class Encoder:
         compute_in(self.model, precision)
         if self.origin is not None:
             self.origin = self.origin._replace(precision=precision)
+
+    def on(self, device: str) -> Encoder:
+        """A copy of this encoder on another device, which may encode at the same time; both write the same notes."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model).to(device)
+        twin._tokenizer_lock = threading.Lock()
+        return twin
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit, on the CPU: the input of `EmbeddingModule`.
@@ -283,15 +311,16 @@ class Encoder:
             side: decides the prefix.
             batch_size: the most texts of a batch; None is `BATCH_TEXTS` of the device.
             progress: called after every batch with the number of texts done so far.
-            batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
+            batch_tokens: the most tokens of a batch, padding included unless batches are packed; None is `BATCH_TOKENS`
+                of the device.
             share: (i, n): of the batches only number i, i + n, i + 2n, ... are encoded, and all other vectors are zero.
                 What n processes give for i = 0 to n - 1 adds up to what one gives, to the last bit.
         """
         import numpy as np
         import torch
 
-        from hbtrain.modeling.embedding import embed
-        from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
+        from hbtrain.modeling.embedding import embed, evaluating
+        from hbtrain.modeling.features import ahead, moved, pinned, token_counts, windows, within_budget
 
         unit, kind = self.similarity == "cosine", "cpu" if self.device.type == "cpu" else "gpu"
         most, budget = batch_size or BATCH_TEXTS[kind], batch_tokens or BATCH_TOKENS[kind]
@@ -301,19 +330,19 @@ class Encoder:
         def batches(places_W: list[int]) -> list[tuple[Tensor, dict[str, Tensor] | None]]:
             """The rows of each batch of a window, and its features where it is of this share."""
             features = self._preprocess([texts[i] for i in places_W], side, {})
-            rows = within_budget(token_counts(features), most, budget)
+            rows = within_budget(token_counts(features), most, budget, self.packs)
             return [
-                (rows_B, _pinned(select_rows(features, rows_B), kind) if number % share[1] == share[0] else None)
+                (rows_B, pinned(self._batch(features, rows_B), self.device) if number % share[1] == share[0] else None)
                 for rows_B, number in zip(rows, numbers, strict=False)
             ]
 
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             # What a window's batches need of the host is made while the device computes the window before.
             for places_W, prepared in ahead(batches, windows(texts)):
                 own, found = [], []
                 for rows_B, batch in prepared:
                     if batch is not None:
-                        found.append(embed(self.model, _moved(batch, self.device), unit, task=_TASKS[side]))
+                        found.append(embed(self.model, moved(batch, self.device), unit, task=_TASKS[side]))
                         own.append(rows_B)
                     done += len(rows_B)
                     if progress is not None:
@@ -325,15 +354,19 @@ class Encoder:
             self.tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
 
+    def _batch(self, features: Features, rows_B: Tensor) -> Features:
+        """The features of some texts, packed where that is how they are embedded."""
+        from hbtrain.modeling.features import select_rows
+
+        batch = select_rows(features, rows_B)
+        return self.pack([batch])[0] if self.packs else batch
+
     def tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
         """Note a model that gives different texts one and the same vector: its scores are all ties."""
-        if len(vectors_ND) < 2 or not all(_equal(vectors_ND[:rows]) for rows in (2, len(vectors_ND))):
-            return
-        if (different := len(set(texts))) > 1:
-            self._note(
-                f"all {different} different texts of a {side} have one and the same vector: the model has collapsed, "
-                "or knows none of their words; scores are ties, and ranks are the order of the texts"
-            )
+        from hbtrain.modeling.fitting import collapse
+
+        if (note := collapse(texts, side, vectors_ND)) is not None:
+            self._note(note)
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -391,37 +424,6 @@ class Encoder:
         return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
 
 
-def _equal(vectors_ND: NDArray[np.float32]) -> bool:
-    """Whether all vectors are the same, up to rounding."""
-    least, most = vectors_ND.min(axis=0), vectors_ND.max(axis=0)
-    return bool((most - least).max() <= _ROUNDING * abs(vectors_ND[0]).max())
-
-
 def _similarity(model: SentenceTransformer) -> Similarity:
     name: Similarity = model.similarity_fn_name
     return name
-
-
-def _pinned(features: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """The features in memory from which a GPU copies them by itself, without the host waiting for it."""
-    import torch
-
-    if kind == "cpu" or not torch.cuda.is_initialized():
-        return features
-    return {name: value.pin_memory() for name, value in features.items()}
-
-
-def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
-    return {name: value.to(to, non_blocking=True) for name, value in features.items()}
-
-
-@contextmanager
-def _evaluating(model: SentenceTransformer) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in its former mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

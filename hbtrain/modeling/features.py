@@ -1,7 +1,8 @@
 """Token features, which a tokenizer makes for the encoder: counting, cutting, padding, batches of like length.
 
-Features have two forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like them.
-A static encoder's are bags: `input_ids` [all tokens] and `offsets` [B], where each bag begins.
+Features have three forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like
+them; or packed, see `hbtrain.modeling.packing`. A static encoder's are bags: `input_ids` [all tokens] and `offsets`
+[B], where each bag begins.
 
 **Padding** is done here with numpy. A tokenizer would make padded lists, and tensors from them, number by number while
 it holds Python's lock: 40 % of the time to prepare a batch of mixed lengths, in which the other threads of a worker
@@ -14,6 +15,7 @@ character in Thai and five in English. Inside a window texts are sorted by their
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -31,16 +33,25 @@ Features = dict[str, Tensor]
 
 def row_count(features: Features) -> int:
     """B, the number of texts."""
+    if is_packed(features):
+        return len(features["starts"]) - 1
     return len(features["offsets"]) if "offsets" in features else len(features["input_ids"])
 
 
 def is_padded(features: Features) -> bool:
     """Whether texts are padded to the longest of their batch."""
-    return "offsets" not in features
+    return "offsets" not in features and not is_packed(features)
+
+
+def is_packed(features: Features) -> bool:
+    """Whether the tokens of all texts are one after another, see `hbtrain.modeling.packing`."""
+    return "starts" in features
 
 
 def token_counts(features: Features) -> Tensor:
     """int64 [B]: tokens of each text, padding not counted."""
+    if is_packed(features):
+        return features["starts"].diff().long()
     if "offsets" in features:
         return _ends(features) - features["offsets"]
     if "attention_mask" in features:
@@ -108,6 +119,18 @@ def with_padding(features: Features) -> Features:
         name: torch.zeros(len(value), 1, dtype=torch.int64) if value.ndim == 2 and not value.shape[1] else value
         for name, value in features.items()
     }
+
+
+def pinned(features: Features, device: torch.device) -> Features:
+    """The features in memory from which a GPU copies them by itself, without the host waiting for it."""
+    if device.type != "cuda":
+        return features
+    return {name: value.pin_memory() for name, value in features.items()}
+
+
+def moved(features: Features, device: torch.device) -> Features:
+    """The features on a device; the host does not wait for it where they are `pinned`."""
+    return {name: value.to(device, non_blocking=True) for name, value in features.items()}
 
 
 UNPADDED: Mapping[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
@@ -178,19 +201,24 @@ def windows(texts: Sequence[str]) -> Iterator[list[int]]:
         start = stop
 
 
-def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int) -> Iterator[Tensor]:
+def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int, packed: bool = False) -> Iterator[Tensor]:
     """int64 [B] numbers of the texts of each batch, longest texts first.
 
     Args:
         tokens_W: tokens of each text of a window.
         batch_size: the most texts of a batch.
         batch_tokens: the most tokens of a batch, padding included; a longer text gets a batch of its own.
+        packed: whether batches will be packed, and have no padding.
     """
     order_W = tokens_W.argsort(descending=True, stable=True)
+    ends = tokens_W[order_W].cumsum(0).tolist()
     start = 0
     while start < len(order_W):
-        longest = max(1, int(tokens_W[order_W[start]]))
-        stop = start + max(1, min(batch_size, batch_tokens // longest))
+        if packed:
+            fitting = bisect_right(ends, batch_tokens + (ends[start - 1] if start else 0)) - start
+        else:
+            fitting = batch_tokens // max(1, int(tokens_W[order_W[start]]))
+        stop = start + max(1, min(batch_size, fitting))
         yield order_W[start:stop]
         start = stop
 

@@ -53,7 +53,7 @@ def load_pretrained(name: str, config: EncoderConfig | None, device: str, trust_
     check_encoder_files(backbone.name, backbone.is_sentence_transformer)
     trusted = trust_remote_code or (config is not None and config.trust_remote_code is not None)
     try:
-        with _watched_loading() as networks:
+        with watched_loading() as networks:
             if backbone.is_sentence_transformer:
                 model = SentenceTransformer(
                     backbone.name, device=device, model_kwargs=_model_kwargs(config), trust_remote_code=trusted
@@ -137,7 +137,8 @@ def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
 
     if config is None:
         return {"use_safetensors": True}
-    attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
+    # Which networks take packed batches is known when they are loaded.
+    attention = {} if config.attention in ("auto", "packed") else {"attn_implementation": config.attention}
     # Given at loading, because parameters that are spread over ranks (ZeRO-3) cannot be cast afterwards.
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     return {"use_safetensors": True, "dtype": dtype, **attention}
@@ -148,7 +149,7 @@ Networks = list[tuple["PreTrainedModel", dict[str, Any]]]
 
 
 @contextmanager
-def _watched_loading() -> Iterator[Networks]:
+def watched_loading() -> Iterator[Networks]:
     """Collects the networks that are loaded while the body runs; sentence-transformers keeps to itself how it went."""
     from transformers import PreTrainedModel
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled

@@ -16,14 +16,13 @@ from hbtrain.cluster.connection import GIVEN_DEVICES, head_answers
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
 from hbtrain.modeling.devices import Device, evaluation_precision
-from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
+from hbtrain.retrieval.workers import TASKS_AHEAD, Factory, StartWorkers, Workers
 
 if TYPE_CHECKING:
     from hbtrain.config.encoder import Precision
 
 RESTARTS = 3  # times that an actor is started again; one that dies more often dies of its task
 IDLE_TIMEOUT_S = 20.0  # how long to wait for CPUs and GPUs that the cluster has and others use
-TASKS_AHEAD = 2  # tasks given to an actor at one time, so that it need not wait for the next
 
 
 @contextmanager

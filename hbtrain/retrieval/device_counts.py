@@ -1,10 +1,10 @@
 """Exact ranks on a GPU: the scores of relevant candidates, and who stands ahead of them, without waits in between.
 
 **The rule**: on a GPU a score is the inner product in float64, rounded to float32, where a CPU sums in float32. So two
-candidates stand in the same order on both wherever their inner products differ by more than the CPU's rounding: by D x
-2^-24 of the product of the vectors' lengths, 5e-5 for unit vectors of 768 dimensions, and some 1e-7 on average. Closer
-ones may stand otherwise. Those of equal score stand in the order of the pool, as on CPUs, and equal vectors score
-equally.
+candidates stand in the same order on both wherever their inner products differ by more than the CPU's rounding of the
+two: at most D x 2^-23 of the product of the vectors' lengths, 9e-5 for unit vectors of 768 dimensions, and some 1e-7 on
+average. Closer ones may stand otherwise. Those of equal score stand in the order of the pool, as on CPUs, and equal
+vectors score equally.
 
 As on CPUs (`scores`), every product has one and the same shape, so that a score depends on its two vectors only, and
 the outcome not on blocks, shards, devices or memory. Candidates stream through the device block by block, by as much as
@@ -19,11 +19,13 @@ the most relevant candidates of a query of the product, K places of a list.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from hbtrain.errors import RetrievalError
 from hbtrain.modeling.devices import Device, free_bytes
 from hbtrain.retrieval.counting import Pairs, Segment, segments_of, targets_of
 from hbtrain.retrieval.scores import Floats, rows_at, rows_of
@@ -37,9 +39,9 @@ if TYPE_CHECKING:
 
 PRODUCT_QUERIES = 1024
 PRODUCT_CANDIDATES = 16_384
-"""At this shape a product of 768 dimensions is 26 GFLOP, and its scores with their keys some 600 MB."""
+"""At this shape a product of 768 dimensions is 26 GFLOP, and its scores with their keys at most 1 GB."""
 BLOCK_CANDIDATES = 16 * PRODUCT_CANDIDATES  # the most candidates of a block; more would save nothing
-SCORE_BYTES = 40  # of a score: in float64 and float32, its key, and what keys are made by
+SCORE_BYTES = 64  # of a score: in float64 and float32, its key, and what keys are made and sorted by
 USED = 0.5  # the share of the free memory that is planned with
 
 Vectors = Callable[[], Iterator[tuple[int, Floats]]]
@@ -68,10 +70,25 @@ def count_on_all(
 
 
 def relevant_scores_on(where: device, q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0) -> Floats:
-    """`shard_counts.relevant_scores` on a GPU, by the rule above."""
+    """`shard_counts.relevant_scores` on a GPU, by the rule above.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+        RetrievalError: the GPU's memory is too small.
+    """
+    asked = AskedPairs(pairs, first, len(p_ND))
+    with _in_memory(where):
+        pair, scores = _asked_scores(where, q_QD, p_ND, asked)
+    scores_P = np.full(len(pairs.query), np.nan, np.float32)
+    scores_P[pair] = scores
+    check_scores(scores)
+    return scores_P
+
+
+def _asked_scores(where: device, q_QD: Floats, p_ND: Floats, asked: AskedPairs) -> tuple[Int64s, Floats]:
+    """Numbers and scores of the pairs, for which the host waits once."""
     import torch
 
-    asked = AskedPairs(pairs, first, len(p_ND))
     numbers: list[Int64s] = [np.zeros(0, np.int64)]
     found = [torch.empty(0, device=where)]
     for start in range(0, asked.queries, PRODUCT_QUERIES):
@@ -83,10 +100,7 @@ def relevant_scores_on(where: device, q_QD: Floats, p_ND: Floats, pairs: Pairs, 
             cell = _moved(row[here] * PRODUCT_CANDIDATES + column[here] - c, where)
             found.append(_scores(q_TD, _filled(p_RD, PRODUCT_CANDIDATES)).flatten()[cell])
             numbers.append(pair[here])
-    scores_P = np.full(len(pairs.query), np.nan, np.float32)
-    scores_P[np.concatenate(numbers)] = scores = torch.cat(found).cpu().numpy()
-    check_scores(scores)
-    return scores_P
+    return np.concatenate(numbers), torch.cat(found).cpu().numpy()
 
 
 def count_on(
@@ -102,30 +116,36 @@ def count_on(
 
     Args:
         where: the GPU.
-        q_QD: queries; they and the candidates may be memory-mapped.
+        q_QD: queries, one at least; they and the candidates may be memory-mapped.
         vectors: the shard's candidates, finite; they are read once for as many queries as the device has room for.
         languages: language codes [N] of the whole pool, grouped.
         pairs: of these queries and of candidates in any shard.
         scores_P: scores of the pairs, from `relevant_scores_on` in each shard.
         depth: length of the list of the best candidates in each language; 0: no lists.
+
+    Raises:
+        RetrievalError: the GPU's memory is too small.
+        ValueError: the candidates are not grouped by language.
     """
     segments = segments_of(languages, 0)
     most = int(np.bincount(pairs.query, minlength=1).max(initial=0))
     listed = sum(min(depth, segment.stop - segment.start) for segment in segments)
     queries, block = _room(where, q_QD.shape[1], most, listed)
     parts = []
-    for start in range(0, max(len(q_QD), 1), queries):
-        q_RD = _moved(rows_of(q_QD, start, start + queries), where)
-        tiles = [
-            _QueryTile(where, q_RD[t : t + PRODUCT_QUERIES], pairs, scores_P, start + t, depth)
-            for t in range(0, len(q_RD), PRODUCT_QUERIES)
-        ]
-        for first, p_RD in vectors():
-            for b in range(0, len(p_RD), block):
-                p_BD = _moved(rows_of(p_RD, b, b + block), where)
-                _count_block(tiles, p_BD, first + b, segments)
-                del p_BD  # before the next is moved, or the device would hold two
-        parts.append(_fetched(tiles))
+    with _in_memory(where):
+        for start in range(0, len(q_QD), queries):
+            q_RD = _moved(rows_of(q_QD, start, start + queries), where)
+            tiles = [
+                _QueryTile(where, q_RD[t : t + PRODUCT_QUERIES], pairs, scores_P, start + t, depth)
+                for t in range(0, len(q_RD), PRODUCT_QUERIES)
+            ]
+            for first, p_RD in vectors():
+                for b in range(0, len(p_RD), block):
+                    # The host waits here, or it would run ahead of the device with all candidates in its memory.
+                    p_BD = _moved(rows_of(p_RD, b, b + block), where, wait=True)
+                    _count_block(tiles, p_BD, first + b, segments)
+                    del p_BD  # before the next is moved, or the device would hold two
+            parts.append(_fetched(tiles))
     return _joined(parts, pairs)
 
 
@@ -136,8 +156,8 @@ def _room(where: device, dimension: int, relevant: int, listed: int) -> tuple[in
         return 2**62, BLOCK_CANDIDATES
     product = PRODUCT_QUERIES * PRODUCT_CANDIDATES * SCORE_BYTES + PRODUCT_CANDIDATES * dimension * 8
     half = max(0, int(USED * free) - product) // 2
-    # Of each relevant candidate three bounds, its language and four counts; of each entry of a list its key, twice.
-    query = dimension * 4 + relevant * 8 * 8 + listed * 16
+    # A vector twice; of each relevant candidate three bounds, its language and four counts; keys of the lists, twice.
+    query = dimension * 8 + relevant * 8 * 8 + listed * 16
     queries = max(1, half // (query * PRODUCT_QUERIES)) * PRODUCT_QUERIES
     block = max(1, half // (dimension * 4 * PRODUCT_CANDIDATES)) * PRODUCT_CANDIDATES
     return queries, min(block, BLOCK_CANDIDATES)
@@ -167,9 +187,7 @@ class _Fetched(NamedTuple):
 class _QueryTile:
     """Queries of a product, on a device, and what was counted for them."""
 
-    def __init__(
-        self, where: device, q_RD: Tensor, pairs: Pairs, scores_P: Floats, start: int, depth: int
-    ) -> None:
+    def __init__(self, where: device, q_RD: Tensor, pairs: Pairs, scores_P: Floats, start: int, depth: int) -> None:
         import torch
 
         self.rows = len(q_RD)
@@ -203,11 +221,11 @@ class _QueryTile:
 
 
 def _fetched(tiles: Sequence[_QueryTile]) -> _Fetched:
-    """What was counted for the queries of all tiles, for which the host waits once for each kind of it."""
+    """What was counted for the queries of all tiles, for which the host waits once, and once for their lists."""
     import torch
 
     counted = [torch.cat([tile.in_language, tile.in_pool]).flatten(1) for tile in tiles]
-    counts_4n = torch.cat(counted, dim=1).cpu().numpy() if tiles else np.zeros((4, 0), np.int64)
+    counts_4n = torch.cat(counted, dim=1).cpu().numpy()
     at, pairs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     first = 0
     for tile in tiles:
@@ -217,9 +235,11 @@ def _fetched(tiles: Sequence[_QueryTile]) -> _Fetched:
         first += tile.rows * width
     counts = counts_4n[[0, 2, 1, 3]].T[np.concatenate(at)]
     top = {}
-    for code in tiles[0].best if tiles else ():
-        scores, places = scores_and_places(torch.cat([tile.best[code] for tile in tiles]).cpu())
-        top[code] = Top(scores.numpy(), places.numpy())
+    if tiles[0].best:
+        listed = torch.cat([torch.cat(list(tile.best.values()), dim=1) for tile in tiles]).cpu()
+        widths = [best_RK.shape[1] for best_RK in tiles[0].best.values()]
+        for code, keys in zip(tiles[0].best, listed.split(widths, dim=1), strict=True):
+            top[code] = Top(*(x.numpy() for x in scores_and_places(keys)))
     return _Fetched(np.concatenate(pairs), counts, top)
 
 
@@ -230,7 +250,8 @@ def _joined(parts: Sequence[_Fetched], pairs: Pairs) -> ShardCounts:
         code: Top(*(np.concatenate([part.top[code][column] for part in parts]) for column in (0, 1)))
         for code in parts[0].top
     }
-    return ShardCounts(*counts, top=top)
+    in_language, in_pool, equal_in_language, equal_in_pool = counts
+    return ShardCounts(in_language, in_pool, equal_in_language, equal_in_pool, top)
 
 
 def _scores(q_TD: Tensor, p_CD: Tensor) -> Tensor:
@@ -245,7 +266,22 @@ def _filled(x_RD: Tensor, rows: int) -> Tensor:
     return torch.nn.functional.pad(x_RD, (0, 0, 0, rows - len(x_RD)))
 
 
-def _moved(x: Floats | Int64s, where: device) -> Tensor:
+def _moved(x: Floats | Int64s, where: device, wait: bool = False) -> Tensor:
     import torch
 
-    return torch.from_numpy(np.require(x, requirements=["C", "W"])).to(where)
+    return torch.from_numpy(np.require(x, requirements=["C", "W"])).to(where, non_blocking=not wait)
+
+
+@contextmanager
+def _in_memory(where: device) -> Iterator[None]:
+    """Says in one line that a GPU's memory is too small."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        free = (free_bytes(where) or 0) / 2**30
+        raise RetrievalError(
+            f"exact ranks do not fit into the memory of {where}, of which {free:.1f} GiB are free: end what else uses "
+            "it, or set CUDA_VISIBLE_DEVICES= (empty) to rank on the CPU"
+        ) from error

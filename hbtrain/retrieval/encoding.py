@@ -25,7 +25,7 @@ from hbtrain.modeling.encoder import Encoder, Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
-from hbtrain.retrieval.workers import Factory, Workers
+from hbtrain.retrieval.workers import Factory, LocalWorkers, Workers
 from hbtrain.storage.files import whole_stream
 
 Progress = Callable[[int, int], None]  # called with the texts done so far and all of them
@@ -91,17 +91,56 @@ class BlockEncoder:
             ) from error
 
 
+class DevicesEncoder:
+    """An encoder on several devices of this process, one copy on each, which encode at the same time.
+
+    They get the windows of texts that `Encoder.encode` cuts, so that the vectors are those of one device.
+    """
+
+    def __init__(self, encoder: Encoder, devices: Sequence[Device]) -> None:
+        """Copy the encoder, which is on the first of the devices, to the others."""
+        self.encoders = [encoder, *(encoder.on(device) for device in devices[1:])]
+        self.prefixes, self.origin, self.dimension = encoder.prefixes, encoder.origin, encoder.dimension
+        self.similarity, self.precision, self.notes = encoder.similarity, encoder.precision, encoder.notes
+        self._workers = LocalWorkers([partial(_held, own) for own in self.encoders], devices)
+
+    def digest(self) -> str:
+        return self.encoders[0].digest()
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: Side,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        batch_tokens: int | None = None,
+    ) -> Floats:
+        """Vectors [N, D], as `Encoder.encode` gives them; `progress` is called after every window of texts."""
+        told = None if progress is None else lambda done, total: progress(done)
+        how = batch_size, None, batch_tokens
+        vectors_ND = _spread(self._workers, texts, side, self.dimension, told, how)
+        self.encoders[0].tell_if_collapsed(texts, side, vectors_ND)
+        return vectors_ND
+
+
 def block_encoders(encoder: StoredEncoder, digest: str, batching: Batching, actors: int) -> list[Factory]:
-    """Factories of the workers' `BlockEncoder`s: one with `encoder`, or one for each actor, which loads the model.
+    """Factories of the workers' `BlockEncoder`s: one with `encoder` on each of its devices, or one for each actor,
+    which loads the model.
 
     Raises:
         ModelError: actors are wanted of an encoder that was not loaded from anywhere.
     """
     if not actors:
-        return [lambda device: BlockEncoder(encoder, batching)]  # on the encoder's own device
+        encoders = encoder.encoders if isinstance(encoder, DevicesEncoder) else [encoder]
+        return [partial(_held, BlockEncoder(own, batching)) for own in encoders]
     if encoder.origin is None:
         raise ModelError("actors load the model themselves, and this one was not loaded from a folder; save it first")
     return [partial(_load, encoder.origin, digest, encoder.prefixes, batching)] * actors
+
+
+def _held(made: Any, device: Device) -> Any:
+    """What was made on its device before."""
+    return made
 
 
 def _load(origin: Origin, digest: str, prefixes: dict[Side, str], batching: Batching, device: Device) -> BlockEncoder:
@@ -204,11 +243,19 @@ def cached_embeddings(
     return vectors_ND
 
 
-def _spread(workers: Workers, texts: Sequence[str], side: Side, dimension: int, progress: Progress | None) -> Floats:
+def _spread(
+    workers: Workers,
+    texts: Sequence[str],
+    side: Side,
+    dimension: int,
+    progress: Progress | None,
+    how: tuple[Any, ...] = (),
+) -> Floats:
+    """Vectors [N, D] of texts whose windows the workers encode; `how` are further arguments of their `encode`."""
     from hbtrain.modeling.features import windows
 
     vectors_ND, parts, done = np.empty((len(texts), dimension), np.float32), list(windows(texts)), 0
-    tasks = (([texts[place] for place in places], side) for places in parts)
+    tasks = (([texts[place] for place in places], side, *how) for places in parts)
     for number, vectors in workers.map_unordered("encode", tasks):
         if vectors.shape != (len(parts[number]), dimension):
             raise ModelError(

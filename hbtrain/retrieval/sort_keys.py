@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PLACES = 2**32  # places that a key tells apart
-COMPARED = 24  # up to so many bounds of a row are compared with every key; with more of them, keys are sorted
+COMPARED = 96
+"""Up to so many bounds of a row are compared with every key, which reads all keys for each; beyond, keys are sorted."""
 GROUPS = 8  # groups of columns that are looked through, for each entry of a list
 
 

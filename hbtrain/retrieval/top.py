@@ -133,13 +133,18 @@ class DevicePool:
         """
         import torch
 
+        self.bytes = p_ND.nbytes  # of the candidates
         free = free_bytes(where)
         most = part_bytes if free is None or part_bytes is not None else free // 2
         self._p_ND = torch.from_numpy(p_ND)
         self._where = where
         self._whole = self._p_ND.to(where) if most is None or p_ND.nbytes <= most else None
         chunk_bytes = CHUNK_COLUMNS * p_ND.shape[1] * p_ND.itemsize
+        self.on_device = self._whole is not None  # all of them
         self._part_rows = CHUNK_COLUMNS * max(1, (most or 0) // chunk_bytes)
+
+    def __len__(self) -> int:
+        return len(self._p_ND)
 
     def best(self, q_BD: Floats, spans: Sequence[slice], depth: int) -> Top:
         """`top_scores` of the pool."""

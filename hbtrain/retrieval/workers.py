@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol, TypeVar
 
 from hbtrain.modeling.devices import Device
@@ -19,6 +19,9 @@ Factory = Callable[[Device], Any]
 """Makes the object that a worker holds, which computes on the worker's device; can be pickled."""
 StartWorkers = Callable[[Sequence[Factory]], AbstractContextManager["Workers"]]
 """Starts one worker for each factory; they end with the context."""
+
+
+TASKS_AHEAD = 2  # tasks given to a worker at one time, so that it need not wait for the next
 
 
 class Workers(Protocol):
@@ -35,9 +38,8 @@ class Workers(Protocol):
 
 
 class LocalWorkers:
-    """Workers in this process, on one device after the other; those on different devices work at the same time.
-
-    An object is made when it is first called.
+    """Workers in this process, on one device after the other. Where there are several devices, each worker has a thread
+    for its tasks, and each device one for calls of all. An object is made when it is first called.
     """
 
     def __init__(self, factories: Sequence[Factory], devices: Sequence[Device] = ("cpu",)) -> None:
@@ -52,18 +54,40 @@ class LocalWorkers:
         self._made.clear()
 
     def map_unordered(self, method: str, tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        for number, arguments in enumerate(tasks):
-            yield number, getattr(self._object(0), method)(*arguments)
+        numbered, workers = enumerate(tasks), min(len(self._devices), len(self._factories))
+        if workers == 1:
+            yield from ((number, self._call(0, method, arguments)) for number, arguments in numbered)
+            return
+        running: dict[Future[Any], tuple[int, int]] = {}
+        with ExitStack() as stack:
+            threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(workers)]
+
+            def give(worker: int) -> None:
+                for number, arguments in numbered:
+                    running[threads[worker].submit(self._call, worker, method, arguments)] = number, worker
+                    return
+
+            for _ in range(TASKS_AHEAD):
+                for worker in range(workers):
+                    give(worker)
+            while running:
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    number, worker = running.pop(done)
+                    give(worker)
+                    yield number, done.result()
 
     def call_all(self, method: str, *arguments: Any) -> list[Any]:
         numbers = range(len(self._factories))
 
         def call(first: int) -> dict[int, Any]:
             here = numbers[first :: len(self._devices)]
-            return {number: getattr(self._object(number), method)(*arguments) for number in here}
+            return {number: self._call(number, method, arguments) for number in here}
 
         found = each(call, range(min(len(self._devices), len(numbers))))
         return [found[number % len(self._devices)][number] for number in numbers]
+
+    def _call(self, worker: int, method: str, arguments: tuple[Any, ...]) -> Any:
+        return getattr(self._object(worker), method)(*arguments)
 
     def _object(self, worker: int) -> Any:
         if worker not in self._made:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.modeling.features import row_count, select_rows, token_counts
-from hbtrain.training.chunks import assemble, balanced_parts, chunked, chunks_within, padded_tokens
+from hbtrain.training.chunks import assemble, balanced_parts, batches_within, chunked, chunks_within, padded_tokens
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
@@ -90,3 +90,27 @@ def test_a_budget_is_kept_where_it_can_be(lengths, budget):
     assert 1 <= count <= len(lengths)
     if count < len(lengths):
         assert max(map(padded_tokens, chunked(sides, count, 1))) <= budget
+
+
+@given(st.lists(st.tuples(lengths, lengths), min_size=1, max_size=3), st.integers(1, 200))
+@settings(max_examples=50, deadline=None)
+def test_batches_by_tokens_keep_the_budget_on_every_rank_and_hold_every_text_once(ranks, budget):
+    counts = [[batches_within(torch.tensor(side), budget) for side in sides] for sides in ranks]
+    agreed = [max(of_side) for of_side in zip(*counts, strict=True)]
+    for sides in ranks:
+        (chunk,) = chunked([padded(side) for side in sides], 1, agreed)
+        assert len(chunk.batches) == sum(agreed)
+        for features in chunk.batches:
+            assert features["input_ids"].numel() <= budget or row_count(features) == 1
+        n = sum(map(len, sides))
+        held = [place for place in torch.cat(chunk.positions).tolist() if place < n]
+        assert sorted(held) == list(range(n))
+
+
+@given(lengths, st.integers(1, 200))
+@settings(max_examples=50, deadline=None)
+def test_no_fewer_batches_would_keep_the_budget(lengths, budget):
+    count = batches_within(torch.tensor(lengths), budget)
+    if count > 1:
+        parts = balanced_parts(torch.tensor(lengths), count - 1)
+        assert any(len(part) * max(lengths[row] for row in part) > budget and len(part) > 1 for part in parts)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hbtrain.evaluation.benchmarks import load_benchmarks
+
 TOPICS = {"1": "wapi?", "2": "nani?", "3": "lini?"}
 DOCUMENTS = [("10#0", "Mji", "Nairobi."), ("10#1", "Mji", "Mombasa."), ("11#0", "Mtu", "Nyerere.")]
 QRELS = [("1", "10#1", 1), ("1", "10#0", 1), ("2", "11#0", 1), ("2", "10#0", 0), ("3", "10#0", 0)]
@@ -101,3 +103,27 @@ def mteb(folder: Path, subset: str = "", split: str = "test", texts: str = "test
     parquet(folder / f"{prefix}queries" / shard(texts), [*asked, {"_id": 9, "text": "of another split"}])
     parquet((folder / f"{prefix}qrels" if subset else folder / "data") / shard(split), judged)
     return folder
+
+
+ALL_FORMS = (
+    "lareqa=texts",
+    "squad=texts",
+    "miracl=miracl",
+    "mr-tydi=tydi",
+    "beir=beir",
+    "tatoeba=pairs",
+    "parallel=a.jsonl",
+)
+"""A benchmark of each form, and what it is called in the folder that holds them all."""
+
+
+def read_all_forms(base, options=""):
+    """What evaluation reads in a place, form by form."""
+    found = []
+    for text in ALL_FORMS:
+        form, _, name = text.partition("=")
+        (benchmark,) = load_benchmarks([f"{form}={base}/{name}{options}"])
+        for c in benchmark.collections():
+            relevant = [places.tolist() for places in c.relevant]
+            found.append([c.name, list(c.query_texts), list(c.candidate_ids), list(c.candidate_texts), relevant])
+    return found

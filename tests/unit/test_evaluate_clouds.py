@@ -16,22 +16,13 @@ from hbtrain.formats.inputs import local_copy
 from hbtrain.runs.preflight import fetch_inputs
 from tests import clouds
 from tests.unit.evaluation_samples import paragraph, write_lareqa
-from tests.unit.judged_samples import beir, miracl, mr_tydi
+from tests.unit.judged_samples import beir, miracl, mr_tydi, read_all_forms
 from tests.unit.test_mine_command import model
 from tests.web import serving
 
 __all__ = ["model"]  # a fixture
 ROOT = Path(__file__).parents[2]
 ROW = '{"id": "1", "query": {"en": "q", "de": "f"}, "passage": {"en": "p", "de": "t"}}\n'
-FORMS = (
-    "lareqa=texts",
-    "squad=texts",
-    "miracl=miracl",
-    "mr-tydi=tydi",
-    "beir=beir",
-    "tatoeba=pairs",
-    "parallel=a.jsonl",
-)
 
 
 @pytest.fixture
@@ -49,18 +40,6 @@ def data(tmp_path):
     return folder
 
 
-def read(base, options=""):
-    """What evaluation reads in a place, form by form."""
-    found = []
-    for text in FORMS:
-        form, _, name = text.partition("=")
-        (benchmark,) = load_benchmarks([f"{form}={base}/{name}{options}"])
-        for c in benchmark.collections():
-            relevant = [places.tolist() for places in c.relevant]
-            found.append([c.name, list(c.query_texts), list(c.candidate_ids), list(c.candidate_texts), relevant])
-    return found
-
-
 @pytest.fixture
 def google(data):
     """The options of a URL that lead to an emulator, whose bucket holds the folder."""
@@ -69,9 +48,9 @@ def google(data):
 
 
 def test_googles_storage(cache, data, google):
-    remote = read("gs://anonymous@bucket/data", google)
+    remote = read_all_forms("gs://anonymous@bucket/data", google)
     assert len(remote) == 8
-    assert remote == read(data)
+    assert remote == read_all_forms(data)
 
 
 def test_the_command(hbtrain, model, data, google, tmp_path):
@@ -132,15 +111,19 @@ def test_a_cache_that_cannot_be_written(google, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fetching")] == []
 
 
-PROGRAM = "import json; from tests.unit.test_evaluate_clouds import read; print(json.dumps(read({!r})))"
+PROGRAM = """
+import json, sys
+from tests.unit.judged_samples import read_all_forms
+for place in sys.argv[1:]:
+    print(json.dumps(read_all_forms(place)), flush=True)
+"""
 
 
 def test_the_hub(cache, data):
     """In a process of its own: the library reads its settings when it is imported."""
-
-    def run(place):
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM.format(place)],
+    with clouds.hub(data) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "hf://datasets/org/name/data", "hf://datasets/org/other/data"],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"},
             capture_output=True,
@@ -148,12 +131,7 @@ def test_the_hub(cache, data):
             timeout=300,
             check=False,
         )
-
-    with clouds.hub(data) as address:
-        done = run("hf://datasets/org/name/data")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == read(data)
-        done = run("hf://datasets/org/other/data")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [read_all_forms(data)], done.stderr
     assert "DataError: cannot fetch hf://datasets/org/other/data/texts: " in done.stderr.strip().splitlines()[-1]
 
 

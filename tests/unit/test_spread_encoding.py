@@ -9,7 +9,7 @@ import pytest
 from hbtrain.modeling import Encoder
 from hbtrain.retrieval import actors
 from hbtrain.retrieval.collection_search import SearchOptions, search_collection
-from hbtrain.retrieval.encoding import Batching, BlockEncoder, cached_embeddings
+from hbtrain.retrieval.encoding import Batching, BlockEncoder, DevicesEncoder, StoredEncoder, cached_embeddings
 from hbtrain.retrieval.workers import LocalWorkers
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
@@ -112,7 +112,7 @@ def test_a_cluster_without_gpus_is_not_asked_for_its_precision(monkeypatch):
 
         @contextmanager
         def start(factories, device=device):
-            yield LocalWorkers(factories, device)
+            yield LocalWorkers(factories, [device])
 
         assert actors.precision_of_actors(start) == precision
 
@@ -145,7 +145,42 @@ def test_batches_on_a_gpu_are_cut_by_tokens_alone(folder, monkeypatch):
     encoder = Encoder.load(folder)
     encoder.encode(TEXTS, "query")
     monkeypatch.setattr(type(encoder), "device", SimpleNamespace(type="cuda"))
-    monkeypatch.setattr("hbtrain.modeling.encoder._moved", lambda batch, to: batch)
+    for name in ("pinned", "moved"):
+        monkeypatch.setattr(features, name, lambda batch, to: batch)
     encoder.encode(TEXTS, "query")
     encoder.encode(TEXTS, "query", batch_size=7, batch_tokens=100)
     assert limits == [(128, 4096), (65_536, 65_536), (7, 100)]
+
+
+def test_an_encoder_on_several_devices_gives_what_one_gives_and_all_of_them_encode(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("hbtrain.modeling.features.WINDOW_TEXTS", 5)
+    encoder, devices = Encoder.load(folder), ("cpu",) * 3
+    spread = DevicesEncoder(encoder, devices)
+    assert isinstance(spread, StoredEncoder)
+    assert len({id(own.model) for own in spread.encoders}) == 3
+    asked, encode = [], Encoder.encode
+    monkeypatch.setattr(
+        Encoder, "encode", lambda self, *at, **more: asked.append(id(self)) or encode(self, *at, **more)
+    )
+    told = []
+    found = spread.encode(TEXTS, "passage", progress=told.append)
+    assert set(asked) == {id(own) for own in spread.encoders}
+    assert told[-1] == len(TEXTS)
+    np.testing.assert_array_equal(found, encoder.encode(TEXTS, "passage"))
+    here = search_collection(encoder, TEXTS, QUERIES, 4, options(tmp_path / "here"))
+    asked.clear()
+    there = search_collection(spread, TEXTS, QUERIES, 4, options(tmp_path / "there", devices=devices))
+    assert set(asked) == {id(own) for own in spread.encoders}, "blocks of the store are spread over all"
+    assert vectors_of(tmp_path / "there")[0] == vectors_of(tmp_path / "here")[0]
+    np.testing.assert_array_equal(vectors_of(tmp_path / "there")[1], vectors_of(tmp_path / "here")[1])
+    np.testing.assert_array_equal(there.found.places, here.found.places)
+    np.testing.assert_array_equal(there.found.scores, here.found.scores)
+
+
+def test_a_collapsed_model_is_told_on_several_devices_too(folder):
+    encoder = Encoder.load(folder)
+    for weight in encoder.model.parameters():
+        weight.data.zero_()
+    spread = DevicesEncoder(encoder, ["cpu"] * 2)
+    spread.encode(TEXTS, "passage")
+    assert any("all 60 different texts of a passage" in note for note in spread.notes)
