@@ -27,6 +27,13 @@ from tests.bench.gpu.lines import Lines
 from tests.bench.gpu.settings import SIZES, Settings, Sizes, stated_peak
 from tests.bench.measure import device_name
 
+VARIANTS = {
+    "padded attention": {"encoder.attention": "sdpa"},
+    "flash-attn": {"encoder.attention": "flash_attention_2"},
+    "Muon": {"training.optimizer": "muon"},
+    "float32": {"encoder.precision": "fp32"},
+}
+
 
 def stages_of(sizes: Sizes) -> list[Stage]:
     """All stages, in the order of their worth."""
@@ -41,6 +48,7 @@ def stages_of(sizes: Sizes) -> list[Stage]:
         Stage("encoding", 80, retrieval.encoding),
         Stage("optimizer", 60, training.optimizer),
         *(Stage(f"step-{batch}", 90, partial(training.step, batch)) for batch in others),
+        Stage("variants", 70, partial(training.variants, VARIANTS)),
         Stage("ranks", 40, retrieval.ranks),
         Stage("loss", 20, retrieval.loss),
         Stage("faiss", 60, retrieval.faiss),

@@ -6,6 +6,7 @@ between neighbours; that of the processor's time hardly changes with what else r
 of a step is the same on both sides, and so the floor: no trainer is faster than it.
 
 python tests/bench/bench_step.py                                   # the demo's short texts
+python tests/bench/bench_step.py --attention packed                # the same without padding
 python tests/bench/bench_step.py --source mixed --batch 32         # texts of mixed lengths, made of the demo's words
 python tests/bench/bench_step.py --model e5-small --batch 32       # a folder with a plain Hugging Face encoder
 python tests/bench/bench_step.py --source mixed --batch 32 --workers 1 2 --chunks 1 4
@@ -112,6 +113,7 @@ def our_config(folder: Path, arguments: argparse.Namespace, workers: int, chunks
             "encoder.max_query_tokens": LIMIT,
             "encoder.max_passage_tokens": LIMIT,
             "encoder.precision": arguments.precision,
+            "encoder.attention": arguments.attention,
             "loss.temperature": TEMPERATURE,
             "training.steps": 100_000,
             "training.learning_rate": 1e-5,
@@ -159,7 +161,9 @@ def their_gradient(folder: Path, pairs: Pairs, settings: dict) -> dict:
 
     def keep() -> None:
         named = model.named_parameters()
-        gradient.update({_plain(n): p.grad.float().flatten().cpu().numpy().copy() for n, p in named if p.grad is not None})
+        gradient.update(
+            {_plain(n): p.grad.float().flatten().cpu().numpy().copy() for n, p in named if p.grad is not None}
+        )
         raise Enough
 
     model = _their_model(folder)
@@ -176,7 +180,9 @@ def _their_model(folder: Path) -> object:
     return SentenceTransformer(str(folder / "initial"), device=str(device()))
 
 
-def _their_run(folder: Path, pairs: Pairs, settings: dict, after_step: object, model: object = None, keep: object = None):
+def _their_run(
+    folder: Path, pairs: Pairs, settings: dict, after_step: object, model: object = None, keep: object = None
+):
     options = {} if keep is None else {"before_step": keep}
     model = model or _their_model(folder)
     run = partial(train_theirs, model, pairs, after_step=after_step, device=device(), folder=folder, **settings)
@@ -255,6 +261,7 @@ def compare_sides(folder: Path, arguments: argparse.Namespace, workers: int, chu
         chunks=chunks,
         batch=arguments.batch,
         precision=arguments.precision,
+        attention=arguments.attention,
         source=Path(arguments.source).name,
         model=Path(arguments.model).name if arguments.model else f"{arguments.layers} x {arguments.hidden}",
         threads=threads,
@@ -276,6 +283,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--attention", default="auto", help="encoder.attention of ours; packed computes no padding")
     parser.add_argument("--source", default="demo", help="demo, mixed or a parallel source")
     parser.add_argument("--model", help="a folder with a plain Hugging Face encoder; by default one of random weights")
     arguments = parser.parse_args()

@@ -45,9 +45,10 @@ def train_ours(config: Config, worker: Callable[..., Worker], after_step: AfterS
     raise AssertionError("the training came to its end before enough was measured")
 
 
-def train_theirs(  # noqa: PLR0913
+def train_theirs(
     model: object,
     pairs: Pairs,
+    *,
     batch: int,
     after_step: AfterStep,
     device: torch.device,

@@ -120,7 +120,7 @@ def run_stage(stage: Stage, settings: Settings, tell: Callable[[Line], None], un
             end = {"left_out": str(reason)}
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            end = {"failed": _reason(error)}
+            end = {"failed": reason_of(error)}
             usable = "CUDA error" not in str(error)
             error.__traceback__ = None  # it would keep the stage's tensors
     end |= {"seconds": time.monotonic() - started, "processor_s": time.process_time() - processor_s}
@@ -129,7 +129,7 @@ def run_stage(stage: Stage, settings: Settings, tell: Callable[[Line], None], un
     return usable
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """One line: the kind of error and the beginning of its text."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Which compilers a process starts: hbtrain promises that nothing is compiled on the user's machine by nvcc or ninja."""
+"""Which compilers a process starts: hbtrain promises that nvcc and ninja compile nothing on the user's machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system") or not _current:
         return
     command = arguments[0] if event == "os.system" else arguments[1] or arguments[:1]
-    words = os.fsdecode(command).split() if isinstance(command, str | bytes) else [os.fsdecode(word) for word in command]
+    words = (
+        os.fsdecode(command).split() if isinstance(command, str | bytes) else [os.fsdecode(word) for word in command]
+    )
     if words and Path(words[0]).name in COMPILERS and not ASKING & set(words):
         for started in _current:
             started.append(" ".join([Path(words[0]).name, *words[1:]])[:200])

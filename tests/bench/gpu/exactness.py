@@ -99,7 +99,7 @@ def dropout(settings: Settings) -> Iterator[Line]:
             first, second = recorder.vectors[:count], recorder.vectors[count:]
             off = max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
             trainer.module.eval()
-            (without, *_), _ = trainer.engine(trainer._ready(work).chunks[0].batches)
+            (without, *_), _ = trainer.engine(trainer.delivery.now(work).chunks[0].batches)
             yield {
                 "case": f"{precision}{', gradient checkpointing' if checkpointing else ''}",
                 "passes_equal_to_the_last_bit": all(map(torch.equal, first, second)),
@@ -162,8 +162,8 @@ def read_on_cpu(folder: str, stage: int) -> None:
 
 
 def scores(settings: Settings) -> Iterator[Line]:
-    """The lists of `top_scores` against float64, where the process computes in full float32 and where it asked for TF32:
-    both must be the same; beside them what a plain product in TF32 would be off by."""
+    """The lists of `top_scores` against float64, with full float32 in the process and where it asked for TF32, which
+    must be the same; beside them what a plain product is off by."""
     sizes, depth = settings.sizes, 10
     rng = np.random.default_rng(0)
     queries, candidates = min(sizes.queries, 512), min(sizes.candidates, 100_000)

@@ -59,7 +59,9 @@ class Lines:
 
 def _figure(item: tuple[str, Any]) -> str:
     name, value = item
-    shown = f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,}" if _number(value) else value
+    shown = (
+        f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,}" if _number(value) else value
+    )
     return f"{name.replace('_', ' ')} {shown}"
 
 

@@ -14,8 +14,9 @@ from hbtrain.config.schema import LossConfig
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
-from hbtrain.retrieval import faiss_index
 from hbtrain.retrieval.encoding import Batching
+from hbtrain.retrieval.faiss_index import sample_size
+from hbtrain.retrieval.faiss_placement import PlacedIndex, build
 from hbtrain.retrieval.ranks import Ranks, exact_search
 from tests.bench.gpu.campaign import LeftOut, Line
 from tests.bench.gpu.machine import best_s, has_flash_attention
@@ -74,7 +75,7 @@ def unit(rows: int, dimension: int, seed: int) -> np.ndarray:
 
 
 def ranks(settings: Settings) -> Iterator[Line]:
-    """Exact ranks and lists over a large pool on the GPU, and that they are those of the CPU for some of the queries."""
+    """Exact ranks and lists over a large pool on the GPU, and whether they are those of the CPU for some queries."""
     sizes = settings.sizes
     q_QD, p_ND = unit(sizes.queries, sizes.dimension, 1), unit(sizes.candidates, sizes.dimension, 2)
     codes = np.sort(np.arange(sizes.candidates) % LANGUAGES)
@@ -113,19 +114,19 @@ def faiss(settings: Settings) -> Iterator[Line]:
         raise LeftOut("neither faiss-gpu nor faiss-cpu is installed")
     sizes = settings.sizes
     p_ND, q_QD = unit(sizes.faiss_vectors, sizes.dimension, 4), unit(sizes.queries, sizes.dimension, 5)
-    sample = p_ND[: faiss_index.sample_size(sizes.faiss, sizes.dimension)]
+    sample = p_ND[: sample_size(sizes.faiss, sizes.dimension)]
     for device in ("cuda", "cpu") if settings.device.type == "cuda" else ("cpu",):
         start = time.perf_counter()
-        index = faiss_index.build(sizes.faiss, "nprobe=4", "cosine", [p_ND], sample)
+        index, built_note = build(sizes.faiss, "nprobe=4", "cosine", lambda: iter([p_ND]), sample, device)
         built_s = time.perf_counter() - start
-        placed = faiss_index.PlacedIndex(index, "nprobe=4", device)
+        placed = PlacedIndex(index, "nprobe=4", [device])
         search_s = best_s(settings, lambda placed=placed: placed.search(q_QD, DEPTH), REPEATS)
         yield {
             "case": f"{sizes.faiss} of {sizes.faiss_vectors:,} vectors, asked for on {device}",
             "searched_on": placed.device,
             "trained_and_filled_s": built_s,
             "queries_per_s": len(q_QD) / search_s,
-            "note": placed.note,
+            "note": built_note or placed.note,
         }
 
 

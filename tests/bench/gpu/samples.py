@@ -95,9 +95,7 @@ def texts(count: int, tokens: float, vocabulary: int, seed: int) -> list[str]:
 def pairs(settings: Settings, tokens: int, rows: int) -> list[tuple[str, str]]:
     """Queries and passages with so many tokens a pair."""
     vocabulary, queries = settings.sizes.vocabulary, QUERY_SHARE * tokens
-    return list(
-        zip(texts(rows, queries, vocabulary, 1), texts(rows, tokens - queries, vocabulary, 2), strict=True)
-    )
+    return list(zip(texts(rows, queries, vocabulary, 1), texts(rows, tokens - queries, vocabulary, 2), strict=True))
 
 
 def source_file(settings: Settings, tokens: int, rows: int) -> Path:

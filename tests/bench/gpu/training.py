@@ -14,7 +14,8 @@ from hbtrain.modeling.gather import ProcessGroup
 from hbtrain.planning.communication import encoder_flops
 from hbtrain.planning.estimate import backbone_shape
 from hbtrain.training.loop import Trainer
-from tests.bench.gpu.campaign import LeftOut, Line
+from tests.bench.gpu.campaign import LeftOut, Line, reason_of
+from tests.bench.gpu.machine import has_flash_attention
 from tests.bench.gpu.samples import QUERY_SHARE, model_folder, read_pairs, source_file, training_config
 from tests.bench.gpu.settings import Settings
 from tests.bench.pace import PROFILED, Pace, profile_figures
@@ -46,7 +47,7 @@ def rates(settings: Settings, config: Config, tokens: int, batch: int, seconds: 
 def ours(settings: Settings, tokens: int, batch: int, **changes: object) -> Line:
     """Pairs/s of hbtrain, with kernels, waits and memory on a GPU."""
     config = config_of(settings, tokens, batch, **changes)
-    pace = Pace(settings.device, settings.sizes.target_s)
+    pace = Pace(settings.device, settings.sizes.target_s, profiled=settings.device.type == "cuda")
     train_ours(config, partial(worker_of, settings), pace)
     return rates(settings, config, tokens, batch, pace.seconds) | pace.figures
 
@@ -57,15 +58,15 @@ def theirs(settings: Settings, tokens: int, batch: int) -> Line:
     from sentence_transformers import SentenceTransformer
 
     config = config_of(settings, tokens, batch)
-    pace = Pace(settings.device, settings.sizes.target_s)
+    pace = Pace(settings.device, settings.sizes.target_s, profiled=settings.device.type == "cuda")
     with alone():
         train_theirs(
             SentenceTransformer(str(model_folder(settings)), device=str(settings.device)),
             read_pairs(source_file(settings, tokens, 2 * max(settings.sizes.batches))),
-            batch,
-            pace,
-            settings.device,
-            settings.folder,
+            batch=batch,
+            after_step=pace,
+            device=settings.device,
+            folder=settings.folder,
             chunk=None if config.training.chunk_tokens is None else max(1, settings.sizes.graph_tokens // tokens),
             bf16=True,
             max_grad_norm=1.0,
@@ -85,14 +86,22 @@ def step(batch: int, settings: Settings) -> Iterator[Line]:
 
 
 def variants(named: Mapping[str, Mapping[str, object]], settings: Settings) -> Iterator[Line]:
-    """Changes of the configuration at the middle batch and the first length, against the recipe as it is."""
+    """Changes of the configuration at the middle batch and the first length, against the recipe as it is. One that
+    cannot be measured is a line with its reason."""
     tokens, batch = settings.sizes.tokens[0], sorted(settings.sizes.batches)[len(settings.sizes.batches) // 2]
     case = f"{batch} pairs of {tokens} tokens"
     plain = ours(settings, tokens, batch)
     yield {"case": f"{case}, as the recipe has it"} | plain
     for name, changes in named.items():
-        found = ours(settings, tokens, batch, **changes)
-        yield {"case": f"{case}, {name}", "times_as_fast": found["pairs_per_s"] / plain["pairs_per_s"]} | found
+        if changes.get("encoder.attention") == "flash_attention_2" and not has_flash_attention():
+            yield {"case": f"{case}, {name}", "left_out": "the package flash-attn is not installed, or there is no GPU"}
+            continue
+        try:
+            found = ours(settings, tokens, batch, **changes)
+        except Exception as error:
+            yield {"case": f"{case}, {name}", "failed": reason_of(error)}
+        else:
+            yield {"case": f"{case}, {name}", "times_as_fast": found["pairs_per_s"] / plain["pairs_per_s"]} | found
 
 
 def optimizer(settings: Settings) -> Iterator[Line]:
