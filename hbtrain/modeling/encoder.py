@@ -186,6 +186,7 @@ class Encoder:
         from sentence_transformers.base.modules import Normalize, Router
 
         from hbtrain.modeling.adapters import freeze
+        from hbtrain.modeling.compiling import check_layers
         from hbtrain.modeling.fitting import limit_length
         from hbtrain.modeling.packing import FLASH, PACKED, can_pack, pack
 
@@ -201,6 +202,8 @@ class Encoder:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         freeze(model, config)
+        if config.compile:
+            check_layers(model)
         if config.attention == PACKED or (config.attention == FLASH and can_pack(model)):
             pack(model)
         prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}

@@ -23,6 +23,7 @@ from hbtrain.corpus.data_sets import provenance, repositories
 from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
+from hbtrain.modeling.compiling import compile_layers
 from hbtrain.modeling.devices import compute_in, evaluation_precision
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
@@ -44,6 +45,8 @@ def load_on_rank(config: Config, worker: Worker) -> Encoder:
             encoder = load_for_training(config, worker.initial_model, worker.device)
     if config.encoder.attention == "auto":
         pack_on_gpu(encoder.model, worker.device)
+    if config.encoder.compile:
+        compile_layers(encoder.model)
     return encoder
 
 

@@ -40,6 +40,7 @@ OPTIONS = {
     "chunks": {"training.chunks": 3, "loss.learn_temperature": True},
     "a budget of tokens": {"training.chunk_tokens": 100},
     "adapters": {"encoder.lora": {"rank": 4, "alpha": 8}},
+    "packed": {"encoder.attention": "packed", "training.chunks": 2},
     "static": {"encoder.backbone": "static", "encoder.gradient_checkpointing": False},
 }
 
@@ -181,14 +182,17 @@ BUDGETS = {
     "three sides, of which some are the same": (COLLIDING, 1, 3, 800, 3),
     "chunks": ({"training.chunks": 4}, 1, 16, 2690, 16),
     "a budget of tokens": ({"training.chunk_tokens": 3000}, 2, 8, 1352, 8),
+    "packed": ({"encoder.attention": "packed"}, 1, 1, 0, 0),
+    "packed chunks": ({"encoder.attention": "packed", "training.chunks": 4}, 1, 8, 0, 0),
     "static": ({"encoder.backbone": "static"}, 1, 1, 84, 0),
 }
 """{name: (changes, ranks, passes, kernels, waits)} of the forward and backward pass of a two-layer network with 100
 pairs, as measured and 4 % more.
 
 A pass of a batch through the network takes some 230 kernels with its backward pass, whatever its size, and waits once,
-where transformers asks whether there is padding. The loss takes 20 to 50 kernels. Nothing else waits: neither the loss,
-nor the ranks' agreement on chunks, nor the copies of the next step's work.
+where transformers asks whether there is padding. A packed one waits for nothing, and holds the texts of all sides; it
+takes some more kernels here, where attention has none of its own. The loss takes 20 to 50 kernels. Nothing else waits:
+neither the loss, nor the ranks' agreement on chunks, nor the copies of the next step's work.
 """
 OPTIMIZER_BUDGETS = {
     ("fp32", 0): (12, 0),
