@@ -4,9 +4,9 @@ Each stage has its own time, and those that matter most come first: a campaign t
 its lines say. `--output` appends them to a file at once, and at the end one table in Markdown is printed. Needs no Ray
 and no network; what is not installed, or not there, is left out and named.
 
-python -m tests.bench.bench_gpu --output tests/bench/results/h200.jsonl
-python -m tests.bench.bench_gpu --device cpu --shape tiny --budget 180     # to try the script
-python -m tests.bench.bench_gpu --table tests/bench/results/h200.jsonl     # the table of earlier lines
+python -m tests.bench.bench_gpu --output tests/bench/results                 # <device>.jsonl in that folder
+python -m tests.bench.bench_gpu --device cpu --shape tiny --budget 360        # to try the script
+python -m tests.bench.bench_gpu --table tests/bench/results/nvidia-h200.jsonl  # the table of earlier lines
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ VARIANTS = {
     "Muon": {"training.optimizer": "muon"},
     "float32": {"encoder.precision": "fp32"},
 }
+COMPILED = {"encoder.compile": {"encoder.compile": True}}
 
 
 def stages_of(sizes: Sizes) -> list[Stage]:
@@ -52,8 +53,16 @@ def stages_of(sizes: Sizes) -> list[Stage]:
         Stage("ranks", 40, retrieval.ranks),
         Stage("loss", 20, retrieval.loss),
         Stage("faiss", 60, retrieval.faiss),
+        Stage("compile", 90, partial(training.variants, COMPILED)),
         Stage("largest", 90, training.largest),
     ]
+
+
+def file_of(output: Path | None) -> Path | None:
+    """The file of results; in a folder one with the device's name."""
+    if output is None or output.suffix == ".jsonl":
+        return output
+    return output / f"{device_name().lower().replace(' ', '-')}.jsonl"
 
 
 def main() -> None:
@@ -62,7 +71,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SIZES, default="xlmr-base")
     parser.add_argument("--budget", type=float, default=720, help="seconds for everything")
     parser.add_argument("--stages", nargs="+", help="only these, in this order; by default all")
-    parser.add_argument("--output", type=Path, help="a file of JSON lines to append to")
+    parser.add_argument("--output", type=Path, help="a file of JSON lines to append to, or a folder")
     parser.add_argument("--peak-tflops", type=float, help="of the device in bf16; by default as its maker states it")
     parser.add_argument("--threads", type=int, help="of torch on a CPU")
     parser.add_argument("--table", type=Path, help="print the table of this file's lines, and measure nothing")
@@ -80,7 +89,7 @@ def main() -> None:
     peak = arguments.peak_tflops or (stated_peak(device_name()) if arguments.device == "cuda" else None)
     with tempfile.TemporaryDirectory(prefix="hbtrain-campaign-") as folder:
         settings = Settings(arguments.device, sizes, Path(folder), peak, arguments.threads)
-        lines = Lines(device_name(), arguments.output)
+        lines = Lines(device_name(), file_of(arguments.output))
         run_campaign([stages[name] for name in arguments.stages or stages], settings, lines, arguments.budget)
     print("\n" + lines.table())
 

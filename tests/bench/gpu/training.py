@@ -90,11 +90,14 @@ def variants(named: Mapping[str, Mapping[str, object]], settings: Settings) -> I
     cannot be measured is a line with its reason."""
     tokens, batch = settings.sizes.tokens[0], sorted(settings.sizes.batches)[len(settings.sizes.batches) // 2]
     case = f"{batch} pairs of {tokens} tokens"
+    left_out = {name: reason for name, changes in named.items() if (reason := why_left_out(settings, changes))}
+    yield from ({"case": f"{case}, {name}", "left_out": reason} for name, reason in left_out.items())
+    if len(left_out) == len(named):
+        return
     plain = ours(settings, tokens, batch)
     yield {"case": f"{case}, as the recipe has it"} | plain
     for name, changes in named.items():
-        if changes.get("encoder.attention") == "flash_attention_2" and not has_flash_attention():
-            yield {"case": f"{case}, {name}", "left_out": "the package flash-attn is not installed, or there is no GPU"}
+        if name in left_out:
             continue
         try:
             found = ours(settings, tokens, batch, **changes)
@@ -102,6 +105,15 @@ def variants(named: Mapping[str, Mapping[str, object]], settings: Settings) -> I
             yield {"case": f"{case}, {name}", "failed": reason_of(error)}
         else:
             yield {"case": f"{case}, {name}", "times_as_fast": found["pairs_per_s"] / plain["pairs_per_s"]} | found
+
+
+def why_left_out(settings: Settings, changes: Mapping[str, object]) -> str | None:
+    """Why such a configuration is not measured on this machine; None where it is."""
+    if changes.get("encoder.attention") == "flash_attention_2" and not has_flash_attention():
+        return "the package flash-attn is not installed, or there is no GPU"
+    if changes.get("encoder.compile") and settings.device.type == "cpu":
+        return "on a CPU a C++ compiler takes minutes for it"
+    return None
 
 
 def optimizer(settings: Settings) -> Iterator[Line]:
