@@ -40,13 +40,13 @@ class Sizes:
 SIZES = {
     "xlmr-base": Sizes(
         hidden=768, layers=12, heads=12, vocabulary=250_002, tokens=(100, 320), batches=(100, 512, 4096),
-        graph_tokens=131_072, largest=(16_384, 65_536), target_s=3.0, zero_stages=(1, 0, 2, 3), encoded=8192,
+        graph_tokens=131_072, largest=(16_384, 65_536), target_s=3.0, zero_stages=(0, 1, 2, 3), encoded=8192,
         queries=4096, candidates=1_000_000, dimension=768, faiss="IVF1024,Flat", faiss_vectors=300_000,
         loss_pairs=65_536,
     ),
     "tiny": Sizes(
         hidden=64, layers=2, heads=1, vocabulary=3000, tokens=(24,), batches=(8, 32), graph_tokens=600, largest=(64,),
-        target_s=0.2, zero_stages=(1, 0, 2, 3), encoded=64, queries=600, candidates=3000, dimension=32,
+        target_s=0.2, zero_stages=(0, 1, 2, 3), encoded=64, queries=600, candidates=3000, dimension=32,
         faiss="IVF4,Flat", faiss_vectors=1000, loss_pairs=256,
     ),
     "least": Sizes(
