@@ -48,7 +48,7 @@ def stages_of(sizes: Sizes) -> list[Stage]:
         Stage(f"step-{first}", 90, partial(training.step, first)),
         Stage("encoding", 80, retrieval.encoding),
         Stage("optimizer", 60, training.optimizer),
-        *(Stage(f"step-{batch}", 90, partial(training.step, batch)) for batch in others),
+        *(Stage(f"step-{batch}", 120, partial(training.step, batch)) for batch in others),
         Stage("variants", 70, partial(training.variants, VARIANTS)),
         Stage("ranks", 40, retrieval.ranks),
         Stage("loss", 20, retrieval.loss),

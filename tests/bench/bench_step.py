@@ -141,16 +141,16 @@ def our_gradient(tree: dict, folder: Path) -> dict:
     return {_plain(k): v.numpy() for k, v in gradient.items()} if ProcessGroup().rank == 0 else {}
 
 
-def our_steps(tree: dict, folder: Path, threads: int, target_s: float) -> dict:
+def our_steps(tree: dict, folder: Path, threads: int, target_s: float, profiled: bool) -> dict:
     torch.set_num_threads(threads)
-    pace = Pace(device(), target_s)
+    pace = Pace(device(), target_s, profiled)
     train_ours(from_tree(tree), partial(our_worker, folder), pace)
     return figures(pace)
 
 
-def their_steps(folder: Path, pairs: Pairs, settings: dict, threads: int, target_s: float) -> dict:
+def their_steps(folder: Path, pairs: Pairs, settings: dict, threads: int, target_s: float, profiled: bool) -> dict:
     torch.set_num_threads(threads)
-    pace = Pace(device(), target_s)
+    pace = Pace(device(), target_s, profiled)
     _their_run(folder, pairs, settings, pace)
     return figures(pace)
 
@@ -242,10 +242,9 @@ def compare_sides(folder: Path, arguments: argparse.Namespace, workers: int, chu
     agreement = compare(*sides, arguments.precision)
     pairs, found = planned_pairs(config, TIMED_PLAN_STEPS), {"our": [], "their": []}
     for _ in range(arguments.repeats):
-        found["our"].append(of_rank_0(our_steps, tree, folder, threads, arguments.seconds))
-        found["their"].append(
-            of_rank_0(their_steps, folder, pairs, settings, threads, arguments.seconds, connect=False)
-        )
+        timing = (threads, arguments.seconds, arguments.profile)
+        found["our"].append(of_rank_0(our_steps, tree, folder, *timing))
+        found["their"].append(of_rank_0(their_steps, folder, pairs, settings, *timing, connect=False))
     sides = {
         f"{side}_{name}": statistics.median(run[name] for run in runs)
         for side, runs in found.items()
@@ -279,6 +278,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=6, help="of each measurement, about")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="measure the optimizer's part, with torch's profiler")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--cores", type=int, default=2)

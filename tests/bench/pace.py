@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-WARM_UP = 3
-ESTIMATED = 2  # steps from which the length of the measurement is chosen
+WARM_UP = 2
+ESTIMATED = 1  # steps from which the length of the measurement is chosen
 PROFILED = 2
 LEAST, MOST = 3, 60  # steps that are measured
 

@@ -135,6 +135,18 @@ def test_what_fails_or_ends_the_process_is_a_line_and_the_next_stage_goes_on(cam
     assert Lines.read(lines._output).table() == table
 
 
+def test_what_one_stage_changes_in_torch_is_not_there_for_the_next(monkeypatch):
+    """ZeRO-3 has DeepSpeed replace the function of linear layers, for good."""
+    before = torch.nn.functional.linear
+
+    def replacing(settings):
+        monkeypatch.setattr(torch.nn.functional, "linear", lambda x, weight, bias=None: x @ weight.T)
+        yield {"case": "one", "figure": 1}
+
+    assert run_stage(Stage("one", 5, replacing), Nothing(), lambda line: None, time.monotonic() + 5)
+    assert torch.nn.functional.linear is before
+
+
 def test_a_campaign_ends_in_its_time_and_names_what_it_had_none_for(campaign_of):
     started = time.monotonic()
     lines = campaign_of(60, 2, right, endless, right, wrong)

@@ -19,6 +19,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torch
+from torch.nn import functional
+
 from tests.bench.gpu.compilers import Compilers
 from tests.bench.gpu.lines import Lines
 from tests.bench.gpu.settings import Settings
@@ -28,6 +31,7 @@ USUAL_S = 720.0
 GRACE_S = 10.0  # after its time is up, a stage has so long to say so; then its process is killed
 START_S = 90.0  # for a new process to import what it needs
 LEAST_S = 2.0  # a stage is not begun with less time than this
+LINEAR = functional.linear
 
 Line = dict[str, Any]  # "case" names what was measured; the rest are figures
 
@@ -124,26 +128,23 @@ def run_stage(stage: Stage, settings: Settings, tell: Callable[[Line], None], un
             usable = "CUDA error" not in str(error)
             error.__traceback__ = None  # it would keep the stage's tensors
     end |= {"seconds": time.monotonic() - started, "processor_s": time.process_time() - processor_s}
-    end |= {"peak_gib": _freed_gib(settings) if usable else None}
+    end |= {"peak_gib": _cleared_gib(settings) if usable else None}
     tell({"stage": stage.name, "case": "end", **end, "compilers_started": compilers.started})
     return usable
 
 
 def reason_of(error: Exception) -> str:
     """One line: the kind of error and the beginning of its text."""
-    import torch
-
     kind = "out of memory" if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
     text = str(error).strip()
     return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
 
 
-def _freed_gib(settings: Settings) -> float | None:
-    """The most memory of the device that the stage had, in GiB, which is free again afterwards."""
+def _cleared_gib(settings: Settings) -> float | None:
+    """Clear up after a stage; returns the most memory of the device that it had, in GiB."""
+    functional.linear = LINEAR  # for ZeRO-3, DeepSpeed replaces it in the whole process, by one with more kernels
     if settings.device.type != "cuda":
         return None
-    import torch
-
     gc.collect()
     peak = torch.cuda.max_memory_allocated() / 2**30
     torch.cuda.empty_cache()

@@ -69,15 +69,17 @@ def their_encoders(settings: Settings, folder: str, passages: list[str]) -> dict
     return found
 
 
-def unit(rows: int, dimension: int, seed: int) -> np.ndarray:
-    x = np.random.default_rng(seed).standard_normal((rows, dimension), np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+def unit(settings: Settings, rows: int, seed: int) -> np.ndarray:
+    """Random unit vectors, drawn on the device: a CPU would take as long for them as the device for the search."""
+    generator = torch.Generator(settings.device).manual_seed(seed)
+    x_RD = torch.randn(rows, settings.sizes.dimension, generator=generator, device=settings.device)
+    return normalize(x_RD, dim=1).cpu().numpy()
 
 
 def ranks(settings: Settings) -> Iterator[Line]:
     """Exact ranks and lists over a large pool on the GPU, and whether they are those of the CPU for some queries."""
     sizes = settings.sizes
-    q_QD, p_ND = unit(sizes.queries, sizes.dimension, 1), unit(sizes.candidates, sizes.dimension, 2)
+    q_QD, p_ND = unit(settings, sizes.queries, 1), unit(settings, sizes.candidates, 2)
     codes = np.sort(np.arange(sizes.candidates) % LANGUAGES)
     rng = np.random.default_rng(3)
     relevant = [rng.choice(sizes.candidates, RELEVANT, replace=False) for _ in range(sizes.queries)]
@@ -113,7 +115,7 @@ def faiss(settings: Settings) -> Iterator[Line]:
     if importlib.util.find_spec("faiss") is None:
         raise LeftOut("neither faiss-gpu nor faiss-cpu is installed")
     sizes = settings.sizes
-    p_ND, q_QD = unit(sizes.faiss_vectors, sizes.dimension, 4), unit(sizes.queries, sizes.dimension, 5)
+    p_ND, q_QD = unit(settings, sizes.faiss_vectors, 4), unit(settings, sizes.queries, 5)
     sample = p_ND[: sample_size(sizes.faiss, sizes.dimension)]
     for device in ("cuda", "cpu") if settings.device.type == "cuda" else ("cpu",):
         start = time.perf_counter()
