@@ -39,6 +39,7 @@ LATER_KEYS = (
     "batching.mixture",
     "batching.switching.",
     "encoder.average_with_initial",
+    "encoder.compile",
     "encoder.dropout",
     "evaluation.precision",
     "training.optimizer",

@@ -100,7 +100,8 @@ class TrainingConfig(Section):
     """Parts that a rank embeds one after the other (gradient cache, arXiv 2101.06983): the same gradient, the memory
     of one part. 1 keeps the whole graph."""
     chunk_tokens: PositiveInt | None = None
-    """Instead of `chunks`: as many of them as keep each below this number of tokens, padding included."""
+    """Instead of `chunks`: as many of them as keep each below this number of tokens, padding included where it is
+    computed."""
     deepspeed: str | dict[str, Any] | None = None
     """A DeepSpeed configuration: a JSON file, or the same keys in the recipe. Checked against the rest."""
     log_every: PositiveInt = 10

@@ -14,34 +14,29 @@ Attention is computed inside each text: on GPUs in 16 bits by a kernel that take
 with `encoder.attention: flash_attention_2`), elsewhere in padded rows that exist within the attention only. After the
 transformer the rows are padded again, so that poolings, and whatever follows, get what they always get.
 
-Shapes: H heads, E dimensions of a head, D dimensions of a token.
+Shapes: D dimensions of a token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from hbtrain.errors import ModelError
+from hbtrain.modeling.compiling import is_compiled
 from hbtrain.modeling.features import Features, gives_rows, token_counts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-PACKED = "packed"  # the attention below, as it is called in `encoder.attention` and in transformers
+PACKED = "packed"  # the attention of packed_attention.py, as `encoder.attention` and transformers call it
 FLASH = "flash_attention_2"
 
 PROVEN = ("BertModel", "CamembertModel", "DistilBertModel", "RobertaModel", "XLMRobertaModel")
 """Networks of transformers that are shown to give the same for packed batches as for padded ones."""
-
-_SIMILAR = 0.75  # on CPUs texts are attended to together while each has this share of the longest one's tokens
 
 
 def packed(batches: Sequence[Features], padding_idx: int | None = None) -> Features:
@@ -139,6 +134,9 @@ def pack(model: SentenceTransformer) -> None:
         )
     first = model[0]
     if first.config._attn_implementation != FLASH:
+        from hbtrain.modeling.packed_attention import register
+
+        register(PACKED)
         _network(model).set_attn_implementation(PACKED)
     if first.model_forward_params is not None:
         first.model_forward_params |= {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "groups"}
@@ -159,26 +157,20 @@ def _network(model: SentenceTransformer) -> Any:
     return network.get_base_model() if hasattr(network, "get_base_model") else network
 
 
-class _Group(NamedTuple):
-    """Texts next to each other that are attended to in padded rows; its sizes are the shapes of these tensors, which
-    compiled code takes as they come."""
-
-    places: Tensor  # int64 [tokens] in [rows * width]
-    mask: Tensor  # bool [rows, width]: where there is a token
-
-
 def _as_one_row(module: nn.Module, inputs: tuple[dict[str, Any]]) -> tuple[dict[str, Any]] | None:
     """What the transformer is given for packed features, and `packed` for `_unpack`."""
     (features,) = inputs
     if "starts" not in features:
         return None
+    from hbtrain.modeling.packed_attention import Group, similar_groups
+
     mask_BL, starts = features["attention_mask"], features["starts"]
     longest = mask_BL.shape[1]
     row = {name: features[name][None] for name in ("input_ids", "position_ids", "token_type_ids") if name in features}
     lengths = {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest}
     rest = {name: value for name, value in features.items() if name not in row and name != "attention_mask"}
-    by_length = starts.device.type == "cpu" and not getattr(module, "is_compiled", False)
-    groups = _similar_groups(starts) if by_length else [_Group(features["places"], mask_BL.bool())]
+    by_length = starts.device.type == "cpu" and not is_compiled(module)
+    groups = similar_groups(starts) if by_length else [Group(features["places"], mask_BL.bool())]
     return (rest | row | lengths | {"groups": groups, "packed": mask_BL},)
 
 
@@ -191,99 +183,3 @@ def _unpack(module: nn.Module, inputs: tuple[dict[str, Any]], features: dict[str
     padded = x_TD.new_zeros(mask_BL.numel(), x_TD.shape[1]).index_copy(0, features["places"], x_TD)
     features |= {"token_embeddings": padded.view(*mask_BL.shape, -1), "attention_mask": mask_BL}
     del features["cu_seq_lens_q"]  # by which poolings know packed batches
-
-
-def _similar_groups(starts: Tensor) -> list[_Group]:
-    """Groups of texts of similar length, for a batch on the CPU; texts without tokens are in none."""
-    groups: list[list[int]] = []
-    for count in starts.diff().tolist():
-        if not count:
-            continue
-        if groups and min(*groups[-1], count) >= _SIMILAR * max(*groups[-1], count):
-            groups[-1].append(count)
-        else:
-            groups.append([count])
-    return [_group(counts) for counts in groups]
-
-
-def _group(counts: list[int]) -> _Group:
-    mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
-    return _Group(mask.flatten().nonzero()[:, 0], mask)
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    groups: Sequence[_Group] | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attention of transformers' interface, bidirectional: of padded batches as `sdpa`, of packed ones in each text.
-
-    Args:
-        module: the layer that asks.
-        query: [1, H, T, E], as `key` and `value`; of a padded batch [B, H, L, E].
-        key: see `query`.
-        value: see `query`.
-        attention_mask: of a padded batch; None for a packed one.
-        dropout: probability with which a weight of the attention is dropped.
-        scaling: of the scores.
-        groups: of a packed batch; None for a padded one.
-        others: of a packed batch `cu_seq_lens_q` (its `starts`), and what other models use.
-
-    Returns:
-        [1, T, H, E], or [B, L, H, E], and no weights.
-    """
-    if groups is None:
-        of_rows: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, **others
-        )
-        return of_rows
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, E]
-    if _has_kernel(q):
-        longest = max(group.mask.shape[1] for group in groups)
-        return _flash_attention(q, k, v, others["cu_seq_lens_q"], longest, dropout, scaling)[None], None
-    return _grouped_attention(q, k, v, groups, dropout, scaling)[None], None
-
-
-def _has_kernel(x: Tensor) -> bool:
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] % 8 == 0 and x.shape[-1] <= 256
-
-
-def _flash_attention(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, dropout: float, scaling: float | None
-) -> Tensor:
-    """Attention [T, H, E] inside each text, in one kernel: `torch.nn.attention.varlen.varlen_attn`, with dropout."""
-    found: Tensor = torch.ops.aten._flash_attention_forward(
-        query, key, value, starts, starts, longest, longest, dropout, False, return_debug_mask=False, scale=scaling
-    )[0]
-    return found
-
-
-def _grouped_attention(
-    query: Tensor, key: Tensor, value: Tensor, groups: Sequence[_Group], dropout: float, scaling: float | None
-) -> Tensor:
-    """Attention [T, H, E] inside each text, group by group in padded rows."""
-    parts, sizes = [], [len(group.places) for group in groups]
-    for (places, mask), *qkv in zip(groups, *(x.split(sizes) for x in (query, key, value)), strict=True):
-        is_full = len(places) == mask.numel()
-        q, k, v = (_in_rows(x, None if is_full else places, mask.shape) for x in qkv)
-        of_rows = None if is_full else mask[:, None, None]
-        x = scaled_dot_product_attention(q, k, v, of_rows, dropout, scale=scaling).transpose(1, 2).flatten(0, 1)
-        parts.append(x if is_full else x.index_select(0, places))
-    return torch.cat(parts)
-
-
-def _in_rows(x: Tensor, places: Tensor | None, shape: torch.Size) -> Tensor:
-    """Tokens [tokens, H, E] in rows [rows, H, width, E], zero where a row is padded."""
-    if places is not None:
-        x = x.new_zeros(shape.numel(), *x.shape[1:]).index_copy(0, places, x)
-    return x.view(*shape, *x.shape[1:]).transpose(1, 2)
-
-
-AttentionInterface.register(PACKED, packed_attention)
-AttentionMaskInterface.register(PACKED, sdpa_mask)

@@ -23,9 +23,11 @@ from hbtrain.corpus.data_sets import provenance, repositories
 from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
+from hbtrain.modeling.compiling import compile_layers
 from hbtrain.modeling.devices import compute_in, evaluation_precision
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.merging import linear
 from hbtrain.modeling.packing import pack_on_gpu
 from hbtrain.storage import Place, pushed
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
@@ -44,6 +46,8 @@ def load_on_rank(config: Config, worker: Worker) -> Encoder:
             encoder = load_for_training(config, worker.initial_model, worker.device)
     if config.encoder.attention == "auto":
         pack_on_gpu(encoder.model, worker.device)
+    if config.encoder.compile:
+        compile_layers(encoder.model)
     return encoder
 
 
@@ -171,7 +175,7 @@ def average_with(encoder: Encoder, before: Encoder, share: float) -> None:
     encoder.model = merged(encoder.model)
     start = before.model.state_dict()
     mean = {
-        name: value.lerp(start[name], share) if value.is_floating_point() else value
+        name: linear((value, start[name]), (1 - share, share)) if value.is_floating_point() else value
         for name, value in encoder.model.state_dict().items()
     }
     encoder.model.load_state_dict(mean)

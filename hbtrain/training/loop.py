@@ -13,6 +13,7 @@ from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
+from hbtrain.modeling.compiling import as_written
 from hbtrain.reporting.text import counted
 from hbtrain.training.best import BEST, VALIDATION_LOSS, Patience, best_text
 from hbtrain.training.checkpoint import Checkpoints
@@ -212,7 +213,7 @@ class Trainer:
         self.meter.check(self.engine.is_finite())
         worker = self.worker
         encoder = as_exported(self.engine, self.encoder, self.config, worker.initial_model, worker.device)
-        with torch_linear():
+        with torch_linear(), as_written(encoder.model):
             scores = self.worker.evaluate(encoder)
         del encoder  # it may be a copy
         metrics = {f"eval/{name}": score for name, score in scores.items()}

@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
+    CamembertConfig,
+    CamembertModel,
     DistilBertConfig,
     DistilBertModel,
     MPNetConfig,
@@ -25,7 +27,7 @@ from transformers import (
 
 from hbtrain.config.encoder import LoraConfig
 from hbtrain.errors import ModelError
-from hbtrain.modeling import packing
+from hbtrain.modeling import packed_attention
 from hbtrain.modeling.adapters import add_lora
 from hbtrain.modeling.embedding import EmbeddingModule, embed
 from hbtrain.modeling.encoder import Encoder
@@ -45,6 +47,7 @@ NETWORKS = {
     "bert": lambda: BertModel(BertConfig(**SIZES, **BERT_SIZES)),
     "roberta": lambda: RobertaModel(RobertaConfig(**SIZES, **BERT_SIZES)),
     "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**SIZES, **BERT_SIZES, type_vocab_size=1)),
+    "camembert": lambda: CamembertModel(CamembertConfig(**SIZES, **BERT_SIZES)),
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(**SIZES, dim=16, n_layers=2, n_heads=2, hidden_dim=24, dropout=0.0, attention_dropout=0.0)
     ),
@@ -239,8 +242,8 @@ def test_a_kernel_for_packed_texts_is_given_their_tokens_and_starts(folders, mon
     padded, other = both(folders["roberta"])
     sides = [padded.tokenize(MIXED, "query"), padded.tokenize(MIXED[:3], "passage")]
     expected = vectors_and_gradient(padded, sides)
-    monkeypatch.setattr(packing, "_has_kernel", lambda x: True)
-    monkeypatch.setattr(packing, "_flash_attention", by_text)
+    monkeypatch.setattr(packed_attention, "_has_kernel", lambda x: True)
+    monkeypatch.setattr(packed_attention, "_flash_attention", by_text)
     assert_same(vectors_and_gradient(other, other.pack(sides)), expected)
 
 
@@ -248,7 +251,7 @@ def test_torch_has_the_kernel_with_a_gradient():
     """On tensors without numbers, as there is no GPU here."""
     q, k, v = (torch.empty(9, 2, 8, device="meta", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     starts = torch.empty(4, dtype=torch.int32, device="meta")
-    found = packing._flash_attention(q, k, v, starts, 5, 0.1, 0.5)
+    found = packed_attention._flash_attention(q, k, v, starts, 5, 0.1, 0.5)
     assert found.shape == q.shape
     found.sum().backward()
     assert q.grad.shape == k.grad.shape == v.grad.shape == q.shape
