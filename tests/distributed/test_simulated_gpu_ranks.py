@@ -291,9 +291,10 @@ def counts_of_whole_steps(trees, folder):
     for tree in trees:
         trainer = Trainer(from_tree(tree), worker(Path(folder) / "transformer"))
         trainer.module.train()
-        for work in trainer.feed.steps(0, 3):
-            with Counting() as counted:
-                trainer._step(work)
+        with trainer.delivery.steps(0, 3) as works:
+            for work in works:
+                with Counting() as counted:
+                    trainer._step(work, works)
         passes = sum(len(chunk.batches) for chunk in work.chunks)
         found.append((counted.kernels, counted.waits, passes))
     return found
