@@ -182,7 +182,7 @@ BUDGETS = {
     "three sides, of which some are the same": (COLLIDING, 1, 3, 800, 3),
     "chunks": ({"training.chunks": 4}, 1, 16, 2690, 16),
     "a budget of tokens": ({"training.chunk_tokens": 3000}, 2, 8, 1352, 8),
-    "packed": ({"encoder.attention": "packed"}, 1, 1, 0, 0),
+    "packed": ({"encoder.attention": "packed"}, 1, 1, 285, 0),
     "packed chunks": ({"encoder.attention": "packed", "training.chunks": 4}, 1, 8, 0, 0),
     "static": ({"encoder.backbone": "static"}, 1, 1, 84, 0),
 }
