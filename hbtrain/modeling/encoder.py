@@ -6,17 +6,15 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 from __future__ import annotations
 
 import copy
-import gc
 import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.modeling.devices import compute_in
+from hbtrain.modeling.loading import without_garbage_collection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,19 +45,6 @@ _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
-    and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Origin(NamedTuple):
     """Where an encoder was loaded from with its own prompts, so that other processes can load it again."""
 
@@ -78,23 +63,21 @@ class Encoder:
     def __init__(
         self, model: SentenceTransformer, prefixes: Mapping[Side, str], max_tokens: Mapping[Side, int | None]
     ) -> None:
-        from hbtrain.modeling.fitting import embedding_rows
+        from hbtrain.modeling.preprocessing import Preprocessor
 
         self.model = model
         self.prefixes = dict(prefixes)
         self.max_tokens = dict(max_tokens)
         self.origin: Origin | None = None
-        self.similarity = _similarity(model)
+        self.similarity: Similarity = model.similarity_fn_name
         self.notes: list[str] = []
-        self._rows = embedding_rows(model)
-        # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
-        self._tokenizer_lock = threading.Lock()
+        self._preprocessor = Preprocessor(model)
         if hasattr(model[0], "can_flatten_inputs"):
             # Rows stay rows until batches have been cut from them; then they are packed by `pack`.
             model[0].can_flatten_inputs = False
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
         """The encoder that training starts from, on the CPU and in float32, adapters included.
 
@@ -127,7 +110,7 @@ class Encoder:
         return cls._for_training(model, config)
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def load(
         cls,
         name_or_path: str,
@@ -249,7 +232,7 @@ class Encoder:
         """A copy of this encoder on another device, which may encode at the same time; both write the same notes."""
         twin = copy.copy(self)
         twin.model = copy.deepcopy(self.model).to(device)
-        twin._tokenizer_lock = threading.Lock()
+        twin._preprocessor = type(self._preprocessor)(twin.model)
         return twin
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
@@ -258,13 +241,7 @@ class Encoder:
         A transformer's features are `input_ids` [B, tokens] and its companions; a static encoder's are `input_ids`
         [all tokens] and `offsets` [B]. May run in a background thread while the encoder is used in another.
         """
-        from hbtrain.modeling.features import truncate_bags
-
-        limit = self.max_tokens[side]
-        features = self._preprocess(texts, side, {} if limit is None else {"max_length": limit})
-        if limit is not None and "offsets" in features:
-            return truncate_bags(features, limit)
-        return features
+        return self._preprocessor(texts, self.prefixes[side], _TASKS[side], self.max_tokens[side])
 
     def encode(
         self,
@@ -305,7 +282,7 @@ class Encoder:
 
         def batches(places_W: list[int]) -> list[tuple[Tensor, dict[str, Tensor] | None]]:
             """The rows of each batch of a window, and its features where it is of this share."""
-            features = self._preprocess([texts[i] for i in places_W], side, {})
+            features = self._preprocessor([texts[i] for i in places_W], self.prefixes[side], _TASKS[side])
             found: list[tuple[Tensor, dict[str, Tensor] | None]] = []
             for rows_B in within_budget(token_counts(features), most, budget, self.packs):
                 batch = select_rows(features, rows_B) if next(numbers) % share[1] == share[0] else None
@@ -373,28 +350,3 @@ class Encoder:
                 (folder / name).write_text(content, encoding="utf-8")
 
         replace_folder(path, write)
-
-    def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
-        import torch
-
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
-        from hbtrain.modeling.fitting import check_ids
-
-        rows = gives_rows(self.model)
-        if rows:
-            options = options | {"processing_kwargs": UNPADDED}
-        with self._tokenizer_lock:
-            features = self.model.preprocess(
-                list(texts), prompt=self.prefixes[side] or None, task=_TASKS[side], **options
-            )
-        if rows and features:
-            features |= padded(features, self.model[0].processor)
-        check_ids(features, self._rows, side)
-        if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
-            features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
-
-
-def _similarity(model: SentenceTransformer) -> Similarity:
-    name: Similarity = model.similarity_fn_name
-    return name
