@@ -205,7 +205,7 @@ BUDGETS = {
     "chunks": ({"training.chunks": 4}, 1, 16, 2690, 16),
     "a budget of tokens": ({"training.chunk_tokens": 3000}, 2, 8, 1352, 8),
     "packed": ({"encoder.attention": "packed"}, 1, 1, 285, 0),
-    "packed chunks": ({"encoder.attention": "packed", "training.chunks": 4}, 1, 8, 0, 0),
+    "packed chunks": ({"encoder.attention": "packed", "training.chunks": 4}, 1, 8, 1586, 0),
     "static": ({"encoder.backbone": "static"}, 1, 1, 84, 0),
 }
 """{name: (changes, ranks, passes, kernels, waits)} of the forward and backward pass of a two-layer network with 100
