@@ -13,12 +13,13 @@ PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscop
 # hundreds of processes of the tests would compile what it imports.
 PIP = $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test test-fast lint format clean help
+.PHONY: quickstart test test-fast gpu-campaign lint format clean help
 
 help:
 	@echo "make quickstart  install into $(VENV), then train and evaluate the embedded default"
 	@echo "make test        lint, types, layers and all tests, as CI runs them: half an hour on two cores"
 	@echo "make test-fast   lint, types, layers, and the tests without Ray and ranks: some minutes"
+	@echo "make gpu-campaign  measure all that matters on this machine's GPU, in twelve minutes (docs/performance.md)"
 	@echo "make format      let ruff format and mend the code"
 	@echo "make clean       remove $(VENV) and caches (runs stay)"
 
@@ -30,6 +31,10 @@ test: lint
 
 test-fast: lint
 	$(PYTEST) tests/unit tests/property
+
+# The device's name is that of the file of results: tests/bench/results/nvidia-h200.jsonl.
+gpu-campaign: $(VENV)/installed-dev
+	$(BIN)/python -m tests.bench.bench_gpu --output tests/bench/results
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

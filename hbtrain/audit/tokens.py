@@ -70,14 +70,17 @@ def count_tokens(
     Raises:
         DataError: a text cannot be read.
     """
+    import torch
+
     from hbtrain.training.chunks import padded_tokens
     from hbtrain.training.feed import Feed
 
     workers, switcher = config.resources.max_workers, Switcher.from_config(config)
+    device = torch.device("cuda" if config.resources.use_gpu else "cpu")  # where training computes, not the audit
     found = Tokens(workers=workers)
     for i, step in enumerate(steps.tolist()):
         rank = i % workers
-        work = Feed(plan, corpus, tokenizer, config, rank, workers, switcher).work(step)
+        work = Feed(plan, corpus, tokenizer, config, rank, workers, switcher, device).work(step)
         found.batches += 1
         found.pairs += work.sizes.pairs[rank]
         found.tokens += work.tokens

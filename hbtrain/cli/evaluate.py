@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import local_output, output_place, quiet, said_aside, trusts, written
+from hbtrain.cli.outputs import check_cluster, local_output, output_place, quiet, said_aside, trusts, written
+from hbtrain.cli.probing import UNPROBED, Probed
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from hbtrain.config import EvaluationConfig
     from hbtrain.evaluation.benchmark import Benchmark
+    from hbtrain.evaluation.evaluate import ListTaker
     from hbtrain.evaluation.mteb_scores import MtebScores
+    from hbtrain.evaluation.probes import ProbeScores
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.devices import Device
     from hbtrain.modeling.encoder import Encoder, Side
@@ -70,10 +72,7 @@ class SearchFlags:
             raise ConfigError(
                 "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
             )
-        if (self.address is not None or self.wait_s) and not self.actors:
-            raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
-        if not 0 <= self.wait_s <= math.inf:  # refuses nan
-            raise ConfigError(f"--wait-s {self.wait_s:g}: must be 0 or more")
+        check_cluster(self.actors, self.address, self.wait_s)
         _check_forms(options, catalogue)
         check_search(options, flags=True)
         dtype: StoreType = "float16" if self.half_precision else "float32"
@@ -109,13 +108,13 @@ class EmbeddingFlags:
     Attributes:
         query_prompt: Text put before every query, in place of the model's own prompt.
         passage_prompt: Text put before every passage, in place of the model's own prompt.
-        batch_size: Texts encoded at one time.
+        batch_size: The most texts encoded at one time; by default 128 on CPUs, on GPUs as many as 65,536 tokens are.
         precision: Of the transformer; by default bf16 on GPUs that have it, else as the model's files say.
     """
 
     query_prompt: str | None = None
     passage_prompt: str | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     precision: Literal["fp32", "bf16"] | None = None
 
     def encoder(self, model: str, device: Device, trusted: bool) -> Encoder:
@@ -152,6 +151,7 @@ def evaluate(
     searched: Searched = EXACT,
     run_depth: int = 10,
     judged: Judged = AS_THEY_ARE,
+    probed: Probed = UNPROBED,
     mteb_results: str | None = None,
     trust_remote_code: str | None = None,
 ) -> None:
@@ -205,6 +205,7 @@ def evaluate(
         run_depth=run_depth,
         **asdict(judged),
     )
+    asked, lexicons = probed.read()
     to = output_place(output)
     if isinstance(to, Path):
         output_place(str(to / "runs"))  # written while benchmarks are still evaluated
@@ -220,13 +221,16 @@ def evaluate(
         catalogue=more,
         notify=said_aside,
     )
+    from hbtrain.evaluation.probes import Probes, check_probes, save_probes
     from hbtrain.modeling import card
-    from hbtrain.modeling.devices import visible_device
+    from hbtrain.modeling.devices import visible_devices
 
-    device = visible_device()
-    encoder = embedded.encoder(model, device, trusted)
+    check_probes(asked, benchmarks)
+    devices = ("cpu",) if options.actors else visible_devices()  # the actors compute, each where it is
+    encoder = embedded.encoder(model, devices[0], trusted)
     known = trained_languages or card.trained_languages(Path(here))
-    search, share = replace(search, device=device), card.average_with_initial(Path(here))
+    search, share = replace(search, devices=devices), card.average_with_initial(Path(here))
+    probes = Probes(asked, encoder, lexicons)
     with written(to) as folder:
         evaluations = _evaluated(
             folder,
@@ -237,9 +241,11 @@ def evaluate(
             model=model,
             trained_languages=known,
             share=share,
-            mteb=mteb,
+            takers=[*([] if mteb is None else [mteb]), *([probes] if asked else [])],
         )
-    _show(evaluations, in_domain, to)
+        if asked:
+            save_probes(probes.found, folder / "probes.csv")
+    _show(evaluations, in_domain, to, probes.found)
     if mteb is not None and mteb_results is not None:
         _save_for_mteb(mteb, evaluations, encoder, model, Path(mteb_results))
 
@@ -285,21 +291,22 @@ def _evaluated(
     model: str,
     trained_languages: Sequence[str] | None,
     share: float,
-    mteb: MtebScores | None,
+    takers: Sequence[ListTaker],
 ) -> list[Evaluation]:
     """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
     from hbtrain.evaluation.evaluate import evaluate_all
     from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.retrieval.encoding import DevicesEncoder
 
     found = evaluate_all(
-        encoder,
+        encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
         benchmarks,
         options,
         search,
         trained_languages=trained_languages,
         trec_runs=folder / "runs",
         system=model,
-        takers=[] if mteb is None else [mteb],
+        takers=takers,
     )
     save_evaluation(
         found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain, average_with_initial=share
@@ -329,19 +336,26 @@ def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
     return [f"{benchmarks[0]}={data}"]
 
 
-def _show(evaluations: Sequence[Evaluation], in_domain: str | None, output: Place) -> None:
+def _show(
+    evaluations: Sequence[Evaluation], in_domain: str | None, output: Place, probed: Sequence[ProbeScores]
+) -> None:
     from hbtrain.evaluation.out_of_domain import domain_scores
-    from hbtrain.evaluation.tables import domain_table, evaluation_table
+    from hbtrain.evaluation.probes import probe_table
+    from hbtrain.evaluation.tables import domain_table, evaluation_table, language_table
 
     console = TextConsole()
     for evaluation in evaluations:
         for note in evaluation.notes:
             console.print(f"note: {note}", soft_wrap=True)
         console.print(evaluation_table(evaluation))
+        if (bias := language_table(evaluation)) is not None:
+            console.print(bias)
         if reason := evaluation.search.get("device_note"):
             index, device = evaluation.search["search"], evaluation.search["device"]
             console.print(f"note: the index {index} was on the {device}: {reason}", style="yellow", soft_wrap=True)
     scores = domain_scores(evaluations, in_domain)
     if in_domain is not None or any("@" in score.name for score in scores):
         console.print(domain_table(scores, in_domain))
+    if probed:
+        console.print(probe_table(probed))
     console.print(f"\nresults  {output}", soft_wrap=True)

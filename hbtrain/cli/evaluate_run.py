@@ -50,7 +50,7 @@ def evaluate_run(
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.judged import Judging
     from hbtrain.evaluation.results import save_evaluation
-    from hbtrain.evaluation.tables import evaluation_table
+    from hbtrain.evaluation.tables import evaluation_table, language_table
     from hbtrain.evaluation.trec_evaluation import evaluate_trec_runs, find_trec_runs
 
     to = output_place(output)
@@ -66,5 +66,7 @@ def evaluate_run(
     for note in evaluation.notes:
         console.print(f"note: {note}", soft_wrap=True)
     console.print(evaluation_table(evaluation))
+    if (bias := language_table(evaluation)) is not None:
+        console.print(bias)
     console.print(f"\nmAP and MRR know no more than the runs: {evaluation.search['search']}", soft_wrap=True)
     console.print(f"results  {to}", soft_wrap=True)

@@ -3,6 +3,7 @@ is said aside."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,14 @@ def written_file(to: Place) -> Iterator[Path]:
             put(file, to)
         except RemoteError as error:
             raise StorageError(f"cannot write {to}: {error.strerror}") from error
+
+
+def check_cluster(actors: int, address: str | None, wait_s: float) -> None:
+    """Raise ConfigError if the options of the actors' cluster are given without actors, or cannot be."""
+    if (address is not None or wait_s) and not actors:
+        raise ConfigError("--address and --wait-s are of the actors' cluster; add --actors")
+    if not 0 <= wait_s <= math.inf:  # refuses nan
+        raise ConfigError(f"--wait-s {wait_s:g}: must be 0 or more")
 
 
 def trusts(model: str, named: str | None) -> bool:

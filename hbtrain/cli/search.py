@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -18,6 +18,7 @@ def search(
     *,
     data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     top: int = 10,
+    precision: Literal["fp32", "bf16"] | None = None,
     trust_remote_code: str | None = None,
 ) -> None:
     """Ask a question in any language and see the best passages across languages.
@@ -32,6 +33,8 @@ def search(
         Parallel JSON-lines files; by default the demo corpus.
     top
         How many passages to show.
+    precision
+        Of the transformer; by default bf16 on GPUs that have it, else as the model's files say.
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
@@ -43,13 +46,15 @@ def search(
     trusted = trusts(model, trust_remote_code)
     find_backbone(model, "MODEL")
     corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
-    from hbtrain.modeling.devices import visible_device
+    from hbtrain.modeling.devices import evaluation_precision, visible_device
     from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.collection_search import PassageIndex
+    from hbtrain.retrieval.passage_index import PassageIndex
 
     quiet()
     device = visible_device()
-    index = PassageIndex(Encoder.load(model, device=device, trust_remote_code=trusted), corpus, device)
+    used = evaluation_precision(precision, device)
+    encoder = Encoder.load(model, device=device, trust_remote_code=trusted, precision=used)
+    index = PassageIndex(encoder, corpus, device)
     table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]

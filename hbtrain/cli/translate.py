@@ -60,7 +60,7 @@ def translate(
     max_tokens
         Source tokens of a segment; longer texts are split between sentences.
     precision
-        fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 without.
+        fp32, bf16, fp16, or auto: bf16 on GPUs that have it, else fp32.
     block_texts
         Texts of a block; an interruption loses unfinished blocks.
     actors

@@ -55,8 +55,8 @@ class ScoreCurves:
 
     @property
     def target(self) -> float:
-        """The score that is near the best."""
-        return self.best / NEAR if self.metric in LOWER_IS_BETTER else self.best * NEAR
+        """The score that is near the best: worse by a twentieth, whatever its sign."""
+        return self.best * NEAR if (self.best > 0) == (sign(self.metric) > 0) else self.best / NEAR
 
     def steps(self, system: str) -> list[int | None]:
         """For each run of a system, the first measured step at which it is near the best; None: at none."""

@@ -20,7 +20,16 @@ from hbtrain.comparison.tables import language_note, shown_language
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE
 from hbtrain.reporting.figures import draw_map, grid_of, new_figure, panels, save_png, without_frame
-from hbtrain.reporting.metric_names import ALL, LOWER_IS_BETTER, RANK_DISTANCE, metric_title, score_title, shown, sign
+from hbtrain.reporting.metric_names import (
+    ALL,
+    IN_RANKS,
+    LOWER_IS_BETTER,
+    RANK_DISTANCE,
+    metric_title,
+    score_title,
+    shown,
+    sign,
+)
 
 ROW_INCHES = 0.34
 PADS = {"w_pad": 0.1, "h_pad": 0.1, "wspace": 0.04}  # between the panels of a picture
@@ -102,7 +111,7 @@ def learning_curves(comparison: Comparison, task: Task, path: Path) -> None:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(EDGE)
         axes.tick_params(length=0, colors=PALE, labelsize=9, labelbottom=True)
-        if metric in LOWER_IS_BETTER:
+        if metric in IN_RANKS:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axes in figure.axes[-columns:]:
         axes.set_xlabel("training steps", color=PALE, fontsize=9.5)

@@ -63,7 +63,12 @@ class EncoderConfig(Section):
     max_passage_tokens: PositiveInt = 256
     precision: Precision = "fp32"
     gradient_checkpointing: bool = False
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "packed"] = "auto"
+    """`packed` computes no padding, with the networks of BERT, DistilBERT, RoBERTa and XLM-R; so does
+    `flash_attention_2`, by the kernels of the package flash-attn. `auto` is `packed` on GPUs in bf16 with these
+    networks, else `sdpa`."""
+    compile: bool = False
+    """Compile the layers of a transformer with torch.compile while it is trained: fewer, larger kernels."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Probability of each dropout of a pretrained backbone; none given leaves it as the backbone's files say. 0
     makes training faster on CPUs, where random numbers are dear."""
@@ -99,6 +104,12 @@ class EncoderConfig(Section):
         if self.dropout is not None and self.backbone in ("static", "transformer"):
             own = "has no dropout" if self.backbone == "static" else "has its own key, encoder.transformer.dropout"
             raise ValueError(f"dropout is for pretrained backbones; the backbone {self.backbone} {own}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_compile(self) -> EncoderConfig:
+        if self.compile and self.backbone == "static":
+            raise ValueError("a static backbone has no layers to compile; leave compile out")
         return self
 
     @model_validator(mode="after")

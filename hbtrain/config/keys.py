@@ -39,8 +39,10 @@ LATER_KEYS = (
     "batching.mixture",
     "batching.switching.",
     "encoder.average_with_initial",
+    "encoder.compile",
     "encoder.dropout",
     "evaluation.precision",
+    "training.optimizer",
 )
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps
 that began before there were such keys keep the names of their folders."""

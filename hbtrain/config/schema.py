@@ -86,6 +86,9 @@ class TrainingConfig(Section):
     """Optimisation by DeepSpeed, validation, checkpoints and restarts."""
 
     steps: PositiveInt = 1000
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: for the matrices of a transformer's layers (arXiv 2502.16982), and AdamW for all else, at the same learning
+    rate; without ZeRO only."""
     learning_rate: PositiveFloat = 3e-5
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -97,7 +100,8 @@ class TrainingConfig(Section):
     """Parts that a rank embeds one after the other (gradient cache, arXiv 2101.06983): the same gradient, the memory
     of one part. 1 keeps the whole graph."""
     chunk_tokens: PositiveInt | None = None
-    """Instead of `chunks`: as many of them as keep each below this number of tokens, padding included."""
+    """Instead of `chunks`: as many of them as keep each below this number of tokens, padding included where it is
+    computed."""
     deepspeed: str | dict[str, Any] | None = None
     """A DeepSpeed configuration: a JSON file, or the same keys in the recipe. Checked against the rest."""
     log_every: PositiveInt = 10
@@ -167,7 +171,8 @@ class EvaluationConfig(Section):
     keep_best: str | None = None
     """The score, such as `xquad-r/multi/map`, by which the trained model is chosen: the best encoder of those that
     `every` evaluates, the last step's included."""
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt | None = None
+    """The most texts encoded at one time; by default 128 on CPUs, and on GPUs as many as 65,536 tokens are."""
     precision: Precision | None = None
     """In which transformers embed texts; by default bf16 on GPUs that have it, else as the model's files say."""
     candidates: Literal["sentence", "sentence+context"] = "sentence"

@@ -23,10 +23,14 @@ from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import Judging
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.rankers import ExactRanker
-from hbtrain.evaluation.scoring import POOL_METRICS
+from hbtrain.evaluation.scoring import (
+    OF_TRANSLATED_ANSWERS,
+    OF_TRANSLATED_QUESTIONS,
+    POOL_METRICS,
+)
 from hbtrain.modeling.encoder import Encoder, Side
 from hbtrain.modeling.gather import Group
-from hbtrain.reporting.metric_names import RANK_DISTANCE
+from hbtrain.reporting.metric_names import LANGUAGE_AWARE, RANK_DISTANCE
 from hbtrain.retrieval.scores import check_finite
 
 SMALL = 200_000_000
@@ -114,19 +118,26 @@ def _check_keep_best(wanted: str, benchmarks: Sequence[Benchmark], names: Sequen
 
 
 def score_names(benchmark: Benchmark) -> list[str]:
-    """Names of the macro scores, `<benchmark>/<setting>/<metric>`, that an evaluation with exact ranks gives."""
+    """Names of the macro scores of queries, `<benchmark>/<setting>/<metric>`, that exact ranks give."""
     found: set[str] = set()
-    several = False  # relevant candidates of one query
+    missing = {RANK_DISTANCE, *OF_TRANSLATED_ANSWERS, *OF_TRANSLATED_QUESTIONS, LANGUAGE_AWARE}
     for collection in benchmark.collections():
         query = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
         places = np.concatenate([np.zeros(0, np.int64), *collection.relevant])
         same = collection.query_codes[query] == collection.candidate_codes[places]
         found |= {setting for setting, there in (("mono", same.any()), ("cross", not same.all())) if there}
-        several = several or len(np.unique(query)) < len(query)
+        if len(np.unique(query)) < len(query):
+            missing.discard(RANK_DISTANCE)
+        if same.any() and collection.pool_language is None:
+            missing.discard(LANGUAGE_AWARE)
+        if len(np.intersect1d(query[same], query[~same])):
+            missing -= set(OF_TRANSLATED_ANSWERS)
+        if len(set(collection.question_ids)) < len(collection.question_ids):
+            missing -= set(OF_TRANSLATED_QUESTIONS)
     names = []
     for setting in benchmark.settings:
         if setting == "multi":
-            pool = [name for name in POOL_METRICS if several or name != RANK_DISTANCE]
+            pool = [name for name in POOL_METRICS if name not in missing]
             names += [f"{benchmark.name}/multi/{metric}" for metric in (*METRICS, *pool)]
         elif setting in found:
             names += [f"{benchmark.name}/{setting}/{metric}" for metric in METRICS]
@@ -188,7 +199,11 @@ class _SharedEncoder:
         self._encoder, self._group, self._on_batch = encoder, group, on_batch
 
     def encode(
-        self, texts: Sequence[str], side: Side, batch_size: int = 128, progress: Callable[[int], None] | None = None
+        self,
+        texts: Sequence[str],
+        side: Side,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Vectors [N, D] of the texts; collective."""
 

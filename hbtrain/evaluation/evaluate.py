@@ -90,7 +90,7 @@ def _depth(benchmark: Benchmark, takers: Sequence[ListTaker]) -> int:
 def evaluate(
     encoder: TextEncoder,
     benchmark: Benchmark,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     block_rows: int = 128,
     progress: Progress | None = None,
     *,
@@ -103,7 +103,7 @@ def evaluate(
     Args:
         encoder: embeds queries and passages.
         benchmark: what is asked of which candidates.
-        batch_size: texts encoded at one time.
+        batch_size: the most texts encoded at one time; None is the encoder's default.
         block_rows: queries scored at one time; memory only, the scores do not depend on it.
         progress: called while texts are encoded.
         ranker: how candidates are ranked; None: exact ranks in fp32, with the three arguments above.

@@ -80,7 +80,7 @@ def without_own(collection: Collection, search: Search, depth: int) -> Search:
     if own is None:
         return search
     by_language = {code: top_without_own(collection, top, depth) for code, top in search.by_language.items()}
-    return Search(_ranks_without(search.ranks, own), by_language, depth)
+    return Search(_ranks_without(search.ranks, own), by_language, depth, search.device, search.vectors)
 
 
 def top_without_own(collection: Collection, top: Top, depth: int) -> Top:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,7 +28,7 @@ from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions,
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
-from hbtrain.retrieval.ranks import Search, exact_search
+from hbtrain.retrieval.ranks import Search, Vectors, exact_search
 from hbtrain.retrieval.scores import Floats, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
@@ -65,7 +65,7 @@ def search_options(
     address: str | None = None,
     wait_s: float = 0.0,
     cache: str | None = None,
-    device: Device = "cpu",
+    devices: tuple[Device, ...] = ("cpu",),
 ) -> SearchOptions:
     """How the collections of an evaluation are encoded and searched.
 
@@ -76,7 +76,7 @@ def search_options(
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors.
         cache: folder for embeddings; None is hbtrain's cache.
-        device: where this process searches, without actors.
+        devices: where this process searches and ranks, without actors.
     """
     return SearchOptions(
         index=options.index or EXACT,
@@ -89,18 +89,19 @@ def search_options(
         mirror=None if options.embeddings is None else RemotePath.parse(options.embeddings),
         address=address,
         wait_s=wait_s,
-        device=device,
+        devices=devices,
     )
 
 
-def ranker_of(options: EvaluationConfig, search: SearchOptions, depth: int = FIRST_PLACES) -> Ranker | None:
-    """A new ranker for one benchmark; None: exact ranks in this process, for which `ExactRanker` is the default.
-
-    Its lists have `depth` candidates at least; those of an index as many as the options say.
-    """
+def ranker_of(options: EvaluationConfig, search: SearchOptions, depth: int = FIRST_PLACES) -> Ranker:
+    """A new ranker for one benchmark. Its lists have `depth` candidates at least; those of an index as many as the
+    options say."""
     if options.index is not None:
         return SearchRanker(search, options.depth)
-    return SpreadRanker(search, max(options.run_depth, depth)) if options.actors else None
+    if options.actors:
+        return SpreadRanker(search, max(options.run_depth, depth))
+    gpus = tuple(device for device in search.devices if device != "cpu")
+    return ExactRanker(options.batch_size, depth=depth, gpus=gpus)
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,12 @@ class SpreadRanker:
 
     options: SearchOptions  # how texts are encoded
     depth: int = FIRST_PLACES  # length of the lists of the best candidates
+    _devices: set[str] = field(default_factory=set, repr=False, compare=False)  # of the actors: `gpu`, `cpu`
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"search": "exact", "embeddings": self.options.dtype}
+        on_gpus = {"device": ", ".join(sorted(self._devices))} if "gpu" in self._devices else {}
+        return {"search": "exact", "embeddings": self.options.dtype} | on_gpus
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         found = rank_collection(
@@ -124,6 +127,7 @@ class SpreadRanker:
             deep_enough(collection, self.depth),
             self.options,
         )
+        self._devices.update(found.device.split(", "))
         return without_own(collection, found, self.depth)
 
 
@@ -186,7 +190,11 @@ class SearchRanker:
         # A pool that is listed whole is known to any depth.
         scores, places = top_without_own(collection, search.found, self._depth)
         padding = ((0, 0), (0, self._depth - places.shape[1]))
-        return TopLists(np.pad(places, padding, constant_values=NONE), np.pad(scores, padding, constant_values=-np.inf))
+        return TopLists(
+            np.pad(places, padding, constant_values=NONE),
+            np.pad(scores, padding, constant_values=-np.inf),
+            search.vectors,
+        )
 
 
 def _stored(encoder: TextEncoder) -> StoredEncoder:
@@ -218,6 +226,7 @@ class TopLists:
 
     places: Int64s  # [Q, K] places in the pool, best first, ties in the pool's order; -1 fills up a short list
     scores: Floats | None = None  # [Q, K], for run files; None: not known
+    vectors: Vectors | None = None  # None: they are not known
 
 
 class Ranker(Protocol):
@@ -239,24 +248,26 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class ExactRanker:
-    """Exact ranks in fp32, with all embeddings in memory; equal texts are encoded once."""
+    """Exact ranks, with all embeddings in memory; equal texts are encoded once."""
 
-    batch_size: int = 128  # texts encoded at one time
+    batch_size: int | None = None  # the most texts encoded at one time; None is the encoder's default
     block_rows: int = 128  # queries scored at one time; the ranks do not depend on it
     progress: Progress | None = None  # called while texts are encoded
     depth: int = FIRST_PLACES  # length of the lists of the best candidates
+    gpus: tuple[Device, ...] = ()  # that compute the ranks, by the rule of `device_counts`; none: the CPU
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"search": "exact"}
+        return {"search": "exact"} | ({"device": "gpu"} if self.gpus else {})
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         q, p = self.embed(encoder, collection)
         similarity = similarity_of(encoder)
+        vectors = Vectors(q, p.__getitem__, similarity)
         q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
         codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
-        found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks)
-        return without_own(collection, found, self.depth)
+        found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks, self.gpus)
+        return without_own(collection, found._replace(vectors=vectors), self.depth)
 
     def embed(self, encoder: TextEncoder, collection: Collection) -> tuple[Floats, Floats]:
         """Vectors of the queries [Q, D] and of the candidates [N, D]."""
@@ -275,7 +286,8 @@ class ExactRanker:
             if self.progress is not None:
                 self.progress(side, done, len(distinct))
 
-        vectors = np.asarray(encoder.encode(distinct, side, batch_size=self.batch_size, progress=report), np.float32)
+        given = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        vectors = np.asarray(encoder.encode(distinct, side, progress=report, **given), np.float32)
         if vectors.ndim != 2 or len(vectors) != len(distinct):
             raise ModelError(
                 f"the encoder gave shape {vectors.shape} for {len(distinct)} {side} texts, not one vector each"

@@ -1,5 +1,5 @@
 """Evaluations on disk: `metrics.json`, `scores.csv`, `cells.csv`, `language_share.csv`,
-`per_query.parquet`, `about.json`, heat maps."""
+`language_pairs.csv`, `per_query.parquet`, `about.json`, heat maps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hbtrain.errors import DataError, StorageError
+from hbtrain.evaluation.geometry import PAIR_METRICS
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.rankers import Side
@@ -74,6 +76,8 @@ def save_evaluation(
         _replace(output_dir / "scores.csv", lambda path: _write_csv(path, evaluations))
         _replace(output_dir / "cells.csv", lambda path: _write_cells(path, evaluations))
         _replace(output_dir / "language_share.csv", lambda path: _write_shares(path, evaluations))
+        if any(e.pairs for e in evaluations):
+            _replace(output_dir / "language_pairs.csv", lambda path: _write_pairs(path, evaluations))
         _replace(output_dir / "about.json", lambda path: _write_json(path, about))
         # Last: when the new metrics are there, the other files are new as well.
         _replace(output_dir / "metrics.json", lambda path: _write_json(path, metrics))
@@ -115,7 +119,7 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def _write_csv(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """One row per benchmark, setting and query language or group (`all`: the macro mean), one column per metric."""
-    names = [*METRICS, *POOL_METRICS]
+    names = [*METRICS, *POOL_METRICS, *PAIR_METRICS]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["benchmark", "setting", "query_language", *names])
@@ -153,6 +157,21 @@ def _write_shares(path: Path, evaluations: Sequence[Evaluation]) -> None:
                 for language, share in shares.items():
                     in_pool = e.candidate_counts[language] / candidates
                     writer.writerow([e.benchmark, asked, language, f"{share:.6f}", f"{in_pool:.6f}"])
+
+
+def _write_pairs(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """One row per side and two languages, each pair once: how the vectors of their parallel texts lie to each other."""
+    names = ("alignment", "uniformity", "cka")
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["benchmark", "side", "language", "other", "texts", *names])
+        for e in evaluations:
+            for side, found in e.pairs.items():
+                for x, y in combinations_with_replacement(range(len(found.languages)), 2):
+                    values = [float(getattr(found, name)[x, y]) for name in names]
+                    numbers = ["" if np.isnan(value) else f"{value:.6f}" for value in values]
+                    place = [e.benchmark, side, found.languages[x], found.languages[y]]
+                    writer.writerow([*place, int(found.texts[x, y]), *numbers])
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -11,6 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import Benchmark, Collection, Floats, Int64s
+from hbtrain.evaluation.geometry import (
+    MOST_RANKED,
+    LanguagePairs,
+    evenly,
+    language_pairs,
+    parallel_texts,
+    query_alignment,
+    rank_correlation,
+    unit,
+)
 from hbtrain.evaluation.metrics import (
     FIRST_PLACES,
     METRICS,
@@ -20,17 +30,48 @@ from hbtrain.evaluation.metrics import (
     language_bias,
     rank_distance,
 )
+from hbtrain.evaluation.preference import (
+    FIRST,
+    best_ranks,
+    equal_expected_rank,
+    first_candidates,
+    preferences,
+)
 from hbtrain.evaluation.rankers import TopLists
-from hbtrain.reporting.metric_names import RANK_DISTANCE, WORST_RANK
+from hbtrain.reporting.metric_names import (
+    LANGUAGE_AWARE,
+    LANGUAGE_BIAS,
+    OWN_BEFORE,
+    OWN_FIRST,
+    OWN_LANGUAGE,
+    PEER,
+    QUERY_ALIGNMENT,
+    RANK_CORRELATION,
+    RANK_DISTANCE,
+    WORST_RANK,
+)
+from hbtrain.retrieval.scores import for_inner_products
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hbtrain.retrieval.ranks import Ranks, Search
+    from hbtrain.modeling.encoder import Side
+    from hbtrain.retrieval.ranks import Ranks, Search, Vectors
 
-OWN_LANGUAGE = "own_language@10"  # share of the query's own language among the first ten candidates
-LANGUAGE_BIAS = "language_bias@10"
-POOL_METRICS = (RANK_DISTANCE, WORST_RANK, OWN_LANGUAGE, LANGUAGE_BIAS)  # metrics that only the setting `multi` has
+OF_TRANSLATED_ANSWERS = (OWN_FIRST, OWN_BEFORE)  # of queries with answers in their own language and in another
+OF_TRANSLATED_QUESTIONS = (RANK_CORRELATION, QUERY_ALIGNMENT)  # of queries that are asked in another language too
+POOL_METRICS = (
+    RANK_DISTANCE,
+    WORST_RANK,
+    OWN_LANGUAGE,
+    LANGUAGE_BIAS,
+    *OF_TRANSLATED_ANSWERS,
+    LANGUAGE_AWARE,
+    *FIRST.values(),
+    PEER,
+    *OF_TRANSLATED_QUESTIONS,
+)
+"""Metrics of a query that only the setting `multi` has."""
 BLOCK_PAIRS = 1 << 20  # relevant candidates of queries that are scored at one time; some 500 bytes of memory for each
 ALL_LANGUAGES = "all"  # the `passage_language` in the setting `multi`
 
@@ -49,6 +90,8 @@ class CollectionScores:
     first_languages: Mapping[str, Floats] = field(default_factory=dict)
     # {setting: counts of its relevant candidates}; without settings in which scores are not known
     ties: Mapping[str, Ties] = field(default_factory=dict)
+    # {"query" or "passage": how the vectors of its languages lie to each other}, where vectors are known, in `multi`
+    pairs: Mapping[Side, LanguagePairs] = field(default_factory=dict)
     never_found: int = 0  # relevant candidates that no ranking can hold
     own_left_out: int = 0  # queries whose own document is left out of their rankings
     notes: tuple[str, ...] = ()  # of the collection
@@ -78,9 +121,10 @@ def score_collection(benchmark: Benchmark, collection: Collection, ranking: Sear
     """The scores of every query in the settings of `benchmark`, from exact ranks or from lists of the best."""
     if isinstance(ranking, TopLists):
         listed = _listed(benchmark, collection, ranking)
-        return combine_scores(benchmark, collection, [listed], ranking.places if listed.setting[0] == "multi" else None)
+        places = ranking.places if listed.setting[0] == "multi" else None
+        return combine_scores(benchmark, collection, [listed], places, ranking.vectors)
     parts = (part for score in (_pairs, _pool) for part in _in_blocks(collection, ranking.ranks, score))
-    return combine_scores(benchmark, collection, parts, ranking.pool.places)
+    return combine_scores(benchmark, collection, parts, ranking.pool.places, ranking.vectors)
 
 
 def _in_blocks(
@@ -99,19 +143,33 @@ def _in_blocks(
 
 
 def combine_scores(
-    benchmark: Benchmark, collection: Collection, parts: Iterable[RankingScores], pool: Int64s | None
+    benchmark: Benchmark,
+    collection: Collection,
+    parts: Iterable[RankingScores],
+    pool: Int64s | None,
+    vectors: Vectors | None = None,
 ) -> CollectionScores:
-    """The scores of all rankings in one table; `pool`: places [Q, K] of the best candidates in all languages."""
+    """The scores of all rankings in one table.
+
+    Args:
+        benchmark: has the settings.
+        collection: what was ranked.
+        parts: the scores that follow from ranks.
+        pool: places [Q, K] of the best candidates in all languages; None: not known.
+        vectors: of queries and candidates; None: not known.
+    """
     import pyarrow as pa
 
     shares = None
     of_queries: dict[str, Floats] = {}
-    if pool is not None and "multi" in benchmark.settings:
-        counts = list(collection.candidate_counts.values())
-        if pool.shape[1] >= min(FIRST_PLACES, sum(counts)):
-            shares = first_languages(pool, counts)
-            own = shares[np.arange(len(shares)), collection.query_codes]
-            of_queries = {OWN_LANGUAGE: own, LANGUAGE_BIAS: language_bias(shares, counts)}
+    pairs: dict[Side, LanguagePairs] = {}
+    if "multi" in benchmark.settings:
+        size = len(collection.candidate_texts)
+        if pool is not None and pool.shape[1] >= min(FIRST_PLACES, size):
+            shares, of_queries = _of_first_places(collection, pool)
+        if vectors is not None and len(collection.languages) > 1:
+            of_vectors, pairs = _of_vectors(collection, vectors)
+            of_queries |= of_vectors
     tables: list[pa.Table] = []
     ties: dict[str, Ties] = {}
     for part in parts:
@@ -128,10 +186,48 @@ def combine_scores(
         per_query=pa.concat_tables(tables),
         first_languages={} if shares is None else _by_query_language(collection, shares),
         ties={setting: ties[setting] for setting in benchmark.settings if setting in ties},
+        pairs=pairs,
         never_found=sum(map(len, collection.missing or ())),
         own_left_out=0 if collection.own is None else int(np.count_nonzero(collection.own >= 0)),
         notes=collection.notes,
     )
+
+
+def _of_first_places(collection: Collection, pool: Int64s) -> tuple[Floats, dict[str, Floats]]:
+    """Shares [Q, L] of languages among the first ten places, and the measures [Q] that follow from these places."""
+    counts = list(collection.candidate_counts.values())
+    shares = first_languages(pool, counts)
+    own = collection.query_codes
+    first = pool[:, :FIRST_PLACES]
+    size = len(collection.candidate_texts)
+    language = np.append(collection.candidate_codes, len(counts))[first]  # of no candidate, -1, the number L
+    relevant_of = np.repeat(np.arange(len(collection.relevant)), [len(places) for places in collection.relevant])
+    relevant = np.concatenate([np.zeros(0, np.int64), *collection.relevant])
+    found = np.isin(np.arange(len(first))[:, None] * (size + 1) + first, relevant_of * (size + 1) + relevant)
+    every = np.zeros((len(first), len(counts) + 1), np.int64)
+    np.add.at(every, (relevant_of, collection.candidate_codes[relevant]), 1)
+    np.subtract.at(every, (np.arange(len(first))[:, None], np.where(found, language, len(counts))), 1)
+    return shares, {
+        OWN_LANGUAGE: shares[np.arange(len(shares)), own],
+        LANGUAGE_BIAS: language_bias(shares, counts),
+        PEER: equal_expected_rank(language, found, every[:, :-1]),
+        **first_candidates(found[:, 0], language[:, 0] == own),
+    }
+
+
+def _of_vectors(collection: Collection, vectors: Vectors) -> tuple[dict[str, Floats], dict[Side, LanguagePairs]]:
+    """Measures [Q] that follow from the vectors, and how those of two languages lie to each other."""
+    queries_nL, answers_nL = parallel_texts(collection)
+    similarity, q_QD = vectors.similarity, vectors.queries
+    sample = vectors.passages(evenly(len(collection.candidate_texts), MOST_RANKED))
+    ranking = for_inner_products(q_QD, "query", similarity), for_inner_products(sample, "passage", similarity)
+    return {
+        RANK_CORRELATION: rank_correlation(*ranking, queries_nL),
+        QUERY_ALIGNMENT: query_alignment(unit(q_QD), queries_nL),
+    }, {
+        "query": language_pairs(collection.languages, q_QD.__getitem__, queries_nL),
+        "passage": language_pairs(collection.languages, vectors.passages, answers_nL),
+    }
 
 
 def _add_ties(ties: dict[str, Ties], part: RankingScores) -> None:
@@ -172,6 +268,9 @@ def _pool(collection: Collection, ranks: Ranks) -> RankingScores:
     rankings, scores = _scored(collection, np.append(ranks.query, query_of_missing), ranks.in_pool)
     worst = rankings.rank[rankings.start + rankings.relevant - 1].astype(np.float64)
     scores |= {RANK_DISTANCE: rank_distance(rankings), WORST_RANK: worst}
+    if collection.pool_language is None:
+        best = best_ranks(ranks.query, ranks.language, ranks.in_pool, len(collection.languages))
+        scores |= preferences(best, collection.query_codes[rankings.group])
     size = len(rankings.group)
     return RankingScores(
         np.full(size, "multi", object),
@@ -196,6 +295,9 @@ def _listed(benchmark: Benchmark, collection: Collection, lists: TopLists) -> Ra
         first += len(relevant)
     query_of_missing, _ = _missing(collection)
     rankings, scores = _scored(collection, np.append(query, query_of_missing), rank)
+    if collection.pool_language is None:
+        language = collection.candidate_codes[np.concatenate(collection.relevant)]
+        scores |= preferences(best_ranks(query, language, rank, len(collection.languages)), collection.query_codes)
     known = {name: values for name, values in scores.items() if 0 < cutoff(name) <= depth}
     one = benchmark.listed_language(collection)
     asked = one or ALL_LANGUAGES

@@ -18,11 +18,13 @@ from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
 from hbtrain.evaluation.metrics import METRICS
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores, Ties
 from hbtrain.formats.language_codes import is_among
-from hbtrain.modeling.encoder import Similarity
+from hbtrain.modeling.encoder import Side, Similarity
 from hbtrain.retrieval.ranks import TIE_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from hbtrain.evaluation.geometry import LanguagePairs
 
 __all__ = [
     "POOL_METRICS",
@@ -79,8 +81,11 @@ class Evaluation:
     without that setting."""
     per_query: pa.Table
     """One row per query and setting (in `cross`, per passage language): benchmark, setting, query_language,
-    passage_language ("all" in multi), question_id, the metrics by name, rank_distance, worst_rank, own_language@10
-    and language_bias@10 (null except in multi), domain (null without domains)."""
+    passage_language ("all" in multi), question_id, the metrics by name, those of `POOL_METRICS` (null except in multi),
+    domain (null without domains)."""
+    pairs: Mapping[Side, LanguagePairs] = field(default_factory=dict)
+    """How the vectors of two languages lie to each other; empty without the setting `multi` and where vectors are not
+    known."""
     similarity: Similarity | None = None
     """How the model's vectors were compared; None where the scores are those of run files."""
     precision: str | None = None
@@ -125,6 +130,7 @@ def summarise(
     groups = _groups(benchmark, trained_languages)
     ties = _added_ties(scored)
     tie_notes = _tie_notes(benchmark.name, ties, search.get("tie_rule", TIE_RULE))
+    pairs = {side: found for part in scored for side, found in part.pairs.items()}  # of the only collection, if any
     return Evaluation(
         benchmark=benchmark.name,
         candidates_kind=benchmark.candidates_kind,
@@ -141,8 +147,9 @@ def summarise(
         parallel=benchmark.parallel,
         groups=groups,
         trained_languages=None if trained_languages is None else tuple(trained_languages),
-        metrics=_metrics(benchmark.name, cells, benchmark.languages, groups),
+        metrics=_metrics(benchmark.name, cells, benchmark.languages, groups, pairs),
         cells=cells,
+        pairs=pairs,
         first_languages=_first_languages(scored),
         per_query=table,
         data=benchmark.data,
@@ -220,7 +227,11 @@ def cells_of(table: pa.Table, languages: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _metrics(
-    benchmark: str, cells: Sequence[Cell], languages: Sequence[str], groups: Mapping[str, Sequence[str]]
+    benchmark: str,
+    cells: Sequence[Cell],
+    languages: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    pairs: Mapping[Side, LanguagePairs],
 ) -> dict[str, float]:
     """Macro means first, setting by setting; then, of each setting and metric, languages and groups."""
     by_score: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
@@ -240,4 +251,8 @@ def _metrics(
             # In the order of `own`, in which cells of a language stand together, as those of the languages do.
             if some := [cell for language in of_language if language in included for cell in of_language[language]]:
                 parts[f"{key}/{part}"] = mean_of_cells(some, name)
+    for side, found in pairs.items():
+        for name, values in found.scores(side).items():
+            for language, value in values.items():
+                (parts if language else macro)["/".join(filter(None, (benchmark, "multi", name, language)))] = value
     return macro | parts

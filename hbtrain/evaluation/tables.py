@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.reporting.metric_names import (
+    LANGUAGE_AWARE,
+    LANGUAGE_BIAS,
+    OWN_BEFORE,
+    OWN_FIRST,
+    PEER,
+    QUERY_ALIGNMENT,
+    RANK_CORRELATION,
     RANK_DISTANCE,
     SETTINGS,
     metric_title,
@@ -25,6 +32,19 @@ if TYPE_CHECKING:
 
 COLUMNS = ("map", "recall@1", "recall@10", "recall@100", "mrr", "mrr@10", "ndcg@10", RANK_DISTANCE)
 """Metrics in the order of the columns."""
+
+LANGUAGE_COLUMNS = (
+    LANGUAGE_BIAS,
+    OWN_FIRST,
+    OWN_BEFORE,
+    LANGUAGE_AWARE,
+    PEER,
+    RANK_CORRELATION,
+    QUERY_ALIGNMENT,
+    "passage_alignment",
+    "query_cka",
+)
+"""Measures in the order of the columns of the table of language bias."""
 
 
 def evaluation_table(evaluation: Evaluation) -> RichTable:
@@ -52,6 +72,26 @@ def evaluation_table(evaluation: Evaluation) -> RichTable:
         rows += of_setting[:-1] + [replace(row, last=True) for row in of_setting[-1:]]
     titles = [metric_title(name).replace("nDCG@", "nDCG\n@").replace(" ", "\n") for name in names]
     return _drawn(evaluation, ("setting", "lang", *titles), rows, labels=2)
+
+
+def language_table(evaluation: Evaluation) -> RichTable | None:
+    """Measures of language bias in the pool of all languages: of all, groups, and a row per language; None where there
+    are none."""
+    prefix = f"{evaluation.benchmark}/multi"
+    names = [name for name in LANGUAGE_COLUMNS if f"{prefix}/{name}" in evaluation.metrics]
+    if len(evaluation.languages) < 2 or not names:
+        return None
+    rows: list[Row] = []
+    for part in ("", *_proper_groups(evaluation), *evaluation.languages):
+        scores = [evaluation.metrics.get(f"{prefix}/{name}" + (f"/{part}" if part else "")) for name in names]
+        if any(score is not None for score in scores):
+            cells = ["" if x is None else shown(x, name) for x, name in zip(scores, names, strict=True)]
+            kind = "group" if part in evaluation.groups else "system" if part else "part"
+            rows.append(Row(_marked(evaluation, part) if part else "all", tuple(map(Cell, cells)), kind))
+    titles = [metric_title(name).replace(" ", "\n") for name in names]
+    title = f"language bias on {evaluation.benchmark}, all languages in one pool"
+    note = "own: the query's language; alignment: distance of translations"
+    return terminal(Table("languages", title, ("lang", *titles), tuple(rows), note, grid=True))
 
 
 def domain_table(scores: Sequence[DomainScore], in_domain: str | None) -> RichTable:

@@ -15,6 +15,7 @@ import numpy as np
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, Collection, Floats, Int64s
 from hbtrain.evaluation.metrics import FIRST_PLACES
+from hbtrain.evaluation.preference import best_ranks, preferences
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, CollectionScores, RankingScores, combine_scores, cutoff
 from hbtrain.evaluation.summary import Evaluation, summarise
 from hbtrain.evaluation.trec_ids import Asked, MatchedRun, Ranking, match_run
@@ -197,7 +198,11 @@ def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], ru
         scores["mrr@10"] = np.where(scores["mrr"] * FIRST_PLACES > 0.99, scores["mrr"], 0.0)
     if key[0] == "multi":
         ranks = [_ranks(run.rankings.get(query.name), query) for query in queries]
-        if all(None not in own for own in ranks):
+        known = all(None not in own for own in ranks)
+        if collection.pool_language is None:
+            preferred = _preferences(collection, queries, ranks, run.depth)
+            scores |= {name: own for name, own in preferred.items() if known or 0 < cutoff(name) <= run.depth}
+        if known:
             worst = np.array([max(r for r in own if r) for own in ranks], np.float64)
             scores[WORST_RANK] = worst
             best = np.array([min(r for r in own if r) for own in ranks], np.float64)
@@ -226,6 +231,17 @@ def _ranks(ranking: Ranking | None, query: _JudgedQuery) -> list[int | None]:
     """The ranks of the relevant candidates; None for each that is not listed."""
     place = {} if ranking is None else {document: rank for rank, document in enumerate(ranking.places, 1)}
     return [*(place.get(document) for document in query.relevant), *(None for _ in query.missing)]
+
+
+def _preferences(
+    collection: Collection, queries: list[_JudgedQuery], ranks: list[list[int | None]], depth: int
+) -> dict[str, Floats]:
+    """What the ranks say of languages; relevant candidates that are not listed rank somewhere behind the list."""
+    sizes = [len(query.relevant) for query in queries]
+    language = collection.candidate_codes[[place for query in queries for place in query.relevant]]
+    rank = np.array([rank or depth + 1 + number for own in ranks for number, rank in enumerate(own)], np.int64)
+    best = best_ranks(np.repeat(np.arange(len(queries)), sizes), language, rank, len(collection.languages))
+    return preferences(best, collection.query_codes[[query.query for query in queries]])
 
 
 def _tied(ranking: Ranking | None, query: _JudgedQuery) -> int:

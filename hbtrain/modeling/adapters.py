@@ -115,8 +115,8 @@ def stack_of_layers(network: nn.Module) -> nn.ModuleList:
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
         raise ModelError(
-            f"encoder.freeze_layers: {type(network).__name__} has no list of layers; leave encoder.freeze_layers and "
-            "encoder.freeze_embeddings out"
+            f"{type(network).__name__} has no list of layers, which encoder.freeze_layers, encoder.freeze_embeddings "
+            "and training.optimizer 'muon' need; leave them out"
         )
     # Of lists one inside the other (a layer's parts, a layer's experts) the outer one holds at least as many.
     return max(lists, key=_parameter_count)

@@ -1,14 +1,16 @@
 """The device of a process: which it may use, in which precision a model computes on it, and how much of it is free.
 
-A device is never guessed. A command of the user's takes the GPU that its process sees (`visible_device`), tasks and
-actors of Ray are told what Ray gave them, and whatever these call is passed the device by name.
+A device is never guessed. A command of the user's takes the GPU that its process sees (`visible_device`), an evaluation
+all that it sees (`visible_devices`); tasks and actors of Ray are told what Ray gave them, and whatever these call is
+passed the device by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from hbtrain.config.encoder import Precision
 
-Device = Literal["cpu", "cuda"]  # where a process computes; `cuda` is the first GPU that it sees
+Device = str  # where a process computes: `cpu`, or a GPU that it sees: `cuda`, which is the first, or `cuda:1`
 
 
 def visible_device() -> Device:
@@ -27,6 +29,15 @@ def visible_device() -> Device:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def visible_devices() -> tuple[Device, ...]:
+    """All GPUs that this process sees, the first of them first, or its CPU: see `visible_device`."""
+    import torch
+
+    first = visible_device()
+    others = range(1, torch.cuda.device_count()) if first == "cuda" else ()
+    return (first, *(f"cuda:{number}" for number in others))
 
 
 def evaluation_precision(wanted: Precision | None, device: str) -> Precision | None:
@@ -58,14 +69,37 @@ def compute_in(model: SentenceTransformer, precision: Precision) -> None:
             module.register_forward_hook(widen)
 
 
+class _Running:
+    """The bodies of `full_float32` that are running, in all threads."""
+
+    lock = threading.Lock()
+    count = 0
+    restore: Callable[[], None]  # sets again what was set before the first of them
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Matrix products of float32 numbers with all their bits while the body runs, on CPUs and GPUs.
 
     By `torch.set_float32_matmul_precision`, `torch.backends.*.fp32_precision` or the environment variable
     `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`, a process may compute them in TF32 or bf16, with errors of one part in a
-    thousand. What was set is set again afterwards.
+    thousand. What was set is set again afterwards, when no other thread needs all bits.
     """
+    with _Running.lock:
+        if not _Running.count:
+            _Running.restore = _set_full_float32()
+        _Running.count += 1
+    try:
+        yield
+    finally:
+        with _Running.lock:
+            _Running.count -= 1
+            if not _Running.count:
+                _Running.restore()
+
+
+def _set_full_float32() -> Callable[[], None]:
+    """Set it for the process; gives what sets again what was set before."""
     import torch
 
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
@@ -75,16 +109,20 @@ def full_float32() -> Iterator[None]:
     except RuntimeError:  # so torch refuses to answer where the backends' settings differ from it
         general = "highest"
     torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         torch.set_float32_matmul_precision(general)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
 
+    return restore
+
 
 def free_bytes(device: torch.device) -> int | None:
-    """The memory of a GPU that nothing uses, in bytes; None for a CPU."""
+    """The memory of a GPU that nothing uses, in bytes, with what torch holds back for later; None for a CPU."""
     import torch
 
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held_back

@@ -6,8 +6,8 @@ Shapes: B texts, D dimensions of an embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from hbtrain.modeling.features import Features, is_padded, join_bags, row_count
+from hbtrain.modeling.features import Features, is_packed, is_padded, join_bags, row_count
+from hbtrain.modeling.packing import packs
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,7 +46,7 @@ class EmbeddingModule(nn.Module):
         # Read here, where a wrapper that spreads parameters over ranks (ZeRO-3) has gathered them.
         scale = None if self.log_scale is None else self.log_scale.float().exp()
         with _Float32Sums() if self._sums_in_bf16() else nullcontext():
-            if any(is_padded(features) for features in batches):
+            if any(is_padded(features) or is_packed(features) for features in batches):
                 return [embed(self.model, features) for features in batches], scale
             # Each call of an embedding bag has a gradient of the size of the vocabulary, so there is one.
             vectors_BD = embed(self.model, join_bags(batches))
@@ -75,7 +76,25 @@ class _Float32Sums(TorchFunctionMode):
 
 def embed(model: SentenceTransformer, features: Features, unit: bool = True, **forward_kwargs: Any) -> Tensor:
     """Vectors [B, D] in fp32 of a batch of token features, of length 1 where `unit` says so; a text without tokens may
-    give the zero vector."""
+    give the zero vector.
+
+    Raises:
+        ValueError: the features are packed, and the model does not take them so.
+    """
+    if is_packed(features) and not packs(model):
+        raise ValueError("a packed batch was given to a model without `hbtrain.modeling.packing.pack`")
     # A copy, because the modules of a SentenceTransformer write into what they are given.
     vectors_BD = model(dict(features), **forward_kwargs)["sentence_embedding"][:, : model.truncate_dim].float()
     return functional.normalize(vectors_BD, dim=-1) if unit else vectors_BD
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in its former mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -5,16 +5,16 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 
 from __future__ import annotations
 
-import gc
+import copy
 import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.modeling.devices import compute_in
+from hbtrain.modeling.loading import without_garbage_collection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,36 +26,23 @@ if TYPE_CHECKING:
 
     from hbtrain.config.encoder import EncoderConfig, Precision
     from hbtrain.modeling.card import ModelCard
+    from hbtrain.modeling.features import Features
 
 Side = Literal["query", "passage"]
 Similarity = Literal["cosine", "dot", "euclidean"]
 """How vectors are compared: `similarity_fn_name` of sentence-transformers."""
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
-"""{device: tokens of a batch, padding included}: what fits into the caches of a CPU, what keeps a large GPU busy."""
+BATCH_TOKENS = {"cpu": 4096, "gpu": 65_536}
+"""Tokens of a batch, padding included: what fits into the caches of a CPU, what keeps a large GPU busy."""
+BATCH_TEXTS = {"cpu": 128, "gpu": 65_536}
+"""The most texts of a batch: on a GPU its tokens alone decide."""
 
 _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "passage": ("passage", "document", "corpus")}
 """Names under which published models store their prompts."""
 _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 """Names of the sides in sentence-transformers, for models that treat them differently."""
 
-_ROUNDING = 1e-6
-"""Relative difference of the components of vectors that are equal but for the batches that they were computed in."""
-
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
-    and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Origin(NamedTuple):
@@ -76,23 +63,21 @@ class Encoder:
     def __init__(
         self, model: SentenceTransformer, prefixes: Mapping[Side, str], max_tokens: Mapping[Side, int | None]
     ) -> None:
-        from hbtrain.modeling.fitting import embedding_rows
+        from hbtrain.modeling.preprocessing import Preprocessor
 
         self.model = model
         self.prefixes = dict(prefixes)
         self.max_tokens = dict(max_tokens)
         self.origin: Origin | None = None
-        self.similarity = _similarity(model)
+        self.similarity: Similarity = model.similarity_fn_name
         self.notes: list[str] = []
-        self._rows = embedding_rows(model)
-        # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
-        self._tokenizer_lock = threading.Lock()
+        self._preprocessor = Preprocessor(model)
         if hasattr(model[0], "can_flatten_inputs"):
-            # Rows stay rows: batches packed for flash attention carry plain integers and cannot be cut by rows.
+            # Rows stay rows until batches have been cut from them; then they are packed by `pack`.
             model[0].can_flatten_inputs = False
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
         """The encoder that training starts from, on the CPU and in float32, adapters included.
 
@@ -125,7 +110,7 @@ class Encoder:
         return cls._for_training(model, config)
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def load(
         cls,
         name_or_path: str,
@@ -155,8 +140,6 @@ class Encoder:
         model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
             return cls._for_training(model, config)
-        if precision is not None:
-            compute_in(model, precision)
         if model.similarity_fn_name not in get_args(Similarity):
             raise ModelError(
                 f"model '{name_or_path}' compares its vectors by similarity_fn_name = {model.similarity_fn_name!r}; "
@@ -167,7 +150,8 @@ class Encoder:
             for side, names in _PROMPT_NAMES.items()
         }
         encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
-        encoder.origin = Origin(name_or_path, trust_remote_code, precision)
+        encoder.origin = Origin(name_or_path, trust_remote_code)
+        encoder.compute_in(precision)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
         if unused and len(prompts or {}) < len(_PROMPT_NAMES):
@@ -180,32 +164,11 @@ class Encoder:
 
     @classmethod
     def _for_training(cls, model: SentenceTransformer, config: EncoderConfig) -> Encoder:
-        from sentence_transformers.base.modules import Normalize, Router
+        from hbtrain.modeling.build import made_trainable
 
-        from hbtrain.modeling.adapters import freeze
-        from hbtrain.modeling.fitting import limit_length
-
-        if isinstance(model[0], Router):
-            raise ModelError(
-                f"encoder.backbone '{config.backbone}' has separate query and passage encoders; "
-                "hbtrain trains one encoder for both, take another backbone"
-            )
-        if not isinstance(model[-1], Normalize):
-            model.add_module(str(len(model)), Normalize())
-        if config.precision == "fp32":
-            model.float()
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        freeze(model, config)
+        limit = made_trainable(model, config)
         prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}
-        # "document" is the name that SentenceTransformer.encode_document looks for first.
-        model.prompts = {**prefixes, "document": config.passage_prefix}
-        model.default_prompt_name = None
-        model.similarity_fn_name = "cosine"  # by which it is trained
         wanted: dict[Side, int] = {"query": config.max_query_tokens, "passage": config.max_passage_tokens}
-        limit = limit_length(model, max(wanted.values()))
-        if limit < max(wanted.values()):
-            logger.warning("the backbone reads %d tokens at most; longer texts are cut to that", limit)
         return cls(model, prefixes, {side: min(tokens, limit) for side, tokens in wanted.items()})
 
     @property
@@ -219,15 +182,58 @@ class Encoder:
         return ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in self.model.parameters()}))
 
     @property
+    def packs(self) -> bool:
+        """Whether `model` takes packed batches, which `pack` makes, as well as padded ones."""
+        from hbtrain.modeling.packing import packs
+
+        return packs(self.model)
+
+    def pack(self, batches: Sequence[Features]) -> list[Features]:
+        """The texts of padded batches in packed ones, on the CPU: in one, or one for each where a pooling must know the
+        length of the prompt, which is one number for a batch. See `hbtrain.modeling.packing`."""
+        from hbtrain.modeling.packing import packed, padding_index, reads_prompt_length
+
+        padding_idx = padding_index(self.model)
+        if reads_prompt_length(self.model):
+            return [packed([batch], padding_idx) for batch in batches]
+        return [packed(batches, padding_idx)]
+
+    @property
     def device(self) -> device:
         where: device = self.model.device
         return where
 
     def digest(self) -> str:
-        """A hex digest that differs from that of any other model, see `model_digest`; prefixes do not enter it."""
+        """A hex digest that differs from that of any other model (see `model_digest`) and precision.
+
+        Where a model's files are in bf16, weights do not tell in what it pools. Prefixes do not enter the digest.
+        """
+        from hashlib import sha256
+
         from hbtrain.modeling.saving import model_digest
 
-        return model_digest(self.model)
+        digest = model_digest(self.model)
+        if self.origin is None or self.origin.precision != "bf16":
+            return digest
+        return sha256(f"{digest} pooled in float32".encode()).hexdigest()
+
+    def compute_in(self, precision: Precision | None) -> None:
+        """Have the transformers compute in `precision` from now on, and those of processes that load this encoder; None
+        leaves them as they are. Where that pays, batches are packed."""
+        from hbtrain.modeling.packing import pack_on_gpu
+
+        if precision is not None:
+            compute_in(self.model, precision)
+            if self.origin is not None:
+                self.origin = self.origin._replace(precision=precision)
+        pack_on_gpu(self.model, self.device)
+
+    def on(self, device: str) -> Encoder:
+        """A copy of this encoder on another device, which may encode at the same time; both write the same notes."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model).to(device)
+        twin._preprocessor = type(self._preprocessor)(twin.model)
+        return twin
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit, on the CPU: the input of `EmbeddingModule`.
@@ -235,19 +241,13 @@ class Encoder:
         A transformer's features are `input_ids` [B, tokens] and its companions; a static encoder's are `input_ids`
         [all tokens] and `offsets` [B]. May run in a background thread while the encoder is used in another.
         """
-        from hbtrain.modeling.features import truncate_bags
-
-        limit = self.max_tokens[side]
-        features = self._preprocess(texts, side, {} if limit is None else {"max_length": limit})
-        if limit is not None and "offsets" in features:
-            return truncate_bags(features, limit)
-        return features
+        return self._preprocessor(texts, self.prefixes[side], _TASKS[side], self.max_tokens[side])
 
     def encode(
         self,
         texts: Sequence[str],
         side: Side,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
         share: tuple[int, int] = (0, 1),
@@ -256,58 +256,65 @@ class Encoder:
         model's similarity is the cosine.
 
         Equal to `SentenceTransformer.encode` with the side's prompt. How texts are batched, and so the last bits of
-        their vectors, depends on all texts given and on nothing else.
+        their vectors, depends on all texts given, on whether a GPU computes, and on nothing else. Each of the `windows`
+        of the texts, encoded by itself, gives the same.
 
         Args:
             texts: to embed.
             side: decides the prefix.
-            batch_size: the most texts of a batch.
+            batch_size: the most texts of a batch; None is `BATCH_TEXTS` of the device.
             progress: called after every batch with the number of texts done so far.
-            batch_tokens: the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device.
+            batch_tokens: the most tokens of a batch, padding included unless batches are packed; None is `BATCH_TOKENS`
+                of the device.
             share: (i, n): of the batches only number i, i + n, i + 2n, ... are encoded, and all other vectors are zero.
                 What n processes give for i = 0 to n - 1 adds up to what one gives, to the last bit.
         """
         import numpy as np
         import torch
 
-        from hbtrain.modeling.embedding import embed
-        from hbtrain.modeling.features import ahead, select_rows, token_counts, windows, within_budget
+        from hbtrain.modeling.embedding import embed, evaluating
+        from hbtrain.modeling.features import ahead, moved, pinned, select_rows, token_counts, windows, within_budget
 
-        unit = self.similarity == "cosine"
-        budget = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        unit, kind = self.similarity == "cosine", "cpu" if self.device.type == "cpu" else "gpu"
+        most, budget = batch_size or BATCH_TEXTS[kind], batch_tokens or BATCH_TOKENS[kind]
         vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        done = seen = 0
+        done, numbers = 0, count()
 
-        def tokenize(places_W: list[int]) -> dict[str, Tensor]:
-            return self._preprocess([texts[i] for i in places_W], side, {})
+        def batches(places_W: list[int]) -> list[tuple[Tensor, dict[str, Tensor] | None]]:
+            """The rows of each batch of a window, and its features where it is of this share."""
+            features = self._preprocessor([texts[i] for i in places_W], self.prefixes[side], _TASKS[side])
+            found: list[tuple[Tensor, dict[str, Tensor] | None]] = []
+            for rows_B in within_budget(token_counts(features), most, budget, self.packs):
+                batch = select_rows(features, rows_B) if next(numbers) % share[1] == share[0] else None
+                if batch is not None:
+                    batch = pinned(self.pack([batch])[0] if self.packs else batch, self.device)
+                found.append((rows_B, batch))
+            return found
 
-        with torch.no_grad(), _evaluating(self.model):
-            for places_W, features in ahead(tokenize, windows(texts)):
+        with torch.no_grad(), evaluating(self.model):
+            # What a window's batches need of the host is made while the device computes the window before.
+            for places_W, prepared in ahead(batches, windows(texts)):
                 own, found = [], []
-                for rows_B in within_budget(token_counts(features), batch_size, budget):
-                    if seen % share[1] == share[0]:
-                        batch = _moved(select_rows(features, rows_B), self.device)
-                        found.append(embed(self.model, batch, unit, task=_TASKS[side]))
+                for rows_B, batch in prepared:
+                    if batch is not None:
+                        found.append(embed(self.model, moved(batch, self.device), unit, task=_TASKS[side]))
                         own.append(rows_B)
-                    seen, done = seen + 1, done + len(rows_B)
+                    done += len(rows_B)
                     if progress is not None:
                         progress(done)
                 # Copied from the device once a window: after each batch, the device would have to wait for the host.
                 if found:
                     vectors_ND[np.asarray(places_W)[torch.cat(own).numpy()]] = torch.cat(found).cpu().numpy()
         if share[1] == 1:
-            self._tell_if_collapsed(texts, side, vectors_ND)
+            self.tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
 
-    def _tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
+    def tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
         """Note a model that gives different texts one and the same vector: its scores are all ties."""
-        if len(vectors_ND) < 2 or not all(_equal(vectors_ND[:rows]) for rows in (2, len(vectors_ND))):
-            return
-        if (different := len(set(texts))) > 1:
-            self._note(
-                f"all {different} different texts of a {side} have one and the same vector: the model has collapsed, "
-                "or knows none of their words; scores are ties, and ranks are the order of the texts"
-            )
+        from hbtrain.modeling.fitting import collapse
+
+        if (note := collapse(texts, side, vectors_ND)) is not None:
+            self._note(note)
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -343,50 +350,3 @@ class Encoder:
                 (folder / name).write_text(content, encoding="utf-8")
 
         replace_folder(path, write)
-
-    def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
-        import torch
-
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
-        from hbtrain.modeling.fitting import check_ids
-
-        rows = gives_rows(self.model)
-        if rows:
-            options = options | {"processing_kwargs": UNPADDED}
-        with self._tokenizer_lock:
-            features = self.model.preprocess(
-                list(texts), prompt=self.prefixes[side] or None, task=_TASKS[side], **options
-            )
-        if rows and features:
-            features |= padded(features, self.model[0].processor)
-        check_ids(features, self._rows, side)
-        if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
-            features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
-
-
-def _equal(vectors_ND: NDArray[np.float32]) -> bool:
-    """Whether all vectors are the same, up to rounding."""
-    least, most = vectors_ND.min(axis=0), vectors_ND.max(axis=0)
-    return bool((most - least).max() <= _ROUNDING * abs(vectors_ND[0]).max())
-
-
-def _similarity(model: SentenceTransformer) -> Similarity:
-    name: Similarity = model.similarity_fn_name
-    return name
-
-
-def _moved(features: dict[str, Tensor], to: device) -> dict[str, Tensor]:
-    return {name: value.to(to, non_blocking=True) for name, value in features.items()}
-
-
-@contextmanager
-def _evaluating(model: SentenceTransformer) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in its former mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -1,11 +1,8 @@
-"""Token features, which a tokenizer makes for the encoder: counting, cutting, padding, batches of like length.
+"""Token features, which a tokenizer makes for the encoder: counting, cutting, batches of like length.
 
-Features have two forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like them.
-A static encoder's are bags: `input_ids` [all tokens] and `offsets` [B], where each bag begins.
-
-**Padding** is done here with numpy. A tokenizer would make padded lists, and tensors from them, number by number while
-it holds Python's lock: 40 % of the time to prepare a batch of mixed lengths, in which the other threads of a worker
-must wait.
+Features have three forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like
+them; or packed, see `hbtrain.modeling.packing`. A static encoder's are bags: `input_ids` [all tokens] and `offsets`
+[B], where each bag begins.
 
 **Batches of like length**: texts are tokenized one window ahead of the network, and a window is cut into batches by a
 budget of tokens. Windows are chosen by the number of characters, which would be too coarse for batches: a token has one
@@ -14,10 +11,10 @@ character in Thai and five in English. Inside a window texts are sorted by their
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,16 +28,25 @@ Features = dict[str, Tensor]
 
 def row_count(features: Features) -> int:
     """B, the number of texts."""
+    if is_packed(features):
+        return len(features["starts"]) - 1
     return len(features["offsets"]) if "offsets" in features else len(features["input_ids"])
 
 
 def is_padded(features: Features) -> bool:
     """Whether texts are padded to the longest of their batch."""
-    return "offsets" not in features
+    return "offsets" not in features and not is_packed(features)
+
+
+def is_packed(features: Features) -> bool:
+    """Whether the tokens of all texts are one after another, see `hbtrain.modeling.packing`."""
+    return "starts" in features
 
 
 def token_counts(features: Features) -> Tensor:
     """int64 [B]: tokens of each text, padding not counted."""
+    if is_packed(features):
+        return features["starts"].diff().long()
     if "offsets" in features:
         return _ends(features) - features["offsets"]
     if "attention_mask" in features:
@@ -110,15 +116,24 @@ def with_padding(features: Features) -> Features:
     }
 
 
-UNPADDED: Mapping[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
-"""`processing_kwargs` with which sentence-transformers' preprocessing gives lists of unpadded rows."""
+def pinned(features: Features, device: torch.device) -> Features:
+    """The features in memory from which a GPU copies them by itself, without the host waiting for it."""
+    if device.type != "cuda":
+        return features
+    return {name: value.pin_memory() for name, value in features.items()}
+
+
+def moved(features: Features, device: torch.device) -> Features:
+    """The features on a device; the host does not wait for it where they are `pinned`."""
+    return {name: value.to(device, non_blocking=True) for name, value in features.items()}
+
 
 ROWS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 """Names of what a tokenizer gives for each token of a text."""
 
 
 def gives_rows(model: SentenceTransformer) -> bool:
-    """Whether the model does nothing but tokenize its texts, so that rows may be padded here."""
+    """Whether the model does nothing but tokenize its texts, so that this may be done here."""
     from sentence_transformers.base.modules import Transformer
     from transformers import PreTrainedTokenizerFast
 
@@ -126,6 +141,7 @@ def gives_rows(model: SentenceTransformer) -> bool:
     return (
         type(first) is Transformer
         and isinstance(first.processor, PreTrainedTokenizerFast)
+        and type(first.processor)._encode_plus is PreTrainedTokenizerFast._encode_plus
         and first.processor.pad_token_id is not None
         and "message" not in first.modality_config
         and first.transformer_task not in ("text-generation", "any-to-any")
@@ -133,30 +149,6 @@ def gives_rows(model: SentenceTransformer) -> bool:
         and not first.processing_kwargs
         and set(first.processor.model_input_names) <= ROWS
     )
-
-
-def padded(rows: Mapping[str, Any], tokenizer: Any) -> dict[str, Tensor]:
-    """{name: int64 [B, longest]}, padded as the tokenizer would do it.
-
-    Args:
-        rows: {name: B lists of numbers}; names that are not in ROWS are left out.
-        tokenizer: of transformers; has the padding token and the side on which to pad.
-    """
-    import numpy as np
-
-    lengths = np.fromiter(map(len, rows["input_ids"]), np.int64, len(rows["input_ids"]))
-    longest = int(lengths.max(initial=0))
-    place = np.arange(longest)
-    left = tokenizer.padding_side == "left"
-    real = place >= (longest - lengths)[:, None] if left else place < lengths[:, None]
-    filler = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-    features = {}
-    for name in [name for name in rows if name in ROWS]:
-        values: Sequence[Sequence[int]] = rows[name]
-        table = np.full(real.shape, filler[name], np.int64)
-        table[real] = np.fromiter(chain.from_iterable(values), np.int64, int(lengths.sum()))
-        features[name] = torch.from_numpy(table)
-    return features
 
 
 Item = TypeVar("Item")
@@ -178,19 +170,24 @@ def windows(texts: Sequence[str]) -> Iterator[list[int]]:
         start = stop
 
 
-def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int) -> Iterator[Tensor]:
+def within_budget(tokens_W: Tensor, batch_size: int, batch_tokens: int, packed: bool = False) -> Iterator[Tensor]:
     """int64 [B] numbers of the texts of each batch, longest texts first.
 
     Args:
         tokens_W: tokens of each text of a window.
         batch_size: the most texts of a batch.
         batch_tokens: the most tokens of a batch, padding included; a longer text gets a batch of its own.
+        packed: whether batches will be packed, and have no padding.
     """
     order_W = tokens_W.argsort(descending=True, stable=True)
+    ends = tokens_W[order_W].cumsum(0).tolist()
     start = 0
     while start < len(order_W):
-        longest = max(1, int(tokens_W[order_W[start]]))
-        stop = start + max(1, min(batch_size, batch_tokens // longest))
+        if packed:
+            fitting = bisect_right(ends, batch_tokens + (ends[start - 1] if start else 0)) - start
+        else:
+            fitting = batch_tokens // max(1, int(tokens_W[order_W[start]]))
+        stop = start + max(1, min(batch_size, fitting))
         yield order_W[start:stop]
         start = stop
 

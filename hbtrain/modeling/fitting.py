@@ -4,7 +4,7 @@ without a pooling of its own is pooled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from hbtrain.errors import ModelError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
 
 _NO_LIMIT = 1_000_000_000  # tokenizers without a limit of their own state one like 1e30
 _PROBED_TOKENS = 8
+_ROUNDING = 1e-6
+"""Relative difference of the components of vectors that are equal but for the batches that they were computed in."""
 
 
 def fit_tokenizers(name: str, model: SentenceTransformer) -> list[str]:
@@ -203,6 +207,24 @@ def natural_pooling(module: Transformer) -> str:
             states.append(module(features)["token_embeddings"][0])
     changed = (states[0] != states[1]).any(dim=1)
     return "lasttoken" if changed[-1] and not changed[:-1].any() else "mean"
+
+
+def collapse(texts: Sequence[str], side: str, vectors_ND: NDArray[np.float32]) -> str | None:
+    """A sentence on a model that gives different texts one and the same vector; None if it does not."""
+    if len(vectors_ND) < 2 or not all(_equal(vectors_ND[:rows]) for rows in (2, len(vectors_ND))):
+        return None
+    if (different := len(set(texts))) == 1:
+        return None
+    return (
+        f"all {different} different texts of a {side} have one and the same vector: the model has collapsed, "
+        "or knows none of their words; scores are ties, and ranks are the order of the texts"
+    )
+
+
+def _equal(vectors_ND: NDArray[np.float32]) -> bool:
+    """Whether all vectors are the same, up to rounding."""
+    least, most = vectors_ND.min(axis=0), vectors_ND.max(axis=0)
+    return bool((most - least).max() <= _ROUNDING * abs(vectors_ND[0]).max())
 
 
 @contextmanager

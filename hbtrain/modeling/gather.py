@@ -28,6 +28,9 @@ class Group(Protocol):
     def all_reduce_sum(self, x: Tensor) -> Tensor:
         """The sum over ranks; may overwrite `x`."""
 
+    def reduce_scatter_sum(self, x: Tensor) -> Tensor:
+        """Of the sum over ranks of `x`, [W, ...], the part with this rank's number."""
+
 
 class SingleProcess:
     """A group of one rank."""
@@ -41,6 +44,9 @@ class SingleProcess:
     def all_reduce_sum(self, x: Tensor) -> Tensor:
         return x
 
+    def reduce_scatter_sum(self, x: Tensor) -> Tensor:
+        return x[0]
+
 
 class ProcessGroup:
     """The default group of torch.distributed."""
@@ -50,13 +56,18 @@ class ProcessGroup:
         self.world_size = dist.get_world_size()
 
     def all_gather(self, x: Tensor) -> Tensor:
-        out = x.new_empty((self.world_size, *x.shape))
-        dist.all_gather(list(out.unbind(0)), x.contiguous())
-        return out
+        out = x.new_empty(self.world_size * x.numel())
+        dist.all_gather_into_tensor(out, x.flatten())
+        return out.view(self.world_size, *x.shape)
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
         dist.all_reduce(x)
         return x
+
+    def reduce_scatter_sum(self, x: Tensor) -> Tensor:
+        out = x.new_empty(x[0].numel())
+        dist.reduce_scatter_tensor(out, x.flatten())
+        return out.view(x.shape[1:])
 
 
 def gather_rows(x_bD: Tensor, sizes: Sequence[int], group: Group) -> Tensor:
@@ -79,16 +90,25 @@ def gather_rows(x_bD: Tensor, sizes: Sequence[int], group: Group) -> Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
+    """Collectives take parts of one size: shorter ones are padded with zeros to the longest."""
+
     @staticmethod
     def forward(ctx: Any, x_bD: Tensor, sizes: tuple[int, ...], group: Group) -> Tensor:
         ctx.sizes, ctx.group = sizes, group
         most = max(sizes)
         padded = x_bD if len(x_bD) == most else torch.cat([x_bD, x_bD.new_zeros(most - len(x_bD), *x_bD.shape[1:])])
         gathered = group.all_gather(padded)
+        if min(sizes) == most:
+            return gathered.flatten(0, 1)
         return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        total_BD = ctx.group.all_reduce_sum(gradients[0].contiguous().clone())
-        start = sum(ctx.sizes[: ctx.group.rank])
-        return total_BD[start : start + ctx.sizes[ctx.group.rank]], None, None
+        (g_BD,) = gradients
+        most, fewest = max(ctx.sizes), min(ctx.sizes)
+        if fewest < most:
+            zeros = g_BD.new_zeros(most - fewest, *g_BD.shape[1:])
+            parts = zip(g_BD.split(ctx.sizes), ctx.sizes, strict=True)
+            g_BD = torch.cat([x for part, size in parts for x in (part, zeros[: most - size])])
+        total = ctx.group.reduce_scatter_sum(g_BD.unflatten(0, (len(ctx.sizes), most)))
+        return total[: ctx.sizes[ctx.group.rank]], None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +23,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TALKATIVE = ("sentence_transformers", "transformers.modeling_utils")
-"""Loggers that tell of weights and prompts at loading in words of another library's defaults; both are checked here."""
+_TALKATIVE = ("sentence_transformers", "transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+"""Loggers that tell of weights and prompts at loading in words of another library's defaults, both of which are checked
+here; the last lists all layers, as not spread over GPUs, where the second is quiet."""
 _NAMED = 3  # weights that a message names
 _METHOD = "from_pretrained"
 _patching = threading.Lock()
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
+    and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Loaded(NamedTuple):
@@ -53,7 +68,7 @@ def load_pretrained(name: str, config: EncoderConfig | None, device: str, trust_
     check_encoder_files(backbone.name, backbone.is_sentence_transformer)
     trusted = trust_remote_code or (config is not None and config.trust_remote_code is not None)
     try:
-        with _watched_loading() as networks:
+        with watched_loading() as networks:
             if backbone.is_sentence_transformer:
                 model = SentenceTransformer(
                     backbone.name, device=device, model_kwargs=_model_kwargs(config), trust_remote_code=trusted
@@ -137,7 +152,8 @@ def _model_kwargs(config: EncoderConfig | None) -> dict[str, Any]:
 
     if config is None:
         return {"use_safetensors": True}
-    attention = {} if config.attention == "auto" else {"attn_implementation": config.attention}
+    # Which networks take packed batches is known when they are loaded.
+    attention = {} if config.attention in ("auto", "packed") else {"attn_implementation": config.attention}
     # Given at loading, because parameters that are spread over ranks (ZeRO-3) cannot be cast afterwards.
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     return {"use_safetensors": True, "dtype": dtype, **attention}
@@ -148,7 +164,7 @@ Networks = list[tuple["PreTrainedModel", dict[str, Any]]]
 
 
 @contextmanager
-def _watched_loading() -> Iterator[Networks]:
+def watched_loading() -> Iterator[Networks]:
     """Collects the networks that are loaded while the body runs; sentence-transformers keeps to itself how it went."""
     from transformers import PreTrainedModel
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled

@@ -69,7 +69,7 @@ def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConf
         a scalar, float32: the mean over `matryoshka_dimensions` and the whole embedding.
     """
     start = sum(sizes.pairs[: group.rank])
-    scale = own.scale if own.scale is not None else own.q_bD.new_tensor([1.0 / config.temperature])
+    scale = own.scale if own.scale is not None else 1.0 / config.temperature
     c_CD = gather_rows(own.p_bD, sizes.pairs, group)
     if sum(sizes.negatives):
         c_CD = torch.cat([c_CD, gather_rows(own.n_mD, sizes.negatives, group)])
@@ -77,14 +77,15 @@ def contrastive_loss(own: Embedded, sizes: Sizes, group: Group, config: LossConf
     query_ids = None if ids is None else PairIds(ids.query_B, ids.candidate_C[: sum(sizes.pairs)])
     whole = own.q_bD.shape[1]
     dimensions = [d for d in config.matryoshka_dimensions if d < whole] + [whole]
-    total = own.q_bD.new_zeros(())
+    sums = []
     for d in dimensions:
         forwards = _info_nce_sum(_prefix(own.q_bD, d), _prefix(c_CD, d), scale, start, ids, config.block_rows)
         if q_BD is None:
-            total = total + forwards
+            sums.append(forwards)
             continue
         back = _info_nce_sum(_prefix(own.p_bD, d), _prefix(q_BD, d), scale, start, query_ids, config.block_rows)
-        total = total + (forwards + back) / 2
+        sums.append((forwards + back) / 2)
+    total = sum(sums[1:], sums[0])
     return total * (group.world_size / (sum(sizes.pairs) * len(dimensions)))
 
 
@@ -94,7 +95,7 @@ def _prefix(x_BD: Tensor, d: int) -> Tensor:
 
 
 def _info_nce_sum(
-    x_bD: Tensor, y_CD: Tensor, scale: Tensor, start: int, ids: PairIds | None, block_rows: int
+    x_bD: Tensor, y_CD: Tensor, scale: Tensor | float, start: int, ids: PairIds | None, block_rows: int
 ) -> Tensor:
     """sum_i -log softmax_j(scale x_i . y_j) at j = start + i."""
     total: Tensor = _BlockedInfoNCE.apply(x_bD, y_CD, scale, start, ids, block_rows)
@@ -111,40 +112,42 @@ class _BlockedInfoNCE(torch.autograd.Function):
     @staticmethod
     @full_float32()
     def forward(
-        ctx: Any, x_bD: Tensor, y_CD: Tensor, scale: Tensor, start: int, ids: PairIds | None, block_rows: int
+        ctx: Any, x_bD: Tensor, y_CD: Tensor, scale: Tensor | float, start: int, ids: PairIds | None, block_rows: int
     ) -> Tensor:
         needs_gradient = any(ctx.needs_input_grad[:3])
         # Scores and softmax in float32 whatever the model's precision: bf16 has 8 bits for exp's argument, TF32 11.
         x32_bD, y32_CD = x_bD.float(), y_CD.float()
         dx_bD = torch.empty_like(x32_bD) if needs_gradient else None
-        dy_CD = torch.zeros_like(y32_CD) if needs_gradient else None
-        total = x32_bD.new_zeros(())
+        dy_CD = torch.empty_like(y32_CD) if needs_gradient else None
+        sums = []
         for first in range(0, len(x32_bD), block_rows):
             rows = slice(first, min(first + block_rows, len(x32_bD)))
-            positives_R = torch.arange(start + rows.start, start + rows.stop, device=x_bD.device)
+            positive = start + first  # that of the block's first row; those of the others follow, on a diagonal
             scaled_RD = x32_bD[rows] * scale
             scores_RC = scaled_RD @ y32_CD.T
             if ids is not None:
-                scores_RC.masked_fill_(_same_item(ids, positives_R), float("-inf"))
+                scores_RC.masked_fill_(_same_item(ids, positive, len(scaled_RD)), float("-inf"))
             highest_R1 = scores_RC.amax(dim=1, keepdim=True)
-            positive_R1 = scores_RC.gather(1, positives_R[:, None]) - highest_R1
+            positive_R = scores_RC.diagonal(positive) - highest_R1[:, 0]
             # In place from here on: a second block of this size would be most of the memory the loss needs.
             sums_R1 = scores_RC.sub_(highest_R1).exp_().sum(dim=1, keepdim=True)
-            total += (sums_R1.log() - positive_R1).sum()
+            sums.append((sums_R1[:, 0].log() - positive_R).sum())
             if dx_bD is not None and dy_CD is not None:
                 ds_RC = scores_RC.div_(sums_R1)
-                ds_RC[torch.arange(len(positives_R), device=x_bD.device), positives_R] -= 1.0
+                ds_RC.diagonal(positive).sub_(1.0)
                 torch.mm(ds_RC, y32_CD, out=dx_bD[rows])
-                dy_CD.addmm_(ds_RC.T, scaled_RD)
+                # Not zeros that the first block is added to: beta 0 writes without reading.
+                dy_CD.addmm_(ds_RC.T, scaled_RD, beta=int(first > 0))
                 del ds_RC
             del scores_RC  # before the next block, or two would exist at one time
         if dx_bD is not None:
-            # sum_ij ds_ij x_i . y_j, as long as dx does not carry the scale
-            ctx.dscale = (x32_bD * dx_bD).sum().reshape(scale.shape) if ctx.needs_input_grad[2] else None
+            if ctx.needs_input_grad[2]:
+                # sum_ij ds_ij x_i . y_j, as long as dx does not carry the scale
+                ctx.dscale = (x32_bD * dx_bD).sum().reshape(1)
             dx_bD.mul_(scale)
         ctx.dtypes = x_bD.dtype, y_CD.dtype
         ctx.gradients = dx_bD, dy_CD
-        return total
+        return sum(sums[1:], sums[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -154,13 +157,17 @@ class _BlockedInfoNCE(torch.autograd.Function):
         ctx.gradients = None
         x_dtype, y_dtype = ctx.dtypes
         (d,) = gradients
-        dscale = None if ctx.dscale is None else ctx.dscale * d
+        dscale = ctx.dscale * d if ctx.needs_input_grad[2] else None
         return dx_bD.mul_(d).to(x_dtype), dy_CD.mul_(d).to(y_dtype), dscale, None, None, None
 
 
-def _same_item(ids: PairIds, positives_R: Tensor) -> Tensor:
-    """bool [R, C]: whether candidate j, another one than the positive i, is the same passage or of the same query."""
-    same_RC = ids.candidate_C[positives_R, None] == ids.candidate_C
-    same_RC[:, : len(ids.query_B)] |= ids.query_B[positives_R, None] == ids.query_B
-    same_RC[torch.arange(len(positives_R), device=positives_R.device), positives_R] = False
+def _same_item(ids: PairIds, first: int, count: int) -> Tensor:
+    """bool [R, C]: whether candidate j, another one than the positive i, is the same passage or of the same query.
+
+    The positives are the `count` candidates from `first` on.
+    """
+    positives = slice(first, first + count)
+    same_RC = ids.candidate_C[positives, None] == ids.candidate_C
+    same_RC[:, : len(ids.query_B)] |= ids.query_B[positives, None] == ids.query_B
+    same_RC.diagonal(first).fill_(False)
     return same_RC

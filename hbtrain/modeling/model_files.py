@@ -20,6 +20,7 @@ _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt", "*
 _POINTER = b"version https://git-lfs"
 _SETTINGS = "config_sentence_transformers.json"
 _SIMILARITIES = (None, "cosine", "dot", "euclidean", "manhattan")
+_CLASSIFIER = "ForSequenceClassification"
 _INDEX = "model.safetensors.index.json"
 
 
@@ -40,6 +41,28 @@ def check_encoder_files(name: str, is_sentence_transformer: bool) -> None:
         _check_kind(name)
     else:
         _check_architecture(name)
+    _check_tokenizers(name, is_sentence_transformer)
+
+
+def is_cross_encoder(name: str, is_sentence_transformer: bool) -> bool:
+    """Whether the model scores pairs of texts: a cross-encoder of sentence-transformers, or a classifier.
+
+    Raises:
+        ModelError: its settings cannot be read.
+    """
+    if is_sentence_transformer:
+        return _read_settings(name, _SETTINGS).get("model_type") == "CrossEncoder"
+    architectures = _read_settings(name, "config.json").get("architectures") or ()
+    return any(str(kind).endswith(_CLASSIFIER) for kind in architectures)
+
+
+def check_cross_encoder_files(name: str, is_sentence_transformer: bool) -> None:
+    """Raise ModelError if a cross-encoder's files are unsafe, not whole, or without a tokenizer."""
+    check_weights(name, is_sentence_transformer)
+    _check_tokenizers(name, is_sentence_transformer)
+
+
+def _check_tokenizers(name: str, is_sentence_transformer: bool) -> None:
     files = list(_files(name))
     for folder in _tokenizer_folders(name, is_sentence_transformer):
         here = [file for file in files if file.parent == folder]
@@ -137,7 +160,7 @@ def _check_kind(name: str) -> None:
 
 def _check_architecture(name: str) -> None:
     config = _read_settings(name, "config.json")
-    classifies = any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or ())
+    classifies = any(str(kind).endswith(_CLASSIFIER) for kind in config.get("architectures") or ())
     if classifies and (len(config.get("id2label") or ()) == 1 or "sentence_transformers" in config):
         raise ModelError(
             f"model '{name}' is a cross-encoder ({config['architectures'][0]} with one score): it scores pairs of "

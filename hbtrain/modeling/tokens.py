@@ -13,12 +13,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hbtrain.config.encoder import EncoderConfig
+    from hbtrain.modeling.features import Features
 
 Side = Literal["query", "passage"]
 
 
 class Tokenizes(Protocol):
     """Makes token features of texts: an encoder, or its tokenizer without weights."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether batches are packed by `pack` before they are embedded."""
+
+    def pack(self, batches: Sequence[Features]) -> list[Features]:
+        """The texts of padded batches in packed ones (see `Encoder.pack`)."""
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         """Token features of prefix + text, cut to the side's token limit (see `Encoder.tokenize`)."""
@@ -66,8 +74,18 @@ class _Pretrained:
             ) from error
         fit_tokenizer(config.backbone, self._tokenizer, network)
         own = _length_limit(backbone, folder, self._tokenizer.model_max_length, usable_positions(network))
+        self._packs = config.attention == "packed"
         self._prefixes = {"query": config.query_prefix, "passage": config.passage_prefix}
         self._limits = {"query": min(config.max_query_tokens, own), "passage": min(config.max_passage_tokens, own)}
+
+    @property
+    def packs(self) -> bool:
+        return self._packs
+
+    def pack(self, batches: Sequence[Features]) -> list[Features]:
+        from hbtrain.modeling.packing import packed
+
+        return [packed(batches)]
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
         features = self._tokenizer(

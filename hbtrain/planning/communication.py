@@ -68,9 +68,9 @@ def model_messages(
 
 
 def embedding_messages(candidates: int, dimension: int, queries: int = 0) -> Messages:
-    """The loss: candidates (and queries where it is symmetric) gathered in float32, their gradients all-reduced."""
+    """The loss: candidates (and queries where it is symmetric) gathered in float32, gradients reduce-scattered."""
     size = FLOAT * (candidates + queries) * dimension
-    return Messages(all_reduce=size, all_gather=size)
+    return Messages(all_gather=size, reduce_scatter=size)
 
 
 def forward_flops(shape: BackboneShape, tokens: int, length: int) -> int:

@@ -125,7 +125,7 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
         workers=workers,
         parameters=shape.parameters,
         trained=trained,
-        states=model_states(shape, trained, workers, zero, number_bytes),
+        states=model_states(shape, trained, workers, zero, number_bytes, _of_muon(shape, config)),
         activations=activation_bytes(
             shape,
             -(-pairs // chunks) * tokens_per_pair if graph_tokens is None else graph_tokens,
@@ -151,6 +151,13 @@ def _trained(shape: BackboneShape, encoder: EncoderConfig) -> tuple[BackboneShap
         return shape, shape.unfrozen_parameters(min(encoder.freeze_layers, shape.layers), encoder.freeze_embeddings)
     adapters = shape.lora_parameters(encoder.lora.rank)
     return replace(shape, other_parameters=shape.other_parameters + adapters), adapters
+
+
+def _of_muon(shape: BackboneShape, config: Config) -> int:
+    """Parameters in the matrices of layers that are trained, where Muon takes them."""
+    if config.training.optimizer != "muon" or not shape.layers:
+        return 0
+    return shape.matrix_parameters * max(shape.layers - config.encoder.freeze_layers, 0) // shape.layers
 
 
 def backbone_shape(config: EncoderConfig) -> BackboneShape | None:

@@ -66,7 +66,7 @@ class States:
 
     parameters: int  # weights with which the model computes; in stage 3 the rank's part of them
     masters: int  # float32 copies of the trained weights
-    optimizer: int  # the two moments of AdamW
+    optimizer: int  # the two moments of AdamW, the one of Muon
     gradients: int  # at the end of the backward pass, when they are largest
     buckets: int  # gradients that are being sent to other ranks
     gathered: int  # weights of other ranks that stage 3 holds at one time
@@ -81,15 +81,18 @@ class States:
         return self.parameters + self.masters + self.optimizer + self.buckets
 
 
-def model_states(shape: BackboneShape, trained: int, world_size: int, zero: Zero, number_bytes: int) -> States:
-    """Bytes of one rank for weights, gradients and AdamW."""
+def model_states(
+    shape: BackboneShape, trained: int, world_size: int, zero: Zero, number_bytes: int, of_muon: int = 0
+) -> States:
+    """Bytes of one rank for weights, gradients and the optimizer: Muon for `of_muon` parameters, AdamW for the rest."""
     held = shape.parameters
     own_trained = -(-trained // world_size)
     own_held = -(-held // world_size)
     if zero.stage == 0:
         masters = FLOAT * trained if number_bytes < FLOAT else 0
         step = max(masters, number_bytes * min(trained, AVERAGED_AT_ONCE))
-        return States(number_bytes * held, masters, 2 * FLOAT * trained, number_bytes * trained, 0, 0, step, 0)
+        moments = FLOAT * (2 * trained - of_muon)
+        return States(number_bytes * held, masters, moments, number_bytes * trained, 0, 0, step, 0)
     masters, optimizer = FLOAT * own_trained, 2 * FLOAT * own_trained
     step = masters if number_bytes < FLOAT else 0
     parameters = number_bytes * (own_held if zero.stage == 3 else held)

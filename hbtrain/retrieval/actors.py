@@ -9,18 +9,20 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hbtrain.cluster.capacity import Demand
 from hbtrain.cluster.connection import GIVEN_DEVICES, head_answers
 from hbtrain.cluster.session import ray_session
 from hbtrain.errors import ConfigError, HbtrainError, RetrievalError
-from hbtrain.modeling.devices import Device
-from hbtrain.retrieval.workers import Factory, StartWorkers, Workers
+from hbtrain.modeling.devices import Device, evaluation_precision
+from hbtrain.retrieval.workers import TASKS_AHEAD, Factory, StartWorkers, Workers
+
+if TYPE_CHECKING:
+    from hbtrain.config.encoder import Precision
 
 RESTARTS = 3  # times that an actor is started again; one that dies more often dies of its task
 IDLE_TIMEOUT_S = 20.0  # how long to wait for CPUs and GPUs that the cluster has and others use
-TASKS_AHEAD = 2  # tasks given to an actor at one time, so that it need not wait for the next
 
 
 @contextmanager
@@ -47,6 +49,25 @@ def actor_session(demand: Demand, address: str | None = None) -> Iterator[StartW
     with ray_session(address, "--address", demand):
         gpus = _gpus_of_an_actor(demand)
         yield start
+
+
+def precision_of_actors(start: StartWorkers) -> Precision | None:
+    """The precision in which the actors of a session embed texts where nobody chose one; see `evaluation_precision`."""
+    import ray
+
+    if not ray.cluster_resources().get("GPU", 0):
+        return None
+    with start([_Precision]) as workers:
+        precision: Precision | None = workers.call_all("of_device")[0]
+    return precision
+
+
+class _Precision:
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def of_device(self) -> Precision | None:
+        return evaluation_precision(None, self._device)
 
 
 class RayWorkers:

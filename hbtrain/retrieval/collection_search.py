@@ -1,35 +1,33 @@
 """Search in a collection of any size: its embeddings in a store on disk, each shard of it searched by a worker.
 
-`PassageIndex` searches the passages of a parallel corpus: it answers a question in any language with passages in all.
-
 Shapes: N passages, Q queries, D dimensions, K results.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, StorageError
 from hbtrain.modeling.devices import Device
-from hbtrain.modeling.encoder import Side, Similarity
+from hbtrain.modeling.encoder import Encoder, Side, Similarity
 from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.ranks import Search, ranks_of
-from hbtrain.retrieval.scores import Floats, check_finite, for_inner_products, similarities, similarity_of
+from hbtrain.retrieval.ranks import Search, Vectors, ranks_of
+from hbtrain.retrieval.scores import Floats, check_finite, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
 from hbtrain.retrieval.shards import RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
 from hbtrain.retrieval.top import Int64s, Top, merge_top
-from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers
+from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers, Workers
 from hbtrain.storage import RemotePath, cache_root
 
 Progress = Callable[[Side, int, int], None]
@@ -65,8 +63,8 @@ class SearchOptions:
     address: str | None = None  # of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine
     # seconds to wait for nodes where the cluster has too few for the actors; an autoscaler is asked to add them
     wait_s: float = 0.0
-    # where this process searches; where there are actors, they do, each on the device that it has
-    device: Device = "cpu"
+    # where this process searches and ranks; where there are actors, they do, each on the device that it has
+    devices: tuple[Device, ...] = ("cpu",)
 
     def __post_init__(self) -> None:
         if self.shards < 1 or self.actors < 0 or self.cpus_per_actor <= 0:
@@ -77,8 +75,9 @@ class SearchOptions:
 
     @property
     def parts(self) -> int:
-        """The number of shards that are searched, if the store has as many files."""
-        return self.actors or self.shards
+        """The number of shards that are searched, if the store has as many files. What is exact is the same from any
+        number of them, and so has one for each device; of an index, each device has a copy."""
+        return self.actors or (max(self.shards, len(self.devices)) if self.index == EXACT else self.shards)
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ class CollectionSearch:
     recall: float | None  # mean share of a query's K best that the index found; None for exact search
     recall_queries: int  # how many queries it was measured on
     store_type: StoreType  # type of the stored embeddings
+    vectors: Vectors
     # where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search
     device: str | None = None
     device_note: str | None = None  # why it was on the CPU although there is a GPU, or what is different on the GPU
@@ -111,7 +111,7 @@ def search_collection(
     the result.
 
     Args:
-        encoder: encodes the queries in this process, and the passages where there are no actors.
+        encoder: encodes queries and passages where there are no actors.
         passages: read in their order, some thousands at one time; they may lie on disk.
         queries: all in memory.
         k: results of a query, at most the number of passages.
@@ -127,23 +127,28 @@ def search_collection(
         RetrievalError: actors are lost again and again.
     """
     options = options or SearchOptions()
-    rows, per_file = len(passages), options.rows_per_shard
+    rows = len(passages)
     if not 1 <= k <= rows:
         raise ConfigError(f"{k} results of a query: must be between 1 and the {rows} passages of the pool")
-    files = split(-(-rows // per_file), options.parts)
-    fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
     similarity = similarity_of(encoder)
-    check_factory(options.index, options.parameters, encoder.dimension, fewest, similarity, max(map(len, files)))
-    digest = encoder.digest()
-    with _started(options) as start:
-        embedded = _embed(encoder, digest, passages, options, store, start, progress)
-        q_QD = _embedded_queries(encoder, digest, queries, options, progress)
+    check_index(rows, encoder.dimension, similarity, options)
+    with started(options) as start:
+        embedded, q_QD = _embed_both(encoder, passages, queries, options, store, start, progress)
         found, recall, devices = _search(embedded, q_QD, k, options, start, similarity)
     measured = 0 if recall is None else min(options.recall_queries, len(queries))
     search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
     device = ", ".join(sorted({name for name, _ in devices})) or None
     note = next((note for _, note in devices if note), None)
-    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, device, note)
+    vectors = Vectors(q_QD, embedded.take, similarity)
+    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, vectors, device, note)
+
+
+def check_index(rows: int, dimension: int, similarity: Similarity, options: SearchOptions) -> None:
+    """Raise ConfigError if the index of `options` does not fit a collection of so many rows, cut as they say."""
+    per_file = options.rows_per_shard
+    files = split(-(-rows // per_file), options.parts)
+    fewest = min(min(part.stop * per_file, rows) - part.start * per_file for part in files)
+    check_factory(options.index, options.parameters, dimension, fewest, similarity, max(map(len, files)))
 
 
 def rank_collection(
@@ -174,24 +179,21 @@ def rank_collection(
         StorageError: the store holds something else or cannot be written.
         RetrievalError: actors are lost again and again.
     """
-    digest = encoder.digest()
-    with _started(options) as start:
-        embedded = _embed(encoder, digest, passages, options, None, start, None)
+    with started(options) as start:
+        embedded, q_QD = _embed_both(encoder, passages, queries, options, None, start, None)
         similarity = similarity_of(encoder)
-        q_QD = for_inner_products(_embedded_queries(encoder, digest, queries, options, None), "query", similarity)
+        vectors = Vectors(q_QD, embedded.take, similarity)
+        q_QD = for_inner_products(q_QD, "query", similarity)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
         factories: list[Factory] = [
-            partial(_rank_shard, str(embedded.folder), part, languages, similarity) for part in parts
+            partial(RankShard, str(embedded.folder), part, languages, None, similarity) for part in parts
         ]
         with start(factories) as workers:
             scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
             counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
-
-
-def _rank_shard(folder: str, files: range, languages: Int64s, similarity: Similarity, device: Device) -> RankShard:
-    return RankShard(folder, files, languages, similarity=similarity)  # which counts on the CPU whatever the worker has
+            devices = sorted(set(workers.call_all("device")))
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, ", ".join(devices), vectors)
 
 
 def embed_collection(
@@ -202,8 +204,8 @@ def embed_collection(
     progress: Progress | None = None,
 ) -> EmbeddingStore:
     """The store of the passages' embeddings; what it lacks is encoded. For the arguments see `search_collection`."""
-    with _started(options) as start:
-        return _embed(encoder, encoder.digest(), passages, options, store, start, progress)
+    with started(options) as start:
+        return _embed_both(encoder, passages, (), options, store, start, progress)[0]
 
 
 def search_store(
@@ -216,25 +218,77 @@ def search_store(
         ModelError: a query holds NaN or infinity.
     """
     check_finite("query", q_QD)
-    with _started(options) as start:
+    with started(options) as start:
         return _search(store, q_QD, k, options, start, similarity)[:2]
 
 
-def _embed(
+def _embed_both(
     encoder: StoredEncoder,
-    model: str,
     passages: Sequence[str],
+    queries: Sequence[str],
     options: SearchOptions,
     store: Path | None,
     start: StartWorkers,
     progress: Progress | None,
+) -> tuple[EmbeddingStore, Floats]:
+    """The store of the passages' embeddings, and those of the queries [Q, D]; the same workers encode both."""
+    settle_precision(encoder, options, start)
+    digest, cache = encoder.digest(), options.cache or cache_root(None)
+    told = None if progress is None else partial(progress, "query")
+    most = sum(-(-len(texts) // options.block_rows) for texts in (passages, queries))
+    with encoders(encoder, digest, options, start, most) as workers:
+        embedded = embed(encoder, digest, passages, "passage", options, workers, store, progress)
+        if not len(queries):
+            return embedded, np.zeros((0, encoder.dimension), np.float32)
+        spread = workers if options.actors or len(options.devices) > 1 else None
+        q_QD = cached_embeddings(encoder, digest, queries, "query", cache, options.batching, spread, told)
+    if told is not None:
+        told(len(queries), len(queries))
+    return embedded, q_QD
+
+
+def settle_precision(encoder: StoredEncoder, options: SearchOptions, start: StartWorkers) -> None:
+    """Where actors encode and nobody chose a precision, let it be that of their devices, before the digest is taken."""
+    if not options.actors or not isinstance(encoder, Encoder):
+        return
+    if encoder.origin is not None and encoder.origin.precision is None:
+        from hbtrain.retrieval.actors import precision_of_actors
+
+        encoder.compute_in(precision_of_actors(start))
+
+
+@contextmanager
+def encoders(
+    encoder: StoredEncoder, digest: str, options: SearchOptions, start: StartWorkers, most: int
+) -> Iterator[Callable[[], Workers]]:
+    """Gives the workers that encode, `most` at most, which start when they are first asked for."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def workers() -> Workers:
+            factories = block_encoders(encoder, digest, options.batching, min(options.actors, most))
+            return stack.enter_context(start(factories))
+
+        yield workers
+
+
+def embed(
+    encoder: StoredEncoder,
+    digest: str,
+    texts: Sequence[str],
+    side: Side,
+    options: SearchOptions,
+    workers: Callable[[], Workers],
+    store: Path | None = None,
+    progress: Progress | None = None,
 ) -> EmbeddingStore:
+    """The store of the embeddings of texts, at least one; what it lacks is encoded by `workers`, see `encoders`."""
     manifest = Manifest(
-        model=model,
-        side="passage",
-        prompt=encoder.prefixes["passage"],
-        texts=texts_digest(passages),
-        rows=len(passages),
+        model=digest,
+        side=side,
+        prompt=encoder.prefixes[side],
+        texts=texts_digest(texts),
+        rows=len(texts),
         dimension=encoder.dimension,
         dtype=options.dtype,
         rows_per_shard=options.rows_per_shard,
@@ -250,32 +304,18 @@ def _embed(
         if mirror is not None:
             mirror.push()
         if progress is not None:
-            progress("passage", done, total)
+            progress(side, done, total)
 
     try:
         found = EmbeddingStore(folder, manifest)
     except StorageError:  # absent, unfinished or of other content; the writer tells which, and whether it can go on
         with StoreWriter(folder, manifest) as writer:
-            blocks = sum(len(manifest.blocks(shard)) for shard in writer.missing)
-            actors = min(options.actors, blocks)
-            if blocks:
-                factories = block_encoders(encoder, model, "passage", options.batching, actors)
-                with start(factories) as workers:
-                    fill(writer, passages, workers, report)
+            if writer.missing:
+                fill(writer, texts, workers(), report)
         found = EmbeddingStore(folder, manifest)
     if mirror is not None:
         mirror.push()
     return found
-
-
-def _embedded_queries(
-    encoder: StoredEncoder, model: str, queries: Sequence[str], options: SearchOptions, progress: Progress | None
-) -> Floats:
-    cache = options.cache or cache_root(None)
-    q_QD = cached_embeddings(encoder, model, queries, "query", cache, options.batching)
-    if progress is not None:
-        progress("query", len(queries), len(queries))
-    return q_QD
 
 
 def _search(
@@ -285,10 +325,9 @@ def _search(
     if not len(q_QD):
         return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None, []
     parts = split(len(store.manifest.shards), options.parts)
-    factories: list[Factory] = [
-        partial(ShardIndex, str(store.folder), part, options.index, options.parameters, options.seed, similarity)
-        for part in parts
-    ]
+    copies = options.devices[1:] if len(parts) == 1 and not options.actors else ()
+    how = options.index, options.parameters, options.seed, similarity
+    factories: list[Factory] = [partial(ShardIndex, str(store.folder), part, *how, copies=copies) for part in parts]
     with start(factories) as workers:
         found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
@@ -309,9 +348,10 @@ def recall_of(found: Top, exact: Top) -> float:
 
 
 @contextmanager
-def _started(options: SearchOptions) -> Iterator[StartWorkers]:
+def started(options: SearchOptions) -> Iterator[StartWorkers]:
+    """A session in which workers can be started: Ray's, or this process where there are no actors."""
     if not options.actors:
-        yield partial(LocalWorkers, device=options.device)
+        yield partial(LocalWorkers, devices=options.devices)
         return
     from hbtrain.cluster.capacity import Demand
     from hbtrain.retrieval.actors import actor_session
@@ -325,54 +365,3 @@ def _started(options: SearchOptions) -> Iterator[StartWorkers]:
     )
     with actor_session(demand, options.address) as start:
         yield start
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A passage in one language: row `row` of source `source`."""
-
-    source: str
-    row: int
-    language: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A passage that was found, with its similarity to the question, as the model compares them."""
-
-    passage: Passage
-    score: float
-
-
-class PassageIndex:
-    """Exact search in all passages of a corpus.
-
-    The embeddings go into the cache, so that later questions to the same model and corpus are answered at once.
-    """
-
-    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus, device: Device = "cpu") -> None:
-        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
-        self._encoder = encoder
-        self._passages = distinct_passages(corpus)
-        self._options = SearchOptions(device=device)
-        self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
-
-    def __len__(self) -> int:
-        return len(self._passages)
-
-    def search(self, question: str, top: int = 10) -> list[Hit]:
-        """The `top` most similar passages, best first; of equal ones the first in the corpus."""
-        q_1D, similarity = self._encoder.encode([question], "query"), similarity_of(self._encoder)
-        found, _ = search_store(self._store, q_1D, min(top, len(self)), self._options, similarity)
-        pairs = zip(found.places[0].tolist(), similarities(found.scores[0], similarity).tolist(), strict=True)
-        return [Hit(self._passages[place], score) for place, score in pairs]
-
-
-def distinct_passages(corpus: ParallelCorpus) -> list[Passage]:
-    """Every passage of the corpus in every language it has; a text that several rows share is there once."""
-    found: dict[tuple[str, str], Passage] = {}
-    for source in corpus.sources.values():
-        for row, language, text in source.passages():
-            found.setdefault((language, text), Passage(source.name, row, language, text))
-    return list(found.values())

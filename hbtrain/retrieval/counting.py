@@ -57,7 +57,7 @@ COMPARED = 2  # where no query of a tile has more relevant candidates, they are 
 
 
 @dataclass(frozen=True)
-class _Segment:
+class Segment:
     """Candidates of one language: places [start, stop) of the pool."""
 
     language: int
@@ -70,7 +70,7 @@ class _Segment:
         return slice(low - start, max(low, min(self.stop, stop)) - start)
 
 
-class _Targets(NamedTuple):
+class Targets(NamedTuple):
     """The p relevant candidates of a tile's queries, and how many candidates were found ahead of each."""
 
     pair: Int64s  # [p] their numbers among all pairs
@@ -105,7 +105,7 @@ class Counter:
     ) -> None:
         self._pairs = pairs
         self._scores_P = scores_P
-        self._segments = _segments(languages, first)
+        self._segments = segments_of(languages, first)
         self._columns = columns
         self._depth = depth
         self._own = local()
@@ -131,7 +131,7 @@ class Counter:
         for c in range(0, len(p_BD), TILE_CANDIDATES):
             p_TD = tile_of(p_BD[c : c + TILE_CANDIDATES], TILE_CANDIDATES)
             tile_scores(q_TD, p_TD, scores_TB[:, c : c + TILE_CANDIDATES])
-        targets = self._targets(start, len(q_RD))
+        targets = targets_of(self._pairs, self._scores_P, start, len(q_RD))
         for segment in self._segments:
             here = segment.within(first, first + len(p_BD))
             if here.start < here.stop:
@@ -152,29 +152,7 @@ class Counter:
         scores_TB: Tensor = self._own.scores_TB
         return scores_TB
 
-    def _targets(self, start: int, rows: int) -> _Targets:
-        span = self._pairs.span(start, start + rows)
-        row = self._pairs.query[span] - start
-        nth = np.arange(len(row)) - np.searchsorted(row, row)
-        shape = rows, int(nth.max(initial=-1)) + 1
-        targets = _Targets(
-            pair=np.arange(span.start, span.stop),
-            row=row,
-            nth=nth,
-            score=np.zeros(shape, np.float32),
-            place=np.full(shape, -1),
-            language=np.zeros(shape, np.int64),
-            in_language=np.zeros(shape, np.int64),
-            in_pool=np.zeros(shape, np.int64),
-            equal_in_language=np.zeros(shape, np.int64),
-            equal_in_pool=np.zeros(shape, np.int64),
-        )
-        targets.score[row, nth] = self._scores_P[span]
-        targets.place[row, nth] = self._pairs.candidate[span]
-        targets.language[row, nth] = self._pairs.language[span]
-        return targets
-
-    def _update_best(self, start: int, scores_RM: Tensor, first: int, segment: _Segment) -> None:
+    def _update_best(self, start: int, scores_RM: Tensor, first: int, segment: Segment) -> None:
         """Merge a language's next candidates in the pool, from place `first`, into the lists of the queries."""
         import torch
 
@@ -188,7 +166,31 @@ class Counter:
         top.places[rows, : places_RK.shape[1]] = places_RK.numpy()
 
 
-def _count(targets: _Targets, scores_RM: Floats, first: int, language: int) -> None:
+def targets_of(pairs: Pairs, scores_P: Floats, start: int, rows: int) -> Targets:
+    """The relevant candidates of `rows` queries from number `start`, of which nothing has been counted yet."""
+    span = pairs.span(start, start + rows)
+    row = pairs.query[span] - start
+    nth = np.arange(len(row)) - np.searchsorted(row, row)
+    shape = rows, int(nth.max(initial=-1)) + 1
+    targets = Targets(
+        pair=np.arange(span.start, span.stop),
+        row=row,
+        nth=nth,
+        score=np.zeros(shape, np.float32),
+        place=np.full(shape, -1),
+        language=np.zeros(shape, np.int64),
+        in_language=np.zeros(shape, np.int64),
+        in_pool=np.zeros(shape, np.int64),
+        equal_in_language=np.zeros(shape, np.int64),
+        equal_in_pool=np.zeros(shape, np.int64),
+    )
+    targets.score[row, nth] = scores_P[span]
+    targets.place[row, nth] = pairs.candidate[span]
+    targets.language[row, nth] = pairs.language[span]
+    return targets
+
+
+def _count(targets: Targets, scores_RM: Floats, first: int, language: int) -> None:
     """Count the candidates of one language, from place `first` in the pool, that rank ahead of the targets, and those
     that score the same."""
     stop = first + scores_RM.shape[1]
@@ -227,11 +229,11 @@ def _true_per_row(mask: npt.NDArray[np.bool_]) -> Int64s:
     return counts
 
 
-def _segments(languages: npt.ArrayLike, first: int) -> list[_Segment]:
+def segments_of(languages: npt.ArrayLike, first: int) -> list[Segment]:
     """The segments of a shard, one for each language."""
     codes = np.asarray(languages, np.int64)
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     if len(np.unique(codes[starts])) != len(starts):
         raise ValueError("candidates must be grouped by language: a language code comes back after another")
     bounds = [*starts.tolist(), len(codes)]
-    return [_Segment(int(codes[start]), first + start, first + stop) for start, stop in pairwise(bounds)]
+    return [Segment(int(codes[start]), first + start, first + stop) for start, stop in pairwise(bounds)]

@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from hbtrain.errors import MAKE_ROOM, ModelError, RetrievalError, StorageError, is_full
-from hbtrain.modeling.devices import Device
-from hbtrain.modeling.encoder import Origin, Side
+from hbtrain.modeling.devices import Device, evaluation_precision
+from hbtrain.modeling.encoder import Encoder, Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
-from hbtrain.retrieval.workers import Factory, Workers
+from hbtrain.retrieval.workers import Factory, LocalWorkers, Workers
 from hbtrain.storage.files import whole_stream
+
+if TYPE_CHECKING:
+    from hbtrain.config.encoder import Precision
 
 Progress = Callable[[int, int], None]  # called with the texts done so far and all of them
 
@@ -50,7 +53,7 @@ class StoredEncoder(Protocol):
         self,
         texts: Sequence[str],
         side: Side,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         progress: Callable[[int], None] | None = None,
         batch_tokens: int | None = None,
     ) -> Floats:
@@ -61,7 +64,7 @@ class StoredEncoder(Protocol):
 class Batching:
     """How a worker cuts its block into batches."""
 
-    batch_size: int = 1024  # the most texts of a batch
+    batch_size: int | None = 1024  # the most texts of a batch; None is `BATCH_TEXTS` of the device
     # the most tokens of a batch, padding included; None is `BATCH_TOKENS` of the device
     batch_tokens: int | None = None
 
@@ -69,12 +72,11 @@ class Batching:
 class BlockEncoder:
     """The object of a worker that encodes blocks of texts."""
 
-    def __init__(self, encoder: StoredEncoder, side: Side, batching: Batching) -> None:
+    def __init__(self, encoder: StoredEncoder, batching: Batching) -> None:
         self._encoder = encoder
-        self._side: Side = side
         self._batching = batching
 
-    def encode(self, texts: list[str]) -> Floats:
+    def encode(self, texts: list[str], side: Side) -> Floats:
         """Unit vectors [R, D] of a block.
 
         Raises:
@@ -84,9 +86,7 @@ class BlockEncoder:
 
         batching = self._batching
         try:
-            return self._encoder.encode(
-                texts, self._side, batch_size=batching.batch_size, batch_tokens=batching.batch_tokens
-            )
+            return self._encoder.encode(texts, side, batch_size=batching.batch_size, batch_tokens=batching.batch_tokens)
         except torch.cuda.OutOfMemoryError as error:
             raise RetrievalError(
                 f"batches of {batching.batch_tokens or 'the default number of'} tokens do not fit into the GPU's "
@@ -94,24 +94,68 @@ class BlockEncoder:
             ) from error
 
 
-def block_encoders(encoder: StoredEncoder, digest: str, side: Side, batching: Batching, actors: int) -> list[Factory]:
-    """Factories of the workers' `BlockEncoder`s: one with `encoder`, or one for each actor, which loads the model.
+class DevicesEncoder:
+    """An encoder on several devices of this process, one copy on each, which encode at the same time.
+
+    They get the windows of texts that `Encoder.encode` cuts, so that the vectors are those of one device.
+    """
+
+    def __init__(self, encoder: Encoder, devices: Sequence[Device]) -> None:
+        """Copy the encoder, which is on the first of the devices, to the others."""
+        self.encoders = [encoder, *(encoder.on(device) for device in devices[1:])]
+        self.prefixes, self.origin, self.dimension = encoder.prefixes, encoder.origin, encoder.dimension
+        self.similarity, self.precision, self.notes = encoder.similarity, encoder.precision, encoder.notes
+        self._workers = LocalWorkers([partial(_held, own) for own in self.encoders], devices)
+
+    def digest(self) -> str:
+        return self.encoders[0].digest()
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: Side,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        batch_tokens: int | None = None,
+    ) -> Floats:
+        """Vectors [N, D], as `Encoder.encode` gives them; `progress` is called after every window of texts."""
+        told = None if progress is None else lambda done, total: progress(done)
+        how = batch_size, None, batch_tokens
+        vectors_ND = _spread(self._workers, texts, side, self.dimension, told, how)
+        self.encoders[0].tell_if_collapsed(texts, side, vectors_ND)
+        return vectors_ND
+
+
+def load_on(
+    devices: Sequence[Device], name: str, wanted: Precision | None, trust_remote_code: bool = False
+) -> Encoder | DevicesEncoder:
+    """A model on each of the devices, in the precision of evaluations; for the arguments see `Encoder.load`."""
+    precision = evaluation_precision(wanted, devices[0])
+    encoder = Encoder.load(name, device=devices[0], trust_remote_code=trust_remote_code, precision=precision)
+    return encoder if len(devices) == 1 else DevicesEncoder(encoder, devices)
+
+
+def block_encoders(encoder: StoredEncoder, digest: str, batching: Batching, actors: int) -> list[Factory]:
+    """Factories of the workers' `BlockEncoder`s: one with `encoder` on each of its devices, or one for each actor,
+    which loads the model.
 
     Raises:
         ModelError: actors are wanted of an encoder that was not loaded from anywhere.
     """
     if not actors:
-        return [lambda device: BlockEncoder(encoder, side, batching)]  # on the encoder's own device
+        encoders = encoder.encoders if isinstance(encoder, DevicesEncoder) else [encoder]
+        return [partial(_held, BlockEncoder(own, batching)) for own in encoders]
     if encoder.origin is None:
         raise ModelError("actors load the model themselves, and this one was not loaded from a folder; save it first")
-    return [partial(_load, encoder.origin, digest, encoder.prefixes, side, batching)] * actors
+    return [partial(_load, encoder.origin, digest, encoder.prefixes, batching)] * actors
 
 
-def _load(
-    origin: Origin, digest: str, prefixes: dict[Side, str], side: Side, batching: Batching, device: Device
-) -> BlockEncoder:
-    from hbtrain.modeling.encoder import Encoder
+def _held(made: Any, device: Device) -> Any:
+    """What was made on its device before."""
+    return made
 
+
+def _load(origin: Origin, digest: str, prefixes: dict[Side, str], batching: Batching, device: Device) -> BlockEncoder:
     encoder = Encoder.load(
         origin.name_or_path,
         device=device,
@@ -124,7 +168,7 @@ def _load(
             f"model '{origin.name_or_path}': an actor loaded other weights from there than this process did; the model "
             "must be the same on all nodes, and must not change while it is used"
         )
-    return BlockEncoder(encoder, side, batching)
+    return BlockEncoder(encoder, batching)
 
 
 def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: Progress | None = None) -> None:
@@ -149,7 +193,7 @@ def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: 
 
     def tasks() -> Iterator[tuple[Any, ...]]:
         for block in blocks:
-            yield ([texts[row] for row in block],)
+            yield [texts[row] for row in block], manifest.side
 
     for number, vectors_RD in workers.map_unordered("encode", tasks()):
         block = blocks[number]
@@ -162,17 +206,27 @@ def fill(writer: StoreWriter, texts: Sequence[str], workers: Workers, progress: 
 
 
 def cached_embeddings(
-    encoder: StoredEncoder, digest: str, texts: Sequence[str], side: Side, cache: Path, batching: Batching
+    encoder: StoredEncoder,
+    digest: str,
+    texts: Sequence[str],
+    side: Side,
+    cache: Path,
+    batching: Batching,
+    started: Callable[[], Workers] | None = None,
+    progress: Progress | None = None,
 ) -> Floats:
     """Vectors [N, D] of texts that fit into memory, such as queries; from the cache if they have been encoded before.
 
     Args:
-        encoder: encodes them if the cache does not have them.
+        encoder: encodes them if the cache does not have them and there are no workers.
         digest: `encoder.digest()`.
         texts: cached together, as one file.
         side: which of the prefixes.
         cache: hbtrain's cache folder.
         batching: how they are batched.
+        started: gives the workers that encode, whose objects are `BlockEncoder`s. They get the windows of texts that
+            `Encoder.encode` cuts, so that the vectors are those of one process, to the last bit.
+        progress: called with the texts done.
 
     Raises:
         ModelError: a vector holds NaN or infinity.
@@ -183,7 +237,12 @@ def cached_embeddings(
     cached = _read(path, (len(texts), encoder.dimension))
     if cached is not None:
         return cached
-    vectors_ND = BlockEncoder(encoder, side, batching).encode(list(texts))
+    if started is None:
+        vectors_ND = BlockEncoder(encoder, batching).encode(list(texts), side)
+    else:
+        vectors_ND = _spread(started(), texts, side, encoder.dimension, progress)
+        if isinstance(encoder, Encoder):
+            encoder.tell_if_collapsed(texts, side, vectors_ND)
     check_finite(side, vectors_ND)
     np.save(content := io.BytesIO(), vectors_ND, allow_pickle=False)
     try:
@@ -193,6 +252,31 @@ def cached_embeddings(
     except OSError as error:
         remedy = MAKE_ROOM if is_full(error) else "set HBTRAIN_CACHE to another folder"
         raise StorageError(f"cannot write the cache {path.parent}: {error.strerror}; {remedy}") from error
+    return vectors_ND
+
+
+def _spread(
+    workers: Workers,
+    texts: Sequence[str],
+    side: Side,
+    dimension: int,
+    progress: Progress | None,
+    how: tuple[Any, ...] = (),
+) -> Floats:
+    """Vectors [N, D] of texts whose windows the workers encode; `how` are further arguments of their `encode`."""
+    from hbtrain.modeling.features import windows
+
+    vectors_ND, parts, done = np.empty((len(texts), dimension), np.float32), list(windows(texts)), 0
+    tasks = (([texts[place] for place in places], side, *how) for places in parts)
+    for number, vectors in workers.map_unordered("encode", tasks):
+        if vectors.shape != (len(parts[number]), dimension):
+            raise ModelError(
+                f"the model gave embeddings of shape {vectors.shape} for {len(parts[number])} {side} texts"
+            )
+        vectors_ND[parts[number]] = vectors
+        done += len(vectors)
+        if progress is not None:
+            progress(done, len(texts))
     return vectors_ND
 
 

@@ -1,29 +1,24 @@
-"""FAISS indices from an `index_factory` string: checked before any encoding, trained on a bounded sample, put on a GPU.
+"""FAISS indices from an `index_factory` string, which is checked before any encoding; `faiss_placement` fills them.
 
-Shapes: N vectors of an index, D dimensions.
+Shapes: D dimensions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hbtrain.errors import ConfigError
-from hbtrain.modeling.devices import Device
 from hbtrain.modeling.encoder import Similarity
-from hbtrain.retrieval.scores import Floats
 
 EXACT = "Flat"  # the factory string of an exact search, which needs no FAISS: see `shards`
 TRAINING_VECTORS = 64
 """Vectors that an index is trained on for each of its centroids; FAISS asks for 39 at least, and takes 256 at most."""
 FEWEST_SAMPLED = 65_536  # vectors of a training sample, however few the centroids, if the shard has as many
-GPU_DEPTH = 2048  # the most neighbours that FAISS finds on a GPU, and the most lists that it searches there
 TRIAL_ROWS = 16 * 39  # vectors of the index that is tried: FAISS warns of fewer than 39 for each of its 16 centroids
 TRIAL_DEPTH = 10
 FRACTIONS = ("k_factor", "k_factor_rf")
@@ -103,14 +98,14 @@ def _try_out(factory: str, parameters: str, dimension: int, similarity: Similari
         for part in np.array_split(vectors, min(files, 2)):
             index.add(part)
     except RuntimeError as error:
-        raise ConfigError(f"index {factory!r} cannot be filled: {_reason(error)}; {EXAMPLES}") from error
+        raise ConfigError(f"index {factory!r} cannot be filled: {reason_of(error)}; {EXAMPLES}") from error
     if parameters:
         set_parameters(index, parameters)
     try:
         index.search(vectors[:2], TRIAL_DEPTH)
     except RuntimeError as error:
         given = f" with the search parameters {parameters!r}" if parameters else ""
-        raise ConfigError(f"index {factory!r}{given} cannot be searched: {_reason(error)}") from error
+        raise ConfigError(f"index {factory!r}{given} cannot be searched: {reason_of(error)}") from error
 
 
 def _with_few_centroids(factory: str, dimension: int) -> str:
@@ -136,7 +131,7 @@ def new_index(factory: str, dimension: int, similarity: Similarity) -> Any:
         return faiss.index_factory(dimension, factory, metric)
     except RuntimeError as error:
         raise ConfigError(
-            f"index {factory!r} cannot be made for {what} of {dimension} dimensions: {_reason(error)}; {EXAMPLES}"
+            f"index {factory!r} cannot be made for {what} of {dimension} dimensions: {reason_of(error)}; {EXAMPLES}"
         ) from error
 
 
@@ -156,7 +151,7 @@ def set_parameters(index: Any, parameters: str) -> None:
         space.set_index_parameters(index, parameters)
     except RuntimeError as error:
         raise ConfigError(
-            f"search parameters {parameters!r} do not fit the index: {_reason(error)}; nprobe=16 (IVF) and "
+            f"search parameters {parameters!r} do not fit the index: {reason_of(error)}; nprobe=16 (IVF) and "
             "efSearch=64 (HNSW) are examples"
         ) from error
 
@@ -179,116 +174,13 @@ def centroids_of(index: Any) -> int:
     return max(needed)
 
 
-def build(factory: str, parameters: str, similarity: Similarity, blocks: Iterable[Floats], sample: Floats) -> Any:
-    """Train an index and add all vectors of `blocks`.
-
-    Args:
-        factory: the `index_factory` string.
-        parameters: search parameters; may be empty.
-        similarity: how vectors are compared.
-        blocks: the vectors, in their order.
-        sample: vectors to train the index on.
-
-    Raises:
-        ConfigError: FAISS cannot train it on the sample.
-    """
-    index = new_index(factory, sample.shape[1], similarity)
-    if not index.is_trained:
-        try:
-            index.train(np.ascontiguousarray(sample))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"index {factory!r} cannot be trained on {len(sample)} vectors of a shard: {_reason(error)}; take "
-                f"another one, or fewer shards"
-            ) from error
-    for block in blocks:
-        index.add(np.ascontiguousarray(block))
-    if parameters:
-        set_parameters(index, parameters)
-    return index
-
-
 def sample_size(factory: str, dimension: int) -> int:
     """The most vectors that an index is trained on; 0 if it needs no training."""
     index = new_index(factory, dimension, "cosine")
     return 0 if index.is_trained else max(FEWEST_SAMPLED, TRAINING_VECTORS * centroids_of(index))
 
 
-class PlacedIndex:
-    """An index on this process's first GPU, or on its CPU.
-
-    Attributes:
-        device: `gpu` or `cpu`.
-        note: why it is on the CPU although there is a GPU, or what is different on the GPU; None where neither is.
-    """
-
-    def __init__(self, index: Any, parameters: str, device: Device) -> None:
-        """Args:
-        index: filled; it stays on the CPU as well.
-        parameters: of the search; may be empty.
-        device: `cpu`, or a GPU where one was given to this process.
-        """
-        self._index = index
-        self._on_gpu: Any = None
-        self.device = "cpu"
-        self.note: str | None = None
-        if device == "cpu":
-            return
-        faiss = load_faiss()
-        if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
-            self.note = "this build of FAISS uses no GPU: pip uninstall faiss-cpu, then pip install 'hbtrain[gpu]'"
-        elif (lists := _searched_lists(index)) > GPU_DEPTH:
-            self.note = f"on a GPU, FAISS searches {GPU_DEPTH} lists at most, and nprobe is {lists}"
-        else:
-            self._move(faiss, parameters)
-
-    def search(self, q_QD: Floats, k: int) -> npt.NDArray[np.int64]:
-        """Places [Q, K] of the nearest, -1 where fewer are found. Where the GPU cannot, the CPU searches."""
-        places_QK: npt.NDArray[np.int64]
-        if self._on_gpu is not None and k <= GPU_DEPTH:
-            try:
-                _, places_QK = self._on_gpu.search(q_QD, k)
-                return places_QK
-            except RuntimeError as error:
-                self._leave_gpu(f"FAISS could not search it on the GPU: {_reason(error)}")
-        elif self._on_gpu is not None:
-            self._leave_gpu(f"on a GPU, FAISS finds {GPU_DEPTH} neighbours at most, and {k} are asked for")
-        _, places_QK = self._index.search(q_QD, k)
-        return places_QK
-
-    def _leave_gpu(self, note: str) -> None:
-        self._on_gpu, self.device, self.note = None, "cpu", note
-
-    def _move(self, faiss: Any, parameters: str) -> None:
-        """Copy the index to the GPU; a product quantizer with tables in float16, if those in float32 are too large."""
-        refused = ""
-        for half in (False, True):
-            options = faiss.GpuClonerOptions()
-            options.useFloat16 = half  # GpuIndexIVFPQConfig.useFloat16LookupTables
-            try:
-                moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index, options)
-                if parameters:
-                    faiss.GpuParameterSpace().set_index_parameters(moved, parameters)
-            except RuntimeError as error:
-                refused = refused or _reason(error)
-                continue
-            self._on_gpu, self.device = moved, "gpu"
-            self.note = "its tables are float16 on the GPU; what it finds is scored anew in float32" if half else None
-            return
-        self.note = f"FAISS could not put it on the GPU: {refused}"
-
-
-def _searched_lists(index: Any) -> int:
-    """How many inverted lists a search looks through, which is set to no more than there are; 0 without any."""
-    faiss = load_faiss()
-    lists = faiss.try_extract_index_ivf(index)
-    if lists is None:
-        return 0
-    lists.nprobe = min(lists.nprobe, lists.nlist)
-    return int(lists.nprobe)
-
-
-def _reason(error: RuntimeError) -> str:
+def reason_of(error: RuntimeError) -> str:
     """FAISS's message without the line of its source code."""
     text = str(error).strip().splitlines()[0]
     words = re.sub(r"^Error in .*? at /?\S+:\d+: ", "", text)

@@ -11,11 +11,17 @@ row's passage in the same language y, since models score some pairs of languages
 passage lacks that language, the positive is the best of its translations; so it is if a parallel sentence is compared
 in its own language, where the positive would be the sentence itself and score 1.
 
+**Rescoring.** A second model may score what the first one found: then its scores, of candidates and of positives,
+decide the order and the margin. It finds nothing itself.
+
 **Merging.** A training pair needs negatives in the language of its passage, whatever the language they were found with.
 So what is chosen are passages, not texts: a passage's score is its best over the row's queries and its own languages;
 it is too close if any of its texts that were found is; and it brings all its translations. Passages are sorted by
 score, ties in the order of the pool. The first `skip_top` are passed over, those too close are dropped, and the next
 `negatives` become the row's.
+
+**Memory.** Vectors lie on disk (`pool_embeddings`) and are read a file at a time: 32,768 vectors, on a GPU the same. In
+memory are the numbers of `PassagePool`, and `BLOCK_CANDIDATES` candidates of some rows at a time.
 
 Shapes: B rows of a block (or its queries in one language), K candidates of a query, L languages, N texts of the pool,
 D dimensions, n candidates of a whole block.
@@ -25,31 +31,36 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, get_args
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from hbtrain.corpus import ParallelCorpus, Source, source_path
 from hbtrain.corpus.conflicts import Int64s
-from hbtrain.errors import ConfigError, DataError, ModelError
+from hbtrain.errors import ConfigError, DataError
 from hbtrain.formats.parallel import read_records
-from hbtrain.modeling.encoder import Encoder, Side
+from hbtrain.retrieval.collection_search import SearchOptions, started
+from hbtrain.retrieval.encoding import StoredEncoder
 from hbtrain.retrieval.identities import PassagePool
-from hbtrain.retrieval.scores import Floats, for_inner_products, similarities, similarity_of
-from hbtrain.retrieval.top import DevicePool
+from hbtrain.retrieval.pool_embeddings import PoolEmbeddings, Progress
+from hbtrain.retrieval.rescoring import MiningWorker, PairScorer, PairScores
+from hbtrain.retrieval.scores import Floats, similarities
+from hbtrain.retrieval.top import NONE, Top, merge_top
+from hbtrain.retrieval.workers import Factory
 
 CandidateLanguages = Literal["same", "other", "both"]
 MarginKind = Literal["absolute", "relative"]
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
-BLOCK_ROWS = 1024  # rows mined at one time
-BLOCK_TEXTS = 8192  # passages read from disk at one time
+BLOCK_ROWS = 8192  # the most rows mined at one time
+BLOCK_CANDIDATES = 2_000_000  # the most candidates of the rows that are mined at one time: some 200 MB
 
 
 @dataclass(frozen=True)
@@ -89,124 +100,158 @@ class MinedRow(NamedTuple):
 
     negatives: list[dict[str, str]]  # {language: text} of each negative passage, best first
     too_close: int  # how many passages were dropped by the margin
+    scores: list[float]  # of the row's own passage, then of each of the negatives
 
 
 class Miner:
-    """Encodes the passages of a corpus once, then mines negatives for one row after another.
+    """Encodes the passages and queries of a corpus, then mines negatives for one row after another.
 
-    Memory: the embeddings (N x D x 4 bytes) and the numbers of `PassagePool`. On a GPU, the embeddings once more, or
-    the part of them that fits (see `DevicePool`).
+    A context manager: its workers end with it. Of workers in this process nothing is left anyway.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: StoredEncoder,
         corpus: ParallelCorpus,
         options: MiningOptions,
-        batch_size: int = 128,
+        search: SearchOptions | None = None,
         progress: Progress | None = None,
+        rescorer: StoredEncoder | PairScorer | None = None,
     ) -> None:
-        """Encode the passages, which `progress` is told of, as it is of rows that are mined.
+        """Encode what the cache lacks, which `progress` is told of, as it is of rows that are mined.
+
+        Args:
+            encoder: finds the candidates.
+            corpus: whose passages are candidates for its rows.
+            options: which of them become negatives.
+            search: how they are encoded and searched; None: exactly, in this process, on the CPU.
+            progress: called with what is done.
+            rescorer: a second model that scores what `encoder` found.
 
         Raises:
-            ConfigError: other languages are wanted and the corpus has only one.
+            ConfigError: other languages are wanted and the corpus has only one, or the index does not fit.
             ModelError: an embedding holds NaN or infinity.
+            StorageError: the cache cannot be written.
         """
         if options.languages == "other" and len(corpus.languages) == 1:
             raise ConfigError(f"--languages other: the sources have {corpus.languages[0]} only; use same")
-        self._encoder = encoder
         self._options = options
-        self._batch_size = batch_size
         self._progress = progress
+        self._search = search = search or SearchOptions()
+        self._sources = list(corpus.sources.values())
         self.pool = PassagePool(corpus)
-        self._p_ND = self._embed_pool()
-        self._on_device = DevicePool(self._p_ND, encoder.device)
+        with ExitStack() as stack:
+            start = stack.enter_context(started(search))
+            given = self.pool, self._sources, search, start, progress
+            self._found = PoolEmbeddings(encoder, *given)
+            pairs = rescorer if isinstance(rescorer, PairScorer) else None
+            self._second: PoolEmbeddings | PairScores | None = None
+            if rescorer is not None and not isinstance(rescorer, PairScorer):
+                self._second = PoolEmbeddings(rescorer, *given)
+            ways = search.index, search.parameters, search.seed, self._found.similarity
+            load = None if pairs is None else pairs.loader(anew=search.actors > 0 or len(search.devices) > 1)
+            factories: list[Factory] = [
+                partial(MiningWorker, part, ways, load) for part in self._found.parts(search, pairs is not None)
+            ]
+            self._workers = stack.enter_context(start(factories))
+            if pairs is not None:
+                self._second = PairScores(self.pool, self._sources, self._workers)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def rescored(self) -> bool:
+        """Whether a second model gives the scores."""
+        return self._second is not None
 
     def rows(self, source: Source) -> Iterator[MinedRow]:
         """The negatives of every row of a source, in the order of the rows."""
         numbers = self.pool.rows_of(source)
-        for first in range(0, len(numbers), BLOCK_ROWS):
-            rows = np.arange(first, min(first + BLOCK_ROWS, len(numbers)), dtype=np.int64)
-            parts = [self._candidates(source, rows, numbers.start, code) for code in range(len(self.pool.languages))]
-            yield from self._choose(Candidates.joined(parts), len(rows))
-            self._tell(f"rows of {source.name}", first + len(rows), len(numbers))
+        most = BLOCK_CANDIDATES // (self._options.depth * len(self.pool.languages))
+        step = max(1, min(BLOCK_ROWS, most))
+        for first in range(0, len(numbers), step):
+            rows = range(first, min(first + step, len(numbers)))
+            yield from self._mined(self._sources.index(source), rows, numbers.start)
+            if self._progress is not None:
+                self._progress(f"rows of {source.name}", rows.stop, len(numbers))
 
-    def _candidates(self, source: Source, rows: Int64s, start: int, code: int) -> Candidates:
-        """The candidates that the rows' queries in one language find."""
-        language = self.pool.languages[code]
-        index = source.index
-        if language not in index.languages:
-            return Candidates.none()
-        has = index.query_patterns[index.patterns_of(rows), index.languages.index(language)]
-        asking = np.flatnonzero(has)
-        if not len(asking):
-            return Candidates.none()
-        q_BD = self._embed(source.texts("query", rows[asking], [language] * len(asking)), "query")
-        products_BK, texts_BK = self._on_device.best(q_BD, self._spans(code), self._options.depth)
-        scores_BK = similarities(products_BK, similarity_of(self._encoder))
-        positives_BL = self._positives(q_BD, self.pool.row_texts[start + rows[asking]])
-        if index.sentences:
-            _drop_copies(positives_BL, code)
-        options = self._options
-        allowed_BL = highest_allowed(positives_BL, options.margin, options.margin_kind == "relative")
-        too_close_BK = scores_BK > np.take_along_axis(allowed_BL, self.pool.language[texts_BK], axis=1)
-        owner = np.repeat(asking, texts_BK.shape[1])
-        found = Candidates(owner, texts_BK.ravel(), scores_BK.ravel(), too_close_BK.ravel())
-        return found.at(~self.pool.is_own(start + rows[found.row], found.text))
+    def _mined(self, source: int, rows: range, start: int) -> list[MinedRow]:
+        positive_R = np.full(len(rows), -np.inf)
+        parts = [Candidates.none()]
+        for code, (asking_B, top) in self._best(source, rows).items():
+            held_BL = self._positives(source, code, asking_B, self.pool.row_texts[start + asking_B])
+            searched = self._searched(code)
+            place_B = asking_B - rows.start
+            positive_R[place_B] = np.maximum(positive_R[place_B], held_BL[:, searched].max(axis=1))
+            scores_BK = similarities(top.scores, self._found.similarity)
+            owner_n, text_n = np.repeat(asking_B, top.places.shape[1]), top.places.ravel()
+            found = Candidates(owner_n, text_n, scores_BK.ravel(), np.zeros(len(text_n), bool)).at(text_n != NONE)
+            found = found.at(~self.pool.is_own(start + found.row, found.text))
+            if self._second is not None:
+                found = found._replace(score=self._second.score(source, code, found.row, found.text))
+            allowed_BL = highest_allowed(held_BL, self._options.margin, self._options.margin_kind == "relative")
+            at_n = np.searchsorted(asking_B, found.row), self.pool.language[found.text]
+            parts.append(found._replace(row=found.row - rows.start, too_close=found.score > allowed_BL[at_n]))
+        return self._choose(Candidates.joined(parts), positive_R)
 
-    def _spans(self, code: int) -> list[slice]:
-        own = self.pool.span(code)
+    def _best(self, source: int, rows: range) -> Mapping[int, tuple[Int64s, Top]]:
+        """{code of a language: (rows that have a query in it, their best candidates)}; scores are inner products."""
+        asked = {code: self._found.queries(source, code, rows) for code in range(len(self.pool.languages))}
+        asked = {code: (rows_B, q_BD) for code, (rows_B, q_BD) in asked.items() if len(rows_B)}
+        found: dict[int, tuple[Int64s, Top]] = {}
+        # What searches the same languages does so at once: then the pool is read once for all of them.
+        for searched in dict.fromkeys(tuple(self._searched(code)) for code in asked):
+            codes = [code for code in asked if tuple(self._searched(code)) == searched]
+            q_BD = np.concatenate([asked[code][1] for code in codes])
+            best = merge_top(
+                self._workers.call_all("nearest", q_BD, searched, self._options.depth), self._options.depth
+            )
+            stops = np.cumsum([len(asked[code][0]) for code in codes])[:-1]
+            parts = zip(codes, np.split(best.scores, stops), np.split(best.places, stops), strict=True)
+            found |= {code: (asked[code][0], Top(scores, places)) for code, scores, places in parts}
+        return {code: found[code] for code in asked}
+
+    def _searched(self, code: int) -> list[int]:
+        """Codes of the languages in which candidates for queries in a language are sought."""
+        everything = range(len(self.pool.languages))
         if self._options.languages == "same":
-            return [own]
-        if self._options.languages == "other":
-            return [slice(0, own.start), slice(own.stop, len(self.pool))]
-        return [slice(0, len(self.pool))]
+            return [code]
+        return [other for other in everything if other != code or self._options.languages == "both"]
 
-    def _positives(self, q_BD: Floats, texts_BL: Int64s) -> Doubles:
-        """[B, L] scores of the rows' own passages, NaN where a row lacks the language."""
+    def _positives(self, source: int, code: int, rows_B: Int64s, texts_BL: Int64s) -> Doubles:
+        """[B, L] the score that candidates in each language are compared with."""
         scores_BL = np.full(texts_BL.shape, np.nan)
-        for code, texts in enumerate(texts_BL.T):
-            has = np.flatnonzero(texts >= 0)
-            products = np.einsum("bd,bd->b", q_BD[has], self._p_ND[texts[has]])
-            scores_BL[has, code] = similarities(products, similarity_of(self._encoder))
-        return scores_BL
+        place_n, language_n = np.nonzero(texts_BL >= 0)
+        by = self._second or self._found
+        scores_BL[place_n, language_n] = by.score(source, code, rows_B[place_n], texts_BL[place_n, language_n])
+        if self._sources[source].index.sentences:
+            _drop_copies(scores_BL, code)
+        best_B1 = np.nanmax(scores_BL, axis=1, keepdims=True)
+        return np.where(np.isnan(scores_BL), best_B1, scores_BL)
 
-    def _choose(self, found: Candidates, rows: int) -> list[MinedRow]:
+    def _choose(self, found: Candidates, positive_R: Doubles) -> list[MinedRow]:
         """Merge what the queries of each of the block's rows found, and take the best."""
+        rows = len(positive_R)
         ranked = found.merged(self.pool.identity[found.text]).ranked()
         reached = ranked.at(ranked.ranks() >= self._options.skip_top)
         dropped = np.bincount(reached.row[reached.too_close], minlength=rows)
         allowed = reached.at(~reached.too_close)
         chosen = allowed.at(allowed.ranks() < self._options.negatives)
-        bounds = np.searchsorted(chosen.row, np.arange(rows + 1))
-        negatives = self.pool.translations(chosen.text)
+        bounds = np.searchsorted(chosen.row, np.arange(rows + 1)).tolist()
+        negatives, scores = self.pool.translations(chosen.text), chosen.score.tolist()
         return [
-            MinedRow(negatives[start:stop], close)
-            for start, stop, close in zip(bounds[:-1].tolist(), bounds[1:].tolist(), dropped.tolist(), strict=True)
-        ]
-
-    def _embed_pool(self) -> Floats:
-        p_ND = np.empty((len(self.pool), self._embed([], "passage").shape[1]), np.float32)
-        for start in range(0, len(p_ND), BLOCK_TEXTS):
-            places = np.arange(start, min(start + BLOCK_TEXTS, len(p_ND)))
-            p_ND[places] = self._embed(self.pool.texts(places), "passage")
-            self._tell("passages", start + len(places), len(p_ND))
-        return p_ND
-
-    def _embed(self, texts: Sequence[str], side: Side) -> Floats:
-        """Vectors whose inner products rank as the encoder's similarity does."""
-        vectors = self._encoder.encode(texts, side, batch_size=self._batch_size)
-        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(broken):
-            raise ModelError(
-                f"the embedding of {side} {texts[broken[0]][:60]!r} holds NaN or infinity: training has diverged or "
-                "the precision is too low; use an earlier checkpoint"
+            MinedRow(negatives[start:stop], close, [positive, *scores[start:stop]])
+            for start, stop, close, positive in zip(
+                bounds[:-1], bounds[1:], dropped.tolist(), positive_R.tolist(), strict=True
             )
-        return for_inner_products(vectors, side, similarity_of(self._encoder))
-
-    def _tell(self, what: str, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(what, done, total)
+        ]
 
 
 def _drop_copies(positives_BL: Doubles, code: int) -> None:
@@ -240,7 +285,7 @@ def write_mined(miner: Miner, corpus: ParallelCorpus, sources: Sequence[str], st
         for read, mined in zip_longest(_records(source, source_path(name)), miner.rows(source)):
             if read is None or mined is None:
                 raise DataError(f"source {name} changed while it was mined; run again")
-            record = _with_negatives(read, mined.negatives, prefix)
+            record = _with_negatives(read, mined, prefix, miner.rescored)
             stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             summary.rows += 1
             summary.negatives += len(mined.negatives)
@@ -263,11 +308,15 @@ def _records(source: Source, path: Path) -> Iterator[dict[str, Any]]:
     return source.records() if path.is_dir() else (record for record, _ in read_records(path))
 
 
-def _with_negatives(record: dict[str, Any], negatives: list[dict[str, str]], prefix: str) -> dict[str, Any]:
-    record.pop("negatives", None)
+def _with_negatives(record: dict[str, Any], mined: MinedRow, prefix: str, scored: bool) -> dict[str, Any]:
+    for old in ("negatives", "scores"):
+        record.pop(old, None)
     if prefix:
         record |= {key: f"{prefix}{record[key]}" for key in ("id", "passage_id") if key in record}
-    return record | {"negatives": negatives} if negatives else record
+    if not mined.negatives:
+        return record
+    scores = {"scores": [float(f"{score:.7g}") for score in mined.scores]} if scored else {}
+    return record | {"negatives": mined.negatives} | scores
 
 
 Bools = npt.NDArray[np.bool_]
@@ -316,12 +365,9 @@ class Candidates(NamedTuple):
         return np.arange(len(self.row)) - np.searchsorted(self.row, self.row)
 
 
-def highest_allowed(positives_BL: Doubles, margin: float, relative: bool) -> Doubles:
+def highest_allowed(held_BL: Doubles, margin: float, relative: bool) -> Doubles:
     """[B, L] the highest score that a candidate in each language may have.
 
-    `positives_BL` are the scores of the queries' positives, NaN where there is none in a language (but one at least). A
-    `relative` margin is a share of their magnitude.
+    `held_BL` are the scores of the queries' positives; a `relative` margin is a share of their magnitude.
     """
-    best_B1 = np.nanmax(positives_BL, axis=1, keepdims=True)
-    held_BL = np.where(np.isnan(positives_BL), best_B1, positives_BL)
     return np.asarray(held_BL - margin * (np.abs(held_BL) if relative else 1.0))

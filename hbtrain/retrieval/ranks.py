@@ -10,14 +10,17 @@ Shapes: Q queries, N candidates, D dimensions, P (query, relevant candidate) pai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hbtrain.modeling.devices import Device
+from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.counting import Pairs
+from hbtrain.retrieval.device_counts import count_on_all
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores
 from hbtrain.retrieval.top import Int64s, Top, merge_top
@@ -44,6 +47,14 @@ class Ranks:
         return replace(here, query=here.query - first_query)
 
 
+class Vectors(NamedTuple):
+    """The vectors by which a collection was ranked, as the encoder gave them."""
+
+    queries: Floats  # [Q, D]
+    passages: Callable[[Int64s], Floats]  # gives the vectors [..., D] of candidates at places [...] of the pool
+    similarity: Similarity
+
+
 class Search(NamedTuple):
     """Ranks of all relevant candidates, and what ranks first."""
 
@@ -51,6 +62,8 @@ class Search(NamedTuple):
     by_language: dict[int, Top]
     """{language code: the best candidates [Q, K] in that language}, in the order of the pool."""
     depth: int  # k, or all candidates where there are fewer
+    device: str = "cpu"  # where it was computed: `gpu`, `cpu`, or both
+    vectors: Vectors | None = None  # None: they were not kept
 
     @property
     def pool(self) -> Top:
@@ -91,8 +104,12 @@ def exact_search(
     relevant: Sequence[Int64s],
     depth: int,
     blocks: Blocks | None = None,
+    gpus: Sequence[Device] = (),
 ) -> Search:
-    """Exact ranks, as `exact_ranks` says, and from the same pass the `depth` best candidates of every pool."""
+    """Exact ranks, as `exact_ranks` says, and from the same pass the `depth` best candidates of every pool.
+
+    With `gpus` they are computed there, each of them taking a part of the candidates, by the rule of `device_counts`.
+    """
     blocks = blocks or Blocks()
     codes = np.asarray(languages, np.int64)
     _check_shapes(q_QD, p_ND, codes, len(relevant))
@@ -100,9 +117,12 @@ def exact_search(
     check_finite("query", q_QD)
     check_finite("passage", p_ND)
     pairs = Pairs.of(relevant, codes)
-    scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
-    counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth)
+    if gpus and len(q_QD):
+        scores_P, counted = count_on_all(gpus, q_QD, p_ND, codes, pairs, depth)
+    else:
+        scores_P = relevant_scores(q_QD, p_ND, pairs, threads=blocks.threads)
+        counted = count_in_shard(q_QD, p_ND, codes, pairs, scores_P, depth=depth, blocks=blocks)
+    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, "gpu" if gpus else "cpu")
 
 
 def ranks_of(pairs: Pairs, scores_P: Floats, counted: ShardCounts) -> Ranks:

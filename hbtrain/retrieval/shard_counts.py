@@ -82,21 +82,11 @@ def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, th
     import torch
 
     scores_P = np.full(len(pairs.query), np.nan, np.float32)
-    place_P = pairs.candidate - first
-    inside = np.flatnonzero((place_P >= 0) & (place_P < len(p_ND)))
-    # Queries of the same candidates side by side, such as a question's translations: fewer candidates to a tile.
-    asking, lowest = np.unique(pairs.query[inside], return_index=True)
-    asking = asking[np.argsort(place_P[inside][lowest], kind="stable")]
-    row_Q = np.full(pairs.queries, len(asking))
-    row_Q[asking] = np.arange(len(asking))
-    by_row = inside[np.argsort(row_Q[pairs.query[inside]], kind="stable")]
-    rows = row_Q[pairs.query[by_row]]
+    asked = AskedPairs(pairs, first, len(p_ND))
 
     def work(start: int) -> None:
-        low, high = np.searchsorted(rows, (start, start + TILE_QUERIES))
-        pair, row = by_row[low:high], rows[low:high] - start
-        wanted, column = np.unique(place_P[pair], return_inverse=True)
-        q_RD = rows_at(q_QD, asking[start : start + TILE_QUERIES])
+        asking, wanted, pair, row, column = asked.of_queries(start, TILE_QUERIES)
+        q_RD = rows_at(q_QD, asking)
         q_TD = tile_of(q_RD, TILE_QUERIES)
         scores_TC = torch.empty(TILE_QUERIES, TILE_CANDIDATES)
         for c in range(0, len(wanted), TILE_CANDIDATES):
@@ -104,12 +94,47 @@ def relevant_scores(q_QD: Floats, p_ND: Floats, pairs: Pairs, first: int = 0, th
             tile_scores(q_TD, tile_of(p_RD, TILE_CANDIDATES), scores_TC)
             here = (column >= c) & (column < c + TILE_CANDIDATES)
             scores_P[pair[here]] = scores_TC.numpy()[row[here], column[here] - c]
-        if not np.isfinite(scores_P[pair]).all():
-            raise ModelError("a score is NaN or infinite: an embedding holds NaN or infinity, or is too long for fp32")
+        check_scores(scores_P[pair])
 
     with scoring_threads(threads) as pool:
-        list(pool.map(work, range(0, len(asking), TILE_QUERIES)))
+        list(pool.map(work, range(0, asked.queries, TILE_QUERIES)))
     return scores_P
+
+
+class AskedPairs:
+    """The pairs whose candidates are in a shard, some queries at a time."""
+
+    def __init__(self, pairs: Pairs, first: int, candidates: int) -> None:
+        """Args:
+        pairs: of all queries and of candidates in any shard.
+        first: place of the shard's first candidate in the pool.
+        candidates: of the shard.
+        """
+        self._place_P = pairs.candidate - first
+        inside = np.flatnonzero((self._place_P >= 0) & (self._place_P < candidates))
+        # Queries of the same candidates side by side, such as a question's translations: fewer candidates to a tile.
+        asking, lowest = np.unique(pairs.query[inside], return_index=True)
+        self._asking = asking[np.argsort(self._place_P[inside][lowest], kind="stable")]
+        self.queries = len(asking)  # that ask for a candidate of the shard
+        row_Q = np.full(pairs.queries, len(asking))
+        row_Q[self._asking] = np.arange(len(asking))
+        self._pair = inside[np.argsort(row_Q[pairs.query[inside]], kind="stable")]
+        self._row = row_Q[pairs.query[self._pair]]
+
+    def of_queries(self, start: int, count: int) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
+        """Of `count` queries from the `start`-th that asks: the numbers of the queries, the places in the shard of the
+        candidates that they ask for, each once; and of all their pairs the pair's number and where in these two the
+        query and the candidate stand."""
+        low, high = np.searchsorted(self._row, (start, start + count))
+        pair = self._pair[low:high]
+        wanted, column = np.unique(self._place_P[pair], return_inverse=True)
+        return self._asking[start : start + count], wanted, pair, self._row[low:high] - start, column
+
+
+def check_scores(scores: Floats) -> None:
+    """Raise ModelError if a score is NaN or infinite."""
+    if not np.isfinite(scores).all():
+        raise ModelError("a score is NaN or infinite: an embedding holds NaN or infinity, or is too long for fp32")
 
 
 def joined_scores(parts: Sequence[Floats]) -> Floats:
@@ -149,8 +174,8 @@ def count_in_shard(
         blocks: how many vectors are in memory at one time.
     """
     blocks = blocks or Blocks()
-    rows = _whole_tiles(blocks.queries, TILE_QUERIES)
-    columns = _whole_tiles(min(blocks.candidates, len(p_ND)), TILE_CANDIDATES)
+    rows = whole_tiles(blocks.queries, TILE_QUERIES)
+    columns = whole_tiles(min(blocks.candidates, len(p_ND)), TILE_CANDIDATES)
     counter = Counter(pairs, scores_P, languages, first, columns, depth)
     with scoring_threads(blocks.threads) as pool:
         for q_start in range(0, len(q_QD), rows):
@@ -185,5 +210,6 @@ def sum_counts(parts: Sequence[ShardCounts], depth: int = 0) -> ShardCounts:
     )
 
 
-def _whole_tiles(size: int, tile: int) -> int:
+def whole_tiles(size: int, tile: int) -> int:
+    """`size`, rounded up to a multiple of `tile`."""
     return -(-size // tile) * tile

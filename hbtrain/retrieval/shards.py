@@ -1,8 +1,9 @@
 """What a worker does with its shard, a range of a store's files: search it, or count in it for exact ranks.
 
 **Exact search** (`Flat`) does not use FAISS, which leaves open which of equally good candidates it returns and rounds
-by the shape of its operands. `top_scores` scores one file of the store after another: a file's scores come from the
-same products whatever shard it is in, so any number of shards gives the same bits and the same order of ties.
+by the shape of its operands. `top_scores` scores one file of the store after another, on a GPU in parts that fit there:
+a file's scores come from the same products whatever shard it is in and whatever the memory, so any number of shards
+gives the same bits and the same order of ties.
 
 **Approximate search**: the index names candidates, and they are scored anew in fp32 from the store. So scores of all
 indices mean the same, results of shards can be merged although their indices were trained apart, and of equal scores
@@ -16,21 +17,23 @@ candidate) pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hbtrain.modeling.devices import Device
+from hbtrain.modeling.devices import Device, free_bytes
 from hbtrain.modeling.encoder import Similarity
 from hbtrain.retrieval.counting import Pairs
-from hbtrain.retrieval.faiss_index import EXACT, PlacedIndex, build, sample_size
+from hbtrain.retrieval.device_counts import count_on, relevant_scores_on
+from hbtrain.retrieval.faiss_index import EXACT, sample_size
+from hbtrain.retrieval.faiss_placement import PlacedIndex, build
 from hbtrain.retrieval.scores import Floats, for_inner_products
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores, sum_counts
 from hbtrain.retrieval.store import EmbeddingStore
-from hbtrain.retrieval.top import NONE, Int64s, Top, merge_top, top_scores
+from hbtrain.retrieval.top import NONE, DevicePool, Int64s, Top, merge_top
 
 RESCORED_FLOATS = 16_777_216  # numbers of embeddings that are read at one time to be scored anew: 64 MiB
 
@@ -47,6 +50,7 @@ class ShardIndex:
         seed: int = 0,
         similarity: Similarity = "cosine",
         device: Device = "cpu",
+        copies: Sequence[Device] = (),
     ) -> None:
         """Args:
         folder: of a finished store.
@@ -55,7 +59,8 @@ class ShardIndex:
         parameters: of the search, such as `nprobe=16`.
         seed: of the sample that the index is trained on.
         similarity: how vectors are compared.
-        device: where it is searched; FAISS stays on the CPU where it cannot use a GPU.
+        device: where it is built and searched; FAISS stays on the CPU where it cannot use a GPU.
+        copies: further GPUs that search an index of FAISS.
 
         Raises:
             StorageError: the store cannot be read.
@@ -67,7 +72,11 @@ class ShardIndex:
         self._seed = seed
         self._device = device
         self._similarity: Similarity = similarity
+        self._copies = copies
+        self._held: dict[int, DevicePool] = {}  # {number of a file: its vectors} that stay on the device
+        self._room: int | None = None  # bytes that may still stay there
         self._index: PlacedIndex | None = None
+        self._note: str | None = None  # why the index was built on the CPU although there is a GPU
         ranges = self._store.manifest.shards
         self._rows = range(ranges[files.start].start, ranges[files.stop - 1].stop)
 
@@ -77,25 +86,37 @@ class ShardIndex:
             return self.exact(q_QD, k)
         k = min(k, len(self._rows))
         if self._index is None:
-            index = build(self._factory, self._parameters, self._similarity, self._blocks(), self._sample())
-            self._index = PlacedIndex(index, self._parameters, self._device)
+            how = self._factory, self._parameters, self._similarity
+            index, self._note = build(*how, self._blocks, self._sample(), self._device)
+            self._index = PlacedIndex(index, self._parameters, [self._device, *self._copies])
         return self._rescored(q_QD, self._index.search(np.ascontiguousarray(q_QD), k))
 
     def device(self) -> tuple[str, str | None]:
         """(`gpu` or `cpu`, what is to say about it) of the index that was searched last; see `PlacedIndex`."""
-        return ("cpu", None) if self._index is None else (self._index.device, self._index.note)
+        return ("cpu", None) if self._index is None else (self._index.device, self._index.note or self._note)
 
     def exact(self, q_QD: Floats, k: int) -> Top:
         """The `k` best candidates of the shard, found by scoring all of them."""
-        import torch
-
         q_QD = for_inner_products(q_QD, "query", self._similarity)
         best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
         for file in self._files:
-            p_RD = torch.from_numpy(self._passages(self._store.shard(file))).to(self._device, torch.float32)
-            scores, places = top_scores(q_QD, p_RD, [slice(0, len(p_RD))], k)
+            p_RD = self._pool(file)
+            scores, places = p_RD.best(q_QD, [slice(0, len(p_RD))], k)
             best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
+
+    def _pool(self, file: int) -> DevicePool:
+        """The vectors of a file on the device, where they stay if they are in its first half."""
+        import torch
+
+        where = torch.device(self._device)
+        if self._room is None:
+            self._room = (free_bytes(where) or 0) // 2
+        if (pool := self._held.get(file)) is None:
+            pool = DevicePool(self._passages(np.asarray(self._store.shard(file), np.float32)), where)
+            if pool.on_device and pool.bytes <= self._room:
+                self._held[file], self._room = pool, self._room - pool.bytes
+        return pool
 
     def _passages(self, p_RD: Floats) -> Floats:
         return for_inner_products(p_RD, "passage", self._similarity)
@@ -145,6 +166,7 @@ class RankShard:
         languages: Int64s,
         threads: int | None = None,
         similarity: Similarity = "cosine",
+        device: Device = "cpu",
     ) -> None:
         """Args:
         folder: of a finished store.
@@ -152,6 +174,7 @@ class RankShard:
         languages: language codes [N] of the whole pool.
         threads: that compute scores; None: as many as torch uses.
         similarity: how vectors are compared; the queries of all steps come as `for_inner_products` gives them.
+        device: where it counts: by the rule of `device_counts` on a GPU.
 
         Raises:
             StorageError: the store cannot be read.
@@ -161,17 +184,32 @@ class RankShard:
         self._languages = languages
         self._blocks = Blocks(threads=threads)
         self._similarity: Similarity = similarity
+        self._device = device
+
+    def device(self) -> str:
+        """`gpu` or `cpu`: where it counts."""
+        return "cpu" if self._device == "cpu" else "gpu"
 
     def relevant_scores(self, q_QD: Floats, pairs: Pairs) -> Floats:
         """[P] scores of the pairs whose candidates are in the shard, NaN for the others."""
+        import torch
+
         scores_P = np.full(len(pairs.query), np.nan, np.float32)
         for first, p_RD in self._vectors():
-            here = relevant_scores(q_QD, p_RD, pairs, first, self._blocks.threads)
+            if self._device == "cpu":
+                here = relevant_scores(q_QD, p_RD, pairs, first, self._blocks.threads)
+            else:
+                here = relevant_scores_on(torch.device(self._device), q_QD, p_RD, pairs, first)
             np.copyto(scores_P, here, where=~np.isnan(here))
         return scores_P
 
     def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> ShardCounts:
         """How many of the shard's candidates rank ahead, and the `depth` best of them in each language."""
+        import torch
+
+        if self._device != "cpu" and len(q_QD):
+            where = torch.device(self._device)
+            return count_on(where, q_QD, self._vectors, self._languages, pairs, scores_P, depth)
         parts = []
         for first, p_RD in self._vectors():
             codes = self._languages[first : first + len(p_RD)]

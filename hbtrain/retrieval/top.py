@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from hbtrain.modeling.devices import free_bytes, full_float32
 from hbtrain.retrieval.scores import TILE_QUERIES, Floats
+from hbtrain.retrieval.sort_keys import keys_of, merge_best, scores_and_places
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -80,20 +81,39 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
     ]
     width = min(depth, sum(chunk.stop - chunk.start for chunk in chunks))
     found = Top(np.empty((len(q_BD), width), np.float32), np.empty((len(q_BD), width), np.int64))
-    for start in range(0, len(q_BD) if width else 0, TILE_QUERIES):
+    if not width or not len(q_BD):
+        return found
+    if p_ND.device.type != "cpu":
+        return _top_on_device(q_BD, p_ND, chunks, depth)
+    for start in range(0, len(q_BD), TILE_QUERIES):
         rows = slice(start, min(start + TILE_QUERIES, len(q_BD)))
         tile_TD = torch.zeros(TILE_QUERIES, p_ND.shape[1])
         filled = rows.stop - start
         tile_TD[:filled] = torch.from_numpy(q_BD[rows])
-        tile_TD = tile_TD.to(p_ND.device)
-        scores_TH = torch.empty(filled, 0, device=p_ND.device)
-        places_TH = torch.empty(filled, 0, dtype=torch.int64, device=p_ND.device)
+        scores_TH, places_TH = torch.empty(filled, 0), torch.empty(filled, 0, dtype=torch.int64)
         for chunk in chunks:
             scores_TM = (tile_TD @ p_ND[chunk].T)[:filled]
             scores_TH, places_TH = absorb(scores_TH, places_TH, scores_TM, chunk.start, depth)
-        found.scores[rows] = scores_TH.cpu().numpy()
-        found.places[rows] = places_TH.cpu().numpy()
+        found.scores[rows] = scores_TH.numpy()
+        found.places[rows] = places_TH.numpy()
     return found
+
+
+def _top_on_device(q_BD: Floats, p_ND: Tensor, chunks: Sequence[slice], depth: int) -> Top:
+    """`top_scores` of chunks of the pool on a GPU, for which the host waits twice: to bring the queries and to fetch
+    what was found."""
+    import torch
+
+    queries = torch.zeros(-(-len(q_BD) // TILE_QUERIES) * TILE_QUERIES, p_ND.shape[1], device=p_ND.device)
+    queries[: len(q_BD)] = torch.from_numpy(q_BD).to(p_ND.device)
+    best = []
+    for tile_TD in queries.split(TILE_QUERIES):
+        best_TH = torch.empty(TILE_QUERIES, 0, dtype=torch.int64, device=p_ND.device)
+        for chunk in chunks:
+            best_TH = merge_best(best_TH, keys_of(tile_TD @ p_ND[chunk].T, chunk.start), depth)
+        best.append(best_TH)
+    scores, places = scores_and_places(torch.cat(best)[: len(q_BD)].cpu())
+    return Top(scores.numpy(), places.numpy())
 
 
 class DevicePool:
@@ -113,13 +133,18 @@ class DevicePool:
         """
         import torch
 
+        self.bytes = p_ND.nbytes  # of the candidates
         free = free_bytes(where)
         most = part_bytes if free is None or part_bytes is not None else free // 2
         self._p_ND = torch.from_numpy(p_ND)
         self._where = where
         self._whole = self._p_ND.to(where) if most is None or p_ND.nbytes <= most else None
         chunk_bytes = CHUNK_COLUMNS * p_ND.shape[1] * p_ND.itemsize
+        self.on_device = self._whole is not None  # all of them
         self._part_rows = CHUNK_COLUMNS * max(1, (most or 0) // chunk_bytes)
+
+    def __len__(self) -> int:
+        return len(self._p_ND)
 
     def best(self, q_BD: Floats, spans: Sequence[slice], depth: int) -> Top:
         """`top_scores` of the pool."""
@@ -136,7 +161,7 @@ class DevicePool:
 
 
 def absorb(scores_TH: Tensor, places_TH: Tensor, scores_TM: Tensor, first: int, depth: int) -> tuple[Tensor, Tensor]:
-    """Merge the best candidates so far with the scores of further candidates, which come later in the pool.
+    """Merge the best candidates so far with the scores of further candidates, which come later in the pool; on a CPU.
 
     Args:
         scores_TH: the best scores so far, in order; H = `depth`, or all candidates so far where they are fewer.
@@ -183,39 +208,15 @@ def _best(scores_TM: Tensor, depth: int, first: int) -> tuple[Tensor, Tensor]:
     group = max(1, columns // (8 * width))
     groups = columns // group
     maxima_TG = scores_TM[:, : groups * group].unflatten(1, (group, groups)).amax(dim=1)
-    least_T1 = _kth_highest(maxima_TG, width)
-    row_n, column_n = _at_least(scores_TM, least_T1)
+    # numpy is several times as fast as torch at these two.
+    least_T1 = np.partition(maxima_TG.numpy(), groups - width, axis=1)[:, groups - width, None]
+    row_n, column_n = map(torch.from_numpy, np.divmod(np.flatnonzero(scores_TM.numpy() >= least_T1), columns))
     value_n = scores_TM[row_n, column_n]
     # What is left of each row goes to its beginning, filled up with -inf, and is sorted.
-    nth_n = torch.arange(len(row_n), device=row_n.device) - torch.searchsorted(row_n, row_n)
-    left_TS = torch.full((rows, int(nth_n.max()) + 1), -torch.inf, device=row_n.device)
+    nth_n = torch.arange(len(row_n)) - torch.searchsorted(row_n, row_n)
+    left_TS = torch.full((rows, int(nth_n.max()) + 1), -torch.inf)
     left_TS[row_n, nth_n] = value_n
-    places_TS = torch.zeros(left_TS.shape, dtype=torch.int64, device=row_n.device)
+    places_TS = torch.zeros(left_TS.shape, dtype=torch.int64)
     places_TS[row_n, nth_n] = column_n + first
     left_TS, order_TS = left_TS.sort(dim=1, descending=True, stable=True)
     return left_TS[:, :width], places_TS.gather(1, order_TS[:, :width])
-
-
-# On a CPU numpy is several times as fast as torch at these two.
-
-
-def _kth_highest(x_TG: Tensor, k: int) -> Tensor:
-    """[T, 1]: the k-th highest value of each row."""
-    import torch
-
-    if x_TG.device.type != "cpu":
-        return x_TG.topk(k, dim=1).values[:, -1:]
-    at = x_TG.shape[1] - k
-    return torch.from_numpy(np.partition(x_TG.numpy(), at, axis=1)[:, at : at + 1])
-
-
-def _at_least(scores_TM: Tensor, least_T1: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns (both int64 [n]) of the scores that are not below their row's bound, in reading order."""
-    import torch
-
-    if scores_TM.device.type != "cpu":
-        rows, columns = (scores_TM >= least_T1).nonzero(as_tuple=True)
-        return rows, columns
-    found = np.flatnonzero(scores_TM.numpy() >= least_T1.numpy())
-    row_n, column_n = np.divmod(found, scores_TM.shape[1])
-    return torch.from_numpy(row_n), torch.from_numpy(column_n)

@@ -20,9 +20,10 @@ from hbtrain.evaluation.rankers import check_search
 from hbtrain.events import NullObserver, Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
+from hbtrain.modeling.compiling import check_compiling
 from hbtrain.runs.run_inputs import named_data_sets
 from hbtrain.storage import check_writable, is_remote, place
-from hbtrain.training.deepspeed_config import deepspeed_config
+from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
 from hbtrain.training.gradient_cosine import cosine_plans
 from hbtrain.training.validation import validation_plan
 
@@ -63,6 +64,7 @@ def preflight(config: Config, observer: Observer | None = None) -> Checked:
         deepspeed_config(config, workers)
     check_backbone(config.encoder)
     _check_attention(config)
+    check_compiling(config, zero_stage(config))
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
         _check_cores(config)
     fetch_inputs(config, observer or NullObserver())
@@ -107,7 +109,7 @@ def _check_attention(config: Config) -> None:
         if value != needed:
             raise ConfigError(
                 f"encoder.attention = 'flash_attention_2' needs {key} = {needed!r}, and it is {value!r}: change one of "
-                "them; 'sdpa' works everywhere"
+                "them; 'sdpa' works everywhere, and 'packed' computes no padding there"
             )
 
 

@@ -21,10 +21,13 @@ def build(tree: dict[str, Any], to: str) -> None:
     """
     from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.encoder import Encoder
+    from hbtrain.training.optimizers import layer_matrices
 
     config = from_tree(tree)
     encoder = config.encoder.model_copy(update={"lora": None})
     built = Encoder.build(encoder, ParallelCorpus.from_config(config).every_text, config.seed)
+    if config.training.optimizer == "muon":
+        layer_matrices(built.model)  # for its errors, before there are workers
     with pushed(place(to), replace=True) as folder:
         built.save(folder)
 
@@ -74,7 +77,7 @@ def _score(config: Config, model: Path, runs: Path | None) -> list[Evaluation]:
     )
     resources = config.resources
     search = search_options(
-        options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, device=device
+        options, cpus_per_actor=resources.cpus_per_worker, wait_s=resources.wait_s, cache=cache, devices=(device,)
     )
     known = trained_languages(model)
     evaluations = evaluate_all(

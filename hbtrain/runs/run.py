@@ -247,6 +247,7 @@ def _save_scores(
     with pushed(to) as files:
         save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain, average_with_initial=share)
     tracker.artifact(to, name)
+    tracker.tags({f"{name}.precision": evaluations[0].precision})
     for evaluation in evaluations:
         tracker.scores(evaluation.macro, step)
     tracker.scores(domain_metrics(domain_scores(evaluations, in_domain)), step)

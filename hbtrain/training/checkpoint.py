@@ -79,7 +79,7 @@ class Checkpoints:
         group, patience = self._worker.group, self._patience
         folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         try:
-            self._engine.deepspeed.save_checkpoint(str(folder), tag=TAG)
+            self._engine.save(folder, TAG)
         except (OSError, RuntimeError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             if not is_write_error(error):  # another rank died, for one: the workers are restarted

@@ -11,7 +11,7 @@ from hbtrain.errors import ConfigError
 from hbtrain.storage import expand_home
 
 OWNED = {
-    "optimizer": "training.learning_rate, weight_decay and betas",
+    "optimizer": "training.optimizer, learning_rate, weight_decay and betas",
     "scheduler": "training.schedule and warmup_steps",
     "fp16": "encoder.precision (fp32 or bf16)",
 }
@@ -21,20 +21,23 @@ OWNED = {
 def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     """The whole configuration for `deepspeed.initialize` on `world_size` ranks.
 
-    Gradient clipping is always set (DeepSpeed's default is 1.0, silently), and one step is one batch: the loss is
-    over the whole global batch, which accumulation over micro-batches would change.
+    Gradient clipping is always set (DeepSpeed's default is 1.0, silently), to 0 where hbtrain does it; and one step is
+    one batch: the loss is over the whole global batch, which accumulation over micro-batches would change.
 
     Raises:
         ConfigError: the user's file cannot be read, or a key of it disagrees with the recipe.
     """
     user = _user_settings(config.training.deepspeed)
+    _check_zero(_section(user, "zero_optimization"))
+    _check_muon(config)
     micro = max(shard_sizes(config.batching.global_batch_size, world_size))
     decided: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.training.gradient_clipping,
+        # Without ZeRO hbtrain clips (`WholeStep`), at a fraction of DeepSpeed's cost.
+        "gradient_clipping": config.training.gradient_clipping if zero_stage(config) else 0.0,
         "bf16": {"enabled": config.encoder.precision == "bf16"},
-        # The optimizer is torch's AdamW: DeepSpeed's own would be compiled on the user's machine.
+        # The optimizer is torch's: DeepSpeed's own would be compiled on the user's machine.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
@@ -50,7 +53,6 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     bf16 = _section(user, "bf16")
     _agree(bf16, "enabled", config.encoder.precision == "bf16", f"encoder.precision {config.encoder.precision}")
     decided["bf16"] = {**bf16, **decided["bf16"]}
-    _check_zero(_section(user, "zero_optimization"))
     rest = {k: v for k, v in user.items() if k not in {"train_batch_size", "fp16"}}
     return {**rest, **decided}
 
@@ -72,6 +74,20 @@ def _check_zero(zero: dict[str, Any]) -> None:
                 f"{section}.{key} has no effect on stage {stage}; it works on {', '.join(map(str, stages))}: "
                 f"change the stage, or leave {key} out"
             )
+
+
+def _check_muon(config: Config) -> None:
+    if config.training.optimizer != "muon":
+        return
+    reasons = {
+        "takes whole matrices, and ZeRO cuts them up: leave zero_optimization out of training.deepspeed, or set its "
+        "stage to 0": zero_stage(config) > 0,
+        "is for whole matrices, and encoder.lora trains adapters of a low rank": config.encoder.lora is not None,
+        "is for the layers of a transformer, and encoder.backbone static has none": config.encoder.backbone == "static",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"training.optimizer = 'muon' {reason}; or set training.optimizer to 'adamw'")
 
 
 def zero_stage(config: Config) -> int:

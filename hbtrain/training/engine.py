@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,29 +13,27 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbtrain.config import Config
+from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.storage.files import plain_path
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
+from hbtrain.training.optimizers import WholeStep, build_optimizer, look_once
 
 
 class Engine:
     """A DeepSpeed engine, reduced to what a training step needs."""
 
-    def __init__(self, module: nn.Module, config: Config, device: torch.device) -> None:
+    def __init__(self, module: EmbeddingModule, config: Config, device: torch.device) -> None:
         """Wrap `module`; torch.distributed must be initialised."""
         deepspeed = deepspeed_for(device)
         from transformers import get_scheduler
 
         settings = deepspeed_config(config, dist.get_world_size())
         training = config.training
-        optimizer = torch.optim.AdamW(
-            _decay_groups(module, training.weight_decay), lr=training.learning_rate, betas=training.betas, fused=True
-        )
+        optimizer = build_optimizer(module, training)
         scheduler = get_scheduler(
             training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=training.steps
         )
         self.zero_stage = zero_stage(config)
-        # Without ZeRO and in fp32 nothing stands between parameters and optimizer: gradients are where torch has them.
-        self.holds_gradients = self.zero_stage == 0 and config.encoder.precision == "fp32"
         if config.encoder.precision == "bf16":
             # DeepSpeed casts parameters as well, but not where some were partitioned before (ZeRO-3).
             for parameter in module.parameters():
@@ -44,6 +43,12 @@ class Engine:
         )
         self.module: nn.Module = self.deepspeed.module
         self._optimizer, self._scheduler = optimizer, scheduler
+        self._whole: WholeStep | None = None
+        if self.zero_stage == 0:
+            skips = config.encoder.precision == "bf16"
+            self._whole = WholeStep(self.deepspeed, optimizer, training.gradient_clipping, skips)
+        elif self.zero_stage < 3:
+            look_once(self.deepspeed.optimizer)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.deepspeed(*inputs)
@@ -59,14 +64,15 @@ class Engine:
 
     def step(self) -> None:
         """Clip the gradient, and take a step of the optimizer and the schedule."""
-        if self.holds_gradients:
-            self._norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
         self.deepspeed.step()
+        if not self.deepspeed.was_step_applied():
+            self._scheduler.step()  # a skipped step is one of the schedule nevertheless, at every stage
 
     @property
     def gradient_norm(self) -> float:
         """Norm of the last step's whole gradient, averaged over ranks, before clipping."""
-        return float(self._norm if self.holds_gradients else self.deepspeed.get_global_grad_norm() or 0.0)
+        norm = float(self.deepspeed.get_global_grad_norm() or 0.0 if self._whole is None else self._whole.norm)
+        return math.inf if math.isnan(norm) else norm
 
     @property
     def learning_rate(self) -> float:
@@ -75,14 +81,22 @@ class Engine:
 
     @property
     def skipped_steps(self) -> int:
-        """Steps of the run that DeepSpeed did not take, since their gradients were not finite; only in bf16."""
+        """Steps of the run that were not taken, since their gradients were not finite; only in bf16."""
+        if self._whole is not None:  # where DeepSpeed keeps them with checkpoints
+            self.deepspeed.skipped_steps += int(self._whole.skipped)
+            self._whole.skipped = 0.0
         return int(self.deepspeed.skipped_steps)
 
     def is_finite(self) -> bool:
         """Whether all weights that this rank holds are finite."""
         # Under ZeRO-3 a parameter is empty between uses, and `ds_tensor` is the rank's part of it.
-        held = (getattr(parameter, "ds_tensor", parameter).detach() for parameter in self.module.parameters())
-        return all(bool(torch.isfinite(weights).all()) for weights in held)
+        held = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in self.module.parameters()]
+        return bool(torch.stack([weights.isfinite().all() for weights in held]).all())
+
+    def save(self, folder: Path, tag: str) -> None:
+        """Save a checkpoint to `folder`, which each rank has for itself; collective."""
+        _ = self.skipped_steps  # counted
+        self.deepspeed.save_checkpoint(str(folder), tag=tag)
 
     def load(self, folder: Path, tag: str, universal: bool) -> None:
         """Load a checkpoint that `deepspeed.save_checkpoint` wrote, or its universal form; collective.
@@ -149,13 +163,3 @@ def import_deepspeed() -> Any:
         finally:
             sys.modules.pop("mlflow", None)
     return deepspeed
-
-
-def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay: biases and normalisation weights (one dimension) have none."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

@@ -23,9 +23,12 @@ from hbtrain.corpus.data_sets import provenance, repositories
 from hbtrain.errors import StorageError
 from hbtrain.modeling.adapters import add_lora, merged
 from hbtrain.modeling.card import ModelCard
+from hbtrain.modeling.compiling import compile_layers
 from hbtrain.modeling.devices import compute_in, evaluation_precision
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.merging import linear
+from hbtrain.modeling.packing import pack_on_gpu
 from hbtrain.storage import Place, pushed
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
 from hbtrain.training.engine import Engine, deepspeed_for
@@ -36,10 +39,16 @@ def load_on_rank(config: Config, worker: Worker) -> Encoder:
     """The encoder that this rank trains: all of it on the CPU, or under ZeRO-3 this rank's part; collective."""
     settings = deepspeed_config(config, worker.group.world_size)
     if zero_stage(config) < 3:
-        return load_for_training(config, worker.initial_model)
-    with partitioned_loading(settings, worker.device):
-        # DeepSpeed does not move a partitioned model to the device; buffers and other modules must be there already.
-        return load_for_training(config, worker.initial_model, worker.device)
+        encoder = load_for_training(config, worker.initial_model)
+    else:
+        with partitioned_loading(settings, worker.device):
+            # DeepSpeed moves no partitioned model to the device; buffers and other modules must be there already.
+            encoder = load_for_training(config, worker.initial_model, worker.device)
+    if config.encoder.attention == "auto":
+        pack_on_gpu(encoder.model, worker.device)
+    if config.encoder.compile:
+        compile_layers(encoder.model)
+    return encoder
 
 
 @contextmanager
@@ -142,10 +151,8 @@ def as_exported(engine: Engine, encoder: Encoder, config: Config, initial: Path,
     model = merged(own.model)
     if precision == "bf16":
         compute_in(model, precision)
-    if model is own.model:
-        model.to(device)
-        return own
-    return Encoder(model.to(device), own.prefixes, own.max_tokens)
+    pack_on_gpu(model.to(device), device)
+    return own if model is own.model else Encoder(model, own.prefixes, own.max_tokens)
 
 
 def _with_weights(config: Config, initial: Path, weights: Mapping[str, Tensor]) -> Encoder:
@@ -168,7 +175,7 @@ def average_with(encoder: Encoder, before: Encoder, share: float) -> None:
     encoder.model = merged(encoder.model)
     start = before.model.state_dict()
     mean = {
-        name: value.lerp(start[name], share) if value.is_floating_point() else value
+        name: linear((value, start[name]), (1 - share, share)) if value.is_floating_point() else value
         for name, value in encoder.model.state_dict().items()
     }
     encoder.model.load_state_dict(mean)

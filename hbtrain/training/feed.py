@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hbtrain.batching import BatchPlan, GlobalBatch, shard_sizes
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
-from hbtrain.modeling.features import Features, is_padded, token_counts
-from hbtrain.modeling.gather import Group
+from hbtrain.modeling.features import Features, is_padded, moved, pinned, token_counts
 from hbtrain.modeling.loss import PairIds, Sizes
 from hbtrain.modeling.tokens import Tokenizes
-from hbtrain.training.chunks import Chunk, chunked, chunks_within, padded_tokens
+from hbtrain.training.chunks import (
+    Chunk,
+    Cut,
+    batches_within,
+    chunked,
+    chunks_within,
+    padded_tokens,
+    with_packed_batches,
+)
+
+CPU = torch.device("cpu")
 
 AHEAD = 4  # steps that are prepared in advance
 
 BUCKET_ROWS = 16
 MOST_BUCKETS = 4
-"""Without gradient cache, each side is embedded in batches of similar length, at least `BUCKET_ROWS` rows each on every
-rank, and at most `MOST_BUCKETS` of them. Static embeddings use one batch: they have no padding to save, and each batch
-costs a gradient of the size of the vocabulary."""
+"""On CPUs without gradient cache, each side is embedded in batches of similar length, at least `BUCKET_ROWS` rows each
+on every rank, and at most `MOST_BUCKETS` of them. Static embeddings use one batch: they have no padding to save, and
+each batch costs a gradient of the size of the vocabulary."""
+
+PASS_TOKENS = 65_536
+"""On GPUs without gradient cache, each side is embedded in as few batches of similar length as keep each within so many
+tokens, padding included. A batch costs the host some 10 ms, whatever its size: to launch 1,200 kernels forwards and
+backwards through 12 layers. With 65,536 tokens the GPU has work for 20 ms even if the network is as small as e5-small,
+for 80 ms if it is XLM-R base; more and smaller batches save less padding than they cost, larger ones save nothing.
+Packed batches have texts of all sides, and as many tokens, on CPUs as well: they have no padding to save."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,7 @@ class Work:
     ids: PairIds | None  # ids of all pairs and candidates, where some are equal; else None
     tokens: int  # tokens of this rank, without padding
     computed_tokens: int  # tokens of this rank with the padding that is computed
+    cut: Cut | None = None  # how this rank has cut its texts, where ranks are yet to agree on it
 
     def to(self, device: torch.device) -> Work:
         """A copy with chunks and ids on a device; the sides, which are not needed there, stay on the CPU."""
@@ -49,8 +67,17 @@ class Work:
             return self
         ids = self.ids
         if ids is not None:
-            ids = PairIds(ids.query_B.to(device), ids.candidate_C.to(device))
+            ids = PairIds(**moved(pinned(vars(ids), device), device))
         return replace(self, chunks=[chunk.to(device) for chunk in self.chunks], ids=ids)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """What `to` copies."""
+        for chunk in self.chunks:
+            yield from chunk.positions
+            for batch in chunk.batches:
+                yield from batch.values()
+        if self.ids is not None:
+            yield from (self.ids.query_B, self.ids.candidate_C)
 
 
 class Feed:
@@ -65,8 +92,10 @@ class Feed:
         rank: int,
         world_size: int,
         switcher: Switcher | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        """The feed of a rank; `switcher` is that of the configuration, which is read where none is given."""
+        """The feed of a rank that computes on `device`; `switcher` is that of the configuration, which is read where
+        none is given."""
         self._plan = plan
         self._corpus = corpus
         self._encoder = encoder
@@ -75,6 +104,21 @@ class Feed:
         self._rank = rank
         self._world_size = world_size
         self._switcher = Switcher.from_config(config) if switcher is None else switcher
+        # A network whose batches are padded; bags of tokens are not.
+        self._is_padded = is_padded(encoder.tokenize(["."], "query"))
+        self._packs = encoder.packs
+        self._by_tokens = device.type != "cpu"
+        self.agrees = world_size > 1 and self._differs_by_rank(config)
+        """Whether the ranks must agree how to cut their texts, as it depends on what only each of them has read."""
+
+    def _differs_by_rank(self, config: Config) -> bool:
+        if config.training.chunk_tokens is not None:
+            return True
+        pairs, negatives = -(-config.batching.global_batch_size // self._world_size), config.loss.hard_negatives
+        texts = pairs * (2 + negatives if self._packs else max(1, negatives))  # that are cut together
+        longest = max(config.encoder.max_query_tokens, config.encoder.max_passage_tokens)
+        by_tokens = (self._by_tokens or self._packs) and self._is_padded and config.training.chunks == 1
+        return by_tokens and texts * longest > PASS_TOKENS
 
     def work(self, step: int) -> Work:
         """This rank's part of `step`, cut into chunks as the configuration says."""
@@ -94,12 +138,19 @@ class Feed:
             texts = self._switcher.of_batch(shard, "negative", texts, sum(negatives[: self._rank]))
             sides.append(self._encoder.tokenize(texts, "passage") if texts else None)
         sizes = Sizes(pairs, negatives)
-        chunks = self._chunks(sides, sizes)
+        cut = self._cut(sides, sizes)
+        chunks = self._chunks(sides, cut)
         tokens = sum(int(token_counts(side).sum()) for side in sides if side is not None)
         ids = self._ids(source, batch)
-        return Work(batch, sizes, sides, chunks, ids, tokens, sum(map(padded_tokens, chunks)))
+        computed = sum(map(padded_tokens, chunks))
+        return Work(batch, sizes, sides, chunks, ids, tokens, computed, cut if self.agrees else None)
 
-    def steps(self, start: int, stop: int) -> Iterator[Work]:
+    def agreed(self, work: Work, cut: Cut) -> Work:
+        """The work, cut as the ranks have agreed."""
+        chunks = work.chunks if cut == work.cut else self._chunks(work.sides, cut)
+        return replace(work, chunks=chunks, computed_tokens=sum(map(padded_tokens, chunks)), cut=None)
+
+    def steps(self, start: int, stop: int) -> Generator[Work]:
         """The work of steps [start, stop), prepared by a background thread, whose errors are raised at their step."""
         ready: queue.Queue[Work | BaseException] = queue.Queue(AHEAD)
         stopped = threading.Event()
@@ -144,24 +195,23 @@ class Feed:
             candidates = np.concatenate([candidates, negatives])
         return PairIds(torch.from_numpy(batch.query_ids), torch.from_numpy(candidates)) if collide else None
 
-    def _chunks(self, sides: Sequence[Features | None], sizes: Sizes) -> list[Chunk]:
-        fewest = min(sizes.pairs)
+    def _cut(self, sides: Sequence[Features | None], sizes: Sizes) -> Cut:
+        """How this rank cuts its texts, if no other needs more chunks or batches."""
+        fewest, whole = min(sizes.pairs), (1,) * len(sides)
         if self._training.chunk_tokens is not None:
-            return chunked(sides, chunks_within(sides, self._training.chunk_tokens, fewest), 1)
-        count = min(self._training.chunks, fewest)
-        padded = any(is_padded(side) for side in sides if side is not None)
-        buckets = min(MOST_BUCKETS, max(1, fewest // BUCKET_ROWS)) if count == 1 and padded else 1
-        return chunked(sides, count, buckets)
+            return Cut(chunks_within(sides, self._training.chunk_tokens, fewest, self._packs), whole)
+        if self._training.chunks > 1 or not self._is_padded:
+            return Cut(min(self._training.chunks, fewest), whole)
+        if self._packs:
+            tokens = sum(int(token_counts(side).sum()) for side in sides if side is not None)
+            return Cut(1, (min(fewest, -(-tokens // PASS_TOKENS)),) * len(sides))
+        if self._by_tokens:
+            counts = (1 if side is None else batches_within(token_counts(side), PASS_TOKENS) for side in sides)
+            return Cut(1, tuple(counts))
+        return Cut(1, (min(MOST_BUCKETS, max(1, fewest // BUCKET_ROWS)),) * len(sides))
 
-
-def agree_on_chunks(work: Work, group: Group, device: torch.device) -> Work:
-    """Cut every rank's work into as many chunks as the rank with the most has; collective.
-
-    This is needed with a token budget, by which each rank chooses its own number of chunks.
-    """
-    counts = group.all_gather(torch.tensor([len(work.chunks)], device=device))
-    most = int(counts.max())
-    if most == len(work.chunks):
-        return work
-    chunks = chunked(work.sides, most, 1)
-    return replace(work, chunks=chunks, computed_tokens=sum(map(padded_tokens, chunks)))
+    def _chunks(self, sides: Sequence[Features | None], cut: Cut) -> list[Chunk]:
+        chunks = chunked(sides, *cut, self._packs)
+        if not self._packs:
+            return chunks
+        return [with_packed_batches(chunk, cut.batches[0], self._encoder.pack) for chunk in chunks]

@@ -9,7 +9,7 @@ come are as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.modeling.gather import Group
 from hbtrain.training.deepspeed_config import zero_stage
-from hbtrain.training.feed import Feed, Work
+from hbtrain.training.delivery import Delivery
 from hbtrain.training.gradients import Gradients, without_dropout
 from hbtrain.training.stopwatch import Stopwatch
 
@@ -60,16 +60,14 @@ class GradientCosine:
     def __init__(
         self,
         module: nn.Module,
-        feeds: Sequence[Feed],
-        ready: Callable[[Work], Work],
+        deliveries: Sequence[Delivery],
         group: Group,
         config: Config,
         stopwatch: Stopwatch,
     ) -> None:
-        """Of the trained parameters of `module`; `feeds` prepare both kinds, `ready` puts work on the device."""
+        """Of the trained parameters of `module`; `deliveries` bring batches of one kind each."""
         self._module = module
-        self._feeds = feeds
-        self._ready = ready
+        self._deliveries = deliveries
         self._group = group
         self._local = _LocalGradients(module)
         self._gradients = Gradients(self._local, group, config, stopwatch)
@@ -78,11 +76,11 @@ class GradientCosine:
         """The cosine at the current weights, of the batches of `step`; NaN if a gradient is zero; collective."""
         device = next(self._module.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), without_dropout(self._module):
-            mono, cross = (self._gradient(feed, step) for feed in self._feeds)
+            mono, cross = (self._gradient(delivery, step) for delivery in self._deliveries)
         return cosine(mono, cross, self._group)
 
-    def _gradient(self, feed: Feed, step: int) -> list[Tensor]:
-        self._gradients.backward(self._ready(feed.work(step)))
+    def _gradient(self, delivery: Delivery, step: int) -> list[Tensor]:
+        self._gradients.backward(delivery.work(step))
         return self._local.take()
 
 

@@ -13,12 +13,14 @@ from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
+from hbtrain.modeling.compiling import as_written
 from hbtrain.reporting.text import counted
 from hbtrain.training.best import BEST, VALIDATION_LOSS, Patience, best_text
 from hbtrain.training.checkpoint import Checkpoints
+from hbtrain.training.delivery import Ahead, Delivery, group_of_hosts
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import as_exported, export, load_on_rank, model_card, torch_linear, trainable
-from hbtrain.training.feed import Feed, Work, agree_on_chunks
+from hbtrain.training.feed import Feed, Work
 from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
 from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
@@ -61,7 +63,9 @@ class Trainer:
         self.group = TimedGroup(worker.group, self.stopwatch)
         self.switcher = Switcher.from_config(config)
         self.feed = self._feed(self.plan, self.corpus)
-        self.validation = self._validation_feed()
+        self._hosts = group_of_hosts(self.feed, worker.device, 2 * config.training.step_timeout_s)
+        self.delivery = self._delivery(self.feed)
+        self.validation = self._validation()
         self.module = trainable(self.encoder, config)
         self.engine = Engine(self.module, config, worker.device)
         time_deepspeed(self.stopwatch)
@@ -84,40 +88,45 @@ class Trainer:
         self.meter.start()
         self.worker.on_phase("data", start)
         self.vote.begin(start)
-        for work in self.stopwatch.each(self.feed.steps(start, stop if not stopped else start), "data"):
-            self._step(work)
-            done = work.batch.step + 1
-            asked = done < stop and self.vote.is_stop(done)
-            if done % training.log_every == 0 or done == stop or asked:
-                self._log(done)
-            if self.cosine is not None and done % (training.gradient_cosine_every or 1) == 0:
-                with self.stopwatch.phase("gradient_cosine", whole=True):
-                    cosine = self.cosine.at(done)
-                if math.isfinite(cosine):
-                    self._emit(Event(done, {GRADIENT_COSINE: cosine}))
-            if self._is_validation_due(done):
-                with self.stopwatch.phase("validation", whole=True):
-                    self._validate(done)
-            if self._is_evaluation_due(done, stop):
-                with self.stopwatch.phase("evaluation", whole=True):
-                    self._evaluate(done)
-            stopped = self.patience.exhausted
-            if asked or self._is_checkpoint_due(done, stop, stopped):
-                with self.stopwatch.phase("checkpoint", whole=True):
-                    self.meter.check(self.engine.is_finite())
-                    self.checkpoints.save(done)
-            if asked:
-                return False
-            if stopped:
-                if not self.meter.is_read:
-                    self._log(done)
-                self._emit(Event(done, {}, self.patience.reason, kind="early stop"))
-                break
-            self.worker.on_phase("data", done)
+        with self.delivery.steps(start, start if stopped else stop) as works:
+            for work in self.stopwatch.each(works, "data"):
+                self._step(work, works)
+                done = work.batch.step + 1
+                asked = done < stop and self.vote.is_stop(done)
+                self._after_step(done, stop, asked)
+                if asked:
+                    return False
+                if self.patience.exhausted:
+                    if not self.meter.is_read:
+                        self._log(done)
+                    self._emit(Event(done, {}, self.patience.reason, kind="early stop"))
+                    break
+                self.worker.on_phase("data", done)
         if self.patience.best is None:
             self.meter.check(self.engine.is_finite())
             self._export(done)
         return True
+
+    def _after_step(self, done: int, stop: int, asked: bool) -> None:
+        """What is due after `done` steps: figures, validation, evaluation, a checkpoint."""
+        training = self.config.training
+        if done % training.log_every == 0 or done == stop or asked:
+            self._log(done)
+        if self.cosine is not None and done % (training.gradient_cosine_every or 1) == 0:
+            with self.stopwatch.phase("gradient_cosine", whole=True):
+                cosine = self.cosine.at(done)
+            if math.isfinite(cosine):
+                self._emit(Event(done, {GRADIENT_COSINE: cosine}))
+        if self._is_validation_due(done):
+            with self.stopwatch.phase("validation", whole=True):
+                self._validate(done)
+        if self._is_evaluation_due(done, stop):
+            with self.stopwatch.phase("evaluation", whole=True):
+                self._evaluate(done)
+        if asked or self._is_checkpoint_due(done, stop, self.patience.exhausted):
+            with self.stopwatch.phase("checkpoint", whole=True):
+                self.meter.check(self.engine.is_finite())
+                self.checkpoints.save(done)
 
     def _is_checkpoint_due(self, done: int, stop: int, stopped: bool) -> bool:
         """Whether to save a checkpoint after `done` steps; always where training stops before its last step."""
@@ -126,21 +135,20 @@ class Trainer:
             return True
         return every is not None and (done % every == 0 or done == steps or stopped)
 
-    def _step(self, work: Work) -> None:
-        loss = self.backward(work)
+    def _step(self, work: Work, works: Ahead) -> None:
+        loss = self.gradients.backward(work)
+        with self.stopwatch.phase("data"):  # here, as the optimizer's step may wait for the device
+            works.fetch()
         with self.stopwatch.phase("step"):
             self.engine.step()
         self.meter.add(work, loss)
 
     def backward(self, work: Work) -> Tensor:
-        """Accumulate the gradient of a step in the engine; returns this rank's part of the loss; collective."""
-        return self.gradients.backward(self._ready(work))
+        """Accumulate in the engine the gradient of what `feed` gave; returns this rank's part of the loss.
 
-    def _ready(self, work: Work) -> Work:
-        """The work on this rank's device, in chunks that all ranks agree on; collective."""
-        if self.config.training.chunk_tokens is not None:
-            work = agree_on_chunks(work, self.group, self.worker.device)
-        return work.to(self.worker.device)
+        Collective.
+        """
+        return self.gradients.backward(self.delivery.now(work))
 
     def _log(self, step: int) -> None:
         self.worker.on_phase("log")
@@ -168,8 +176,9 @@ class Trainer:
     def _cosine(self) -> GradientCosine | None:
         if self.config.training.gradient_cosine_every is None:
             return None
-        feeds = [self._feed(plan, self.corpus) for plan in cosine_plans(self.config, self.corpus, self.plan)]
-        return GradientCosine(self.module, feeds, self._ready, self.group, self.config, self.stopwatch)
+        plans = cosine_plans(self.config, self.corpus, self.plan)
+        both = [self._delivery(self._feed(plan, self.corpus)) for plan in plans]
+        return GradientCosine(self.module, both, self.group, self.config, self.stopwatch)
 
     def _is_validation_due(self, done: int) -> bool:
         every = self.config.training.validate_every
@@ -179,9 +188,8 @@ class Trainer:
         """Validate; where the loss decides, save the encoder if it is the lowest so far."""
         assert self.validation is not None
         self.module.eval()
-        with torch.no_grad():
-            works = self.validation.steps(0, self.config.training.validation_batches)
-            losses = [self.gradients.loss(self._ready(work)) for work in works]
+        with torch.no_grad(), self.validation.steps(0, self.config.training.validation_batches) as works:
+            losses = [self.gradients.loss(work) for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
         self._emit(Event(step, {VALIDATION_LOSS: loss}))
@@ -205,7 +213,7 @@ class Trainer:
         self.meter.check(self.engine.is_finite())
         worker = self.worker
         encoder = as_exported(self.engine, self.encoder, self.config, worker.initial_model, worker.device)
-        with torch_linear():
+        with torch_linear(), as_written(encoder.model):
             scores = self.worker.evaluate(encoder)
         del encoder  # it may be a copy
         metrics = {f"eval/{name}": score for name, score in scores.items()}
@@ -219,16 +227,19 @@ class Trainer:
     def _is_nth_or_last(self, done: int, every: int) -> bool:
         return done % every == 0 or done == self.config.training.steps
 
-    def _validation_feed(self) -> Feed | None:
+    def _validation(self) -> Delivery | None:
         data = self.config.data
         if data.validation is None:
             return None
         corpus = ParallelCorpus.open([data.validation], data.cache, data.catalogue)
-        return self._feed(validation_plan(self.config, corpus), corpus)
+        return self._delivery(self._feed(validation_plan(self.config, corpus), corpus))
 
     def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
-        group = self.group
-        return Feed(plan, corpus, self.encoder, self.config, group.rank, group.world_size, self.switcher)
+        rank, world_size = self.group.rank, self.group.world_size
+        return Feed(plan, corpus, self.encoder, self.config, rank, world_size, self.switcher, self.worker.device)
+
+    def _delivery(self, feed: Feed) -> Delivery:
+        return Delivery(feed, self.worker.device, self._hosts, self.stopwatch)
 
     def _export(self, step: int) -> None:
         worker = self.worker

@@ -126,6 +126,10 @@ class TimedGroup:
         with self._stopwatch.phase(COMMUNICATION):
             return self._group.all_reduce_sum(x)
 
+    def reduce_scatter_sum(self, x: Tensor) -> Tensor:
+        with self._stopwatch.phase(COMMUNICATION):
+            return self._group.reduce_scatter_sum(x)
+
 
 def time_deepspeed(stopwatch: Stopwatch) -> None:
     """Time DeepSpeed's collectives in this process by a stopwatch, which replaces an earlier one."""

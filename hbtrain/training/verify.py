@@ -77,7 +77,7 @@ def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
     gradient = {}
     for name, parameter in trainer.module.named_parameters():
         if parameter.requires_grad:
-            whole = parameter.grad if trainer.engine.holds_gradients else safe_get_full_grad(parameter)
+            whole = parameter.grad if trainer.engine.zero_stage == 0 else safe_get_full_grad(parameter)
             if whole is not None:
                 gradient[name] = whole.detach().float().flatten().cpu()
     return gradient

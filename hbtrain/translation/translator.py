@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hbtrain.errors import ConfigError, ModelError
-from hbtrain.modeling.devices import Device
+from hbtrain.modeling.devices import Device, evaluation_precision
 from hbtrain.modeling.features import within_budget
 from hbtrain.translation.languages import LANGUAGES, Language
 from hbtrain.translation.model import TranslationModel, load_tokenizer
@@ -36,7 +36,7 @@ class Generation:
     beams: int = 4  # width of the beam search; 1 is greedy search
     batch_tokens: int = 4096  # the most source tokens of a batch, padding included
     max_tokens: int = 256  # the most source tokens of a segment
-    precision: str = "auto"  # one of PRECISIONS; `auto` is bf16 on a GPU and fp32 without
+    precision: str = "auto"  # one of PRECISIONS; `auto` is bf16 on GPUs that have it, else fp32
 
     def __post_init__(self) -> None:
         for flag, value in (
@@ -78,9 +78,10 @@ class Translator:
         self._device = torch.device(device)
         # The special tokens that are added to a text count as well.
         self._max_tokens = min(generation.max_tokens, model.max_tokens)
+        dtype = self._dtype()
         try:
             loaded = AutoModelForSeq2SeqLM.from_pretrained(
-                model.name, revision=model.revision, dtype=self._dtype(), use_safetensors=True
+                model.name, revision=model.revision, dtype=dtype, use_safetensors=True
             )
         except Exception as error:  # broken files lead to errors of any type
             reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -165,8 +166,7 @@ class Translator:
         import torch
 
         names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        on_gpu = self._device.type == "cuda"
-        return names.get(self._generation.precision, torch.bfloat16 if on_gpu else torch.float32)
+        return names.get(self._generation.precision) or names[evaluation_precision(None, self._device.type) or "fp32"]
 
 
 _LINE_END = re.compile(r"(\s*\n\s*)")

@@ -1,46 +1,71 @@
 """A training step against sentence-transformers' trainer, plain and with the gradient cache. Prints JSON lines.
 
-One XLM-R-shaped model, the same texts, token ids, global batch and precision on both sides, AdamW on both. The
-gradients of both sides on one batch are compared first; then runs of each side take turns.
+One model, the same texts, token ids, global batch and precision on both sides, AdamW on both, no dropout. The gradients
+of both sides on one batch are compared first; then short runs of each side take turns. Ratios are medians of those
+between neighbours; that of the processor's time hardly changes with what else runs on the machine. The optimizer's part
+of a step is the same on both sides, and so the floor: no trainer is faster than it.
 
-python tests/bench/bench_step.py --workers 1 2 --batch 128 --source demo
+python tests/bench/bench_step.py                                   # the demo's short texts
+python tests/bench/bench_step.py --attention packed                # the same without padding
+python tests/bench/bench_step.py --source mixed --batch 32         # texts of mixed lengths, made of the demo's words
+python tests/bench/bench_step.py --model e5-small --batch 32       # a folder with a plain Hugging Face encoder
+python tests/bench/bench_step.py --source mixed --batch 32 --workers 1 2 --chunks 1 4
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.batching import BatchPlan
-from hbtrain.config import from_tree, load_config, to_tree
+from hbtrain.config import Config, from_tree, load_config, to_tree
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.gather import ProcessGroup
 from hbtrain.modeling.vocabulary import build_tokenizer, train_vocabulary
-from hbtrain.training.loop import train_worker
 from hbtrain.training.verify import compare, trained_gradient
-from hbtrain.training.worker import Worker
+from tests.bench.bench_encoding import mixed_texts
 from tests.bench.measure import device_name, peak_mib, tell
+from tests.bench.pace import Pace
+from tests.bench.trainers import Enough, Pairs, alone, silent_worker, train_ours, train_theirs
 from tests.distributed.ranks import run_ranks
 
-WARM_UP = 3
 TEMPERATURE = 0.05
 LIMIT = 256
 """Tokens of a text at most."""
+MIXED_ROWS = 2000
+MIXED_WORDS = (8, 40)
+"""Words of a query and of a passage, medians of log-normal lengths."""
+TIMED_PLAN_STEPS = 40  # batches of the plan that the other side's pairs are taken from
 
 
-def build_model(folder: Path, texts: list[str], arguments: argparse.Namespace) -> None:
-    """A small XLM-R with random weights and mean pooling, without dropout, in a sentence-transformers folder."""
+def save_as_transformer(plain: Path, to: Path) -> None:
+    """A sentence-transformers folder of a plain encoder with mean pooling, without dropout."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
+
+    path = plain / "config.json"
+    settings = json.loads(path.read_text()) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    path.write_text(json.dumps(settings))
+    transformer = Transformer(str(plain))
+    transformer.max_seq_length = LIMIT
+    pooling = Pooling(settings["hidden_size"], "mean")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(to))
+
+
+def build_plain(folder: Path, texts: list[str], arguments: argparse.Namespace) -> None:
+    """A small XLM-R with random weights."""
     from tokenizers.processors import BertProcessing
     from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
@@ -56,26 +81,26 @@ def build_model(folder: Path, texts: list[str], arguments: argparse.Namespace) -
         intermediate_size=4 * arguments.hidden,
         max_position_embeddings=LIMIT + 8,
         pad_token_id=pieces.index("[PAD]"),
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
     )
-    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder / "xlmr")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=LIMIT,
-    ).save_pretrained(folder / "xlmr")
-    transformer = Transformer(str(folder / "xlmr"))
-    SentenceTransformer(modules=[transformer, Pooling(arguments.hidden, "mean")], device="cpu").save(
-        str(folder / "initial")
-    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LIMIT, **names).save_pretrained(folder)
 
 
-def our_config(folder: Path, arguments: argparse.Namespace, workers: int, chunks: int) -> object:
+def mixed_source(folder: Path) -> str:
+    """A parallel source of texts of mixed lengths in the demo's languages, two of them a row."""
+    sides = [mixed_texts(2 * MIXED_ROWS, words, seed) for seed, words in enumerate(MIXED_WORDS)]
+    rows = (
+        {"id": str(i), **{side: {"en": texts[2 * i], "de": texts[2 * i + 1]} for side, texts in named}}
+        for named in [list(zip(("query", "passage"), sides, strict=True))]
+        for i in range(MIXED_ROWS)
+    )
+    path = folder / "mixed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def our_config(folder: Path, arguments: argparse.Namespace, workers: int, chunks: int) -> Config:
     return load_config(
         "quickstart",
         {
@@ -88,11 +113,12 @@ def our_config(folder: Path, arguments: argparse.Namespace, workers: int, chunks
             "encoder.max_query_tokens": LIMIT,
             "encoder.max_passage_tokens": LIMIT,
             "encoder.precision": arguments.precision,
+            "encoder.attention": arguments.attention,
             "loss.temperature": TEMPERATURE,
-            "training.steps": WARM_UP + arguments.steps,
+            "training.steps": 100_000,
             "training.learning_rate": 1e-5,
             "training.gradient_clipping": 0.0,
-            "training.log_every": 1,
+            "training.log_every": 100_000,
             "training.validate_every": None,
             "training.checkpoint_every": None,
             "training.chunks": chunks,
@@ -102,83 +128,74 @@ def our_config(folder: Path, arguments: argparse.Namespace, workers: int, chunks
     )
 
 
-def our_worker(folder: str, emit: object) -> Worker:
-    path = Path(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Worker(ProcessGroup(), device, path / "initial", path / "model", emit, lambda _: None, path / "checkpoints")
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def our_gradient(tree: dict, folder: str) -> dict | None:
-    gradient = trained_gradient(from_tree(tree), our_worker(folder, lambda _: None), 0)
-    return {_plain(k): v.numpy() for k, v in gradient.items()} if ProcessGroup().rank == 0 else None
+def our_worker(folder: Path, **options: object) -> object:
+    return silent_worker(ProcessGroup(), device(), folder / "initial", folder, **options)
 
 
-def our_seconds(tree: dict, folder: str, threads: int) -> tuple[float, float]:
-    """Of a step, and MiB at the peak."""
+def our_gradient(tree: dict, folder: Path) -> dict:
+    gradient = trained_gradient(from_tree(tree), our_worker(folder), 0)
+    return {_plain(k): v.numpy() for k, v in gradient.items()} if ProcessGroup().rank == 0 else {}
+
+
+def our_steps(tree: dict, folder: Path, threads: int, target_s: float, profiled: bool) -> dict:
     torch.set_num_threads(threads)
-    times: list[float] = []
-    train_worker(from_tree(tree), our_worker(folder, lambda event: times.append(time.perf_counter())))
-    return _per_step(times), _memory()
+    pace = Pace(device(), target_s, profiled)
+    train_ours(from_tree(tree), partial(our_worker, folder), pace)
+    return figures(pace)
 
 
-def their_run(folder: str, pairs: list, workers: int, steps: int, chunk: int | None, precision: str, threads: int):
-    """Their trainer over so many steps: seconds of a step, MiB at the peak, and the first step's gradient."""
-    import datasets
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
-    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
-    from sentence_transformers.sentence_transformer import losses
-    from transformers import TrainerCallback
-
+def their_steps(folder: Path, pairs: Pairs, settings: dict, threads: int, target_s: float, profiled: bool) -> dict:
     torch.set_num_threads(threads)
-    datasets.disable_progress_bars()
-    model = SentenceTransformer(str(Path(folder) / "initial"), device="cpu")
-    times: list[float] = []
-    gradient: dict = {}
+    pace = Pace(device(), target_s, profiled)
+    _their_run(folder, pairs, settings, pace)
+    return figures(pace)
 
-    class Watch(TrainerCallback):
-        def on_pre_optimizer_step(self, args, state, control, **_):
-            if not gradient:
-                gradient.update(
-                    (_plain(n), p.grad.float().flatten().cpu().numpy().copy())
-                    for n, p in model.named_parameters()
-                    if p.grad is not None
-                )
 
-        def on_step_end(self, args, state, control, **_):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append(time.perf_counter())
+def their_gradient(folder: Path, pairs: Pairs, settings: dict) -> dict:
+    """Of the batch that `pairs` are, as their optimizer is given it."""
+    gradient = {}
 
-    several = workers > 1
-    if chunk is None:
-        loss = losses.MultipleNegativesRankingLoss(model, 1 / TEMPERATURE, gather_across_devices=several)
-    else:
-        loss = losses.CachedMultipleNegativesRankingLoss(
-            model, 1 / TEMPERATURE, mini_batch_size=chunk, gather_across_devices=several
+    def keep() -> None:
+        named = model.named_parameters()
+        gradient.update(
+            {_plain(n): p.grad.float().flatten().cpu().numpy().copy() for n, p in named if p.grad is not None}
         )
-    queries, passages = zip(*pairs, strict=True)
-    trainer = SentenceTransformerTrainer(
-        model=model,
-        args=Arguments(
-            output_dir=str(Path(folder) / "theirs"),
-            per_device_train_batch_size=len(pairs) // steps // workers,
-            max_steps=steps,
-            learning_rate=1e-5,
-            max_grad_norm=0.0,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=precision == "bf16",
-            ddp_backend="gloo" if several else None,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-        ),
-        train_dataset=datasets.Dataset.from_dict({"query": queries, "passage": passages}),
-        loss=loss,
-        callbacks=[Watch()],
-    )
-    trainer.train()
-    return _per_step(times) if steps > WARM_UP else 0.0, _memory(), gradient
+        raise Enough
+
+    model = _their_model(folder)
+    try:
+        _their_run(folder, pairs, settings, lambda _: True, model, keep)
+    except Enough:
+        return gradient
+    raise AssertionError("there was no step")
+
+
+def _their_model(folder: Path) -> object:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder / "initial"), device=str(device()))
+
+
+def _their_run(
+    folder: Path, pairs: Pairs, settings: dict, after_step: object, model: object = None, keep: object = None
+):
+    options = {} if keep is None else {"before_step": keep}
+    model = model or _their_model(folder)
+    run = partial(train_theirs, model, pairs, after_step=after_step, device=device(), folder=folder, **settings)
+    if settings["several"]:
+        run(**options)
+    else:
+        with alone():
+            run(**options)
+
+
+def figures(pace: Pace) -> dict:
+    memory = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mib()
+    return {"seconds": pace.seconds, "processor_s": pace.processor_s, "peak_mib": memory, **pace.figures}
 
 
 def _plain(name: str) -> str:
@@ -186,18 +203,7 @@ def _plain(name: str) -> str:
     return name.removeprefix("model.")
 
 
-def _per_step(times: list[float]) -> float:
-    """Seconds; 0 on ranks that are told nothing."""
-    if not times:
-        return 0.0
-    return (times[-1] - times[WARM_UP - 1]) / (len(times) - WARM_UP)
-
-
-def _memory() -> float:
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mib()
-
-
-def planned_pairs(config: object, steps: int) -> list[tuple[str, str]]:
+def planned_pairs(config: Config, steps: int) -> Pairs:
     """The texts of the first steps' batches, prefixes included."""
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
@@ -217,73 +223,81 @@ def planned_pairs(config: object, steps: int) -> list[tuple[str, str]]:
 def compare_sides(folder: Path, arguments: argparse.Namespace, workers: int, chunks: int) -> None:
     """One line: gradients on the first batch, then time and memory of both sides."""
     config = our_config(folder, arguments, workers, chunks)
-    tree = to_tree(config)
-    rows = arguments.batch // workers // chunks
-    chunk = None if chunks == 1 else rows
-    threads = max(1, arguments.cores // workers)
-    ours = run_ranks(our_gradient, workers, tree, str(folder), timeout_s=400)[0]
-    first = planned_pairs(config, 1)
-    theirs = run_ranks(
-        their_run, workers, str(folder), first, workers, 1, chunk, arguments.precision, threads,
-        timeout_s=400, connect=False,
-    )[0][2]  # fmt: skip
-    agreement = compare(
-        {k: torch.from_numpy(v) for k, v in theirs.items()},
-        {k: torch.from_numpy(v) for k, v in ours.items()},
-        arguments.precision,
-    )
-    steps = WARM_UP + arguments.steps
-    pairs = planned_pairs(config, steps)
-    our_times, their_times, our_memory, their_memory = [], [], 0.0, 0.0
+    tree, threads = to_tree(config), max(1, arguments.cores // workers)
+    rows = arguments.batch // workers
+    settings = {
+        "batch": rows,
+        "chunk": None if chunks == 1 else rows // chunks,
+        "bf16": arguments.precision == "bf16",
+        "several": workers > 1,
+        "temperature": TEMPERATURE,
+    }
+
+    def of_rank_0(function: object, *given: object, connect: bool = True) -> dict:
+        return run_ranks(function, workers, *given, timeout_s=900, connect=connect)[0]
+
+    ours = of_rank_0(our_gradient, tree, folder)
+    theirs = of_rank_0(their_gradient, folder, planned_pairs(config, 1), settings, connect=False)
+    sides = ({k: torch.from_numpy(v) for k, v in side.items()} for side in (theirs, ours))
+    agreement = compare(*sides, arguments.precision)
+    pairs, found = planned_pairs(config, TIMED_PLAN_STEPS), {"our": [], "their": []}
     for _ in range(arguments.repeats):
-        seconds, mib = run_ranks(our_seconds, workers, tree, str(folder), threads, timeout_s=900)[0]
-        our_times.append(seconds)
-        our_memory = max(our_memory, mib)
-        seconds, mib, _ = run_ranks(
-            their_run, workers, str(folder), pairs, workers, steps, chunk, arguments.precision, threads,
-            timeout_s=900, connect=False,
-        )[0]  # fmt: skip
-        their_times.append(seconds)
-        their_memory = max(their_memory, mib)
+        timing = (threads, arguments.seconds, arguments.profile)
+        found["our"].append(of_rank_0(our_steps, tree, folder, *timing))
+        found["their"].append(of_rank_0(their_steps, folder, pairs, settings, *timing, connect=False))
+    sides = {
+        f"{side}_{name}": statistics.median(run[name] for run in runs)
+        for side, runs in found.items()
+        for name in runs[0]
+    }
+    ratios = {
+        name: float(np.median([t[of] / o[of] for o, t in zip(found["our"], found["their"], strict=True)]))
+        for name, of in (("speed_by_theirs", "seconds"), ("processor_time_of_theirs_by_ours", "processor_s"))
+    }
     tell(
         "step",
         workers=workers,
         chunks=chunks,
         batch=arguments.batch,
         precision=arguments.precision,
+        attention=arguments.attention,
         source=Path(arguments.source).name,
-        hidden=arguments.hidden,
-        layers=arguments.layers,
+        model=Path(arguments.model).name if arguments.model else f"{arguments.layers} x {arguments.hidden}",
+        threads=threads,
         their_gradient_by_ours=agreement.norm_ratio,
         cosine=agreement.cosine,
-        our_pairs_per_s=arguments.batch / statistics.median(our_times),
-        their_pairs_per_s=arguments.batch / statistics.median(their_times),
-        speed_by_theirs=statistics.median(their_times) / statistics.median(our_times),
-        our_peak_mib=our_memory,
-        their_peak_mib=their_memory,
-        our_seconds=statistics.median(our_times),
-        their_seconds=statistics.median(their_times),
+        **ratios,
+        **sides,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
-    parser.add_argument("--chunks", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--chunks", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=6, help="of each measurement, about")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="measure the optimizer's part, with torch's profiler")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--source", default="demo")
+    parser.add_argument("--attention", default="auto", help="encoder.attention of ours; packed computes no padding")
+    parser.add_argument("--source", default="demo", help="demo, mixed or a parallel source")
+    parser.add_argument("--model", help="a folder with a plain Hugging Face encoder; by default one of random weights")
     arguments = parser.parse_args()
     print(f"on {device_name()}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        corpus = ParallelCorpus.open([arguments.source], str(folder / "cache"))
-        build_model(folder, list(corpus.every_text()), arguments)
+        if arguments.source == "mixed":
+            arguments.source = mixed_source(folder)
+        if arguments.model:
+            shutil.copytree(arguments.model, folder / "plain")
+        else:
+            texts = list(ParallelCorpus.open([arguments.source], str(folder / "cache")).every_text())
+            build_plain(folder / "plain", texts, arguments)
+        save_as_transformer(folder / "plain", folder / "initial")
         for workers in arguments.workers:
             for chunks in arguments.chunks:
                 compare_sides(folder, arguments, workers, chunks)

@@ -12,19 +12,24 @@ from pathlib import Path
 import psutil
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Time of one call."""
-    start = time.perf_counter()
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def in_turns(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each side; they take turns, so that another's load on the machine falls on all."""
+def in_turns(
+    sides: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each side; they take turns, so that another's load on the machine falls on all.
+
+    With `time.process_time` as the clock it is processor time, of all threads, which hardly knows that load.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():
-            times[name].append(seconds(work))
+            times[name].append(seconds(work, clock))
     return {name: statistics.median(of_side) for name, of_side in times.items()}
 
 
@@ -49,7 +54,11 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
 
 
+def rounded(figures: Mapping[str, object]) -> dict[str, object]:
+    """The figures, numbers with four digits."""
+    return {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in figures.items()}
+
+
 def tell(benchmark: str, **figures: object) -> None:
-    """Print the benchmark's JSON line; numbers with four figures."""
-    line = {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in figures.items()}
-    print(json.dumps({"benchmark": benchmark, "device": device_name()} | line), flush=True)
+    """Print the benchmark's JSON line; numbers with four digits."""
+    print(json.dumps({"benchmark": benchmark, "device": device_name()} | rounded(figures)), flush=True)

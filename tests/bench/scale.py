@@ -128,7 +128,7 @@ def largest_batch(shape: BackboneShape, share: float, work: Workload, hardware: 
     """Pairs of a global batch up to which the gathered loss costs at most `share` of the encoder's time.
 
     Each rank's loss grows with all candidates, its encoder with its own pairs: per pair, the loss computes 6 B D
-    operations, and b pairs wait for 12 B D bytes (float32 gathered once, all-reduced once) over the network.
+    operations, and b pairs wait for 8 B D bytes (float32 gathered once, reduce-scattered once) over the network.
     """
     per_pair = encoder_flops(shape, {work.query_tokens: 1}, work.checkpointing, work.chunks > 1)
     per_pair += encoder_flops(shape, {work.passage_tokens: 1}, work.checkpointing, work.chunks > 1)

@@ -97,10 +97,10 @@ def _memory(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardw
     checkpointed = Workload(**{**vars(work), "checkpointing": True})
     for name, shape in backbones.items():
         for way, how in (("whole graph", work), ("8 chunks", chunked), ("checkpointing", checkpointed)):
-            steps = [simulate(shape, w, ZERO["1"], how, hardware) for w in WORLD_SIZES]
+            steps = [simulate(shape, w, ZERO["0"], how, hardware) for w in WORLD_SIZES]
             activations = f"{steps[0].activations / GIB:.2f}"
             rows.append([f"{name}, {way}", activations, *(f"{s.memory / GIB:.1f}" for s in steps)])
-    return table(["GiB a GPU, ZeRO 1", "of it activations", *GPUS], rows)
+    return table(["GiB a GPU, ZeRO 0", "of it activations", *GPUS], rows)
 
 
 def _communication(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardware) -> str:
@@ -119,13 +119,13 @@ def _time(backbones: dict[str, BackboneShape], work: Workload, hardware: Hardwar
     rows = []
     for name, shape in backbones.items():
         for world_size in WORLD_SIZES:
-            s = simulate(shape, world_size, ZERO["1"], work, hardware)
+            s = simulate(shape, world_size, ZERO["0"], work, hardware)
             parts = (s.encoder_s, s.loss_s, s.model_s, s.embeddings_s, s.seconds)
             batch = world_size * work.pairs_per_rank
             rate = batch / s.seconds
             times = [f"{1000 * part:.1f}" for part in parts]
             rows.append([f"{name}, {world_size}", f"{batch:,}", *times, f"{rate:,.0f}", f"{s.loss_share:.1%}"])
-    head = ["ms, ZeRO 1", "batch", "encoder", "loss", "gradients, weights", "embeddings", "step", "pairs/s"]
+    head = ["ms, ZeRO 0", "batch", "encoder", "loss", "gradients, weights", "embeddings", "step", "pairs/s"]
     return table([*head, "loss : encoder"], rows)
 
 

@@ -54,9 +54,9 @@ class CountingGroup:
         self._count["all_gather"] += size(gathered)
         return gathered
 
-    def all_reduce_sum(self, x):
-        self._count["all_reduce"] += size(x)
-        return self._group.all_reduce_sum(x)
+    def reduce_scatter_sum(self, x):
+        self._count["reduce_scatter"] += size(x)
+        return self._group.reduce_scatter_sum(x)
 
 
 def count_deepspeed(count, buckets, zero):
@@ -196,4 +196,4 @@ def test_bytes_that_ranks_tell_each_other(measured, case):
         assert got["model"].get("all_gather_into_tensor", 0) == want.all_gather
         assert got["model"].get("reduce_scatter_tensor", 0) == want.reduce_scatter
         assert not {"reduce", "all_gather"} & set(got["model"]), "no collective that the formula does not know"
-        assert got["loss"] == {"all_gather": loss.all_gather, "all_reduce": loss.all_reduce}
+        assert got["loss"] == {"all_gather": loss.all_gather, "reduce_scatter": loss.reduce_scatter}

@@ -9,11 +9,22 @@ from torch.nn.functional import cross_entropy
 from hbtrain.config import from_tree, to_tree
 from hbtrain.modeling import loss as loss_module
 from hbtrain.modeling.gather import ProcessGroup
+from hbtrain.training import feed as feed_module
 from hbtrain.training import gradients as gradients_module
+from hbtrain.training import loop as loop_module
 from hbtrain.training.engine import Engine
 from hbtrain.training.verify import compare, plain_gradient, trained_gradient
 from tests.distributed.ranks import run_ranks
-from tests.distributed.verify_matrix import HALF, LAYOUTS, agreements, build_initial, config, worker, write_source
+from tests.distributed.verify_matrix import (
+    HALF,
+    LAYOUTS,
+    agreements,
+    build_initial,
+    config,
+    on_rank,
+    worker,
+    write_source,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +57,29 @@ def test_learned_temperature_dimensions_and_a_budget_of_tokens(folder):
     }
     layouts = [(stage, 1, "fp32", False) for stage in (0, 2, 3)]
     assert all(a.holds for a in agreements(folder, 2, layouts, **overrides))
+
+
+def gradients_by_passes(trees, folder):
+    """Gradients of step 0 with texts cut as on a GPU, and how this rank would cut them if it were alone."""
+    feed_module.PASS_TOKENS = 60
+    loop_module.Feed = lambda *given: feed_module.Feed(*given[:-1], torch.device("cuda"))
+    cuts = []
+    agreed = feed_module.Feed.agreed
+    feed_module.Feed.agreed = lambda feed, work, cut: cuts.append((work.cut, cut)) or agreed(feed, work, cut)
+    return on_rank(trees, folder), cuts
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_batches_by_tokens_have_the_gradient_of_one_process_though_ranks_need_different_numbers(folder, workers):
+    settings = [config(folder, workers, stage, 1, "fp32", False) for stage in (0, 3)]
+    ranks = run_ranks(gradients_by_passes, workers, [to_tree(one) for one in settings], str(folder))
+    plain = plain_gradient(settings[0], folder / "initial", 0, torch.device("cpu"))
+    for got in ranks[0][0]:
+        assert compare({name: torch.from_numpy(g) for name, g in got.items()}, plain, "fp32").holds
+    own, agreed = zip(*(cuts[0] for _, cuts in ranks), strict=True)
+    assert len(set(own)) > 1, "nothing would be shown by ranks that need the same number"
+    assert len(set(agreed)) == 1
+    assert min(agreed[0].batches) > 1
 
 
 def without_gathering(own, sizes, group, settings, ids):

@@ -103,6 +103,7 @@ def check_mlflow(folder, bucket, memory, scores):
     assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
     assert run.info.artifact_uri == f"{bucket.uri}/runs/artifacts/{run_id}/artifacts"
     assert run.data.tags["data_set.sources/pairs"].endswith(memory["data_sets"]["sources/pairs"]["digest"])
+    assert run.data.tags["results.precision"] == "float32"
     kept = f"runs/artifacts/{run_id}/artifacts"
     assert json.loads(bucket.get(f"{kept}/results/metrics.json")) == scores
     assert f"{kept}/model/model.safetensors" in bucket.keys(kept)

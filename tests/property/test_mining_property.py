@@ -3,7 +3,9 @@
 import hashlib
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from unittest import mock
 
 import numpy as np
@@ -12,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.corpus import ParallelCorpus, Source
-from hbtrain.retrieval import mining, top
+from hbtrain.retrieval import mining, pool_embeddings, rescoring, top
+from hbtrain.retrieval.collection_search import SearchOptions
 from hbtrain.retrieval.mining import Miner, MiningOptions
 from hbtrain.retrieval.top import top_scores
 
@@ -23,14 +26,37 @@ class IntegerEncoder:
     """A text's embedding is made of its digest."""
 
     dimension = 3
-    device = torch.device("cpu")
+    origin = None
+    prefixes = MappingProxyType({"query": "", "passage": ""})
+
+    def __init__(self, name="first"):
+        self.name = name
+
+    def digest(self):
+        return self.name
 
     def vector(self, text, side):
-        digest = hashlib.sha256(f"{side} {text}".encode()).digest()
+        digest = hashlib.sha256(f"{self.name} {side} {text}".encode()).digest()
         return [byte % 5 - 2 for byte in digest[: self.dimension]]
 
-    def encode(self, texts, side, batch_size=128, progress=None):
+    def one(self, query, passage):
+        return sum(a * b for a, b in zip(self.vector(query, "query"), self.vector(passage, "passage"), strict=True))
+
+    def encode(self, texts, side, batch_size=None, progress=None, batch_tokens=None):
         return np.array([self.vector(text, side) for text in texts], np.float32).reshape(len(texts), self.dimension)
+
+
+class IntegerPairs:
+    """Scores a pair by its digest, as a cross-encoder does."""
+
+    def one(self, query, passage):
+        return hashlib.sha256(f"{query} {passage}".encode()).digest()[0] % 7 - 3
+
+    def score(self, queries, passages):
+        return np.array([self.one(*pair) for pair in zip(queries, passages, strict=True)], np.float32)
+
+    def loader(self, anew):
+        return lambda device: self
 
 
 def texts(kind):
@@ -79,8 +105,18 @@ def components(labels_of):
     return group
 
 
-def brute_force(tables, encoder, options):
-    """[(negatives, dropped)] for the rows of all tables, by the words of the docstring."""
+@st.composite
+def ways(draw):
+    """How the pool is cut, and by what it is searched."""
+    return {
+        "rows_per_shard": draw(st.integers(1, 6)),
+        "block_rows": draw(st.integers(1, 4)),
+        "shards": draw(st.integers(1, 3)),
+    }
+
+
+def brute_force(tables, encoder, options, second):
+    """[(negatives, dropped, scores)] for the rows of all tables, by the words of the docstring."""
     rows = [(source, row) for source, table in enumerate(tables) for row in table]
     passages = [row.get("text", row.get("passage")) for _, row in rows]
     queries = [row.get("text", row.get("query")) for _, row in rows]
@@ -96,22 +132,21 @@ def brute_force(tables, encoder, options):
                 pool.setdefault((language, passage[language]), r)
     pool = [(language, text, r) for (language, text), r in pool.items()]
 
-    def score(query, text):
-        q, p = encoder.vector(query, "query"), encoder.vector(text, "passage")
-        return sum(a * b for a, b in zip(q, p, strict=True))
-
+    by = second or encoder
     outcome = []
     for r, (_, row) in enumerate(rows):
         own = {passage_group[o] for o in range(len(rows)) if question_group[o] == question_group[r]}
-        best, dropped = {}, set()
+        best, dropped, own_scores = {}, set(), []
         for x, query in queries[r].items():
             allowed = {"same": [x], "other": [y for y in languages if y != x], "both": languages}[options.languages]
-            scored = [(-score(query, text), n) for n, (y, text, _) in enumerate(pool) if y in allowed]
-            positives = {y: score(query, text) for y, text in passages[r].items()}
+            found = [(-encoder.one(query, text), n) for n, (y, text, _) in enumerate(pool) if y in allowed]
+            positives = {y: by.one(query, text) for y, text in passages[r].items()}
             if "text" in row and len(positives) > 1:
                 positives.pop(x)
-            for negated, n in sorted(scored)[: options.depth]:
-                y, _, owner = pool[n]
+            own_scores += [positives.get(y, max(positives.values())) for y in allowed]
+            for _, n in sorted(found)[: options.depth]:
+                y, text, owner = pool[n]
+                negated = -by.one(query, text)
                 if passage_group[owner] in own:
                     continue
                 positive = positives.get(y, max(positives.values()))
@@ -122,9 +157,9 @@ def brute_force(tables, encoder, options):
                 best[key] = min(best.get(key, (negated, n)), (negated, n))
         ranking = sorted(best, key=best.__getitem__)[options.skip_top :]
         chosen = [best[key][1] for key in ranking if key not in dropped][: options.negatives]
-        outcome.append(
-            ([translations(pool[n], passages, passage_ids) for n in chosen], sum(key in dropped for key in ranking))
-        )
+        negatives = [translations(pool[n], passages, passage_ids) for n in chosen]
+        scores = [max(own_scores), *(-best[key][0] for key in ranking if key not in dropped)]
+        outcome.append((negatives, sum(key in dropped for key in ranking), scores[: options.negatives + 1]))
     return outcome
 
 
@@ -137,27 +172,47 @@ def translations(item, passages, passage_ids):
     return found | {language: text}
 
 
-@given(st.lists(tables(), min_size=1, max_size=2), all_options(), st.integers(1, 5), st.integers(1, 5))
-@settings(deadline=None, max_examples=60)
-def test_mining_is_what_its_words_say(tables, options, block_rows, chunk_columns):
-    encoder = IntegerEncoder()
+def mined(tables, encoder, options, second, size, ways):
+    """What is mined from tables, and what a brute force says, where all blocks have `size`."""
     with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(mining, "BLOCK_ROWS", block_rows),
-        mock.patch.object(mining, "BLOCK_TEXTS", block_rows),
-        mock.patch.object(top, "CHUNK_COLUMNS", chunk_columns),
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.multiple(mining, BLOCK_ROWS=size, BLOCK_CANDIDATES=40 * size),
+        mock.patch.multiple(pool_embeddings, READ_TEXTS=size, PAIR_FLOATS=3 * size),
+        mock.patch.object(rescoring, "TASK_PAIRS", size),
+        mock.patch.object(top, "CHUNK_COLUMNS", size),
     ):
-        sources = []
+        folder, sources = Path(name), []
         for number, table in enumerate(tables):
-            path = Path(folder) / f"{number}.jsonl"
+            path = folder / f"{number}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in table))
-            sources.append(Source.from_jsonl(path, str(number), Path(folder) / "cache"))
+            sources.append(Source.from_jsonl(path, str(number), folder / "cache"))
         corpus = ParallelCorpus(sources)
         if options.languages == "other" and len(corpus.languages) == 1:
-            return
-        miner = Miner(encoder, corpus, options)
-        mined = [tuple(row) for source in sources for row in miner.rows(source)]
-    assert mined == brute_force(tables, encoder, options)
+            return [], []
+        search = SearchOptions(cache=folder / "cache", **ways)
+        with Miner(encoder, corpus, options, search, rescorer=second) as miner:
+            assert miner.rescored is (second is not None)
+            found = [tuple(row) for source in sources for row in miner.rows(source)]
+    return found, brute_force(tables, encoder, options, second)
+
+
+some_tables = st.lists(tables(), min_size=1, max_size=2)
+seconds = st.sampled_from([None, IntegerEncoder("second"), IntegerPairs()])
+
+
+@given(some_tables, all_options(), seconds, st.integers(1, 5), ways())
+@settings(deadline=None, max_examples=40)
+def test_mining_is_what_its_words_say_however_it_is_cut(tables, options, second, size, ways):
+    found, expected = mined(tables, IntegerEncoder(), options, second, size, ways)
+    assert found == expected
+
+
+@given(some_tables, all_options(), seconds, st.integers(1, 5), ways())
+@settings(deadline=None, max_examples=12)
+def test_an_index_that_finds_everything_gives_what_exact_search_does(tables, options, second, size, ways):
+    everything = replace(options, depth=1000)  # of equal scores, an index finds any
+    found, expected = mined(tables, IntegerEncoder(), everything, second, size, ways | {"index": "IVF1,Flat"})
+    assert found == expected
 
 
 @given(st.integers(0, 2**32), st.integers(1, 150), st.integers(1, 400), st.integers(1, 40), st.integers(1, 300))

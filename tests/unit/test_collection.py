@@ -108,7 +108,7 @@ def test_a_shard_cut_short_is_encoded_again(options, tmp_path):
 def test_workers_may_finish_in_any_order(tmp_path):
     for name, kind in (("one", LocalWorkers), ("two", Backwards)):
         with StoreWriter(tmp_path / name, described()) as writer:
-            fill(writer, TEXTS, kind([lambda device: BlockEncoder(Hashed(), "passage", Batching())]))
+            fill(writer, TEXTS, kind([lambda device: BlockEncoder(Hashed(), Batching())]))
     for shard in (tmp_path / "one").glob("*.npy"):
         assert shard.read_bytes() == (tmp_path / "two" / shard.name).read_bytes()
 
@@ -168,7 +168,7 @@ def test_options_that_cannot_be_are_one_line():
 
 def test_an_encoder_from_nowhere_cannot_be_loaded_by_actors():
     with pytest.raises(ModelError, match="save it first"):
-        block_encoders(Hashed(), "digest", "passage", Batching(), 2)
+        block_encoders(Hashed(), "digest", Batching(), 2)
 
 
 def test_an_approximate_search_says_so_with_its_recall(options):
@@ -234,10 +234,11 @@ def test_a_real_encoder_fills_a_store_with_what_it_encodes(options, tmp_path: Pa
     encoder.save(tmp_path / "model")
     loaded = Encoder.load(str(tmp_path / "model"), device="cpu")
     assert loaded.origin is not None
-    (make, other) = block_encoders(loaded, loaded.digest(), "passage", Batching(), 2)
-    np.testing.assert_array_equal(
-        make("cpu").encode(TEXTS[14:18]), loaded.encode(TEXTS[14:18], "passage", batch_size=1024)
-    )
+    (make, other) = block_encoders(loaded, loaded.digest(), Batching(), 2)
+    for side in ("passage", "query"):
+        np.testing.assert_array_equal(
+            make("cpu").encode(TEXTS[14:18], side), loaded.encode(TEXTS[14:18], side, batch_size=1024)
+        )
     Encoder.build(encoder_config(backbone), lambda: TEXTS, 1).save(tmp_path / "model")
     with pytest.raises(ModelError, match="an actor loaded other weights from there"):
         other("cpu")

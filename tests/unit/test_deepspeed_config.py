@@ -14,7 +14,8 @@ def resolved(**overrides):
 
 def test_clipping_and_precision_are_always_set():
     settings = resolved(**{"training.deepspeed": None})
-    assert settings["gradient_clipping"] == 1.0
+    assert settings["gradient_clipping"] == 0.0, "without ZeRO hbtrain clips"
+    assert resolved(**{"training.deepspeed": {"zero_optimization": {"stage": 1}}})["gradient_clipping"] == 1.0
     assert settings["gradient_accumulation_steps"] == 1
     assert settings["bf16"] == {"enabled": False}
     assert resolved(**{"encoder.precision": "bf16"})["bf16"] == {"enabled": True}

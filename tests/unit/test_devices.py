@@ -1,6 +1,7 @@
 """Devices are passed, never guessed; what is called exact is computed in float32; a pool need not fit a device."""
 
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hbtrain.config import load_config, to_tree
 from hbtrain.config.schema import LossConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, ModelError
-from hbtrain.modeling.devices import full_float32, visible_device
+from hbtrain.modeling.devices import full_float32, visible_device, visible_devices
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
@@ -55,6 +56,7 @@ def config(cache):
 
 def test_nothing_uses_a_gpu_that_it_was_not_given(config, tmp_path, two_gpus):
     assert visible_device() == "cuda", "as a command of the user's would take it"
+    assert visible_devices() == ("cuda", "cuda:1"), "as an evaluation of the user's would take them"
     build(to_tree(config), str(tmp_path / "model"))
     score(to_tree(config), str(tmp_path / "model"))
     plain_gradient(config, tmp_path / "model", 0, torch.device("cpu"))
@@ -82,8 +84,38 @@ def test_a_task_of_a_run_with_gpus_uses_its_gpu(config, tmp_path, two_gpus):
 
 
 def test_workers_are_told_their_device():
-    with LocalWorkers([lambda device: [device]] * 2, "cuda") as workers:
-        assert workers.call_all("copy") == [["cuda"], ["cuda"]]
+    with LocalWorkers([lambda device: [device]] * 3, ["cuda", "cuda:1"]) as workers:
+        assert workers.call_all("copy") == [["cuda"], ["cuda:1"], ["cuda"]]
+
+
+class Meeting:
+    """Does each task together with as many other workers as there are devices, or not at all."""
+
+    def __init__(self, barrier):
+        self.barrier = barrier
+
+    def square(self, number):
+        self.barrier.wait(20)
+        return number**2
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_workers_on_several_devices_work_at_the_same_time(devices):
+    barrier = threading.Barrier(devices)
+    with LocalWorkers([lambda device: Meeting(barrier)] * devices, ["cuda"] * devices) as workers:
+        assert workers.call_all("square", 3) == [9] * devices
+        found = dict(workers.map_unordered("square", ((number,) for number in range(6))))
+    assert found == {number: number**2 for number in range(6)}
+
+
+def test_what_goes_wrong_on_one_of_several_devices_is_raised():
+    barrier = threading.Barrier(2)
+    barrier.abort()
+    with LocalWorkers([lambda device: Meeting(barrier)] * 2, ["cuda"] * 2) as workers:
+        with pytest.raises(threading.BrokenBarrierError):
+            workers.call_all("square", 3)
+        with pytest.raises(threading.BrokenBarrierError):
+            list(workers.map_unordered("square", ((number,) for number in range(6))))
 
 
 def test_only_commands_look_for_a_gpu():
@@ -140,6 +172,27 @@ def test_full_float32_whatever_the_process_was_set_to(precision, way):
     with full_float32():
         assert settings() == ["ieee", "ieee"]
         assert torch.get_float32_matmul_precision() == "highest"
+    assert settings() == before
+
+
+def test_full_float32_lasts_until_the_last_of_several_threads_needs_it_no_more(precision):
+    set_new()
+    before, seen = settings(), []
+    entered, left = threading.Event(), threading.Event()
+
+    def longer():
+        with full_float32():
+            entered.set()
+            left.wait(20)
+            seen.append(settings())
+
+    with full_float32():
+        other = threading.Thread(target=longer)
+        other.start()
+        entered.wait(20)
+    left.set()
+    other.join()
+    assert seen == [["ieee", "ieee"]]
     assert settings() == before
 
 

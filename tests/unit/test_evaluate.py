@@ -3,11 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import pytrec_eval
+from scipy.stats import chi2, spearmanr
 
 from hbtrain.errors import ModelError
 from hbtrain.evaluation import scoring
 from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.geometry import PAIR_METRICS
 from hbtrain.evaluation.judged import Judging, read_judged
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS
 from tests.unit.evaluation_samples import HashEncoder, candidate_languages, only, random_benchmark
@@ -22,7 +24,7 @@ TREC = {
     "ndcg@10": "ndcg_cut_10",
 }
 KEYS = ["benchmark", "setting", "query_language", "passage_language", "question_id"]
-METRICS = {*TREC, "mrr@10", "rank_distance", "worst_rank", "own_language@10", "language_bias@10"}
+METRICS = {*TREC, "mrr@10", *POOL_METRICS}
 
 
 def bias(first, pool):
@@ -54,12 +56,69 @@ def by_hand(benchmark, encoder):
             found[setting, x, y, question] = {
                 **{name: trec[measure] for name, measure in TREC.items()},
                 "mrr@10": trec["recip_rank"] if places[0] < 10 else 0.0,
-                "rank_distance": places[-1] - places[0] if y == "all" and len(places) > 1 else None,
-                "worst_rank": places[-1] + 1 if y == "all" else None,
-                "own_language@10": (languages[order[:10]] == x).mean() if y == "all" else None,
-                "language_bias@10": bias(languages[order[:10]], languages) if y == "all" else None,
+                **dict.fromkeys(POOL_METRICS),
             }
+            if y == "all":
+                found[setting, x, y, question] |= {
+                    "rank_distance": places[-1] - places[0] if len(places) > 1 else None,
+                    "worst_rank": places[-1] + 1,
+                    "own_language@10": (languages[order[:10]] == x).mean(),
+                    "language_bias@10": bias(languages[order[:10]], languages),
+                    **preference_by_hand(x, {languages[c]: order.index(c) + 1 for c in relevant}),
+                    **{
+                        f"first_{r}relevant_{o}": float(
+                            (order[0] in relevant) == (not r) and (languages[order[0]] == x) == (o == "own")
+                        )
+                        for r in ("", "ir")
+                        for o in ("own", "other")
+                    },
+                    "peer@10": peer_by_hand(order, relevant, languages),
+                    **translations_by_hand(c, p, i, encoder),
+                }
     return found
+
+
+def preference_by_hand(own, ranks):
+    """Of one relevant candidate a language: {language: rank}."""
+    others = [rank for language, rank in ranks.items() if language != own]
+    gains = {rank: 1.0 if language == own else 0.5 for language, rank in ranks.items()}
+    gained = sum(gain / np.log2(1 + rank) for rank, gain in gains.items() if rank <= 10)
+    ideal = sum(gain / np.log2(2 + place) for place, gain in enumerate(sorted(gains.values(), reverse=True)[:10]))
+    compared = own in ranks and others
+    return {
+        "own_first": float(all(ranks[own] < rank for rank in others)) if compared else None,
+        "own_before": np.mean([ranks[own] < rank for rank in others]) if compared else None,
+        "lang_ndcg@10": gained / ideal if own in ranks else None,
+    }
+
+
+def peer_by_hand(order, relevant, languages):
+    """The mean p-value of the two levels, by the sums of the Kruskal-Wallis test as they are written."""
+    values = []
+    for level in (True, False):
+        found = [(rank, languages[c]) for rank, c in enumerate(order[:10], 1) if (c in relevant) == level]
+        late = [languages[c] for c in relevant if c not in order[:10]] if level else []
+        n, u = len(found) + len(late), len(late)
+        ranks = found + [((2 * n + u + 1) / 2, language) for language in late]
+        groups = [[rank for rank, language in ranks if language == x] for x in {x for _, x in ranks}]
+        spread = sum((rank - np.mean([r for r, _ in ranks])) ** 2 for rank, _ in ranks) if found else 0
+        if len(groups) < 2 or not spread:
+            values.append(1.0)
+            continue
+        between = sum(len(g) * (np.mean(g) - np.mean([r for r, _ in ranks])) ** 2 for g in groups)
+        values.append(chi2.sf((n - 1) * between / spread, len(groups) - 1))
+    return np.mean(values)
+
+
+def translations_by_hand(c, p, i, encoder):
+    others = [j for j, question in enumerate(c.question_ids) if question == c.question_ids[i] and j != i]
+    q = {j: encoder.vector(c.query_texts[j]).astype(np.float64) for j in [i, *others]}
+    # Copies of a text tie, and rank in the order of the pool.
+    order = {j: np.argsort(np.argsort(-np.round(p.astype(np.float64) @ v, 9), kind="stable")) for j, v in q.items()}
+    return {
+        "rank_correlation": np.mean([spearmanr(order[i], order[j]).statistic for j in others]) if others else None,
+        "query_alignment": np.mean([((q[i] - q[j]) ** 2).sum() for j in others]) if others else None,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +167,10 @@ def test_means_are_over_queries_then_over_languages_or_pairs(evaluation, expecte
                 own = [mean for (x, _), mean in means.items() if x == language]
                 if own:
                     wanted[f"sample/{setting}/{name}/{language}"] = sum(own) / len(own)
-    assert evaluation.metrics == pytest.approx(wanted, abs=1e-6)
-    assert len(evaluation.metrics) == (3 * 7 + 4) * 4
+    of_queries = {key: value for key, value in evaluation.metrics.items() if key.split("/")[2] not in PAIR_METRICS}
+    assert of_queries == pytest.approx(wanted, abs=1e-6)
+    assert len(of_queries) == (3 * 7 + len(POOL_METRICS)) * 4
+    assert len(evaluation.metrics) == len(of_queries) + len(PAIR_METRICS) * 4
 
 
 def test_pair_map_is_query_language_by_passage_language(evaluation, expected, benchmark):
@@ -162,7 +223,8 @@ def test_a_language_without_candidates_or_queries_has_no_keys_of_its_own():
     evaluation = evaluate(HashEncoder(), Benchmark.of("sample", "sentence", without))
     assert np.isnan(evaluation.pair_map[0]).all()
     assert not np.isnan(evaluation.pair_map[1:]).any()
-    assert not [key for key in evaluation.metrics if key.endswith("/de")]
+    # It has passages, whose vectors are compared.
+    assert {key.split("/")[2].split("_")[0] for key in evaluation.metrics if key.endswith("/de")} == {"passage"}
     assert evaluation.metrics["sample/cross/map"] == pytest.approx(
         np.mean([evaluation.pair_map[i, j] for i, j in ((1, 0), (1, 2), (2, 0), (2, 1))])
     )

@@ -1,4 +1,4 @@
-"""FAISS: what it refuses late is refused early, where an index is searched, and that one build of it is installed."""
+"""FAISS: what it refuses late is refused early, and that one build of it is installed."""
 
 import sys
 import tomllib
@@ -6,18 +6,14 @@ from importlib import metadata
 from itertools import combinations
 from pathlib import Path
 
-import faiss
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 from hbtrain.errors import ConfigError
 from hbtrain.retrieval import faiss_index
-from hbtrain.retrieval.faiss_index import PlacedIndex, check_factory, load_faiss
+from hbtrain.retrieval.faiss_index import check_factory, load_faiss
 
-DIMENSION, ROWS = 32, 3000
-VECTORS = np.random.default_rng(0).standard_normal((ROWS, DIMENSION), np.float32)
-QUERIES = VECTORS[:5]
+DIMENSION = 32
 
 
 @pytest.mark.parametrize(
@@ -59,106 +55,6 @@ def test_what_faiss_refuses_late_is_refused_before_anything_is_encoded(factory, 
 )
 def test_indices_that_work_are_let_pass(factory, parameters):
     check_factory(factory, parameters, DIMENSION, sys.maxsize)
-
-
-class Gpu:
-    """As much of faiss-gpu as is called, with its limits: 48 KiB for a product quantizer's tables, no graphs."""
-
-    def __init__(self, monkeypatch, fails=""):
-        self.searches, self.fails = [], fails
-        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
-        for name in ("StandardGpuResources", "GpuParameterSpace"):
-            monkeypatch.setattr(faiss, name, faiss.ParameterSpace, raising=False)
-        monkeypatch.setattr(
-            faiss, "GpuClonerOptions", type("GpuClonerOptions", (), {"useFloat16": False}), raising=False
-        )
-        monkeypatch.setattr(faiss, "index_cpu_to_gpu", self.clone, raising=False)
-
-    def clone(self, resources, device, index, options):
-        assert device == 0
-        is_graph, has_tables = isinstance(index, faiss.IndexHNSW), isinstance(index, faiss.IndexIVFPQ)
-        if is_graph:
-            raise RuntimeError("This index type is not implemented on GPU.")
-        if has_tables:
-            needed = index.pq.M * index.pq.ksub * (2 if options.useFloat16 else 4)
-            if needed > 48 * 1024:
-                raise RuntimeError(f"Device 0 has 49152 bytes of shared memory, while it requires {needed} bytes")
-        copy = faiss.clone_index(index)
-        gpu = self
-
-        class OnGpu(type(copy)):
-            def search(self, queries, k):
-                if gpu.fails:
-                    raise RuntimeError(gpu.fails)
-                gpu.searches.append(k)
-                return faiss.clone_index(index).search(queries, k)
-
-        copy.__class__ = OnGpu
-        return copy
-
-
-def built(factory, parameters=""):
-    index = faiss.index_factory(DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(VECTORS)
-    index.add(VECTORS)
-    if parameters:
-        faiss.ParameterSpace().set_index_parameters(index, parameters)
-    return index
-
-
-def test_without_a_gpu_nothing_is_said_and_a_build_without_gpus_beside_a_gpu_is():
-    index = built("IVF8,Flat")
-    placed = PlacedIndex(index, "", "cpu")
-    assert (placed.device, placed.note) == ("cpu", None)
-    placed = PlacedIndex(index, "", "cuda")
-    assert placed.device == "cpu"
-    assert "hbtrain[gpu]" in placed.note
-    np.testing.assert_array_equal(placed.search(QUERIES, 7), index.search(QUERIES, 7)[1])
-
-
-def test_an_index_goes_to_the_gpu(monkeypatch):
-    gpu = Gpu(monkeypatch)
-    index = built("IVF8,Flat", "nprobe=3")
-    placed = PlacedIndex(index, "nprobe=3", "cuda")
-    assert (placed.device, placed.note) == ("gpu", None)
-    np.testing.assert_array_equal(placed.search(QUERIES, 7), index.search(QUERIES, 7)[1])
-    assert gpu.searches == [7]
-
-
-def test_a_product_quantizer_whose_tables_are_too_large_goes_to_the_gpu_with_tables_in_float16(monkeypatch):
-    gpu = Gpu(monkeypatch)
-    wide = np.random.default_rng(0).standard_normal((300, 64), np.float32)
-    index = faiss.index_factory(64, "IVF2,PQ64np", faiss.METRIC_INNER_PRODUCT)
-    index.train(wide)
-    index.add(wide)
-    placed = PlacedIndex(index, "", "cuda")
-    assert placed.device == "gpu"
-    assert "float16" in placed.note
-    assert placed.search(wide[:2], 3).shape == (2, 3)
-    assert gpu.searches == [3]
-
-
-def test_what_a_gpu_cannot_do_is_done_on_the_cpu_with_the_reason(monkeypatch):
-    gpu = Gpu(monkeypatch)
-    placed = PlacedIndex(built("HNSW8"), "", "cuda")
-    assert placed.device == "cpu"
-    assert "not implemented on GPU" in placed.note
-    index = built("IVF2100,Flat", "nprobe=5000")
-    placed = PlacedIndex(index, "nprobe=5000", "cuda")
-    assert placed.device == "cpu"
-    assert "nprobe is 2100" in placed.note
-    index = built("IVF8,Flat", "nprobe=5000")  # no more than 8 are searched
-    placed = PlacedIndex(index, "nprobe=5000", "cuda")
-    assert placed.device == "gpu"
-    assert placed.search(QUERIES, 2049).shape == (5, 2049)
-    assert placed.device == "cpu"
-    assert "2049 are asked for" in placed.note
-    assert gpu.searches == []
-    gpu.fails = "Error in void f() at /x/y.cu:12: CUDA error 2 out of memory"
-    placed = PlacedIndex(index, "", "cuda")
-    np.testing.assert_array_equal(placed.search(QUERIES, 4), index.search(QUERIES, 4)[1])
-    assert placed.device == "cpu"
-    assert placed.note.endswith("CUDA error 2 out of memory")
 
 
 @pytest.fixture

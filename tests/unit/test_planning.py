@@ -214,7 +214,7 @@ def test_estimate_of_a_recipe():
     assert needs.pairs == 128 * 400
     assert needs.tokens == 128 * 400 * (64 + 256)
     messages = 2 * needs.parameters * 4 + needs.parameters * 4  # ZeRO 1: all-reduce, gather
-    loss = 3 * embedding_messages(128, dimension).all_gather
+    loss = 2 * embedding_messages(128, dimension).all_gather
     assert needs.sent == (messages + loss) // 2
     assert needs.gpu_hours == 0
     assert needs.states.buckets == 4 * needs.parameters, "no GPU: what is not written to takes no memory"
@@ -234,6 +234,21 @@ def test_an_estimate_of_adapters_trains_little(tmp_path):
     assert lora.trained < frozen.trained < whole.trained
     assert lora.parameters == whole.parameters + lora.trained
     assert lora.states.optimizer < whole.states.optimizer
+
+
+def test_muon_has_one_moment_for_the_matrices_of_layers_that_are_trained(tmp_path):
+    folder = str(save_bert(tmp_path / "bert"))
+
+    def optimizer_bytes(**changes):
+        usual = {"encoder.backbone": folder, "training.deepspeed": None, **changes}
+        return estimate(load_config("quickstart", usual)).states.optimizer
+
+    a_layer = 4 * 16 * 16 + 2 * 16 * 24
+    saved = [
+        optimizer_bytes(**more) - optimizer_bytes(**more, **{"training.optimizer": "muon"})
+        for more in ({}, {"encoder.freeze_layers": 1})
+    ]
+    assert saved == [4 * 2 * a_layer, 4 * a_layer]
 
 
 def test_an_estimate_with_gpus_says_by_what_rate():

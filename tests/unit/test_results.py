@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from rich.console import Console
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation import results
 from hbtrain.evaluation.evaluate import evaluate
+from hbtrain.evaluation.preference import FIRST
 from hbtrain.evaluation.rankers import TopLists
 from hbtrain.evaluation.results import heat_map, save_evaluation
 from hbtrain.evaluation.tables import before_after_table, evaluation_table, scores_markdown
@@ -47,11 +49,20 @@ def test_files_hold_what_was_evaluated(tmp_path, evaluation):
         "cells.csv",
         "heatmap-other.png",
         "heatmap-sample.png",
+        "language_pairs.csv",
         "language_share.csv",
         "metrics.json",
         "per_query.parquet",
         "scores.csv",
     ]
+    with (folder / "language_pairs.csv").open() as stream:
+        pairs = {(r["benchmark"], r["side"], r["language"], r["other"]): r for r in csv.DictReader(stream)}
+    assert len(pairs) == 2 * sum(math.comb(len(e.languages) + 1, 2) for e in (evaluation, second))
+    found = evaluation.pairs["query"]
+    assert found.languages[:2] == ("de", "en")
+    assert float(pairs["sample", "query", "de", "en"]["alignment"]) == pytest.approx(found.alignment[0, 1], abs=1e-6)
+    assert float(pairs["sample", "query", "de", "en"]["cka"]) == pytest.approx(found.cka[0, 1], abs=1e-6)
+    assert int(pairs["sample", "query", "de", "en"]["texts"]) == found.texts[0, 1] > 3
     with (folder / "scores.csv").open() as stream:
         rows = {(r["benchmark"], r["setting"], r["query_language"]): r for r in csv.DictReader(stream)}
     assert float(rows["other", "cross", "en"]["map"]) == pytest.approx(
@@ -221,10 +232,11 @@ def test_lists_give_the_metrics_that_they_know():
     top_ten.about = {"search": "IVF4,Flat", "recall": 0.9}
     exact, listed = (evaluate(HashEncoder(), random_benchmark(), ranker=ranker) for ranker in (None, top_ten))
     known = ("recall@1", "recall@10", "mrr@10", "ndcg@10")
-    for name in known:
+    of_first_ten = {"own_language@10", "language_bias@10", "lang_ndcg@10", "peer@10", *FIRST.values()}
+    for name in (*known, *of_first_ten):
         assert listed.metrics[f"sample/multi/{name}"] == pytest.approx(exact.metrics[f"sample/multi/{name}"])
     assert {key.split("/")[1] for key in listed.metrics} == {"multi"}
-    assert {key.split("/")[2] for key in listed.metrics} == {*known, "own_language@10", "language_bias@10"}
+    assert {key.split("/")[2] for key in listed.metrics} == {*known, *of_first_ten}
     text = render(evaluation_table(listed))
     assert "IVF4,Flat search" in text
     assert "MRR@10" in text

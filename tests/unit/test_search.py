@@ -3,7 +3,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.retrieval.collection_search import PassageIndex, distinct_passages
+from hbtrain.retrieval.passage_index import PassageIndex, distinct_passages
 
 
 class Letters:

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hbtrain.config import EvaluationConfig
-from hbtrain.errors import ConfigError, ModelError
+from hbtrain.errors import ConfigError, ModelError, RetrievalError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import read_judged
-from hbtrain.evaluation.rankers import SearchRanker, SpreadRanker, ranker_of, search_options
+from hbtrain.evaluation.rankers import ExactRanker, SearchRanker, SpreadRanker, ranker_of, search_options
 from hbtrain.evaluation.trec_runs import TrecRunWriter
+from hbtrain.retrieval import device_counts
 from hbtrain.retrieval.collection_search import SearchOptions
 from hbtrain.retrieval.trec_files import read_trec_run
 from tests.unit.evaluation_samples import HashEncoder, random_benchmark
@@ -48,12 +50,46 @@ def test_exact_ranks_are_the_same_from_any_number_of_shards(tmp_path, shards, dt
         assert found.metrics == pytest.approx(exact.metrics, rel=0.1)
 
 
+@pytest.mark.parametrize(("shards", "devices", "free"), [(1, 1, None), (3, 1, 0), (1, 2, 0), (4, 3, None)])
+def test_exact_ranks_of_a_store_on_gpus_are_those_of_memory(tmp_path, monkeypatch, shards, devices, free):
+    for name, size in (("PRODUCT_QUERIES", 8), ("PRODUCT_CANDIDATES", 16)):
+        monkeypatch.setattr(device_counts, name, size)
+    monkeypatch.setattr(device_counts, "free_bytes", lambda where: free)
+    benchmark = random_benchmark()
+    exact = evaluate(Hashed(), benchmark, ranker=ExactRanker(gpus=("cpu:0",)))
+    ranker = SpreadRanker(options(tmp_path, shards=shards, devices=("cpu:0",) * devices))
+    found = evaluate(Hashed(), benchmark, ranker=ranker)
+    assert found.search == {"search": "exact", "embeddings": "float32", "device": "gpu"}
+    assert found.metrics == exact.metrics
+    assert found.per_query.equals(exact.per_query)
+    assert found.metrics == pytest.approx(evaluate(Hashed(), benchmark).metrics)
+
+
+@pytest.mark.parametrize("step", ["lowest_keys", "rows_at"])
+def test_a_gpu_whose_memory_is_too_small_for_ranks_is_one_line(monkeypatch, step):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+
+    monkeypatch.setattr(device_counts, step, full)
+    monkeypatch.setattr(device_counts, "free_bytes", lambda where: 3 * 2**28)
+    for name, size in (("PRODUCT_QUERIES", 8), ("PRODUCT_CANDIDATES", 16)):
+        monkeypatch.setattr(device_counts, name, size)
+    with pytest.raises(
+        RetrievalError, match=r"^exact ranks do not fit .* of cpu:0, of which 0\.8 GiB are free: [^\n]*$"
+    ):
+        evaluate(Hashed(), random_benchmark(), ranker=ExactRanker(gpus=("cpu:0",)))
+
+
 def test_actors_and_indices_have_rankers_of_their_own():
     def ranker(**chosen):
         config = EvaluationConfig(**chosen)
         return ranker_of(config, search_options(config))
 
-    assert ranker() is None
+    exact = ranker(batch_size=7)
+    assert isinstance(exact, ExactRanker)
+    assert (exact.batch_size, exact.gpus, exact.about) == (7, (), {"search": "exact"})
+    on_gpus = ranker_of(EvaluationConfig(), SearchOptions(devices=("cuda", "cuda:1")), 30)
+    assert (on_gpus.gpus, on_gpus.depth, on_gpus.about["device"]) == (("cuda", "cuda:1"), 30, "gpu")
     spread = ranker(actors=2, run_depth=30)
     assert isinstance(spread, SpreadRanker)
     assert (spread.depth, spread.options.actors) == (30, 2)

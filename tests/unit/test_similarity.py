@@ -17,8 +17,9 @@ from hbtrain.errors import ModelError
 from hbtrain.evaluation.benchmark import Collection
 from hbtrain.evaluation.rankers import ExactRanker, SpreadRanker
 from hbtrain.modeling import Encoder
-from hbtrain.retrieval.collection_search import PassageIndex, SearchOptions, search_collection
+from hbtrain.retrieval.collection_search import SearchOptions, search_collection
 from hbtrain.retrieval.mining import Miner, MiningOptions
+from hbtrain.retrieval.passage_index import PassageIndex
 from hbtrain.retrieval.scores import for_inner_products, similarities
 from tests.unit.tiny_models import encoder_config
 

@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from hbtrain.config.encoder import EncoderConfig, StaticConfig, TransformerConfig
@@ -66,6 +68,26 @@ def save_bert(folder: Path) -> Path:
     return folder
 
 
+def save_xlm_roberta(folder: Path) -> Path:
+    """A plain encoder of the RoBERTa family, which numbers positions from its padding token's id plus one: 2."""
+    torch.manual_seed(4)
+    tokenizer = _tokenizer(first=("[UNK]", "[PAD]"))
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    XLMRobertaModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def save_decoder(folder: Path, chat_template: str | None = None) -> Path:
     """A plain causal language model."""
     torch.manual_seed(2)
@@ -107,9 +129,11 @@ def save_labse(folder: Path, **changes: Any) -> Path:
     return folder / "model"
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer(first: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer whose vocabulary begins with some pieces."""
+    pieces = train_vocabulary(lambda: TEXTS, VOCABULARY_SIZE)
     return PreTrainedTokenizerFast(
-        tokenizer_object=build_tokenizer(train_vocabulary(lambda: TEXTS, VOCABULARY_SIZE)),
+        tokenizer_object=build_tokenizer([*first, *(piece for piece in pieces if piece not in first)]),
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
