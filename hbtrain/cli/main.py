@@ -18,6 +18,7 @@ from hbtrain.cli.data import data
 from hbtrain.cli.doctor import doctor
 from hbtrain.cli.evaluate import evaluate
 from hbtrain.cli.evaluate_run import evaluate_run
+from hbtrain.cli.merge import merge
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
 from hbtrain.cli.search import search
@@ -60,7 +61,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, data, mine, prepare, translate, doctor,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, merge, data, mine, prepare, translate, doctor,
     status, recipes, keys,
 ):  # fmt: skip
     app.command(command)

@@ -13,6 +13,8 @@ from hbtrain.reporting.console import TextConsole
 from hbtrain.reporting.table import facts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hbtrain.config import EvaluationConfig
     from hbtrain.modeling.devices import Device
     from hbtrain.retrieval.encoding import StoredEncoder
@@ -129,17 +131,16 @@ def mine(
     corpus = ParallelCorpus.open(data)
     check_sources(corpus)
     from hbtrain.evaluation.rankers import search_options
-    from hbtrain.modeling.devices import evaluation_precision, visible_device
-    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.modeling.devices import visible_devices
+    from hbtrain.retrieval.encoding import load_on
 
     quiet()
     console = TextConsole()
-    device: Device = "cpu" if options.actors else visible_device()  # the actors compute, each where it is
-    precision = evaluation_precision(options.precision, device)
-    search = search_options(options, address=searched.address, wait_s=searched.wait_s, devices=(device,))
+    devices = ("cpu",) if options.actors else visible_devices()  # the actors compute, each where it is
+    search = search_options(options, address=searched.address, wait_s=searched.wait_s, devices=devices)
     with ProgressBars(console) as bars:
-        second = None if rescore is None else _rescorer(rescore, options, device)
-        encoder = Encoder.load(model, device=device, trust_remote_code=trusted, precision=precision)
+        second = None if rescore is None else _rescorer(rescore, options, devices)
+        encoder = load_on(devices, model, options.precision, trusted)
         with (
             Miner(encoder, corpus, chosen, search, bars.tell, second) as miner,
             written_file(to) as file,
@@ -159,7 +160,7 @@ def mine(
     console.print(f"\nmined  {to}", soft_wrap=True)
 
 
-def _rescorer(name: str, options: EvaluationConfig, device: Device) -> StoredEncoder | PairScorer:
+def _rescorer(name: str, options: EvaluationConfig, devices: Sequence[Device]) -> StoredEncoder | PairScorer:
     """The model that scores candidates: a cross-encoder if it is one, else one that embeds.
 
     Raises:
@@ -167,11 +168,10 @@ def _rescorer(name: str, options: EvaluationConfig, device: Device) -> StoredEnc
     """
     from hbtrain.modeling.backbone import find_backbone
     from hbtrain.modeling.cross_encoder import CrossScorer
-    from hbtrain.modeling.devices import evaluation_precision
-    from hbtrain.modeling.encoder import Encoder
     from hbtrain.modeling.model_files import is_cross_encoder
+    from hbtrain.retrieval.encoding import load_on
 
     found = find_backbone(name, "--rescore")
     if is_cross_encoder(found.name, found.is_sentence_transformer):
-        return CrossScorer.load(name, options.precision, device)
-    return Encoder.load(name, device=device, precision=evaluation_precision(options.precision, device))
+        return CrossScorer.load(name, options.precision, devices[0])
+    return load_on(devices, name, options.precision)

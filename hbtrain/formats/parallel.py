@@ -1,13 +1,15 @@
 """Parallel JSON lines: hbtrain's own text format of a source, plain or gzip.
 
-A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?}`; or, for parallel
-sentences, `{"id", "text": {lang: text}}`, where a sentence is the query and its translations are the passages.
+A line is `{"id", "query": {lang: text}, "passage": {lang: text}, "passage_id"?, "negatives"?, "scores"?}`; or, for
+parallel sentences, `{"id", "text": {lang: text}}`, where a sentence is the query and its translations are the passages.
 `negatives` is a list of `{lang: text}`: texts like the passage that do not answer the query, each in some languages.
+`scores` are numbers that another model gave: of the passage, then of each of the negatives.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from hbtrain.errors import DataError, shown
 from hbtrain.formats.inputs import decoded, identifier, is_unicode, json_problem, raw_lines
 from hbtrain.formats.languages import LANGUAGE
 
-KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "source", "domain"}
+KEYS = {"id", "query", "passage", "text", "passage_id", "negatives", "scores", "source", "domain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ def checked_row(record: dict[str, Any], position: str) -> ParallelRow:
         raise DataError(f"{position}: domain is not Unicode: {shown(domain)} holds half a surrogate pair")
     if "source" in record and not is_unicode(json.dumps(record["source"], ensure_ascii=False)):
         raise DataError(f"{position}: source is not Unicode: {shown(record['source'])} holds half a surrogate pair")
-    return ParallelRow(row_id, query, passage, passage_id, _negatives(record, position), domain)
+    negatives = _negatives(record, position)
+    _check_scores(record, len(negatives), position)
+    return ParallelRow(row_id, query, passage, passage_id, negatives, domain)
 
 
 def _identifier(record: dict[str, Any], key: str, position: str) -> str:
@@ -113,6 +117,18 @@ def _negatives(record: dict[str, Any], position: str) -> Sequence[dict[str, str]
     if not isinstance(negatives, list):
         raise DataError(f"{position}: negatives must be a list of objects {{language: text}}")
     return [_checked(texts, f"negatives[{number}]", position) for number, texts in enumerate(negatives)]
+
+
+def _check_scores(record: dict[str, Any], negatives: int, position: str) -> None:
+    scores = record.get("scores", [0.0] * (1 + negatives))
+    are_numbers = isinstance(scores, list) and all(
+        isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score) for score in scores
+    )
+    if not are_numbers or len(scores) != 1 + negatives:
+        raise DataError(
+            f"{position}: scores must be a list of {1 + negatives} finite numbers, of the passage and of each of the "
+            f"{negatives} negatives, not {shown(scores)}"
+        )
 
 
 def _texts(record: dict[str, Any], key: str, position: str) -> dict[str, str]:

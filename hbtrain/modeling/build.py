@@ -1,12 +1,14 @@
-"""Making a SentenceTransformer from a configuration, with random weights."""
+"""Making a SentenceTransformer from a configuration, with random weights; making one ready to be trained."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from hbtrain.errors import ModelError
 from hbtrain.modeling.loading import with_pooling
 from hbtrain.modeling.vocabulary import (
     SPECIAL_TOKENS,
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from hbtrain.config.encoder import EncoderConfig, StaticConfig, TransformerConfig
+
+logger = logging.getLogger(__name__)
 
 STATIC_INITIAL_STD = 1.0
 """Standard deviation of the initial token vectors of a static encoder.
@@ -85,6 +89,48 @@ def build_transformer(config: EncoderConfig, texts: Texts) -> SentenceTransforme
         network.save_pretrained(folder)
         fast.save_pretrained(folder)
         return with_pooling(folder, config, "cpu")
+
+
+def made_trainable(model: SentenceTransformer, config: EncoderConfig) -> int:
+    """Give a model what the configuration says of it, adapters excepted, in place; returns the most tokens of a text.
+
+    Raises:
+        ModelError: it cannot be trained in this way.
+    """
+    from sentence_transformers.base.modules import Normalize, Router
+
+    from hbtrain.modeling.adapters import freeze
+    from hbtrain.modeling.compiling import check_layers
+    from hbtrain.modeling.fitting import limit_length
+    from hbtrain.modeling.packing import FLASH, PACKED, can_pack, pack
+
+    if isinstance(model[0], Router):
+        raise ModelError(
+            f"encoder.backbone '{config.backbone}' has separate query and passage encoders; "
+            "hbtrain trains one encoder for both, take another backbone"
+        )
+    if not isinstance(model[-1], Normalize):
+        model.add_module(str(len(model)), Normalize())
+    if config.precision == "fp32":
+        model.float()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    freeze(model, config)
+    if config.compile:
+        check_layers(model)
+    if config.attention == PACKED or (config.attention == FLASH and can_pack(model)):
+        pack(model)
+    # "document" is the name that SentenceTransformer.encode_document looks for first.
+    model.prompts = {
+        "query": config.query_prefix, "passage": config.passage_prefix, "document": config.passage_prefix
+    }  # fmt: skip
+    model.default_prompt_name = None
+    model.similarity_fn_name = "cosine"  # by which it is trained
+    wanted = max(config.max_query_tokens, config.max_passage_tokens)
+    limit = limit_length(model, wanted)
+    if limit < wanted:
+        logger.warning("the backbone reads %d tokens at most; longer texts are cut to that", limit)
+    return limit
 
 
 def _vocabulary(config: EncoderConfig, section: StaticConfig | TransformerConfig, texts: Texts) -> list[str]:

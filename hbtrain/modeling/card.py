@@ -37,6 +37,7 @@ class ModelCard:
     steps: int | None = None
     temperature: float | None = None
     average_with_initial: float = 0.0  # the share of the weights before training in these
+    merged_from: str | None = None  # of which models' weights these are the sum, in words; None: they were trained
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores under their full names, such as `xquad-r/multi/map`."""
     version: str | None = None  # version of hbtrain
@@ -83,6 +84,12 @@ class ModelCard:
 
     def _training_rows(self) -> list[tuple[str, str]]:
         base = self.base_model
+        if self.merged_from is not None:
+            return [
+                ("weights", self.merged_from),
+                ("languages", ", ".join(self.languages) or _UNKNOWN),
+                ("software", f"hbtrain {self.version or '(version unknown)'}"),
+            ]
         if base in ("static", "transformer"):
             base = f"none: random weights ({base})"
         return [

@@ -78,9 +78,9 @@ class CrossScorer:
                 model.set_keep_in_fp32_modules(_last_layer(model))
         return cls(model, Loading(name_or_path, precision))
 
-    def loader(self, in_actors: bool) -> Callable[[Device], CrossScorer]:
-        """Gives this model, or, for actors, loads it again on their device; then it can be pickled."""
-        return partial(_load, self._loading) if in_actors else lambda device: self
+    def loader(self, anew: bool) -> Callable[[Device], CrossScorer]:
+        """Gives this model; or `anew`, for workers with a device each, loads it on theirs, and can be pickled."""
+        return partial(_load, self._loading) if anew else lambda device: self
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
         """float32 [n], a score for each query and the passage beside it. Batches are of pairs of similar length."""

@@ -1,7 +1,8 @@
 """The device of a process: which it may use, in which precision a model computes on it, and how much of it is free.
 
-A device is never guessed. A command of the user's takes the GPU that its process sees (`visible_device`), tasks and
-actors of Ray are told what Ray gave them, and whatever these call is passed the device by name.
+A device is never guessed. A command of the user's takes the GPU that its process sees (`visible_device`), an evaluation
+all that it sees (`visible_devices`); tasks and actors of Ray are told what Ray gave them, and whatever these call is
+passed the device by name.
 """
 
 from __future__ import annotations

@@ -6,17 +6,15 @@ Shapes: B texts in a batch, N texts in all, D dimensions of an embedding.
 from __future__ import annotations
 
 import copy
-import gc
 import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.modeling.devices import compute_in
+from hbtrain.modeling.loading import without_garbage_collection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,19 +45,6 @@ _TASKS: Mapping[Side, str] = {"query": "query", "passage": "document"}
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
-    and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Origin(NamedTuple):
     """Where an encoder was loaded from with its own prompts, so that other processes can load it again."""
 
@@ -78,23 +63,21 @@ class Encoder:
     def __init__(
         self, model: SentenceTransformer, prefixes: Mapping[Side, str], max_tokens: Mapping[Side, int | None]
     ) -> None:
-        from hbtrain.modeling.fitting import embedding_rows
+        from hbtrain.modeling.preprocessing import Preprocessor
 
         self.model = model
         self.prefixes = dict(prefixes)
         self.max_tokens = dict(max_tokens)
         self.origin: Origin | None = None
-        self.similarity = _similarity(model)
+        self.similarity: Similarity = model.similarity_fn_name
         self.notes: list[str] = []
-        self._rows = embedding_rows(model)
-        # Hugging Face tokenizers change their truncation and padding in place, which two threads must not do at once.
-        self._tokenizer_lock = threading.Lock()
+        self._preprocessor = Preprocessor(model)
         if hasattr(model[0], "can_flatten_inputs"):
             # Rows stay rows until batches have been cut from them; then they are packed by `pack`.
             model[0].can_flatten_inputs = False
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def build(cls, config: EncoderConfig, texts: Callable[[], Iterable[str]], seed: int) -> Encoder:
         """The encoder that training starts from, on the CPU and in float32, adapters included.
 
@@ -127,7 +110,7 @@ class Encoder:
         return cls._for_training(model, config)
 
     @classmethod
-    @_without_garbage_collection()
+    @without_garbage_collection()
     def load(
         cls,
         name_or_path: str,
@@ -153,7 +136,6 @@ class Encoder:
                 unknown here, or it cannot be loaded or trained.
         """
         from hbtrain.modeling.loading import load_pretrained
-        from hbtrain.modeling.packing import pack_on_gpu
 
         model, notes = load_pretrained(name_or_path, config, device, trust_remote_code)
         if config is not None:
@@ -170,7 +152,6 @@ class Encoder:
         encoder = cls(model, used | dict(prompts or {}), {"query": None, "passage": None})
         encoder.origin = Origin(name_or_path, trust_remote_code)
         encoder.compute_in(precision)
-        pack_on_gpu(model, encoder.device)
         encoder.notes += notes
         unused = [name for name, prompt in model.prompts.items() if prompt and prompt not in encoder.prefixes.values()]
         if unused and len(prompts or {}) < len(_PROMPT_NAMES):
@@ -183,38 +164,11 @@ class Encoder:
 
     @classmethod
     def _for_training(cls, model: SentenceTransformer, config: EncoderConfig) -> Encoder:
-        from sentence_transformers.base.modules import Normalize, Router
+        from hbtrain.modeling.build import made_trainable
 
-        from hbtrain.modeling.adapters import freeze
-        from hbtrain.modeling.compiling import check_layers
-        from hbtrain.modeling.fitting import limit_length
-        from hbtrain.modeling.packing import FLASH, PACKED, can_pack, pack
-
-        if isinstance(model[0], Router):
-            raise ModelError(
-                f"encoder.backbone '{config.backbone}' has separate query and passage encoders; "
-                "hbtrain trains one encoder for both, take another backbone"
-            )
-        if not isinstance(model[-1], Normalize):
-            model.add_module(str(len(model)), Normalize())
-        if config.precision == "fp32":
-            model.float()
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        freeze(model, config)
-        if config.compile:
-            check_layers(model)
-        if config.attention == PACKED or (config.attention == FLASH and can_pack(model)):
-            pack(model)
+        limit = made_trainable(model, config)
         prefixes: dict[Side, str] = {"query": config.query_prefix, "passage": config.passage_prefix}
-        # "document" is the name that SentenceTransformer.encode_document looks for first.
-        model.prompts = {**prefixes, "document": config.passage_prefix}
-        model.default_prompt_name = None
-        model.similarity_fn_name = "cosine"  # by which it is trained
         wanted: dict[Side, int] = {"query": config.max_query_tokens, "passage": config.max_passage_tokens}
-        limit = limit_length(model, max(wanted.values()))
-        if limit < max(wanted.values()):
-            logger.warning("the backbone reads %d tokens at most; longer texts are cut to that", limit)
         return cls(model, prefixes, {side: min(tokens, limit) for side, tokens in wanted.items()})
 
     @property
@@ -265,18 +219,20 @@ class Encoder:
 
     def compute_in(self, precision: Precision | None) -> None:
         """Have the transformers compute in `precision` from now on, and those of processes that load this encoder; None
-        leaves them as they are."""
-        if precision is None:
-            return
-        compute_in(self.model, precision)
-        if self.origin is not None:
-            self.origin = self.origin._replace(precision=precision)
+        leaves them as they are. Where that pays, batches are packed."""
+        from hbtrain.modeling.packing import pack_on_gpu
+
+        if precision is not None:
+            compute_in(self.model, precision)
+            if self.origin is not None:
+                self.origin = self.origin._replace(precision=precision)
+        pack_on_gpu(self.model, self.device)
 
     def on(self, device: str) -> Encoder:
         """A copy of this encoder on another device, which may encode at the same time; both write the same notes."""
         twin = copy.copy(self)
         twin.model = copy.deepcopy(self.model).to(device)
-        twin._tokenizer_lock = threading.Lock()
+        twin._preprocessor = type(self._preprocessor)(twin.model)
         return twin
 
     def tokenize(self, texts: Sequence[str], side: Side) -> dict[str, Tensor]:
@@ -285,13 +241,7 @@ class Encoder:
         A transformer's features are `input_ids` [B, tokens] and its companions; a static encoder's are `input_ids`
         [all tokens] and `offsets` [B]. May run in a background thread while the encoder is used in another.
         """
-        from hbtrain.modeling.features import truncate_bags
-
-        limit = self.max_tokens[side]
-        features = self._preprocess(texts, side, {} if limit is None else {"max_length": limit})
-        if limit is not None and "offsets" in features:
-            return truncate_bags(features, limit)
-        return features
+        return self._preprocessor(texts, self.prefixes[side], _TASKS[side], self.max_tokens[side])
 
     def encode(
         self,
@@ -323,7 +273,7 @@ class Encoder:
         import torch
 
         from hbtrain.modeling.embedding import embed, evaluating
-        from hbtrain.modeling.features import ahead, moved, pinned, token_counts, windows, within_budget
+        from hbtrain.modeling.features import ahead, moved, pinned, select_rows, token_counts, windows, within_budget
 
         unit, kind = self.similarity == "cosine", "cpu" if self.device.type == "cpu" else "gpu"
         most, budget = batch_size or BATCH_TEXTS[kind], batch_tokens or BATCH_TOKENS[kind]
@@ -332,12 +282,14 @@ class Encoder:
 
         def batches(places_W: list[int]) -> list[tuple[Tensor, dict[str, Tensor] | None]]:
             """The rows of each batch of a window, and its features where it is of this share."""
-            features = self._preprocess([texts[i] for i in places_W], side, {})
-            rows = within_budget(token_counts(features), most, budget, self.packs)
-            return [
-                (rows_B, pinned(self._batch(features, rows_B), self.device) if number % share[1] == share[0] else None)
-                for rows_B, number in zip(rows, numbers, strict=False)
-            ]
+            features = self._preprocessor([texts[i] for i in places_W], self.prefixes[side], _TASKS[side])
+            found: list[tuple[Tensor, dict[str, Tensor] | None]] = []
+            for rows_B in within_budget(token_counts(features), most, budget, self.packs):
+                batch = select_rows(features, rows_B) if next(numbers) % share[1] == share[0] else None
+                if batch is not None:
+                    batch = pinned(self.pack([batch])[0] if self.packs else batch, self.device)
+                found.append((rows_B, batch))
+            return found
 
         with torch.no_grad(), evaluating(self.model):
             # What a window's batches need of the host is made while the device computes the window before.
@@ -356,13 +308,6 @@ class Encoder:
         if share[1] == 1:
             self.tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
-
-    def _batch(self, features: Features, rows_B: Tensor) -> Features:
-        """The features of some texts, packed where that is how they are embedded."""
-        from hbtrain.modeling.features import select_rows
-
-        batch = select_rows(features, rows_B)
-        return self.pack([batch])[0] if self.packs else batch
 
     def tell_if_collapsed(self, texts: Sequence[str], side: Side, vectors_ND: NDArray[np.float32]) -> None:
         """Note a model that gives different texts one and the same vector: its scores are all ties."""
@@ -405,28 +350,3 @@ class Encoder:
                 (folder / name).write_text(content, encoding="utf-8")
 
         replace_folder(path, write)
-
-    def _preprocess(self, texts: Sequence[str], side: Side, options: dict[str, Any]) -> dict[str, Tensor]:
-        import torch
-
-        from hbtrain.modeling.features import UNPADDED, gives_rows, padded, with_padding
-        from hbtrain.modeling.fitting import check_ids
-
-        rows = gives_rows(self.model)
-        if rows:
-            options = options | {"processing_kwargs": UNPADDED}
-        with self._tokenizer_lock:
-            features = self.model.preprocess(
-                list(texts), prompt=self.prefixes[side] or None, task=_TASKS[side], **options
-            )
-        if rows and features:
-            features |= padded(features, self.model[0].processor)
-        check_ids(features, self._rows, side)
-        if "prompt_length" in features:  # an integer, for models that leave the prompt out of their pooling
-            features["prompt_length"] = torch.full((len(texts),), features["prompt_length"])
-        return with_padding({name: value for name, value in features.items() if isinstance(value, torch.Tensor)})
-
-
-def _similarity(model: SentenceTransformer) -> Similarity:
-    name: Similarity = model.similarity_fn_name
-    return name

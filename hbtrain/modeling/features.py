@@ -1,12 +1,8 @@
-"""Token features, which a tokenizer makes for the encoder: counting, cutting, padding, batches of like length.
+"""Token features, which a tokenizer makes for the encoder: counting, cutting, batches of like length.
 
 Features have three forms. A transformer's are padded: `input_ids` and `attention_mask` [B, tokens] and others like
 them; or packed, see `hbtrain.modeling.packing`. A static encoder's are bags: `input_ids` [all tokens] and `offsets`
 [B], where each bag begins.
-
-**Padding** is done here with numpy. A tokenizer would make padded lists, and tensors from them, number by number while
-it holds Python's lock: 40 % of the time to prepare a batch of mixed lengths, in which the other threads of a worker
-must wait.
 
 **Batches of like length**: texts are tokenized one window ahead of the network, and a window is cut into batches by a
 budget of tokens. Windows are chosen by the number of characters, which would be too coarse for batches: a token has one
@@ -16,10 +12,9 @@ character in Thai and five in English. Inside a window texts are sorted by their
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -133,15 +128,12 @@ def moved(features: Features, device: torch.device) -> Features:
     return {name: value.to(device, non_blocking=True) for name, value in features.items()}
 
 
-UNPADDED: Mapping[str, Any] = {"text": {"padding": False}, "common": {"return_tensors": None}}
-"""`processing_kwargs` with which sentence-transformers' preprocessing gives lists of unpadded rows."""
-
 ROWS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 """Names of what a tokenizer gives for each token of a text."""
 
 
 def gives_rows(model: SentenceTransformer) -> bool:
-    """Whether the model does nothing but tokenize its texts, so that rows may be padded here."""
+    """Whether the model does nothing but tokenize its texts, so that this may be done here."""
     from sentence_transformers.base.modules import Transformer
     from transformers import PreTrainedTokenizerFast
 
@@ -149,6 +141,7 @@ def gives_rows(model: SentenceTransformer) -> bool:
     return (
         type(first) is Transformer
         and isinstance(first.processor, PreTrainedTokenizerFast)
+        and type(first.processor)._encode_plus is PreTrainedTokenizerFast._encode_plus
         and first.processor.pad_token_id is not None
         and "message" not in first.modality_config
         and first.transformer_task not in ("text-generation", "any-to-any")
@@ -156,30 +149,6 @@ def gives_rows(model: SentenceTransformer) -> bool:
         and not first.processing_kwargs
         and set(first.processor.model_input_names) <= ROWS
     )
-
-
-def padded(rows: Mapping[str, Any], tokenizer: Any) -> dict[str, Tensor]:
-    """{name: int64 [B, longest]}, padded as the tokenizer would do it.
-
-    Args:
-        rows: {name: B lists of numbers}; names that are not in ROWS are left out.
-        tokenizer: of transformers; has the padding token and the side on which to pad.
-    """
-    import numpy as np
-
-    lengths = np.fromiter(map(len, rows["input_ids"]), np.int64, len(rows["input_ids"]))
-    longest = int(lengths.max(initial=0))
-    place = np.arange(longest)
-    left = tokenizer.padding_side == "left"
-    real = place >= (longest - lengths)[:, None] if left else place < lengths[:, None]
-    filler = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-    features = {}
-    for name in [name for name in rows if name in ROWS]:
-        values: Sequence[Sequence[int]] = rows[name]
-        table = np.full(real.shape, filler[name], np.int64)
-        table[real] = np.fromiter(chain.from_iterable(values), np.int64, int(lengths.sum()))
-        features[name] = torch.from_numpy(table)
-    return features
 
 
 Item = TypeVar("Item")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +23,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TALKATIVE = ("sentence_transformers", "transformers.modeling_utils")
-"""Loggers that tell of weights and prompts at loading in words of another library's defaults; both are checked here."""
+_TALKATIVE = ("sentence_transformers", "transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+"""Loggers that tell of weights and prompts at loading in words of another library's defaults, both of which are checked
+here; the last lists all layers, as not spread over GPUs, where the second is quiet."""
 _NAMED = 3  # weights that a message names
 _METHOD = "from_pretrained"
 _patching = threading.Lock()
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """No garbage collection while sentence-transformers is imported, since its many new objects would be scanned again
+    and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Loaded(NamedTuple):

@@ -61,7 +61,7 @@ def model_digest(model: SentenceTransformer) -> str:
         own: dict[str, Any] = getattr(module, "get_config_dict", dict)()
         settings.append([name, type(module).__qualname__, own])
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    digest.update(_tokenizer_state(getattr(model, "tokenizer", None)).encode())
+    digest.update(tokenizer_state(getattr(model, "tokenizer", None)).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().to("cpu").contiguous().reshape(-1)
@@ -69,7 +69,8 @@ def model_digest(model: SentenceTransformer) -> str:
     return digest.hexdigest()
 
 
-def _tokenizer_state(tokenizer: Any) -> str:
+def tokenizer_state(tokenizer: Any) -> str:
+    """Everything that decides how a tokenizer cuts texts, but for its limit and padding, as JSON."""
     fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(fast, "to_str"):
         return json.dumps(getattr(tokenizer, "get_vocab", dict)(), sort_keys=True)

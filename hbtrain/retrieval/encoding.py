@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from hbtrain.errors import MAKE_ROOM, ModelError, RetrievalError, StorageError, is_full
-from hbtrain.modeling.devices import Device
+from hbtrain.modeling.devices import Device, evaluation_precision
 from hbtrain.modeling.encoder import Encoder, Origin, Side
 from hbtrain.retrieval.manifest import texts_digest
 from hbtrain.retrieval.scores import Floats, check_finite
 from hbtrain.retrieval.store import StoreWriter
 from hbtrain.retrieval.workers import Factory, LocalWorkers, Workers
 from hbtrain.storage.files import whole_stream
+
+if TYPE_CHECKING:
+    from hbtrain.config.encoder import Precision
 
 Progress = Callable[[int, int], None]  # called with the texts done so far and all of them
 
@@ -121,6 +124,15 @@ class DevicesEncoder:
         vectors_ND = _spread(self._workers, texts, side, self.dimension, told, how)
         self.encoders[0].tell_if_collapsed(texts, side, vectors_ND)
         return vectors_ND
+
+
+def load_on(
+    devices: Sequence[Device], name: str, wanted: Precision | None, trust_remote_code: bool = False
+) -> Encoder | DevicesEncoder:
+    """A model on each of the devices, in the precision of evaluations; for the arguments see `Encoder.load`."""
+    precision = evaluation_precision(wanted, devices[0])
+    encoder = Encoder.load(name, device=devices[0], trust_remote_code=trust_remote_code, precision=precision)
+    return encoder if len(devices) == 1 else DevicesEncoder(encoder, devices)
 
 
 def block_encoders(encoder: StoredEncoder, digest: str, batching: Batching, actors: int) -> list[Factory]:

@@ -149,7 +149,7 @@ class Miner:
             if rescorer is not None and not isinstance(rescorer, PairScorer):
                 self._second = PoolEmbeddings(rescorer, *given)
             ways = search.index, search.parameters, search.seed, self._found.similarity
-            load = None if pairs is None else pairs.loader(in_actors=search.actors > 0)
+            load = None if pairs is None else pairs.loader(anew=search.actors > 0 or len(search.devices) > 1)
             factories: list[Factory] = [
                 partial(MiningWorker, part, ways, load) for part in self._found.parts(search, pairs is not None)
             ]

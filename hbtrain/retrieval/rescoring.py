@@ -29,8 +29,8 @@ class PairScorer(Protocol):
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> Floats:
         """float32 [n], a score for each query and the passage beside it."""
 
-    def loader(self, in_actors: bool) -> Callable[[Device], PairScorer]:
-        """Gives this model, or, for actors, loads it again on their device; then it can be pickled."""
+    def loader(self, anew: bool) -> Callable[[Device], PairScorer]:
+        """Gives this model; or `anew`, for workers with a device each, loads it on theirs, and can be pickled."""
 
 
 class MiningWorker(PoolPart):

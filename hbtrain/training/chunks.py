@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hbtrain.modeling.features import Features, row_count, select_rows, token_counts
+from hbtrain.modeling.features import Features, moved, pinned, row_count, select_rows, token_counts
 
 
 class Cut(NamedTuple):
@@ -38,13 +38,10 @@ class Chunk:
     positions: list[Tensor]
 
     def to(self, device: torch.device) -> Chunk:
-        batches = [{name: moved(x, device) for name, x in batch.items()} for batch in self.batches]
-        return Chunk(batches, [moved(x, device) for x in self.positions])
-
-
-def moved(x: Tensor, device: torch.device) -> Tensor:
-    """A copy on `device`, for which the host does not wait: a GPU copies by itself what is in pinned memory."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+        """A copy on a device, for which the host does not wait."""
+        batches = [moved(pinned(batch, device), device) for batch in self.batches]
+        positions = {str(i): x for i, x in enumerate(self.positions)}
+        return Chunk(batches, list(moved(pinned(positions, device), device).values()))
 
 
 def chunked(
@@ -117,8 +114,11 @@ def balanced_parts(lengths_B: Tensor, count: int, packs: bool = False) -> list[T
 
 
 def batches_within(lengths_B: Tensor, budget_tokens: int) -> int:
-    """The fewest batches of the rows of `lengths_B` [B] (tokens) that each stay within `budget_tokens`, padding
-    included, as `balanced_parts` cuts them; a row that is longer by itself has a batch of its own. 1 if B is 0."""
+    """The fewest batches of the rows of `lengths_B` [B] (tokens) that each keep to `budget_tokens`, padding included.
+
+    So does each part of `balanced_parts`, for this many or more. Where a row is longer than the budget, a part may have
+    as many tokens as that row. 1 if B is 0.
+    """
     return max(1, len(_cuts(_longest_first(lengths_B)[1], budget_tokens)))
 
 

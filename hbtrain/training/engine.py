@@ -47,7 +47,7 @@ class Engine:
         if self.zero_stage == 0:
             skips = config.encoder.precision == "bf16"
             self._whole = WholeStep(self.deepspeed, optimizer, training.gradient_clipping, skips)
-        elif self.zero_stage < 3 and not self.deepspeed.zero_cpu_offload():
+        elif self.zero_stage < 3:
             look_once(self.deepspeed.optimizer)
 
     def __call__(self, *inputs: Any) -> Any:

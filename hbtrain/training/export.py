@@ -27,6 +27,7 @@ from hbtrain.modeling.compiling import compile_layers
 from hbtrain.modeling.devices import compute_in, evaluation_precision
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.merging import linear
 from hbtrain.modeling.packing import pack_on_gpu
 from hbtrain.storage import Place, pushed
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
@@ -174,7 +175,7 @@ def average_with(encoder: Encoder, before: Encoder, share: float) -> None:
     encoder.model = merged(encoder.model)
     start = before.model.state_dict()
     mean = {
-        name: value.lerp(start[name], share) if value.is_floating_point() else value
+        name: linear((value, start[name]), (1 - share, share)) if value.is_floating_point() else value
         for name, value in encoder.model.state_dict().items()
     }
     encoder.model.load_state_dict(mean)

@@ -16,7 +16,7 @@ from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
-from hbtrain.modeling.features import Features, is_padded, token_counts
+from hbtrain.modeling.features import Features, is_padded, moved, pinned, token_counts
 from hbtrain.modeling.loss import PairIds, Sizes
 from hbtrain.modeling.tokens import Tokenizes
 from hbtrain.training.chunks import (
@@ -25,7 +25,6 @@ from hbtrain.training.chunks import (
     batches_within,
     chunked,
     chunks_within,
-    moved,
     padded_tokens,
     with_packed_batches,
 )
@@ -68,7 +67,7 @@ class Work:
             return self
         ids = self.ids
         if ids is not None:
-            ids = PairIds(moved(ids.query_B, device), moved(ids.candidate_C, device))
+            ids = PairIds(**moved(pinned(vars(ids), device), device))
         return replace(self, chunks=[chunk.to(device) for chunk in self.chunks], ids=ids)
 
     def tensors(self) -> Iterator[Tensor]:

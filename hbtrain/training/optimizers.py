@@ -179,6 +179,10 @@ def look_once(zero: Any) -> None:
     a step that the norm says is not finite is skipped. The norm itself takes two kernels for each gradient.
     """
     from deepspeed import comm
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    if not isinstance(zero, DeepSpeedZeroOptimizer) or zero.cpu_offload:  # the user's settings led to another one
+        return
 
     def norm(gradients: Sequence[Tensor], _: Any) -> Tensor:
         own = [gradient for gradient in gradients if not getattr(gradient, "_zero_padding", False)]
@@ -186,5 +190,6 @@ def look_once(zero: Any) -> None:
         comm.all_reduce(squared, group=zero.dp_process_group)
         return squared.sqrt()
 
-    zero.check_overflow = lambda partition_gradients: None
     zero.get_grad_norm_direct = norm
+    if zero.compute_grad_norm:
+        zero.check_overflow = lambda partition_gradients: None

@@ -78,9 +78,10 @@ class Translator:
         self._device = torch.device(device)
         # The special tokens that are added to a text count as well.
         self._max_tokens = min(generation.max_tokens, model.max_tokens)
+        dtype = self._dtype()
         try:
             loaded = AutoModelForSeq2SeqLM.from_pretrained(
-                model.name, revision=model.revision, dtype=self._dtype(), use_safetensors=True
+                model.name, revision=model.revision, dtype=dtype, use_safetensors=True
             )
         except Exception as error:  # broken files lead to errors of any type
             reason = (str(error).strip() or repr(error)).splitlines()[0]

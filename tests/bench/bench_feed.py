@@ -1,6 +1,8 @@
 """Feeding a small transformer: what preparing a step costs, and how long training waits for it. Prints JSON lines.
 
 - tokens: processor time of tokenizing and padding a step's texts, against sentence-transformers' own preprocessing.
+- rate: pairs prepared in a second by a core, and by several, of which the tokenizer's own threads use all but one;
+  beside it the pairs that an H200 takes, by the arithmetic of docs/scale.md.
 - padding: share of computed tokens that is padding, by the number of batches that a side is cut into.
 - wait: share of the time that training waits for data while a device computes (a sleep, which takes no processor), with
   and without a thread that prepares steps ahead; the device takes 2, 1 and 0.5 times as long as preparing does.
@@ -13,8 +15,10 @@ python tests/bench/bench_feed.py --source a.jsonl.gz b.jsonl.gz --vocabulary voc
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -27,7 +31,10 @@ from hbtrain.config import Config, load_config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.features import token_counts
 from hbtrain.modeling.gather import SingleProcess
+from hbtrain.planning.communication import encoder_flops
+from hbtrain.planning.shape import transformers_shape
 from hbtrain.training.chunks import chunked, padded_tokens
 from hbtrain.training.feed import Feed, Work
 from hbtrain.training.gradients import Gradients
@@ -100,6 +107,52 @@ def tokens(feed: Feed, plan: BatchPlan, corpus: ParallelCorpus, encoder: Encoder
     )
 
 
+DEVICE_FLOPS = 0.4 * 989e12  # an H200's in bf16, of which an encoder reaches 40 %
+SHAPES = {
+    "e5-small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536},
+    "xlmr-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+}
+
+
+def rate(feed: Feed, works: list[Work]) -> None:
+    """One thread tokenizes, and then as many as there are cores; they take turns step by step, as others use them."""
+    spent = {"false": [0.0, 0.0, 0.0], "true": [0.0, 0.0, 0.0]}
+    for step in range(len(works)):
+        for parallel, sums in spent.items():
+            os.environ["TOKENIZERS_PARALLELISM"] = parallel  # read by the tokenizer at every call
+            before = time.perf_counter(), time.process_time(), time.thread_time()
+            feed.work(step)
+            after = time.perf_counter(), time.process_time(), time.thread_time()
+            sums[:] = [x + b - a for x, a, b in zip(sums, before, after, strict=True)]
+    pairs = sum(len(work.batch) for work in works)
+    (one_s, processor_s, _), (all_s, _, serial_s) = spent.values()
+    tokens_B = torch.cat([token_counts(side) for work in works for side in work.sides if side is not None])
+    tell(
+        "feed rate",
+        pairs=pairs,
+        tokens_of_a_pair=int(tokens_B.sum()) / pairs,
+        pairs_per_s_of_one_core=pairs / processor_s,
+        threads=os.cpu_count(),
+        time_with_threads_by_time_without=all_s / one_s,
+        share_that_is_not_in_threads=serial_s / processor_s,
+        **{f"pairs_per_s_of_{n}_cores": pairs / (serial_s + (processor_s - serial_s) / n) for n in (2, 4, 8, 16)},
+        **{f"pairs_per_s_of_{name}_on_h200": device_rate(shape, works) for name, shape in SHAPES.items()},
+    )
+
+
+def device_rate(shape: dict[str, int], works: list[Work]) -> float:
+    """Pairs in a second that an encoder is trained on, in texts of the length that each side has in the mean."""
+    same = {"model_type": "xlm-roberta", "vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
+    sizes = transformers_shape(same | shape)
+    texts, pairs = Counter[int](), 0
+    for work in works:
+        pairs += len(work.batch)
+        for side in work.sides:
+            if side is not None:
+                texts[int(token_counts(side).float().mean())] += len(work.batch)
+    return pairs * DEVICE_FLOPS / encoder_flops(sizes, texts)
+
+
 def padding(works: list[Work]) -> None:
     real = sum(work.tokens for work in works)
     shares = {}
@@ -135,6 +188,7 @@ def main() -> None:
     feed, steps = Feed(plan, corpus, encoder, config, 0, 1), arguments.steps
     works = [feed.work(step) for step in range(steps)]
     tokens(feed, plan, corpus, encoder, range(steps))
+    rate(feed, works)
     padding(works)
     start = time.perf_counter()
     for step in range(steps):

@@ -2,6 +2,7 @@
 
 import math
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 
 from hbtrain.config import from_tree, to_tree
 from hbtrain.corpus import ParallelCorpus
+from hbtrain.errors import TrainingError
+from hbtrain.training.checkpoint_files import checkpoints_in
 from hbtrain.training.export import load_for_training, trainable
 from hbtrain.training.loop import Trainer
 from hbtrain.training.verify import plain_loss
@@ -119,7 +122,7 @@ def held(engine):
     copies = list(chain(*(group["params"] for group in engine._optimizer.param_groups)))
     wrapper = engine.deepspeed.optimizer
     weights = copies if wrapper is engine._optimizer else list(chain(*wrapper.fp16_groups))
-    return {names[w]: copy.detach().numpy() for w, copy in zip(weights, copies, strict=True)}, squared
+    return {names[w]: copy.detach().clone().numpy() for w, copy in zip(weights, copies, strict=True)}, squared
 
 
 def by_hbtrain(trees, folder):
@@ -180,3 +183,63 @@ def test_ranks_hold_the_same(trained):
     for case in CASES:
         ((first, _), *_), ((second, _), *_) = found[2][case]
         assert all((first[n] == second[n]).all() for n in first), case
+
+
+def from_the_checkpoint_of_deepspeed(tree, folder, storage):
+    """Takes two steps as DeepSpeed takes them in bf16, saves, and restores in new engines: what the old one holds, what
+    the new one holds, and the new one's next gradient norm."""
+    old = Trainer(from_tree(tree), worker(folder, None, storage))
+    del old.engine.deepspeed.optimizer.step
+    old.engine._optimizer._optimizer_step_pre_hooks.clear()
+    for work in old.feed.steps(0, 2):
+        old.backward(work)
+        old.engine.deepspeed.step()
+    old.checkpoints.save(2)
+    new = Trainer(from_tree(tree), worker(folder, None, storage))
+    assert new.checkpoints.restore() == 2
+    restored = held(new.engine)
+    for work in new.feed.steps(2, 3):
+        new.backward(work)
+        new.engine.step()
+    return held(old.engine), restored, new.engine.gradient_norm, held(new.engine)
+
+
+def test_a_run_in_bf16_that_deepspeed_began_goes_on(run, tmp_path):
+    config, folder = settings(run, precision="bf16")
+    ((before, restored, norm, after),) = run_ranks(
+        from_the_checkpoint_of_deepspeed, 1, to_tree(config), str(folder), str(tmp_path)
+    )
+    assert all((restored[0][n] == before[0][n]).all() for n in before[0])
+    assert restored[1] == before[1] > 0
+    assert 10 * CLIPPING < norm < math.inf
+    assert any((after[0][n] != before[0][n]).any() for n in before[0])
+
+
+class Lost(Trainer):
+    """A trainer in which a weight is not a number from a step on, so that the loss is none either."""
+
+    def backward(self, work):
+        if work.batch.step == SPOILT:
+            with torch.no_grad():
+                next(self.module.parameters()).fill_(math.nan)
+        return super().backward(work)
+
+
+def stopped_by(trees, folder, storage):
+    """The errors that end trainings whose loss is lost, and the checkpoints that they leave."""
+    errors = []
+    for i, tree in enumerate(trees):
+        own = Path(storage) / str(i)
+        with pytest.raises(TrainingError) as error:
+            Lost(from_tree(tree), worker(folder, None, own)).run()
+        errors.append((str(error.value), checkpoints_in(own)))
+    return errors
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(run, tmp_path, precision):
+    config, folder = settings(run, precision=precision, **{"training.checkpoint_every": 1, "training.log_every": 50})
+    ((error, left),) = run_ranks(stopped_by, 1, [to_tree(config)], str(folder), str(tmp_path))[0]
+    assert error.startswith(f"the loss of step {SPOILT} is nan"), error
+    assert [name[:13] for name in left] == ["step-00000002", "step-00000001"], left
+    assert not (folder / "model").exists()

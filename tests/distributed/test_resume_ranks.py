@@ -29,6 +29,7 @@ VARIANTS = {
     **{f"temperature-{stage}": (stage, {"loss.learn_temperature": True}) for stage in (1, 3)},
     **{f"offload-{stage}": (stage, {}) for stage in (2, 3)},
     "dropout-1": (1, DROPOUT),
+    "muon-0": (0, {"training.optimizer": "muon"}),
 }
 # A learning rate of fine-tuning. The schedule falls, and weight decay is large on one group of parameters and nothing
 # on the other: a schedule, a group or a step counter that is not restored moves the weights by some 1e-5.
@@ -125,7 +126,8 @@ def two_after_one_and_two(trees, on_two, one_after_two, tmp_path_factory):
         tree = made[f"fp32-{s}"]
         jobs[f"one-{s}"] = tree, cut_off(one_after_two[1] / f"new-{s}", storage / f"one-{s}")
         jobs[f"two-{s}"] = tree, cut_off(on_two[1] / f"fp32-{s}", storage / f"two-{s}")
-    jobs["two-dropout"] = made["dropout-1"], cut_off(on_two[1] / "dropout-1", storage / "two-dropout")
+    for name in ("dropout-1", "muon-0", "bf16-0"):
+        jobs[f"two-{name}"] = made[name], cut_off(on_two[1] / name, storage / f"two-{name}")
     return train_on(2, jobs, folder)
 
 
@@ -159,8 +161,9 @@ def test_the_same_number_of_ranks(two_after_one_and_two, on_two, stage):
     check(two_after_one_and_two[f"two-{stage}"], on_two[0][f"fp32-{stage}"], 2)
 
 
-def test_the_same_number_of_ranks_with_dropout(two_after_one_and_two, on_two):
-    check(two_after_one_and_two["two-dropout"], on_two[0]["dropout-1"], 2)
+@pytest.mark.parametrize("name", ["dropout-1", "muon-0", "bf16-0"])
+def test_the_same_number_of_ranks_bit_for_bit(two_after_one_and_two, on_two, name):
+    check(two_after_one_and_two[f"two-{name}"], on_two[0][name], 2, tolerance=1e-30)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -192,8 +195,8 @@ def test_adapters_with_a_frozen_backbone(one_after_two, on_two, stage):
     check(one_after_two[0][f"lora-{stage}"], on_two[0][f"lora-{stage}"], 1)
 
 
-@pytest.mark.parametrize("name", ["temperature-1", "temperature-3", "offload-2", "offload-3"])
-def test_a_learned_temperature_and_offloaded_state(one_after_two, on_two, name):
+@pytest.mark.parametrize("name", ["temperature-1", "temperature-3", "offload-2", "offload-3", "muon-0"])
+def test_a_learned_temperature_offloaded_state_and_muon(one_after_two, on_two, name):
     check(one_after_two[0][name], on_two[0][name], 1)
 
 

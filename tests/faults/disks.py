@@ -8,6 +8,7 @@ from tests.faults.row import Row, Skipped, line_with, survived
 
 # The first model and two checkpoints fit, with MLflow's database; a third one does not.
 SMALL, LARGE = "76m", "400m"
+WIDE = ["--encoder.static.dimension", "512"]
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def small_disk(folder, size):
 def storage_full(folder):
     """The storage has room for two checkpoints; then there is more, and the same command again."""
     with small_disk(folder / "disk", SMALL) as resize:
-        arguments = [*NO_SCORES, "--storage", folder / "disk" / "runs"]
+        arguments = [*NO_SCORES, *WIDE, "--storage", folder / "disk" / "runs"]
         with HurtRun(folder, *arguments) as run:
             code, first = run.finish(), run.output
         kept = sorted(path.name for path in (folder / "disk" / "runs").glob("quickstart-*/*/step-*"))

@@ -9,9 +9,10 @@ from tests.integration.command import PATHS, Command, mlflow_runs
 
 SLOW = [
     "--training.steps", "300", "--training.checkpoint_every", "50", "--training.log_every", "10",
-    "--batching.global_batch_size", "256", "--encoder.static.dimension", "512", "--evaluation.before", "false",
+    "--batching.global_batch_size", "64", "--encoder.static.dimension", "128", "--evaluation.before", "false",
 ]  # fmt: skip
-"""Some 15 seconds of training on two cores, with six checkpoints."""
+PACE_S = 0.04
+"""How much longer each step takes (see `inject`): with it, some 15 seconds of training, with six checkpoints."""
 
 NO_SCORES = ["--evaluation.benchmarks", "[]", "--tracking.log_model", "false"]
 
@@ -42,7 +43,8 @@ class HurtRun(ListeningCommand):
 
     def __init__(self, folder, *arguments, **variables):
         cache = ["--data.cache", Path(folder) / "cache"]
-        super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **variables)
+        pace = {"HBTRAIN_PACE_S": str(PACE_S)}
+        super().__init__(folder, "train", "quickstart", *SLOW, *cache, *arguments, **pace | variables)
 
 
 @dataclass

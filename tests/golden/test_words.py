@@ -11,7 +11,20 @@ from tests.golden.conftest import DATA
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "status",
-    *("", "audit", "compare", "doctor", "evaluate", "evaluate-run", "keys", "mine", "prepare", "recipes", "search"),
+    *(
+        "",
+        "audit",
+        "compare",
+        "doctor",
+        "evaluate",
+        "evaluate-run",
+        "keys",
+        "merge",
+        "mine",
+        "prepare",
+        "recipes",
+        "search",
+    ),
     *(
         "submit",
         "sweep",

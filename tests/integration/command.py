@@ -1,5 +1,6 @@
 """Runs the command line as a user does, in a process of its own."""
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -9,11 +10,13 @@ import zipfile
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.processes.fork_server import Forked, Server
+from tests.processes.fork_server import WORKERS, Forked, Server
 
 ROOT = Path(__file__).parents[2]
-PATHS = os.pathsep.join(map(str, [ROOT / "tests" / "processes", ROOT]))
+PROCESSES = str(ROOT / "tests" / "processes")
+PATHS = os.pathsep.join([PROCESSES, str(ROOT)])
 """The PYTHONPATH of a process of a test."""
 HBTRAIN = ("-m", "hbtrain.cli.main")
 PATIENCE_S = 900
@@ -107,16 +110,32 @@ class Command:
         self.process.wait(10)
 
 
-@functools.cache
-def fork_server():
-    """The server of forks of this session."""
-    return Server(os.environ | {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1", "DS_ACCELERATOR": "cpu"})
+def new_fork_server(folder=None, where=(), **variables):
+    """A server of forks: `Server`, with the variables that it needs, and more of them."""
+    environment = {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1", "DS_ACCELERATOR": "cpu"} | variables
+    return Server(os.environ | environment, folder, where)
 
 
-def fork(command, environment, folder, out, errors=None):
-    """`python COMMAND` as a fork, with its output for the descriptor `out`, and its errors for it or for `errors`."""
+fork_server = functools.cache(new_fork_server)
+"""The server of forks of this session."""
+
+
+@contextlib.contextmanager
+def workers_are_forks():
+    """While the block runs, Ray that is started below this process has forks as its workers; yields a MonkeyPatch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS)
+        patch.setenv(WORKERS, fork_server().path)
+        yield patch
+
+
+def fork(command, environment, folder, out, errors=None, more=None):
+    """`python COMMAND` as a fork, with its output for the descriptor `out`, and its errors for it or for `errors`.
+
+    `more` are other open files of its: {descriptor there: descriptor here}.
+    """
     with Path(os.devnull).open() as nothing:
-        files = {0: nothing.fileno(), 1: out, 2: out if errors is None else errors}
+        files = {0: nothing.fileno(), 1: out, 2: out if errors is None else errors, **(more or {})}
         return Forked(fork_server().path, [*map(str, command)], environment, files, str(folder))
 
 

@@ -6,6 +6,7 @@ processes that hold them end, which they do when the process that made them does
 """
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -14,6 +15,8 @@ import time
 from pathlib import Path
 
 import psutil
+
+from tests.integration.command import new_fork_server
 
 SUBNET = "10.231.0"
 """Addresses that no packet leaves the switch with, so that they may be in use elsewhere."""
@@ -118,6 +121,11 @@ class Host:
     def command(self, *arguments):
         """The command line that runs `arguments` on this host."""
         return self._namespaces.enter(*arguments)
+
+    @functools.cached_property
+    def fork_server(self):
+        """The server of forks on this host."""
+        return new_fork_server(self._hosts.folder, self.command(), TMPDIR=str(self.local))
 
     def processes(self):
         """What runs on this host, by the namespace of its network."""

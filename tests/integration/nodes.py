@@ -10,6 +10,7 @@ import psutil
 
 from tests.integration.command import PATHS, PATIENCE_S, fork
 from tests.ports import free_port
+from tests.processes.fork_server import WORKERS
 
 QUICK = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -33,7 +34,7 @@ class Node:
                 command = ["-m", "ray.scripts.scripts", *command]
                 self.process = fork(command, environment, Path.cwd(), out.fileno())
                 return
-            environment = {**environment, "TMPDIR": str(host.local)}
+            environment = {**environment, "TMPDIR": str(host.local), WORKERS: host.fork_server.path}
             self.process = subprocess.Popen(
                 host.command("ray", *command, "--node-ip-address", host.address),
                 env=environment,

@@ -10,6 +10,7 @@ from hbtrain.errors import StorageError
 from hbtrain.retrieval.actors import RayWorkers
 from hbtrain.translation.blocks import Block
 from hbtrain.translation.ray_pipeline import Pool, Work, translated
+from tests.integration.command import workers_are_forks
 
 pytestmark = pytest.mark.ray
 
@@ -19,7 +20,7 @@ def cluster():
     """Two GPUs, as Ray was told; the machine need not have any."""
     import ray
 
-    with pytest.MonkeyPatch.context() as patch:
+    with workers_are_forks() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         ray.init(address="local", num_cpus=2, num_gpus=2, log_to_driver=False)
         yield

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ray
 STEPS = 300
 TRAIN = [
     "train", "quickstart", "--training.steps", STEPS, "--training.checkpoint_every", "50", "--training.log_every", "10",
-    "--batching.global_batch_size", "256", "--encoder.static.dimension", "256", "--resources.workers", "2",
+    "--batching.global_batch_size", "64", "--encoder.static.dimension", "128", "--resources.workers", "2",
     "--evaluation.before", "false", "--tracking.log_model", "false",
 ]  # fmt: skip
 ELSEWHERE = "203.0.113.1"

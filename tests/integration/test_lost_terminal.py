@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.faults.outcome import weights_without_ray
-from tests.integration.command import PATHS, PATIENCE_S, mlflow_runs
+from tests.integration.command import PATIENCE_S, mlflow_runs, workers_are_forks
 
 pytestmark = pytest.mark.ray
 
@@ -20,10 +20,10 @@ RUN = [
 ]  # fmt: skip
 
 
-def test_figures_and_checkpoints_do_not_wait_for_a_reader(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", PATHS)
+def test_figures_and_checkpoints_do_not_wait_for_a_reader(tmp_path):
     command = [sys.executable, *map(str, RUN), "--data.cache", str(tmp_path / "cache")]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with workers_are_forks():
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     shown = [run.stdout.readline()]
     while "training 40 steps" not in shown[-1]:
         shown.append(run.stdout.readline())

@@ -15,7 +15,7 @@ from hbtrain.retrieval.collection_search import SearchOptions, embed_collection,
 from hbtrain.retrieval.encoding import cached_embeddings
 from hbtrain.retrieval.ranks import exact_search
 from hbtrain.retrieval.store import EmbeddingStore
-from tests.integration.command import called
+from tests.integration.command import called, workers_are_forks
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
 
@@ -65,9 +65,10 @@ class MakeTool:
 def cluster():
     import ray
 
-    ray.init(address="local", num_cpus=2, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with workers_are_forks():
+        ray.init(address="local", num_cpus=2, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 
 SLOW = [
     "--training.steps", "120", "--training.checkpoint_every", "20", "--training.log_every", "10",
-    "--batching.global_batch_size", "128", "--encoder.static.dimension", "512", "--evaluation.before", "false",
+    "--batching.global_batch_size", "128", "--encoder.static.dimension", "128", "--evaluation.before", "false",
 ]  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import ROOT, Command, unpacked_wheel
+from tests.integration.command import PROCESSES, ROOT, Command, fork_server, unpacked_wheel
 from tests.ports import free_port
+from tests.processes.fork_server import WORKERS
 
 pytestmark = pytest.mark.ray
 
@@ -35,7 +36,9 @@ def cluster(tmp_path_factory):
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
         head = ["start", "--head", "--block", "--num-cpus=2", f"--temp-dir={short}", *flags]
         program = ("-m", "ray.scripts.scripts")
-        with Command(folder, *head, program=program, PYTHONPATH="", **access) as command:
+        # Workers are forks, of a process that has no hbtrain either.
+        variables = access | {"PYTHONPATH": PROCESSES, WORKERS: fork_server().path}
+        with Command(folder, *head, program=program, **variables) as command:
             command.wait_for("To terminate the Ray runtime")
             yield access | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['dashboard-port']}"}
 

@@ -26,11 +26,12 @@ import types
 from contextlib import suppress
 from pathlib import Path
 
-from tests.processes.mlflow_tables import UTILS, copy_empty_databases
-
 WORKERS = "HBTRAIN_TEST_FORKS"
 """The variable with the socket of the server that forks workers."""
-LIBRARIES = ("deepspeed", "peft", "sentence_transformers", "transformers.integrations.deepspeed", UTILS)
+LIBRARIES = (
+    "deepspeed", "peft", "sentence_transformers", "transformers.integrations.deepspeed",
+    "jsonschema", "matplotlib.backends.backend_agg", "matplotlib.figure", "matplotlib.layout_engine",
+)  # fmt: skip
 """No module of ours, which may be of another version than what is tested, and not Ray, which reads variables, and draws
 ids from a generator that has its state from its import: forks would give different things the same id."""
 HEAD_BYTES, MOST_FILES, FREE_FILE = 8, 64, 500
@@ -86,10 +87,12 @@ class Forked:
 class Server:
     """A process that forks programs; ends with this one."""
 
-    def __init__(self, environment):
-        self._folder = tempfile.TemporaryDirectory(prefix="forks-")
+    def __init__(self, environment, folder=None, where=()):
+        """Its socket is below `folder`, of a short path; `where` is a command line that runs another one elsewhere."""
+        self._folder = tempfile.TemporaryDirectory(prefix="forks-", dir=folder, ignore_cleanup_errors=True)
         self.path = str(Path(self._folder.name) / "socket")
-        self._process = subprocess.Popen([sys.executable, __file__, self.path], stdin=subprocess.PIPE, env=environment)
+        command = [*where, sys.executable, __file__, self.path]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         while not Path(self.path).exists():
             assert self._process.poll() is None, "the server of forks has ended"
             time.sleep(0.05)
@@ -257,7 +260,10 @@ def _worker_server():
 
 def main():
     path = [folder for folder in sys.path[1:] if folder not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    for name in LIBRARIES:
+    # Here, since this module is also imported where only its own folder is on the path (see `leave_to_fork`).
+    from tests.processes.mlflow_tables import UTILS, copy_empty_databases
+
+    for name in (*LIBRARIES, UTILS):
         importlib.import_module(name)
     gc.freeze()  # what stays is not copied for being looked at
     copy_empty_databases()()  # also made before there are forks

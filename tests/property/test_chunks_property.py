@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrain.modeling.features import row_count, select_rows, token_counts
-from hbtrain.training.chunks import assemble, balanced_parts, batches_within, chunked, chunks_within, padded_tokens
+from hbtrain.modeling.packing import packed
+from hbtrain.training.chunks import (
+    assemble,
+    balanced_parts,
+    batches_within,
+    chunked,
+    chunks_within,
+    padded_tokens,
+    real_tokens,
+    with_packed_batches,
+)
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
@@ -58,6 +68,11 @@ def test_parts_hold_every_row_once_and_none_is_empty(lengths, count):
     largest = max(len(part) * max(lengths[row] for row in part) for part in parts)
     whole = len(lengths) * max(lengths)
     assert largest <= max(*lengths, -(-whole // len(parts)) + max(lengths))
+    parts = balanced_parts(torch.tensor(lengths), count, packs=True)
+    assert len(parts) == min(count, len(lengths))
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(lengths)))
+    largest = max(sum(lengths[row] for row in part) for part in parts)
+    assert largest <= -(-sum(lengths) // len(parts)) + max(lengths)
 
 
 @given(st.lists(lengths, min_size=2, max_size=3), st.integers(1, 4), st.integers(1, 3), st.booleans())
@@ -82,14 +97,34 @@ def test_assembled_vectors_are_those_of_the_texts_in_order(sides, count, buckets
     assert sum(row_count(x) for chunk in chunks for x in chunk.batches) >= n
 
 
-@given(lengths, st.integers(1, 400))
+@given(st.lists(lengths, min_size=2, max_size=3), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_a_budget_is_kept_where_it_can_be(lengths, budget):
+def test_packed_batches_have_texts_of_all_sides_each_once(sides, count, parts, lacks_negatives, together):
+    features = [padded(side) for side in sides] + [None] * lacks_negatives
+
+    def pack(batches):
+        return [packed(batches)] if together else [packed([batch]) for batch in batches]
+
+    chunks = [with_packed_batches(chunk, parts, pack) for chunk in chunked(features, count, parts, packs=True)]
+    batches = [x for chunk in chunks for x in chunk.batches]
+    assert len(batches) == count * parts * (1 if together else len(features))
+    embedded = [x["input_ids"][x["starts"][:-1].long()] * 100 + token_counts(x) for x in batches]
+    whole = assemble(
+        [x.float()[:, None] for x in embedded], [x for chunk in chunks for x in chunk.positions], sum(map(len, sides))
+    )
+    assert whole[:, 0].tolist() == [(row + 1) * 100 + length for side in sides for row, length in enumerate(side)]
+    places = [position for x in batches for position in x["position_ids"].tolist()]
+    assert places == [place for x in batches for length in token_counts(x).tolist() for place in range(length)]
+
+
+@given(lengths, st.integers(1, 400), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_a_budget_is_kept_where_it_can_be(lengths, budget, packs):
     sides = [padded(lengths), padded(lengths[::-1])]
-    count = chunks_within(sides, budget, len(lengths))
+    count = chunks_within(sides, budget, len(lengths), packs)
     assert 1 <= count <= len(lengths)
     if count < len(lengths):
-        assert max(map(padded_tokens, chunked(sides, count, 1))) <= budget
+        assert max(map(real_tokens if packs else padded_tokens, chunked(sides, count, 1, packs))) <= budget
 
 
 @given(st.lists(st.tuples(lengths, lengths), min_size=1, max_size=3), st.integers(1, 200))
@@ -100,8 +135,8 @@ def test_batches_by_tokens_keep_the_budget_on_every_rank_and_hold_every_text_onc
     for sides in ranks:
         (chunk,) = chunked([padded(side) for side in sides], 1, agreed)
         assert len(chunk.batches) == sum(agreed)
-        for features in chunk.batches:
-            assert features["input_ids"].numel() <= budget or row_count(features) == 1
+        longest = max(map(max, sides))
+        assert all(features["input_ids"].numel() <= max(budget, longest) for features in chunk.batches)
         n = sum(map(len, sides))
         held = [place for place in torch.cat(chunk.positions).tolist() if place < n]
         assert sorted(held) == list(range(n))

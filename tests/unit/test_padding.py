@@ -25,6 +25,27 @@ def test_features_are_those_of_sentence_transformers(tmp_path, make, side):
         assert found["input_ids"].dtype == torch.int64
 
 
+ODD = ["[SEP] and [CLS]", "</s><s>", "https://example.org/cat.png", "", " \t ", "\ufdfa" * 9, *TEXTS]
+
+
+@pytest.mark.parametrize("make", [save_bert, save_decoder, None], ids=["bert", "decoder", "built"])
+@pytest.mark.parametrize("split", [False, True])
+def test_odd_texts_and_limits_of_a_model_are_those_of_sentence_transformers(tmp_path, make, split):
+    config = encoder_config("transformer" if make is None else str(make(tmp_path / "model")))
+    encoder = Encoder.build(config, lambda: TEXTS, 0)
+    first = encoder.model[0]
+    first.processor.split_special_tokens = split
+    for own_limit, query_limit in ((64, None), (9, None), (10**30, None), (64, 5)):
+        first.processor.model_max_length, first.query_length = own_limit, query_limit
+        for side, task in (("query", "query"), ("passage", "document")):
+            expected = encoder.model.preprocess(ODD, prompt=encoder.prefixes[side], task=task)
+            found = encoder._preprocessor(ODD, encoder.prefixes[side], task)
+            assert {name for name in expected if isinstance(expected[name], torch.Tensor)} <= set(found)
+            assert torch.equal(found["input_ids"], expected["input_ids"])
+            assert torch.equal(found["attention_mask"], expected["attention_mask"])
+            assert found["prompt_length"].tolist() == [expected["prompt_length"]] * len(ODD)
+
+
 def test_a_static_encoder_and_a_chat_template_are_left_to_sentence_transformers(tmp_path):
     static = Encoder.build(encoder_config("static"), lambda: TEXTS, 0)
     assert not gives_rows(static.model)

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling import Encoder
 from hbtrain.retrieval import actors
 from hbtrain.retrieval.collection_search import SearchOptions, search_collection
-from hbtrain.retrieval.encoding import Batching, BlockEncoder, DevicesEncoder, StoredEncoder, cached_embeddings
+from hbtrain.retrieval.encoding import Batching, BlockEncoder, DevicesEncoder, StoredEncoder, cached_embeddings, load_on
+from hbtrain.retrieval.mining import Miner, MiningOptions
 from hbtrain.retrieval.workers import LocalWorkers
 from tests.unit.retrieval_samples import texts_of
 from tests.unit.tiny_models import encoder_config
@@ -141,7 +143,7 @@ def test_batches_on_a_gpu_are_cut_by_tokens_alone(folder, monkeypatch):
 
     limits = []
     cut = features.within_budget
-    monkeypatch.setattr(features, "within_budget", lambda *at: limits.append(at[1:]) or cut(*at))
+    monkeypatch.setattr(features, "within_budget", lambda *at: limits.append(at[1:3]) or cut(*at))
     encoder = Encoder.load(folder)
     encoder.encode(TEXTS, "query")
     monkeypatch.setattr(type(encoder), "device", SimpleNamespace(type="cuda"))
@@ -150,6 +152,34 @@ def test_batches_on_a_gpu_are_cut_by_tokens_alone(folder, monkeypatch):
     encoder.encode(TEXTS, "query")
     encoder.encode(TEXTS, "query", batch_size=7, batch_tokens=100)
     assert limits == [(128, 4096), (65_536, 65_536), (7, 100)]
+
+
+@pytest.mark.parametrize("rescored", [False, True])
+def test_mining_over_actors_gives_what_one_process_does(session, folder, tmp_path, monkeypatch, write_source, rescored):
+    class Pairs:
+        def score(self, queries, passages):
+            pairs = zip(queries, passages, strict=True)
+            return np.array([len(set(query) & set(passage)) / 26 for query, passage in pairs], np.float32)
+
+        def loader(self, anew):
+            return lambda device: Pairs()
+
+    monkeypatch.setattr("hbtrain.retrieval.rescoring.TASK_PAIRS", 7)
+    table = [
+        {"id": i, "query": {"en": QUERIES[i]}, "passage": {"en": TEXTS[i], "de": TEXTS[-i - 1] + " de"}}
+        for i in range(20)
+    ]
+    corpus, found = ParallelCorpus.open([str(write_source(table))]), []
+    for count, devices in ((0, ("cpu",)), (0, ("cpu", "cpu")), (1, ("cpu",)), (3, ("cpu",))):
+        search = options(tmp_path / f"{count} {len(devices)}", actors=count, devices=devices)
+        encoder = load_on(devices, folder, None)
+        mining = MiningOptions(negatives=3, languages="both", margin=-0.2)
+        with Miner(encoder, corpus, mining, search, rescorer=Pairs() if rescored else None) as miner:
+            found.append([row for source in corpus.sources.values() for row in miner.rows(source)])
+    assert found[0] == found[1] == found[2] == found[3]
+    assert sum(len(row.negatives) for row in found[0]) > 20
+    # To encode, and to search two files of the store; all actors score pairs.
+    assert session == [1, 1, 3, 3 if rescored else 2]
 
 
 def test_an_encoder_on_several_devices_gives_what_one_gives_and_all_of_them_encode(folder, tmp_path, monkeypatch):
