@@ -12,6 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Their names since torch 2.13, which warns of the old ones.
+all_gather_single = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+reduce_scatter_single = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+
 
 class Group(Protocol):
     """The ranks that train together."""
@@ -57,7 +61,7 @@ class ProcessGroup:
 
     def all_gather(self, x: Tensor) -> Tensor:
         out = x.new_empty(self.world_size * x.numel())
-        dist.all_gather_into_tensor(out, x.flatten())
+        all_gather_single(out, x.flatten())
         return out.view(self.world_size, *x.shape)
 
     def all_reduce_sum(self, x: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ class ProcessGroup:
 
     def reduce_scatter_sum(self, x: Tensor) -> Tensor:
         out = x.new_empty(x[0].numel())
-        dist.reduce_scatter_tensor(out, x.flatten())
+        reduce_scatter_single(out, x.flatten())
         return out.view(x.shape[1:])
 
 
