@@ -3,7 +3,7 @@
 Texts have mixed lengths. A step embeds the queries and passages of a batch as a rank does in training (on CPUs padded
 in batches of similar length, packed in one), and back-propagates a sum; the optimizer is left out, as it is the same
 for all. All sides take turns. Prints a JSON line for encoding and one for training: seconds of each side, how many
-times as fast as the padded one it is, what share of the padded one's tokens is padding, and the memory of each side.
+times as fast as the padded one it is, what a graph keeps in memory, and how much of the padded one's tokens is padding.
 
 python tests/bench/bench_packed.py --texts 500 --pairs 32
 python tests/bench/bench_packed.py --model /path/to/e5-small --compile
@@ -29,7 +29,7 @@ from hbtrain.modeling.encoder import Encoder
 from hbtrain.training.chunks import Chunk, chunked, padded_tokens, real_tokens, with_packed_batches
 from hbtrain.training.feed import BUCKET_ROWS, MOST_BUCKETS
 from tests.bench.bench_encoding import mixed_texts
-from tests.bench.measure import in_turns, memory_mib, tell
+from tests.bench.measure import in_turns, tell
 
 
 def main() -> None:
@@ -54,31 +54,35 @@ def main() -> None:
     encode = {name: lambda x=x: x.encode(texts[: arguments.texts], "passage") for name, x in encoders.items()}
     expected = encode["padded"]()
     difference = max(float(abs(side() - expected).max()) for side in encode.values())
-    tell("packed encoding", **shown, **compared(encode, arguments), largest_difference=difference)
+    tell("packed encoding", **shown, **compared(encode, arguments.repeats), largest_difference=difference)
 
     chunks = {name: chunk_of(encoder, texts, arguments.pairs) for name, encoder in encoders.items()}
     steps = {name: step_of(encoder, chunks[name], arguments.device) for name, encoder in encoders.items()}
     for step in steps.values():
         step()
     padding = 1 - real_tokens(chunks["padded"]) / padded_tokens(chunks["padded"])
-    tell("packed step", **shown, **compared(steps, arguments), padding=padding)
+    kept = {f"{name}_kept_mib": kept_mib(step) for name, step in steps.items()}
+    tell("packed step", **shown, **compared(steps, arguments.repeats), **kept, padding=padding)
 
 
-def compared(sides: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> dict[str, object]:
-    """Times, ratios and memory of the sides."""
-    times = in_turns(sides, arguments.repeats)
-    found: dict[str, object] = {f"{name}_s": seconds for name, seconds in times.items()}
-    for name in sides.keys() - {"padded"}:
-        found[f"{name}_times_as_fast"] = times["padded"] / times[name]
-    memory = gpu_mib if arguments.device.startswith("cuda") else memory_mib
-    return found | {f"{name}_mib": memory(work) for name, work in sides.items()}
+def compared(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Times of the sides, and their ratios to the first."""
+    times = in_turns(sides, repeats)
+    ratios = {f"{name}_times_as_fast": times["padded"] / seconds for name, seconds in times.items()}
+    return {f"{name}_s": seconds for name, seconds in times.items()} | ratios
 
 
-def gpu_mib(work: Callable[[], object]) -> float:
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    work()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+def kept_mib(step: Callable[[], None]) -> float:
+    """What the graph of a step keeps for its backward pass, weights included, in MiB."""
+    sizes = {}
+
+    def seen(x: torch.Tensor) -> torch.Tensor:
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(seen, lambda x: x):
+        step()
+    return sum(sizes.values()) / 2**20
 
 
 def encoders_of(arguments: argparse.Namespace, texts: list[str]) -> dict[str, Encoder]:

@@ -196,9 +196,9 @@ class SpoiltTrainer(Trainer):
         self._spoilt, self._now = spoilt, -1
         next(p for p in self.module.parameters() if p.ndim > 1).register_hook(self._spoil)
 
-    def backward(self, work):
+    def _step(self, work, works):
         self._now = work.batch.step
-        return super().backward(work)
+        super()._step(work, works)
 
     def _spoil(self, gradient):
         return gradient * float("inf") if self._now in self._spoilt else gradient

@@ -204,8 +204,8 @@ BUDGETS = {
     "three sides, of which some are the same": (COLLIDING, 1, 3, 800, 3),
     "chunks": ({"training.chunks": 4}, 1, 16, 2690, 16),
     "a budget of tokens": ({"training.chunk_tokens": 3000}, 2, 8, 1352, 8),
-    "packed": ({"encoder.attention": "packed"}, 1, 1, 0, 0),
-    "packed chunks": ({"encoder.attention": "packed", "training.chunks": 4}, 1, 8, 0, 0),
+    "packed": ({"encoder.attention": "packed"}, 1, 1, 285, 0),
+    "packed chunks": ({"encoder.attention": "packed", "training.chunks": 4}, 1, 8, 1586, 0),
     "static": ({"encoder.backbone": "static"}, 1, 1, 84, 0),
 }
 """{name: (changes, ranks, passes, kernels, waits)} of the forward and backward pass of a two-layer network with 100
@@ -317,9 +317,10 @@ def counts_of_whole_steps(trees, folder):
     for tree in trees:
         trainer = Trainer(from_tree(tree), worker(Path(folder) / "transformer"))
         trainer.module.train()
-        for work in trainer.feed.steps(0, 3):
-            with Counting() as counted:
-                trainer._step(work)
+        with trainer.delivery.steps(0, 3) as works:
+            for work in works:
+                with Counting() as counted:
+                    trainer._step(work, works)
         passes = sum(len(chunk.batches) for chunk in work.chunks)
         found.append((counted.kernels, counted.waits, passes))
     return found

@@ -1,5 +1,7 @@
 """Every layout's gradient is right, and the check finds each of the known mistakes."""
 
+import itertools
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -13,7 +15,16 @@ from hbtrain.training import loop as loop_module
 from hbtrain.training.engine import Engine
 from hbtrain.training.verify import compare, plain_gradient, trained_gradient
 from tests.distributed.ranks import run_ranks
-from tests.distributed.verify_matrix import LAYOUTS, agreements, build_initial, config, on_rank, worker, write_source
+from tests.distributed.verify_matrix import (
+    HALF,
+    LAYOUTS,
+    agreements,
+    build_initial,
+    config,
+    on_rank,
+    worker,
+    write_source,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +35,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_every_layout_has_the_gradient_of_one_process(folder, workers):
-    found = agreements(folder, workers, LAYOUTS)
-    wrong = [(layout, a) for layout, a in zip(LAYOUTS, found, strict=True) if not a.holds]
+@pytest.mark.parametrize(("workers", "layouts"), [(1, HALF), (2, LAYOUTS), (3, HALF)])
+def test_every_layout_has_the_gradient_of_one_process(folder, workers, layouts):
+    found = agreements(folder, workers, layouts)
+    wrong = [(layout, a) for layout, a in zip(layouts, found, strict=True) if not a.holds]
     assert not wrong
+
+
+def test_half_of_the_layouts_has_any_three_options_together():
+    for options in itertools.combinations(range(4), 3):
+        together = [{tuple(layout[option] for option in options) for layout in layouts} for layouts in (HALF, LAYOUTS)]
+        assert together[0] == together[1]
 
 
 def test_learned_temperature_dimensions_and_a_budget_of_tokens(folder):

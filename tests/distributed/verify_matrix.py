@@ -25,6 +25,8 @@ from tests.distributed.ranks import run_ranks
 
 LAYOUTS = list(itertools.product((0, 1, 2, 3), (1, 4), ("fp32", "bf16"), (False, True)))
 """ZeRO stage, chunks, precision, LoRA"""
+HALF = [layout for layout in LAYOUTS if (layout[0] + (layout[1] == 4) + (layout[2] == "bf16") + layout[3]) % 2 == 0]
+"""Those in which any three of the options meet in each of their combinations, and the fourth follows from them."""
 LANGUAGES = ("de", "en", "ru")
 
 

@@ -27,7 +27,7 @@ from transformers import (
 
 from hbtrain.config.encoder import LoraConfig
 from hbtrain.errors import ModelError
-from hbtrain.modeling import packed_attention
+from hbtrain.modeling import packed_attention, packing
 from hbtrain.modeling.adapters import add_lora
 from hbtrain.modeling.embedding import EmbeddingModule, embed
 from hbtrain.modeling.encoder import Encoder
@@ -53,10 +53,10 @@ NETWORKS = {
     ),
 }
 MIXED = [
-    "red", "green is not blue " * 4, "", "white <pad> black <pad> red", "blue is black", "is", "not red not green " * 3,
+    "red", "green is not blue " * 4, "not red not green " * 3, "", "white <pad> black <pad> red", "blue is black", "is",
     "blue is black",
 ]  # fmt: skip
-"""Of 0 to 16 tokens, two with the padding token written in the text, one twice."""
+"""Of 0 to 16 tokens; one has the padding token in its text, one is there twice, two neighbours are of like length."""
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +226,15 @@ def test_dropout_is_drawn_the_same_with_and_without_a_graph(folders, checkpointi
     assert (first - other).abs().max() > 0.1
     module.eval()
     assert torch.equal(drawn(5), drawn(6))
+
+
+def test_all_texts_may_be_attended_to_in_rows_of_one_width(folders, monkeypatch):
+    """As on a GPU without a kernel, and in compiled layers."""
+    padded, other = both(folders["bert"])
+    sides = [padded.tokenize(MIXED, "query"), padded.tokenize(MIXED[:3], "passage")]
+    expected = vectors_and_gradient(padded, sides)
+    monkeypatch.setattr(packing, "is_compiled", lambda module: True)
+    assert_same(vectors_and_gradient(other, other.pack(sides)), expected)
 
 
 def by_text(q, k, v, starts, longest, dropout, scaling):

@@ -46,6 +46,19 @@ def test_odd_texts_and_limits_of_a_model_are_those_of_sentence_transformers(tmp_
             assert found["prompt_length"].tolist() == [expected["prompt_length"]] * len(ODD)
 
 
+def test_a_model_that_only_tokenizes_is_asked_for_the_length_of_a_prompt_and_for_nothing_else(monkeypatch):
+    encoder = Encoder.build(encoder_config("transformer"), lambda: TEXTS, 0)
+    asked = []
+    real = encoder.model.preprocess
+    monkeypatch.setattr(encoder.model, "preprocess", lambda texts, **how: asked.append(texts) or real(texts, **how))
+    alone = [encoder.tokenize(TEXTS[:3], side) for side in ("query", "passage", "query")]
+    assert asked == [[""], [""]]
+    encoder.prefixes["query"] = "Question about the world: "
+    longer = encoder.tokenize(TEXTS[:3], "query")
+    assert longer["prompt_length"][0] > alone[0]["prompt_length"][0]
+    assert torch.equal(alone[2]["input_ids"], alone[0]["input_ids"])
+
+
 def test_a_static_encoder_and_a_chat_template_are_left_to_sentence_transformers(tmp_path):
     static = Encoder.build(encoder_config("static"), lambda: TEXTS, 0)
     assert not gives_rows(static.model)
