@@ -6,6 +6,7 @@ Shapes: T tokens of all texts, L of the longest; H heads, E dimensions of a head
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 _SIMILAR = 0.75  # on CPUs texts are attended to together while each has this share of the longest one's tokens
+
+_TRIED = (0, 7, 1, 130, 64)  # tokens before, and of, the texts on which the kernel is tried
+_ROUNDING = 0.03  # relative difference in norm that bf16 makes; a text attended to by another one's tokens makes more
 
 
 class Group(NamedTuple):
@@ -101,6 +105,39 @@ def _flash_attention(
         query, key, value, starts, starts, longest, longest, dropout, False, return_debug_mask=False, scale=scaling
     )[0]
     return found
+
+
+@cache
+def kernel_problem(device: torch.device, dimension: int) -> str | None:
+    """Why batches should not be packed on a GPU, in words; None if the kernel gives what it should.
+
+    The kernel is tried once on a few small texts, with its gradients, against attention in padded rows: it is one of
+    torch's inner functions, and takes other ways on other GPUs.
+
+    Args:
+        device: the GPU.
+        dimension: E, of a head.
+    """
+    starts = torch.tensor(_TRIED).cumsum(0, dtype=torch.int32)
+    groups = [Group(group.places.to(device), group.mask.to(device)) for group in similar_groups(starts)]
+    generator = torch.Generator().manual_seed(0)
+    shape = (4, int(starts[-1]), 2, dimension)
+    *qkv, out = torch.randn(shape, generator=generator).to(device, torch.bfloat16).unbind()
+    if not _has_kernel(out):
+        return None
+    found = []
+    for compute in (
+        lambda q, k, v: _flash_attention(q, k, v, starts.to(device), max(_TRIED), 0.0, None),
+        lambda q, k, v: _grouped_attention(q.float(), k.float(), v.float(), groups, 0.0, None),
+    ):
+        own = [x.detach().requires_grad_() for x in qkv]
+        try:
+            result = compute(*own)
+            found.append([result.detach(), *torch.autograd.grad(result, own, out.to(result.dtype))])
+        except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+            return f"torch's attention for packed texts fails on this GPU ({str(error).splitlines()[0]})"
+    apart = max(float((x.float() - y.float()).norm() / y.float().norm()) for x, y in zip(*found, strict=True))
+    return None if apart < _ROUNDING else f"torch's attention for packed texts is off by {apart:.2g} on this GPU"
 
 
 def _grouped_attention(

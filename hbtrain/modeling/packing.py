@@ -19,6 +19,7 @@ Shapes: D dimensions of a token.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from hbtrain.modeling.features import Features, gives_rows, token_counts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
 
 PACKED = "packed"  # the attention of packed_attention.py, as `encoder.attention` and transformers call it
 FLASH = "flash_attention_2"
@@ -145,9 +148,19 @@ def pack(model: SentenceTransformer) -> None:
 
 
 def pack_on_gpu(model: SentenceTransformer, device: torch.device) -> None:
-    """Have the model take packed batches where that pays: on GPUs in bf16, with a network for which it is proven."""
+    """Have the model take packed batches where that pays: on GPUs in bf16, with a network for which it is proven.
+
+    Where the kernel is not right on this GPU, batches stay padded, and a warning says so.
+    """
     weight = next(model.parameters(), None)
-    if device.type == "cuda" and weight is not None and weight.dtype == torch.bfloat16 and can_pack(model):
+    if device.type != "cuda" or weight is None or weight.dtype != torch.bfloat16 or not can_pack(model):
+        return
+    from hbtrain.modeling.packed_attention import kernel_problem
+
+    settings = _network(model).config
+    if problem := kernel_problem(device, settings.hidden_size // settings.num_attention_heads):
+        logger.warning("texts are padded, which takes longer: %s", problem)
+    else:
         pack(model)
 
 

@@ -239,7 +239,8 @@ def test_all_texts_may_be_attended_to_in_rows_of_one_width(folders, monkeypatch)
 
 def by_text(q, k, v, starts, longest, dropout, scaling):
     """Attention [T, H, E] of each text by itself."""
-    assert (int(starts.diff().max()), dropout) == (longest, 0.0)
+    assert dropout == 0.0
+    scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
     parts = []
     for first, last in itertools.pairwise(starts.tolist()):
         scores = torch.einsum("qhe,khe->hqk", q[first:last], k[first:last]) * scaling
@@ -251,8 +252,13 @@ def test_a_kernel_for_packed_texts_is_given_their_tokens_and_starts(folders, mon
     padded, other = both(folders["roberta"])
     sides = [padded.tokenize(MIXED, "query"), padded.tokenize(MIXED[:3], "passage")]
     expected = vectors_and_gradient(padded, sides)
+
+    def kernel(q, k, v, starts, longest, *rest):
+        assert int(starts.diff().max()) == longest
+        return by_text(q, k, v, starts, longest, *rest)
+
     monkeypatch.setattr(packed_attention, "_has_kernel", lambda x: True)
-    monkeypatch.setattr(packed_attention, "_flash_attention", by_text)
+    monkeypatch.setattr(packed_attention, "_flash_attention", kernel)
     assert_same(vectors_and_gradient(other, other.pack(sides)), expected)
 
 
@@ -264,6 +270,28 @@ def test_torch_has_the_kernel_with_a_gradient():
     assert found.shape == q.shape
     found.sum().backward()
     assert q.grad.shape == k.grad.shape == v.grad.shape == q.shape
+
+
+@pytest.mark.parametrize(
+    ("kernel", "problem"),
+    [
+        (lambda q, k, v, starts, *rest: by_text(q.float(), k.float(), v.float(), starts, *rest).bfloat16(), None),
+        # One text attends to the next one's tokens.
+        (lambda q, k, v, starts, *rest: by_text(q, k, v, starts[[0, 1, 3, 4]], *rest), "is off by"),
+        (lambda q, k, v, *rest: q * k * v, "is off by"),
+        (lambda *_: torch.ops.aten.no_such_kernel(), "fails on this GPU"),
+    ],
+)
+def test_a_kernel_that_is_not_right_leaves_batches_padded(folders, monkeypatch, caplog, kernel, problem):
+    monkeypatch.setattr(packed_attention, "_has_kernel", lambda x: True)
+    monkeypatch.setattr(packed_attention, "_flash_attention", kernel)
+    found = packed_attention.kernel_problem.__wrapped__(torch.device("cpu"), 16)
+    assert (found is None) if problem is None else problem in found
+    monkeypatch.setattr(packed_attention, "kernel_problem", lambda device, dimension: found)
+    model = Encoder.load(str(folders["bert"])).model.bfloat16()
+    packing.pack_on_gpu(model, torch.device("cuda"))
+    assert packing.packs(model) == (problem is None)
+    assert ("texts are padded" in caplog.text) == (problem is not None)
 
 
 def test_packed_features_are_refused_by_a_model_that_takes_none(folders):
