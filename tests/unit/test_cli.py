@@ -47,7 +47,10 @@ def write(path, text):
             ["gradient_accumulation_steps = 4", "gives 1"],
         ),
         (["quickstart", "--training.deepspeed.zero_optimization.stage", "7"], ["zero_optimization.stage = 7"]),
-        (["quickstart", "--training.deepspeed.optimizer.type", "Adam"], ["'optimizer'", "training.optimizer, learning_rate"]),
+        (
+            ["quickstart", "--training.deepspeed.optimizer.type", "Adam"],
+            ["'optimizer'", "training.optimizer, learning_rate"],
+        ),
         (["quickstart", "--evaluation.benchmarks", "xquad-q=here"], ["xquad-q"]),
         (["quickstart", "--evaluation.benchmarks", "xquad-r=missing-folder"], ["missing-folder"]),
         (["quickstart", "--evaluation.in_domain", "xquad-r"], ["in-domain benchmark 'xquad-r'", "demo"]),

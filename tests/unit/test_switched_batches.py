@@ -77,6 +77,8 @@ def config(write_source, cache, lexicons):
 class Recorder:
     """An encoder's tokenizer that keeps the texts that it is given."""
 
+    packs = False
+
     def __init__(self, encoder):
         self._encoder, self.texts = encoder, []
 
@@ -89,7 +91,9 @@ def fed(config, step, rank=0, ranks=1):
     """The texts that a rank tokenizes in a step: queries, passages, negatives, each [(side, texts)]."""
     corpus = ParallelCorpus.from_config(config)
     tokenizer = Recorder(Encoder.build(config.encoder, corpus.every_text, 0))
-    Feed(BatchPlan.over(corpus, config), corpus, tokenizer, config, rank, ranks).work(step)
+    feed = Feed(BatchPlan.over(corpus, config), corpus, tokenizer, config, rank, ranks)
+    tokenizer.texts.clear()  # of what it has tried the tokenizer with
+    feed.work(step)
     return tokenizer.texts
 
 
