@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # A file's tests share what is slow to make, so that a process takes whole files, in the order in which pytest finds them:
-# the slow ones (distributed, faults, integration) first, so that the short ones fill what is left at the end. Tests of
-# clusters compute and wait by turns: on two cores a third process computes while another one waits.
-PROCESSES ?= 3
+# the slow ones (distributed, faults, integration) first, so that the short ones fill what is left at the end. A third
+# process on two cores makes each test wait longer than all of them gain.
+PROCESSES ?= 2
 # The build of FAISS, of which an environment can have only one: cpu, or gpu where there are NVIDIA GPUs.
 FAISS ?= cpu
 PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
