@@ -66,17 +66,24 @@ class Collection:
         """The queries [first, last) over the same pool; the collection itself, where these are all."""
         if last - first == len(self.question_ids):
             return self
-        here = slice(first, last)
+        return self._with_queries(lambda column: column[first:last])
+
+    def only(self, places: Sequence[int]) -> Collection:
+        """The queries at some places, over the same pool."""
+        return self._with_queries(lambda column: [column[place] for place in places])
+
+    def _with_queries(self, take: Callable[[Any], Any]) -> Collection:
+        """The queries that `take` takes out of a column [Q], over the same pool."""
         return replace(
             self,
-            question_ids=self.question_ids[here],
-            query_languages=self.query_languages[here],
-            query_texts=self.query_texts[here],
-            relevant=self.relevant[here],
-            gains=None if self.gains is None else self.gains[here],
-            domains=None if self.domains is None else self.domains[here],
-            missing=None if self.missing is None else self.missing[here],
-            own=None if self.own is None else self.own[here],
+            question_ids=take(self.question_ids),
+            query_languages=take(self.query_languages),
+            query_texts=take(self.query_texts),
+            relevant=take(self.relevant),
+            gains=None if self.gains is None else take(self.gains),
+            domains=None if self.domains is None else take(self.domains),
+            missing=None if self.missing is None else take(self.missing),
+            own=None if self.own is None else np.asarray(take(self.own)),
         )
 
     @property

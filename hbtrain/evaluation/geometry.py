@@ -22,9 +22,9 @@ from hbtrain.evaluation.metrics import Floats, Int64s
 if TYPE_CHECKING:
     from hbtrain.modeling.encoder import Side
 
-MOST_TEXTS = 500
+MOST_TEXTS = 300
 """Parallel texts on which languages are compared; of more, this many spread evenly over them."""
-MOST_RANKED = 1000
+MOST_RANKED = 500
 """Candidates whose order is compared between languages; of more, this many spread evenly over the pool. The rank
 correlation of a sample is an estimate of that of the pool."""
 PAIR_METRICS = ("passage_alignment", "query_uniformity", "passage_uniformity", "query_cka", "passage_cka")

@@ -17,7 +17,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from hbtrain.retrieval.ranks import Search, Vectors
 
-Value = TypeVar("Value")
 Kind = Literal["interpolate", "switch"]
 KINDS: tuple[Kind, ...] = ("interpolate", "switch")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # t
@@ -143,7 +142,7 @@ class Probes:
         for probe in self._probes:
             own, others = _asked_in_both(collection, probe)
             if len(own):
-                asked = _only(collection, own)
+                asked = collection.only(own.tolist())
                 for t in SHARES:
                     q = for_inner_products(
                         self._queries(probe, t, asked, own, others, vectors), "query", vectors.similarity
@@ -179,25 +178,6 @@ def _asked_in_both(collection: Collection, probe: Probe) -> tuple[Int64s, Int64s
     ]
     own, others = np.array(pairs, np.int64).reshape(-1, 2).T
     return own, others
-
-
-def _only(collection: Collection, places: Int64s) -> Collection:
-    """The collection with some of its queries."""
-
-    def chosen(column: Sequence[Value]) -> list[Value]:
-        return [column[place] for place in places.tolist()]
-
-    return replace(
-        collection,
-        question_ids=chosen(collection.question_ids),
-        query_languages=chosen(collection.query_languages),
-        query_texts=chosen(collection.query_texts),
-        relevant=chosen(collection.relevant),
-        gains=None if collection.gains is None else chosen(collection.gains),
-        domains=None if collection.domains is None else chosen(collection.domains),
-        missing=None if collection.missing is None else chosen(collection.missing),
-        own=None if collection.own is None else collection.own[places],
-    )
 
 
 def _scores(benchmark: Benchmark, asked: Collection, probe: Probe, t: float, q_QD: Floats, p_ND: Floats) -> ProbeScores:
