@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
 from tests.bench.measure import in_turns, memory_mib, seconds, tell

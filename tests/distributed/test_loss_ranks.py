@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from hbtrain.batching import shard_sizes
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import ProcessGroup
 from hbtrain.modeling.loss import Embedded, PairIds, Sizes, contrastive_loss
 from tests.distributed.ranks import run_ranks

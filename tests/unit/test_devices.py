@@ -10,7 +10,7 @@ import torch
 
 import hbtrain
 from hbtrain.config import load_config, to_tree
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.devices import full_float32, visible_device, visible_devices

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hbtrain.config import load_config
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
 from hbtrain.planning.communication import Messages, embedding_messages, encoder_flops, forward_flops

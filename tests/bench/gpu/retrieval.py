@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
