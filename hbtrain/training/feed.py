@@ -17,7 +17,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Source
 from hbtrain.modeling.features import Features, is_padded, moved, pinned, token_counts
-from hbtrain.modeling.loss import PairIds, Sizes
+from hbtrain.modeling.loss_inputs import Owners, PairIds, References, Sizes
 from hbtrain.modeling.tokens import Tokenizes
 from hbtrain.training.chunks import (
     Chunk,
@@ -59,6 +59,8 @@ class Work:
     ids: PairIds | None  # ids of all pairs and candidates, where some are equal; else None
     tokens: int  # tokens of this rank, without padding
     computed_tokens: int  # tokens of this rank with the padding that is computed
+    owners: Owners | None = None  # of what pairs bring along
+    references: References | None = None  # guide and teacher
     cut: Cut | None = None  # how this rank has cut its texts, where ranks are yet to agree on it
 
     def to(self, device: torch.device) -> Work:
@@ -143,7 +145,7 @@ class Feed:
         tokens = sum(int(token_counts(side).sum()) for side in sides if side is not None)
         ids = self._ids(source, batch)
         computed = sum(map(padded_tokens, chunks))
-        return Work(batch, sizes, sides, chunks, ids, tokens, computed, cut if self.agrees else None)
+        return Work(batch, sizes, sides, chunks, ids, tokens, computed, cut=cut if self.agrees else None)
 
     def agreed(self, work: Work, cut: Cut) -> Work:
         """The work, cut as the ranks have agreed."""
