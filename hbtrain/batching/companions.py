@@ -1,4 +1,4 @@
-"""Translations that the pairs of a batch bring along: their rows' passages, and their rows' queries, in other languages.
+"""Translations that the pairs of a batch bring along: passages, and queries, of their rows in other languages.
 
 Which languages these are is drawn uniformly among those that the row has, without drawing any twice. A draw is a pure
 function of (seed, step, place of the pair in the global batch), so all ranks know what each of them brings along. A
@@ -33,8 +33,8 @@ def translated_passages(batch: GlobalBatch, source: SourceIndex, count: int, see
         count: the most for a pair; one whose row has fewer brings all of them along.
         seed: of the draws.
     """
-    there_BL = _there(source.passage_patterns, batch, source)
-    return _drawn(batch, source, there_BL, batch.passage_codes, count, key_of(seed, "translated passages"))
+    there = _languages_of_rows(source.passage_patterns, batch, source)
+    return _drawn(batch, source, there, batch.passage_codes, count, key_of(seed, "translated passages"))
 
 
 def translated_queries(batch: GlobalBatch, source: SourceIndex, seed: int) -> Companions:
@@ -42,30 +42,30 @@ def translated_queries(batch: GlobalBatch, source: SourceIndex, seed: int) -> Co
 
     For the arguments see `translated_passages`.
     """
-    there_BL = _there(source.query_patterns, batch, source)
-    return _drawn(batch, source, there_BL, batch.query_codes, 1, key_of(seed, "translated queries"))
+    there = _languages_of_rows(source.query_patterns, batch, source)
+    return _drawn(batch, source, there, batch.query_codes, 1, key_of(seed, "translated queries"))
 
 
-def _there(patterns_PL: Bools, batch: GlobalBatch, source: SourceIndex) -> Bools:
+def _languages_of_rows(patterns: Bools, batch: GlobalBatch, source: SourceIndex) -> Bools:
     """bool [B, L]: in which of the training languages the row of each pair has its text, by the source's patterns."""
     column = {language: i for i, language in enumerate(source.languages)}
-    of_rows = patterns_PL[source.patterns_of(batch.rows)]
-    there_BL = np.zeros((len(batch), len(batch.languages)), bool)
+    of_rows = patterns[source.patterns_of(batch.rows)]
+    there = np.zeros((len(batch), len(batch.languages)), bool)
     for code, language in enumerate(batch.languages):
         if language in column:
-            there_BL[:, code] = of_rows[:, column[language]]
-    return there_BL
+            there[:, code] = of_rows[:, column[language]]
+    return there
 
 
 def _drawn(
-    batch: GlobalBatch, source: SourceIndex, there_BL: Bools, own_codes: Int64s, count: int, key: np.uint64
+    batch: GlobalBatch, source: SourceIndex, there: Bools, own_codes: Int64s, count: int, key: np.uint64
 ) -> Companions:
-    places_B = np.arange(len(batch))
-    there_BL[places_B, own_codes] = False
+    places = np.arange(len(batch))
+    there[places, own_codes] = False
     if source.sentences:  # of these, query and passage are translations of each other, which are there already
-        there_BL[places_B, batch.query_codes] = there_BL[places_B, batch.passage_codes] = False
+        there[places, batch.query_codes] = there[places, batch.passage_codes] = False
     languages = len(batch.languages)
     counters = (np.uint64(batch.step) << np.uint64(32)) + np.arange(len(batch) * languages, dtype=np.uint64)
-    ranked_BL = np.where(there_BL, uniform(key, counters).reshape(len(batch), languages), 2.0).argsort(axis=1)
-    chosen_BL = np.arange(languages) < np.minimum(there_BL.sum(axis=1), count)[:, None]
-    return Companions(np.nonzero(chosen_BL)[0].astype(np.int64), ranked_BL[chosen_BL].astype(np.int64))
+    ranked = np.where(there, uniform(key, counters).reshape(len(batch), languages), 2.0).argsort(axis=1)
+    chosen = np.arange(languages) < np.minimum(there.sum(axis=1), count)[:, None]
+    return Companions(np.nonzero(chosen)[0].astype(np.int64), ranked[chosen].astype(np.int64))

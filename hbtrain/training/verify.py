@@ -70,6 +70,7 @@ def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
     from deepspeed.utils import safe_get_full_grad
 
     trainer = Trainer(config, worker)
+    trainer.prepare(range(step, step + 1))
     trainer.module.train()
     with without_dropout(trainer.module):
         for work in trainer.feed.steps(step, step + 1):
