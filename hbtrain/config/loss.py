@@ -33,6 +33,9 @@ VECTOR_TERMS: tuple[Term, ...] = ("teacher_mse", "teacher_cosine")
 QUERY_TERMS: tuple[Term, ...] = ("jensen_shannon", "reversed", "bridge")
 """Terms that need the query of a pair in another language as well."""
 
+TEMPERED_TERMS: tuple[Term, ...] = ("contrastive", "teacher_kl", *QUERY_TERMS)
+"""Terms with a softmax over the student's scores."""
+
 SCORES = "scores"
 """As a guide or teacher: the scores that are kept with the rows of the data, instead of a model."""
 
@@ -48,8 +51,8 @@ def read_terms(value: Any) -> Any:
         ValueError: it is neither, or a term, a step or a weight is not allowed.
     """
     forms = "give weights {term: weight}, or {term: {step: weight}}, whose points are joined by straight lines"
-    if not isinstance(value, Mapping):
-        raise ValueError(forms)  # noqa: TRY004 - pydantic shows errors of values
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(forms)
     terms: TermWeights = {"contrastive": 1.0}
     for term, written in value.items():
         if term not in TERMS:
@@ -163,14 +166,16 @@ class LossConfig(Section):
         return any(term in QUERY_TERMS for term in self.active_terms)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the loss is InfoNCE alone, of a pair's own positive, without guide and weights of hardness."""
-        return (
-            self.terms == {"contrastive": 1.0}
-            and self.guide is None
-            and self.positives == "own"
-            and not self.translations
-            and not self.hardness
+    def plain(self) -> LossConfig:
+        """The same with InfoNCE as the only term, of a pair's own positive, without guide and hardness: what validation
+        measures, for its batches have no teacher, and so that runs with other objectives can be compared."""
+        return LossConfig(
+            temperature=self.temperature,
+            learn_temperature=self.learn_temperature,
+            symmetric=self.symmetric,
+            hard_negatives=self.hard_negatives,
+            matryoshka_dimensions=self.matryoshka_dimensions,
+            block_rows=self.block_rows,
         )
 
     @model_validator(mode="after")
@@ -234,8 +239,9 @@ class LossConfig(Section):
             raise ValueError("loss.hardness_of needs a loss.hardness above 0")
         if self.hardness_of == "hard_negatives" and not self.hard_negatives:
             raise ValueError("loss.hardness_of hard_negatives needs loss.hard_negatives above 0")
-        contrastive = "contrastive" in self.active_terms
-        if not contrastive:
+        if self.learn_temperature and not any(term in TEMPERED_TERMS for term in self.active_terms):
+            raise ValueError("loss.learn_temperature: no term of loss.terms has a temperature")
+        if "contrastive" not in self.active_terms:
             for key, default in (("guide", None), ("hardness", 0.0), ("positives", "own"), ("symmetric", False)):
                 if (value := getattr(self, key)) != default:
                     raise ValueError(f"loss.{key} {value} is for the contrastive term, which has weight 0")

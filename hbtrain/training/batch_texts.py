@@ -18,7 +18,7 @@ from hbtrain.config.loss import LossConfig
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.source import Side, Source
 from hbtrain.errors import DataError
-from hbtrain.modeling.loss import Owners, PairIds, Sizes
+from hbtrain.modeling.loss_inputs import Owners, PairIds, Sizes
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.encoder import Side
 from hbtrain.modeling.features import Features, is_padded, moved, pinned, token_counts
-from hbtrain.modeling.loss import Owners, PairIds, References, Sizes
+from hbtrain.modeling.loss_inputs import Owners, PairIds, References, Sizes
 from hbtrain.modeling.tokens import Tokenizes
 from hbtrain.training.batch_texts import BatchTexts
 from hbtrain.training.chunks import (
@@ -176,7 +176,7 @@ class Feed:
             tokens=sum(int(token_counts(side).sum()) for side in sides if side is not None),
             computed_tokens=sum(map(padded_tokens, chunks)),
             cut=cut if self.agrees else None,
-            owners=None if self._loss.is_plain else texts.owners(),
+            owners=texts.owners() if self._loss != self._loss.plain else None,
             references=None if self.frozen is None else self.frozen.references(shard, source, own, read, sizes),
         )
 

@@ -22,7 +22,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.source import Side, Source
 from hbtrain.modeling.gather import Group
-from hbtrain.modeling.loss import Reference, References, Scores, Sizes
+from hbtrain.modeling.loss_inputs import Reference, References, Scores, Sizes
 from hbtrain.training.batch_texts import BatchTexts, Texts
 from hbtrain.training.text_embedding import PHASE, TextEmbedding
 from hbtrain.training.text_vectors import TextVectors, digests_of

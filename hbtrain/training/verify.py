@@ -1,9 +1,10 @@
 """Verifying the gradient of a configuration's workers, ZeRO stage, chunks and precision against a plain computation.
 
 The plain computation shares as little code as possible with training: one process, the whole batch at once, the full
-score matrix, PyTorch's cross-entropy, no DeepSpeed, no gathering, no chunks. Gradients are compared rather than losses
-or weights: Adam hides a wrong factor, and a loss can be right while its gradient points elsewhere. Dropout is off on
-both sides, as its random numbers depend on the number of ranks and chunks.
+score matrix, terms of the loss written row by row (`hbtrain.training.plain_loss`), no DeepSpeed, no gathering, no
+chunks. Gradients are compared rather than losses or weights: Adam hides a wrong factor, and a loss can be right while
+its gradient points elsewhere. Dropout is off on both sides, as its random numbers depend on the number of ranks and
+chunks.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
 
 from hbtrain.batching import BatchPlan
 from hbtrain.batching.switching import Switcher
@@ -21,9 +22,11 @@ from hbtrain.config import Config
 from hbtrain.config.encoder import Precision
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.loss_inputs import Owners, References
 from hbtrain.training.export import load_for_training, trainable
 from hbtrain.training.gradients import without_dropout
 from hbtrain.training.loop import Trainer
+from hbtrain.training.plain_loss import WholeBatch, plain_total
 from hbtrain.training.worker import Worker
 
 Gradient = dict[str, Tensor]  # {name of a trained parameter: its gradient, flat, float32, on the CPU}
@@ -97,7 +100,7 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
 
 
 def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: ParallelCorpus, step: int) -> Tensor:
-    """The loss of a step over the whole global batch at once (InfoNCE, see `hbtrain.modeling.loss`)."""
+    """The loss of a step over the whole global batch at once (see `hbtrain.training.plain_loss`)."""
     batch = BatchPlan.over(corpus, config).batch(step)
     source, switcher = corpus.sources[batch.source], Switcher.from_config(config)
     queries = source.texts("query", batch.rows, batch.query_languages)
@@ -106,29 +109,26 @@ def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: Para
         (switcher.of_batch(batch, "query", queries), "query"),
         (switcher.of_batch(batch, "passage", passages), "passage"),
     ]
-    candidate_ids = torch.from_numpy(batch.passage_ids)
+    candidate_ids, negative_owners = torch.from_numpy(batch.passage_ids), np.zeros(0, np.int64)
     if config.loss.hard_negatives:
         chosen = (batch.rows, batch.passage_languages, config.loss.hard_negatives, step)
         if negatives := source.negatives(*chosen):
             texts.append((switcher.of_batch(batch, "negative", negatives), "passage"))
             candidate_ids = torch.cat([candidate_ids, torch.from_numpy(source.negative_ids(*chosen))])
+            counts = source.negative_counts(*chosen[:2]).clip(max=config.loss.hard_negatives)
+            negative_owners = np.repeat(np.arange(len(batch)), counts)
     features = [encoder.tokenize(of_side, side) for of_side, side in texts]  # type: ignore[arg-type]
     (q_BD, *candidates), scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])
     c_CD = torch.cat(candidates)
-    scale = 1 / config.loss.temperature if scale is None else scale
-    count = len(batch)
-    query_ids = torch.from_numpy(batch.query_ids)
-    same_BC = candidate_ids[:count, None] == candidate_ids
-    same_BC[:, :count] |= query_ids[:, None] == query_ids
-    same_BC[range(count), range(count)] = False
-    same_BC, target_B = same_BC.to(q_BD.device), torch.arange(count, device=q_BD.device)
-    losses = []
-    for d in (*(d for d in config.loss.matryoshka_dimensions if d < q_BD.shape[1]), q_BD.shape[1]):
-        q_Bd, c_Cd = normalize(q_BD[:, :d], dim=1), normalize(c_CD[:, :d], dim=1)
-        scores_BC = (q_Bd @ c_Cd.T * scale).masked_fill(same_BC, float("-inf"))
-        loss = cross_entropy(scores_BC, target_B)
-        if config.loss.symmetric:
-            back_BB = (c_Cd[:count] @ q_Bd.T * scale).masked_fill(same_BC[:, :count], float("-inf"))
-            loss = (loss + cross_entropy(back_BB, target_B)) / 2
-        losses.append(loss)
-    return torch.stack(losses).mean()
+    nothing = np.zeros(0, np.int64)
+    whole = WholeBatch(
+        q_BD,
+        c_CD,
+        q_BD[:0],
+        1 / config.loss.temperature if scale is None else scale,
+        torch.from_numpy(batch.query_ids).to(q_BD.device),
+        candidate_ids.to(q_BD.device),
+        Owners(*(torch.from_numpy(x).to(q_BD.device) for x in (negative_owners, nothing, nothing))),
+        References(),
+    )
+    return plain_total(whole, config.loss, step)

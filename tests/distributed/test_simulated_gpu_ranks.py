@@ -87,7 +87,7 @@ def results(step):
     step.meter.check(True)
     found = {name: p.grad for name, p in step.module.named_parameters() if p.grad is not None}
     with torch.no_grad():
-        found["validation"] = step.gradients.loss(work)
+        found["validation"] = step.gradients.loss(work).total
     found["loss"] = torch.tensor(step.meter.read()["train/loss"])
     return found
 

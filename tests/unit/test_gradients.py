@@ -57,10 +57,10 @@ def gradient_of(module):
 def test_chunks_give_the_gradient_of_the_whole_graph_with_dropout(cache, settings, learned):
     engine, gradients, work = prepared(cache, 0.2, **settings, **{"loss.learn_temperature": learned})
     assert len(work.chunks) > 1
-    loss = gradients.backward(work)
+    loss = gradients.backward(work).total
     cached = gradient_of(engine.module)
     assert engine.parts == [False] * (len(work.chunks) - 1) + [True]
-    whole_loss = gradients.loss(work)
+    whole_loss = gradients.loss(work).total
     whole_loss.backward()
     whole = gradient_of(engine.module)
     assert loss.item() == pytest.approx(whole_loss.item(), rel=1e-6)
@@ -73,5 +73,5 @@ def test_chunks_give_the_gradient_of_the_whole_graph_with_dropout(cache, setting
 def test_dropout_is_really_on_and_drawn_by_step(cache):
     _, gradients, work = prepared(cache, 0.2)
     _, without, _ = prepared(cache, 0.0)
-    assert gradients.loss(work).item() == gradients.loss(work).item()
-    assert gradients.loss(work).item() != without.loss(work).item()
+    assert gradients.loss(work).total.item() == gradients.loss(work).total.item()
+    assert gradients.loss(work).total.item() != without.loss(work).total.item()
