@@ -53,6 +53,10 @@ class Negatives:
         self._per_row = per_row
         self._table = table
 
+    @property
+    def has_any(self) -> bool:
+        return self._numbers is not None
+
     def counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
         """int64 [B]: how many negatives each row has in its language."""
         _, owners = self._available(rows, languages)

@@ -127,6 +127,24 @@ class Source:
         """float64 [B]: the score that the source gives the own passage of each row; not a number: it gives none."""
         return np.full(len(rows), np.nan) if self._scores is None else np.asarray(self._scores[rows])
 
+    @property
+    def has_negatives(self) -> bool:
+        """Whether any row has a hard negative."""
+        return self._negatives.has_any
+
+    def rows_without_scores(self) -> int:
+        """How many rows have hard negatives, and no scores of these and of their own passage."""
+        found = 0
+        for rows in self._row_blocks() if self.has_negatives else ():
+            _, owners = self._negatives.of_rows(rows)
+            found += int(np.isnan(self.scores(rows))[np.unique(owners)].sum())
+        return found
+
+    def negatives_without(self, language: str) -> int:
+        """How many hard negatives of all rows have no text in a language."""
+        numbers = (self._negatives.of_rows(rows)[0] for rows in self._row_blocks())
+        return sum(int((~self.has("passage", language, block)).sum()) for block in numbers)
+
     def negative_counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
         """int64 [B]: how many negatives each row (int64 [B]) has in its language ([B])."""
         return self._negatives.counts(rows, languages)
@@ -188,8 +206,7 @@ class Source:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The rows in the form of parallel JSON lines; their ids are the numbers of `index`."""
-        for start in range(0, self.index.rows, CHUNK):
-            rows = np.arange(start, min(start + CHUNK, self.index.rows))
+        for rows in self._row_blocks():
             query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
             texts = {
                 side: {
@@ -230,11 +247,15 @@ class Source:
         for language in self.index.languages:
             if self._table(side, language) is None:
                 continue
-            for start in range(0, self.index.rows, CHUNK):
-                rows = np.arange(start, min(start + CHUNK, self.index.rows))
+            for rows in self._row_blocks():
                 for row, text in zip(rows.tolist(), self._texts(side, language, rows), strict=True):
                     if text is not None:
                         yield row, language, text
+
+    def _row_blocks(self) -> Iterator[Int64s]:
+        """The numbers of all rows, `CHUNK` at one time."""
+        for start in range(0, self.index.rows, CHUNK):
+            yield np.arange(start, min(start + CHUNK, self.index.rows))
 
     def _texts(self, side: str, language: str, rows: Int64s) -> list[str | None]:
         table = self._table(side, language)

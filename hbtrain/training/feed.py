@@ -76,9 +76,10 @@ class Work:
         return replace(
             self,
             chunks=[chunk.to(device) for chunk in self.chunks],
-            ids=_on(device, self.ids),
-            owners=_on(device, self.owners),
-            references=references and References(_on(device, references.guide), _on(device, references.teacher)),
+            ids=on_device(self.ids, device),
+            owners=on_device(self.owners, device),
+            references=references
+            and References(on_device(references.guide, device), on_device(references.teacher, device)),
         )
 
     def tensors(self) -> Iterator[Tensor]:
@@ -93,7 +94,7 @@ class Work:
                 yield from (x for x in vars(some).values() if x is not None)
 
 
-def _on(device: torch.device, some: Any) -> Any:
+def on_device(some: Any, device: torch.device) -> Any:
     """A copy on a device, for which the host does not wait, of a dataclass of tensors."""
     if some is None:
         return None

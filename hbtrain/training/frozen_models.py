@@ -17,10 +17,11 @@ from torch import Tensor
 
 from hbtrain.batching import BatchPlan, GlobalBatch
 from hbtrain.config import Config
-from hbtrain.config.loss import SCORES
+from hbtrain.config.loss import SCORES, VECTOR_TERMS, LossConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.conflicts import Int64s
 from hbtrain.corpus.source import Side, Source
+from hbtrain.errors import ConfigError
 from hbtrain.modeling.gather import Group
 from hbtrain.modeling.loss_inputs import Reference, References, Scores, Sizes
 from hbtrain.training.batch_texts import BatchTexts, Texts
@@ -79,16 +80,21 @@ class FrozenModels:
         """Those of guide and teacher that there are."""
         return [role for role in (self._guide, self._teacher) if role is not None]
 
-    def prepare(self, plan: BatchPlan, corpus: ParallelCorpus, steps: range) -> None:
+    def prepare(self, plan: BatchPlan, corpus: ParallelCorpus, steps: range, dimension: int | None = None) -> None:
         """Have the stores hold the vectors of all texts of a plan's batches in these steps; collective.
 
+        `dimension` is that of the trained model, which the teacher's is compared with where a term needs it.
+
         Raises:
+            ConfigError: the teacher has another dimension.
             ModelError: a model cannot be loaded, or gives NaN or infinity.
             StorageError: the cache cannot be written.
         """
         for model in dict.fromkeys(role.model for role in self.roles if role.model != SCORES):
             listed = self._listed([role for role in self.roles if role.model == model], plan, corpus, steps)
             embedding = TextEmbedding(model, self._config, self._group, self._device, self._on_phase, self._tell)
+            if model == self._config.loss.teacher and dimension is not None:
+                check_dimension(self._config.loss, embedding.dimension, dimension)
             embedding.fill(_blocks(listed, corpus), sum(int(needed.sum()) for needed in listed.values()))
             self._stores[model] = embedding.stores
 
@@ -117,7 +123,8 @@ class FrozenModels:
 
     def _scores(self, batch: GlobalBatch, source: Source) -> Scores:
         chosen = batch.rows, batch.passage_languages, self._config.loss.hard_negatives, batch.step
-        both = source.scores(batch.rows), source.negative_scores(*chosen)
+        # A row without hard negatives may have no scores, and there is nothing that they would be compared with.
+        both = np.nan_to_num(source.scores(batch.rows)), source.negative_scores(*chosen)
         return Scores(*(torch.from_numpy(scores.astype(np.float32)) for scores in both))
 
     def _reference(
@@ -150,6 +157,17 @@ class FrozenModels:
                     for language, places in read.by_language():
                         _mark(listed, (source.name, read.side, language), read.numbers[places])
         return listed
+
+
+def check_dimension(loss: LossConfig, teacher: int, student: int) -> None:
+    """Raise ConfigError where a term compares vectors of a teacher and of a student that have other dimensions."""
+    terms = [term for term in loss.active_terms if term in VECTOR_TERMS]
+    if terms and teacher != student:
+        raise ConfigError(
+            f"loss.terms has {terms[0]}, which compares vectors: those of loss.teacher {loss.teacher} have {teacher} "
+            f"dimensions, those of the trained model {student}; take a teacher of {student}, or teacher_kl or "
+            "teacher_margin, which compare scores"
+        )
 
 
 def _mark(listed: Listed, key: tuple[str, Side, str], numbers: Int64s) -> None:

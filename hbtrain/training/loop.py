@@ -122,7 +122,7 @@ class Trainer:
             self._emit(Event(steps.start, {}, note))
 
         frozen = FrozenModels(self.config, worker.group, worker.device, worker.on_phase, tell)
-        frozen.prepare(self.plan, self.corpus, steps)
+        frozen.prepare(self.plan, self.corpus, steps, self.encoder.dimension)
         self.feed.frozen = frozen
 
     def _after_step(self, done: int, stop: int, asked: bool) -> None:

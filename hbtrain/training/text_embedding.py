@@ -74,7 +74,7 @@ class TextEmbedding:
         folders, dimension = self._folders()
         self._folder = folders["query"]
         self.stores: Mapping[Side, TextVectors] = {side: TextVectors(folders[side], dimension) for side in SIDES}
-        self._dimension = dimension
+        self.dimension = dimension
         self._writers = self._first_of_machines()
         self.embedded = 0
 
@@ -119,7 +119,7 @@ class TextEmbedding:
             return
         has_mn = has_mn[:, wanted]
         holders = np.where(has_mn.any(axis=0), np.array(self._writers)[has_mn.argmax(axis=0)], -1)
-        vectors = np.zeros((len(wanted), self._dimension), np.float32)
+        vectors = np.zeros((len(wanted), self.dimension), np.float32)
         vectors[holders == rank] = store.take(digests[wanted[holders == rank]])
         missing = np.flatnonzero(holders < 0)
         if len(missing):
