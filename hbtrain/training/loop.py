@@ -21,6 +21,7 @@ from hbtrain.training.delivery import Ahead, Delivery, group_of_hosts
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import as_exported, export, load_on_rank, model_card, torch_linear, trainable
 from hbtrain.training.feed import Feed, Work
+from hbtrain.training.frozen_models import FrozenModels
 from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
 from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
@@ -86,6 +87,8 @@ class Trainer:
         start = self.checkpoints.restore()
         self._skipped = self.engine.skipped_steps
         done, stopped = start, self.patience.exhausted
+        if start < stop and not stopped:
+            self.prepare(range(start, training.steps))
         self.module.train()
         self.meter.start()
         self.worker.on_phase("data", start)
@@ -108,6 +111,19 @@ class Trainer:
             self.meter.check(self.engine.is_finite())
             self._export(done)
         return True
+
+    def prepare(self, steps: range) -> None:
+        """Have the guide and the teacher, where there are any, ready for the batches of these steps; collective."""
+        if self.config.loss.guide is None and self.config.loss.teacher is None:
+            return
+        worker = self.worker
+
+        def tell(note: str) -> None:
+            self._emit(Event(steps.start, {}, note))
+
+        frozen = FrozenModels(self.config, worker.group, worker.device, worker.on_phase, tell)
+        frozen.prepare(self.plan, self.corpus, steps, self.encoder.dimension)
+        self.feed.frozen = frozen
 
     def _after_step(self, done: int, stop: int, asked: bool) -> None:
         """What is due after `done` steps: figures, validation, evaluation, a checkpoint."""

@@ -17,19 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from hbtrain.batching import BatchPlan
+from hbtrain.batching.companions import Companions, translated_passages, translated_queries
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.config.encoder import Precision
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.encoder import Encoder, Side
+from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss_inputs import Owners, References
+from hbtrain.training.batch_texts import BatchTexts
 from hbtrain.training.export import load_for_training, trainable
+from hbtrain.training.feed import on_device
+from hbtrain.training.frozen_models import FrozenModels
 from hbtrain.training.gradients import without_dropout
 from hbtrain.training.loop import Trainer
 from hbtrain.training.plain_loss import WholeBatch, plain_total
 from hbtrain.training.worker import Worker
 
 Gradient = dict[str, Tensor]  # {name of a trained parameter: its gradient, flat, float32, on the CPU}
+
+NONE = Companions(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
 """How far norm ratio and cosine may be from 1. A number in bf16 has 8 significant bits, an error of up to 0.4 %."""
@@ -73,6 +80,7 @@ def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
     from deepspeed.utils import safe_get_full_grad
 
     trainer = Trainer(config, worker)
+    trainer.prepare(range(step, step + 1))
     trainer.module.train()
     with without_dropout(trainer.module):
         for work in trainer.feed.steps(step, step + 1):
@@ -100,34 +108,51 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
 
 def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: ParallelCorpus, step: int) -> Tensor:
     """The loss of a step over the whole global batch at once (see `hbtrain.training.plain_loss`)."""
-    batch = BatchPlan.over(corpus, config).batch(step)
+    plan = BatchPlan.over(corpus, config)
+    batch, loss = plan.batch(step), config.loss
     source, switcher = corpus.sources[batch.source], Switcher.from_config(config)
     queries = source.texts("query", batch.rows, batch.query_languages)
     passages = source.texts("passage", batch.rows, batch.passage_languages)
-    texts = [
-        (switcher.of_batch(batch, "query", queries), "query"),
-        (switcher.of_batch(batch, "passage", passages), "passage"),
+    chosen = (batch.rows, batch.passage_languages, loss.hard_negatives, step)
+    translations = translated_passages(batch, source.index, loss.translations, config.seed)
+    others = translated_queries(batch, source.index, config.seed) if loss.needs_translated_queries else NONE
+
+    def translated(side: Side, drawn: Companions) -> list[str]:
+        return source.texts(side, batch.rows[drawn.owners], [batch.languages[code] for code in drawn.codes.tolist()])
+
+    texts: list[tuple[Side, list[str]]] = [
+        ("query", switcher.of_batch(batch, "query", queries)),
+        ("passage", switcher.of_batch(batch, "passage", passages)),
+        ("passage", switcher.of_batch(batch, "negative", source.negatives(*chosen))),
+        ("passage", translated("passage", translations)),
+        ("query", translated("query", others)),
     ]
-    candidate_ids, negative_owners = torch.from_numpy(batch.passage_ids), np.zeros(0, np.int64)
-    if config.loss.hard_negatives:
-        chosen = (batch.rows, batch.passage_languages, config.loss.hard_negatives, step)
-        if negatives := source.negatives(*chosen):
-            texts.append((switcher.of_batch(batch, "negative", negatives), "passage"))
-            candidate_ids = torch.cat([candidate_ids, torch.from_numpy(source.negative_ids(*chosen))])
-            counts = source.negative_counts(*chosen[:2]).clip(max=config.loss.hard_negatives)
-            negative_owners = np.repeat(np.arange(len(batch)), counts)
-    features = [encoder.tokenize(of_side, side) for of_side, side in texts]  # type: ignore[arg-type]
-    (q_BD, *candidates), scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])
-    c_CD = torch.cat(candidates)
-    nothing = np.zeros(0, np.int64)
+    counts = source.negative_counts(*chosen[:2]).clip(max=loss.hard_negatives)
+    owners = np.repeat(np.arange(len(batch)), counts), translations.owners, others.owners
+    features = [encoder.tokenize(of_side, side) for side, of_side in texts if of_side]
+    vectors, scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])
+    x_ND = torch.cat(vectors)
+    q_BD, p_BD, n_MD, t_KD, u_OD = x_ND.split([len(of_side) for _, of_side in texts])
+    ids = [batch.passage_ids, source.negative_ids(*chosen), batch.passage_ids[translations.owners]]
     whole = WholeBatch(
         q_BD,
-        c_CD,
-        q_BD[:0],
-        1 / config.loss.temperature if scale is None else scale,
-        torch.from_numpy(batch.query_ids).to(q_BD.device),
-        candidate_ids.to(q_BD.device),
-        Owners(*(torch.from_numpy(x).to(q_BD.device) for x in (negative_owners, nothing, nothing))),
-        References(),
+        torch.cat([p_BD, n_MD, t_KD]),
+        u_OD,
+        1 / loss.temperature if scale is None else scale,
+        torch.from_numpy(batch.query_ids).to(x_ND.device),
+        torch.from_numpy(np.concatenate(ids)).to(x_ND.device),
+        Owners(*(torch.from_numpy(x).to(x_ND.device) for x in owners)),
+        _references(config, plan, corpus, step, x_ND.device),
     )
-    return plain_total(whole, config.loss, step)
+    return plain_total(whole, loss, step)
+
+
+def _references(config: Config, plan: BatchPlan, corpus: ParallelCorpus, step: int, device: torch.device) -> References:
+    """What guide and teacher say of the whole batch of a step, from the store that training reads."""
+    frozen = FrozenModels(config, SingleProcess(), device)
+    frozen.prepare(plan, corpus, range(step, step + 1))
+    batch = plan.batch(step)
+    source = corpus.sources[batch.source]
+    own = BatchTexts.of(batch, source, config.loss, config.seed)
+    found = frozen.references(batch, source, own, own.read(source), own.sizes([len(batch)]))
+    return References(on_device(found.guide, device), on_device(found.teacher, device))
