@@ -43,18 +43,22 @@ Weights = dict[Term, float]  # {term: its weight at a step}
 TermWeights = dict[Term, float | dict[int, float]]  # {term: weight, or points {step: weight}}
 
 
+UNLESS_GIVEN: TermWeights = {"contrastive": 1.0}
+"""Weights of terms that `loss.terms` says nothing of; all others have none."""
+
+
 def read_terms(value: Any) -> Any:
-    """The weights of terms as they were written, checked: {term: weight}, or {term: {step: weight}}. The contrastive
-    term has weight 1 unless another is given.
+    """The weights of terms as they were written, checked: {term: weight}, or {term: {step: weight}}.
 
     Raises:
         ValueError: it is neither, or a term, a step or a weight is not allowed.
     """
     forms = "give weights {term: weight}, or {term: {step: weight}}, whose points are joined by straight lines"
-    if not isinstance(value, Mapping) or not value:
+    given = value.items() if isinstance(value, Mapping) else None
+    if given is None:
         raise ValueError(forms)
-    terms: TermWeights = {"contrastive": 1.0}
-    for term, written in value.items():
+    terms: TermWeights = {}
+    for term, written in given:
         if term not in TERMS:
             raise ValueError(f"{term!r} is no term of the loss; they are {', '.join(TERMS)}")
         if not isinstance(written, Mapping):
@@ -70,7 +74,7 @@ def read_terms(value: Any) -> Any:
         if not points:
             raise ValueError(f"{term} has no point; {forms}")
         terms[term] = points
-    if not any(max(_points(weight).values()) > 0 for weight in terms.values()):
+    if not any(max(_points(weight).values()) > 0 for weight in (UNLESS_GIVEN | terms).values()):
         raise ValueError("all terms have weight 0; one at least must be above 0")
     return terms
 
@@ -106,7 +110,7 @@ class LossConfig(Section):
     and the whole."""
     block_rows: PositiveInt = 512
     """Rows of the score matrix that exist at one time; memory grows with block_rows x global_batch_size."""
-    terms: Annotated[TermWeights, BeforeValidator(read_terms)] = Field({"contrastive": 1.0})
+    terms: Annotated[TermWeights, BeforeValidator(read_terms)] = Field({})
     """{term: weight} or {term: {step: weight}}, straight lines between steps; the loss is the sum of weight x term.
     Terms: contrastive (1 unless given), teacher_kl, teacher_margin, teacher_mse, teacher_cosine, jensen_shannon,
     reversed, bridge."""
@@ -148,7 +152,8 @@ class LossConfig(Section):
 
         Between points there are straight lines; before the first and after the last the weight is constant.
         """
-        points = {term: _points(self.terms[term]) for term in TERMS if term in self.terms}
+        terms = UNLESS_GIVEN | self.terms
+        points = {term: _points(terms[term]) for term in TERMS if term in terms}
         return {term: of_term for term, of_term in points.items() if max(of_term.values()) > 0}
 
     @property
@@ -211,7 +216,7 @@ class LossConfig(Section):
                     "loss.teacher"
                 )
             return self
-        if not learning:
+        if not any(term in TEACHER_TERMS for term in self.terms):
             raise ValueError(
                 f"loss.teacher {self.teacher}: no term learns from it; add one to loss.terms, such as "
                 "{teacher_kl: 1.0}, or leave it out"
@@ -233,11 +238,7 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _candidates_fit(self) -> LossConfig:
-        if self.positives == "own" and self.positives_form != "out":
-            raise ValueError("loss.positives_form is for several positives; set loss.positives to translations")
-        if not self.hardness and self.hardness_of != "all":
-            raise ValueError("loss.hardness_of needs a loss.hardness above 0")
-        if self.hardness_of == "hard_negatives" and not self.hard_negatives:
+        if self.hardness and self.hardness_of == "hard_negatives" and not self.hard_negatives:
             raise ValueError("loss.hardness_of hard_negatives needs loss.hard_negatives above 0")
         if self.learn_temperature and not any(term in TEMPERED_TERMS for term in self.active_terms):
             raise ValueError("loss.learn_temperature: no term of loss.terms has a temperature")

@@ -162,9 +162,9 @@ class _Terms:
         """float32 [C, E]: its vectors of all candidates."""
         own, sizes = reference, self._sizes
         parts = [gather_rows(own.p_bE, sizes.pairs, self._group)]
-        if own.n_mE is not None and sum(sizes.negatives):
+        if own.n_mE is not None and sum(sizes.negatives) > 0:
             parts.append(gather_rows(own.n_mE, sizes.negatives, self._group))
-        if own.t_kE is not None and sum(sizes.translations):
+        if own.t_kE is not None and sum(sizes.translations) > 0:
             parts.append(gather_rows(own.t_kE, sizes.translations, self._group))
         return torch.cat(parts)
 
@@ -303,7 +303,8 @@ class _Terms:
         assert self._own.u_oD is not None
 
         def term(rows: slice, scores: list[Tensor], scale: Tensor | float) -> Tensor:
-            return jensen_shannon(*scores, self._forward.left_out(self._with_query_o[rows]), scale)
+            left_out_RC = self._forward.left_out(self._with_query_o[rows])
+            return jensen_shannon(scores[0], scores[1], left_out_RC, scale)
 
         q_oD = self._own.q_bD[self._with_query_o - self._start]
         return self._over_blocks(term, (q_oD, self._candidates), (self._own.u_oD, self._candidates), d=d)
@@ -314,7 +315,7 @@ class _Terms:
 
     def _bridge(self, d: int) -> Tensor:
         def term(rows: slice, scores: list[Tensor], scale: Tensor | float) -> Tensor:
-            return bridge(*scores, self._among_queries.left_out(rows), scale)
+            return bridge(scores[0], scores[1], self._among_queries.left_out(rows), scale)
 
         own_o = self._with_query_o - self._start
         assert self._owners is not None

@@ -21,6 +21,7 @@ from tests.distributed.verify_matrix import (
     HALF,
     LAYOUTS,
     agreements,
+    build_frozen,
     build_initial,
     config,
     on_rank,
@@ -59,6 +60,47 @@ def test_learned_temperature_dimensions_and_a_budget_of_tokens(folder):
     }
     layouts = [(stage, 1, "fp32", False) for stage in (0, 2, 3)]
     assert all(a.holds for a in agreements(folder, 2, layouts, **overrides))
+
+
+OBJECTIVES = {
+    "several positives, hardness and queries in two languages": {
+        "loss.terms": {"contrastive": 0.6, "jensen_shannon": 1.0, "reversed": 0.4, "bridge": 0.2},
+        "loss.translations": 1,
+        "loss.positives": "translations",
+        "loss.hardness": 3.0,
+        "loss.hardness_of": "in_batch",
+        "loss.learn_temperature": True,
+    },
+    "guide and teacher": {
+        "loss.guide": "frozen",
+        "loss.guide_margin": 0.05,
+        "loss.guide_language": "en",
+        "loss.teacher": "frozen",
+        "loss.terms": {"teacher_kl": {0: 0.0, 2: 1.0}, "teacher_margin": 0.5, "teacher_cosine": 0.3},
+        "loss.matryoshka_dimensions": [8],
+    },
+    "scores of rows": {
+        "loss.guide": "scores",
+        "loss.guide_margin": 0.1,
+        "loss.teacher": "scores",
+        "loss.terms": {"teacher_kl": 1.0, "teacher_margin": 1.0},
+        "loss.teacher_temperature": 0.5,
+        "loss.positives": "translations",
+        "loss.positives_form": "in",
+        "loss.translations": 2,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "layouts"), [(2, [(1, 4, "fp32", False), (3, 1, "fp32", False)]), (3, [(0, 1, "fp32", True)])]
+)
+def test_every_objective_has_the_gradient_of_one_process(folder, workers, layouts):
+    build_frozen(folder, config(folder, 1, *LAYOUTS[0]))
+    for name, overrides in OBJECTIVES.items():
+        own = {key: str(folder / x) if x == "frozen" else x for key, x in overrides.items()}
+        found = agreements(folder, workers, layouts, step=1, **own)
+        assert all(a.holds for a in found), (name, found)
 
 
 def gradients_by_passes(trees, folder):

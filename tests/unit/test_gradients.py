@@ -52,7 +52,18 @@ def gradient_of(module):
     return found
 
 
-@pytest.mark.parametrize("settings", [{"training.chunks": 3}, {"training.chunks": 7}, {"training.chunk_tokens": 90}])
+LANGUAGES = {
+    "loss.terms": {"jensen_shannon": 1.0, "reversed": 0.4, "bridge": 0.2},
+    "loss.translations": 2,
+    "loss.positives": "translations",
+    "loss.hardness": 2.0,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"training.chunks": 3}, {"training.chunks": 7}, {"training.chunk_tokens": 90}, {"training.chunks": 3} | LANGUAGES],
+)
 @pytest.mark.parametrize("learned", [False, True])
 def test_chunks_give_the_gradient_of_the_whole_graph_with_dropout(cache, settings, learned):
     engine, gradients, work = prepared(cache, 0.2, **settings, **{"loss.learn_temperature": learned})

@@ -147,3 +147,27 @@ def test_validation_adapts_to_its_source(config, cache, write_source, rows):
     assert planned(4, ("de", "en")).batching.global_batch_size == 4
     with pytest.raises(DataError, match="none of the training languages"):
         planned(100, ("zh",))
+
+
+def test_meter_tells_terms_by_kind_and_what_a_guide_drops_by_languages(feed):
+    meter = new_meter()
+    works = [feed.work(step) for step in range(12)]
+    dropped, negatives = {}, {}
+    for work in works:
+        batch = work.batch
+        counts = torch.tensor([[row % 3, 8] for row in batch.rows.tolist()])
+        for x, y, (out, of) in zip(batch.query_languages, batch.passage_languages, counts.tolist(), strict=True):
+            for key in ("", f"_{batch.kind}", f"/{x}-{y}"):
+                dropped[key], negatives[key] = dropped.get(key, 0) + out, negatives.get(key, 0) + of
+        value = torch.tensor(2.0 if batch.kind == "mono" else 5.0)
+        terms = {"contrastive": value, "bridge": 3 * value}
+        meter.add(work, BatchLoss(value, terms, counts))
+    figures = meter.read()
+    for term, factor in (("loss", 1), ("contrastive", 1), ("bridge", 3)):
+        assert figures[f"train/{term}_mono"] == pytest.approx(2 * factor)
+        assert figures[f"train/{term}_cross"] == pytest.approx(5 * factor)
+        assert figures[f"train/{term}_mono"] < figures[f"train/{term}"] < figures[f"train/{term}_cross"]
+    told = {k.removeprefix("train/guided_out"): x for k, x in figures.items() if k.startswith("train/guided_out")}
+    assert told == pytest.approx({key: out / negatives[key] for key, out in dropped.items()})
+    meter.add(works[0], BatchLoss(torch.tensor(2.0), {}))
+    assert not [key for key in meter.read() if "guided" in key or "bridge" in key]
