@@ -18,11 +18,10 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.source import Side, Source
 from hbtrain.errors import ConfigError, DataError
 from hbtrain.modeling.backbone import BUILT_BACKBONES, find_backbone
-from hbtrain.modeling.model_files import check_encoder_files
+from hbtrain.modeling.model_files import check_encoder_files, read_json
 from hbtrain.planning.estimate import backbone_shape
 from hbtrain.training.frozen_models import check_dimension
 
-STATIC_WEIGHTS = "*StaticEmbedding/model.safetensors"  # of a static embedding, in a model's folder
 SIDES: tuple[Side, ...] = ("query", "passage")
 
 
@@ -51,12 +50,15 @@ def _dimension(encoder: EncoderConfig) -> int | None:
     """The dimension of a model's vectors, from its files; None if they do not tell it."""
     if (shape := backbone_shape(encoder)) is not None:
         return shape.dimension
+    folder = find_backbone(encoder.backbone).name
+    modules = {module["type"].rpartition(".")[2]: module["path"] for module in read_json(folder, "modules.json") or ()}
+    weights = Path(folder) / modules.get("StaticEmbedding", "") / "model.safetensors"
+    if "StaticEmbedding" not in modules or "Dense" in modules or not weights.is_file():
+        return None
     from safetensors import safe_open
 
-    for file in Path(find_backbone(encoder.backbone).name).glob(STATIC_WEIGHTS):
-        with safe_open(file, "numpy") as weights:
-            return int(weights.get_slice("embedding.weight").get_shape()[1])
-    return None
+    with safe_open(weights, "numpy") as tensors:
+        return int(tensors.get_slice("embedding.weight").get_shape()[1])
 
 
 def check_data_for_loss(config: Config, corpus: ParallelCorpus, plan: BatchPlan, notify: Callable[[str], None]) -> None:

@@ -122,6 +122,7 @@ class Feed:
         self._encoder = encoder
         self._training = config.training
         self._loss = config.loss
+        self._is_plain = config.loss == config.loss.plain
         self._rank = rank
         self._world_size = world_size
         self._switcher = Switcher.from_config(config) if switcher is None else switcher
@@ -177,7 +178,7 @@ class Feed:
             tokens=sum(int(token_counts(side).sum()) for side in sides if side is not None),
             computed_tokens=sum(map(padded_tokens, chunks)),
             cut=cut if self.agrees else None,
-            owners=texts.owners() if self._loss != self._loss.plain else None,
+            owners=None if self._is_plain else texts.owners(),
             references=None if self.frozen is None else self.frozen.references(shard, source, own, read, sizes),
         )
 

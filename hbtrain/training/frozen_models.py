@@ -29,7 +29,7 @@ from hbtrain.training.text_embedding import PHASE, TextEmbedding
 from hbtrain.training.text_vectors import TextVectors, digests_of
 from hbtrain.training.worker import PhaseCallback, ignore_phase
 
-BLOCK_TEXTS = 8192  # texts that are looked up, and embedded if need be, at one time: what a killed run loses at most
+BLOCK_TEXTS = 16_384  # texts that are looked up, and embedded if need be, at one time: what a killed run loses at most
 LISTED_STEPS = 256  # steps whose texts are listed from one sign of life to the next
 
 

@@ -36,12 +36,14 @@ PHASE = "references"
 TELL_EVERY_S = 30.0
 SIDES: tuple[Side, ...] = get_args(Side)
 DIGEST_NUMBERS = 4  # int64 numbers of a SHA-256
+TINY = 1e-12  # the least length that a vector is divided by: one of no known word is zero
 
 
 class TextEmbedding:
     """The stores of a model's vectors, and the model where they lack some; every method is collective.
 
-    Vectors are made unit vectors, whatever similarity the model was made for.
+    Vectors are made unit vectors, whatever similarity the model was made for. `stores` are this machine's,
+    `dimension` is E, and `embedded` counts the texts that the ranks have embedded.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class TextEmbedding:
         began_s = told_s = time.monotonic()
         done = 0
         with self._alone():
+            self._refresh()
             for side, texts in blocks:
                 self._on_phase(PHASE)
                 self._fill(side, texts)
@@ -100,14 +103,17 @@ class TextEmbedding:
                     told_s = time.monotonic()
                     self._tell(f"{self._model}: {done:,} of {total:,} texts are done")
             self._sum(torch.zeros(1))  # until all machines have written
-        for store in self.stores.values():
-            store.refresh()
+        self._refresh()
         if self.embedded:
             seconds = time.monotonic() - began_s
             self._tell(f"{self._model} has embedded {self.embedded:,} texts in {seconds:.0f} s, of {total:,}")
         self._encoder = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()  # training's memory is of other sizes
+
+    def _refresh(self) -> None:
+        for store in self.stores.values():
+            store.refresh()
 
     def _fill(self, side: Side, texts: Sequence[str]) -> None:
         store, rank = self.stores[side], self._group.rank
@@ -149,7 +155,7 @@ class TextEmbedding:
                 f"model '{self._model}': the vectors of {broken} of {len(vectors)} {side} texts hold NaN or infinity; "
                 "use another model, or fp32 as evaluation.precision"
             )
-        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY))
 
     def _load(self) -> Encoder:
         encoder = self._config.encoder
