@@ -183,6 +183,12 @@ class LossConfig(Section):
             block_rows=self.block_rows,
         )
 
+    @property
+    def beside_plain(self) -> dict[str, Any]:
+        """{key: value} of what makes this loss another than the plain one."""
+        plain = self.plain.model_dump(mode="json")
+        return {key: value for key, value in self.model_dump(mode="json").items() if value != plain[key]}
+
     @model_validator(mode="after")
     def _guide_fits(self) -> LossConfig:
         if self.guide is None:

@@ -86,9 +86,10 @@ class Relations:
     def _harder(self, rows: slice, positive_RC: Tensor | None, device: torch.device) -> Tensor | None:
         if self.hardness_of is None:
             return None
-        harder_RC = torch.full((rows.stop - rows.start, self.columns), self.hardness_of != "hard_negatives")
-        harder_RC = harder_RC.to(device)
-        if self.hardness_of != "all" and self.owners is not None:
+        shape = rows.stop - rows.start, self.columns
+        harder_RC = torch.full(shape, self.hardness_of != "hard_negatives", device=device)
+        if self.hardness_of != "all":
+            assert self.owners is not None
             own_RM = self.owners.negative_M == self._row_places(rows, device)
             first = self.columns - len(self.owners.negative_M) - len(self.owners.translation_K)
             harder_RC[:, first : first + own_RM.shape[1]] = own_RM ^ (self.hardness_of == "in_batch")

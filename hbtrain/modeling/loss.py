@@ -197,6 +197,8 @@ class _Terms:
         """Queries against candidates."""
         config, guide = self._config, self._references.guide
         columns = self._pairs + sum(self._sizes.negatives) + sum(self._sizes.translations)
+        if self._own.t_kD is not None and (self._ids is None or self._owners is None):
+            raise ValueError("translations are passages of pairs of the batch: their ids and owners must be given")
         relations = Relations(self._start, columns, self._ids, self._owners, config.positives == "translations")
         if config.hardness:
             relations.hardness_of = config.hardness_of

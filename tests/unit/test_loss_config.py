@@ -54,6 +54,14 @@ def test_a_plain_loss_keeps_what_batches_are_scored_with():
     kept = LossConfig(temperature=0.02, symmetric=True, hard_negatives=3, matryoshka_dimensions=(8,), block_rows=7)
     assert loss.plain == kept
     assert not loss.plain.needs_translated_queries
+    assert kept.beside_plain == {}
+    assert loss.beside_plain == {
+        "guide": "scores",
+        "positives": "translations",
+        "translations": 2,
+        "hardness": 5.0,
+        "terms": {"jensen_shannon": 0.1, "reversed": 0.1, "bridge": 0.1},
+    }
 
 
 def test_folders_of_guide_and_teacher_become_absolute_and_scores_stay(tmp_path, monkeypatch):

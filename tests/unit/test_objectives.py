@@ -3,13 +3,14 @@
 import pytest
 import torch
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import batch_loss
 from hbtrain.modeling.loss_inputs import Embedded, Owners, PairIds, Reference, References, Scores, Sizes
 from hbtrain.modeling.objectives import jensen_shannon, teacher_cosine, teacher_kl, teacher_margin, teacher_mse
-from tests.objective_samples import of_scores
+from tests.objective_samples import B, D, Sample, of_scores, reference
 
 S = [[0.8, 0.7, 0.2], [0.3, 0.6, 0.5], [0.1, 0.65, 0.7]]
 G = [[0.7, 0.75, 0.1], [0.2, 0.6, 0.55], [0.0, 0.5, 0.8]]
@@ -164,3 +165,33 @@ def test_the_plain_loss_is_the_same_to_the_last_bit_whatever_keys_are_at_their_d
         results.append([loss.total.detach(), q.grad.clone(), p.grad.clone(), n.grad.clone()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert loss.terms == {}
+
+
+class Largest(TorchDispatchMode):
+    """Sees how many numbers the largest tensor has that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        tensors = out if isinstance(out, (tuple, list)) else [out]
+        self.numbers = max(self.numbers, *(x.untyped_storage().nbytes() // 4 for x in tensors if torch.is_tensor(x)))
+        return out
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"guide": "m", "symmetric": True, "positives": "translations", "positives_form": "in", "hardness": 2.0},
+        {"teacher": "m", "terms": {"teacher_kl": 1.0, "teacher_margin": 1.0}},
+        {"terms": {"jensen_shannon": 1.0, "reversed": 1.0, "bridge": 1.0}, "positives": "translations"},
+    ],
+)
+def test_no_term_ever_holds_the_whole_matrix_of_scores(settings):
+    known = reference()
+    batch = Sample(references=References(known if "guide" in settings else None, known))
+    columns = len(batch.ids.candidate_C)
+    with Largest() as largest:
+        batch.loss(LossConfig(block_rows=1, **settings)).total.backward()
+    assert columns * 2 < largest.numbers <= columns * D < columns * B
