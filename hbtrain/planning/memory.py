@@ -135,16 +135,20 @@ def activation_bytes(
     return tokens * (shape.layers * shape.hidden * number_bytes + per_token)
 
 
-def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int) -> int:
+def loss_bytes(
+    pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int, *, plain: bool = True
+) -> int:
     """Bytes of the gathered loss on one rank, in float32, besides its own embeddings.
 
     These are the candidates of all ranks (if there are others), their gradient, the gradient of the rank's queries, and
-    one block of scores (`loss.block_rows`); never pairs x candidates.
+    one block of scores (`loss.block_rows`), or where the loss is not `plain` up to four, as measured; never pairs x
+    candidates.
     """
     rows = min(block_rows, pairs)
     gathered = candidates * dimension if world_size > 1 else 0
     gradients = (candidates + pairs) * dimension
-    return FLOAT * (gathered + gradients + rows * candidates + rows * dimension)
+    blocks = 1 if plain else 4
+    return FLOAT * (gathered + gradients + blocks * rows * candidates + rows * dimension)
 
 
 def _number(value: object, default: int) -> int:
