@@ -130,8 +130,8 @@ class LossConfig(Section):
     """What the teacher's scores are multiplied by in teacher_margin: a student's cosines cannot follow a
     cross-encoder's logits."""
     teacher_language: str | None = None
-    """A language such as `en`, where the teacher knows no other: it reads the translation of each text in it, where the
-    row has one."""
+    """A language such as `en`, where the teacher knows no other: it reads the translation of each text in it, which
+    every row must have."""
     positives: Literal["own", "translations"] = "own"
     """translations: candidates of the batch that are the passage of a pair in another language are positives too;
     own: they are left out."""

@@ -122,7 +122,10 @@ class Feed:
         self._encoder = encoder
         self._training = config.training
         self._loss = config.loss
-        self._is_plain = config.loss == config.loss.plain
+        plain = config.loss.plain
+        self._is_plain = config.loss.active_terms == plain.active_terms and all(
+            value == getattr(plain, key) for key, value in config.loss if key != "terms"
+        )
         self._rank = rank
         self._world_size = world_size
         self._switcher = Switcher.from_config(config) if switcher is None else switcher

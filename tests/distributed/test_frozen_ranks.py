@@ -1,7 +1,10 @@
 """Texts embedded by a model that is not trained, on 1, 2 and 3 ranks: each once, the same vectors, on all machines."""
 
 import json
+import re
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,13 @@ from hbtrain.modeling import encoder as encoder_module
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import ProcessGroup, SingleProcess
 from hbtrain.training import frozen_models, text_embedding
+from hbtrain.training.checkpoint_files import checkpoints_in
 from hbtrain.training.feed import Feed
 from hbtrain.training.frozen_models import FrozenModels
+from hbtrain.training.loop import Trainer
+from hbtrain.training.text_embedding import PHASE
 from tests.distributed.ranks import run_ranks
+from tests.distributed.test_engine_ranks import worker
 from tests.unit.tiny_models import encoder_config
 
 STEPS = range(2, 6)
@@ -171,3 +178,42 @@ def test_a_run_that_was_killed_goes_on_where_it_was(config, tmp_path):
     texts = [text for embedded, *_ in (*part, *rest) for text in embedded]
     assert len(texts) == len(set(texts))
     assert np.array_equal(joined(part)[0][1], joined(rest)[0][1])
+
+
+def trained(tree, folder, folder_of_checkpoints):
+    """What is told in a training, the phases that it begins, and the weights that it ends with."""
+    config, events, phases = from_tree(tree), [], []
+    parts = replace(
+        worker(folder, events, folder_of_checkpoints), on_phase=lambda phase, step=None: phases.append((phase, step))
+    )
+    trainer = Trainer(config, parts)
+    trainer.run()
+    weights = {name: x.detach().float().numpy() for name, x in trainer.module.named_parameters()}
+    return [(event.step, event.note) for event in events if event.note], phases, weights
+
+
+def test_a_training_embeds_before_its_first_step_and_a_resumed_one_nothing(config, tmp_path):
+    small = {
+        "data.validation": None,
+        "loss.guide_margin": -0.1,
+        "training.checkpoint_every": 2,
+        "training.log_every": 1,
+        "training.steps": 5,
+        "training.validate_every": None,
+    }
+    one = override(config, small | {"data.cache": str(tmp_path / "cache")})
+    Encoder.build(one.encoder, ParallelCorpus.from_config(one).every_text, 0).save(tmp_path / "initial")
+    whole = run_ranks(trained, 2, to_tree(one), str(tmp_path), str(tmp_path / "whole"))
+    (notes, phases, weights), (_, other_phases, _) = whole
+    told = [(step, note) for step, note in notes if one.loss.guide in note]
+    assert [step for step, _ in told] == [0, 0]
+    assert re.search(rf"^{one.loss.guide} has embedded \d+ texts in \d+ s, of \d+$", told[1][1])
+    assert phases == other_phases
+    names = [phase for phase, _ in phases]
+    assert names.index("restore") < names.index(PHASE) < names.index("data")
+    assert PHASE not in names[names.index("data") :]
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / checkpoints_in(tmp_path / "cut")[0])
+    (notes, _, resumed), _ = run_ranks(trained, 2, to_tree(one), str(tmp_path), str(tmp_path / "cut"))
+    assert not [note for _, note in notes if one.loss.guide in note]
+    assert all(np.array_equal(resumed[name], x) for name, x in weights.items())
