@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hbtrain.evaluation.benchmark import Benchmark
     from hbtrain.evaluation.evaluate import ListTaker
     from hbtrain.evaluation.mteb_scores import MtebScores
-    from hbtrain.evaluation.probes import ProbeScores
+    from hbtrain.evaluation.probes import Probes, ProbeScores
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.devices import Device
     from hbtrain.modeling.encoder import Encoder, Side
@@ -73,7 +73,7 @@ class SearchFlags:
                 "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
             )
         check_cluster(self.actors, self.address, self.wait_s)
-        _check_forms(options, catalogue)
+        check_forms(options, catalogue)
         check_search(options, flags=True)
         dtype: StoreType = "float16" if self.half_precision else "float32"
         return options, search_options(options, dtype, address=self.address, wait_s=self.wait_s)
@@ -221,31 +221,26 @@ def evaluate(
         catalogue=more,
         notify=said_aside,
     )
-    from hbtrain.evaluation.probes import Probes, check_probes, save_probes
-    from hbtrain.modeling import card
+    from hbtrain.evaluation.probes import Probes, check_probes
     from hbtrain.modeling.devices import visible_devices
 
     check_probes(asked, benchmarks)
     devices = ("cpu",) if options.actors else visible_devices()  # the actors compute, each where it is
     encoder = embedded.encoder(model, devices[0], trusted)
-    known = trained_languages or card.trained_languages(Path(here))
-    search, share = replace(search, devices=devices), card.average_with_initial(Path(here))
-    probes = Probes(asked, encoder, lexicons)
-    with written(to) as folder:
-        evaluations = _evaluated(
-            folder,
-            encoder,
-            benchmarks,
-            options,
-            search,
-            model=model,
-            trained_languages=known,
-            share=share,
-            takers=[*([] if mteb is None else [mteb]), *([probes] if asked else [])],
-        )
-        if asked:
-            save_probes(probes.found, folder / "probes.csv")
-    _show(evaluations, in_domain, to, probes.found)
+    probes = Probes(asked, encoder, lexicons) if asked else None
+    search = replace(search, devices=devices)
+    evaluations = _evaluated(
+        to,
+        encoder,
+        benchmarks,
+        options,
+        search,
+        model=(model, Path(here)),
+        trained_languages=trained_languages,
+        mteb=mteb,
+        probes=probes,
+    )
+    _show(evaluations, in_domain, to, () if probes is None else probes.found)
     if mteb is not None and mteb_results is not None:
         _save_for_mteb(mteb, evaluations, encoder, model, Path(mteb_results))
 
@@ -282,39 +277,45 @@ def _save_for_mteb(
 
 
 def _evaluated(
-    folder: Path,
+    to: Place,
     encoder: Encoder,
     benchmarks: Sequence[Benchmark],
     options: EvaluationConfig,
     search: SearchOptions,
     *,
-    model: str,
+    model: tuple[str, Path],
     trained_languages: Sequence[str] | None,
-    share: float,
-    takers: Sequence[ListTaker],
+    mteb: MtebScores | None,
+    probes: Probes | None,
 ) -> list[Evaluation]:
-    """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
+    """Evaluate, and write the results and the run files into `to`; `model`: its name as given, and its folder."""
     from hbtrain.evaluation.evaluate import evaluate_all
+    from hbtrain.evaluation.probes import save_probes
     from hbtrain.evaluation.results import save_evaluation
+    from hbtrain.modeling import card
     from hbtrain.retrieval.encoding import DevicesEncoder
 
-    found = evaluate_all(
-        encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
-        benchmarks,
-        options,
-        search,
-        trained_languages=trained_languages,
-        trec_runs=folder / "runs",
-        system=model,
-        takers=takers,
-    )
-    save_evaluation(
-        found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain, average_with_initial=share
-    )
+    name, here = model
+    takers: list[ListTaker | None] = [mteb, probes]
+    with written(to) as folder:
+        found = evaluate_all(
+            encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
+            benchmarks,
+            options,
+            search,
+            trained_languages=trained_languages or card.trained_languages(here),
+            trec_runs=folder / "runs",
+            system=name,
+            takers=[taker for taker in takers if taker is not None],
+        )
+        prompts, share = encoder.prefixes, card.average_with_initial(here)
+        save_evaluation(found, folder, name, prompts=prompts, in_domain=options.in_domain, average_with_initial=share)
+        if probes is not None:
+            save_probes(probes.found, folder / "probes.csv")
     return found
 
 
-def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
+def check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     """Check that options for some forms of benchmarks have one to apply to."""
     from hbtrain.config.schema import FLAGS, called
     from hbtrain.evaluation.benchmarks import JUDGED, has_documents, has_sentences, parse_benchmarks

@@ -76,6 +76,9 @@ class TrainingConfig(Section):
     learning_rate: PositiveFloat = 3e-5
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of an exponential moving average of the weights over the steps, such as 0.999: what is validated, evaluated
+    and saved is then the average. None: the weights themselves."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
     warmup_steps: NonNegativeInt = 0
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0

@@ -36,6 +36,7 @@ class ModelCard:
     global_batch_size: int | None = None
     steps: int | None = None
     temperature: float | None = None
+    average: float | None = None  # decay of the moving average over the steps that the weights are; None: they are none
     objectives: Mapping[str, object] = field(default_factory=dict)  # {key of the loss: value} of what is beside InfoNCE
     average_with_initial: float = 0.0  # the share of the weights before training in these
     merged_from: str | None = None  # of which models' weights these are the sum, in words; None: they were trained
@@ -108,8 +109,12 @@ class ModelCard:
         ]
 
     def _weights(self) -> list[tuple[str, str]]:
-        share = self.average_with_initial
-        return [("weights", f"{share:g} × those before training + {1 - share:g} × the trained ones")] if share else []
+        share, trained = self.average_with_initial, "the trained ones"
+        if self.average is not None:
+            trained = f"the moving average of the trained ones over the steps (decay {self.average:g})"
+        if share:
+            return [("weights", f"{share:g} × those before training + {1 - share:g} × {trained}")]
+        return [] if self.average is None else [("weights", trained)]
 
     def _kinds(self) -> list[tuple[str, str]]:
         if self.mixture is None:

@@ -126,7 +126,9 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
         workers=workers,
         parameters=shape.parameters,
         trained=trained,
-        states=model_states(shape, trained, workers, zero, number_bytes, _of_muon(shape, config)),
+        states=model_states(
+            shape, trained, workers, zero, number_bytes, _of_muon(shape, config), training.average is not None
+        ),
         activations=activation_bytes(
             shape,
             -(-pairs // chunks) * tokens_per_pair if graph_tokens is None else graph_tokens,
