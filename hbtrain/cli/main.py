@@ -21,6 +21,7 @@ from hbtrain.cli.evaluate_run import evaluate_run
 from hbtrain.cli.merge import merge
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
+from hbtrain.cli.push import push
 from hbtrain.cli.search import search
 from hbtrain.cli.status import status
 from hbtrain.cli.submit import submit
@@ -61,8 +62,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, merge, data, mine, prepare, translate, doctor,
-    status, recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, merge, push, data, mine, prepare,
+    translate, doctor, status, recipes, keys,
 ):  # fmt: skip
     app.command(command)
 app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself
