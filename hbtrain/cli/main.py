@@ -18,6 +18,7 @@ from hbtrain.cli.data import data
 from hbtrain.cli.doctor import doctor
 from hbtrain.cli.evaluate import evaluate
 from hbtrain.cli.evaluate_run import evaluate_run
+from hbtrain.cli.export import export
 from hbtrain.cli.merge import merge
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
@@ -62,7 +63,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, merge, push, data, mine, prepare,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, merge, push, export, data, mine, prepare,
     translate, doctor, status, recipes, keys,
 ):  # fmt: skip
     app.command(command)
