@@ -10,6 +10,7 @@ from hbtrain.errors import ConfigError, ModelError
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import Judging, read_judged
 from hbtrain.evaluation.rankers import ExactRanker, SearchRanker, SpreadRanker
+from hbtrain.modeling import Encoder
 from hbtrain.retrieval.collection_search import SearchOptions
 from hbtrain.retrieval.quantized_search import quantized_search
 from hbtrain.retrieval.quantizing import Quantization, Quantizer, quality_in_words
@@ -17,6 +18,7 @@ from hbtrain.retrieval.ranks import exact_search
 from tests.unit.evaluation_samples import random_benchmark
 from tests.unit.judged_samples import beir_of
 from tests.unit.retrieval_samples import Hashed, unit
+from tests.unit.tiny_models import TEXTS, encoder_config
 
 RNG = np.random.default_rng(5)
 LANGUAGES = np.repeat([0, 1, 2], [40, 70, 30])
@@ -178,3 +180,61 @@ def test_what_does_not_go_together_is_refused(kind, rescore, words):
 def test_an_index_with_codes_of_its_own_is_refused():
     with pytest.raises(ConfigError, match=r"--quantize binary with --index IVF4,Flat: .* IVF4096,SQ8"):
         SearchOptions(index="IVF4,Flat", quantization=Quantization("binary"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    Encoder.build(encoder_config("static"), lambda: TEXTS, 0).save(folder)
+    return folder
+
+
+def test_evaluate_tells_what_was_used(hbtrain, model):
+    flags = ("--benchmark", "demo", "--languages", "en", "de", "--output", "out")
+    code, out, err = hbtrain("evaluate", model, *flags, "--quantize", "binary", "--rescore", "20")
+    assert code == 0, err
+    assert "demo (passage candidates, exact binary, 20 rescored search)" in out
+    assert "note: demo: binary vectors take 2 bytes each, in single precision 64 (32 times as many)" in out
+    with open("out/about.json") as stream:  # noqa: PTH123
+        about = json.load(stream)["benchmarks"]["demo"]
+    assert about["search"] == "exact binary, 20 rescored"
+    assert 0 < about["quantized"]["recall@10"] < 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--rescore", "20"], "--rescore 20: is for --quantize binary; add it"),
+        (["--quantize", "int8", "--rescore", "20"], "int8 vectors are scored by the query as it is"),
+        (
+            ["--quantize", "binary", "--rescore", "5"],
+            "--rescore 5: must be 10 or more, the length of the lists (--run-depth)",
+        ),
+        (["--quantize", "binary", "--rescore", "50", "--run-depth", "60"], "--rescore 50: must be 60 or more"),
+        (
+            ["--quantize", "binary", "--rescore", "50", "--index", "Flat"],
+            "must be 100 or more, the length of the lists (--depth)",
+        ),
+        (
+            ["--quantize", "int8", "--index", "IVF4,Flat"],
+            "--quantize int8 with --index IVF4,Flat: an index of FAISS has",
+        ),
+        (["--quantize", "float16"], "Invalid value"),
+    ],
+)
+def test_refused_combinations_are_one_line(hbtrain, model, flags, words):
+    code, out, err = hbtrain("evaluate", model, "--benchmark", "demo", "--output", "out", *flags)
+    assert code != 0
+    assert words in " ".join((out + err).split())
+
+
+def test_a_question_is_answered_from_bits(hbtrain, model):
+    code, out, err = hbtrain("search", model, "hello world", "--quantize", "binary", "--rescore", "10")
+    assert code == 0, err
+    assert "note: binary vectors take 2 bytes each" in out
+    assert "of those by full vectors (1 query)" in out
+    full = hbtrain("search", model, "hello world", "--quantize", "int8", "--top", "3")[1]
+    assert "note: int8 vectors take 16 bytes each, in single precision 64 (4 times as many)" in full
+    assert (
+        "--rescore 5: must be 10 or more" in hbtrain("search", model, "x", "--quantize", "binary", "--rescore", "5")[2]
+    )
