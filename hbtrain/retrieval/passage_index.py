@@ -8,6 +8,8 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.devices import Device
 from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, search_store
 from hbtrain.retrieval.encoding import StoredEncoder
+from hbtrain.retrieval.quantizing import Quantization
+from hbtrain.retrieval.ranks import Quality
 from hbtrain.retrieval.scores import similarities, similarity_of
 
 
@@ -35,11 +37,21 @@ class PassageIndex:
     The embeddings go into the cache, so that later questions to the same model and corpus are answered at once.
     """
 
-    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus, device: Device = "cpu") -> None:
-        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
+    def __init__(
+        self,
+        encoder: StoredEncoder,
+        corpus: ParallelCorpus,
+        device: Device = "cpu",
+        quantization: Quantization | None = None,
+    ) -> None:
+        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages.
+
+        With `quantization`, the passages' vectors are quantized in memory; the cache keeps them as they are.
+        """
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        self._options = SearchOptions(devices=(device,))
+        self._options = SearchOptions(devices=(device,), quantization=quantization)
+        self.quality: Quality | None = None  # of quantized vectors, for the question that was asked last
         self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:
@@ -48,8 +60,10 @@ class PassageIndex:
     def search(self, question: str, top: int = 10) -> list[Hit]:
         """The `top` most similar passages, best first; of equal ones the first in the corpus."""
         q_1D, similarity = self._encoder.encode([question], "query"), similarity_of(self._encoder)
-        found, _ = search_store(self._store, q_1D, min(top, len(self)), self._options, similarity)
-        pairs = zip(found.places[0].tolist(), similarities(found.scores[0], similarity).tolist(), strict=True)
+        result = search_store(self._store, q_1D, min(top, len(self)), self._options, similarity)
+        self.quality = result.quality
+        scores = similarities(result.top.scores[0], similarity)
+        pairs = zip(result.top.places[0].tolist(), scores.tolist(), strict=True)
         return [Hit(self._passages[place], score) for place, score in pairs]
 
 
