@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.config import EvaluationConfig
-    from hbtrain.evaluation.benchmark import Benchmark
-    from hbtrain.evaluation.evaluate import ListTaker
     from hbtrain.evaluation.mteb_scores import MtebScores
     from hbtrain.evaluation.probes import ProbeScores
     from hbtrain.evaluation.summary import Evaluation
@@ -221,6 +219,7 @@ def evaluate(
         catalogue=more,
         notify=said_aside,
     )
+    from hbtrain.evaluation.model_evaluation import evaluate_encoder
     from hbtrain.evaluation.probes import Probes, check_probes, save_probes
     from hbtrain.modeling import card
     from hbtrain.modeling.devices import visible_devices
@@ -232,17 +231,18 @@ def evaluate(
     search, share = replace(search, devices=devices), card.average_with_initial(Path(here))
     probes = Probes(asked, encoder, lexicons)
     with written(to) as folder:
-        evaluations = _evaluated(
-            folder,
+        evaluations = evaluate_encoder(
             encoder,
             benchmarks,
             options,
             search,
             model=model,
             trained_languages=known,
-            share=share,
+            average_with_initial=share,
+            trec_runs=folder / "runs",
             takers=[*([] if mteb is None else [mteb]), *([probes] if asked else [])],
         )
+        evaluations.write(folder)
         if asked:
             save_probes(probes.found, folder / "probes.csv")
     _show(evaluations, in_domain, to, probes.found)
@@ -279,39 +279,6 @@ def _save_for_mteb(
         console.print(f"note: mteb's {note}", soft_wrap=True)
     for file in files:
         console.print(f"mteb     {file}", soft_wrap=True)
-
-
-def _evaluated(
-    folder: Path,
-    encoder: Encoder,
-    benchmarks: Sequence[Benchmark],
-    options: EvaluationConfig,
-    search: SearchOptions,
-    *,
-    model: str,
-    trained_languages: Sequence[str] | None,
-    share: float,
-    takers: Sequence[ListTaker],
-) -> list[Evaluation]:
-    """Evaluate, and write the results and the run files into `folder`; `share`: of weights before training."""
-    from hbtrain.evaluation.evaluate import evaluate_all
-    from hbtrain.evaluation.results import save_evaluation
-    from hbtrain.retrieval.encoding import DevicesEncoder
-
-    found = evaluate_all(
-        encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
-        benchmarks,
-        options,
-        search,
-        trained_languages=trained_languages,
-        trec_runs=folder / "runs",
-        system=model,
-        takers=takers,
-    )
-    save_evaluation(
-        found, folder, model, prompts=encoder.prefixes, in_domain=options.in_domain, average_with_initial=share
-    )
-    return found
 
 
 def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:

@@ -38,26 +38,19 @@ def search(
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
-    from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.backbone import find_backbone
 
     if top < 1:
         raise ConfigError(f"--top {top}: must be 1 or more")
     trusted = trusts(model, trust_remote_code)
     find_backbone(model, "MODEL")
-    corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
-    from hbtrain.modeling.devices import evaluation_precision, visible_device
-    from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.passage_index import PassageIndex
+    from hbtrain.retrieval.passage_index import Searcher
 
     quiet()
-    device = visible_device()
-    used = evaluation_precision(precision, device)
-    encoder = Encoder.load(model, device=device, trust_remote_code=trusted, precision=used)
-    index = PassageIndex(encoder, corpus, device)
-    table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
+    hits = Searcher(model, data, precision=precision, trust_remote_code=trusted).search(question, top)
+    table = Table(title=question, caption=hits.searched)
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for rank, hit in enumerate(index.search(question, top), 1):
+    for rank, hit in enumerate(hits, 1):
         table.add_row(str(rank), f"{hit.score:.3f}", hit.passage.language, hit.passage.text)
     TextConsole().print(table)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from hbtrain.cli.outputs import command_line
 
 
 def sweep(
@@ -39,5 +39,4 @@ def sweep(
     chosen = with_flags(load_space(space), parse_flags(flags))
     from hbtrain.sweeps.sweep import run_sweep
 
-    called = "tune/sweep.py" if Path(sys.argv[0]).name == "sweep.py" else "hbtrain sweep"
-    run_sweep(chosen, called, accept_changed_inputs)
+    run_sweep(chosen, command_line(), accept_changed_inputs)
