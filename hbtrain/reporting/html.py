@@ -33,7 +33,7 @@ def html_page(tables: Iterable[Table], notes: Iterable[str] = (), heading: str =
 
 
 def _row(table: Table, row: Row) -> str:
-    cells = [row.label, *row.cells]
+    cells: list[str | Cell] = [row.label, *row.cells]
     return _element(
         "tr",
         "".join(

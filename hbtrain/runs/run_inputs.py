@@ -22,13 +22,14 @@ from hbtrain.corpus.cache import stored_digest
 from hbtrain.corpus.data_sets import TRAINING, WantedData, is_named
 from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
+from hbtrain.corpus.source import Source
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmarks import Benchmark, benchmark_files, parse_benchmarks
 from hbtrain.formats import inputs
 from hbtrain.formats.locations import expanded
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.storage import cache_root, expand_home, is_remote, local_copy, place
-from hbtrain.tracking.data_inputs import DataInput
+from hbtrain.tracking.data_inputs import Context, DataInput
 
 ACCEPT = "--accept-changed-inputs"  # the flag by which a run goes on although its inputs have changed
 
@@ -98,19 +99,21 @@ def data_inputs(
         digests: of `RunInputs`.
     """
     data = config.data
-    sources = [("training", "data.sources", *pair) for pair in zip(data.sources, corpus.sources.values(), strict=True)]
+    sources: list[tuple[Context, str, str, Source]] = [
+        ("training", "data.sources", *pair) for pair in zip(data.sources, corpus.sources.values(), strict=True)
+    ]
     if data.validation is not None:
         [watched] = ParallelCorpus.open([data.validation], data.cache, data.catalogue).sources.values()
         sources.append(("validation", "data.validation", data.validation, watched))
     found = []
     for context, key, text, source in sources:
         index, digest = source.index, digests[_named(key, text)]
-        sides = (("query", index.query_patterns), ("passage", index.passage_patterns))
+        sides = (("query", index.query_patterns), ("passage", index.passage_patterns))  # bool [P, L]
         columns = [
             f"{side}.{x}"
             for side, patterns in sides
-            for x, there in zip(index.languages, patterns.any(axis=0), strict=True)
-            if there
+            for code, x in enumerate(index.languages)
+            if patterns[:, code].any()
         ]
         profile = {"num_rows": index.rows, "languages": list(index.languages)}
         found.append(DataInput(source.name, digest, context, text, tuple(columns), profile, source.data_set))

@@ -17,6 +17,8 @@ from hbtrain.corpus.data_sets import repositories
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
+Context = Literal["training", "validation", "evaluation"]
+"""What data are used for, as MLflow writes it."""
 CONTEXT = "mlflow.data.context"  # MLflow's tag of an input: what it is used for
 DIGEST_LENGTH = 16  # characters of a digest that are kept, of MLflow's 36 at most
 MOST_COLUMNS = 1000  # of a schema, which MLflow lets be a megabyte
@@ -28,7 +30,7 @@ class DataInput:
 
     name: str  # as hbtrain calls it in tables and keys
     digest: str  # of its content, in hexadecimal digits
-    context: Literal["training", "validation", "evaluation"]
+    context: Context
     location: str  # a path, a URI, or the name of a data set, as the configuration says
     columns: tuple[str, ...]  # of its texts, such as `query.de`
     profile: Mapping[str, Any]  # facts about it, as JSON values; MLflow shows `num_rows`
