@@ -22,7 +22,8 @@ def source_tags(command: str) -> dict[str, str]:
 
     It also names the user, where the environment does.
     """
-    tags = {"mlflow.source.name": without_passwords(command), "mlflow.source.type": "LOCAL"}
+    # Of a job the browser shows the whole command, of other types what follows its last slash.
+    tags = {"mlflow.source.name": without_passwords(command), "mlflow.source.type": "JOB"}
     if commit := _git("rev-parse", "HEAD"):
         tags["mlflow.source.git.commit"] = commit
     if "USER" in os.environ:
