@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hbtrain.config import EvaluationConfig
-    from hbtrain.evaluation.benchmark import Benchmark
-    from hbtrain.evaluation.evaluate import ListTaker
     from hbtrain.evaluation.mteb_scores import MtebScores
-    from hbtrain.evaluation.probes import Probes, ProbeScores
+    from hbtrain.evaluation.probes import ProbeScores
     from hbtrain.evaluation.summary import Evaluation
     from hbtrain.modeling.devices import Device
     from hbtrain.modeling.encoder import Encoder, Side
@@ -231,26 +229,33 @@ def evaluate(
         catalogue=more,
         notify=said_aside,
     )
-    from hbtrain.evaluation.probes import Probes, check_probes
+    from hbtrain.evaluation.model_evaluation import evaluate_encoder
+    from hbtrain.evaluation.probes import Probes, check_probes, save_probes
+    from hbtrain.modeling import card
     from hbtrain.modeling.devices import visible_devices
 
     check_probes(asked, benchmarks)
     devices = ("cpu",) if options.actors else visible_devices()  # the actors compute, each where it is
     encoder = embedded.encoder(model, devices[0], trusted)
-    probes = Probes(asked, encoder, lexicons) if asked else None
-    search = replace(search, devices=devices)
-    evaluations = _evaluated(
-        to,
-        encoder,
-        benchmarks,
-        options,
-        search,
-        model=(model, Path(here)),
-        trained_languages=trained_languages,
-        mteb=mteb,
-        probes=probes,
-    )
-    _show(evaluations, in_domain, to, () if probes is None else probes.found)
+    known = trained_languages or card.trained_languages(Path(here))
+    search, share = replace(search, devices=devices), card.average_with_initial(Path(here))
+    probes = Probes(asked, encoder, lexicons)
+    with written(to) as folder:
+        evaluations = evaluate_encoder(
+            encoder,
+            benchmarks,
+            options,
+            search,
+            model=model,
+            trained_languages=known,
+            average_with_initial=share,
+            trec_runs=folder / "runs",
+            takers=[*([] if mteb is None else [mteb]), *([probes] if asked else [])],
+        )
+        evaluations.write(folder)
+        if asked:
+            save_probes(probes.found, folder / "probes.csv")
+    _show(evaluations, in_domain, to, probes.found)
     if mteb is not None and mteb_results is not None:
         _save_for_mteb(mteb, evaluations, encoder, model, Path(mteb_results))
 
@@ -285,45 +290,6 @@ def _save_for_mteb(
         console.print(f"note: mteb's {note}", soft_wrap=True)
     for file in files:
         console.print(f"mteb     {file}", soft_wrap=True)
-
-
-def _evaluated(
-    to: Place,
-    encoder: Encoder,
-    benchmarks: Sequence[Benchmark],
-    options: EvaluationConfig,
-    search: SearchOptions,
-    *,
-    model: tuple[str, Path],
-    trained_languages: Sequence[str] | None,
-    mteb: MtebScores | None,
-    probes: Probes | None,
-) -> list[Evaluation]:
-    """Evaluate, and write the results and the run files into `to`; `model`: its name as given, and its folder."""
-    from hbtrain.evaluation.evaluate import evaluate_all
-    from hbtrain.evaluation.probes import save_probes
-    from hbtrain.evaluation.results import save_evaluation
-    from hbtrain.modeling import card
-    from hbtrain.retrieval.encoding import DevicesEncoder
-
-    name, here = model
-    takers: list[ListTaker | None] = [mteb, probes]
-    with written(to) as folder:
-        found = evaluate_all(
-            encoder if len(search.devices) == 1 else DevicesEncoder(encoder, search.devices),
-            benchmarks,
-            options,
-            search,
-            trained_languages=trained_languages or card.trained_languages(here),
-            trec_runs=folder / "runs",
-            system=name,
-            takers=[taker for taker in takers if taker is not None],
-        )
-        prompts, share = encoder.prefixes, card.average_with_initial(here)
-        save_evaluation(found, folder, name, prompts=prompts, in_domain=options.in_domain, average_with_initial=share)
-        if probes is not None:
-            save_probes(probes.found, folder / "probes.csv")
-    return found
 
 
 def check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:

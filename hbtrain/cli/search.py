@@ -44,7 +44,6 @@ def search(
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
-    from hbtrain.corpus import ParallelCorpus
     from hbtrain.modeling.backbone import find_backbone
     from hbtrain.retrieval.quantizing import about_quantized, quality_in_words, quantization_of
 
@@ -55,23 +54,18 @@ def search(
         quantization.check_depth(top, "--top")
     trusted = trusts(model, trust_remote_code)
     find_backbone(model, "MODEL")
-    corpus = ParallelCorpus.open(data or ["demo", "demo-heldout"])
-    from hbtrain.modeling.devices import evaluation_precision, visible_device
-    from hbtrain.modeling.encoder import Encoder
-    from hbtrain.retrieval.passage_index import PassageIndex
+    from hbtrain.retrieval.passage_index import Searcher
 
     quiet()
-    device = visible_device()
-    used = evaluation_precision(precision, device)
-    encoder = Encoder.load(model, device=device, trust_remote_code=trusted, precision=used)
-    index = PassageIndex(encoder, corpus, device, quantization)
-    table = Table(title=question, caption=f"of {len(index):,} passages in {', '.join(corpus.languages)}")
+    searcher = Searcher(model, data, precision=precision, trust_remote_code=trusted, quantization=quantization)
+    hits = searcher.search(question, top)
+    table = Table(title=question, caption=hits.searched)
     for column, justify in (("#", "right"), ("score", "right"), ("", "left"), ("passage", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for rank, hit in enumerate(index.search(question, top), 1):
+    for rank, hit in enumerate(hits, 1):
         table.add_row(str(rank), f"{hit.score:.3f}", hit.passage.language, hit.passage.text)
     console = TextConsole()
     console.print(table)
-    if quantization is not None and index.quality is not None:
-        about = about_quantized(quantization, {"": index.quality})
+    if quantization is not None and hits.quality is not None:
+        about = about_quantized(quantization, {"": hits.quality})
         console.print(f"note: {quality_in_words(about)}", soft_wrap=True)

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+
+from hbtrain.cli.outputs import command_line
 
 Many = Parameter(consume_multiple=True)
 
@@ -43,7 +42,7 @@ def sweep(
     chosen = with_flags(load_space(space), parse_flags(flags))
     from hbtrain.sweeps.sweep import run_sweep
 
-    run_sweep(chosen, called(), accept_changed_inputs)
+    run_sweep(chosen, command_line(), accept_changed_inputs)
 
 
 def merge(
@@ -125,12 +124,7 @@ def merge(
     from hbtrain.modeling.devices import visible_device
 
     quiet()
-    sweep_merges(wanted, to, loaded, visible_device(), f"{called()} merge {shlex.join(models)}")
-
-
-def called() -> str:
-    """The program that this is, as it is written in a checkout or installed."""
-    return "tune/sweep.py" if Path(sys.argv[0]).name == "sweep.py" else "hbtrain sweep"
+    sweep_merges(wanted, to, loaded, visible_device(), command_line())
 
 
 def with_sweep_commands(app: App) -> App:

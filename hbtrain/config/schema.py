@@ -6,6 +6,7 @@ a parameter in MLflow. This module imports neither torch nor ray, so that a reci
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -228,6 +229,10 @@ def called(field: str, context: Any) -> str:
     return f"--{field.replace('_', '-')}" if context == FLAGS else f"evaluation.{field}"
 
 
+# Every model has a class method of this name, from `abc`, which nothing here calls.
+warnings.filterwarnings("ignore", 'Field name "register" in "TrackingConfig" shadows', UserWarning)
+
+
 class TrackingConfig(Section):
     """Tracking of the run in MLflow."""
 
@@ -238,6 +243,23 @@ class TrackingConfig(Section):
     parent_run_id: str | None = None
     """MLflow run that this one is nested under, as a sweep's trials are."""
     log_model: bool = True
+    """Store the trained model in MLflow, in the form that `mlflow.pyfunc` loads and serves."""
+    register: str | None = None
+    """Name in MLflow's registry of models, under which the trained model becomes a new version; of a sweep, that of its
+    best point."""
+
+    @field_validator("register")
+    @classmethod
+    def _is_name(cls, value: str | None) -> str | None:
+        if value is not None and (not value.strip() or {"/", ":"} & set(value) or value.startswith(".")):
+            raise ValueError("a registered model's name is a text without / and :, and begins with no dot")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrackingConfig:
+        if self.register is not None and not self.log_model:
+            raise ValueError(f"tracking.register = {self.register!r} needs tracking.log_model, which is false")
+        return self
 
 
 class Config(Section):

@@ -132,10 +132,9 @@ class Summary:
         The objectives on the first benchmark decide, or all scores that every point has if there are none.
         """
         points, benchmark = self.points, self.benchmarks[0]
-        known = scores_of(benchmark, points)
-        deciding = list(self.objectives) or known
+        known, deciding = scores_of(benchmark, points), self._deciding
         best = best_point(points, benchmark, deciding)
-        config = next(one.trial.config for one in self.finished if one.values == best.values)
+        config = self.best.trial.config
         names = ", ".join(map(title_of, deciding))
         rule = names if len(deciding) == 1 else f"the mean of its ranks in {names}"
         has = ", ".join(f"{title_of(score)} {best.shown(f'{benchmark}/{score}')}" for score in known)
@@ -143,6 +142,17 @@ class Summary:
         why = f"{best.label}, the best of {len(points)} points on {benchmark} by {rule}. It has {has} ({seeds})."
         head = textwrap.fill(why, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
         return f"{head}\n{recipe_of(config)}"
+
+    @property
+    def best(self) -> Finished:
+        """The first trial of the best point, by the rule of `best_recipe`; there must be a finished one."""
+        best = best_point(self.points, self.benchmarks[0], self._deciding)
+        return next(one for one in self.finished if one.values == best.values)
+
+    @property
+    def _deciding(self) -> list[str]:
+        """The scores on the first benchmark that say which point is the best."""
+        return list(self.objectives) or scores_of(self.benchmarks[0], self.points)
 
     @property
     def _wanted(self) -> list[str]:

@@ -45,6 +45,7 @@ COMMANDS = [
         "prepare mteb",
         "prepare pages",
         "prepare parallel",
+        "prepare plugin",
         "prepare squad",
     ),
     *("data", "data list", "data info", "data licence", "data fetch", "data where"),
