@@ -5,6 +5,7 @@ import functools
 import os
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -139,12 +140,22 @@ def fork(command, environment, folder, out, errors=None, more=None):
         return Forked(fork_server().path, [*map(str, command)], environment, files, str(folder))
 
 
+def built(folder):
+    """Builds the sdist of this checkout and, from that as package managers do, the wheel; their paths, in `folder`."""
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = folder.glob("hbtrain-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    sources = folder / sdist.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "-t", "wheel"], cwd=sources, check=True, capture_output=True)
+    (wheel,) = folder.glob("hbtrain-*.whl")
+    return sdist, wheel
+
+
 def unpacked_wheel(folder):
-    """Builds the wheel of this checkout, and unpacks it below `folder`; the folder for a Python path."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = (folder / "dist").glob("hbtrain-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    """The wheel of this checkout, unpacked below `folder`; the folder for a Python path."""
+    with zipfile.ZipFile(built(folder / "dist")[1]) as archive:
         archive.extractall(folder / "installed")
     return folder / "installed"
 
