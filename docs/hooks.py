@@ -166,7 +166,8 @@ def _sections(model: type[Any], prefix: str) -> Iterator[str]:
     about, types = _source_of_fields(model)
     values = [name for name, field in model.model_fields.items() if _section(field.annotation) is None]
     title = f"`{prefix.removesuffix('.')}`" if prefix else "The run"
-    yield f"\n## {title}\n\n{inspect.getdoc(model)}\n\n| key | default | values | meaning |\n| --- | --- | --- | --- |\n"
+    yield f"\n## {title}\n\n{inspect.getdoc(model)}\n\n"
+    yield "| key | default | values | meaning |\n| --- | --- | --- | --- |\n"
     for name in values:
         default = model.model_fields[name].get_default(call_default_factory=True)
         shown = "" if default is None else f"`{default}`"
