@@ -141,8 +141,8 @@ class BatchingConfig(Section):
     """How global batches are made (arXiv 2408.10536, section 3)."""
 
     mode: Mode = "hybrid"
-    """Which kinds of batches there are: hybrid has monolingual and cross-lingual ones, by alpha or a mixture; monolingual,
-    cross-lingual and multilingual have one kind; english has monolingual ones in English."""
+    """Which kinds of batches there are: hybrid has monolingual and cross-lingual ones, by alpha or a mixture;
+    monolingual, cross-lingual and multilingual have one kind; english has monolingual ones in English."""
     alpha: Fraction | dict[NonNegativeInt, Fraction] = 0.5
     """Probability that a batch is monolingual, or points {step: probability} joined by straight lines."""
     mixture: Mixture = None

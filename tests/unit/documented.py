@@ -7,13 +7,14 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from hbtrain.modeling.encoder import Encoder
-from tests.unit.comparison_samples import rows_of, write_results, write_run
+from tests.unit.comparison_samples import macro_means, rows_of, write_results, write_run
 from tests.unit.evaluation_samples import paragraph, write_lareqa
 from tests.unit.judged_samples import miracl
 from tests.unit.tiny_models import encoder_config, save_bert
@@ -135,10 +136,19 @@ def write_world(folder: Path) -> None:
     save_bert(folder / "backbone")
     asked = {x: [paragraph([f"River {x}.", f"Book {x}."], {"a": 0, "b": 1})] for x in ("de", "en")}
     miracl(write_lareqa(folder / "DIR", asked))
-    for name in ("alpha-hybrid", "alpha-mono", "samplings-hybrid", "samplings-mono"):
-        write_run(folder / "runs" / name, 1 if name.endswith("mono") else 0.5, 0)
+    for name in ("alpha-hybrid", "alpha-mono", "paper-hybrid", "paper-mono", "samplings-hybrid", "samplings-mono"):
+        run = write_run(folder / "runs" / name, 1 if name.endswith("mono") else 0.5, 0)
+        _write_scores(run / "results", quality=len(name) / 100)
     for name in ("hybrid-1", "mono-1", "mine-1", "own-hybrid-1", "own-mono-1", "mono", "cross", "quickstart-1"):
         run = write_run(folder / "runs" / name, 1 if "mono" in name else 0.5, 0)
-        Encoder.load(str(folder / "MODEL"), device="cpu").save(run / "model")
-    for name in ("mine", "other"):
-        write_results(folder / "results" / name, rows_of(0.1, seed=len(name)))
+        shutil.copytree(folder / "MODEL", run / "model")
+    for name in ("results/mine", "results/other", "results-miracl/mine", "results-miracl/other"):
+        _write_scores(folder / name, quality=len(name) / 100)
+
+
+def _write_scores(folder: Path, quality: float) -> None:
+    """Made-up results of an evaluation, with nDCG."""
+    scores = [row | {"ndcg@10": row["map"]} for row in rows_of(quality)]
+    means = macro_means(scores)
+    means |= {name.replace("/map", "/ndcg@10"): mean for name, mean in means.items() if name.endswith("/map")}
+    write_results(folder, scores, metrics=means)
