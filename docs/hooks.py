@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ def path_of(target: str, source: str) -> str:
 
 
 def site_path(path: str) -> str:
-    """The path on the site of a file of the checkout."""
+    """The path on the site of a file of the checkout; notebooks become pages."""
+    path = re.sub(r"^(docs/.*)\.ipynb$", r"\1.md", path)
     return PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else f"{COPIES}/{path}")
 
 
@@ -137,6 +139,23 @@ def generated_pages() -> Iterator[tuple[str, str]]:
     yield "reference/python.md", python_page()
     for name, members in families().items():
         yield f"{SETS}/{name}.md", data_set_page(name, members)
+    for path in sorted((ROOT / "docs").glob("*.ipynb")):
+        yield f"{path.stem}.md", notebook_page(json.loads(path.read_text("utf-8")), path.name)
+
+
+def notebook_page(notebook: Mapping[str, Any], name: str) -> str:
+    """A notebook's cells, and below each what it gave when it was saved, tables as tables."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            shown = "".join(output.get("text", data.get("text/plain", "")))
+            table = "".join(data.get("text/html", ""))
+            parts.append("<div>" + re.sub(r"\n\s*\n", "\n", table) + "</div>" if table else f"```\n{shown}\n```")
+    title, *rest = parts
+    return "\n\n".join([title, f"This page is the notebook `docs/{name}`.", *rest]) + "\n"
 
 
 def commands_page() -> str:

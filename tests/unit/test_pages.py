@@ -65,6 +65,18 @@ def test_links_become_those_of_the_site():
     assert hooks().with_site_links("[a](../../README.md#q)", "docs/concepts/loss.md") == "[a](../index.md#q)"
 
 
+def test_a_notebook_becomes_a_page_with_its_tables():
+    code = {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": [{"data": {"text/plain": ["1"]}}]}
+    table = {"cell_type": "code", "source": ["y"], "outputs": [{"data": {"text/html": ["<p>\n\n1</p>"]}}]}
+    cells = [{"cell_type": "markdown", "source": ["# Ten lines"]}, code, table, code | {"outputs": [{"text": ["2\n"]}]}]
+    page = hooks().notebook_page({"cells": cells}, "n.ipynb")
+    assert page.startswith(
+        "# Ten lines\n\nThis page is the notebook `docs/n.ipynb`.\n\n```python\nx = 1\nx\n```\n\n```\n1\n"
+    )
+    assert "<div><p>\n1</p></div>" in page and page.endswith("```\n2\n\n```\n")
+    assert hooks().with_site_links("[n](notebook.ipynb#a)", "docs/none.md") == "[n](notebook.ipynb#a)", "no such file"
+
+
 def test_every_key_has_its_row_and_every_command_its_heading():
     from hbtrain.config.keys import all_keys
 
@@ -84,4 +96,4 @@ def test_the_site_builds_without_a_warning(tmp_path, caplog):
     built = tmp_path / "site"
     for page in ("index.html", "reference/keys/index.html", "data-sets/miracl/index.html"):
         assert (built / page).stat().st_size > 10_000
-    assert "hbtrain.train" in (built / "reference" / "python" / "index.html").read_text()
+    assert 'id="hbtrain.runs.run.train"' in (built / "reference" / "python" / "index.html").read_text()
