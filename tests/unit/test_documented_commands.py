@@ -1,13 +1,16 @@
 """Every command that pages show is run: here, or by a test that is named; or it cannot be, for a reason."""
 
+import contextlib
 import glob
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
 import pytest
+from cyclopts import MissingArgumentError
 
 from hbtrain.cli.main import app
 from hbtrain.config import load_config, override
@@ -16,7 +19,7 @@ from hbtrain.hub import catalogue, parse
 from hbtrain.runs.preflight import preflight
 from hbtrain.sweeps.space import probes_of, trials_of
 from hbtrain.sweeps.space_file import load_space, with_flags
-from tests.unit.documented import ROOT, commands, write_world
+from tests.unit.documented import ROOT, all_pages, commands, write_world
 from tests.unit.test_catalogue_layouts import SHIPPED, stand_in
 
 ELSEWHERE = {  # pattern: (test, what it holds)
@@ -59,6 +62,7 @@ HERE = {
 }
 """What a training needs to be checked on this machine, with stand-ins of data sets that have two rows."""
 ALL = commands()
+INLINE = re.compile(r"(?<!`)`hbtrain ((?!prepare FORM)[a-z-]+ [^`|]+)`(?!`)")  # not a pipe in a table
 
 
 def where(words):
@@ -129,6 +133,15 @@ def test_its_options_and_keys_are_those_of_hbtrain(page, words, world):
     elif command == "sweep":
         space = space_of(rest[0], rest[1:], world)
         assert (probes_of if space.search else trials_of)(space)
+
+
+@pytest.mark.parametrize("page", [page for page, text in all_pages().items() if INLINE.search(text)])
+def test_commands_within_sentences_are_those_of_hbtrain(page):
+    for found in INLINE.findall(all_pages()[page]):
+        command, *rest = shlex.split(" ".join(found.split()))
+        if command != "submit" and "..." not in rest:
+            with contextlib.suppress(MissingArgumentError):  # a sentence may leave out what it is not about
+                app.parse_args([command, *rest], print_error=False, exit_on_error=False)
 
 
 def space_of(first, rest, world):
