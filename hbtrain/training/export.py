@@ -200,6 +200,7 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,
+        objectives=config.loss.beside_plain,
         average_with_initial=config.encoder.average_with_initial,
         version=hbtrain.__version__,
     )
