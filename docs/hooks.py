@@ -42,6 +42,7 @@ WORDS = {
     "PositiveInt": "1, 2, 3, …",
     "Precision": "fp32 or bf16",
     "SamplingTemperature": "0.05 or more",
+    "TermWeights": "weights of terms",
     "Weight": "0 or more",
     "bool": "true or false",
     "float": "number",
@@ -189,7 +190,7 @@ def _sections(model: type[Any], prefix: str) -> Iterator[str]:
     yield "| key | default | values | meaning |\n| --- | --- | --- | --- |\n"
     for name in values:
         default = model.model_fields[name].get_default(call_default_factory=True)
-        shown = "" if default is None else f"`{default}`"
+        shown = "" if default is None else f"`{default if isinstance(default, str) else json.dumps(default)}`"
         yield f"| `{prefix}{name}` | {shown} | {_cell(types[name])} | {_cell(about.get(name, ''))} |\n"
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
@@ -218,7 +219,7 @@ def _source_of_fields(model: type[Any]) -> tuple[dict[str, str], dict[str, str]]
 def _type(annotation: ast.expr) -> str:
     """A type in words: what the source says, with `WORDS` for its names, and the values of a Literal."""
     text = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", ast.unparse(annotation))
-    text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"\1 ...", text.replace(" | None", ""))
+    text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", text.replace(" | None", ""))
     text = re.sub(r"dict\[(\w+), (\w+)\]", r"{\1: \2}", text).replace(" | ", ", or ")
     text = re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), text)
     return re.sub(r"\w+", lambda match: WORDS.get(match[0], match[0]), text)
