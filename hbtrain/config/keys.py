@@ -42,6 +42,12 @@ LATER_KEYS = (
     "encoder.compile",
     "encoder.dropout",
     "evaluation.precision",
+    "loss.guide",
+    "loss.hardness",
+    "loss.positives",
+    "loss.teacher",
+    "loss.terms",
+    "loss.translations",
     "training.average",
     "training.optimizer",
 )

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hbtrain.config.batching import BatchingConfig
 from hbtrain.config.encoder import EncoderConfig, Precision
+from hbtrain.config.loss import LossConfig
 from hbtrain.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
@@ -63,23 +64,6 @@ class DataConfig(Section):
         if value is not None and not value:
             raise ValueError("the list is empty; leave the key out for every language of the sources")
         return value
-
-
-class LossConfig(Section):
-    """The loss: InfoNCE, with the passages of the whole global batch as candidates of every query."""
-
-    temperature: PositiveFloat = 0.05
-    learn_temperature: bool = False
-    """Train the temperature along with the encoder; `temperature` is where it starts."""
-    symmetric: bool = False
-    """Also score passages against queries, and take the mean of both directions."""
-    hard_negatives: NonNegativeInt = 0
-    """Hard negatives of its row that each pair adds, in the language of its passage, as candidates of every query."""
-    matryoshka_dimensions: tuple[PositiveInt, ...] = ()
-    """Prefixes of the embedding that are trained to serve alone (arXiv 2205.13147); the loss is the mean over them
-    and the whole."""
-    block_rows: PositiveInt = 512
-    """Rows of the score matrix that exist at one time; memory grows with block_rows x global_batch_size."""
 
 
 class TrainingConfig(Section):
@@ -305,6 +289,12 @@ class Config(Section):
         if last > self.training.steps:
             raise ValueError(
                 f"batching.mixture has weights at step {last}, and training.steps is {self.training.steps}; leave that "
+                "point out, or train longer"
+            )
+        last = max(step for points in self.loss.term_points.values() for step in points)
+        if last > self.training.steps:
+            raise ValueError(
+                f"loss.terms has a weight at step {last}, and training.steps is {self.training.steps}; leave that "
                 "point out, or train longer"
             )
         return self

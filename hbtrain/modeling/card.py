@@ -37,6 +37,7 @@ class ModelCard:
     steps: int | None = None
     temperature: float | None = None
     average: float | None = None  # decay of the moving average over the steps that the weights are; None: they are none
+    objectives: Mapping[str, object] = field(default_factory=dict)  # {key of the loss: value} of what is beside InfoNCE
     average_with_initial: float = 0.0  # the share of the weights before training in these
     merged_from: str | None = None  # of which models' weights these are the sum, in words; None: they were trained
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class ModelCard:
             ("global batch size", _known(self.global_batch_size)),
             ("steps", _known(self.steps)),
             ("loss", f"InfoNCE over the global batch, temperature {_known(self.temperature)}"),
+            *((f"loss.{key}", str(value)) for key, value in self.objectives.items()),
             *self._weights(),
             ("software", f"hbtrain {self.version or '(version unknown)'}"),
         ]

@@ -105,9 +105,10 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
     zero = Zero.of(deepspeed_config(config, workers).get("zero_optimization") or {})
     if not config.resources.use_gpu:  # main memory counts when it is written to, and most of a bucket never is
         zero = replace(zero, bucket=min(zero.bucket, trained))
-    per_pair = {encoder.max_query_tokens: 1}
-    sides = 2 + int(config.loss.hard_negatives > 0)
-    passages = 1 + config.loss.hard_negatives
+    loss = config.loss
+    queries, passages = 1 + int(loss.needs_translated_queries), 1 + loss.hard_negatives + loss.translations
+    sides = 1 + queries + int(loss.hard_negatives > 0) + int(loss.translations > 0)
+    per_pair = {encoder.max_query_tokens: queries}
     per_pair[encoder.max_passage_tokens] = per_pair.get(encoder.max_passage_tokens, 0) + passages
     tokens_per_pair = sum(length * count for length, count in per_pair.items())
     pairs, batch = max(shard_sizes(batching.global_batch_size, workers)), batching.global_batch_size

@@ -21,6 +21,7 @@ from hbtrain.events import NullObserver, Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
 from hbtrain.modeling.compiling import check_compiling
+from hbtrain.runs.objective_checks import check_data_for_loss, check_frozen_models
 from hbtrain.runs.run_inputs import named_data_sets
 from hbtrain.storage import check_writable, is_remote, place
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
@@ -63,6 +64,7 @@ def preflight(config: Config, observer: Observer | None = None) -> Checked:
     for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
         deepspeed_config(config, workers)
     check_backbone(config.encoder)
+    check_frozen_models(config)
     _check_attention(config)
     check_compiling(config, zero_stage(config))
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
@@ -72,6 +74,7 @@ def preflight(config: Config, observer: Observer | None = None) -> Checked:
     during = select(config, benchmarks)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
+    check_data_for_loss(config, corpus, plan, (observer or NullObserver()).phase)
     Switcher.from_config(config)  # for its errors; workers read the lexicons again
     data = config.data
     if data.validation is not None:

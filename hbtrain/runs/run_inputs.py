@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbtrain.config import Config, without_passwords
+from hbtrain.config.loss import SCORES
 from hbtrain.corpus.cache import stored_digest
 from hbtrain.corpus.data_sets import TRAINING, WantedData, is_named
 from hbtrain.corpus.parallel import source_path
@@ -98,9 +99,11 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
         if vocabulary is not None:
             name = _named(f"encoder.{encoder.backbone}.vocabulary", vocabulary)
             yield name, _digest([local_copy(place(vocabulary))], root)
-    elif is_remote(encoder.backbone) or expand_home(encoder.backbone).is_dir():
-        files = _model_files(local_copy(place(encoder.backbone)))
-        yield _named("encoder.backbone", encoder.backbone), _digest(files, root)
+    pretrained = [] if encoder.backbone in BUILT_BACKBONES else [("encoder.backbone", encoder.backbone)]
+    frozen = (("loss.guide", config.loss.guide), ("loss.teacher", config.loss.teacher))
+    for key, model in [*pretrained, *((key, model) for key, model in frozen if model not in (None, SCORES))]:
+        if is_remote(model) or expand_home(model).is_dir():
+            yield _named(key, model), _digest(_model_files(local_copy(place(model))), root)
     if isinstance(config.training.deepspeed, str):
         file = expand_home(config.training.deepspeed)
         yield _named("training.deepspeed", config.training.deepspeed), _digest([file], root)

@@ -201,6 +201,7 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         steps=steps,
         temperature=config.loss.temperature,
         average=config.training.average,
+        objectives=config.loss.beside_plain,
         average_with_initial=config.encoder.average_with_initial,
         version=hbtrain.__version__,
     )

@@ -23,6 +23,7 @@ from hbtrain.training.delivery import Ahead, Delivery, group_of_hosts
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import as_exported, export, load_on_rank, model_card, torch_linear, trainable
 from hbtrain.training.feed import Feed, Work
+from hbtrain.training.frozen_models import FrozenModels
 from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
 from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
@@ -56,6 +57,7 @@ class Trainer:
 
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config = config
+        self.plain = config.model_copy(update={"loss": config.loss.plain})  # of batches that are not trained on
         self.worker = worker
         worker.on_phase("loading")
         self.encoder = load_on_rank(config, worker)
@@ -64,7 +66,7 @@ class Trainer:
         self.stopwatch = Stopwatch(worker.device, worker.on_phase)
         self.group = TimedGroup(worker.group, self.stopwatch)
         self.switcher = Switcher.from_config(config)
-        self.feed = self._feed(self.plan, self.corpus)
+        self.feed = self._feed(config, self.plan, self.corpus)
         self._hosts = group_of_hosts(self.feed, worker.device, 2 * config.training.step_timeout_s)
         self.delivery = self._delivery(self.feed)
         self.validation = self._validation()
@@ -72,6 +74,7 @@ class Trainer:
         self.engine = Engine(self.module, config, worker.device)
         time_deepspeed(self.stopwatch)
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
+        self.plain_gradients = Gradients(self.engine, self.group, self.plain, self.stopwatch)
         self.cosine = self._cosine()
         self.patience = Patience(config.training.patience, config.evaluation.keep_best or VALIDATION_LOSS)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
@@ -90,6 +93,8 @@ class Trainer:
         start = self.checkpoints.restore()
         self._skipped = self.engine.skipped_steps
         done, stopped = start, self.patience.exhausted
+        if start < stop and not stopped:
+            self.prepare(range(start, training.steps))
         self.module.train()
         self.meter.start()
         self.worker.on_phase("data", start)
@@ -113,6 +118,19 @@ class Trainer:
             with self._averaged():
                 self._export(done)
         return True
+
+    def prepare(self, steps: range) -> None:
+        """Have the guide and the teacher, where there are any, ready for the batches of these steps; collective."""
+        if self.config.loss.guide is None and self.config.loss.teacher is None:
+            return
+        worker = self.worker
+
+        def tell(note: str) -> None:
+            self._emit(Event(steps.start, {}, note))
+
+        frozen = FrozenModels(self.config, worker.group, worker.device, worker.on_phase, tell)
+        frozen.prepare(self.plan, self.corpus, steps, self.encoder.dimension)
+        self.feed.frozen = frozen
 
     def _after_step(self, done: int, stop: int, asked: bool) -> None:
         """What is due after `done` steps: figures, validation, evaluation, a checkpoint."""
@@ -161,7 +179,7 @@ class Trainer:
 
         Collective.
         """
-        return self.gradients.backward(self.delivery.now(work))
+        return self.gradients.backward(self.delivery.now(work)).total
 
     def _log(self, step: int) -> None:
         self.worker.on_phase("log")
@@ -190,8 +208,8 @@ class Trainer:
         if self.config.training.gradient_cosine_every is None:
             return None
         plans = cosine_plans(self.config, self.corpus, self.plan)
-        both = [self._delivery(self._feed(plan, self.corpus)) for plan in plans]
-        return GradientCosine(self.module, both, self.group, self.config, self.stopwatch)
+        both = [self._delivery(self._feed(self.plain, plan, self.corpus)) for plan in plans]
+        return GradientCosine(self.module, both, self.group, self.plain, self.stopwatch)
 
     def _is_validation_due(self, done: int) -> bool:
         every = self.config.training.validate_every
@@ -202,7 +220,7 @@ class Trainer:
         assert self.validation is not None
         self.module.eval()
         with torch.no_grad(), self.validation.steps(0, self.config.training.validation_batches) as works:
-            losses = [self.gradients.loss(work) for work in works]
+            losses = [self.plain_gradients.loss(work).total for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
         self._emit(Event(step, {VALIDATION_LOSS: loss}))
@@ -245,11 +263,11 @@ class Trainer:
         if data.validation is None:
             return None
         corpus = ParallelCorpus.open([data.validation], data.cache, data.catalogue)
-        return self._delivery(self._feed(validation_plan(self.config, corpus), corpus))
+        return self._delivery(self._feed(self.plain, validation_plan(self.config, corpus), corpus))
 
-    def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
+    def _feed(self, config: Config, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
         rank, world_size = self.group.rank, self.group.world_size
-        return Feed(plan, corpus, self.encoder, self.config, rank, world_size, self.switcher, self.worker.device)
+        return Feed(plan, corpus, self.encoder, config, rank, world_size, self.switcher, self.worker.device)
 
     def _delivery(self, feed: Feed) -> Delivery:
         return Delivery(feed, self.worker.device, self._hosts, self.stopwatch)

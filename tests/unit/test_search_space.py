@@ -99,6 +99,15 @@ def test_every_combination_of_a_shipped_grid_is_a_training_of_its_own():
         assert {trial.config.batching.mode for trial in found} == {"hybrid"}
 
 
+def test_kinds_are_all_tried_with_one_seed_before_the_next():
+    found = trials_of(load_space("kinds"))
+    assert [trial.config.seed for trial in found] == [0] * 7 + [1] * 7 + [2] * 7
+    kinds = [trial.config.batching.kinds for trial in found[:7]]
+    assert {("mono",), ("cross",), ("multi",), ("mono", "cross"), ("mono", "cross", "multi")} == set(kinds)
+    assert kinds.count(("mono", "cross")) == 3
+    assert len({trial.label for trial in found}) == 21
+
+
 def test_flags_narrow_a_range_and_change_the_search():
     space = with_flags(
         load_space("alpha-asha"), {"search.trials": 4, "search.rungs": [5, 9], "batching.alpha": [0.2, 0.4]}

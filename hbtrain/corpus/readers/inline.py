@@ -47,6 +47,7 @@ class InlineReader(ABC):
                 position,
                 row.id or None,
                 row.passage_id or None,
+                row.scores,
             )
 
     def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
@@ -101,8 +102,14 @@ class ParallelReader(InlineReader):
         )
         if not query or not passage:
             return None
-        kept = [negative for negative in negatives if negative]
-        return replace(row, query=query, passage=query if self.sentences else passage, negatives=kept)
+        kept = [number for number, negative in enumerate(negatives) if negative]
+        return replace(
+            row,
+            query=query,
+            passage=query if self.sentences else passage,
+            negatives=[negatives[number] for number in kept],
+            scores=[row.scores[number] for number in (0, *(1 + number for number in kept))] if row.scores else (),
+        )
 
     def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
         for file in self.inputs:
