@@ -26,6 +26,8 @@ ELSEWHERE = {  # pattern: (test, what it holds)
     r"hbtrain train |tune/sweep": ("integration/test_quickstart.py", '"train", "quickstart"'),
     r"hbtrain sweep ": ("integration/test_every_space.py", "test_its_trials_and_their_summary"),
     r"hbtrain verify ": ("integration/test_verify_command.py", '"verify"'),
+    r"hbtrain push ": ("unit/test_push.py", '"push"'),
+    r"hbtrain export ": ("unit/test_export.py", '"export"'),
     r"hbtrain translate ": ("integration/test_reproduce.py", '"translate"'),
     r"hbtrain doctor": ("integration/test_doctor.py", '"doctor"'),
     r"(cluster/submit|hbtrain submit) ": ("integration/test_submit.py", '"train", "quickstart"'),
