@@ -262,12 +262,6 @@ class TrackingConfig(Section):
             raise ValueError("a registered model's name is a text without / and :, and begins with no dot")
         return value
 
-    @model_validator(mode="after")
-    def _agree(self) -> TrackingConfig:
-        if self.register is not None and not self.log_model:
-            raise ValueError(f"tracking.register = {self.register!r} needs tracking.log_model, which is false")
-        return self
-
 
 class Config(Section):
     """The configuration of a whole run."""

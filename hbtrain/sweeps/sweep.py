@@ -66,7 +66,7 @@ def run_sweep(space: Space, command: str | None = None, accept_changed_inputs: b
     base = absolute_paths(base_config(space))
     tracking_uri(base)  # raises if there is none
     check_storage(base)
-    check_registration(base)
+    check_registration(override(base, {"tracking.log_model": True}))  # the best point's is stored in any case
     _check(space, trials, base)
     folder = sweep_folder(space, base)
     configs = [absolute_paths(trial.config) for trial in trials]
@@ -97,8 +97,8 @@ def run_sweep(space: Space, command: str | None = None, accept_changed_inputs: b
             judged = _report(outcome.finished, folder, tracker)
             summary = Summary(outcome.finished, outcome.failures, judged, objectives, outcome.failed)
             _save(summary, folder, tracker)
-            if (name := base.tracking.register) is not None and outcome.finished:
-                tracker.register(name, str(RunFolder(summary.best.folder).state.mlflow_run_id))
+            if outcome.finished:
+                _register(RunFolder(summary.best.folder), base, tracker)
             if outcome.failures:
                 reasons = "; ".join(f"{label}: {reason}" for label, reason in outcome.failures.items())
                 count = len(outcome.failures) + len(outcome.finished) + len(outcome.stopped)
@@ -250,6 +250,16 @@ def _save(summary: Summary, folder: Place, tracker: Tracker) -> None:
     tracker.describe(summary.markdown())
     runs = (RunFolder(folder / name) for name in folders_in(folder, "*"))
     tracker.metrics(metrics_of(total_usage(runs)), 0)
+
+
+def _register(best: RunFolder, base: Config, tracker: Tracker) -> None:
+    """Register the model of the best run, which is stored first where those of trials are not."""
+    name, run_id = base.tracking.register, best.state.mlflow_run_id
+    if name is None or run_id is None:
+        return
+    if not base.tracking.log_model:
+        tracker.model(best.model, base.training.steps, run_id=run_id)
+    tracker.register(name, run_id)
 
 
 def _show(summary: Summary, outcome: SearchOutcome, folder: Place, tracker: Tracker) -> None:

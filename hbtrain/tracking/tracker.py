@@ -173,13 +173,13 @@ class Tracker:
         if artifacts:
             self._put("tables", list(artifacts))
 
-    def model(self, path: Place, step: int, figures: Sequence[list[Any]] = ()) -> None:
-        """Store the folder of the encoder of a step as the run's logged model, with figures that are its scores.
+    def model(self, path: Place, step: int, figures: Sequence[list[Any]] = (), run_id: str | None = None) -> None:
+        """Store the folder of the encoder of a step as the logged model of a run, by default this one, with its scores.
 
         A figure is one that `scores` returned, followed by the name and the digest of the benchmark's `DataInput`.
         """
         scores = [[*first, name, digest[:DIGEST_LENGTH]] for *first, name, digest in figures]
-        self._put("model", [str(path), step, scores])
+        self._outbox.put([Message(run_id or self.run_id, "model", [str(path), step, scores])])
 
     def register(self, name: str, run_id: str | None = None) -> None:
         """Make the logged model of a run, by default this one, a version of the registered model `name`."""
@@ -285,10 +285,14 @@ class Tracker:
 
 
 def check_registration(config: Config) -> None:
-    """Raise TrackingError if `tracking.register` names a model, and MLflow has no registry to put it into."""
+    """Raise TrackingError if `tracking.register` names a model, and MLflow gets none, or has no registry for it."""
     name, uri = config.tracking.register, tracking_uri(config)
     if name is None:
         return
+    if not config.tracking.log_model:
+        raise TrackingError(
+            f"tracking.register = {name!r} needs the model in MLflow, but tracking.log_model is false; change either"
+        )
     from mlflow import MlflowClient
 
     limit_retries()

@@ -33,10 +33,10 @@ def trained(monkeypatch):
     return calls
 
 
-def finish(config, benchmarks=("demo",)):
+def finish(config, benchmarks=("demo",), score=0.5):
     folder = RunFolder.open(config)
     folder.results.mkdir()
-    scores = {f"{name}/{key}": 0.5 for name in benchmarks for key in ("mono/map", "cross/map", "multi/map")}
+    scores = {f"{name}/{key}": score for name in benchmarks for key in ("mono/map", "cross/map", "multi/map")}
     (folder.results / "metrics.json").write_text(json.dumps(scores))
     folder.update(finished=True, measured=measured_by(config))
 
@@ -87,6 +87,32 @@ def test_the_mlflow_run_shows_what_was_called(program, arguments, source, space,
     sweep("alpha-grid", "--batching.alpha", "0", "--seed", "0", "--resources.workers", "1")
     (parent,) = parent_runs(tmp_path)
     assert parent.data.tags["mlflow.source.name"] == source
+
+
+def test_the_model_of_the_best_point_is_registered(space, monkeypatch, tmp_path):
+    from hbtrain.modeling.encoder import Encoder
+    from hbtrain.tracking.tracker import Tracker
+    from tests.unit.tiny_models import TEXTS, encoder_config
+
+    def train(trials, folder):
+        for trial in trials:
+            assert trial.config.tracking.register is None, "one model of the sweep, not one of each trial"
+            tracker, alpha = Tracker(trial.config, None, trial.label), trial.config.batching.alpha
+            finish(trial.config, score=0.5 + alpha / 10)
+            of_trial = RunFolder.finished(trial.config)[0]
+            of_trial.update(mlflow_run_id=tracker.run_id)
+            Encoder.build(encoder_config("static"), lambda: TEXTS, 0).save(of_trial.model)
+            assert tracker.finish() == ""
+        return {}
+
+    monkeypatch.setattr(tuning, "train_side_by_side", train)
+    for _ in range(2):
+        sweeping.run_sweep(with_flags(space, {"tracking.register": "grid"}))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    (version,) = client.search_model_versions("name = 'grid'")
+    assert client.get_run(version.run_id).data.params["batching.alpha"] == "1.0"
 
 
 def test_a_wider_range_goes_on_and_another_setting_is_another_sweep(space, trained, tmp_path):
