@@ -29,6 +29,20 @@ class NullObserver:
     def event(self, event: Event) -> None: ...
 
 
+class PrintingObserver:
+    """An observer that prints phases and notes, a line each, for scripts and notebooks."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def phase(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began_s:5.0f} s  {text}", flush=True)
+
+    def event(self, event: Event) -> None:
+        if event.note:
+            self.phase(f"step {event.step}: {event.note}")
+
+
 class SafeObserver:
     """Calls another observer, and goes on where that fails: a lost terminal or a full disk behind it ends no run."""
 

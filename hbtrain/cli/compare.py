@@ -10,7 +10,7 @@ from hbtrain.cli.outputs import output_place, said_aside, written
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
-    from hbtrain.comparison.compare import Comparison
+    from hbtrain.comparison.result import Comparison
 
 WIDEST = 10_000
 """Width of a table in characters at most, where the output is no terminal."""

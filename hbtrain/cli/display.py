@@ -32,7 +32,7 @@ from hbtrain.reporting.text import byte_size, counted, lasting
 if TYPE_CHECKING:
     from hbtrain.config import Config
     from hbtrain.events import Event
-    from hbtrain.runs.run import Outcome
+    from hbtrain.runs.outcome import Outcome
     from hbtrain.storage import Place
     from hbtrain.training.verify import Agreement
 

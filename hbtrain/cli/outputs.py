@@ -4,6 +4,8 @@ is said aside."""
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hbtrain.errors import ConfigError, StorageError
+from hbtrain.errors import ConfigError, StorageError, without_passwords
 from hbtrain.reporting.console import TextConsole
 from hbtrain.storage import Place, RemoteError, check_writable, place, pushed, put, try_to_write
 from hbtrain.storage.files import unwritable
@@ -114,6 +116,12 @@ def trusts(model: str, named: str | None) -> bool:
 def said_aside(text: str) -> None:
     """Print a line about what goes on to standard error, apart from results."""
     TextConsole(stderr=True).print(text, style="dim", soft_wrap=True)
+
+
+def command_line() -> str:
+    """The command line of this process, which MLflow shows as the source of a run; without passwords."""
+    program = "tune/sweep.py" if Path(sys.argv[0]).name == "sweep.py" else "hbtrain"
+    return shlex.join([program, *map(without_passwords, sys.argv[1:])])
 
 
 def quiet() -> None:

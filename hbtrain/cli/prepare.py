@@ -302,6 +302,22 @@ def lines(
 
 
 @prepare.command
+def plugin(form: str, files: Annotated[list[str], Many], *, common: Common) -> None:
+    """A form that another package reads: one whose reader has an entry point in the group hbtrain.readers.
+
+    Parameters
+    ----------
+    form
+        Name of the entry point.
+    files
+        What the reader is given: files, folders or URLs.
+    """
+    from hbtrain.corpus.readers.inline import PluginReader
+
+    write_corpus(lambda paths: PluginReader(form, paths), files, common, of_files=True)
+
+
+@prepare.command
 def check(folder: str) -> None:
     """Read every file of a prepared corpus and compare it with its checksum.
 

@@ -29,9 +29,10 @@ def train(
 
     config = load_config(recipe, parse_flags(overrides))
     from hbtrain.cli.display import RunConsole, RunDisplay, show_outcome
+    from hbtrain.cli.outputs import command_line
     from hbtrain.runs.run import train as run
 
     console = RunConsole()
     with RunDisplay(console, config.training.steps) as display:
-        outcome = run(config, display, accept_changed_inputs=accept_changed_inputs)
+        outcome = run(config, display, accept_changed_inputs=accept_changed_inputs, command=command_line())
     show_outcome(console, outcome)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbtrain.comparison.checks import check_distinct, common_benchmarks
-from hbtrain.comparison.curves import Curves, read_curves
-from hbtrain.comparison.estimates import Estimate, Method, Score, adjusted, estimates_of
+from hbtrain.comparison.curves import read_curves
+from hbtrain.comparison.estimates import Method, adjusted, estimates_of
 from hbtrain.comparison.published import Choice
+from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.runs import Run, RunFinder
 from hbtrain.comparison.scores import ScoreReader
 from hbtrain.comparison.systems import System, in_table_order, systems_of
+from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
 from hbtrain.errors import ConfigError, DataError
-from hbtrain.reporting.colours import colours_of
-from hbtrain.reporting.metric_names import ALL, RANK_DISTANCE
+from hbtrain.reporting.html import html_page
+from hbtrain.reporting.metric_names import RANK_DISTANCE
 
 if TYPE_CHECKING:
     from hbtrain.corpus.data_sets import Notify
@@ -27,35 +28,15 @@ if TYPE_CHECKING:
     from hbtrain.evaluation.benchmark import Benchmark
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The result of `compare`; `save_comparison` writes it into a folder."""
+class ShownComparison(Comparison):
+    """A comparison that a notebook shows by its tables."""
 
-    systems: tuple[System, ...]
-    baseline: str  # label of the system with which the others are compared
-    tasks: tuple[Task, ...]
-    estimates: tuple[Estimate, ...]
-    method: Method
-    notes: tuple[str, ...] = ()  # what readers must know, such as runs that were left out or unknown training languages
-    published: Choice = None  # which published figures tables show too
-    curves: Curves = field(default_factory=Curves)  # how scores came about during training
-
-    @cached_property
-    def _by_score(self) -> dict[tuple[str, Score], Estimate]:
-        return {(e.system, e.score): e for e in self.estimates}
-
-    @cached_property
-    def colours(self) -> dict[str, str]:
-        """{label: colour} of the systems, in their order."""
-        return colours_of({system.label: system.sampling for system in self.systems})
-
-    def get(self, system: str, benchmark: str, setting: str, metric: str, part: str = ALL) -> Estimate | None:
-        """An estimate, or None if the benchmark has no such score."""
-        return self._by_score.get((system, Score(benchmark, setting, metric, part)))
+    def _repr_html_(self) -> str:
+        return html_page([*main_tables(self), *language_tables(self)], [legend(self), *self.notes])
 
 
 def compare(  # noqa: PLR0913 - keywords, each a choice of its own
-    runs: Sequence[str | Path],
+    runs: Sequence[str | PathLike[str]],
     *,
     baseline: str | None = None,
     metric: str | None = None,
@@ -70,11 +51,11 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     method: Method | None = None,
     notify: Notify | None = None,
 ) -> Comparison:
-    """Compare every score of `runs` with that of a baseline.
+    """Compare every score of `runs` with that of a baseline; a notebook shows the tables of what is returned.
 
     Args:
         runs: folders that `hbtrain evaluate` wrote, folders of runs or of sweeps, ids (or beginnings of ids) of MLflow
-            runs or sweeps, folders of TREC run files.
+            runs or sweeps, folders of TREC run files; what `hbtrain.train` and `hbtrain.evaluate` return.
         baseline: a system's label, or one of `runs`; by default the first row of the table.
         metric: the main metric, by default the first of MAIN_METRICS that every run has. Rank distance is always
             compared too.
@@ -104,7 +85,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
     wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
         finder = RunFinder(tracking_uri, Path(downloads), questions)
-        found = _find(finder, [str(run) for run in runs])
+        found = _find(finder, [fspath(run) for run in runs])
         flat = [run for group in found.values() for run in group]
         reader, wanted = ScoreReader(), list(dict.fromkeys(wanted))
         scores = {
@@ -128,7 +109,7 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         estimates += estimates_of(benchmark, grouped, systems.index(reference), metrics, task.parts, method)
     notes = [*finder.notes, *_unknown_languages(systems), *_other_precision(flat), *_other_data(flat, tasks)]
     notes += _other_search(flat, tasks)
-    return Comparison(
+    return ShownComparison(
         tuple(systems),
         reference.label,
         tuple(tasks),

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.curves import NEAR, ScoreCurves
 from hbtrain.comparison.estimates import Estimate
+from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.tables import language_note, shown_language
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.colours import EDGE, GRID, INK, PALE

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.pictures import pictures_of
 from hbtrain.comparison.published import as_list
+from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.errors import StorageError
 from hbtrain.reporting.table import TREND, markdown_text

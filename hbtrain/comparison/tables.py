@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from hbtrain.comparison.compare import Comparison
 from hbtrain.comparison.curves import NEAR, ScoreCurves
 from hbtrain.comparison.estimates import Estimate, Score
 from hbtrain.comparison.published import PublishedRow, figure, note_of, shown_rows
+from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.tasks import Task
 from hbtrain.reporting.metric_names import (
     ALL,

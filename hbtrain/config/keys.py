@@ -42,6 +42,13 @@ LATER_KEYS = (
     "encoder.compile",
     "encoder.dropout",
     "evaluation.precision",
+    "loss.guide",
+    "loss.hardness",
+    "loss.positives",
+    "loss.teacher",
+    "loss.terms",
+    "loss.translations",
+    "training.average",
     "training.optimizer",
 )
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps

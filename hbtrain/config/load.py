@@ -22,6 +22,7 @@ from hbtrain.config.keys import (
     takes_text,
     unknown_key,
 )
+from hbtrain.config.loss import SCORES
 from hbtrain.config.schema import FLAGS, Config, EvaluationConfig, called
 from hbtrain.config.yaml_texts import parse_yaml
 from hbtrain.errors import ConfigError, did_you_mean
@@ -217,6 +218,9 @@ def absolute_paths(config: Config) -> Config:
     changes["encoder.backbone"] = _absolute_if_exists(config.encoder.backbone)
     if config.encoder.trust_remote_code is not None:
         changes["encoder.trust_remote_code"] = changes["encoder.backbone"]  # they agree, as the schema demands
+    for key, model in (("guide", config.loss.guide), ("teacher", config.loss.teacher)):
+        if model not in (None, SCORES):
+            changes[f"loss.{key}"] = _absolute_if_exists(str(model))
     for section, vocabulary in (
         ("static", config.encoder.static.vocabulary),
         ("transformer", config.encoder.transformer.vocabulary),

@@ -6,12 +6,14 @@ a parameter in MLflow. This module imports neither torch nor ray, so that a reci
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hbtrain.config.batching import BatchingConfig
 from hbtrain.config.encoder import EncoderConfig, Precision
+from hbtrain.config.loss import LossConfig
 from hbtrain.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
@@ -65,33 +67,20 @@ class DataConfig(Section):
         return value
 
 
-class LossConfig(Section):
-    """The loss: InfoNCE, with the passages of the whole global batch as candidates of every query."""
-
-    temperature: PositiveFloat = 0.05
-    learn_temperature: bool = False
-    """Train the temperature along with the encoder; `temperature` is where it starts."""
-    symmetric: bool = False
-    """Also score passages against queries, and take the mean of both directions."""
-    hard_negatives: NonNegativeInt = 0
-    """Hard negatives of its row that each pair adds, in the language of its passage, as candidates of every query."""
-    matryoshka_dimensions: tuple[PositiveInt, ...] = ()
-    """Prefixes of the embedding that are trained to serve alone (arXiv 2205.13147); the loss is the mean over them
-    and the whole."""
-    block_rows: PositiveInt = 512
-    """Rows of the score matrix that exist at one time; memory grows with block_rows x global_batch_size."""
-
-
 class TrainingConfig(Section):
     """Optimisation by DeepSpeed, validation, checkpoints and restarts."""
 
     steps: PositiveInt = 1000
+    """Steps of the optimizer, each with one global batch."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: for the matrices of a transformer's layers (arXiv 2502.16982), and AdamW for all else, at the same learning
     rate; without ZeRO only."""
     learning_rate: PositiveFloat = 3e-5
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of an exponential moving average of the weights over the steps, such as 0.999: what is validated, evaluated
+    and saved is then the average. None: the weights themselves."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
     warmup_steps: NonNegativeInt = 0
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
@@ -105,13 +94,18 @@ class TrainingConfig(Section):
     deepspeed: str | dict[str, Any] | None = None
     """A DeepSpeed configuration: a JSON file, or the same keys in the recipe. Checked against the rest."""
     log_every: PositiveInt = 10
+    """Steps from one set of figures in MLflow and on screen to the next."""
     validate_every: PositiveInt | None = None
+    """Steps from one validation to the next; none means never."""
     validation_batches: PositiveInt = 8
+    """Batches of `data.validation` whose mean loss is a validation."""
     patience: PositiveInt | None = None
     """Validations, or with `evaluation.keep_best` evaluations, without improvement after which training stops; none
     means never."""
     checkpoint_every: PositiveInt | None = None
+    """Steps from one checkpoint to the next; none means that one is made only where a signal ends the training."""
     keep_checkpoints: PositiveInt = 2
+    """The newest checkpoints that are kept; older ones are deleted."""
     gradient_cosine_every: PositiveInt | None = None
     """Steps from one cosine between the gradients of a monolingual and of a cross-lingual batch to the next
     (`train/gradient_cosine`): above 0 both pull the same way. None: it is not computed."""
@@ -130,6 +124,7 @@ class ResourcesConfig(Section):
     """Workers of the run, or [fewest, most]: then workers may come and go while it runs."""
     cpus_per_worker: PositiveFloat = 1.0
     use_gpu: bool = False
+    """Whether each worker has a GPU."""
     address: str | None = None
     """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""
     wait_s: Annotated[float, Field(ge=0.0)] = 0.0
@@ -241,6 +236,10 @@ def called(field: str, context: Any) -> str:
     return f"--{field.replace('_', '-')}" if context == FLAGS else f"evaluation.{field}"
 
 
+# Every model has a class method of this name, from `abc`, which nothing here calls.
+warnings.filterwarnings("ignore", 'Field name "register" in "TrackingConfig" shadows', UserWarning)
+
+
 class TrackingConfig(Section):
     """Tracking of the run in MLflow."""
 
@@ -251,13 +250,32 @@ class TrackingConfig(Section):
     parent_run_id: str | None = None
     """MLflow run that this one is nested under, as a sweep's trials are."""
     log_model: bool = True
+    """Store the trained model in MLflow, in the form that `mlflow.pyfunc` loads and serves."""
+    register: str | None = None
+    """Name in MLflow's registry of models, under which the trained model becomes a new version; of a sweep, that of its
+    best point."""
+
+    @field_validator("register")
+    @classmethod
+    def _is_name(cls, value: str | None) -> str | None:
+        if value is not None and (not value.strip() or {"/", ":"} & set(value) or value.startswith(".")):
+            raise ValueError("a registered model's name is a text without / and :, and begins with no dot")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrackingConfig:
+        if self.register is not None and not self.log_model:
+            raise ValueError(f"tracking.register = {self.register!r} needs tracking.log_model, which is false")
+        return self
 
 
 class Config(Section):
     """The configuration of a whole run."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Beginning of the run's folder; a run of another name is another run."""
     seed: NonNegativeInt = 0
+    """Of the batches, of weights that are drawn, and of dropout."""
     data: DataConfig = DataConfig()
     batching: BatchingConfig = BatchingConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -302,6 +320,12 @@ class Config(Section):
         if last > self.training.steps:
             raise ValueError(
                 f"batching.mixture has weights at step {last}, and training.steps is {self.training.steps}; leave that "
+                "point out, or train longer"
+            )
+        last = max(step for points in self.loss.term_points.values() for step in points)
+        if last > self.training.steps:
+            raise ValueError(
+                f"loss.terms has a weight at step {last}, and training.steps is {self.training.steps}; leave that "
                 "point out, or train longer"
             )
         return self

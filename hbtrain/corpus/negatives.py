@@ -10,6 +10,8 @@ Files:
     `passage_identity.npy`: for each passage number, the number by which equal passages are recognised. Absent where
         every passage is its own.
     `passage_identity.<language>.npy`: the same for its text in one language, where texts decide what is equal.
+    `negative_scores.npy`: float64, for each entry of `negatives.npy` the score that the source gives it, not a number
+        where it gives none. Absent where it gives none at all.
 
 Shapes: B rows asked for, N negatives of theirs, M of these chosen.
 """
@@ -22,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hbtrain.corpus.columns import LanguageArray, TextTable, load_array
 from hbtrain.corpus.conflicts import Int64s
@@ -44,10 +47,15 @@ class Negatives:
         """
         self._numbers = load_array(folder, "negatives")
         self._starts = load_array(folder, "negative_starts")
+        self._scores = load_array(folder, "negative_scores")
         self._identity = load_array(folder, "passage_identity")
         self._text_identity = cache(lambda language: LanguageArray.load(folder, f"passage_identity.{language}"))
         self._per_row = per_row
         self._table = table
+
+    @property
+    def has_any(self) -> bool:
+        return self._numbers is not None
 
     def counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
         """int64 [B]: how many negatives each row has in its language."""
@@ -56,7 +64,7 @@ class Negatives:
 
     def texts(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> list[str]:
         """The chosen texts, [M]; see `Source.negatives`."""
-        numbers, owners = self._chosen(rows, languages, limit, turn)
+        numbers, owners = self.chosen(rows, languages, limit, turn)
         found: list[str | None] = [None] * len(numbers)
         for language, at in _by_language(languages, owners):
             table = self._table(language)
@@ -67,7 +75,7 @@ class Negatives:
 
     def ids(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> Int64s:
         """int64 [M]: identities of the chosen texts; see `Source.negative_ids`."""
-        numbers, owners = self._chosen(rows, languages, limit, turn)
+        numbers, owners = self.chosen(rows, languages, limit, turn)
         found = numbers if self._identity is None else np.asarray(self._identity[numbers], np.int64)
         for language, at in _by_language(languages, owners):
             of_text = self._text_identity(language)
@@ -75,10 +83,30 @@ class Negatives:
                 found[at] = of_text[numbers[at]]
         return found
 
+    def scores(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> npt.NDArray[np.float64]:
+        """float64 [M]: the scores of the chosen texts; see `Source.negative_scores`."""
+        entries, _ = self._chosen_entries(rows, languages, limit, turn)
+        return np.full(len(entries), np.nan) if self._scores is None else np.asarray(self._scores[entries])
+
     def of_rows(self, rows: Int64s) -> tuple[Int64s, Int64s]:
         """The passage numbers of the rows' negatives, in whatever languages, row after row (int64 [N]); and for each,
         the index of its row in `rows` (int64 [N]).
         """
+        entries, owners = self._entries(rows)
+        return self._numbers_of(entries), owners
+
+    def scores_of_rows(self, rows: Int64s) -> npt.NDArray[np.float64]:
+        """float64 [N]: the scores of the negatives that `of_rows` gives."""
+        entries, _ = self._entries(rows)
+        return np.full(len(entries), np.nan) if self._scores is None else np.asarray(self._scores[entries])
+
+    def chosen(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> tuple[Int64s, Int64s]:
+        """The passage numbers of the chosen texts (int64 [M]); and for each, the index of its row in `rows`."""
+        entries, owners = self._chosen_entries(rows, languages, limit, turn)
+        return self._numbers_of(entries), owners
+
+    def _entries(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        """The entries of `negatives.npy` that are the rows', row after row; and for each, the index of its row."""
         if self._numbers is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self._starts is None:
@@ -88,24 +116,28 @@ class Negatives:
             first = self._starts[rows].astype(np.int64)
             count = self._starts[rows + 1].astype(np.int64) - first
         owners, nth = _counted_out(count)
-        return np.asarray(self._numbers[first[owners] + nth], np.int64), owners
+        return first[owners] + nth, owners
+
+    def _numbers_of(self, entries: Int64s) -> Int64s:
+        return entries if self._numbers is None else np.asarray(self._numbers[entries], np.int64)
 
     def _available(self, rows: Int64s, languages: Sequence[str]) -> tuple[Int64s, Int64s]:
-        """As `of_rows`, without those whose passage lacks the row's language."""
-        numbers, owners = self.of_rows(rows)
-        there = np.zeros(len(numbers), bool)
+        """As `_entries`, without those whose passage lacks the row's language."""
+        entries, owners = self._entries(rows)
+        numbers = self._numbers_of(entries)
+        there = np.zeros(len(entries), bool)
         for language, at in _by_language(languages, owners):
             table = self._table(language)
             if table is not None:
                 there[at] = table.has(numbers[at])
-        return numbers[there], owners[there]
+        return entries[there], owners[there]
 
-    def _chosen(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> tuple[Int64s, Int64s]:
-        numbers, owners = self._available(rows, languages)
+    def _chosen_entries(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> tuple[Int64s, Int64s]:
+        entries, owners = self._available(rows, languages)
         count = np.bincount(owners, minlength=len(rows))
         first = np.cumsum(count) - count
         chosen, nth = _counted_out(np.minimum(count, limit))
-        return numbers[first[chosen] + (turn * limit + nth) % count[chosen]], chosen
+        return entries[first[chosen] + (turn * limit + nth) % count[chosen]], chosen
 
 
 def _counted_out(count: Int64s) -> tuple[Int64s, Int64s]:

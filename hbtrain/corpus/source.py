@@ -4,6 +4,7 @@ Its folder was made by `hbtrain prepare`, or, from parallel JSON lines, in the c
 (`hbtrain.corpus.prepare.cached`). Queries and passages are numbered. A row gives the numbers of its two
 (`query_of_row.npy`, `passage_of_row.npy`; absent where they are the row's own), and `place.<side>.<language>.npy` gives
 the row of the text column in which a number's text is (absent where it is that number). Negatives are passage numbers.
+`passage_scores.npy` (absent where the source gives none) has the score of each row's own passage by another model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hbtrain.corpus.cache import built, content_digest, read_manifest
 from hbtrain.corpus.columns import CHUNK, TextTable, load_array
@@ -23,7 +25,7 @@ from hbtrain.errors import DataError, shown
 from hbtrain.formats.languages import LANGUAGE
 
 Side = Literal["query", "passage"]
-FORMAT = 3
+FORMAT = 4
 """Version of the folders in the cache; it is part of their names, so folders of other versions are left alone."""
 
 
@@ -47,6 +49,7 @@ class Source:
                 raise DataError(f"source {name}: its manifest names a language {shown(language)}; prepare it again")
         self._negatives = Negatives(folder, manifest["negatives_per_row"], lambda x: self._table("passage", x))
         self._numbers = {side: load_array(folder, f"{side}_of_row") for side in ("query", "passage")}
+        self._scores = load_array(folder, "passage_scores")
         # Negatives may have languages that no row has.
         self._passage_languages = sorted(manifest["texts"].get("passage", manifest["texts"]["query"]))
         self._texts_by_row = "texts_by_row" in manifest
@@ -105,6 +108,43 @@ class Source:
                 raise DataError(f"source {self.name} row {row} has no {side} in {language}")
         return [text for text in found if text is not None]
 
+    def numbers(self, side: Side, rows: Int64s) -> Int64s:
+        """int64 [B]: the number of each row's query or passage; rows that share a stored text have the same."""
+        numbers = self._numbers["query" if self._sentences else side]
+        return rows if numbers is None else np.asarray(numbers[rows], np.int64)
+
+    def numbered_texts(self, side: Side, language: str, numbers: Int64s) -> list[str | None]:
+        """The queries or passages of these numbers (int64 [B]) in a language; None where there is none."""
+        table = self._table(side, language)
+        return [None] * len(numbers) if table is None else table.get(numbers)
+
+    def has(self, side: Side, language: str, numbers: Int64s) -> npt.NDArray[np.bool_]:
+        """bool [B]: whether the queries or passages of these numbers (int64 [B]) have a text in a language."""
+        table = self._table(side, language)
+        return np.zeros(len(numbers), bool) if table is None else table.has(numbers)
+
+    def scores(self, rows: Int64s) -> npt.NDArray[np.float64]:
+        """float64 [B]: the score that the source gives the own passage of each row; not a number: it gives none."""
+        return np.full(len(rows), np.nan) if self._scores is None else np.asarray(self._scores[rows])
+
+    @property
+    def has_negatives(self) -> bool:
+        """Whether any row has a hard negative."""
+        return self._negatives.has_any
+
+    def rows_without_scores(self) -> int:
+        """How many rows have hard negatives, and no scores of these and of their own passage."""
+        found = 0
+        for rows in self._row_blocks() if self.has_negatives else ():
+            _, owners = self._negatives.of_rows(rows)
+            found += int(np.isnan(self.scores(rows))[np.unique(owners)].sum())
+        return found
+
+    def negatives_without(self, language: str) -> int:
+        """How many hard negatives of all rows have no text in a language."""
+        numbers = (self._negatives.of_rows(rows)[0] for rows in self._row_blocks())
+        return sum(int((~self.has("passage", language, block)).sum()) for block in numbers)
+
     def negative_counts(self, rows: Int64s, languages: Sequence[str]) -> Int64s:
         """int64 [B]: how many negatives each row (int64 [B]) has in its language ([B])."""
         return self._negatives.counts(rows, languages)
@@ -132,6 +172,15 @@ class Source:
         """
         return self._negatives.ids(rows, languages, limit, turn)
 
+    def negative_numbers(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> tuple[Int64s, Int64s]:
+        """The passage numbers of the texts that `negatives` gives for these arguments (int64 [M]); and for each, the
+        index of its row in `rows` (int64 [M])."""
+        return self._negatives.chosen(rows, languages, limit, turn)
+
+    def negative_scores(self, rows: Int64s, languages: Sequence[str], limit: int, turn: int) -> npt.NDArray[np.float64]:
+        """float64 [M]: the scores that the source gives the texts that `negatives` gives for these arguments."""
+        return self._negatives.scores(rows, languages, limit, turn)
+
     def every_text(self) -> Iterator[str]:
         """All texts of all languages: first queries, then passages.
 
@@ -157,8 +206,7 @@ class Source:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The rows in the form of parallel JSON lines; their ids are the numbers of `index`."""
-        for start in range(0, self.index.rows, CHUNK):
-            rows = np.arange(start, min(start + CHUNK, self.index.rows))
+        for rows in self._row_blocks():
             query_ids, passage_ids = self.index.query_ids_of(rows).tolist(), self.index.passage_ids_of(rows).tolist()
             texts = {
                 side: {
@@ -168,11 +216,12 @@ class Source:
                 }
                 for side in ("query", "passage")
             }
-            negatives = self._negatives_of(rows)
+            negatives, scores = self._negatives_of(rows), self._scores_of(rows)
             for at in range(len(rows)):
                 query, passage = (_of_place(columns, at) for columns in texts.values())
                 sides = {"text": query} if self._sentences else {"query": query, "passage": passage}
-                own = {"negatives": negatives[at]} if negatives[at] else {}
+                own: dict[str, Any] = {"negatives": negatives[at]} if negatives[at] else {}
+                own |= {"scores": scores[at]} if scores and not np.isnan(scores[at][0]) else {}
                 yield {"id": str(query_ids[at]), **sides, "passage_id": str(passage_ids[at]), **own}
 
     def _negatives_of(self, rows: Int64s) -> list[list[dict[str, str]]]:
@@ -184,15 +233,29 @@ class Source:
             found[owner].append(_of_place(columns, place))
         return found
 
+    def _scores_of(self, rows: Int64s) -> list[list[float]]:
+        """For each row, the scores of its passage and of each of its negatives; empty if the source gives none."""
+        if self._scores is None:
+            return []
+        found = [[score] for score in self.scores(rows).tolist()]
+        _, owners = self._negatives.of_rows(rows)
+        for owner, score in zip(owners.tolist(), self._negatives.scores_of_rows(rows).tolist(), strict=True):
+            found[owner].append(score)
+        return found
+
     def _side(self, side: str) -> Iterator[tuple[int, str, str]]:
         for language in self.index.languages:
             if self._table(side, language) is None:
                 continue
-            for start in range(0, self.index.rows, CHUNK):
-                rows = np.arange(start, min(start + CHUNK, self.index.rows))
+            for rows in self._row_blocks():
                 for row, text in zip(rows.tolist(), self._texts(side, language, rows), strict=True):
                     if text is not None:
                         yield row, language, text
+
+    def _row_blocks(self) -> Iterator[Int64s]:
+        """The numbers of all rows, `CHUNK` at one time."""
+        for start in range(0, self.index.rows, CHUNK):
+            yield np.arange(start, min(start + CHUNK, self.index.rows))
 
     def _texts(self, side: str, language: str, rows: Int64s) -> list[str | None]:
         table = self._table(side, language)

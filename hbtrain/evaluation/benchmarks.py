@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from hbtrain.corpus.data_sets import BENCHMARK, Notify, WantedData, about, fetch_all, is_named
-from hbtrain.errors import DataError, did_you_mean
+from hbtrain.errors import DataError, did_you_mean, shown
 from hbtrain.evaluation.aligned import Candidates, read_belebele, read_parallel, read_squad, read_tatoeba
-from hbtrain.evaluation.benchmark import Benchmark
+from hbtrain.evaluation.benchmark import Benchmark, Collection
 from hbtrain.evaluation.judged import PLAIN, Judging, find_judged, read_judged
+from hbtrain.evaluation.metrics import metrics
 from hbtrain.evaluation.out_of_domain import check_in_domain
 from hbtrain.evaluation.pooled import read_pooled
 from hbtrain.formats.belebele import find_belebele
@@ -22,6 +24,7 @@ from hbtrain.formats.tatoeba import find_tatoeba
 from hbtrain.hub import DataSet
 from hbtrain.hub import catalogue as data_sets
 from hbtrain.hub.names import SCHEME
+from hbtrain.plugins import Plugin, PluginError, plugins
 from hbtrain.storage import cache_root, resolved
 from hbtrain.storage import place as place_of
 
@@ -52,7 +55,7 @@ class BenchmarkSpec:
     """Which benchmark to load from where."""
 
     name: str  # first part of the metrics' keys
-    form: str  # one of FORMS
+    form: str  # one of FORMS, or one that another package reads
     # a file (parallel) or a folder (other forms), on this machine or a URL; None for the demo and for data sets
     path: str | None
     wanted: WantedData | None = None  # the data set of the catalogue, and what of it; None: it is not from there
@@ -60,7 +63,8 @@ class BenchmarkSpec:
 
 def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
     """Parse `demo`, a data set such as `miracl` or `miracl?languages=sw,yo`, `parallel=FILE`, or `FORM=FOLDER` with
-    another of FORMS; file and folder may be s3://, gs:// or hf:// URLs, or others that `hbtrain.formats` reads.
+    another form, of FORMS or of another package; file and folder may be s3://, gs:// or hf:// URLs, or others that
+    `hbtrain.formats` reads.
 
     Those of NAMED_BY_PATH are named after their folder or file (without `.jsonl`, `.gz`).
 
@@ -76,10 +80,10 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
         wanted = WantedData.parse(text, BENCHMARK, catalogue)
         return BenchmarkSpec(wanted.data_set.name, wanted.data_set.form_for("benchmark"), None, wanted)
     form, equals, place = text.partition("=")
-    if form not in FORMS:
+    if form not in FORMS and form not in plugins("benchmark"):
         named = _benchmarks(catalogue)
         names = ["demo", *dict.fromkeys(one.family or one.name for one in named)]
-        forms = [one for one in FORMS if one != "demo"]
+        forms = [*(one for one in FORMS if one != "demo"), *plugins("benchmark")]
         hint = did_you_mean(form, [*names, *forms, *(one.name for one in named)]).rstrip()
         hint = hint or f"known are {', '.join(names)}; or your own data as FORM=PATH, FORM of {', '.join(forms)}"
         raise DataError(f"unknown benchmark {form!r} in {text!r}: {hint}")
@@ -92,7 +96,7 @@ def parse_benchmark(text: str, catalogue: Sequence[str] = ()) -> BenchmarkSpec:
         raise DataError(f"benchmark {text!r} needs its data: write {form}={kind}")
     here = not is_remote(place) or place.startswith("file://")
     path = str(place_of(place)) if here or place.startswith("s3://") else place
-    return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH else form, form, path)
+    return BenchmarkSpec(_name_of(path) if form in NAMED_BY_PATH or form not in FORMS else form, form, path)
 
 
 def parse_benchmarks(texts: Sequence[str], catalogue: Sequence[str] = ()) -> list[BenchmarkSpec]:
@@ -167,6 +171,7 @@ def load_benchmarks(
         DataError: a benchmark cannot be loaded, two have one name, or `in_domain` is not among them.
     """
     specs = parse_benchmarks(texts, catalogue)
+    metrics()  # for the errors of those of other packages
     fetch_all([spec.wanted.only(languages) for spec in specs if spec.wanted is not None], cache, notify)
     benchmarks = tuple(load_benchmark(spec, languages, candidates, cache, judging) for spec in specs)
     for benchmark in benchmarks:
@@ -216,6 +221,8 @@ def _read(
     judging: Judging,
 ) -> Benchmark:
     """The benchmark in a file or folder on this machine."""
+    if spec.form not in FORMS:
+        return _read_by_plugin(plugins("benchmark")[spec.form], spec, path, languages)
     if spec.form == "parallel":
         if not path.is_file():
             raise DataError(f"benchmark {spec.name}: there is no file {spec.path}")
@@ -228,6 +235,23 @@ def _read(
         root, split = cache_root(cache), spec.wanted.options.get("split") if spec.wanted is not None else None
         return read_judged(spec.form, path, spec.name, languages, cache=root, split=split, judging=judging)
     return _read_aligned(spec, path, languages, candidates)
+
+
+def _read_by_plugin(plugin: Plugin, spec: BenchmarkSpec, path: Path, languages: Sequence[str] | None) -> Benchmark:
+    """The benchmark that another package reads; its collections are opened by that package's code as well."""
+    if not path.exists():
+        raise DataError(f"benchmark {spec.name}: there is no {spec.path}")
+    read = plugin.load()
+    with plugin.errors_in_words():
+        found = read(path, spec.name, languages)
+    if not isinstance(found, Benchmark) or found.name != spec.name:
+        raise PluginError(f"{plugin} must return a Benchmark named {spec.name!r}, and returned {shown(found)}")
+
+    def opened(opener: Callable[[], Collection]) -> Collection:
+        with plugin.errors_in_words():
+            return opener()
+
+    return replace(found, openers=tuple(partial(opened, opener) for opener in found.openers))
 
 
 def _read_aligned(
@@ -252,8 +276,8 @@ def benchmark_files(spec: BenchmarkSpec, cache: str | None = None) -> list[str]:
     if spec.form == "demo":
         return [str(resources.files("hbtrain") / "corpus" / "demo" / "heldout.jsonl")]
     path = str(local_copy(str(spec.path), cache))
-    if spec.form == "parallel":
-        return [path]
+    if spec.form == "parallel" or spec.form not in FORMS:
+        return [path] if not Path(path).is_dir() else sorted(map(str, filter(Path.is_file, Path(path).rglob("*"))))
     if spec.form in JUDGED:
         found = find_judged(spec.form.removesuffix("-parallel"), path)
         of_languages = (found.of(language) for language in found.languages)

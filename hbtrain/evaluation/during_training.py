@@ -21,7 +21,7 @@ from hbtrain.evaluation.benchmark import Benchmark
 from hbtrain.evaluation.benchmarks import load_benchmark, parse_benchmarks
 from hbtrain.evaluation.evaluate import evaluate
 from hbtrain.evaluation.judged import Judging
-from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.metrics import metrics
 from hbtrain.evaluation.rankers import ExactRanker
 from hbtrain.evaluation.scoring import (
     OF_TRANSLATED_ANSWERS,
@@ -138,9 +138,9 @@ def score_names(benchmark: Benchmark) -> list[str]:
     for setting in benchmark.settings:
         if setting == "multi":
             pool = [name for name in POOL_METRICS if name not in missing]
-            names += [f"{benchmark.name}/multi/{metric}" for metric in (*METRICS, *pool)]
+            names += [f"{benchmark.name}/multi/{metric}" for metric in (*metrics(), *pool)]
         elif setting in found:
-            names += [f"{benchmark.name}/{setting}/{metric}" for metric in METRICS]
+            names += [f"{benchmark.name}/{setting}/{metric}" for metric in metrics()]
     return names
 
 

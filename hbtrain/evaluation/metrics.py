@@ -5,11 +5,17 @@ All but the rank distance agree with trec_eval on the full ranking. Shapes: P re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from hbtrain.plugins import Plugin, PluginError, plugins
+from hbtrain.reporting import metric_names
 
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -82,7 +88,38 @@ METRICS: dict[str, Callable[[Rankings], Floats]] = {
     "mrr@10": lambda rankings: reciprocal_rank(rankings, 10),
     "ndcg@10": lambda rankings: ndcg(rankings, 10),
 }
-"""The metrics of every setting, by their names in keys and columns; the setting `multi` has `rank_distance` too."""
+"""hbtrain's own metrics of every setting, by their names in keys and columns; `multi` has `rank_distance` too."""
+
+
+@cache
+def metrics() -> Mapping[str, Callable[[Rankings], Floats]]:
+    """The metrics of every setting: `METRICS`, then those of other packages, by name.
+
+    Raises:
+        PluginError: one of these cannot be loaded, or has the name of one of hbtrain's own.
+    """
+    others = {}
+    for name, plugin in plugins("metric").items():
+        if name in metric_names.METRICS or name in METRICS or not re.fullmatch(r"[^@]+(@[1-9]\d*)?", name):
+            raise PluginError(f"{plugin}: hbtrain has that name itself, or what follows its @ is no number; rename it")
+        others[name] = _checked(plugin, plugin.load())
+    return METRICS | others
+
+
+def _checked(plugin: Plugin, function: Callable[[Rankings], Any]) -> Callable[[Rankings], Floats]:
+    """A metric of another package, whose results are looked at."""
+
+    def metric(rankings: Rankings) -> Floats:
+        with plugin.errors_in_words():
+            values = np.asarray(function(rankings), np.float64)
+        if values.shape != rankings.group.shape or np.isinf(values).any():
+            raise PluginError(
+                f"{plugin} must return a finite number or NaN for each of {len(rankings.group)} rankings, and returned "
+                f"an array of shape {values.shape}{' with infinity' if np.isinf(values).any() else ''}"
+            )
+        return values
+
+    return metric
 
 
 def _sums(rankings: Rankings, values: Floats) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hbtrain.errors import DataError, StorageError
 from hbtrain.evaluation.geometry import PAIR_METRICS
-from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.metrics import metrics
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.summary import POOL_METRICS, SETTINGS, Evaluation
@@ -61,8 +61,8 @@ def save_evaluation(
     names = [e.benchmark for e in evaluations]
     if not names or len(set(names)) < len(names):
         raise DataError(f"evaluations of benchmarks {names} cannot share {output_dir}: one or more, of different names")
-    metrics = {key: value for e in evaluations for key, value in e.metrics.items()}
-    metrics |= domain_metrics(domain_scores(evaluations, in_domain))
+    scores = {key: value for e in evaluations for key, value in e.metrics.items()}
+    scores |= domain_metrics(domain_scores(evaluations, in_domain))
     about = _about(evaluations) | {"model": model, "prompts": prompts and dict(prompts), "in_domain": in_domain}
     if average_with_initial:
         about["average_with_initial"] = average_with_initial
@@ -80,7 +80,7 @@ def save_evaluation(
             _replace(output_dir / "language_pairs.csv", lambda path: _write_pairs(path, evaluations))
         _replace(output_dir / "about.json", lambda path: _write_json(path, about))
         # Last: when the new metrics are there, the other files are new as well.
-        _replace(output_dir / "metrics.json", lambda path: _write_json(path, metrics))
+        _replace(output_dir / "metrics.json", lambda path: _write_json(path, scores))
     except OSError as error:
         raise StorageError(
             f"cannot write results to {output_dir}: {error.strerror or error}; choose a folder that can be written"
@@ -119,7 +119,7 @@ def _about(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def _write_csv(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """One row per benchmark, setting and query language or group (`all`: the macro mean), one column per metric."""
-    names = [*METRICS, *POOL_METRICS, *PAIR_METRICS]
+    names = [*metrics(), *POOL_METRICS, *PAIR_METRICS]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["benchmark", "setting", "query_language", *names])
@@ -135,7 +135,7 @@ def _write_csv(path: Path, evaluations: Sequence[Evaluation]) -> None:
 
 def _write_cells(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """One row per benchmark, setting, query language and passage language, one column per metric."""
-    names = [*METRICS, *POOL_METRICS]
+    names = [*metrics(), *POOL_METRICS]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["benchmark", "setting", "query_language", "passage_language", "queries", *names])

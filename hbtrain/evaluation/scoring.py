@@ -23,11 +23,11 @@ from hbtrain.evaluation.geometry import (
 )
 from hbtrain.evaluation.metrics import (
     FIRST_PLACES,
-    METRICS,
     Rankings,
     first_languages,
     graded_ndcg,
     language_bias,
+    metrics,
     rank_distance,
 )
 from hbtrain.evaluation.preference import (
@@ -368,7 +368,7 @@ def _scored(collection: Collection, group: Int64s, rank: Int64s) -> tuple[Rankin
     gain_of_missing = _missing(collection)[1]
     ranks = np.append(rank, np.full(len(gain_of_missing), np.inf)) if len(gain_of_missing) else rank
     rankings = Rankings.of(group, ranks)
-    scores = {name: metric(rankings) for name, metric in METRICS.items()}
+    scores = {name: metric(rankings) for name, metric in metrics().items()}
     if collection.gains is not None:
         scores["ndcg@10"] = graded_ndcg(group, ranks, np.concatenate([*collection.gains, gain_of_missing]), 10)
     return rankings, scores
@@ -388,7 +388,7 @@ def _table(benchmark: Benchmark, collection: Collection, part: RankingScores) ->
         "question_id": np.array(collection.question_ids, object)[query],
     }
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    for name in (*METRICS, *POOL_METRICS):
+    for name in (*metrics(), *POOL_METRICS):
         scores = part.scores[name][rows] if name in part.scores else np.full(len(rows), np.nan)
         columns[name] = pa.array(scores, pa.float64(), mask=np.isnan(scores))
     domains = np.array(collection.domains or [None] * len(collection.question_ids), object)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark, CandidatesKind
-from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.metrics import metrics
 from hbtrain.evaluation.scoring import ALL_LANGUAGES, POOL_METRICS, CollectionScores, Ties
 from hbtrain.formats.language_codes import is_among
 from hbtrain.modeling.encoder import Side, Similarity
@@ -207,7 +207,7 @@ def _groups(benchmark: Benchmark, trained: Sequence[str] | None) -> dict[str, tu
 
 def cells_of(table: pa.Table, languages: Sequence[str]) -> tuple[Cell, ...]:
     """The cells of per-query scores: settings in their order, then query languages, then passage languages."""
-    keys, names = ["setting", "query_language", "passage_language"], [*METRICS, *POOL_METRICS]
+    keys, names = ["setting", "query_language", "passage_language"], [*metrics(), *POOL_METRICS]
     # In one thread, as sums in another order would differ in the last bit.
     found = table.group_by(keys, use_threads=False).aggregate(
         [("question_id", "count"), *((name, "mean") for name in names)]

@@ -48,13 +48,18 @@ LANGUAGE_COLUMNS = (
 
 
 def evaluation_table(evaluation: Evaluation) -> RichTable:
+    """`scores_table` for a terminal."""
+    return terminal(scores_table(evaluation))
+
+
+def scores_table(evaluation: Evaluation) -> Table:
     """Every setting's metrics: macro means first, then groups of languages, then a row per query language.
 
     Where the training languages are known, others are marked with a star. A benchmark of translations (only
     cross-lingual, always from or to one language) gets its accuracy in both directions instead.
     """
     if {cell.setting for cell in evaluation.cells} == {"cross"} and (hub := _hub(evaluation)):
-        return _drawn(evaluation, *_accuracies(evaluation, hub))
+        return _table(evaluation, *_accuracies(evaluation, hub))
     known = {name for cell in evaluation.cells for name in cell.means}
     # MRR@10 is shown only where the uncut MRR is not known.
     names = [name for name in COLUMNS if name in known and (name != "mrr@10" or "mrr" not in known)]
@@ -71,10 +76,16 @@ def evaluation_table(evaluation: Evaluation) -> RichTable:
                 of_setting.append(Row("" if part else setting, tuple(map(Cell, [label, *cells])), kind))
         rows += of_setting[:-1] + [replace(row, last=True) for row in of_setting[-1:]]
     titles = [metric_title(name).replace("nDCG@", "nDCG\n@").replace(" ", "\n") for name in names]
-    return _drawn(evaluation, ("setting", "lang", *titles), rows, labels=2)
+    return _table(evaluation, ("setting", "lang", *titles), rows, labels=2)
 
 
 def language_table(evaluation: Evaluation) -> RichTable | None:
+    """`bias_table` for a terminal."""
+    table = bias_table(evaluation)
+    return None if table is None else terminal(table)
+
+
+def bias_table(evaluation: Evaluation) -> Table | None:
     """Measures of language bias in the pool of all languages: of all, groups, and a row per language; None where there
     are none."""
     prefix = f"{evaluation.benchmark}/multi"
@@ -91,7 +102,7 @@ def language_table(evaluation: Evaluation) -> RichTable | None:
     titles = [metric_title(name).replace(" ", "\n") for name in names]
     title = f"language bias on {evaluation.benchmark}, all languages in one pool"
     note = "own: the query's language; alignment: distance of translations"
-    return terminal(Table("languages", title, ("lang", *titles), tuple(rows), note, grid=True))
+    return Table("languages", title, ("lang", *titles), tuple(rows), note, grid=True)
 
 
 def domain_table(scores: Sequence[DomainScore], in_domain: str | None) -> RichTable:
@@ -110,6 +121,11 @@ def domain_table(scores: Sequence[DomainScore], in_domain: str | None) -> RichTa
 
 
 def before_after_table(before: Evaluation, after: Evaluation) -> RichTable:
+    """`changes_table` for a terminal."""
+    return terminal(changes_table(before, after))
+
+
+def changes_table(before: Evaluation, after: Evaluation) -> Table:
     """mAP of the settings and the rank distance, before and after, with the change; for one benchmark."""
     rows = []
     for title, key, metric in _headline(after):
@@ -118,7 +134,7 @@ def before_after_table(before: Evaluation, after: Evaluation) -> RichTable:
             change = shown_difference(new - old, metric)
             better = 0 if float(change.replace(",", "")) == 0 else sign(metric) if new > old else -sign(metric)
             rows.append(Row(title, (Cell(shown(old, metric)), Cell(shown(new, metric)), Cell(change, trend=better))))
-    return _drawn(after, ("", "before", "after", "change"), rows)
+    return _table(after, ("", "before", "after", "change"), rows)
 
 
 def scores_markdown(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> str:
@@ -150,9 +166,9 @@ def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return [row for row in keys if row[1] in evaluation.metrics]
 
 
-def _drawn(evaluation: Evaluation, head: Sequence[str], rows: Sequence[Row], labels: int = 1) -> RichTable:
+def _table(evaluation: Evaluation, head: Sequence[str], rows: Sequence[Row], labels: int = 1) -> Table:
     note = "* not seen in training" if evaluation.groups.get("unseen") else ""
-    return terminal(Table(evaluation.benchmark, _title(evaluation), tuple(head), tuple(rows), note, labels, grid=True))
+    return Table(evaluation.benchmark, _title(evaluation), tuple(head), tuple(rows), note, labels, grid=True)
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -32,6 +32,7 @@ class ParallelRow:
     passage_id: str
     negatives: Sequence[dict[str, str]] = ()
     domain: str | None = None
+    scores: Sequence[float] = ()  # of the passage, then of each of the negatives; empty: none are given
 
 
 def read_rows(path: Path) -> Iterator[ParallelRow]:
@@ -96,8 +97,8 @@ def checked_row(record: dict[str, Any], position: str) -> ParallelRow:
     if "source" in record and not is_unicode(json.dumps(record["source"], ensure_ascii=False)):
         raise DataError(f"{position}: source is not Unicode: {shown(record['source'])} holds half a surrogate pair")
     negatives = _negatives(record, position)
-    _check_scores(record, len(negatives), position)
-    return ParallelRow(row_id, query, passage, passage_id, negatives, domain)
+    scores = _scores(record, len(negatives), position)
+    return ParallelRow(row_id, query, passage, passage_id, negatives, domain, scores)
 
 
 def _identifier(record: dict[str, Any], key: str, position: str) -> str:
@@ -119,8 +120,10 @@ def _negatives(record: dict[str, Any], position: str) -> Sequence[dict[str, str]
     return [_checked(texts, f"negatives[{number}]", position) for number, texts in enumerate(negatives)]
 
 
-def _check_scores(record: dict[str, Any], negatives: int, position: str) -> None:
-    scores = record.get("scores", [0.0] * (1 + negatives))
+def _scores(record: dict[str, Any], negatives: int, position: str) -> Sequence[float]:
+    if "scores" not in record:
+        return ()
+    scores = record["scores"]
     are_numbers = isinstance(scores, list) and all(
         isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score) for score in scores
     )
@@ -129,6 +132,7 @@ def _check_scores(record: dict[str, Any], negatives: int, position: str) -> None
             f"{position}: scores must be a list of {1 + negatives} finite numbers, of the passage and of each of the "
             f"{negatives} negatives, not {shown(scores)}"
         )
+    return list(map(float, scores))
 
 
 def _texts(record: dict[str, Any], key: str, position: str) -> dict[str, str]:

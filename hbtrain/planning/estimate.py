@@ -105,9 +105,10 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
     zero = Zero.of(deepspeed_config(config, workers).get("zero_optimization") or {})
     if not config.resources.use_gpu:  # main memory counts when it is written to, and most of a bucket never is
         zero = replace(zero, bucket=min(zero.bucket, trained))
-    per_pair = {encoder.max_query_tokens: 1}
-    sides = 2 + int(config.loss.hard_negatives > 0)
-    passages = 1 + config.loss.hard_negatives
+    loss = config.loss
+    queries, passages = 1 + int(loss.needs_translated_queries), 1 + loss.hard_negatives + loss.translations
+    sides = 1 + queries + int(loss.hard_negatives > 0) + int(loss.translations > 0)
+    per_pair = {encoder.max_query_tokens: queries}
     per_pair[encoder.max_passage_tokens] = per_pair.get(encoder.max_passage_tokens, 0) + passages
     tokens_per_pair = sum(length * count for length, count in per_pair.items())
     pairs, batch = max(shard_sizes(batching.global_batch_size, workers)), batching.global_batch_size
@@ -125,7 +126,9 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
         workers=workers,
         parameters=shape.parameters,
         trained=trained,
-        states=model_states(shape, trained, workers, zero, number_bytes, _of_muon(shape, config)),
+        states=model_states(
+            shape, trained, workers, zero, number_bytes, _of_muon(shape, config), training.average is not None
+        ),
         activations=activation_bytes(
             shape,
             -(-pairs // chunks) * tokens_per_pair if graph_tokens is None else graph_tokens,
@@ -134,7 +137,7 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
             dropout=encoder.transformer.dropout > 0 if encoder.backbone == "transformer" else True,
             score_length=encoder.max_passage_tokens if encoder.attention == "eager" else 0,
         ),
-        loss=loss_bytes(pairs, candidates, shape.dimension, config.loss.block_rows, workers),
+        loss=loss_bytes(pairs, candidates, shape.dimension, loss.block_rows, workers, plain=not loss.beside_plain),
         sent=messages.sent(workers),
         pairs=batch * training.steps,
         tokens=batch * training.steps * tokens_per_pair,

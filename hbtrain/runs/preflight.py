@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hbtrain.batching import BatchPlan, shard_sizes
@@ -21,6 +22,7 @@ from hbtrain.events import NullObserver, Observer
 from hbtrain.formats import inputs
 from hbtrain.modeling.backbone import check_backbone
 from hbtrain.modeling.compiling import check_compiling
+from hbtrain.runs.objective_checks import check_data_for_loss, check_frozen_models
 from hbtrain.runs.run_inputs import named_data_sets
 from hbtrain.storage import check_writable, is_remote, place
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
@@ -36,6 +38,11 @@ class Checked:
     plan: BatchPlan
     benchmarks: tuple[Benchmark, ...]
     during: Selection  # the benchmarks that are evaluated during training
+
+    @cached_property
+    def batch_plan(self) -> str:
+        """The fingerprint of the first 16 batches."""
+        return self.plan.fingerprint(0, 16)
 
     @property
     def data_sets(self) -> dict[str, dict[str, Any]]:
@@ -63,6 +70,7 @@ def preflight(config: Config, observer: Observer | None = None) -> Checked:
     for workers in range(config.resources.min_workers, config.resources.max_workers + 1):
         deepspeed_config(config, workers)
     check_backbone(config.encoder)
+    check_frozen_models(config)
     _check_attention(config)
     check_compiling(config, zero_stage(config))
     if config.resources.address is None and "RAY_ADDRESS" not in os.environ:
@@ -72,6 +80,7 @@ def preflight(config: Config, observer: Observer | None = None) -> Checked:
     during = select(config, benchmarks)
     corpus = ParallelCorpus.from_config(config)
     plan = BatchPlan.over(corpus, config)
+    check_data_for_loss(config, corpus, plan, (observer or NullObserver()).phase)
     Switcher.from_config(config)  # for its errors; workers read the lexicons again
     data = config.data
     if data.validation is not None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from hbtrain.cluster.session import connected, run_task
-from hbtrain.config import Config, absolute_paths, override, to_tree
+from hbtrain.config import Config, absolute_paths, load_config, override, to_tree, without_passwords
 from hbtrain.corpus.data_sets import provenance
 from hbtrain.errors import MAKE_ROOM, StorageError, TrainingError, is_full
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
+from hbtrain.evaluation.query_tables import save_query_tables
 from hbtrain.evaluation.rankers import Side
 from hbtrain.evaluation.results import save_evaluation
 from hbtrain.evaluation.summary import Evaluation
 from hbtrain.evaluation.tables import scores_markdown
 from hbtrain.events import NullObserver, Observer, SafeObserver
 from hbtrain.planning.estimate import Estimate, estimate
+from hbtrain.runs.outcome import Outcome
 from hbtrain.runs.preflight import Checked, check_storage, preflight
-from hbtrain.runs.ray_tasks import build, score
+from hbtrain.runs.ray_tasks import CARD, build, score
 from hbtrain.runs.ray_train import fit
 from hbtrain.runs.recorder import Recorder
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.run_inputs import RunInputs, checked_inputs
+from hbtrain.runs.run_inputs import RunInputs, checked_inputs, data_inputs
 from hbtrain.runs.segments import (
     Segment,
     check_not_beyond,
@@ -34,46 +40,47 @@ from hbtrain.runs.segments import (
 from hbtrain.runs.usage import Usage
 from hbtrain.storage import Place, clear_leftovers, is_whole, pushed
 from hbtrain.storage.lease import leased
+from hbtrain.tracking.data_inputs import DataInput
 from hbtrain.tracking.past_runs import CONTINUES, STOPPED_AT
-from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.tracker import Tracker, check_registration
 from hbtrain.tracking.uris import tracking_uri
 
 CHANGED_INPUTS = "changed_inputs"
 """MLflow tag: the inputs that had other content when the run was last continued than before."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The results of a run."""
-
-    folder: RunFolder  # the run's folder
-    run_id: str  # id of the MLflow run
-    tracking_uri: str  # MLflow tracking URI of that run
-    # evaluations of the model before training, one for each benchmark; empty if not asked for
-    before: tuple[Evaluation, ...]
-    after: tuple[Evaluation, ...]  # evaluations of the trained model, one for each benchmark
-    in_domain: str | None = None  # the benchmark, or domain of one, that MRR on the others is compared with
-    step: int = 0  # the step at which training ended
-    # {`<benchmark>/<setting>/<metric>`: score} of the trained model, as in `metrics.json`
-    scores: Mapping[str, float] = field(default_factory=dict)
-
-
 def train(
-    config: Config, observer: Observer | None = None, until: int | None = None, accept_changed_inputs: bool = False
+    recipe: Config | str | Path,
+    observer: Observer | None = None,
+    until: int | None = None,
+    accept_changed_inputs: bool = False,
+    command: str | None = None,
+    **overrides: Any,
 ) -> Outcome:
-    """Train and evaluate as `config` says; goes on with the unfinished run of the same configuration, if there is one.
+    """Train and evaluate by a recipe: `hbtrain.train("quickstart", training__steps=100)`.
+
+    The unfinished run of the same configuration goes on, if there is one; `observer` is told what happens.
+
+    A recipe is the name of a shipped one, a YAML file, or a configuration. `overrides` are values in place of its own:
+    a dotted key with `__` for each dot, or as it is in `**{"training.steps": 100}`.
 
     With `until`, one segment of the run is done: training stops after that many steps, and the encoder of that step is
     evaluated. A later call goes on from there. A segment that was done before, the last one included, is not repeated:
     the outcome then has its scores, and no evaluations.
 
     A run goes on with the contents that it began with (see `hbtrain.runs.run_inputs`), or with others if
-    `accept_changed_inputs`.
+    `accept_changed_inputs`. MLflow shows `command`, the command line, as the source of a new run.
 
     Raises:
         HbtrainError: what is wrong with the input (before any worker starts), or why training stopped.
     """
     observer = SafeObserver(observer or NullObserver())
+    changes = {key.replace("__", "."): value for key, value in overrides.items()}
+    if isinstance(recipe, Config):
+        config = override(recipe, changes)
+    else:
+        config = load_config(recipe, changes)
+        command = command or _command(recipe, changes)
     config = absolute_paths(config)
     tracking_uri(config)  # raises where none can be used
     if until is not None:
@@ -84,6 +91,7 @@ def train(
             return _outcome_of(config, done)
     observer.phase("checking the configuration and the sources")
     check_storage(config)
+    check_registration(config)
     checked = preflight(config, observer)
     needs = estimate(config)
     for line in [*([] if needs is None else needs.lines()), *checked.during.lines]:
@@ -97,29 +105,30 @@ def train(
             raise StorageError(f"run {folder.name} has just ended in another process; the same command begins another")
         clear_leftovers(folder.path)
         folder.write_config(config)
-        return _train_in(folder, config, checked, inputs, needs, observer, until)
+        tracker = _tracker(config, folder, command)
+        recorder = Recorder(folder, tracker, observer, config)
+        with recorder.running():
+            return _recorded(folder, config, checked, inputs, needs, tracker, recorder, until)
+
+
+def _command(recipe: str | Path, overrides: Mapping[str, Any]) -> str:
+    """The command line that trains the same."""
+    flags = [
+        word
+        for key, value in overrides.items()
+        for word in (f"--{key}", *map(_word, value if isinstance(value, list | tuple) else [value]))
+    ]
+    return shlex.join(["hbtrain", "train", str(recipe), *map(without_passwords, flags)])
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _inputs(config: Config, folder: RunFolder, accept: bool) -> RunInputs:
     """The inputs of `config`. Raises DataError if the run in `folder` began with others, and `accept` is false."""
     before = folder.state.inputs if folder.initial_model.exists() else None  # without it, nothing was made of them
     return checked_inputs([config], before, f"run {folder.name}", accept)
-
-
-def _train_in(
-    folder: RunFolder,
-    config: Config,
-    checked: Checked,
-    inputs: RunInputs,
-    needs: Estimate | None,
-    observer: Observer,
-    until: int | None,
-) -> Outcome:
-    """`train` in the run's folder, whose lease this process holds."""
-    tracker = _tracker(config, folder)
-    recorder = Recorder(folder, tracker, observer, config)
-    with recorder.running():
-        return _recorded(folder, config, checked, inputs, needs, tracker, recorder, until)
 
 
 def _recorded(
@@ -139,7 +148,9 @@ def _recorded(
     if inputs.changed:
         observer.phase(f"goes on with other content: {inputs.changed}")
         tracker.tags({CHANGED_INPUTS: inputs.changed})
-    folder.update(inputs=inputs.digests)
+    folder.update(inputs=inputs.digests, batch_plan=checked.batch_plan)
+    data = data_inputs(config, checked.corpus, checked.benchmarks, inputs.digests)
+    tracker.inputs(data)
     if checked.data_sets:
         folder.update(data_sets=checked.data_sets)
         tracker.tags({f"data_set.{name}": provenance(about) for name, about in checked.data_sets.items()})
@@ -147,7 +158,7 @@ def _recorded(
     with tracker.ending(observer.phase):
         try:
             # Ray shows its arguments in logs and on its dashboard, and the URI may hold a password.
-            outcome = _run(override(config, {"tracking.uri": None}), checked, folder, tracker, observer, until)
+            outcome = _run(override(config, {"tracking.uri": None}), checked, folder, data, tracker, observer, until)
             if not is_last:
                 tracker.tags({STOPPED_AT: outcome.step})
                 folder.update(stopped_at=outcome.step)
@@ -169,14 +180,14 @@ def _recorded(
     return replace(outcome, scores=scores)
 
 
-def _tracker(config: Config, folder: RunFolder) -> Tracker:
+def _tracker(config: Config, folder: RunFolder, command: str | None) -> Tracker:
     """The run's MLflow run, new or continued; also delivers what other runs could not deliver.
 
     A trial leaves that to its sweep: were each trial to look into the folders of all, requests would grow with the
     square of their number.
     """
     state = folder.state
-    tracker = Tracker(config, state.mlflow_run_id, folder.name, outbox=folder.undelivered)
+    tracker = Tracker(config, state.mlflow_run_id, folder.name, command, outbox=folder.undelivered)
     for file in folder.undelivered_of_others() if config.tracking.parent_run_id is None else []:
         tracker.adopt(file)
     folder.update(mlflow_run_id=tracker.run_id)
@@ -194,7 +205,13 @@ def _outcome_of(config: Config, done: Segment) -> Outcome:
 
 
 def _run(
-    config: Config, checked: Checked, folder: RunFolder, tracker: Tracker, observer: Observer, until: int | None
+    config: Config,
+    checked: Checked,
+    folder: RunFolder,
+    data: Sequence[DataInput],
+    tracker: Tracker,
+    observer: Observer,
+    until: int | None,
 ) -> Outcome:
     benchmarks = config.evaluation.benchmarks
     fewest, most = config.resources.min_workers, config.resources.max_workers
@@ -202,9 +219,7 @@ def _run(
     tracker.artifact(folder.config)
     observer.phase("starting Ray")
     with connected(config, observer.phase) as hardware:
-        tracker.tags(
-            hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.plan.fingerprint(0, 16)}
-        )
+        tracker.tags(hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.batch_plan})
         if not (folder.initial_model / "modules.json").exists() or not is_whole(folder.initial_model):
             observer.phase(f"building the {config.encoder.backbone} encoder")
             run_task(config, build, to_tree(config), str(folder.initial_model))
@@ -221,14 +236,15 @@ def _run(
         usage = Usage(folder, gpus_per_worker=int(config.resources.use_gpu))
         steps = fit(config, folder, tracker, observer, usage, until, checked.during.names)
         after: Sequence[Evaluation] = ()
+        figures: dict[str, list[list[Any]]] = {}
         if benchmarks:
             observer.phase("evaluating the trained model")
             clear_leftovers(folder.path)
             after = _score(config, folder.model, folder.results / "runs")
-            _save_scores(after, config, folder.results, "results", tracker, step=steps)
+            figures = _save_scores(after, config, folder.results, "results", tracker, step=steps)
         tracker.describe(scores_markdown(before, after))
     if config.tracking.log_model and (until is None or until == config.training.steps):
-        tracker.artifact(folder.model, "model")
+        _log_model(config, folder, steps, data, figures, tracker)
     return Outcome(folder, tracker.run_id, tracker.uri, tuple(before), tuple(after), config.evaluation.in_domain, steps)
 
 
@@ -240,14 +256,34 @@ def _score(config: Config, model: Place, trec_runs: Place | None = None) -> list
 
 def _save_scores(
     evaluations: Sequence[Evaluation], config: Config, to: Place, name: str, tracker: Tracker, step: int
-) -> None:
+) -> dict[str, list[list[Any]]]:
+    """Write the scores to `to` and tell them MLflow; gives {benchmark: its figures there} (see `Tracker.scores`)."""
     prompts: dict[Side, str] = {"query": config.encoder.query_prefix, "passage": config.encoder.passage_prefix}
     in_domain = config.evaluation.in_domain
     share = config.encoder.average_with_initial if step else 0.0  # step 0: the model before training itself
     with pushed(to) as files:
         save_evaluation(evaluations, files, prompts=prompts, in_domain=in_domain, average_with_initial=share)
+        tables = save_query_tables(evaluations, files)
     tracker.artifact(to, name)
+    tracker.tables([f"{name}/{table}" for table in tables])
     tracker.tags({f"{name}.precision": evaluations[0].precision})
-    for evaluation in evaluations:
-        tracker.scores(evaluation.macro, step)
+    figures = {evaluation.benchmark: tracker.scores(evaluation.macro, step) for evaluation in evaluations}
     tracker.scores(domain_metrics(domain_scores(evaluations, in_domain)), step)
+    return figures
+
+
+def _log_model(
+    config: Config,
+    folder: RunFolder,
+    step: int,
+    data: Sequence[DataInput],
+    figures: Mapping[str, list[list[Any]]],
+    tracker: Tracker,
+) -> None:
+    """Give MLflow the trained model with its scores, and its card where artifacts are looked at; register it."""
+    digests = {one.name: one.digest for one in data if one.context == "evaluation"}
+    tracker.artifact(folder.model / CARD, "model")
+    scores = [[*figure, name, digests[name]] for name, found in figures.items() for figure in found]
+    tracker.model(folder.model, step, scores)
+    if config.tracking.register is not None:
+        tracker.register(config.tracking.register)

@@ -17,16 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbtrain.config import Config, without_passwords
+from hbtrain.config.loss import SCORES
+from hbtrain.corpus import ParallelCorpus
 from hbtrain.corpus.cache import stored_digest
 from hbtrain.corpus.data_sets import TRAINING, WantedData, is_named
 from hbtrain.corpus.parallel import source_path
 from hbtrain.corpus.prepared import read_prepared
+from hbtrain.corpus.source import Source
 from hbtrain.errors import DataError
-from hbtrain.evaluation.benchmarks import benchmark_files, parse_benchmarks
+from hbtrain.evaluation.benchmarks import Benchmark, benchmark_files, parse_benchmarks
 from hbtrain.formats import inputs
 from hbtrain.formats.locations import expanded
 from hbtrain.modeling.backbone import BUILT_BACKBONES
 from hbtrain.storage import cache_root, expand_home, is_remote, local_copy, place
+from hbtrain.tracking.data_inputs import Context, DataInput
 
 ACCEPT = "--accept-changed-inputs"  # the flag by which a run goes on although its inputs have changed
 
@@ -84,6 +88,54 @@ def checked_inputs(configs: Iterable[Config], before: Mapping[str, str] | None, 
     return RunInputs({**before, **now}, names)
 
 
+def data_inputs(
+    config: Config, corpus: ParallelCorpus, benchmarks: Sequence[Benchmark], digests: Mapping[str, str]
+) -> list[DataInput]:
+    """Sources, the source of validation and benchmarks as MLflow shows them.
+
+    Args:
+        config: checked, with absolute paths.
+        corpus: the training sources, opened.
+        benchmarks: those of the configuration, loaded.
+        digests: of `RunInputs`.
+    """
+    data = config.data
+    sources: list[tuple[Context, str, str, Source]] = [
+        ("training", "data.sources", *pair) for pair in zip(data.sources, corpus.sources.values(), strict=True)
+    ]
+    if data.validation is not None:
+        [watched] = ParallelCorpus.open([data.validation], data.cache, data.catalogue).sources.values()
+        sources.append(("validation", "data.validation", data.validation, watched))
+    found = []
+    for context, key, text, source in sources:
+        index, digest = source.index, digests[_named(key, text)]
+        sides = (("query", index.query_patterns), ("passage", index.passage_patterns))  # bool [P, L]
+        columns = [
+            f"{side}.{x}"
+            for side, patterns in sides
+            for code, x in enumerate(index.languages)
+            if patterns[:, code].any()
+        ]
+        profile = {"num_rows": index.rows, "languages": list(index.languages)}
+        found.append(DataInput(source.name, digest, context, text, tuple(columns), profile, source.data_set))
+    texts = {
+        spec.name: text for text in config.evaluation.benchmarks for spec in parse_benchmarks([text], data.catalogue)
+    }
+    for benchmark in benchmarks:
+        text = texts[benchmark.name]
+        digest = benchmark.data.get("digest") or digests[_named("evaluation.benchmarks", text)]
+        columns = [f"{side}.{x}" for side in ("query", "candidate") for x in benchmark.languages]
+        profile = {
+            "languages": list(benchmark.languages),
+            "settings": list(benchmark.settings),
+            "candidates": benchmark.candidates_kind,
+        }
+        location = text if benchmark.data else text.partition("=")[2] or text
+        about = benchmark.data or None
+        found.append(DataInput(benchmark.name, digest, "evaluation", location, tuple(columns), profile, about))
+    return found
+
+
 def _digests(config: Config) -> Iterator[tuple[str, str]]:
     """(name, digest) of every file or folder of the user's that a configuration names."""
     data, encoder, root = config.data, config.encoder, cache_root(config.data.cache)
@@ -98,9 +150,11 @@ def _digests(config: Config) -> Iterator[tuple[str, str]]:
         if vocabulary is not None:
             name = _named(f"encoder.{encoder.backbone}.vocabulary", vocabulary)
             yield name, _digest([local_copy(place(vocabulary))], root)
-    elif is_remote(encoder.backbone) or expand_home(encoder.backbone).is_dir():
-        files = _model_files(local_copy(place(encoder.backbone)))
-        yield _named("encoder.backbone", encoder.backbone), _digest(files, root)
+    pretrained = [] if encoder.backbone in BUILT_BACKBONES else [("encoder.backbone", encoder.backbone)]
+    frozen = (("loss.guide", config.loss.guide), ("loss.teacher", config.loss.teacher))
+    for key, model in [*pretrained, *((key, model) for key, model in frozen if model not in (None, SCORES))]:
+        if is_remote(model) or expand_home(model).is_dir():
+            yield _named(key, model), _digest(_model_files(local_copy(place(model))), root)
     if isinstance(config.training.deepspeed, str):
         file = expand_home(config.training.deepspeed)
         yield _named("training.deepspeed", config.training.deepspeed), _digest([file], root)

@@ -23,7 +23,7 @@ from hbtrain.errors import StorageError
 from hbtrain.reporting.table import Cell, Row, Table, markdown, markdown_text, terminal
 from hbtrain.storage import write_text
 from hbtrain.storage.files import whole
-from hbtrain.sweeps.charts import alpha_curve, front_picture, is_curve
+from hbtrain.sweeps.charts import front_picture, is_curve, score_curves
 from hbtrain.sweeps.marks import Judged
 from hbtrain.sweeps.points import (
     SCORES,
@@ -105,7 +105,7 @@ class Summary:
                 if is_curve(self.points):
                     made.append(folder / f"alpha-curve-{benchmark}.png")
                     with whole(made[-1]) as path:
-                        alpha_curve(benchmark, self.points, path)
+                        score_curves(benchmark, self.points, path)
                 front = front_scores(benchmark, self.points, self.objectives)
                 if corners_of(self.points, self.failed):
                     made.append(folder / f"mixture-triangle-{benchmark}.png")
@@ -132,10 +132,9 @@ class Summary:
         The objectives on the first benchmark decide, or all scores that every point has if there are none.
         """
         points, benchmark = self.points, self.benchmarks[0]
-        known = scores_of(benchmark, points)
-        deciding = list(self.objectives) or known
+        known, deciding = scores_of(benchmark, points), self._deciding
         best = best_point(points, benchmark, deciding)
-        config = next(one.trial.config for one in self.finished if one.values == best.values)
+        config = self.best.trial.config
         names = ", ".join(map(title_of, deciding))
         rule = names if len(deciding) == 1 else f"the mean of its ranks in {names}"
         has = ", ".join(f"{title_of(score)} {best.shown(f'{benchmark}/{score}')}" for score in known)
@@ -143,6 +142,17 @@ class Summary:
         why = f"{best.label}, the best of {len(points)} points on {benchmark} by {rule}. It has {has} ({seeds})."
         head = textwrap.fill(why, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
         return f"{head}\n{recipe_of(config)}"
+
+    @property
+    def best(self) -> Finished:
+        """The first trial of the best point, by the rule of `best_recipe`; there must be a finished one."""
+        best = best_point(self.points, self.benchmarks[0], self._deciding)
+        return next(one for one in self.finished if one.values == best.values)
+
+    @property
+    def _deciding(self) -> list[str]:
+        """The scores on the first benchmark that say which point is the best."""
+        return list(self.objectives) or scores_of(self.benchmarks[0], self.points)
 
     @property
     def _wanted(self) -> list[str]:

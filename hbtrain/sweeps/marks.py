@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hbtrain.comparison.compare import Comparison, compare
+from hbtrain.comparison.compare import compare
+from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.tables import marks_legend
 from hbtrain.config import Config
 from hbtrain.reporting.metric_names import ALL

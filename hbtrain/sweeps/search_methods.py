@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
-from hbtrain.evaluation.metrics import METRICS
+from hbtrain.evaluation.metrics import metrics
 
 MINIMISED = {"rank_distance": "multi"}  # {metric of which lower is better: the setting that has it}
 
@@ -19,10 +19,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 def _metric(objective: str) -> str:
     setting, _, metric = objective.partition("/")
-    if setting not in SETTINGS or (metric not in METRICS and MINIMISED.get(metric) != setting):
+    if setting not in SETTINGS or (metric not in metrics() and MINIMISED.get(metric) != setting):
         raise ValueError(
             f"an objective is written <setting>/<metric>, such as multi/map: settings are {', '.join(SETTINGS)}, "
-            f"metrics {', '.join(METRICS)}, and multi/rank_distance"
+            f"metrics {', '.join(metrics())}, and multi/rank_distance"
         )
     return objective
 

@@ -28,7 +28,7 @@ from hbtrain.sweeps.points import Finished
 from hbtrain.sweeps.search_methods import check_objectives, summary_of, trials_in
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
-from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking.tracker import Tracker, check_registration
 from hbtrain.tracking.uris import tracking_uri
 
 
@@ -49,12 +49,12 @@ def sweep_folder(space: Space, base: Config) -> Place:
     return place(base.storage) / f"{space.name}-{digest}"
 
 
-def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_inputs: bool = False) -> None:
+def run_sweep(space: Space, command: str | None = None, accept_changed_inputs: bool = False) -> None:
     """Train the trials of `space` that are not finished, and write the summary of all.
 
     Args:
         space: the configurations to try.
-        command: that started the sweep; a new MLflow run shows it, with the space's name, as its source.
+        command: the command line, which a new MLflow run shows as its source; by default one of that space.
         accept_changed_inputs: whether the sweep goes on if its trials' inputs have other content than before.
 
     Raises:
@@ -66,6 +66,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
     base = absolute_paths(base_config(space))
     tracking_uri(base)  # raises if there is none
     check_storage(base)
+    check_registration(base)
     _check(space, trials, base)
     folder = sweep_folder(space, base)
     configs = [absolute_paths(trial.config) for trial in trials]
@@ -77,7 +78,7 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
             say(f"goes on with other content: {inputs.changed}")
             _forget_inputs(folder)
         RunFolder(folder, lease).update(inputs=inputs.digests)
-        tracker = _begin(space, base, folder, f"{command} {space.name}")
+        tracker = _begin(space, base, folder, command or f"hbtrain sweep {space.name}")
         status = StatusWriter(
             folder,
             doing=f"sweep {space.name}",
@@ -96,6 +97,8 @@ def run_sweep(space: Space, command: str = "hbtrain sweep", accept_changed_input
             judged = _report(outcome.finished, folder, tracker)
             summary = Summary(outcome.finished, outcome.failures, judged, objectives, outcome.failed)
             _save(summary, folder, tracker)
+            if (name := base.tracking.register) is not None and outcome.finished:
+                tracker.register(name, str(RunFolder(summary.best.folder).state.mlflow_run_id))
             if outcome.failures:
                 reasons = "; ".join(f"{label}: {reason}" for label, reason in outcome.failures.items())
                 count = len(outcome.failures) + len(outcome.finished) + len(outcome.stopped)
@@ -180,6 +183,7 @@ def _placed(config: Config, folder: Place, tracker: Tracker) -> Config:
         "storage": str(folder),
         "tracking.uri": tracking_uri(config),
         "tracking.parent_run_id": tracker.run_id,
+        "tracking.register": None,  # the sweep registers the model of its best point
     }
     return absolute_paths(override(config, overrides))
 

@@ -28,9 +28,11 @@ class Message:
     """A change of a run that the server is to make."""
 
     run_id: str  # id of the MLflow run
-    kind: str  # `figures`, `tag`, `untag`, `artifact` or `status`
+    kind: str  # `figures`, `tag`, `untag`, `artifact`, `status`, `inputs`, `tables`, `model` or `register`
     # arguments by kind, as JSON values: of `figures` a list [name, value, time in ms, step] for each metric, of `tag`
-    # [name, value], of `untag` [name], of `artifact` [path, folder], of `status` [status, time in ms]
+    # [name, value], of `untag` [name], of `artifact` [path, folder], of `status` [status, time in ms], of `inputs` what
+    # `DataInput.to_json` gives, of `tables` paths of artifacts, of `model` [path, step, figures], each with name and
+    # digest of a data set behind it, of `register` [name, id of the run whose model it is]
     content: list[Any]
 
     def __str__(self) -> str:
@@ -39,6 +41,10 @@ class Message:
         if self.kind == "artifact":
             path, folder = self.content
             return f"artifact {folder or Path(path).name}"
+        if self.kind == "model":
+            return "the model"
+        if self.kind in ("inputs", "tables"):
+            return f"{len(self.content)} {'data sets' if self.kind == 'inputs' else 'tables'}"
         return f"{self.kind} {'description' if self.content[0] == DESCRIPTION else self.content[0]}"
 
 

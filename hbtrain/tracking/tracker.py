@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import shlex
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
-
-import psutil
 
 from hbtrain.config import Config, to_flat, without_passwords
 from hbtrain.errors import LeaseLostError, StorageError
 from hbtrain.events import Event
-from hbtrain.storage import Place, RemoteError, as_local, place
+from hbtrain.storage import Place, RemoteError
+from hbtrain.tracking.changes import deliver
+from hbtrain.tracking.data_inputs import DIGEST_LENGTH, DataInput
 from hbtrain.tracking.outbox import Outbox
+from hbtrain.tracking.run_tags import environment_tags, source_tags
 from hbtrain.tracking.spool import DESCRIPTION, Message
 from hbtrain.tracking.uris import (
     TrackingError,
@@ -35,9 +33,6 @@ from hbtrain.tracking.uris import (
     tracking_uri,
 )
 
-PACKAGES = (
-    "hbtrain", "torch", "ray", "deepspeed", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "mlflow",
-)  # fmt: skip
 PARAMETERS_PER_CALL = 100  # the most parameters that MLflow takes in one call
 
 UNDELIVERED = "mlflow-undelivered.jsonl"  # file in a run's folder: messages that MLflow has not received yet
@@ -73,7 +68,7 @@ class Tracker:
             config: the run's.
             run_id: id of the run to go on with, or None.
             name: name of a new run.
-            command: shown as the source of a new run.
+            command: the command line, shown as the source of a new run; by default one that trains it.
             parameters: parameters of a new run, in place of the configuration.
             outbox: file for messages that are not delivered; those it holds already are delivered first.
 
@@ -95,7 +90,9 @@ class Tracker:
             raise TrackingError(f"tracking.uri = {self.uri} cannot be used: {first_line(error)}") from error
         self.run_id: str = run_id
         self.patience_s = PATIENCE_S
-        self._outbox = Outbox(self._send, failures(), _is_refusal, outbox, without_passwords(self.uri))
+        self._outbox = Outbox(
+            lambda message: deliver(self._client, message), failures(), _is_refusal, outbox, without_passwords(self.uri)
+        )
         if outbox is not None:
             self._outbox.adopt(outbox, without=(run_id, "status"))
 
@@ -106,14 +103,10 @@ class Tracker:
         from hbtrain.tracking import mlflow_names as names
 
         experiment = _retry_while_locked(self._experiment, config)
-        tags = environment_tags() | {
-            "mlflow.runName": names.allowed_text(config.tracking.run_name or name, names.RUN_NAME_LENGTH),
-            "mlflow.source.name": command,
-        }
+        tags = environment_tags() | source_tags(command)
+        tags["mlflow.runName"] = names.allowed_text(config.tracking.run_name or name, names.RUN_NAME_LENGTH)
         if config.tracking.parent_run_id is not None:
             tags["mlflow.parentRunId"] = config.tracking.parent_run_id
-        if "USER" in os.environ:
-            tags["mlflow.user"] = os.environ["USER"]
         run_id: str = _retry_while_locked(
             self._client.create_run, experiment, tags=names.allowed_tags(tags)
         ).info.run_id
@@ -154,16 +147,43 @@ class Tracker:
         if event.metrics:
             self.metrics(event.metrics, event.step)
 
-    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics at a step. This and the methods below only hand a message to the outbox, which delivers it."""
+    def metrics(self, metrics: Mapping[str, float], step: int) -> list[list[Any]]:
+        """Log metrics at a step, which are returned in the form of messages.
+
+        This and the methods below only hand a message to the outbox, which delivers it.
+        """
         from hbtrain.tracking.mlflow_names import allowed_name
 
         now_ms = int(time.time() * 1000)
-        self._put("figures", [[allowed_name(key), float(value), now_ms, step] for key, value in metrics.items()])
+        figures = [[allowed_name(key), float(value), now_ms, step] for key, value in metrics.items()]
+        self._put("figures", list(figures))
+        return figures
 
-    def scores(self, metrics: Mapping[str, float], step: int) -> None:
+    def scores(self, metrics: Mapping[str, float], step: int) -> list[list[Any]]:
         """Log scores of an evaluation under `eval/`."""
-        self.metrics({f"eval/{key}": value for key, value in metrics.items()}, step)
+        return self.metrics({f"eval/{key}": value for key, value in metrics.items()}, step)
+
+    def inputs(self, inputs: Sequence[DataInput]) -> None:
+        """Log the data that the run reads."""
+        if inputs:
+            self._put("inputs", [one.to_json() for one in inputs])
+
+    def tables(self, artifacts: Sequence[str]) -> None:
+        """Have MLflow show artifacts of the run, which are stored already, as tables that can be compared."""
+        if artifacts:
+            self._put("tables", list(artifacts))
+
+    def model(self, path: Place, step: int, figures: Sequence[list[Any]] = ()) -> None:
+        """Store the folder of the encoder of a step as the run's logged model, with figures that are its scores.
+
+        A figure is one that `scores` returned, followed by the name and the digest of the benchmark's `DataInput`.
+        """
+        scores = [[*first, name, digest[:DIGEST_LENGTH]] for *first, name, digest in figures]
+        self._put("model", [str(path), step, scores])
+
+    def register(self, name: str, run_id: str | None = None) -> None:
+        """Make the logged model of a run, by default this one, a version of the registered model `name`."""
+        self._put("register", [name, run_id or self.run_id])
 
     def describe(self, markdown: str) -> None:
         """Set the text that stands at the head of the run's page."""
@@ -239,25 +259,6 @@ class Tracker:
     def _put(self, kind: str, content: list[object]) -> None:
         self._outbox.put([Message(self.run_id, kind, content)])
 
-    def _send(self, message: Message) -> None:
-        """Deliver a message; called on the outbox's thread."""
-        from mlflow.entities import Metric
-
-        client, run_id, content = self._client, message.run_id, message.content
-        if message.kind == "figures":
-            client.log_batch(run_id, [Metric(*figure) for figure in content])
-        elif message.kind == "tag":
-            client.set_tag(run_id, *content)
-        elif message.kind == "untag":
-            if content[0] in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, content[0])
-        elif message.kind == "status":
-            client.set_terminated(run_id, *content)
-        else:
-            with as_local(place(content[0])) as path:
-                store = client.log_artifacts if path.is_dir() else client.log_artifact
-                store(run_id, str(path), content[1])
-
     def _experiment(self, config: Config) -> str:
         """Id of the experiment, made if need be; in a database without a server, its artifacts go to the storage."""
         from hbtrain.tracking.mlflow_names import EXPERIMENT_NAME_LENGTH, allowed_text
@@ -283,6 +284,23 @@ class Tracker:
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
 
+def check_registration(config: Config) -> None:
+    """Raise TrackingError if `tracking.register` names a model, and MLflow has no registry to put it into."""
+    name, uri = config.tracking.register, tracking_uri(config)
+    if name is None:
+        return
+    from mlflow import MlflowClient
+
+    limit_retries()
+    try:
+        MlflowClient(tracking_uri=uri).search_registered_models(max_results=1)
+    except failures() as error:
+        raise TrackingError(
+            f"tracking.register = {name!r}: {uri} has no registry of models that can be used ({first_line(error)}); "
+            "leave the key out, or track runs in a database or by a server"
+        ) from error
+
+
 def failures() -> tuple[type[Exception], ...]:
     """Exceptions of MLflow where its server, database or files cannot be used, or the driver for them is missing."""
     from mlflow.exceptions import MlflowException
@@ -305,7 +323,10 @@ def _retry_while_locked(call: Callable[..., Any], *arguments: object, **named: o
 
 def _is_refusal(error: Exception) -> bool:
     """Whether trying again would fail as well: the server refused the message, or the file to send is missing."""
-    refusals = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
+    refusals = {
+        "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED",
+        "ENDPOINT_NOT_FOUND", "FEATURE_DISABLED",
+    }  # fmt: skip
     return getattr(error, "error_code", None) in refusals or isinstance(error, FileNotFoundError)
 
 
@@ -318,7 +339,8 @@ def limit_retries() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the URI, password and all
     utils.MAX_RETRY_COUNT = ENGINE_ATTEMPTS
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "mlflow.pyfunc"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
@@ -350,37 +372,6 @@ def _shown(value: object) -> str:
     """A parameter's value as flags take it: a list's items separated by spaces; without passwords."""
     text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return without_passwords(text)
-
-
-def environment_tags() -> dict[str, str]:
-    """Tags of what a run was made with: versions of packages, git commit, hardware."""
-    tags = {f"version.{name}": found for name, found in _versions(PACKAGES)}
-    tags["version.python"] = platform.python_version()
-    tags["hardware.host"] = platform.node()
-    tags["hardware.cpus"] = str(os.cpu_count())
-    tags["hardware.memory_gib"] = f"{psutil.virtual_memory().total / 2**30:.1f}"
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        tags["git.commit"] = commit
-        tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
-    return tags
-
-
-def _versions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for name in names:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
-
-
-def _git(*arguments: str) -> str:
-    """Output of a git command in the current folder; empty outside a repository."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def boto3_failures() -> tuple[type[Exception], ...]:

@@ -18,7 +18,7 @@ from hbtrain.training.chunks import Cut
 from hbtrain.training.feed import Feed, Work
 from hbtrain.training.stopwatch import COMMUNICATION, Stopwatch
 
-MOST_SIDES = 3  # queries, passages, hard negatives
+MOST_SIDES = 5  # queries, passages, hard negatives, translated passages, translated queries
 
 
 class Delivery:

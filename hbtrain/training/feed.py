@@ -6,8 +6,8 @@ import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +15,11 @@ from hbtrain.batching import BatchPlan, GlobalBatch, shard_sizes
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.corpus.source import Source
+from hbtrain.modeling.encoder import Side
 from hbtrain.modeling.features import Features, is_padded, moved, pinned, token_counts
-from hbtrain.modeling.loss import PairIds, Sizes
+from hbtrain.modeling.loss_inputs import Owners, PairIds, References, Sizes
 from hbtrain.modeling.tokens import Tokenizes
+from hbtrain.training.batch_texts import BatchTexts
 from hbtrain.training.chunks import (
     Chunk,
     Cut,
@@ -28,6 +29,9 @@ from hbtrain.training.chunks import (
     padded_tokens,
     with_packed_batches,
 )
+
+if TYPE_CHECKING:
+    from hbtrain.training.frozen_models import FrozenModels
 
 CPU = torch.device("cpu")
 
@@ -52,23 +56,31 @@ class Work:
     """A rank's part of one step, ready for the device."""
 
     batch: GlobalBatch  # the global batch
-    sizes: Sizes  # pairs and hard negatives of every rank
-    # token features of this rank's queries, passages and, where there are any in the batch, negatives
+    sizes: Sizes  # texts of every rank
+    # token features of this rank's queries, passages and, where there are any in the batch, hard negatives, translated
+    # passages and translated queries
     sides: Sequence[Features | None]
     chunks: list[Chunk]  # the same texts, cut into parts that are embedded one after the other
     ids: PairIds | None  # ids of all pairs and candidates, where some are equal; else None
     tokens: int  # tokens of this rank, without padding
     computed_tokens: int  # tokens of this rank with the padding that is computed
+    owners: Owners | None = None  # which pairs brought texts along; None where the loss is the plain one
+    references: References | None = None  # what guide and teacher say of this rank's texts; None: there are none
     cut: Cut | None = None  # how this rank has cut its texts, where ranks are yet to agree on it
 
     def to(self, device: torch.device) -> Work:
-        """A copy with chunks and ids on a device; the sides, which are not needed there, stay on the CPU."""
+        """A copy with all that the loss needs on a device; the sides, which are not needed there, stay on the CPU."""
         if device.type == "cpu":
             return self
-        ids = self.ids
-        if ids is not None:
-            ids = PairIds(**moved(pinned(vars(ids), device), device))
-        return replace(self, chunks=[chunk.to(device) for chunk in self.chunks], ids=ids)
+        references = self.references
+        return replace(
+            self,
+            chunks=[chunk.to(device) for chunk in self.chunks],
+            ids=on_device(self.ids, device),
+            owners=on_device(self.owners, device),
+            references=references
+            and References(on_device(references.guide, device), on_device(references.teacher, device)),
+        )
 
     def tensors(self) -> Iterator[Tensor]:
         """What `to` copies."""
@@ -76,8 +88,17 @@ class Work:
             yield from chunk.positions
             for batch in chunk.batches:
                 yield from batch.values()
-        if self.ids is not None:
-            yield from (self.ids.query_B, self.ids.candidate_C)
+        references = self.references or References()
+        for some in (self.ids, self.owners, references.guide, references.teacher):
+            if some is not None:
+                yield from (x for x in vars(some).values() if x is not None)
+
+
+def on_device(some: Any, device: torch.device) -> Any:
+    """A copy on a device, for which the host does not wait, of a dataclass of tensors."""
+    if some is None:
+        return None
+    return replace(some, **moved(pinned({k: x for k, x in vars(some).items() if x is not None}, device), device))
 
 
 class Feed:
@@ -100,10 +121,16 @@ class Feed:
         self._corpus = corpus
         self._encoder = encoder
         self._training = config.training
-        self._hard_negatives = config.loss.hard_negatives
+        self._loss = config.loss
+        plain = config.loss.plain
+        self._is_plain = config.loss.active_terms == plain.active_terms and all(
+            value == getattr(plain, key) for key, value in config.loss if key != "terms"
+        )
         self._rank = rank
         self._world_size = world_size
         self._switcher = Switcher.from_config(config) if switcher is None else switcher
+        self.frozen: FrozenModels | None = None
+        """Guide and teacher, prepared for the batches that are asked for; None: work has no references."""
         # A network whose batches are padded; bags of tokens are not.
         self._is_padded = is_padded(encoder.tokenize(["."], "query"))
         self._packs = encoder.packs
@@ -114,8 +141,9 @@ class Feed:
     def _differs_by_rank(self, config: Config) -> bool:
         if config.training.chunk_tokens is not None:
             return True
-        pairs, negatives = -(-config.batching.global_batch_size // self._world_size), config.loss.hard_negatives
-        texts = pairs * (2 + negatives if self._packs else max(1, negatives))  # that are cut together
+        pairs, loss = -(-config.batching.global_batch_size // self._world_size), config.loss
+        sides = (1, 1, loss.hard_negatives, loss.translations, int(loss.needs_translated_queries))
+        texts = pairs * (sum(sides) if self._packs else max(sides))  # that are cut together
         longest = max(config.encoder.max_query_tokens, config.encoder.max_passage_tokens)
         by_tokens = (self._by_tokens or self._packs) and self._is_padded and config.training.chunks == 1
         return by_tokens and texts * longest > PASS_TOKENS
@@ -126,24 +154,39 @@ class Feed:
         shard = batch.shard(self._rank, self._world_size)
         source = self._corpus.sources[batch.source]
         pairs = shard_sizes(len(batch), self._world_size)
-        negatives = self._negative_sizes(source, batch, pairs)
-        first, queries = sum(pairs[: self._rank]), source.texts("query", shard.rows, shard.query_languages)
-        passages = source.texts("passage", shard.rows, shard.passage_languages)
+        texts = BatchTexts.of(batch, source, self._loss, self._plan.seed)
+        sizes, first = texts.sizes(pairs), sum(pairs[: self._rank])
+        own = texts.of_pairs(first, first + len(shard))
+        read = own.read(source)
         sides: list[Features | None] = [
-            self._encoder.tokenize(self._switcher.of_batch(shard, "query", queries, first), "query"),
-            self._encoder.tokenize(self._switcher.of_batch(shard, "passage", passages, first), "passage"),
+            self._encoder.tokenize(self._switcher.of_batch(shard, "query", read["queries"], first), "query"),
+            self._encoder.tokenize(self._switcher.of_batch(shard, "passage", read["passages"], first), "passage"),
         ]
-        if sum(negatives):
-            texts = source.negatives(shard.rows, shard.passage_languages, self._hard_negatives, step)
-            texts = self._switcher.of_batch(shard, "negative", texts, sum(negatives[: self._rank]))
-            sides.append(self._encoder.tokenize(texts, "passage") if texts else None)
-        sizes = Sizes(pairs, negatives)
+        if sum(sizes.negatives):
+            before = sum(sizes.negatives[: self._rank])
+            negatives = self._switcher.of_batch(shard, "negative", read["negatives"], before)
+            sides.append(self._tokenized(negatives, "passage"))
+        if sum(sizes.translations):
+            sides.append(self._tokenized(read["translations"], "passage"))
+        if sum(sizes.queries):
+            sides.append(self._tokenized(read["translated_queries"], "query"))
         cut = self._cut(sides, sizes)
         chunks = self._chunks(sides, cut)
-        tokens = sum(int(token_counts(side).sum()) for side in sides if side is not None)
-        ids = self._ids(source, batch)
-        computed = sum(map(padded_tokens, chunks))
-        return Work(batch, sizes, sides, chunks, ids, tokens, computed, cut if self.agrees else None)
+        return Work(
+            batch,
+            sizes,
+            sides,
+            chunks,
+            ids=texts.ids(batch, source, self._loss),
+            tokens=sum(int(token_counts(side).sum()) for side in sides if side is not None),
+            computed_tokens=sum(map(padded_tokens, chunks)),
+            cut=cut if self.agrees else None,
+            owners=None if self._is_plain else texts.owners(),
+            references=None if self.frozen is None else self.frozen.references(shard, source, own, read, sizes),
+        )
+
+    def _tokenized(self, texts: list[str], side: Side) -> Features | None:
+        return self._encoder.tokenize(texts, side) if texts else None
 
     def agreed(self, work: Work, cut: Cut) -> Work:
         """The work, cut as the ranks have agreed."""
@@ -177,23 +220,6 @@ class Feed:
                 ready.put(self.work(step))
         except BaseException as error:
             ready.put(error)
-
-    def _negative_sizes(self, source: Source, batch: GlobalBatch, pairs: Sequence[int]) -> list[int]:
-        """Hard negatives of every rank, counted from the corpus by each rank alike, so nothing is communicated."""
-        if not self._hard_negatives:
-            return [0] * len(pairs)
-        counts = source.negative_counts(batch.rows, batch.passage_languages).clip(max=self._hard_negatives)
-        return [int(part.sum()) for part in np.split(counts, np.cumsum(pairs)[:-1])]
-
-    def _ids(self, source: Source, batch: GlobalBatch) -> PairIds | None:
-        candidates = batch.passage_ids
-        collide = bool(batch.collisions().any())
-        if self._hard_negatives:
-            limit = self._hard_negatives
-            negatives = source.negative_ids(batch.rows, batch.passage_languages, limit, batch.step)
-            collide = collide or bool(np.isin(negatives, batch.passage_ids).any())
-            candidates = np.concatenate([candidates, negatives])
-        return PairIds(torch.from_numpy(batch.query_ids), torch.from_numpy(candidates)) if collide else None
 
     def _cut(self, sides: Sequence[Features | None], sizes: Sizes) -> Cut:
         """How this rank cuts its texts, if no other needs more chunks or batches."""

@@ -1,9 +1,9 @@
 """The cosine between the gradients of a monolingual and of a cross-lingual batch: whether both pull the same way.
 
 Both batches are those that a run with only their kind would draw at the step, and both gradients are taken at the
-current weights, over the whole batch. Nothing of the training is touched: autograd hands the gradients out instead of
-adding them to those of the parameters, where DeepSpeed would reduce them; random numbers, dropout and the batches to
-come are as they were.
+current weights, over the whole batch; they are of InfoNCE, whatever other terms training has (see `LossConfig.plain`).
+Nothing of the training is touched: autograd hands the gradients out instead of adding them to those of the parameters,
+where DeepSpeed would reduce them; random numbers, dropout and the batches to come are as they were.
 """
 
 from __future__ import annotations

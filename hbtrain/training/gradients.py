@@ -5,13 +5,14 @@ chunk again with its graph and back-propagates that gradient: the memory of one 
 loss depends on the encoder through the embeddings alone. Random numbers (dropout) are drawn again the same, because
 each chunk seeds them from (seed, step, rank, chunk); so there is no random state to save for a resumed run either.
 
-Shapes: n texts of this rank (queries, passages, hard negatives), D dimensions.
+Shapes: n texts of this rank (queries, passages, hard negatives, translated passages, translated queries), D dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from hbtrain.batching.permutation import key_of
 from hbtrain.config import Config
 from hbtrain.modeling.gather import Group
-from hbtrain.modeling.loss import Embedded, contrastive_loss
+from hbtrain.modeling.loss import BatchLoss, batch_loss
+from hbtrain.modeling.loss_inputs import Embedded
 from hbtrain.training.chunks import Chunk, assemble
 from hbtrain.training.feed import Work
 from hbtrain.training.stopwatch import Stopwatch
@@ -44,19 +46,19 @@ class Gradients:
         self._seed = config.seed
         self._stopwatch = stopwatch
 
-    def loss(self, work: Work) -> Tensor:
-        """This rank's part of the loss (see `contrastive_loss`), with the whole graph unless gradients are disabled."""
+    def loss(self, work: Work) -> BatchLoss:
+        """This rank's part of the loss (see `batch_loss`), with the whole graph unless gradients are disabled."""
         embedded = [self._embed(work, i) for i in range(len(work.chunks))]
         x_nD = assemble([x for vectors, _ in embedded for x in vectors], _positions(work), self._text_count(work))
         return self._contrast(x_nD, work, embedded[0][1])
 
-    def backward(self, work: Work) -> Tensor:
+    def backward(self, work: Work) -> BatchLoss:
         """Accumulate the gradient of the global batch in the engine; returns this rank's part of the loss."""
         if len(work.chunks) == 1:
             loss = self.loss(work)
             with self._stopwatch.phase("backward"):
-                self._engine.backward(loss)
-            return loss.detach()
+                self._engine.backward(loss.total)
+            return replace(loss, total=loss.total.detach())
         with torch.no_grad():
             embedded = [self._embed(work, i) for i in range(len(work.chunks))]
         # What the loss is differentiated by: every vector, and 1 / temperature where it is learned.
@@ -65,7 +67,7 @@ class Gradients:
         x_nD = assemble(leaves, _positions(work), self._text_count(work))
         loss = self._contrast(x_nD, work, learned[0] if learned else None)
         with self._stopwatch.phase("loss"):
-            cached = iter(torch.autograd.grad(loss, leaves + learned))
+            cached = iter(torch.autograd.grad(loss.total, leaves + learned))
         for i in range(len(work.chunks)):
             vectors, scale = self._embed(work, i)
             parts = [(x * next(cached)).sum() for x in vectors]
@@ -75,7 +77,7 @@ class Gradients:
                 parts.append((scale * (next(cached) if last else 0.0)).sum())
             with self._stopwatch.phase("backward"):
                 self._engine.backward(torch.stack(parts).sum(), last)
-        return loss.detach()
+        return replace(loss, total=loss.total.detach())
 
     def _embed(self, work: Work, i: int) -> tuple[list[Tensor], Tensor | None]:
         torch.manual_seed(int(key_of(self._seed, work.batch.step, self._group.rank, i) >> 1))
@@ -84,15 +86,30 @@ class Gradients:
             vectors, scale = self._engine(chunk.batches)
             return vectors, scale
 
-    def _contrast(self, x_nD: Tensor, work: Work, scale: Tensor | None) -> Tensor:
-        b = work.sizes.pairs[self._group.rank]
+    def _contrast(self, x_nD: Tensor, work: Work, scale: Tensor | None) -> BatchLoss:
+        q_bD, p_bD, n_mD, t_kD, u_oD = x_nD.split(self._counts(work))
+        translated = {"t_kD": t_kD if sum(work.sizes.translations) else None}
+        translated["u_oD"] = u_oD if sum(work.sizes.queries) else None
         with self._stopwatch.phase("loss"):
-            own = Embedded(x_nD[:b], x_nD[b : 2 * b], x_nD[2 * b :], scale)
-            return contrastive_loss(own, work.sizes, self._group, self._loss, work.ids)
+            return batch_loss(
+                Embedded(q_bD, p_bD, n_mD, scale, **translated),
+                work.sizes,
+                self._group,
+                self._loss,
+                work.ids,
+                work.owners,
+                work.references,
+                self._loss.weights(work.batch.step),
+            )
+
+    def _counts(self, work: Work) -> list[int]:
+        """This rank's texts of each side, in their order among its n."""
+        sizes, rank = work.sizes, self._group.rank
+        sides = (sizes.pairs, sizes.pairs, sizes.negatives, sizes.translations, sizes.queries)
+        return [of_ranks[rank] if of_ranks else 0 for of_ranks in sides]
 
     def _text_count(self, work: Work) -> int:
-        rank = self._group.rank
-        return 2 * work.sizes.pairs[rank] + work.sizes.negatives[rank]
+        return sum(self._counts(work))
 
 
 def _positions(work: Work) -> list[Tensor]:

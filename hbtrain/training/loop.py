@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
 from hbtrain.modeling.compiling import as_written
 from hbtrain.reporting.text import counted
+from hbtrain.training.average import MovingAverage
 from hbtrain.training.best import BEST, VALIDATION_LOSS, Patience, best_text
 from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.delivery import Ahead, Delivery, group_of_hosts
 from hbtrain.training.engine import Engine
 from hbtrain.training.export import as_exported, export, load_on_rank, model_card, torch_linear, trainable
 from hbtrain.training.feed import Feed, Work
+from hbtrain.training.frozen_models import FrozenModels
 from hbtrain.training.gradient_cosine import METRIC as GRADIENT_COSINE
 from hbtrain.training.gradient_cosine import GradientCosine, cosine_plans
 from hbtrain.training.gradients import Gradients
@@ -54,6 +57,7 @@ class Trainer:
 
     def __init__(self, config: Config, worker: Worker) -> None:
         self.config = config
+        self.plain = config.model_copy(update={"loss": config.loss.plain})  # of batches that are not trained on
         self.worker = worker
         worker.on_phase("loading")
         self.encoder = load_on_rank(config, worker)
@@ -62,7 +66,7 @@ class Trainer:
         self.stopwatch = Stopwatch(worker.device, worker.on_phase)
         self.group = TimedGroup(worker.group, self.stopwatch)
         self.switcher = Switcher.from_config(config)
-        self.feed = self._feed(self.plan, self.corpus)
+        self.feed = self._feed(config, self.plan, self.corpus)
         self._hosts = group_of_hosts(self.feed, worker.device, 2 * config.training.step_timeout_s)
         self.delivery = self._delivery(self.feed)
         self.validation = self._validation()
@@ -70,11 +74,16 @@ class Trainer:
         self.engine = Engine(self.module, config, worker.device)
         time_deepspeed(self.stopwatch)
         self.gradients = Gradients(self.engine, self.group, config, self.stopwatch)
+        self.plain_gradients = Gradients(self.engine, self.group, self.plain, self.stopwatch)
         self.cosine = self._cosine()
         self.patience = Patience(config.training.patience, config.evaluation.keep_best or VALIDATION_LOSS)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
         self.vote = StopVote(self.group, worker.device, worker.is_stop_requested, config.training.log_every)
-        self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
+        decay = config.training.average
+        self.average = None if decay is None else MovingAverage(self.engine, decay)
+        self.checkpoints = Checkpoints(
+            self.engine, worker, self.patience, config.training.keep_checkpoints, self.average
+        )
 
     def run(self, until: int | None = None) -> bool:
         """Train the remaining steps, up to `until` if given; returns whether it came so far (see `train_worker`)."""
@@ -84,6 +93,8 @@ class Trainer:
         start = self.checkpoints.restore()
         self._skipped = self.engine.skipped_steps
         done, stopped = start, self.patience.exhausted
+        if start < stop and not stopped:
+            self.prepare(range(start, training.steps))
         self.module.train()
         self.meter.start()
         self.worker.on_phase("data", start)
@@ -104,8 +115,22 @@ class Trainer:
                 self.worker.on_phase("data", done)
         if self.patience.best is None:
             self.meter.check(self.engine.is_finite())
-            self._export(done)
+            with self._averaged():
+                self._export(done)
         return True
+
+    def prepare(self, steps: range) -> None:
+        """Have the guide and the teacher, where there are any, ready for the batches of these steps; collective."""
+        if self.config.loss.guide is None and self.config.loss.teacher is None:
+            return
+        worker = self.worker
+
+        def tell(note: str) -> None:
+            self._emit(Event(steps.start, {}, note))
+
+        frozen = FrozenModels(self.config, worker.group, worker.device, worker.on_phase, tell)
+        frozen.prepare(self.plan, self.corpus, steps, self.encoder.dimension)
+        self.feed.frozen = frozen
 
     def _after_step(self, done: int, stop: int, asked: bool) -> None:
         """What is due after `done` steps: figures, validation, evaluation, a checkpoint."""
@@ -118,10 +143,10 @@ class Trainer:
             if math.isfinite(cosine):
                 self._emit(Event(done, {GRADIENT_COSINE: cosine}))
         if self._is_validation_due(done):
-            with self.stopwatch.phase("validation", whole=True):
+            with self.stopwatch.phase("validation", whole=True), self._averaged():
                 self._validate(done)
         if self._is_evaluation_due(done, stop):
-            with self.stopwatch.phase("evaluation", whole=True):
+            with self.stopwatch.phase("evaluation", whole=True), self._averaged():
                 self._evaluate(done)
         if asked or self._is_checkpoint_due(done, stop, self.patience.exhausted):
             with self.stopwatch.phase("checkpoint", whole=True):
@@ -141,14 +166,20 @@ class Trainer:
             works.fetch()
         with self.stopwatch.phase("step"):
             self.engine.step()
+            if self.average is not None:
+                self.average.update(work.batch.step + 1)
         self.meter.add(work, loss)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """While the body runs, the weights are those that are judged and saved: the moving average, if there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def backward(self, work: Work) -> Tensor:
         """Accumulate in the engine the gradient of what `feed` gave; returns this rank's part of the loss.
 
         Collective.
         """
-        return self.gradients.backward(self.delivery.now(work))
+        return self.gradients.backward(self.delivery.now(work)).total
 
     def _log(self, step: int) -> None:
         self.worker.on_phase("log")
@@ -177,8 +208,8 @@ class Trainer:
         if self.config.training.gradient_cosine_every is None:
             return None
         plans = cosine_plans(self.config, self.corpus, self.plan)
-        both = [self._delivery(self._feed(plan, self.corpus)) for plan in plans]
-        return GradientCosine(self.module, both, self.group, self.config, self.stopwatch)
+        both = [self._delivery(self._feed(self.plain, plan, self.corpus)) for plan in plans]
+        return GradientCosine(self.module, both, self.group, self.plain, self.stopwatch)
 
     def _is_validation_due(self, done: int) -> bool:
         every = self.config.training.validate_every
@@ -189,7 +220,7 @@ class Trainer:
         assert self.validation is not None
         self.module.eval()
         with torch.no_grad(), self.validation.steps(0, self.config.training.validation_batches) as works:
-            losses = [self.gradients.loss(work) for work in works]
+            losses = [self.plain_gradients.loss(work).total for work in works]
         self.module.train()
         loss = mean_over_ranks(losses, self.worker.group)
         self._emit(Event(step, {VALIDATION_LOSS: loss}))
@@ -232,11 +263,11 @@ class Trainer:
         if data.validation is None:
             return None
         corpus = ParallelCorpus.open([data.validation], data.cache, data.catalogue)
-        return self._delivery(self._feed(validation_plan(self.config, corpus), corpus))
+        return self._delivery(self._feed(self.plain, validation_plan(self.config, corpus), corpus))
 
-    def _feed(self, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
+    def _feed(self, config: Config, plan: BatchPlan, corpus: ParallelCorpus) -> Feed:
         rank, world_size = self.group.rank, self.group.world_size
-        return Feed(plan, corpus, self.encoder, self.config, rank, world_size, self.switcher, self.worker.device)
+        return Feed(plan, corpus, self.encoder, config, rank, world_size, self.switcher, self.worker.device)
 
     def _delivery(self, feed: Feed) -> Delivery:
         return Delivery(feed, self.worker.device, self._hosts, self.stopwatch)

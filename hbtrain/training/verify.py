@@ -1,9 +1,10 @@
 """Verifying the gradient of a configuration's workers, ZeRO stage, chunks and precision against a plain computation.
 
 The plain computation shares as little code as possible with training: one process, the whole batch at once, the full
-score matrix, PyTorch's cross-entropy, no DeepSpeed, no gathering, no chunks. Gradients are compared rather than losses
-or weights: Adam hides a wrong factor, and a loss can be right while its gradient points elsewhere. Dropout is off on
-both sides, as its random numbers depend on the number of ranks and chunks.
+score matrix, terms of the loss written row by row (`hbtrain.training.plain_loss`), no DeepSpeed, no gathering, no
+chunks. Gradients are compared rather than losses or weights: Adam hides a wrong factor, and a loss can be right while
+its gradient points elsewhere. Dropout is off on both sides, as its random numbers depend on the number of ranks and
+chunks.
 """
 
 from __future__ import annotations
@@ -11,22 +12,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
 
 from hbtrain.batching import BatchPlan
+from hbtrain.batching.companions import Companions, translated_passages, translated_queries
 from hbtrain.batching.switching import Switcher
 from hbtrain.config import Config
 from hbtrain.config.encoder import Precision
 from hbtrain.corpus import ParallelCorpus
-from hbtrain.modeling.encoder import Encoder
+from hbtrain.modeling.encoder import Encoder, Side
+from hbtrain.modeling.gather import SingleProcess
+from hbtrain.modeling.loss_inputs import Owners, References
+from hbtrain.training.batch_texts import BatchTexts
 from hbtrain.training.export import load_for_training, trainable
+from hbtrain.training.feed import on_device
+from hbtrain.training.frozen_models import FrozenModels
 from hbtrain.training.gradients import without_dropout
 from hbtrain.training.loop import Trainer
+from hbtrain.training.plain_loss import WholeBatch, plain_total
 from hbtrain.training.worker import Worker
 
 Gradient = dict[str, Tensor]  # {name of a trained parameter: its gradient, flat, float32, on the CPU}
+
+NONE = Companions(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
 """How far norm ratio and cosine may be from 1. A number in bf16 has 8 significant bits, an error of up to 0.4 %."""
@@ -70,6 +80,7 @@ def trained_gradient(config: Config, worker: Worker, step: int) -> Gradient:
     from deepspeed.utils import safe_get_full_grad
 
     trainer = Trainer(config, worker)
+    trainer.prepare(range(step, step + 1))
     trainer.module.train()
     with without_dropout(trainer.module):
         for work in trainer.feed.steps(step, step + 1):
@@ -96,38 +107,52 @@ def plain_gradient(config: Config, initial_model: Path, step: int, device: torch
 
 
 def plain_loss(config: Config, encoder: Encoder, module: nn.Module, corpus: ParallelCorpus, step: int) -> Tensor:
-    """The loss of a step over the whole global batch at once (InfoNCE, see `hbtrain.modeling.loss`)."""
-    batch = BatchPlan.over(corpus, config).batch(step)
+    """The loss of a step over the whole global batch at once (see `hbtrain.training.plain_loss`)."""
+    plan = BatchPlan.over(corpus, config)
+    batch, loss = plan.batch(step), config.loss
     source, switcher = corpus.sources[batch.source], Switcher.from_config(config)
     queries = source.texts("query", batch.rows, batch.query_languages)
     passages = source.texts("passage", batch.rows, batch.passage_languages)
-    texts = [
-        (switcher.of_batch(batch, "query", queries), "query"),
-        (switcher.of_batch(batch, "passage", passages), "passage"),
+    chosen = (batch.rows, batch.passage_languages, loss.hard_negatives, step)
+    translations = translated_passages(batch, source.index, loss.translations, config.seed)
+    others = translated_queries(batch, source.index, config.seed) if loss.needs_translated_queries else NONE
+
+    def translated(side: Side, drawn: Companions) -> list[str]:
+        return source.texts(side, batch.rows[drawn.owners], [batch.languages[code] for code in drawn.codes.tolist()])
+
+    texts: list[tuple[Side, list[str]]] = [
+        ("query", switcher.of_batch(batch, "query", queries)),
+        ("passage", switcher.of_batch(batch, "passage", passages)),
+        ("passage", switcher.of_batch(batch, "negative", source.negatives(*chosen))),
+        ("passage", translated("passage", translations)),
+        ("query", translated("query", others)),
     ]
-    candidate_ids = torch.from_numpy(batch.passage_ids)
-    if config.loss.hard_negatives:
-        chosen = (batch.rows, batch.passage_languages, config.loss.hard_negatives, step)
-        if negatives := source.negatives(*chosen):
-            texts.append((switcher.of_batch(batch, "negative", negatives), "passage"))
-            candidate_ids = torch.cat([candidate_ids, torch.from_numpy(source.negative_ids(*chosen))])
-    features = [encoder.tokenize(of_side, side) for of_side, side in texts]  # type: ignore[arg-type]
-    (q_BD, *candidates), scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])
-    c_CD = torch.cat(candidates)
-    scale = 1 / config.loss.temperature if scale is None else scale
-    count = len(batch)
-    query_ids = torch.from_numpy(batch.query_ids)
-    same_BC = candidate_ids[:count, None] == candidate_ids
-    same_BC[:, :count] |= query_ids[:, None] == query_ids
-    same_BC[range(count), range(count)] = False
-    same_BC, target_B = same_BC.to(q_BD.device), torch.arange(count, device=q_BD.device)
-    losses = []
-    for d in (*(d for d in config.loss.matryoshka_dimensions if d < q_BD.shape[1]), q_BD.shape[1]):
-        q_Bd, c_Cd = normalize(q_BD[:, :d], dim=1), normalize(c_CD[:, :d], dim=1)
-        scores_BC = (q_Bd @ c_Cd.T * scale).masked_fill(same_BC, float("-inf"))
-        loss = cross_entropy(scores_BC, target_B)
-        if config.loss.symmetric:
-            back_BB = (c_Cd[:count] @ q_Bd.T * scale).masked_fill(same_BC[:, :count], float("-inf"))
-            loss = (loss + cross_entropy(back_BB, target_B)) / 2
-        losses.append(loss)
-    return torch.stack(losses).mean()
+    counts = source.negative_counts(*chosen[:2]).clip(max=loss.hard_negatives)
+    owners = np.repeat(np.arange(len(batch)), counts), translations.owners, others.owners
+    features = [encoder.tokenize(of_side, side) for side, of_side in texts if of_side]
+    vectors, scale = module([{k: v.to(encoder.device) for k, v in x.items()} for x in features])
+    x_ND = torch.cat(vectors)
+    q_BD, p_BD, n_MD, t_KD, u_OD = x_ND.split([len(of_side) for _, of_side in texts])
+    ids = [batch.passage_ids, source.negative_ids(*chosen), batch.passage_ids[translations.owners]]
+    whole = WholeBatch(
+        q_BD,
+        torch.cat([p_BD, n_MD, t_KD]),
+        u_OD,
+        1 / loss.temperature if scale is None else scale,
+        torch.from_numpy(batch.query_ids).to(x_ND.device),
+        torch.from_numpy(np.concatenate(ids)).to(x_ND.device),
+        Owners(*(torch.from_numpy(x).to(x_ND.device) for x in owners)),
+        _references(config, plan, corpus, step, x_ND.device),
+    )
+    return plain_total(whole, loss, step)
+
+
+def _references(config: Config, plan: BatchPlan, corpus: ParallelCorpus, step: int, device: torch.device) -> References:
+    """What guide and teacher say of the whole batch of a step, from the store that training reads."""
+    frozen = FrozenModels(config, SingleProcess(), device)
+    frozen.prepare(plan, corpus, range(step, step + 1))
+    batch = plan.batch(step)
+    source = corpus.sources[batch.source]
+    own = BatchTexts.of(batch, source, config.loss, config.seed)
+    found = frozen.references(batch, source, own, own.read(source), own.sizes([len(batch)]))
+    return References(on_device(found.guide, device), on_device(found.teacher, device))

@@ -15,9 +15,10 @@ from torch.nn.functional import cross_entropy, normalize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import SingleProcess
-from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
+from hbtrain.modeling.loss import batch_loss
+from hbtrain.modeling.loss_inputs import Embedded, Sizes
 from tests.bench.measure import in_turns, memory_mib, seconds, tell
 
 
@@ -39,7 +40,7 @@ def main() -> None:
 
     def blocks() -> float:
         clear()
-        loss = contrastive_loss(Embedded(q, p, empty), Sizes([len(q)], [0]), SingleProcess(), config, None)
+        loss = batch_loss(Embedded(q, p, empty), Sizes([len(q)], [0]), SingleProcess(), config, None).total
         loss.backward()
         return loss.item()
 
@@ -59,7 +60,7 @@ def main() -> None:
             return (torch.cuda.max_memory_allocated() - before) / 2**20
         return memory_mib(work)
 
-    small = contrastive_loss(Embedded(q[:8], p[:8], empty), Sizes([8], [0]), SingleProcess(), config, None)
+    small = batch_loss(Embedded(q[:8], p[:8], empty), Sizes([8], [0]), SingleProcess(), config, None).total
     small.backward()  # libraries are loaded before memory is measured
     blocks_mib = memory_of(blocks)
     blocks_gradient = q.grad.clone()

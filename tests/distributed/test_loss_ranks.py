@@ -7,9 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from hbtrain.batching import shard_sizes
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import ProcessGroup
-from hbtrain.modeling.loss import Embedded, PairIds, Sizes, contrastive_loss
+from hbtrain.modeling.loss import batch_loss
+from hbtrain.modeling.loss_inputs import Embedded, PairIds, Sizes
 from tests.distributed.ranks import run_ranks
 
 B, D, TEMPERATURE = 11, 6, 0.1
@@ -81,7 +82,7 @@ def on_rank():
         ids = PairIds(queries, candidates) if duplicates else None
         sizes = Sizes(pairs, counts if negatives else [0] * group.world_size)
         embedded = Embedded(*(normalize(x, dim=1) for x in (q, p, n if negatives else n[:0])), scale)
-        loss = contrastive_loss(embedded, sizes, group, config, ids)
+        loss = batch_loss(embedded, sizes, group, config, ids).total
         loss.backward()
         n_grad = n.grad if negatives else torch.zeros_like(n)
         answers.append((loss.item(), [x.numpy() for x in (q.grad, p.grad, n_grad, scale.grad)]))

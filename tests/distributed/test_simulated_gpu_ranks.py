@@ -37,6 +37,20 @@ OPTIONS = {
     "without negatives": {"loss.hard_negatives": 0},
     "learned temperature": {"loss.learn_temperature": True},
     "dimensions": {"loss.matryoshka_dimensions": [4, 8]},
+    "scores of rows": {
+        "loss.guide": "scores",
+        "loss.teacher": "scores",
+        "loss.terms": {"teacher_kl": 1.0, "teacher_margin": 1.0},
+        "loss.hardness": 2.0,
+        "loss.hardness_of": "in_batch",
+    },
+    "several positives and queries": {
+        "loss.translations": 1,
+        "loss.positives": "translations",
+        "loss.terms": {"jensen_shannon": 1.0, "reversed": 0.4, "bridge": 0.2},
+        "loss.learn_temperature": True,
+        "training.chunks": 2,
+    },
     "chunks": {"training.chunks": 3, "loss.learn_temperature": True},
     "a budget of tokens": {"training.chunk_tokens": 100},
     "adapters": {"encoder.lora": {"rank": 4, "alpha": 8}},
@@ -87,7 +101,7 @@ def results(step):
     step.meter.check(True)
     found = {name: p.grad for name, p in step.module.named_parameters() if p.grad is not None}
     with torch.no_grad():
-        found["validation"] = step.gradients.loss(work)
+        found["validation"] = step.gradients.loss(work).total
     found["loss"] = torch.tensor(step.meter.read()["train/loss"])
     return found
 

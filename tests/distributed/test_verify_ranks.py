@@ -1,6 +1,7 @@
 """Every layout's gradient is right, and the check finds each of the known mistakes."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from hbtrain.config import from_tree, to_tree
 from hbtrain.modeling import loss as loss_module
 from hbtrain.modeling.gather import ProcessGroup
+from hbtrain.modeling.loss import BatchLoss
 from hbtrain.training import feed as feed_module
 from hbtrain.training import gradients as gradients_module
 from hbtrain.training import loop as loop_module
@@ -19,6 +21,7 @@ from tests.distributed.verify_matrix import (
     HALF,
     LAYOUTS,
     agreements,
+    build_frozen,
     build_initial,
     config,
     on_rank,
@@ -59,6 +62,47 @@ def test_learned_temperature_dimensions_and_a_budget_of_tokens(folder):
     assert all(a.holds for a in agreements(folder, 2, layouts, **overrides))
 
 
+OBJECTIVES = {
+    "several positives, hardness and queries in two languages": {
+        "loss.terms": {"contrastive": 0.6, "jensen_shannon": 1.0, "reversed": 0.4, "bridge": 0.2},
+        "loss.translations": 1,
+        "loss.positives": "translations",
+        "loss.hardness": 3.0,
+        "loss.hardness_of": "in_batch",
+        "loss.learn_temperature": True,
+    },
+    "guide and teacher": {
+        "loss.guide": "frozen",
+        "loss.guide_margin": 0.05,
+        "loss.guide_language": "en",
+        "loss.teacher": "frozen",
+        "loss.terms": {"teacher_kl": {0: 0.0, 2: 1.0}, "teacher_margin": 0.5, "teacher_cosine": 0.3},
+        "loss.matryoshka_dimensions": [8],
+    },
+    "scores of rows": {
+        "loss.guide": "scores",
+        "loss.guide_margin": 0.1,
+        "loss.teacher": "scores",
+        "loss.terms": {"teacher_kl": 1.0, "teacher_margin": 1.0},
+        "loss.teacher_temperature": 0.5,
+        "loss.positives": "translations",
+        "loss.positives_form": "in",
+        "loss.translations": 2,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "layouts"), [(2, [(1, 4, "fp32", False), (3, 1, "fp32", False)]), (3, [(0, 1, "fp32", True)])]
+)
+def test_every_objective_has_the_gradient_of_one_process(folder, workers, layouts):
+    build_frozen(folder, config(folder, 1, *LAYOUTS[0]))
+    for name, overrides in OBJECTIVES.items():
+        own = {key: str(folder / x) if x == "frozen" else x for key, x in overrides.items()}
+        found = agreements(folder, workers, layouts, step=1, **own)
+        assert all(a.holds for a in found), (name, found)
+
+
 def gradients_by_passes(trees, folder):
     """Gradients of step 0 with texts cut as on a GPU, and how this rank would cut them if it were alone."""
     feed_module.PASS_TOKENS = 60
@@ -82,26 +126,28 @@ def test_batches_by_tokens_have_the_gradient_of_one_process_though_ranks_need_di
     assert min(agreed[0].batches) > 1
 
 
-def without_gathering(own, sizes, group, settings, ids):
+def without_gathering(own, sizes, group, settings, *given):
     scores = own.q_bD @ own.p_bD.T / settings.temperature
-    return cross_entropy(scores, torch.arange(len(scores)))
+    return BatchLoss(cross_entropy(scores, torch.arange(len(scores))), {})
 
 
-def with_gradient_in_the_own_slot_only(own, sizes, group, settings, ids):
+def with_gradient_in_the_own_slot_only(own, sizes, group, settings, *given):
     """The usual recipe: gather without gradient, put the own rows back in their slot, mean over own rows."""
     start = sum(sizes.pairs[: group.rank])
     with torch.no_grad():
         p_BD = loss_module.gather_rows(own.p_bD, sizes.pairs, group).clone()
     p_BD = torch.cat([p_BD[:start], own.p_bD, p_BD[start + len(own.p_bD) :]])
-    return cross_entropy(own.q_bD @ p_BD.T / settings.temperature, torch.arange(len(own.q_bD)) + start)
+    target = torch.arange(len(own.q_bD)) + start
+    return BatchLoss(cross_entropy(own.q_bD @ p_BD.T / settings.temperature, target), {})
 
 
-def with_a_factor_too_many(own, sizes, group, settings, ids):
-    return loss_module.contrastive_loss(own, sizes, group, settings, ids) * group.world_size
+def with_a_factor_too_many(own, sizes, group, *given):
+    loss = loss_module.batch_loss(own, sizes, group, *given)
+    return replace(loss, total=loss.total * group.world_size)
 
 
-def with_one_side_only(own, sizes, group, settings, ids):
-    return loss_module.contrastive_loss(own, sizes, group, settings.model_copy(update={"symmetric": False}), ids)
+def with_one_side_only(own, sizes, group, settings, *given):
+    return loss_module.batch_loss(own, sizes, group, settings.model_copy(update={"symmetric": False}), *given)
 
 
 LOSSES = [without_gathering, with_gradient_in_the_own_slot_only, with_a_factor_too_many, with_one_side_only]
@@ -114,7 +160,7 @@ def backward_without_boundary(self, loss, last=True):
 def gradient_with(tree, folder, mistaken_loss, naive):
     """The gradient of step 0 by a training that makes a mistake."""
     if mistaken_loss is not None:
-        gradients_module.contrastive_loss = mistaken_loss
+        gradients_module.batch_loss = mistaken_loss
     if naive:
         Engine.backward = backward_without_boundary
     gradient = trained_gradient(from_tree(tree), worker(folder), 0)

@@ -16,6 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hbtrain.config import from_tree, load_config, to_tree
+from hbtrain.config.encoder import StaticConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import ProcessGroup
@@ -43,6 +44,7 @@ def write_source(folder):
                 {x: f"answer {(i + 4 * j) % 12} {'and ' * ((i + 4 * j) % 12 * 7 % 23)}in {x}" for x in LANGUAGES}
                 for j in range(1, 1 + i % 3)
             ],
+            "scores": [0.5 + i % 4 / 10, *(0.3 + (i + j) % 5 / 8 for j in range(1, 1 + i % 3))],
         }
         for i in range(14)
     ]
@@ -84,26 +86,32 @@ def build_initial(folder, settings):
     Encoder.build(encoder, ParallelCorpus.from_config(settings).every_text, 0).save(folder / "initial")
 
 
+def build_frozen(folder, settings):
+    """A model to guide and to teach: of the trained one's dimension, and of another kind."""
+    encoder = settings.encoder.model_copy(update={"backbone": "static", "static": StaticConfig(dimension=16)})
+    Encoder.build(encoder, ParallelCorpus.from_config(settings).every_text, 1).save(folder / "frozen")
+
+
 def worker(folder):
     """This rank's place; it keeps and tells nothing."""
     initial, model = Path(folder) / "initial", Path(folder) / "model"
     return Worker(ProcessGroup(), torch.device("cpu"), initial, model, lambda _: None, lambda _: None, model.parent)
 
 
-def on_rank(trees, folder):
-    """The gradient of step 0 under each configuration; on rank 0, the others take part."""
-    gradients = [trained_gradient(from_tree(tree), worker(folder), 0) for tree in trees]
+def on_rank(trees, folder, step=0):
+    """The gradient of a step under each configuration; on rank 0, the others take part."""
+    gradients = [trained_gradient(from_tree(tree), worker(folder), step) for tree in trees]
     return [{k: v.numpy() for k, v in g.items()} for g in gradients] if ProcessGroup().rank == 0 else None
 
 
-def agreements(folder, workers, layouts, **overrides):
+def agreements(folder, workers, layouts, step=0, **overrides):
     """[Agreement] of the layouts on so many workers."""
     configs = [config(folder, workers, *layout, **overrides) for layout in layouts]
-    gradients = run_ranks(on_rank, workers, [to_tree(c) for c in configs], str(folder))[0]
+    gradients = run_ranks(on_rank, workers, [to_tree(c) for c in configs], str(folder), step)[0]
     found, plain = [], {}
     for settings, (_, _, precision, lora), got in zip(configs, layouts, gradients, strict=True):
         if (precision, lora) not in plain:
-            plain[precision, lora] = plain_gradient(settings, folder / "initial", 0, torch.device("cpu"))
+            plain[precision, lora] = plain_gradient(settings, folder / "initial", step, torch.device("cpu"))
         tensors = {name: torch.from_numpy(g) for name, g in got.items()}
         found.append(compare(tensors, plain[precision, lora], precision))
     return found

@@ -26,7 +26,7 @@ RUN_ELSEWHERE = {
     "alpha-pbt": "test_search_sweeps.py",
 }
 
-LIKE_OTHERS = {"kinds", "ratio-batch", "ratio-size"}  # grids as alpha-grid is; test_search_space.py checks each combination
+LIKE_OTHERS = {"kinds", "ratio-batch", "ratio-size"}  # grids as alpha-grid is; test_search_space.py checks their trials
 
 
 def test_no_space_is_forgotten():

@@ -1,5 +1,6 @@
 """The quickstart, as it ships, once, on a machine that has GPUs that it is not to use; all it promises is looked at."""
 
+import ast
 import json
 
 import numpy as np
@@ -140,6 +141,44 @@ def test_mlflow_has_the_run(run, folder):
         "results/per_query.parquet",
         "results/metrics.json",
     }
+
+
+def test_mlflow_has_the_data_the_model_and_the_queries(run, folder):
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+    mlflow.set_experiment("hbtrain")
+    (found,) = mlflow.search_runs(output_format="list")
+    assert found.data.tags["mlflow.source.name"] == f"hbtrain train quickstart --data.cache {folder / 'cache'}"
+    contexts = {(one.dataset.name, one.tags[0].value) for one in found.inputs.dataset_inputs}
+    assert contexts == {("demo", "training"), ("demo", "evaluation")}
+    assert len(mlflow.load_table("results/queries/demo.json", run_ids=[found.info.run_id])) == 110 * 6 * (6 + 1)
+    vectors = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model").predict(["Столица Перу"])
+    from hbtrain.modeling.encoder import Encoder
+
+    assert np.abs(vectors - Encoder.load(str(run / "model")).encode(["Столица Перу"], "query")).max() < 1e-5
+    (logged,) = mlflow.search_logged_models(experiment_ids=[found.info.experiment_id], output_format="list")
+    scored = {metric.key: metric.value for metric in logged.metrics}
+    assert scored["eval/demo/multi/map"] == found.data.metrics["eval/demo/multi/map"]
+
+
+def test_the_notebook_says_what_it_shows(run, folder, monkeypatch):
+    """Each cell runs, and what its last line gives has a form for the browser; nothing is trained anew."""
+    monkeypatch.setenv("HBTRAIN_STORAGE", str(folder / "runs"))
+    monkeypatch.setenv("HBTRAIN_CACHE", str(folder / "cache"))
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
+    names, shown = {}, []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            *statements, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(statements, []), "notebook", "exec"), names)
+            shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))
+    assert names["run"].folder.path == run
+    assert names["scores"].metrics == pytest.approx(metrics(run / "results"), abs=1e-6)
+    pages = [result._repr_html_() for result in shown if hasattr(result, "_repr_html_")]
+    assert len(pages) == len(shown) - 1, "all but the shape of a vector"
+    assert all("<table>" in page for page in pages)
+    assert "Machu Picchu" in pages[-1]
 
 
 def test_evaluate_gives_the_same_scores(run, folder):

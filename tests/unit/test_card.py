@@ -28,6 +28,7 @@ FULL = ModelCard(
     global_batch_size=512,
     steps=100,
     temperature=0.05,
+    objectives={"guide": "some/model", "terms": {"bridge": 0.2}},
     scores={"xquad-r/multi/map": 0.123456},
     version="0.1.0",
 )
@@ -60,6 +61,8 @@ def test_the_training_is_told() -> None:
         "| global batch size | 512 |",
         "| steps | 100 |",
         "temperature 0.05 |",
+        "| loss.guide | some/model |",
+        "| loss.terms | {'bridge': 0.2} |",
         "hbtrain 0.1.0",
         "| xquad-r/multi/map | 0.1235 |",
         "cut to 20 tokens",

@@ -121,7 +121,7 @@ def test_an_error_of_the_next_step_lets_this_one_end_and_is_told_to_the_others(n
         work = next(works)
         works.fetch()
         assert work.batch.step == 0
-        assert agreed == [[len(work.chunks), 1, 1, 0], [0, 0, 0, 0]]
+        assert agreed == [[len(work.chunks), 1, 1, 0, 0, 0], [0] * 6]
         with pytest.raises(DataError, match="row"):
             next(works)
 

@@ -10,13 +10,14 @@ import torch
 
 import hbtrain
 from hbtrain.config import load_config, to_tree
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import ConfigError, ModelError
 from hbtrain.modeling.devices import full_float32, visible_device, visible_devices
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import SingleProcess
-from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
+from hbtrain.modeling.loss import batch_loss
+from hbtrain.modeling.loss_inputs import Embedded, Sizes
 from hbtrain.retrieval import actors, top
 from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, search_store
 from hbtrain.retrieval.mining import Miner, MiningOptions
@@ -214,7 +215,7 @@ def test_what_is_called_exact_is_computed_in_float32(precision, monkeypatch, way
     top_scores(vectors, torch.from_numpy(vectors), [slice(0, 6)], 2)
     count = len(seen)
     own = Embedded(*(torch.from_numpy(vectors).requires_grad_() for _ in range(2)), torch.zeros(0, 4))
-    contrastive_loss(own, Sizes([6], [0]), SingleProcess(), LossConfig(), None).backward()
+    batch_loss(own, Sizes([6], [0]), SingleProcess(), LossConfig(), None).total.backward()
     assert 0 < count < len(seen)
     with scoring_threads(1):
         seen.append(settings())

@@ -24,6 +24,7 @@ from hbtrain.evaluation.geometry import PAIR_METRICS
 from hbtrain.events import Event
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.gather import SingleProcess
+from hbtrain.modeling.loss import BatchLoss
 from hbtrain.storage import write_text
 from hbtrain.training.best import BEST, Best, Patience, best_in, best_text
 from hbtrain.training.feed import Work
@@ -203,7 +204,7 @@ def test_time_of_evaluations_is_not_of_training(monkeypatch):
     watch = Stopwatch(torch.device("cpu"))
     meter = Meter(SingleProcess(), watch, torch.device("cpu"))
     batch = type("Batch", (), {"kind": "mono", "__len__": lambda self: 50})()
-    meter.add(Work(batch, None, [], [], None, 100, 100), torch.tensor(1.0))
+    meter.add(Work(batch, None, [], [], None, 100, 100), BatchLoss(torch.tensor(1.0), {}))
     now[0] += 2
     with watch.phase("evaluation", whole=True), watch.phase("encode"):
         now[0] += 98

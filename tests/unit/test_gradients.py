@@ -52,15 +52,26 @@ def gradient_of(module):
     return found
 
 
-@pytest.mark.parametrize("settings", [{"training.chunks": 3}, {"training.chunks": 7}, {"training.chunk_tokens": 90}])
+LANGUAGES = {
+    "loss.terms": {"jensen_shannon": 1.0, "reversed": 0.4, "bridge": 0.2},
+    "loss.translations": 2,
+    "loss.positives": "translations",
+    "loss.hardness": 2.0,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"training.chunks": 3}, {"training.chunks": 7}, {"training.chunk_tokens": 90}, {"training.chunks": 3} | LANGUAGES],
+)
 @pytest.mark.parametrize("learned", [False, True])
 def test_chunks_give_the_gradient_of_the_whole_graph_with_dropout(cache, settings, learned):
     engine, gradients, work = prepared(cache, 0.2, **settings, **{"loss.learn_temperature": learned})
     assert len(work.chunks) > 1
-    loss = gradients.backward(work)
+    loss = gradients.backward(work).total
     cached = gradient_of(engine.module)
     assert engine.parts == [False] * (len(work.chunks) - 1) + [True]
-    whole_loss = gradients.loss(work)
+    whole_loss = gradients.loss(work).total
     whole_loss.backward()
     whole = gradient_of(engine.module)
     assert loss.item() == pytest.approx(whole_loss.item(), rel=1e-6)
@@ -73,5 +84,5 @@ def test_chunks_give_the_gradient_of_the_whole_graph_with_dropout(cache, setting
 def test_dropout_is_really_on_and_drawn_by_step(cache):
     _, gradients, work = prepared(cache, 0.2)
     _, without, _ = prepared(cache, 0.0)
-    assert gradients.loss(work).item() == gradients.loss(work).item()
-    assert gradients.loss(work).item() != without.loss(work).item()
+    assert gradients.loss(work).total.item() == gradients.loss(work).total.item()
+    assert gradients.loss(work).total.item() != without.loss(work).total.item()

@@ -9,7 +9,8 @@ from torch import nn
 
 from hbtrain.batching import GlobalBatch
 from hbtrain.errors import TrainingError
-from hbtrain.modeling.loss import Sizes
+from hbtrain.modeling.loss import BatchLoss
+from hbtrain.modeling.loss_inputs import Sizes
 from hbtrain.training.engine import Engine
 from hbtrain.training.feed import Work
 from hbtrain.training.meter import Meter
@@ -43,7 +44,7 @@ def work(step):
 def meter(losses, *other):
     meter = Meter(TwoRanks(list(other)), Stopwatch(torch.device("cpu")), torch.device("cpu"))
     for i, loss in enumerate(losses):
-        meter.add(work(i + 4), torch.tensor(loss))
+        meter.add(work(i + 4), BatchLoss(torch.tensor(loss), {}))
     return meter
 
 

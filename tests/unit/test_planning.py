@@ -16,9 +16,10 @@ from transformers import (
 )
 
 from hbtrain.config import load_config
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling.gather import SingleProcess
-from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
+from hbtrain.modeling.loss import batch_loss
+from hbtrain.modeling.loss_inputs import Embedded, Sizes
 from hbtrain.planning.communication import Messages, embedding_messages, encoder_flops, forward_flops
 from hbtrain.planning.estimate import backbone_shape, estimate
 from hbtrain.planning.memory import Zero, activation_bytes, loss_bytes, model_states
@@ -143,7 +144,7 @@ def test_memory_of_the_loss_is_what_it_allocates(pairs, dimension, rows):
     own, config = Embedded(q, p, q.new_zeros(0, dimension)), LossConfig(block_rows=rows)
 
     def work():
-        contrastive_loss(own, Sizes([pairs], [0]), SingleProcess(), config, None).backward()
+        batch_loss(own, Sizes([pairs], [0]), SingleProcess(), config, None).total.backward()
 
     work()
     q.grad = p.grad = None

@@ -167,7 +167,9 @@ def simple(config, tmp_path):
 def goes_on(monkeypatch):
     """`train` up to where it would start Ray; returns what it says."""
     said, tags = [], {}
-    tracker = SimpleNamespace(tags=tags.update, ending=lambda _: nullcontext(), run_id="0", uri="")
+    tracker = SimpleNamespace(
+        tags=tags.update, inputs=lambda _: None, ending=lambda _: nullcontext(), run_id="0", uri=""
+    )
     observer = SimpleNamespace(phase=said.append, event=lambda _: None)
 
     def stop(*_):

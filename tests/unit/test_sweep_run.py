@@ -76,11 +76,14 @@ def test_failed_trials_are_tried_again_in_the_same_mlflow_run(space, trained, tm
 
 
 @pytest.mark.parametrize(
-    ("program", "source"),
-    [("/x/tune/sweep.py", "tune/sweep.py alpha-grid"), ("/x/bin/hbtrain", "hbtrain sweep alpha-grid")],
+    ("program", "arguments", "source"),
+    [
+        ("/x/tune/sweep.py", ["alpha-grid"], "tune/sweep.py alpha-grid"),
+        ("/x/bin/hbtrain", ["sweep", "alpha-grid", "--seed", "0"], "hbtrain sweep alpha-grid --seed 0"),
+    ],
 )
-def test_the_mlflow_run_shows_what_was_called(program, source, space, trained, monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", [program])
+def test_the_mlflow_run_shows_what_was_called(program, arguments, source, space, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", [program, *arguments])
     sweep("alpha-grid", "--batching.alpha", "0", "--seed", "0", "--resources.workers", "1")
     (parent,) = parent_runs(tmp_path)
     assert parent.data.tags["mlflow.source.name"] == source
@@ -206,9 +209,9 @@ def test_a_trial_leaves_what_others_could_not_deliver_to_its_sweep(tmp_path, mon
     other.update(finished=True)
     other.undelivered.touch()
     folder = RunFolder.open(config)
-    run._tracker(override(config, {"tracking.parent_run_id": "0" * 32}), folder)
+    run._tracker(override(config, {"tracking.parent_run_id": "0" * 32}), folder, None)
     assert adopted == []
-    run._tracker(config, folder)
+    run._tracker(config, folder, None)
     assert adopted == [other.undelivered]
 
 

@@ -10,7 +10,8 @@ from hbtrain.errors import DataError, TrainingError
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.features import token_counts
 from hbtrain.modeling.gather import SingleProcess
-from hbtrain.modeling.loss import Sizes
+from hbtrain.modeling.loss import BatchLoss
+from hbtrain.modeling.loss_inputs import Sizes
 from hbtrain.training.best import Patience
 from hbtrain.training.feed import Feed
 from hbtrain.training.meter import PHASES, Meter
@@ -89,7 +90,7 @@ def test_meter_tells_losses_by_kind(feed):
     kinds = {work.batch.kind for work in works}
     assert kinds == {"mono", "cross"}
     for work in works:
-        meter.add(work, torch.tensor(1.0 if work.batch.kind == "mono" else 3.0))
+        meter.add(work, BatchLoss(torch.tensor(1.0 if work.batch.kind == "mono" else 3.0), {}))
     figures = meter.read()
     assert figures["train/loss_mono"] == 1.0
     assert figures["train/loss_cross"] == 3.0
@@ -100,14 +101,14 @@ def test_meter_tells_losses_by_kind(feed):
     computed = sum(x["input_ids"].numel() for work in works for chunk in work.chunks for x in chunk.batches)
     assert figures["train/padding_share"] == pytest.approx(1 - tokens / computed)
     assert figures["system/memory_peak_gib"] > 0.01
-    meter.add(works[0], torch.tensor(2.0))
+    meter.add(works[0], BatchLoss(torch.tensor(2.0), {}))
     assert meter.read()["train/loss"] == 2.0
 
 
 def test_meter_stops_at_a_loss_of_nan(feed):
     meter = new_meter()
-    meter.add(feed.work(0), torch.tensor(1.0))
-    meter.add(feed.work(1), torch.tensor(float("nan")))
+    meter.add(feed.work(0), BatchLoss(torch.tensor(1.0), {}))
+    meter.add(feed.work(1), BatchLoss(torch.tensor(float("nan")), {}))
     with pytest.raises(TrainingError, match=r"step 1 is nan: \w+ batch of source demo, rows \d+"):
         meter.read()
 
@@ -146,3 +147,27 @@ def test_validation_adapts_to_its_source(config, cache, write_source, rows):
     assert planned(4, ("de", "en")).batching.global_batch_size == 4
     with pytest.raises(DataError, match="none of the training languages"):
         planned(100, ("zh",))
+
+
+def test_meter_tells_terms_by_kind_and_what_a_guide_drops_by_languages(feed):
+    meter = new_meter()
+    works = [feed.work(step) for step in range(12)]
+    dropped, negatives = {}, {}
+    for work in works:
+        batch = work.batch
+        counts = torch.tensor([[row % 3, 8] for row in batch.rows.tolist()])
+        for x, y, (out, of) in zip(batch.query_languages, batch.passage_languages, counts.tolist(), strict=True):
+            for key in ("", f"_{batch.kind}", f"/{x}-{y}"):
+                dropped[key], negatives[key] = dropped.get(key, 0) + out, negatives.get(key, 0) + of
+        value = torch.tensor(2.0 if batch.kind == "mono" else 5.0)
+        terms = {"contrastive": value, "bridge": 3 * value}
+        meter.add(work, BatchLoss(value, terms, counts))
+    figures = meter.read()
+    for term, factor in (("loss", 1), ("contrastive", 1), ("bridge", 3)):
+        assert figures[f"train/{term}_mono"] == pytest.approx(2 * factor)
+        assert figures[f"train/{term}_cross"] == pytest.approx(5 * factor)
+        assert figures[f"train/{term}_mono"] < figures[f"train/{term}"] < figures[f"train/{term}_cross"]
+    told = {k.removeprefix("train/guided_out"): x for k, x in figures.items() if k.startswith("train/guided_out")}
+    assert told == pytest.approx({key: out / negatives[key] for key, out in dropped.items()})
+    meter.add(works[0], BatchLoss(torch.tensor(2.0), {}))
+    assert not [key for key in meter.read() if "guided" in key or "bridge" in key]

@@ -66,7 +66,7 @@ class ParallelFile:
             negatives = [json.dumps(negative, ensure_ascii=False, sort_keys=True) for negative in row.negatives]
             for own, negative in zip(negatives, row.negatives, strict=True):
                 yield from _texts("query" if sentence else "passage", own, negative, position)
-            yield PairItem(key, key, negatives, position, row.id, row.passage_id)
+            yield PairItem(key, key, negatives, position, row.id, row.passage_id, row.scores)
         if number < 0:
             raise DataError(f"source {self._path} holds no rows")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -172,16 +173,17 @@ class ArrayWriter:
         counts_up: whether the i-th number was i, for all of them.
     """
 
-    def __init__(self, path: Path, bound: int) -> None:
-        """`bound`: all numbers are below it; they take four bytes each if it is below 2**31, else eight."""
+    def __init__(self, path: Path, bound: int | None) -> None:
+        """`bound`: all numbers are below it; they take four bytes each if it is below 2**31, else eight. None: they are
+        float64."""
         self.length = 0
         self.counts_up = True
         self._path = path
-        self._dtype = np.dtype("<i4" if bound < 2**31 else "<i8")
+        self._dtype = np.dtype("<f8" if bound is None else "<i4" if bound < 2**31 else "<i8")
         with path.open("wb") as stream:
             self._write_header(stream)
 
-    def extend(self, numbers: Int64s) -> None:
+    def extend(self, numbers: npt.NDArray[Any]) -> None:
         if self.counts_up:
             expected = np.arange(self.length, self.length + len(numbers), dtype=np.int64)
             self.counts_up = np.array_equal(numbers, expected)

@@ -16,7 +16,7 @@ from hbtrain.errors import StorageError
 from hbtrain.formats.locations import file_state
 from hbtrain.storage import expand_home
 
-STAGES = 2
+STAGES = 3
 """Version of the files that stages leave for each other; a preparation begun by another version is begun anew."""
 Progress = Callable[[str, int], None]  # called with what is being done, and how many rows or texts of it are done
 

@@ -1,11 +1,13 @@
 """The rows of a corpus: turns the pairs of keys that readers give into numbers; a key without a text makes a bad row.
 
-Pairs are first written as digests of keys to `pairs.parquet` and `negatives.parquet`. Once all have been read, they are
-joined with the numbers of the keys.
+Pairs are first written as digests of keys to `pairs.parquet` and `negatives.parquet`, and their scores, where the
+source gives any, to `scores.parquet`. Once all have been read, they are joined with the numbers of the keys.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,8 @@ from hbtrain.corpus.readers.items import PairItem
 
 PROGRESS_EVERY = 1 << 15  # pairs between two calls of the progress callback
 PART_SHIFT = 40  # a pair's number is that of its part times 2**40, plus its index among the part's pairs
-PAIRS, NEGATIVES = "pairs.parquet", "negatives.parquet"
+PAIRS, NEGATIVES, SCORES = "pairs.parquet", "negatives.parquet", "scores.parquet"
+OF_PASSAGE = -1  # what stands for a row's own passage among the numbers of its negatives, where it is a score's
 QUERY_UNKNOWN, PASSAGE_UNKNOWN, OTHER_QUERY = 0, 1, 2  # why a pair is bad, as `bad.parquet` says it
 
 
@@ -45,6 +48,8 @@ class PairWriter:
         self._number = part << PART_SHIFT
         self._pairs = NumberWriter(folder / PAIRS, ("pair", "query", "passage", "query_id", "passage_id"))
         self._negatives = NumberWriter(folder / NEGATIVES, ("pair", "nth", "key"))
+        self._scores: NumberWriter | None = None
+        self._folder = folder
         self._queries, self._passages = Digests(), Digests()
 
     def append(self, pair: PairItem) -> None:
@@ -54,11 +59,21 @@ class PairWriter:
         self._pairs.append((self._number, query, passage, query_id, passage_id))
         for nth, key in enumerate(pair.negatives):
             self._negatives.append((self._number, nth, digest_number(key)))
+        if pair.scores:
+            self._scores = self._scores or NumberWriter(self._folder / SCORES, ("pair", "nth", "bits"))
+            for nth, score in enumerate(pair.scores, OF_PASSAGE):
+                self._scores.append((self._number, nth, _bits(score)))
         self._number += 1
 
     def close(self) -> None:
-        self._pairs.close()
-        self._negatives.close()
+        for writer in (self._pairs, self._negatives, self._scores):
+            if writer is not None:
+                writer.close()
+
+
+def _bits(number: float) -> int:
+    """The bits of a float64 as an int64: tables hold integers alone."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
 @dataclass(frozen=True)
@@ -95,18 +110,26 @@ class RowInputs:
         """The rows of the files of that name in all folders of `pairs`, as an SQL table."""
         return parquet([folder / name for folder in self.pairs])
 
+    def scores(self) -> str | None:
+        """The scores of pairs (pair, nth, bits), as an SQL table; None if the source gives none."""
+        found = [folder / SCORES for folder in self.pairs if (folder / SCORES).exists()]
+        return parquet(found) if found else None
+
 
 def write_rows(database: Database, inputs: RowInputs, drops: Drops, folder: Path) -> dict[str, Any]:
     """Write the rows to `folder`, in the order of their pairs; returns the attributes of `Rows`.
 
     Arrays: `query_of_row.npy`, `passage_of_row.npy` (absent where each number is the row's own), `negatives.npy` and
-    `negative_starts.npy` (absent where all rows have equally many). `drops` is told of pairs whose query or passage has
-    no text, and of negatives without a text, which alone are left out of their rows.
+    `negative_starts.npy` (absent where all rows have equally many); `passage_scores.npy`, `negative_scores.npy` (absent
+    where the source gives no scores). `drops` is told of pairs whose query or passage has no text, and of negatives
+    without a text, which alone are left out of their rows.
     """
     with database.session() as db:
         rows = _number_rows(db, inputs, folder)
         _tell_bad_pairs(inputs, drops, folder / "bad.parquet")
         negatives, per_row = _write_negatives(db, inputs, rows, folder)
+        if (scores := inputs.scores()) is not None:
+            _write_passage_scores(db, scores, folder)
         _tell_bad_negatives(inputs, drops, folder / "bad_negatives.parquet")
         given = [
             bool(db.rows(f"SELECT 1 FROM {inputs.files(PAIRS)} WHERE {side}_id <> {side} LIMIT 1"))
@@ -149,11 +172,15 @@ def _number_rows(db: Session, inputs: RowInputs, folder: Path) -> int:
 
 def _write_negatives(db: Session, inputs: RowInputs, rows: int, folder: Path) -> tuple[int, int | None]:
     """Write the arrays of negatives; returns how many there are, and how many each row has (None: not all equally)."""
+    given = inputs.scores()
+    bits = "" if given is None else f", coalesce(x.bits, {_bits(math.nan)})"
+    scored = "" if given is None else f"LEFT JOIN {given} x ON x.pair = n.pair AND x.nth = n.nth "
     query = (
-        f"SELECT r.row, n.pair, n.nth, coalesce(s.number, -1) FROM {inputs.files(NEGATIVES)} n "
-        f"JOIN {parquet(folder / 'rows.parquet')} r USING (pair) "
+        f"SELECT r.row, n.pair, n.nth, coalesce(s.number, -1){bits} FROM {inputs.files(NEGATIVES)} n "
+        f"JOIN {parquet(folder / 'rows.parquet')} r ON r.pair = n.pair {scored}"
         f"LEFT JOIN ({inputs.passages}) s ON s.key = n.key ORDER BY n.pair, n.nth"
     )
+    scores = None if given is None else ArrayWriter(folder / "negative_scores.npy", None)
     numbers = ArrayWriter(folder / "negatives.npy", inputs.passage_count)
     bad = NumberWriter(folder / "bad_negatives.parquet", ("pair", "nth"))
     # The type of `negative_starts.npy` follows from how many negatives there can be.
@@ -171,19 +198,35 @@ def _write_negatives(db: Session, inputs: RowInputs, rows: int, folder: Path) ->
             last = int(begun[-1])
             starts.extend(begun)
 
-    for owner, pair, nth, number in db.blocks(query):
+    for owner, pair, nth, number, *of_negatives in db.blocks(query):
         good = number >= 0
         bad.extend(pair[~good], nth[~good])
         if good.any():
             owners = owner[good]
             begin_rows(owners, int(owners[-1]) + 1)
             numbers.extend(number[good])
+            if scores is not None:
+                scores.extend(of_negatives[0][good].view(np.float64))
     begin_rows(np.zeros(0, np.int64), rows + 1)
     bad.close()
     per_row = counts.pop() if len(counts) == 1 else None
     numbers.close(wanted=numbers.length > 0)
     starts.close(wanted=numbers.length > 0 and per_row is None)
+    if scores is not None:
+        scores.close(wanted=numbers.length > 0)
     return numbers.length, per_row
+
+
+def _write_passage_scores(db: Session, scores: str, folder: Path) -> None:
+    """Write `passage_scores.npy`: the score of each row's own passage, not a number where the source gives none."""
+    query = (
+        f"SELECT coalesce(x.bits, {_bits(math.nan)}) FROM {parquet(folder / 'rows.parquet')} r "
+        f"LEFT JOIN {scores} x ON x.pair = r.pair AND x.nth = {OF_PASSAGE} ORDER BY r.row"
+    )
+    array = ArrayWriter(folder / "passage_scores.npy", None)
+    for (bits,) in db.blocks(query):
+        array.extend(bits.view(np.float64))
+    array.close()
 
 
 def _tell_bad_pairs(inputs: RowInputs, drops: Drops, bad: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.by_id import JudgedReader, MmarcoReader, SquadReader
 from hbtrain.corpus.readers.columns import ColumnReader, Columns
-from hbtrain.corpus.readers.inline import InlineReader, LinesReader, PagesReader, ParallelReader
+from hbtrain.corpus.readers.inline import InlineReader, LinesReader, PagesReader, ParallelReader, PluginReader
 from hbtrain.corpus.readers.items import Reader
 from hbtrain.errors import ConfigError, DataError, did_you_mean
 from hbtrain.formats.inputs import Position
@@ -18,6 +18,7 @@ from hbtrain.formats.mteb import find_mteb
 from hbtrain.formats.parallel import ParallelRow
 from hbtrain.hub import DataSet, Fetched, Repository
 from hbtrain.hub.data_set import filled
+from hbtrain.plugins import plugins
 
 
 def reader_of(fetched: Fetched) -> Reader:
@@ -29,8 +30,11 @@ def reader_of(fetched: Fetched) -> Reader:
     """
     asked = fetched.listing
     form = asked.data_set.form_for(asked.purpose)
+    if form in plugins("reader") and form not in FORMS:
+        return PluginReader(form, [str(fetched.folder / name) for name in sorted(fetched.files)])
     if form not in FORMS:
-        hint = did_you_mean(form, FORMS) or f"known for training are {', '.join(FORMS)}"
+        forms = [*FORMS, *plugins("reader")]
+        hint = did_you_mean(form, forms) or f"known for training are {', '.join(forms)}"
         raise ConfigError(f"data set {asked.data_set.name}: unknown form {form!r}: {hint}".rstrip())
     return FORMS[form](fetched)
 

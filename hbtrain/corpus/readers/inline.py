@@ -14,11 +14,12 @@ from typing import Any
 
 from hbtrain.corpus.drops import Drops
 from hbtrain.corpus.readers.items import IdItem, PairItem, Part, TextItem, TextSide, check_languages
-from hbtrain.errors import ConfigError, DataError
+from hbtrain.errors import ConfigError, DataError, did_you_mean
 from hbtrain.formats.inputs import NOT_UNICODE, REFUSED, Position, is_unicode, numbered_lines, raw_lines
 from hbtrain.formats.judged_inline import read_inline
 from hbtrain.formats.pages import read_pages
 from hbtrain.formats.parallel import ParallelRow, parse_row
+from hbtrain.plugins import plugins
 
 
 class InlineReader(ABC):
@@ -47,6 +48,7 @@ class InlineReader(ABC):
                 position,
                 row.id or None,
                 row.passage_id or None,
+                row.scores,
             )
 
     def _good_rows(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
@@ -101,18 +103,50 @@ class ParallelReader(InlineReader):
         )
         if not query or not passage:
             return None
-        kept = [negative for negative in negatives if negative]
-        return replace(row, query=query, passage=query if self.sentences else passage, negatives=kept)
+        kept = [number for number, negative in enumerate(negatives) if negative]
+        return replace(
+            row,
+            query=query,
+            passage=query if self.sentences else passage,
+            negatives=[negatives[number] for number in kept],
+            scores=[row.scores[number] for number in (0, *(1 + number for number in kept))] if row.scores else (),
+        )
 
     def _all(self, drops: Drops) -> Iterator[tuple[ParallelRow, Position]]:
+        for line, position in self._lines():
+            try:
+                yield parse_row(line, str(position)), position
+            except DataError as error:
+                drops.bad(position, "not a row", f": {str(error).removeprefix(f'{position}').lstrip(': ')}")
+
+    def _lines(self) -> Iterator[tuple[bytes, Position]]:
         for file in self.inputs:
             for line, position in raw_lines(file):
-                if not line.strip():
-                    continue
-                try:
-                    yield parse_row(line, str(position)), position
-                except DataError as error:
-                    drops.bad(position, "not a row", f": {str(error).removeprefix(f'{position}').lstrip(': ')}")
+                if line.strip():
+                    yield line, position
+
+
+class PluginReader(ParallelReader):
+    """Rows that another package reads: objects in the form of parallel JSON lines, one after the other."""
+
+    kind = "plugin"
+
+    def __init__(self, form: str, files: Sequence[str]) -> None:
+        """A reader of files by the plugin of that name. Raises ConfigError if there is none."""
+        known = plugins("reader")
+        if form not in known:
+            hint = did_you_mean(form, known) or (f"known are {', '.join(known)}" if known else "none is installed")
+            raise ConfigError(f"there is no reader {form!r} of another package: {hint}".rstrip())
+        self._plugin = known[form]
+        self._read = self._plugin.load()
+        super().__init__(files)
+        self.options = {"form": form, "package": self._plugin.package}
+
+    def _lines(self) -> Iterator[tuple[bytes, Position]]:
+        with self._plugin.errors_in_words():
+            for number, record in enumerate(self._read(list(self.inputs)), 1):
+                line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                yield line, Position(str(self._plugin), number, "row")
 
 
 class InlineJudgedReader(InlineReader):

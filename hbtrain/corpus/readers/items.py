@@ -43,6 +43,7 @@ class PairItem(NamedTuple):
     position: Position
     query_id: str | None = None  # rows with equal ids have the same query; None: the key decides
     passage_id: str | None = None  # rows with equal ids have the same passage; None: the key decides
+    scores: Sequence[float] = ()  # of the passage, then of each negative, that the source gives; empty: none
 
 
 class Part(NamedTuple):

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from hbtrain.config.schema import LossConfig
+from hbtrain.config.loss import LossConfig
 from hbtrain.modeling import Encoder
 from hbtrain.modeling.gather import SingleProcess
-from hbtrain.modeling.loss import Embedded, Sizes, contrastive_loss
+from hbtrain.modeling.loss import batch_loss
+from hbtrain.modeling.loss_inputs import Embedded, Sizes
 from hbtrain.retrieval.encoding import Batching
 from hbtrain.retrieval.faiss_index import sample_size
 from hbtrain.retrieval.faiss_placement import PlacedIndex, build
@@ -141,7 +142,7 @@ def loss(settings: Settings) -> Iterator[Line]:
     config, empty = LossConfig(), q_BD.new_zeros(0, dimension)
 
     def blocks() -> None:
-        contrastive_loss(Embedded(q_BD, p_BD, empty), Sizes([pairs], [0]), SingleProcess(), config, None).backward()
+        batch_loss(Embedded(q_BD, p_BD, empty), Sizes([pairs], [0]), SingleProcess(), config, None).total.backward()
 
     def matrix() -> None:
         target_B = torch.arange(pairs, device=settings.device)
