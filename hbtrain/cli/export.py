@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.merge import model_of_run
 from hbtrain.cli.outputs import output_place, quiet, said_aside
 from hbtrain.errors import ConfigError
+from hbtrain.modeling.merging import model_of_run
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ for name in space_names():
 def held(*folders):
     """The files of the checkout that git holds, or would."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
-    return set(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines())
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {name for name in names if (ROOT / name).is_file()}  # not what was deleted a moment ago
 
 
 @pytest.fixture(scope="module")
