@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.merge import model_of_run
 from hbtrain.cli.outputs import output_place, quiet, said_aside
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
@@ -50,6 +49,7 @@ def export(
         raise ConfigError("--languages: is for --benchmark; add it, or leave --languages out")
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.modeling.backbone import find_backbone
+    from hbtrain.modeling.merging import model_of_run
     from hbtrain.reporting.text import byte_size
     from hbtrain.storage import pushed
 
