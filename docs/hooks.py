@@ -27,6 +27,8 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security-policy.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
     "cluster/README.md": "cluster-files.md",
 }
 """{file of the checkout: page of the site}, of those that are not in docs/."""
@@ -234,7 +236,10 @@ def python_page() -> str:
     import hbtrain
 
     head = "# Python\n\nAll of these are names of the package: `from hbtrain import load_config, train`.\n"
-    return head + "".join(f"\n::: {home}.{name}\n" for name, home in sorted(hbtrain._HOMES.items()))
+    for name, home in sorted(hbtrain._HOMES.items()):
+        module, _, called = home.partition(":")
+        head += f"\n::: {module}.{called or name}\n"
+    return head
 
 
 def families() -> dict[str, list[DataSet]]:

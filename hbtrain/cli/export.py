@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from hbtrain.cli.outputs import output_place, quiet, said_aside
 from hbtrain.errors import ConfigError
-from hbtrain.modeling.merging import model_of_run
 from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ def export(
         raise ConfigError("--languages: is for --benchmark; add it, or leave --languages out")
     from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.modeling.backbone import find_backbone
+    from hbtrain.modeling.merging import model_of_run
     from hbtrain.reporting.text import byte_size
     from hbtrain.storage import pushed
 

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from hbtrain.comparison.compare import Comparison, compare
+from hbtrain.comparison.compare import compare
+from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.save import save_comparison
 from hbtrain.comparison.tables import marks_legend
 from hbtrain.errors import HbtrainError, StorageError

@@ -22,7 +22,7 @@ from tests.unit.tiny_models import encoder_config, save_bert
 ROOT = Path(__file__).parents[2]
 PROGRAMS = """
 hbtrain make mlflow cluster/submit tune/sweep.py python python3 pip . .venv/bin/pytest head tail jq cd cat echo docker
-kubectl helm sed ray sbatch sacct
+kubectl helm sed ray sbatch sacct uv pre-commit /tmp/oldest/bin/python
 """
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LOOP = re.compile(r"for (\w+) in ([^\s;]+)[^;]*; do\s*")
