@@ -74,7 +74,7 @@ def test_a_notebook_becomes_a_page_with_its_tables():
         "# Ten lines\n\nThis page is the notebook `docs/n.ipynb`.\n\n```python\nx = 1\nx\n```\n\n```\n1\n"
     )
     assert "<div><p>\n1</p></div>" in page and page.endswith("```\n2\n\n```\n")
-    assert hooks().with_site_links("[n](notebook.ipynb#a)", "docs/none.md") == "[n](notebook.ipynb#a)", "no such file"
+    assert hooks().with_site_links("[n](notebook.ipynb#a)", "docs/python.md") == "[n](notebook.md#a)"
 
 
 def test_every_key_has_its_row_and_every_command_its_heading():
