@@ -13,12 +13,13 @@ PYTEST = $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscop
 # hundreds of processes of the tests would compile what it imports.
 PIP = $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test test-fast gpu-campaign lint format clean help
+.PHONY: quickstart test test-fast docs gpu-campaign lint format clean help
 
 help:
 	@echo "make quickstart  install into $(VENV), then train and evaluate the embedded default"
 	@echo "make test        lint, types, layers and all tests, as CI runs them: half an hour on two cores"
 	@echo "make test-fast   lint, types, layers, and the tests without Ray and ranks: some minutes"
+	@echo "make docs        the documentation as a site, in the folder site; links and anchors are checked"
 	@echo "make gpu-campaign  measure all that matters on this machine's GPU, in twelve minutes (docs/performance.md)"
 	@echo "make format      let ruff format and mend the code"
 	@echo "make clean       remove $(VENV) and caches (runs stay)"
@@ -31,6 +32,9 @@ test: lint
 
 test-fast: lint
 	$(PYTEST) tests/unit tests/property
+
+docs: $(VENV)/installed-dev
+	$(BIN)/mkdocs build --strict
 
 # The device's name is that of the file of results: tests/bench/results/nvidia-h200.jsonl.
 gpu-campaign: $(VENV)/installed-dev
@@ -59,8 +63,8 @@ $(VENV)/installed: $(BIN)/python pyproject.toml
 
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	@echo "installing hbtrain, its packages and those for its tests into $(VENV): some minutes, once"
-	$(PIP) --editable '.[dev,$(FAISS)]'
+	$(PIP) --editable '.[dev,docs,$(FAISS)]'
 	@touch $(VENV)/installed $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

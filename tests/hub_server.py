@@ -1,4 +1,5 @@
-"""A stand-in for the hub of data sets: an HTTP server on this machine for repositories that a test makes.
+"""A stand-in for the hub: an HTTP server on this machine for repositories of data sets that a test makes, and for
+models that are uploaded to it (`tests/hub_uploads.py`).
 
 It answers what huggingface_hub 2.4 and hbtrain ask of a hub: the tree of a revision, page by page; information on a
 repository; files and parts of files, of which the larger ones lie elsewhere, as on the hub (`/lfs/`, by a redirect).
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_uploads import Uploads
 from tests.web import serving
 
 LFS_BYTES = 1000
@@ -65,6 +67,9 @@ class Hub:
         self.next = ""  # address of the server of the next page; empty: this one
         self.repositories: dict[str, Repository] = {}
         self.plain: dict[str, bytes] = {}  # {path below /raw/: content}
+        self.models = {}  # {ORG/NAME: `hub_uploads.Model`}
+        self.writable = {"my-team"}  # users and organisations to whose repositories the token may write
+        self.uploaded: dict[str, bytes] = {}  # {SHA-256: large file that was sent}
         self.failures: list[Failure] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, headers
         self.sent: Counter[str] = Counter()  # {path of a file: bytes of its content that were sent}
@@ -144,7 +149,7 @@ def direct(hub, home, monkeypatch):
         monkeypatch.setattr(constants, name, value)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, BaseHTTPRequestHandler):
     about: Hub
     protocol_version = "HTTP/1.1"
 
@@ -161,19 +166,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer()
 
+    def do_POST(self):
+        self.take()
+
+    def do_PUT(self):
+        self.take()
+
     def answer(self):
         hub = self.about
         address = urlsplit(self.path)  # whole, with its host, where this server is used as a proxy
         path = unquote(address.path)
         hub.requests.append((self.command, path, {name.title(): value for name, value in self.headers.items()}))
-        failure = next(
-            (one for one in hub.failures if one.path in path and one.method == self.command and one.times), None
-        )
-        if failure is not None:
-            failure.times -= 1
-            if failure.status is not None:
-                failure.reached.set()
-                return self.reply(failure.status, b"", failure.headers)
+        failure = self.failing(path)
+        if failure is not None and failure.status is not None:
+            failure.reached.set()
+            return self.reply(failure.status, b"", failure.headers)
         if path.startswith("/raw/"):
             content = hub.plain.get(path.removeprefix("/raw/"))
             return self.reply(404) if content is None else self.file(path, content, {"ETag": '"plain"'}, failure)
@@ -184,7 +191,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self.about_repository(match[1], match[2], match[3] or "main", parse_qs(address.query))
         if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self.resolve(*match.groups(), failure)
-        return self.reply(404)
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)", path)
+        return self.reply(404) if match is None else self.about_model(match[1])
+
+    def failing(self, path):
+        """What goes wrong with this request, once less from now on; None: nothing."""
+        for failure in self.about.failures:
+            if failure.path in path and failure.method == self.command and failure.times:
+                failure.times -= 1
+                return failure
+        return None
 
     def opened(self, name, revision):
         """The repository at a revision; None if the request was refused."""

@@ -11,16 +11,17 @@ if not __package__:  # a script's own folder is what Python searches; the packag
 from cyclopts import App
 
 from hbtrain.cli.main import main
-from hbtrain.cli.sweep import sweep
+from hbtrain.cli.sweep import with_sweep_commands
 
-app = App(
-    name="sweep.py",
-    help="Run a recipe many times with a few keys varied, and compare the runs.",
-    version_flags=[],
-    help_format="plaintext",
-    suppress_keyboard_interrupt=False,
+app = with_sweep_commands(
+    App(
+        name="sweep.py",
+        help="Run a recipe many times with a few keys varied, and compare the runs.",
+        version_flags=[],
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
 )
-app.default(sweep)
 
 if __name__ == "__main__":
     main(app)

@@ -1,5 +1,5 @@
 # A Ray node without a GPU. Built from the top of the checkout:
-#   docker build -f cluster/images/cpu.Dockerfile -t registry.example.com/hbtrain:0.1.0-cpu .
+#   docker build -f cluster/images/cpu.Dockerfile -t registry.example.com/hbtrain:0.2.0-cpu .
 FROM rayproject/ray:2.60.0-py311-cpu
 
 WORKDIR /opt/hbtrain

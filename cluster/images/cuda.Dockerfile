@@ -1,5 +1,5 @@
 # A Ray node with NVIDIA GPUs. Built from the top of the checkout:
-#   docker build -f cluster/images/cuda.Dockerfile -t registry.example.com/hbtrain:0.1.0-cuda .
+#   docker build -f cluster/images/cuda.Dockerfile -t registry.example.com/hbtrain:0.2.0-cuda .
 # CUDA 13.0, cuDNN and NCCL come with PyTorch's wheel, and the parts of CUDA 12 that FAISS needs with its own. The host
 # has the driver (580 or newer) and NVIDIA's container toolkit. There is no nvcc: hbtrain uses none of the parts of
 # DeepSpeed that are compiled on first use.

@@ -38,6 +38,8 @@ class SearchFlags:
         depth: Candidates of a query that the index finds.
         actors: Ray actors that encode, and then rank or index a part of the candidates each; 0: this process.
         half_precision: Keep the embeddings on disk in half precision.
+        quantize: Rank candidates by vectors in bytes (int8) or bits (binary); their recall against full ones is told.
+        rescore: For binary: the first places of a ranking that are put in the order of full query vectors.
         embeddings: An s3:// URI below which the embeddings are kept as well: no other machine encodes them again.
         address: Address of the actors' Ray cluster; by default $RAY_ADDRESS, or a new one on this machine.
         wait_s: Seconds to wait for nodes where the cluster has too few for the actors.
@@ -48,6 +50,8 @@ class SearchFlags:
     depth: int = 100
     actors: int = 0
     half_precision: bool = False
+    quantize: Literal["int8", "binary"] | None = None
+    rescore: int = 0
     embeddings: str | None = None
     address: str | None = None
     wait_s: float = 0.0
@@ -63,6 +67,7 @@ class SearchFlags:
         """
         from hbtrain.config import EvaluationConfig, evaluation_from_flags
         from hbtrain.evaluation.rankers import check_search, search_options
+        from hbtrain.retrieval.quantizing import quantization_of
 
         own = {name: value for name, value in asdict(self).items() if name in EvaluationConfig.model_fields}
         options = evaluation_from_flags(**own, **others)
@@ -71,10 +76,15 @@ class SearchFlags:
                 "--half-precision is for embeddings on disk; add --actors, or --index Flat or another index"
             )
         check_cluster(self.actors, self.address, self.wait_s)
-        _check_forms(options, catalogue)
+        check_forms(options, catalogue)
         check_search(options, flags=True)
+        quantization = quantization_of(self.quantize, self.rescore)
+        if quantization is not None:
+            quantization.check_depth(*_listed(options))
         dtype: StoreType = "float16" if self.half_precision else "float32"
-        return options, search_options(options, dtype, address=self.address, wait_s=self.wait_s)
+        return options, search_options(
+            options, dtype, address=self.address, wait_s=self.wait_s, quantization=quantization
+        )
 
 
 Searched = Annotated[SearchFlags, Parameter(name="*")]
@@ -260,10 +270,11 @@ def _mteb(folder: str, options: EvaluationConfig, searched: SearchFlags, more: l
     if not any(name in mteb_tasks() for name in names):
         known = ", ".join(mteb_tasks())
         raise ConfigError(f"--mteb-results: no task of mteb has the data of {', '.join(names)}; those of {known} have")
-    if options.index not in (None, "Flat") or searched.half_precision or options.ignore_identical_ids:
+    changed = searched.half_precision or searched.quantize is not None or options.ignore_identical_ids
+    if options.index not in (None, "Flat") or changed:
         raise ConfigError(
             "--mteb-results: these tasks of mteb rank all documents exactly, in single precision; leave out "
-            "--half-precision, --ignore-identical-ids, and any --index but Flat"
+            "--half-precision, --quantize, --ignore-identical-ids, and any --index but Flat"
         )
     return MtebScores()
 
@@ -281,7 +292,7 @@ def _save_for_mteb(
         console.print(f"mteb     {file}", soft_wrap=True)
 
 
-def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
+def check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     """Check that options for some forms of benchmarks have one to apply to."""
     from hbtrain.config.schema import FLAGS, called
     from hbtrain.evaluation.benchmarks import JUDGED, has_documents, has_sentences, parse_benchmarks
@@ -293,6 +304,15 @@ def _check_forms(options: EvaluationConfig, catalogue: Sequence[str]) -> None:
     for name in ("ignore_identical_ids", "allow_missing_documents"):
         if getattr(options, name) and not any(map(has_documents, specs)):
             raise ConfigError(f"{called(name, FLAGS)}: only for {', '.join(sorted(JUDGED))}; leave it out")
+
+
+def _listed(options: EvaluationConfig) -> tuple[int, str]:
+    """The length of the longest lists, and the option that it follows from."""
+    from hbtrain.evaluation.metrics import FIRST_PLACES
+
+    if options.index is not None:
+        return options.depth, "--depth"
+    return max(options.run_depth, FIRST_PLACES), "--run-depth"
 
 
 def _with_data(benchmarks: list[str], data: str | None) -> list[str]:
@@ -309,10 +329,14 @@ def _show(
     from hbtrain.evaluation.out_of_domain import domain_scores
     from hbtrain.evaluation.probes import probe_table
     from hbtrain.evaluation.tables import domain_table, evaluation_table, language_table
+    from hbtrain.retrieval.quantizing import quality_in_words
 
     console = TextConsole()
     for evaluation in evaluations:
-        for note in evaluation.notes:
+        notes = list(evaluation.notes)
+        if "recall_queries" in (quantized := evaluation.search.get("quantized", {})):
+            notes.append(f"{evaluation.benchmark}: {quality_in_words(quantized)}")
+        for note in notes:
             console.print(f"note: {note}", soft_wrap=True)
         console.print(evaluation_table(evaluation))
         if (bias := language_table(evaluation)) is not None:

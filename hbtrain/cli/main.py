@@ -18,13 +18,15 @@ from hbtrain.cli.data import data
 from hbtrain.cli.doctor import doctor
 from hbtrain.cli.evaluate import evaluate
 from hbtrain.cli.evaluate_run import evaluate_run
+from hbtrain.cli.export import export
 from hbtrain.cli.merge import merge
 from hbtrain.cli.mine import mine
 from hbtrain.cli.prepare import prepare
+from hbtrain.cli.push import push
 from hbtrain.cli.search import search
 from hbtrain.cli.status import status
 from hbtrain.cli.submit import submit
-from hbtrain.cli.sweep import sweep
+from hbtrain.cli.sweep import sweeps
 from hbtrain.cli.train import train
 from hbtrain.cli.translate import translate
 from hbtrain.cli.verify import verify
@@ -61,8 +63,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` prints a message
 )
 for command in (
-    train, audit, verify, evaluate, evaluate_run, compare, search, sweep, merge, data, mine, prepare, translate, doctor,
-    status, recipes, keys,
+    train, audit, verify, evaluate, evaluate_run, compare, search, sweeps, merge, push, export, data, mine, prepare,
+    translate, doctor, status, recipes, keys,
 ):  # fmt: skip
     app.command(command)
 app.command(submit, help_flags=(), version_flags=())  # these, too, are read by `submit` itself

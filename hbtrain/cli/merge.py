@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 import hbtrain
 from hbtrain.cli.outputs import output_place, quiet
-from hbtrain.errors import ConfigError, StorageError
+from hbtrain.errors import StorageError
 from hbtrain.reporting.console import TextConsole
 
 
@@ -37,41 +37,21 @@ def merge(
     base
         For task-arithmetic: the model that training began with, such as RUN/initial.
     """
-    from hbtrain.modeling.merging import check_alike, in_words, merge_weights, merged_weights
+    from hbtrain.modeling.card import ModelCard
+    from hbtrain.modeling.merging import Models, in_words, merge_weights
+    from hbtrain.storage import pushed
 
     shares = merge_weights(method, len(models), weights, base is not None)
     to = output_place(output)
-    names = [*models, *([] if base is None else [base])]
-    folders = [model_of_run(name) for name in names]
-    if isinstance(to, Path) and any(
-        Path(folder).exists() and to.resolve() == Path(folder).resolve() for folder in folders
-    ):
-        raise ConfigError(f"--output {output} is one of the models that are merged; choose another folder")
-    from hbtrain.modeling import card
-    from hbtrain.modeling.backbone import find_backbone
-    from hbtrain.modeling.encoder import Encoder
-    from hbtrain.storage import pushed
-
-    found = [find_backbone(folder, "MODEL").name for folder in folders]
     quiet()
-    encoders = [Encoder.load(folder) for folder in folders]
-    check_alike(list(zip(names, encoders, strict=True)))
-    own = [encoder.model for encoder in encoders]
-    state = merged_weights(method, own[: len(models)], shares, None if base is None else own[-1])
-    languages = [card.trained_languages(Path(folder)) for folder in found[: len(models)]]
+    loaded = Models.load(models, base, to if isinstance(to, Path) else None)
     words = in_words(method, models, shares, base)
-    known = tuple(dict.fromkeys(x for each in languages for x in each or ())) if None not in languages else ()
-    merged = encoders[0]
-    merged.model.load_state_dict(state)
+    merged = loaded.encoders[0]
+    merged.model.load_state_dict(loaded.merged(method, shares))
     try:
         with pushed(to, replace=True) as folder:
-            merged.save(folder, card.ModelCard(languages=known, merged_from=words, version=hbtrain.__version__))
+            card = ModelCard(languages=loaded.languages or (), merged_from=words, version=hbtrain.__version__)
+            merged.save(folder, card)
     except OSError as error:
         raise StorageError(f"cannot write the model to {to}: {error.strerror or error}") from error
     TextConsole().print(f"merged   {words}\nmodel    {to}", soft_wrap=True)
-
-
-def model_of_run(name: str) -> str:
-    """The model's folder, where `name` is a run of hbtrain; else `name`."""
-    own = Path(name) / "model"
-    return str(own) if (own / "modules.json").is_file() else name

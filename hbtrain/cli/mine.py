@@ -15,9 +15,12 @@ from hbtrain.reporting.table import facts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from hbtrain.config import EvaluationConfig
     from hbtrain.modeling.devices import Device
     from hbtrain.retrieval.encoding import StoredEncoder
+    from hbtrain.retrieval.mining import MiningSummary
     from hbtrain.retrieval.rescoring import PairScorer
 
 
@@ -147,17 +150,20 @@ def mine(
             atomic_output(file, f"--output {to}") as stream,
         ):
             summary = write_mined(miner, corpus, data, stream)
-    table = facts(
+    console.print(_mined(summary, f"{len(miner.pool):,} in {', '.join(corpus.languages)}"))
+    console.print(f"\nmined  {to}", soft_wrap=True)
+
+
+def _mined(summary: MiningSummary, passages: str) -> Table:
+    return facts(
         [
-            ("passages", f"{len(miner.pool):,} in {', '.join(corpus.languages)}"),
+            ("passages", passages),
             ("rows", f"{summary.rows:,}"),
             ("negatives per row", f"{summary.negatives / summary.rows:.2f}"),
             ("dropped by margin", f"{summary.too_close:,}"),
             ("rows without any", f"{summary.rows_without:,}"),
         ]
     )
-    console.print(table)
-    console.print(f"\nmined  {to}", soft_wrap=True)
 
 
 def _rescorer(name: str, options: EvaluationConfig, devices: Sequence[Device]) -> StoredEncoder | PairScorer:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,8 +105,9 @@ def _check(command: str, arguments: list[str]) -> None:
     if not arguments:
         raise ConfigError(f"{command} what? give its arguments as without a cluster")
     first, *rest = (argument for argument in arguments if argument != ACCEPT)
-    if command == "evaluate":
-        flags = parse_flags(rest)
+    merges = (command, first) == ("sweep", "merge")
+    if command == "evaluate" or merges:
+        flags = parse_flags(list(dropwhile(lambda argument: merges and not argument.startswith("--"), rest)))
         files = _several(flags.get("catalogue"))
         if "data" not in flags:
             parse_benchmarks(_several(flags.get("benchmark")), files)

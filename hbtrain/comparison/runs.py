@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SWEEP_SOURCES = ("hbtrain sweep ", "tune/sweep.py ")
 """The MLflow run of a sweep has a source (the command line) that begins so."""
 SWEEP_FILE = "space.yaml"  # a file that the folder and the MLflow run of every sweep have
+MERGES_FILE = "merge.json"  # a file that the folder of every sweep over merges has
+POINTS = "points"  # the folder in it that holds a folder of results for each merge
 NOT_COMPARED = ("ray", "tune", "initial", "model")
 """Folders of runs and sweeps that are not fetched, as they hold no scores."""
 
@@ -143,6 +145,11 @@ class RunFinder:
             if not done:
                 raise DataError(f"sweep {text}: none of its {len(folders)} runs is finished")
             return [self._in_run_folder(folder, f"{text}/{folder.name}") for folder in done]
+        if (path / MERGES_FILE).is_file():
+            points = sorted(file.parent for file in path.glob(f"{POINTS}/*/metrics.json"))
+            if not points:
+                raise DataError(f"sweep {text}: none of its merges was evaluated; the command that began it goes on")
+            return [_read(point, f"{text}/{point.name}", f"merge {point.name}", None, None) for point in points]
         if (path / "run.json").is_file() or (path / "config.yaml").is_file():
             return [self._in_run_folder(path, text)]
         if (path / "metrics.json").is_file() or (path / "per_query.parquet").is_file():

@@ -141,6 +141,8 @@ class BatchingConfig(Section):
     """How global batches are made (arXiv 2408.10536, section 3)."""
 
     mode: Mode = "hybrid"
+    """Which kinds of batches there are: hybrid has monolingual and cross-lingual ones, by alpha or a mixture;
+    monolingual, cross-lingual and multilingual have one kind; english has monolingual ones in English."""
     alpha: Fraction | dict[NonNegativeInt, Fraction] = 0.5
     """Probability that a batch is monolingual, or points {step: probability} joined by straight lines."""
     mixture: Mixture = None
@@ -148,6 +150,7 @@ class BatchingConfig(Section):
     weight}} that straight lines join; none means that mode and alpha decide."""
     switching: SwitchingConfig = SwitchingConfig()
     global_batch_size: PositiveInt = 256
+    """Pairs of a step, of all workers together."""
     language_temperature: SamplingTemperature | None = None
     """Languages of monolingual batches are drawn in proportion to pairs^(1/temperature); none means uniformly."""
     pair_temperature: SamplingTemperature | None = None

@@ -58,11 +58,17 @@ class EncoderConfig(Section):
     backbone: str = "static"
     """`static`, `transformer`, or a sentence-transformers or Hugging Face model by hub name or path."""
     query_prefix: str = "Query: "
+    """Put before each query, and stored with the model as its prompt."""
     passage_prefix: str = "Passage: "
+    """The same for passages."""
     max_query_tokens: PositiveInt = 64
+    """Longer queries are cut off; the prefix counts."""
     max_passage_tokens: PositiveInt = 256
+    """The same for passages."""
     precision: Precision = "fp32"
+    """Of weights and computation in training; the optimizer's own copies and the loss are float32 in any case."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "packed"] = "auto"
     """`packed` computes no padding, with the networks of BERT, DistilBERT, RoBERTa and XLM-R; so does
     `flash_attention_2`, by the kernels of the package flash-attn. `auto` is `packed` on GPUs in bf16 with these

@@ -48,6 +48,7 @@ LATER_KEYS = (
     "loss.teacher",
     "loss.terms",
     "loss.translations",
+    "training.average",
     "training.optimizer",
 )
 """Keys, or prefixes of keys, that count as part of a training only where they are not at their default: runs and sweeps

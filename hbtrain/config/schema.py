@@ -71,12 +71,16 @@ class TrainingConfig(Section):
     """Optimisation by DeepSpeed, validation, checkpoints and restarts."""
 
     steps: PositiveInt = 1000
+    """Steps of the optimizer, each with one global batch."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: for the matrices of a transformer's layers (arXiv 2502.16982), and AdamW for all else, at the same learning
     rate; without ZeRO only."""
     learning_rate: PositiveFloat = 3e-5
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of an exponential moving average of the weights over the steps, such as 0.999: what is validated, evaluated
+    and saved is then the average. None: the weights themselves."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
     warmup_steps: NonNegativeInt = 0
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
@@ -90,13 +94,18 @@ class TrainingConfig(Section):
     deepspeed: str | dict[str, Any] | None = None
     """A DeepSpeed configuration: a JSON file, or the same keys in the recipe. Checked against the rest."""
     log_every: PositiveInt = 10
+    """Steps from one set of figures in MLflow and on screen to the next."""
     validate_every: PositiveInt | None = None
+    """Steps from one validation to the next; none means never."""
     validation_batches: PositiveInt = 8
+    """Batches of `data.validation` whose mean loss is a validation."""
     patience: PositiveInt | None = None
     """Validations, or with `evaluation.keep_best` evaluations, without improvement after which training stops; none
     means never."""
     checkpoint_every: PositiveInt | None = None
+    """Steps from one checkpoint to the next; none means that one is made only where a signal ends the training."""
     keep_checkpoints: PositiveInt = 2
+    """The newest checkpoints that are kept; older ones are deleted."""
     gradient_cosine_every: PositiveInt | None = None
     """Steps from one cosine between the gradients of a monolingual and of a cross-lingual batch to the next
     (`train/gradient_cosine`): above 0 both pull the same way. None: it is not computed."""
@@ -115,6 +124,7 @@ class ResourcesConfig(Section):
     """Workers of the run, or [fewest, most]: then workers may come and go while it runs."""
     cpus_per_worker: PositiveFloat = 1.0
     use_gpu: bool = False
+    """Whether each worker has a GPU."""
     address: str | None = None
     """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""
     wait_s: Annotated[float, Field(ge=0.0)] = 0.0
@@ -257,7 +267,9 @@ class Config(Section):
     """The configuration of a whole run."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Beginning of the run's folder; a run of another name is another run."""
     seed: NonNegativeInt = 0
+    """Of the batches, of weights that are drawn, and of dropout."""
     data: DataConfig = DataConfig()
     batching: BatchingConfig = BatchingConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -80,7 +80,10 @@ def without_own(collection: Collection, search: Search, depth: int) -> Search:
     if own is None:
         return search
     by_language = {code: top_without_own(collection, top, depth) for code, top in search.by_language.items()}
-    return Search(_ranks_without(search.ranks, own), by_language, depth, search.device, search.vectors)
+    of_pool = None if search.of_pool is None else top_without_own(collection, search.of_pool, depth)
+    return search._replace(
+        ranks=_ranks_without(search.ranks, own), by_language=by_language, depth=depth, of_pool=of_pool
+    )
 
 
 def top_without_own(collection: Collection, top: Top, depth: int) -> Top:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,7 +29,9 @@ from hbtrain.retrieval.collection_search import CollectionSearch, SearchOptions,
 from hbtrain.retrieval.encoding import Batching, StoredEncoder
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import StoreType
-from hbtrain.retrieval.ranks import Search, Vectors, exact_search
+from hbtrain.retrieval.quantized_search import quantized_search
+from hbtrain.retrieval.quantizing import Quantization, about_quantized, exactly
+from hbtrain.retrieval.ranks import Quality, Search, Vectors, exact_search
 from hbtrain.retrieval.scores import Floats, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import Blocks
 from hbtrain.retrieval.top import NONE
@@ -65,6 +68,7 @@ def search_options(
     address: str | None = None,
     wait_s: float = 0.0,
     cache: str | None = None,
+    quantization: Quantization | None = None,
     devices: tuple[Device, ...] = ("cpu",),
 ) -> SearchOptions:
     """How the collections of an evaluation are encoded and searched.
@@ -76,6 +80,7 @@ def search_options(
         address: of the actors' Ray cluster; by default `$RAY_ADDRESS`, or one on this machine.
         wait_s: seconds to wait for nodes where the cluster has too few for the actors.
         cache: folder for embeddings; None is hbtrain's cache.
+        quantization: of the candidates' vectors; None: they are ranked as they are.
         devices: where this process searches and ranks, without actors.
     """
     return SearchOptions(
@@ -89,6 +94,7 @@ def search_options(
         mirror=None if options.embeddings is None else RemotePath.parse(options.embeddings),
         address=address,
         wait_s=wait_s,
+        quantization=quantization,
         devices=devices,
     )
 
@@ -101,7 +107,7 @@ def ranker_of(options: EvaluationConfig, search: SearchOptions, depth: int = FIR
     if options.actors:
         return SpreadRanker(search, max(options.run_depth, depth))
     gpus = tuple(device for device in search.devices if device != "cpu")
-    return ExactRanker(options.batch_size, depth=depth, gpus=gpus)
+    return ExactRanker(options.batch_size, depth=depth, gpus=gpus, quantization=search.quantization)
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,12 @@ class SpreadRanker:
     options: SearchOptions  # how texts are encoded
     depth: int = FIRST_PLACES  # length of the lists of the best candidates
     _devices: set[str] = field(default_factory=set, repr=False, compare=False)  # of the actors: `gpu`, `cpu`
+    _qualities: dict[str, Quality] = field(default_factory=dict, repr=False, compare=False)  # of each collection
 
     @property
     def about(self) -> dict[str, Any]:
         on_gpus = {"device": ", ".join(sorted(self._devices))} if "gpu" in self._devices else {}
-        return {"search": "exact", "embeddings": self.options.dtype} | on_gpus
+        return _about(self.options.quantization, self._qualities) | {"embeddings": self.options.dtype} | on_gpus
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         found = rank_collection(
@@ -128,6 +135,8 @@ class SpreadRanker:
             self.options,
         )
         self._devices.update(found.device.split(", "))
+        if found.quality is not None:
+            self._qualities[collection.name] = found.quality
         return without_own(collection, found, self.depth)
 
 
@@ -164,7 +173,8 @@ class SearchRanker:
         recalls = {name: search.recall for name, search in self._searches.items() if search.recall is not None}
         options = self._options
         devices = sorted({search.device for search in self._searches.values() if search.device is not None})
-        return {
+        qualities = {name: search.quality for name, search in self._searches.items() if search.quality is not None}
+        return _about(options.quantization, qualities) | {
             "search": next((search.search for search in self._searches.values()), options.index),
             "device": ", ".join(devices) or None,
             "device_note": next((s.device_note for s in self._searches.values() if s.device_note is not None), None),
@@ -195,6 +205,12 @@ class SearchRanker:
             np.pad(scores, padding, constant_values=-np.inf),
             search.vectors,
         )
+
+
+def _about(quantization: Quantization | None, qualities: dict[str, Quality]) -> dict[str, Any]:
+    """The search of exact ranks, and what is known of quantized vectors."""
+    quantized = {} if quantization is None else {"quantized": about_quantized(quantization, qualities)}
+    return {"search": exactly(quantization)} | quantized
 
 
 def _stored(encoder: TextEncoder) -> StoredEncoder:
@@ -255,19 +271,27 @@ class ExactRanker:
     progress: Progress | None = None  # called while texts are encoded
     depth: int = FIRST_PLACES  # length of the lists of the best candidates
     gpus: tuple[Device, ...] = ()  # that compute the ranks, by the rule of `device_counts`; none: the CPU
+    quantization: Quantization | None = None  # of the candidates
+    _qualities: dict[str, Quality] = field(default_factory=dict, repr=False, compare=False)  # of each collection
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"search": "exact"} | ({"device": "gpu"} if self.gpus else {})
+        return _about(self.quantization, self._qualities) | ({"device": "gpu"} if self.gpus else {})
 
     def __call__(self, encoder: TextEncoder, collection: Collection) -> Search:
         q, p = self.embed(encoder, collection)
         similarity = similarity_of(encoder)
-        vectors = Vectors(q, p.__getitem__, similarity)
-        q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
-        codes, blocks = collection.candidate_codes, Blocks(self.block_rows)
-        found = exact_search(q, p, codes, with_own(collection), deep_enough(collection, self.depth), blocks, self.gpus)
-        return without_own(collection, found._replace(vectors=vectors), self.depth)
+        exact = partial(exact_search, blocks=Blocks(self.block_rows), gpus=self.gpus)
+        what = collection.candidate_codes, with_own(collection), deep_enough(collection, self.depth)
+        if self.quantization is not None:
+            found = quantized_search(exact, q, p, *what, self.quantization, similarity)
+            if found.quality is not None:
+                self._qualities[collection.name] = found.quality
+        else:
+            vectors = Vectors(q, p.__getitem__, similarity)
+            q, p = for_inner_products(q, "query", similarity), for_inner_products(p, "passage", similarity)
+            found = exact(q, p, *what)._replace(vectors=vectors)
+        return without_own(collection, found, self.depth)
 
     def embed(self, encoder: TextEncoder, collection: Collection) -> tuple[Floats, Floats]:
         """Vectors of the queries [Q, D] and of the candidates [N, D]."""

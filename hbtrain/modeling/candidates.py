@@ -78,7 +78,7 @@ class Relations:
     @property
     def guided_b2(self) -> Tensor | None:
         """int64 [b, 2] of each row: negatives that the guide drops, and how many there are without it; None: none."""
-        return None if self.guide is None else torch.cat(list(self._counts.values()))
+        return torch.cat(list(self._counts.values())) if self._counts else None
 
     def _positives(self, rows: slice) -> Tensor | None:
         return _same_passage(self.ids, self._places(rows)) if self.several and self.ids is not None else None

@@ -14,6 +14,7 @@ from hbtrain.reporting.table import markdown, markdown_text, table_of
 from hbtrain.storage import write_text
 
 _UNKNOWN = "unknown"
+RUN = "hbtrain_run"  # name in a published card's YAML of the run that it is of
 AVERAGED = "average_with_initial"  # name in the card's YAML of the share of the weights before training
 
 
@@ -36,6 +37,7 @@ class ModelCard:
     global_batch_size: int | None = None
     steps: int | None = None
     temperature: float | None = None
+    average: float | None = None  # decay of the moving average over the steps that the weights are; None: they are none
     objectives: Mapping[str, object] = field(default_factory=dict)  # {key of the loss: value} of what is beside InfoNCE
     average_with_initial: float = 0.0  # the share of the weights before training in these
     merged_from: str | None = None  # of which models' weights these are the sum, in words; None: they were trained
@@ -60,8 +62,7 @@ class ModelCard:
             self._evaluation(),
             "## Limits",
             "Nothing is known about languages and domains other than those above. Biases of the training texts and of "
-            "the base model carry over. No licence is claimed for this model: the licences of its base model and of "
-            "its training data decide how it may be used.",
+            f"the base model carry over. {_NO_LICENCE}",
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -108,8 +109,12 @@ class ModelCard:
         ]
 
     def _weights(self) -> list[tuple[str, str]]:
-        share = self.average_with_initial
-        return [("weights", f"{share:g} × those before training + {1 - share:g} × the trained ones")] if share else []
+        share, trained = self.average_with_initial, "the trained ones"
+        if self.average is not None:
+            trained = f"the moving average of the trained ones over the steps (decay {self.average:g})"
+        if share:
+            return [("weights", f"{share:g} × those before training + {1 - share:g} × {trained}")]
+        return [] if self.average is None else [("weights", trained)]
 
     def _kinds(self) -> list[tuple[str, str]]:
         if self.mixture is None:
@@ -140,6 +145,49 @@ def add_scores(folder: Path, scores: Mapping[str, float]) -> None:
         write_text(readme, f"{before}{heading}\n{_scores(scores)}\n\n{limits}{after}")
 
 
+def published(
+    text: str,
+    repository: str,
+    *,
+    run: str,
+    results: Sequence[Any],
+    data: Mapping[str, str],
+    batch_plan: str | None,
+    licence: str | None,
+) -> str:
+    """The card of a model that goes to the hub.
+
+    Args:
+        text: of the card in its folder.
+        repository: `ORG/NAME`, from which others load it.
+        run: name of the run's folder.
+        results: `huggingface_hub.EvalResult`, of which the card's model-index is made.
+        data: {source: licence} of the data that it was trained on, as far as they are known.
+        batch_plan: fingerprint of the first batches; None: not known.
+        licence: of the model, as the hub writes it; None: none is claimed.
+    """
+    from huggingface_hub import ModelCard as HubCard
+
+    card = HubCard(text)
+    card.data.model_name = repository.partition("/")[2]
+    card.data.eval_results = list(results) or None
+    if licence is not None:
+        card.data.license = licence
+    card.data[RUN] = run
+    facts = [
+        *((f"licence of {name}", licence_of_data) for name, licence_of_data in data.items()),
+        ("batch plan (fingerprint of the first 16 batches)", batch_plan or _UNKNOWN),
+        ("run", run),
+    ]
+    claimed = f"Its licence is {licence}; those of its base model and of its training data hold as well."
+    training, heading, rest = card.text.partition("## Evaluation\n")
+    _, _, *rows = _table(("what", "value"), facts).splitlines()  # of the table at the section's end
+    body = "\n".join([training.rstrip(), *rows, "", f"{heading}{rest}"])
+    body = body.replace(_FOLDER, repository).replace("# Retriever\n", f"# {card.data.model_name}\n", 1)
+    body = body if licence is None else body.replace(_NO_LICENCE, claimed)
+    return f"---\n{card.data.to_yaml()}\n---\n{body}"
+
+
 def trained_languages(folder: Path) -> tuple[str, ...] | None:
     """The languages that a model has seen in training, also in translations of single words, from its card; None if
     hbtrain did not write the card, or if it has no languages, as before training."""
@@ -163,10 +211,15 @@ def _own_front_matter(folder: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) and "hbtrain" in (known.get("tags") or ()) else {}
 
 
-_USAGE = """```python
+_FOLDER = "path/to/this/folder"  # what stands for it in the example
+_NO_LICENCE = (
+    "No licence is claimed for this model: the licences of its base model and of its training data decide how it may "
+    "be used."
+)
+_USAGE = f"""```python
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("path/to/this/folder")
+model = SentenceTransformer("{_FOLDER}")
 queries = model.encode(["Where does the Danube rise?"], prompt_name="query")
 passages = model.encode(
     ["Die Donau entspringt im Schwarzwald.", "Le Rhin prend sa source dans les Alpes."], prompt_name="passage"

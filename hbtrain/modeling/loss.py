@@ -36,6 +36,10 @@ from hbtrain.modeling.objectives import (
     teacher_mse,
 )
 
+KEPT = 8
+"""Autograd keeps some ten matrices of a block's size for a term; blocks that are smaller by this factor keep the memory
+near that of InfoNCE, whose kernel keeps one."""
+
 
 @dataclass(frozen=True)
 class BatchLoss:
@@ -328,7 +332,7 @@ class _Terms:
 
     def _over_blocks(self, term: BlockTerm, *pairs: tuple[Tensor, Tensor], d: int) -> Tensor:
         prefixes = [(_prefix(x, d), _prefix(y, d)) for x, y in pairs]
-        return sum_over_blocks(term, prefixes, self._scale, self._config.block_rows)
+        return sum_over_blocks(term, prefixes, self._scale, max(1, self._config.block_rows // KEPT))
 
 
 def _prefix(x_BD: Tensor, d: int) -> Tensor:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hbtrain.errors import ConfigError, ModelError
@@ -56,6 +58,58 @@ def merge_weights(method: Method, models: int, weights: Sequence[float] | None, 
     if min(given) < 0 or abs(sum(given) - 1) > 1e-6:
         raise ConfigError(f"--weights {_shown(given)}: must be from 0 to 1 and add up to 1, not to {sum(given):g}")
     return given
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models that can be merged, loaded on the CPU."""
+
+    names: tuple[str, ...]  # of the models, without the base, as the user wrote them
+    base: str | None  # name of the model from which `task-arithmetic` measures what the others have learned
+    folders: tuple[str, ...]  # of the models, then of the base; of a model of the hub, its name
+    encoders: tuple[Encoder, ...]  # of the same
+    languages: tuple[str, ...] | None  # seen by any of the models in training; None where one of them does not tell
+
+    @classmethod
+    def load(cls, names: Sequence[str], base: str | None, output: Path | None) -> Models:
+        """Load models and base by what users write: runs of hbtrain, folders, hub names.
+
+        Args:
+            names: of the models, without the base.
+            base: the base, if there is one.
+            output: the folder to be written; None if it is not on this machine.
+
+        Raises:
+            ConfigError: `output` is one of the models.
+            ModelError: a model is not there, cannot be loaded, or is not like the first.
+        """
+        from hbtrain.modeling import card
+        from hbtrain.modeling.backbone import find_backbone
+        from hbtrain.modeling.encoder import Encoder
+
+        given = [*names, *([] if base is None else [base])]
+        folders = [model_of_run(name) for name in given]
+        if output is not None and output.exists():
+            taken = {Path(name).resolve() for name in (*given, *folders) if Path(name).exists()}
+            if output.resolve() in taken:
+                raise ConfigError(f"--output {output} is one of the models that are merged; choose another folder")
+        found = [Path(find_backbone(folder, "MODEL").name) for folder in folders]
+        encoders = [Encoder.load(folder) for folder in folders]
+        check_alike(list(zip(given, encoders, strict=True)))
+        told = [card.trained_languages(folder) for folder in found[: len(names)]]
+        languages = None if None in told else tuple(dict.fromkeys(x for each in told for x in each or ()))
+        return cls(tuple(names), base, tuple(folders), tuple(encoders), languages)
+
+    def merged(self, method: Method, weights: Sequence[float]) -> dict[str, Tensor]:
+        """The weights of their merge; see `merged_weights`."""
+        own = [encoder.model for encoder in self.encoders]
+        return merged_weights(method, own[: len(self.names)], weights, None if self.base is None else own[-1])
+
+
+def model_of_run(name: str) -> str:
+    """The model's folder, where `name` is a run of hbtrain; else `name`."""
+    own = Path(name) / "model"
+    return str(own) if (own / "modules.json").is_file() else name
 
 
 def check_alike(models: Sequence[tuple[str, Encoder]]) -> None:

@@ -126,7 +126,9 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
         workers=workers,
         parameters=shape.parameters,
         trained=trained,
-        states=model_states(shape, trained, workers, zero, number_bytes, _of_muon(shape, config)),
+        states=model_states(
+            shape, trained, workers, zero, number_bytes, _of_muon(shape, config), training.average is not None
+        ),
         activations=activation_bytes(
             shape,
             -(-pairs // chunks) * tokens_per_pair if graph_tokens is None else graph_tokens,
@@ -135,7 +137,7 @@ def estimate(config: Config, graph_tokens: int | None = None) -> Estimate | None
             dropout=encoder.transformer.dropout > 0 if encoder.backbone == "transformer" else True,
             score_length=encoder.max_passage_tokens if encoder.attention == "eager" else 0,
         ),
-        loss=loss_bytes(pairs, candidates, shape.dimension, config.loss.block_rows, workers),
+        loss=loss_bytes(pairs, candidates, shape.dimension, loss.block_rows, workers, plain=not loss.beside_plain),
         sent=messages.sent(workers),
         pairs=batch * training.steps,
         tokens=batch * training.steps * tokens_per_pair,

@@ -66,7 +66,7 @@ class States:
 
     parameters: int  # weights with which the model computes; in stage 3 the rank's part of them
     masters: int  # float32 copies of the trained weights
-    optimizer: int  # the two moments of AdamW, the one of Muon
+    optimizer: int  # the two moments of AdamW, the one of Muon; the moving average of the weights
     gradients: int  # at the end of the backward pass, when they are largest
     buckets: int  # gradients that are being sent to other ranks
     gathered: int  # weights of other ranks that stage 3 holds at one time
@@ -82,18 +82,27 @@ class States:
 
 
 def model_states(
-    shape: BackboneShape, trained: int, world_size: int, zero: Zero, number_bytes: int, of_muon: int = 0
+    shape: BackboneShape,
+    trained: int,
+    world_size: int,
+    zero: Zero,
+    number_bytes: int,
+    of_muon: int = 0,
+    averages: bool = False,
 ) -> States:
-    """Bytes of one rank for weights, gradients and the optimizer: Muon for `of_muon` parameters, AdamW for the rest."""
+    """Bytes of one rank for weights, gradients and the optimizer: Muon for `of_muon` parameters, AdamW for the rest.
+
+    `averages`: whether there is a moving average of the weights.
+    """
     held = shape.parameters
     own_trained = -(-trained // world_size)
     own_held = -(-held // world_size)
     if zero.stage == 0:
         masters = FLOAT * trained if number_bytes < FLOAT else 0
         step = max(masters, number_bytes * min(trained, AVERAGED_AT_ONCE))
-        moments = FLOAT * (2 * trained - of_muon)
+        moments = FLOAT * ((2 + averages) * trained - of_muon)
         return States(number_bytes * held, masters, moments, number_bytes * trained, 0, 0, step, 0)
-    masters, optimizer = FLOAT * own_trained, 2 * FLOAT * own_trained
+    masters, optimizer = FLOAT * own_trained, (2 + averages) * FLOAT * own_trained
     step = masters if number_bytes < FLOAT else 0
     parameters = number_bytes * (own_held if zero.stage == 3 else held)
     averaged = number_bytes * own_trained
@@ -135,16 +144,20 @@ def activation_bytes(
     return tokens * (shape.layers * shape.hidden * number_bytes + per_token)
 
 
-def loss_bytes(pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int) -> int:
+def loss_bytes(
+    pairs: int, candidates: int, dimension: int, block_rows: int, world_size: int, *, plain: bool = True
+) -> int:
     """Bytes of the gathered loss on one rank, in float32, besides its own embeddings.
 
     These are the candidates of all ranks (if there are others), their gradient, the gradient of the rank's queries, and
-    one block of scores (`loss.block_rows`); never pairs x candidates.
+    one block of scores (`loss.block_rows`), or where the loss is not `plain` up to four, as measured; never pairs x
+    candidates.
     """
     rows = min(block_rows, pairs)
     gathered = candidates * dimension if world_size > 1 else 0
     gradients = (candidates + pairs) * dimension
-    return FLOAT * (gathered + gradients + rows * candidates + rows * dimension)
+    blocks = 1 if plain else 4
+    return FLOAT * (gathered + gradients + blocks * rows * candidates + rows * dimension)
 
 
 def _number(value: object, default: int) -> int:

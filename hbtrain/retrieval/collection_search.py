@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,10 +22,12 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.encoding import Batching, StoredEncoder, block_encoders, cached_embeddings, fill
 from hbtrain.retrieval.faiss_index import EXACT, check_factory
 from hbtrain.retrieval.manifest import BLOCK_ROWS, ROWS_PER_SHARD, Manifest, StoreType, texts_digest
-from hbtrain.retrieval.ranks import Search, Vectors, ranks_of
+from hbtrain.retrieval.quantized_search import listed, nearest, quantizer_of, with_quality
+from hbtrain.retrieval.quantizing import Quantization, drawn_queries, exactly
+from hbtrain.retrieval.ranks import Quality, Search, Vectors, ranks_of
 from hbtrain.retrieval.scores import Floats, check_finite, for_inner_products, similarity_of
 from hbtrain.retrieval.shard_counts import joined_scores, sum_counts
-from hbtrain.retrieval.shards import RankShard, ShardIndex, split
+from hbtrain.retrieval.shards import QuantizedShard, RankShard, ShardIndex, split
 from hbtrain.retrieval.store import EmbeddingStore, Mirror, StoreWriter
 from hbtrain.retrieval.top import Int64s, Top, merge_top
 from hbtrain.retrieval.workers import Factory, LocalWorkers, StartWorkers, Workers
@@ -42,8 +45,8 @@ score, rounded differently."""
 class SearchOptions:
     """How a collection is encoded and searched.
 
-    `index`, `parameters`, `dtype` and `seed` decide what is found; `batching` and `block_rows` decide the last bits of
-    the vectors; nothing else changes the result.
+    `index`, `parameters`, `quantization`, `dtype` and `seed` decide what is found; `batching` and `block_rows` decide
+    the last bits of the vectors; nothing else changes the result.
     """
 
     index: str = EXACT  # an `index_factory` string of FAISS; `Flat` is exact
@@ -54,6 +57,7 @@ class SearchOptions:
     dtype: StoreType = "float32"  # type of the stored embeddings; float16 takes half the space, with fewer digits
     batching: Batching = field(default_factory=Batching)  # how texts are batched while they are encoded
     recall_queries: int = 200  # queries on which an index other than `Flat` is compared with exact search
+    quantization: Quantization | None = None  # of the candidates, which `Flat` searches or actors rank
     seed: int = 0  # of the random samples on which indices are trained and recall is measured
     rows_per_shard: int = ROWS_PER_SHARD  # rows in a file of the store
     block_rows: int = BLOCK_ROWS  # texts that a worker encodes at one time
@@ -71,6 +75,11 @@ class SearchOptions:
             raise ConfigError(
                 f"{self.shards} shards, {self.actors} actors with {self.cpus_per_actor:g} CPUs each: there must be a "
                 "shard, 0 or more actors, and a positive number of CPUs"
+            )
+        if self.quantization is not None and self.index != EXACT:
+            raise ConfigError(
+                f"--quantize {self.quantization.kind} with --index {self.index}: an index of FAISS has codes of its "
+                "own, as IVF4096,SQ8 has bytes; leave out one of the two, or search --index Flat"
             )
 
     @property
@@ -93,6 +102,7 @@ class CollectionSearch:
     # where the index was searched: `gpu`, `cpu`, or `cpu, gpu` where shards differ; None for exact search
     device: str | None = None
     device_note: str | None = None  # why it was on the CPU although there is a GPU, or what is different on the GPU
+    quality: Quality | None = None  # of quantized vectors
 
 
 def search_collection(
@@ -134,13 +144,14 @@ def search_collection(
     check_index(rows, encoder.dimension, similarity, options)
     with started(options) as start:
         embedded, q_QD = _embed_both(encoder, passages, queries, options, store, start, progress)
-        found, recall, devices = _search(embedded, q_QD, k, options, start, similarity)
+        found, recall, devices, quality = _search(embedded, q_QD, k, options, start, similarity)
     measured = 0 if recall is None else min(options.recall_queries, len(queries))
-    search = "exact" if options.index == EXACT else f"{options.index} {options.parameters}".strip()
+    index = f"{options.index} {options.parameters}".strip()
+    search = exactly(options.quantization) if options.index == EXACT else index
     device = ", ".join(sorted({name for name, _ in devices})) or None
     note = next((note for _, note in devices if note), None)
     vectors = Vectors(q_QD, embedded.take, similarity)
-    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, vectors, device, note)
+    return CollectionSearch(found, search, recall, measured, embedded.manifest.dtype, vectors, device, note, quality)
 
 
 def check_index(rows: int, dimension: int, similarity: Similarity, options: SearchOptions) -> None:
@@ -183,17 +194,23 @@ def rank_collection(
         embedded, q_QD = _embed_both(encoder, passages, queries, options, None, start, None)
         similarity = similarity_of(encoder)
         vectors = Vectors(q_QD, embedded.take, similarity)
-        q_QD = for_inner_products(q_QD, "query", similarity)
+        quantizer = quantizer_of(embedded, options.quantization)
+        asked_QD = for_inner_products(q_QD if quantizer is None else quantizer.queries(q_QD), "query", similarity)
+        most = depth if quantizer is None else listed(depth, quantizer.how)
         pairs = Pairs.of(relevant, languages)
         parts = split(len(embedded.manifest.shards), options.parts)
         factories: list[Factory] = [
-            partial(RankShard, str(embedded.folder), part, languages, None, similarity) for part in parts
+            partial(RankShard, str(embedded.folder), part, languages, None, similarity, quantizer) for part in parts
         ]
         with start(factories) as workers:
-            scores_P = joined_scores(workers.call_all("relevant_scores", q_QD, pairs))
-            counted = sum_counts(workers.call_all("counts", q_QD, pairs, scores_P, depth), depth)
+            scores_P = joined_scores(workers.call_all("relevant_scores", asked_QD, pairs))
+            counted = sum_counts(workers.call_all("counts", asked_QD, pairs, scores_P, most), most)
             devices = sorted(set(workers.call_all("device")))
-    return Search(ranks_of(pairs, scores_P, counted), counted.top, depth, ", ".join(devices), vectors)
+            search = Search(ranks_of(pairs, scores_P, counted), counted.top, most, ", ".join(devices), vectors)
+            if quantizer is None:
+                return search
+            drawn = drawn_queries(len(q_QD), options.seed, options.recall_queries)
+            return with_quality(workers, embedded, quantizer, search, vectors, depth, drawn)
 
 
 def embed_collection(
@@ -210,16 +227,16 @@ def embed_collection(
 
 def search_store(
     store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, similarity: Similarity = "cosine"
-) -> tuple[Top, float | None]:
+) -> Found:
     """The `k` best rows of a store for each query vector, with the inner products by which they rank (see
-    `for_inner_products`), and the recall of the index (None for exact search).
+    `for_inner_products`).
 
     Raises:
         ModelError: a query holds NaN or infinity.
     """
     check_finite("query", q_QD)
     with started(options) as start:
-        return _search(store, q_QD, k, options, start, similarity)[:2]
+        return _search(store, q_QD, k, options, start, similarity)
 
 
 def _embed_both(
@@ -318,26 +335,42 @@ def embed(
     return found
 
 
+class Found(NamedTuple):
+    """What was found in a store."""
+
+    top: Top
+    recall: float | None = None  # of the index; None for exact search
+    devices: Sequence[tuple[str, str | None]] = ()  # (device, note) of each shard's index
+    quality: Quality | None = None  # of quantized vectors
+
+
 def _search(
     store: EmbeddingStore, q_QD: Floats, k: int, options: SearchOptions, start: StartWorkers, similarity: Similarity
-) -> tuple[Top, float | None, list[tuple[str, str | None]]]:
-    """What was found, the recall of the index (None for exact search), and (device, note) of each shard's index."""
+) -> Found:
     if not len(q_QD):
-        return Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)), None, []
+        return Found(Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)))
+    quantizer = quantizer_of(store, options.quantization)
     parts = split(len(store.manifest.shards), options.parts)
     copies = options.devices[1:] if len(parts) == 1 and not options.actors else ()
     how = options.index, options.parameters, options.seed, similarity
-    factories: list[Factory] = [partial(ShardIndex, str(store.folder), part, *how, copies=copies) for part in parts]
+    folder = str(store.folder)
+    factories: list[Factory] = [
+        partial(ShardIndex, folder, part, *how, copies=copies)
+        if quantizer is None
+        else partial(QuantizedShard, folder, part, quantizer, similarity)
+        for part in parts
+    ]
+    drawn = drawn_queries(len(q_QD), options.seed, options.recall_queries)
     with start(factories) as workers:
+        if quantizer is not None:
+            top, quality = nearest(workers, store, quantizer, q_QD, k, drawn)
+            return Found(top, quality=quality)
         found = merge_top(workers.call_all("nearest", q_QD, k), k)
         if options.index == EXACT:
-            return found, None, []
+            return Found(found)
         devices = workers.call_all("device")
-        drawn = np.random.default_rng(options.seed).choice(
-            len(q_QD), min(options.recall_queries, len(q_QD)), replace=False
-        )
         exact = merge_top(workers.call_all("exact", q_QD[drawn], k), k)
-    return found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact), devices
+    return Found(found, recall_of(Top(found.scores[drawn], found.places[drawn]), exact), devices)
 
 
 def recall_of(found: Top, exact: Top) -> float:

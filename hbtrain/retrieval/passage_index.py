@@ -15,6 +15,8 @@ from hbtrain.reporting.html import html
 from hbtrain.reporting.table import table_of
 from hbtrain.retrieval.collection_search import SearchOptions, embed_collection, search_store
 from hbtrain.retrieval.encoding import StoredEncoder
+from hbtrain.retrieval.quantizing import Quantization
+from hbtrain.retrieval.ranks import Quality
 from hbtrain.retrieval.scores import similarities, similarity_of
 
 if TYPE_CHECKING:
@@ -45,11 +47,21 @@ class PassageIndex:
     The embeddings go into the cache, so that later questions to the same model and corpus are answered at once.
     """
 
-    def __init__(self, encoder: StoredEncoder, corpus: ParallelCorpus, device: Device = "cpu") -> None:
-        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages."""
+    def __init__(
+        self,
+        encoder: StoredEncoder,
+        corpus: ParallelCorpus,
+        device: Device = "cpu",
+        quantization: Quantization | None = None,
+    ) -> None:
+        """Encode what the cache lacks, with `encoder`; `device` is where questions are compared with the passages.
+
+        With `quantization`, the passages' vectors are quantized in memory; the cache keeps them as they are.
+        """
         self._encoder = encoder
         self._passages = distinct_passages(corpus)
-        self._options = SearchOptions(devices=(device,))
+        self._options = SearchOptions(devices=(device,), quantization=quantization)
+        self.quality: Quality | None = None  # of quantized vectors, for the question that was asked last
         self._store = embed_collection(encoder, [p.text for p in self._passages], self._options)
 
     def __len__(self) -> int:
@@ -58,8 +70,10 @@ class PassageIndex:
     def search(self, question: str, top: int = 10) -> list[Hit]:
         """The `top` most similar passages, best first; of equal ones the first in the corpus."""
         q_1D, similarity = self._encoder.encode([question], "query"), similarity_of(self._encoder)
-        found, _ = search_store(self._store, q_1D, min(top, len(self)), self._options, similarity)
-        pairs = zip(found.places[0].tolist(), similarities(found.scores[0], similarity).tolist(), strict=True)
+        result = search_store(self._store, q_1D, min(top, len(self)), self._options, similarity)
+        self.quality = result.quality
+        scores = similarities(result.top.scores[0], similarity)
+        pairs = zip(result.top.places[0].tolist(), scores.tolist(), strict=True)
         return [Hit(self._passages[place], score) for place, score in pairs]
 
 
@@ -69,6 +83,7 @@ class Hits(Sequence[Hit]):
     def __init__(self, question: str, hits: Sequence[Hit], index: PassageIndex, languages: Sequence[str]) -> None:
         self.question = question
         self.searched = f"of {len(index):,} passages in {', '.join(languages)}"
+        self.quality = index.quality  # of quantized vectors; None where they are not
         self._hits = tuple(hits)
 
     def __len__(self) -> int:
@@ -96,6 +111,7 @@ class Searcher:
         precision: Precision | None = None,
         device: Device | None = None,
         trust_remote_code: bool = False,
+        quantization: Quantization | None = None,
     ) -> None:
         """Load a model, and embed the passages of `data` that the cache lacks.
 
@@ -105,6 +121,7 @@ class Searcher:
             precision: in which transformers embed texts; by default bf16 on GPUs that have it.
             device: such as `cpu`; by default the GPU that the process sees, or its CPU.
             trust_remote_code: whether Python code that the model brings along may run.
+            quantization: of the passages' vectors; None: they are compared as they are.
 
         Raises:
             ModelError: there is no such model, or it cannot be loaded.
@@ -123,7 +140,7 @@ class Searcher:
             trust_remote_code=trust_remote_code,
             precision=evaluation_precision(precision, device),
         )
-        self._index = PassageIndex(encoder, corpus, device)
+        self._index = PassageIndex(encoder, corpus, device, quantization)
 
     def search(self, question: str, top: int = 10) -> Hits:
         """The `top` most similar passages in all languages. Raises ConfigError if `top` is below 1."""

@@ -55,6 +55,14 @@ class Vectors(NamedTuple):
     similarity: Similarity
 
 
+class Quality(NamedTuple):
+    """How near rankings of quantized vectors are to those of full ones."""
+
+    recall: float  # mean share of the first ten candidates of a query by full vectors that are among its first ten
+    queries: int  # on how many it was measured
+    dimension: int  # D
+
+
 class Search(NamedTuple):
     """Ranks of all relevant candidates, and what ranks first."""
 
@@ -64,11 +72,23 @@ class Search(NamedTuple):
     depth: int  # k, or all candidates where there are fewer
     device: str = "cpu"  # where it was computed: `gpu`, `cpu`, or both
     vectors: Vectors | None = None  # None: they were not kept
+    of_pool: Top | None = None  # the best of all languages where they are not the best of the languages' best
+    quality: Quality | None = None  # of quantized vectors
 
     @property
     def pool(self) -> Top:
         """The best [Q, K] candidates of all languages."""
-        return merge_top(list(self.by_language.values()), self.depth)
+        return self.of_pool or merge_top(list(self.by_language.values()), self.depth)
+
+    def cut(self, depth: int) -> Search:
+        """The same with lists of `depth` places at most."""
+
+        def shorter(top: Top) -> Top:
+            return Top(top.scores[:, :depth], top.places[:, :depth])
+
+        by_language = {code: shorter(top) for code, top in self.by_language.items()}
+        of_pool = None if self.of_pool is None else shorter(self.of_pool)
+        return self._replace(by_language=by_language, of_pool=of_pool, depth=depth)
 
 
 def exact_ranks(

@@ -17,7 +17,8 @@ candidate) pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from hbtrain.retrieval.counting import Pairs
 from hbtrain.retrieval.device_counts import count_on, relevant_scores_on
 from hbtrain.retrieval.faiss_index import EXACT, sample_size
 from hbtrain.retrieval.faiss_placement import PlacedIndex, build
+from hbtrain.retrieval.quantizing import Quantizer
 from hbtrain.retrieval.scores import Floats, for_inner_products
 from hbtrain.retrieval.shard_counts import Blocks, ShardCounts, count_in_shard, relevant_scores, sum_counts
 from hbtrain.retrieval.store import EmbeddingStore
@@ -97,10 +99,13 @@ class ShardIndex:
 
     def exact(self, q_QD: Floats, k: int) -> Top:
         """The `k` best candidates of the shard, found by scoring all of them."""
+        return self._best(q_QD, k, self._pool)
+
+    def _best(self, q_QD: Floats, k: int, pool: Callable[[int], DevicePool]) -> Top:
         q_QD = for_inner_products(q_QD, "query", self._similarity)
         best = Top(np.zeros((len(q_QD), 0), np.float32), np.zeros((len(q_QD), 0), np.int64))
         for file in self._files:
-            p_RD = self._pool(file)
+            p_RD = pool(file)
             scores, places = p_RD.best(q_QD, [slice(0, len(p_RD))], k)
             best = merge_top([best, Top(scores, places + self._store.manifest.shards[file].start)], k)
         return best
@@ -109,14 +114,18 @@ class ShardIndex:
         """The vectors of a file on the device, where they stay if they are in its first half."""
         import torch
 
-        where = torch.device(self._device)
         if self._room is None:
-            self._room = (free_bytes(where) or 0) // 2
+            self._room = (free_bytes(torch.device(self._device)) or 0) // 2
         if (pool := self._held.get(file)) is None:
-            pool = DevicePool(self._passages(np.asarray(self._store.shard(file), np.float32)), where)
+            pool = self._moved(np.asarray(self._store.shard(file), np.float32))
             if pool.on_device and pool.bytes <= self._room:
                 self._held[file], self._room = pool, self._room - pool.bytes
         return pool
+
+    def _moved(self, p_RD: Floats) -> DevicePool:
+        import torch
+
+        return DevicePool(self._passages(p_RD), torch.device(self._device))
 
     def _passages(self, p_RD: Floats) -> Floats:
         return for_inner_products(p_RD, "passage", self._similarity)
@@ -149,6 +158,27 @@ class ShardIndex:
         return merge_top([Top(scores_QK, places_QK)], places_QK.shape[1])
 
 
+class QuantizedShard(ShardIndex):
+    """Searches the quantized vectors of a shard exactly; `exact` searches the full ones."""
+
+    def __init__(
+        self,
+        folder: str,
+        files: range,
+        quantizer: Quantizer,
+        similarity: Similarity = "cosine",
+        device: Device = "cpu",
+    ) -> None:
+        super().__init__(folder, files, EXACT, similarity=similarity, device=device)
+        self._quantizer = quantizer
+
+    def nearest(self, q_QD: Floats, k: int) -> Top:
+        """The `k` best candidates of the shard for queries as the quantizer gives them."""
+        return self._best(
+            q_QD, k, lambda file: self._moved(self._quantizer.passages(np.asarray(self._store.shard(file), np.float32)))
+        )
+
+
 def split(files: int, shards: int) -> list[range]:
     """`files` in `shards` neighbouring groups that differ by one at most; no group is empty."""
     shards = min(files, shards)
@@ -166,6 +196,7 @@ class RankShard:
         languages: Int64s,
         threads: int | None = None,
         similarity: Similarity = "cosine",
+        quantizer: Quantizer | None = None,
         device: Device = "cpu",
     ) -> None:
         """Args:
@@ -174,6 +205,7 @@ class RankShard:
         languages: language codes [N] of the whole pool.
         threads: that compute scores; None: as many as torch uses.
         similarity: how vectors are compared; the queries of all steps come as `for_inner_products` gives them.
+        quantizer: of the candidates; the queries come as it gives them, but where they are compared in full.
         device: where it counts: by the rule of `device_counts` on a GPU.
 
         Raises:
@@ -184,6 +216,7 @@ class RankShard:
         self._languages = languages
         self._blocks = Blocks(threads=threads)
         self._similarity: Similarity = similarity
+        self._quantizer = quantizer
         self._device = device
 
     def device(self) -> str:
@@ -195,7 +228,7 @@ class RankShard:
         import torch
 
         scores_P = np.full(len(pairs.query), np.nan, np.float32)
-        for first, p_RD in self._vectors():
+        for first, p_RD in self._vectors(self._quantizer):
             if self._device == "cpu":
                 here = relevant_scores(q_QD, p_RD, pairs, first, self._blocks.threads)
             else:
@@ -203,21 +236,24 @@ class RankShard:
             np.copyto(scores_P, here, where=~np.isnan(here))
         return scores_P
 
-    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int) -> ShardCounts:
-        """How many of the shard's candidates rank ahead, and the `depth` best of them in each language."""
+    def counts(self, q_QD: Floats, pairs: Pairs, scores_P: Floats, depth: int, in_full: bool = False) -> ShardCounts:
+        """How many of the shard's candidates rank ahead, and the `depth` best of them in each language; `in_full`: by
+        vectors that are not quantized."""
         import torch
 
+        vectors = partial(self._vectors, None if in_full else self._quantizer)
         if self._device != "cpu" and len(q_QD):
             where = torch.device(self._device)
-            return count_on(where, q_QD, self._vectors, self._languages, pairs, scores_P, depth)
+            return count_on(where, q_QD, vectors, self._languages, pairs, scores_P, depth)
         parts = []
-        for first, p_RD in self._vectors():
+        for first, p_RD in vectors():
             codes = self._languages[first : first + len(p_RD)]
             parts.append(count_in_shard(q_QD, p_RD, codes, pairs, scores_P, first, depth, self._blocks))
         return sum_counts(parts, depth)
 
-    def _vectors(self) -> Iterator[tuple[int, Floats]]:
+    def _vectors(self, quantizer: Quantizer | None) -> Iterator[tuple[int, Floats]]:
         """(place of its first row in the pool, vectors [R, D]) of each file."""
         for file in self._files:
             p_RD = np.asarray(self._store.shard(file), np.float32)
+            p_RD = p_RD if quantizer is None else quantizer.passages(p_RD)
             yield self._store.manifest.shards[file].start, for_inner_products(p_RD, "passage", self._similarity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hbtrain.batching import BatchPlan, shard_sizes
@@ -37,6 +38,11 @@ class Checked:
     plan: BatchPlan
     benchmarks: tuple[Benchmark, ...]
     during: Selection  # the benchmarks that are evaluated during training
+
+    @cached_property
+    def batch_plan(self) -> str:
+        """The fingerprint of the first 16 batches."""
+        return self.plan.fingerprint(0, 16)
 
     @property
     def data_sets(self) -> dict[str, dict[str, Any]]:

@@ -148,7 +148,7 @@ def _recorded(
     if inputs.changed:
         observer.phase(f"goes on with other content: {inputs.changed}")
         tracker.tags({CHANGED_INPUTS: inputs.changed})
-    folder.update(inputs=inputs.digests)
+    folder.update(inputs=inputs.digests, batch_plan=checked.batch_plan)
     data = data_inputs(config, checked.corpus, checked.benchmarks, inputs.digests)
     tracker.inputs(data)
     if checked.data_sets:
@@ -219,9 +219,7 @@ def _run(
     tracker.artifact(folder.config)
     observer.phase("starting Ray")
     with connected(config, observer.phase) as hardware:
-        tracker.tags(
-            hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.plan.fingerprint(0, 16)}
-        )
+        tracker.tags(hardware | {"world_size": workers.replace(" to ", "-"), "batch_plan": checked.batch_plan})
         if not (folder.initial_model / "modules.json").exists() or not is_whole(folder.initial_model):
             observer.phase(f"building the {config.encoder.backbone} encoder")
             run_task(config, build, to_tree(config), str(folder.initial_model))

@@ -67,6 +67,7 @@ class RunState(BaseModel):
     # id of the MLflow run from whose checkpoint it began
     continues: str | None = Field(default=None, alias="continues_run")
     inputs: dict[str, str] | None = None  # digests of the contents that it reads (see `hbtrain.runs.run_inputs`)
+    batch_plan: str | None = None  # fingerprint of its first 16 batches
     data_sets: dict[str, dict[str, Any]] | None = None
     """{`sources/mmarco`: repositories, revisions and digests} of the catalogue's data sets that it reads."""
 

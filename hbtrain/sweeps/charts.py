@@ -1,10 +1,11 @@
-"""The pictures of a sweep: each score against alpha, the share of monolingual batches, and the Pareto front; those of
-mixtures are in `triangle.py`."""
+"""The pictures of a sweep: each score against a number that varies, such as alpha, the share of monolingual batches,
+and the Pareto front; those of mixtures are in `triangle.py`."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,29 +33,45 @@ MOST_LABELS = 12  # if more points than these are not on the front, only those o
 CURVE_INCHES, FRONT_INCHES = (4.4, 2.9), (4.6, 3.9)  # (width, height) of a panel
 
 
-def is_curve(points: Sequence[Point]) -> bool:
-    """Whether there is more than one alpha, a number, for every combination of the other values, and few of these."""
-    if not all(isinstance(point.values.get(ALPHA), int | float) for point in points):
+@dataclass(frozen=True)
+class Axis:
+    """What scores are drawn against."""
+
+    key: str  # of the values of points; those of this key are numbers
+    symbol: str  # what the picture calls the number
+    label: str  # what stands below the axis
+    title: str  # what the picture is of
+    ends: Mapping[float, str] = field(default_factory=dict)  # {value: what is there without any mixing}
+
+
+SHARE = Axis(ALPHA, "α", "α, share of monolingual batches", "retrieval against the ratio of batches")
+
+
+def is_curve(points: Sequence[Point], axis: Axis = SHARE) -> bool:
+    """Whether there is more than one value of `axis.key`, a number, for every combination of the other values, and few
+    of these."""
+    if not all(isinstance(point.values.get(axis.key), int | float) for point in points):
         return False
-    curves = _curves(points)
+    curves = _curves(points, axis)
     return 0 < len(curves) <= len(LINES) and all(len(curve) > 1 for curve in curves.values())
 
 
-def _curves(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """{what varies besides alpha, such as `size=small`: its points by alpha}; "" where alpha is all that varies."""
+def _curves(points: Sequence[Point], axis: Axis) -> dict[str, list[Point]]:
+    """{what varies besides the axis, such as `size=small`: its points in order}; "" where nothing else varies."""
     curves: dict[str, list[Point]] = {}
-    for point in sorted(points, key=lambda point: float(point.values[ALPHA])):
-        others = {key: value for key, value in point.values.items() if key != ALPHA}
+    for point in sorted(points, key=lambda point: float(point.values[axis.key])):
+        others = {key: value for key, value in point.values.items() if key != axis.key}
         curves.setdefault(Point(others, point.runs).label, []).append(point)
     return dict(sorted(curves.items(), key=lambda named: points.index(named[1][0])))
 
 
-def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
+def score_curves(benchmark: str, points: Sequence[Point], path: Path, axis: Axis = SHARE) -> None:
     """A PNG with a panel for each score: mean over seeds, a band of one standard deviation, a dot for each seed.
 
-    There is a line for each combination of what varies besides alpha, such as the size of the batch.
+    There is a line for each combination of what varies besides the axis, such as the size of the batch. Squares mark
+    the ends that the axis names, a dotted line the better of them.
     """
-    curves = _curves(points)
+    curves = _curves(points, axis)
     scores = scores_of(benchmark, points)
     rows, columns = grid_of(len(scores), most_columns=2)
     size = CURVE_INCHES[0] * columns, CURVE_INCHES[1] * rows + 0.9
@@ -62,20 +79,25 @@ def alpha_curve(benchmark: str, points: Sequence[Point], path: Path) -> None:
     for panel, score in panels(figure, scores, (rows, columns), sharex=True):
         for (label, curve), (colour, marker) in zip(curves.items(), LINES, strict=False):
             if len(curves) == 1:
-                _name_best(panel, score, _draw_curve(panel, score, benchmark, curve, COLOURS[score]), COLOURS[score])
+                best = _draw_curve(panel, score, benchmark, curve, axis, COLOURS[score])
+                _name_best(panel, score, best, axis, COLOURS[score])
+                _mark_ends(panel, score, [(p.values[axis.key], p.mean(f"{benchmark}/{score}")) for p in curve], axis)
             else:
-                _draw_curve(panel, score, benchmark, curve, colour, label=label, marker=marker, markersize=4.5)
+                _draw_curve(panel, score, benchmark, curve, axis, colour, label=label, marker=marker, markersize=4.5)
         _finish_panel(panel, score)
     if len(curves) > 1:
         figure.axes[0].legend(frameon=False, fontsize=8.5, labelcolor=INK)
     for panel in figure.axes[-columns:]:
-        panel.set_xlabel("α, share of monolingual batches", color=PALE, labelpad=8)
-    figure.suptitle(f"{benchmark}: retrieval against the ratio of batches", fontsize=13, color=INK, fontweight="bold")
-    figure.supxlabel(_legend({len(point.runs) for point in points}), fontsize=8.5, color=PALE)
+        panel.set_xlabel(axis.label, color=PALE, labelpad=8)
+    figure.suptitle(f"{benchmark}: {axis.title}", fontsize=13, color=INK, fontweight="bold")
+    figure.supxlabel(_legend({len(point.runs) for point in points}, axis), fontsize=8.5, color=PALE)
     save_png(figure, path)
 
 
-def _legend(seeds: set[int]) -> str:
+def _legend(seeds: set[int], axis: Axis) -> str:
+    if axis.ends:
+        ends = "; ".join(f"{value:g} is {name}" for value, name in sorted(axis.ends.items()))
+        return f"ring: best value; squares: the ends; dotted: the better of them\n{ends}"
     if seeds == {1}:
         return "one seed; ring: best value"
     count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
@@ -85,36 +107,47 @@ def _legend(seeds: set[int]) -> str:
 class Best(NamedTuple):
     """The best point of a curve."""
 
-    alpha: float
+    place: float  # on the axis
     mean: float
     edge: float  # of the band and of the dots of the seeds, on the side of better scores
     side: str  # on which a text beside it stays within the panel: `left` says that it begins there
 
 
-def _draw_curve(panel: Any, score: str, benchmark: str, points: Sequence[Point], colour: str, **line: Any) -> Best:
+def _draw_curve(
+    panel: Any, score: str, benchmark: str, points: Sequence[Point], axis: Axis, colour: str, **line: Any
+) -> Best:
     """Draw the points of one curve, with a ring around the best."""
     minimised = is_minimised(score)
     values = [point.of(f"{benchmark}/{score}") for point in points]
-    alphas = [float(point.values[ALPHA]) for point in points]
+    places = [float(point.values[axis.key]) for point in points]
     means = np.array([statistics.mean(of_seeds) for of_seeds in values])
     widths = np.array([spread(of_seeds) if len(of_seeds) > 1 else 0.0 for of_seeds in values])
     low, high = means - widths, means + widths
-    panel.fill_between(alphas, low, high, color=colour, alpha=0.16, linewidth=0)
-    panel.plot(alphas, means, color=colour, linewidth=2, solid_capstyle="round", **line)
-    for alpha, of_seeds in zip(alphas, values, strict=True):
-        panel.scatter([alpha] * len(of_seeds), of_seeds, s=11, color=colour, alpha=0.55, linewidth=0, zorder=3)
+    panel.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
+    panel.plot(places, means, color=colour, linewidth=2, solid_capstyle="round", **line)
+    for place, of_seeds in zip(places, values, strict=True):
+        panel.scatter([place] * len(of_seeds), of_seeds, s=11, color=colour, alpha=0.55, linewidth=0, zorder=3)
     best = int(means.argmin() if minimised else means.argmax())
-    panel.scatter(alphas[best], means[best], s=58, facecolor="white", edgecolor=colour, linewidth=2, zorder=4)
+    panel.scatter(places[best], means[best], s=58, facecolor="white", edgecolor=colour, linewidth=2, zorder=4)
     edge = min(low[best], *values[best]) if minimised else max(high[best], *values[best])
     side = "left" if best == 0 else "right" if best == len(means) - 1 else "center"
-    return Best(alphas[best], float(means[best]), edge, side)
+    return Best(places[best], float(means[best]), edge, side)
 
 
-def _name_best(panel: Any, score: str, best: Best, colour: str) -> None:
+def _mark_ends(panel: Any, score: str, means: Sequence[tuple[float, float]], axis: Axis) -> None:
+    ends = [(place, mean) for place, mean in means if place in axis.ends]
+    if not ends:
+        return
+    panel.scatter(*zip(*ends, strict=True), s=34, marker="s", facecolor=INK, edgecolor="white", linewidth=0.8, zorder=5)
+    better = min if is_minimised(score) else max
+    panel.axhline(better(mean for _, mean in ends), color=PALE, linewidth=1, linestyle=":", zorder=1)
+
+
+def _name_best(panel: Any, score: str, best: Best, axis: Axis, colour: str) -> None:
     minimised = is_minimised(score)
     panel.annotate(
-        f"{shown(best.mean, score.rpartition('/')[2])} at α = {best.alpha:g}",
-        (best.alpha, best.edge),
+        f"{shown(best.mean, score.rpartition('/')[2])} at {axis.symbol} = {best.place:g}",
+        (best.place, best.edge),
         xytext=(0, -9 if minimised else 9),
         textcoords="offset points",
         ha=best.side,

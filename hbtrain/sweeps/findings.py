@@ -23,7 +23,7 @@ from hbtrain.errors import StorageError
 from hbtrain.reporting.table import Cell, Row, Table, markdown, markdown_text, terminal
 from hbtrain.storage import write_text
 from hbtrain.storage.files import whole
-from hbtrain.sweeps.charts import alpha_curve, front_picture, is_curve
+from hbtrain.sweeps.charts import front_picture, is_curve, score_curves
 from hbtrain.sweeps.marks import Judged
 from hbtrain.sweeps.points import (
     SCORES,
@@ -105,7 +105,7 @@ class Summary:
                 if is_curve(self.points):
                     made.append(folder / f"alpha-curve-{benchmark}.png")
                     with whole(made[-1]) as path:
-                        alpha_curve(benchmark, self.points, path)
+                        score_curves(benchmark, self.points, path)
                 front = front_scores(benchmark, self.points, self.objectives)
                 if corners_of(self.points, self.failed):
                     made.append(folder / f"mixture-triangle-{benchmark}.png")

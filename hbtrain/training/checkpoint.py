@@ -1,8 +1,9 @@
 """Checkpoints: saving and restoring all that a run needs to go on from a step as if it had never stopped.
 
-DeepSpeed saves each rank's part of model, optimizer and schedule; a manifest adds the step, the best figure so
-far and the state of early stopping. Batches need no state (they are a function of the step), nor do random numbers
-(each step seeds them). A checkpoint can be restored on any number of ranks.
+DeepSpeed saves each rank's part of model, optimizer and schedule, and beside it lies that of the moving average; a
+manifest adds the step, the best figure so far and the state of early stopping. Batches need no state (they are a
+function of the step), nor do random numbers (each step seeds them). A checkpoint can be restored on any number of
+ranks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from hbtrain.errors import StorageError, TrainingError, is_write_error
 from hbtrain.events import Event
 from hbtrain.reporting.text import counted
 from hbtrain.storage import Place, RemoteError, local_copy, pushed, remove_tree, with_retries
+from hbtrain.training.average import FILES as AVERAGES
+from hbtrain.training.average import MovingAverage
 from hbtrain.training.best import Patience, best_in
 from hbtrain.training.checkpoint_files import (
     CONVERTED,
@@ -51,7 +54,9 @@ T = TypeVar("T")
 class Checkpoints:
     """Saves and restores a run's checkpoints. All methods are collective."""
 
-    def __init__(self, engine: Engine, worker: Worker, patience: Patience, keep: int) -> None:
+    def __init__(
+        self, engine: Engine, worker: Worker, patience: Patience, keep: int, average: MovingAverage | None = None
+    ) -> None:
         """List the checkpoints of earlier attempts, and delete their temporary files on this machine.
 
         Args:
@@ -59,8 +64,10 @@ class Checkpoints:
             worker: its `checkpoints` is the folder in storage, its `upload` stores the parts.
             patience: the best figure so far and early stopping, saved and restored as well.
             keep: how many of the newest checkpoints are not deleted.
+            average: of the weights, saved and restored where there is one.
         """
         self._engine, self._worker, self._patience, self._keep = engine, worker, patience, keep
+        self._average = average
         # Temporary folders of this run have a prefix of their own. Those that exist now are of killed workers, for no
         # rank saves before all have taken part in the broadcast below.
         self._prefix = f"hbtrain-{hashlib.blake2b(str(worker.checkpoints).encode(), digest_size=6).hexdigest()}-"
@@ -80,6 +87,8 @@ class Checkpoints:
         folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         try:
             self._engine.save(folder, TAG)
+            if self._average is not None:
+                self._average.save(folder, group.rank)
         except (OSError, RuntimeError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             if not is_write_error(error):  # another rank died, for one: the workers are restarted
@@ -132,8 +141,7 @@ class Checkpoints:
 
     def _load(self, folder: Path, manifest: Manifest) -> None:
         if manifest.world_size == self._worker.group.world_size or self._engine.zero_stage == 0:
-            with weights_only():
-                self._engine.load(folder, TAG, universal=False)
+            self._load_from(folder, divided_anew=False)
             return
         converted = self._worker.checkpoints / f"{CONVERTED}{self._token}"
         fetched = Path(tempfile.gettempdir()) / f"{self._prefix}{self._token}"  # shared by the ranks of a machine
@@ -145,13 +153,18 @@ class Checkpoints:
                     f"the checkpoint {folder}, saved by {manifest.world_size} workers, cannot be divided among "
                     f"{self._worker.group.world_size}: {failure}; go on with resources.workers {manifest.world_size}"
                 )
-            with weights_only():
-                self._engine.load(local_copy(converted, str(fetched)), TAG, universal=True)
+            self._load_from(local_copy(converted, str(fetched)), divided_anew=True)
             dist.barrier()
         finally:
             if first:
                 remove_tree(converted)
             remove_tree(fetched)
+
+    def _load_from(self, folder: Path, divided_anew: bool) -> None:
+        with weights_only():
+            self._engine.load(folder, TAG, universal=divided_anew)
+            if self._average is not None:
+                self._average.load(folder, self._worker.group.rank, divided_anew)
 
     def _store(self, part: Path, to: Place, manifest: Manifest) -> None:
         """Copy a part to storage. Rank 0 then waits for the other parts, reports the checkpoint, and deletes old ones.
@@ -215,9 +228,15 @@ def _await_complete(checkpoint: Place) -> bool:
 
 
 def _convert(folder: Path, to: Place) -> str:
-    """Convert a checkpoint to DeepSpeed's universal format; returns why that failed, or an empty text."""
+    """Convert a checkpoint to DeepSpeed's universal format; returns why that failed, or an empty text.
+
+    Parts of the average are taken along as they are: each rank finds its own in them.
+    """
     try:
         with pushed(to) as converted:
-            return to_universal(folder / TAG, converted / TAG)
+            reason = to_universal(folder / TAG, converted / TAG)
+            for part in folder.glob(AVERAGES):
+                shutil.copyfile(part, converted / part.name)
+            return reason
     except OSError as error:
         return f"{to}: {error.strerror or error}"

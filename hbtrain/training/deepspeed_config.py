@@ -52,6 +52,11 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     _agree(user, "gradient_clipping", config.training.gradient_clipping, "training.gradient_clipping")
     bf16 = _section(user, "bf16")
     _agree(bf16, "enabled", config.encoder.precision == "bf16", f"encoder.precision {config.encoder.precision}")
+    if config.training.average is not None and bf16.get("bf16_master_weights_and_grads"):
+        raise ConfigError(
+            f"training.average = {config.training.average:g} is of float32 weights, and training.deepspeed sets "
+            "bf16_master_weights_and_grads, which keeps none; leave one of them out"
+        )
     decided["bf16"] = {**bf16, **decided["bf16"]}
     rest = {k: v for k, v in user.items() if k not in {"train_batch_size", "fp16"}}
     return {**rest, **decided}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,14 @@ from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.storage.files import plain_path
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
 from hbtrain.training.optimizers import WholeStep, build_optimizer, look_once
+
+
+class Part(NamedTuple):
+    """What a rank steps of a trained parameter: all of it, or under ZeRO the numbers from one place to another."""
+
+    name: str  # of the parameter in the module
+    start: int  # the place of its first number in the flattened parameter
+    weights: Tensor  # float32; the optimizer's own, not a copy
 
 
 class Engine:
@@ -44,9 +53,13 @@ class Engine:
         self.module: nn.Module = self.deepspeed.module
         self._optimizer, self._scheduler = optimizer, scheduler
         self._whole: WholeStep | None = None
+        self._unrounded = training.average is not None  # an average in bf16 would be but one of a few weights
+        self._copies: dict[nn.Parameter, Tensor] = {}  # float32 copies of bf16 weights, in stage 0
         if self.zero_stage == 0:
             skips = config.encoder.precision == "bf16"
             self._whole = WholeStep(self.deepspeed, optimizer, training.gradient_clipping, skips)
+            if (wrapper := self.deepspeed.optimizer) is not optimizer:
+                self._copies = dict(zip(chain(*wrapper.fp16_groups), chain(*wrapper.fp32_groups), strict=True))
         elif self.zero_stage < 3:
             look_once(self.deepspeed.optimizer)
 
@@ -119,18 +132,57 @@ class Engine:
     def trained_weights(self, everywhere: bool = False) -> dict[str, Tensor]:
         """The module's state without frozen parameters, on the CPU of rank 0 or `everywhere`; else empty; collective.
 
-        Parameters that ZeRO-3 has partitioned are gathered one at a time.
+        Parameters that ZeRO-3 has partitioned are gathered one at a time. With `training.average` those in bf16 are
+        given as float32, as the optimizer has them.
         """
         import deepspeed
+        from deepspeed.utils import safe_get_full_fp32_param
 
         weights = {}
         for name, value in self.module.state_dict(keep_vars=True).items():
-            if isinstance(value, nn.Parameter) and not value.requires_grad:
+            is_parameter = isinstance(value, nn.Parameter)
+            if is_parameter and not value.requires_grad:
                 continue
-            with deepspeed.zero.GatheredParameters([value]):
+            unrounded = None
+            if is_parameter and self._unrounded and value.dtype == torch.bfloat16:
+                unrounded = self._copies[value] if self.zero_stage == 0 else safe_get_full_fp32_param(value)
+            with deepspeed.zero.GatheredParameters([value] if unrounded is None else []):
                 if everywhere or dist.get_rank() == 0:
-                    weights[name] = value.detach().cpu().clone()
+                    weights[name] = (value if unrounded is None else unrounded).detach().cpu().clone()
         return weights
+
+    def parts(self) -> list[Part]:
+        """What this rank steps of the trained parameters; who writes into it must call `take_over` then."""
+        zero, rank = self.deepspeed.optimizer, dist.get_rank()
+        names: dict[Any, str] = {value: name for name, value in self.module.named_parameters() if value.requires_grad}
+        if self.zero_stage == 0:
+            return [Part(name, 0, self._copies.get(value, value).detach()) for value, name in names.items()]
+        if self.zero_stage < 3:
+            held = {name: value._hp_mapping for value, name in names.items()}
+            return [Part(k, x.lp_fragment_address.start, x.hp_fragment.detach()) for k, x in held.items() if x]
+        found = []
+        for values, flat in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
+            offset = 0
+            for value in values:
+                size = value.partition_numel()  # of every rank's part; the last ones may be padding
+                if (own := min(size, value.ds_numel - rank * size)) > 0:
+                    found.append(Part(names[value], rank * size, flat.detach().narrow(0, offset, own)))
+                offset += size
+        return found
+
+    @torch.no_grad()
+    def take_over(self) -> None:
+        """Have the module compute with what was written into the weights of `parts`; collective."""
+        zero = self.deepspeed.optimizer
+        if self.zero_stage == 3:
+            zero.checkpoint_event_prologue()  # frees whole parameters
+            for group in range(len(zero.fp16_groups)):
+                zero._reassign_or_swap_out_partitioned_parameters(group)
+            zero.checkpoint_event_epilogue()  # gathers those that stay whole between steps
+        elif self.zero_stage > 0:
+            zero.update_lp_params()
+        elif self._copies:
+            torch._foreach_copy_(list(self._copies), list(self._copies.values()))
 
 
 def deepspeed_for(device: torch.device) -> Any:

@@ -105,7 +105,7 @@ def export(
     card: ModelCard,
     more: Mapping[str, str] | None = None,
 ) -> None:
-    """Save the encoder with its current weights; collective.
+    """Save the encoder with the weights that the engine has: the moving average, while it is in place; collective.
 
     Args:
         engine: holds the weights.
@@ -200,6 +200,7 @@ def model_card(config: Config, corpus: ParallelCorpus, languages: tuple[str, ...
         global_batch_size=batching.global_batch_size,
         steps=steps,
         temperature=config.loss.temperature,
+        average=config.training.average,
         objectives=config.loss.beside_plain,
         average_with_initial=config.encoder.average_with_initial,
         version=hbtrain.__version__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from hbtrain.corpus import ParallelCorpus
 from hbtrain.events import Event
 from hbtrain.modeling.compiling import as_written
 from hbtrain.reporting.text import counted
+from hbtrain.training.average import MovingAverage
 from hbtrain.training.best import BEST, VALIDATION_LOSS, Patience, best_text
 from hbtrain.training.checkpoint import Checkpoints
 from hbtrain.training.delivery import Ahead, Delivery, group_of_hosts
@@ -77,7 +79,11 @@ class Trainer:
         self.patience = Patience(config.training.patience, config.evaluation.keep_best or VALIDATION_LOSS)
         self.meter = Meter(worker.group, self.stopwatch, worker.device)
         self.vote = StopVote(self.group, worker.device, worker.is_stop_requested, config.training.log_every)
-        self.checkpoints = Checkpoints(self.engine, worker, self.patience, config.training.keep_checkpoints)
+        decay = config.training.average
+        self.average = None if decay is None else MovingAverage(self.engine, decay)
+        self.checkpoints = Checkpoints(
+            self.engine, worker, self.patience, config.training.keep_checkpoints, self.average
+        )
 
     def run(self, until: int | None = None) -> bool:
         """Train the remaining steps, up to `until` if given; returns whether it came so far (see `train_worker`)."""
@@ -109,7 +115,8 @@ class Trainer:
                 self.worker.on_phase("data", done)
         if self.patience.best is None:
             self.meter.check(self.engine.is_finite())
-            self._export(done)
+            with self._averaged():
+                self._export(done)
         return True
 
     def prepare(self, steps: range) -> None:
@@ -136,10 +143,10 @@ class Trainer:
             if math.isfinite(cosine):
                 self._emit(Event(done, {GRADIENT_COSINE: cosine}))
         if self._is_validation_due(done):
-            with self.stopwatch.phase("validation", whole=True):
+            with self.stopwatch.phase("validation", whole=True), self._averaged():
                 self._validate(done)
         if self._is_evaluation_due(done, stop):
-            with self.stopwatch.phase("evaluation", whole=True):
+            with self.stopwatch.phase("evaluation", whole=True), self._averaged():
                 self._evaluate(done)
         if asked or self._is_checkpoint_due(done, stop, self.patience.exhausted):
             with self.stopwatch.phase("checkpoint", whole=True):
@@ -159,7 +166,13 @@ class Trainer:
             works.fetch()
         with self.stopwatch.phase("step"):
             self.engine.step()
+            if self.average is not None:
+                self.average.update(work.batch.step + 1)
         self.meter.add(work, loss)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """While the body runs, the weights are those that are judged and saved: the moving average, if there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def backward(self, work: Work) -> Tensor:
         """Accumulate in the engine the gradient of what `feed` gave; returns this rank's part of the loss.

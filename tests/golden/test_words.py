@@ -18,16 +18,19 @@ COMMANDS = [
         "doctor",
         "evaluate",
         "evaluate-run",
+        "export",
         "keys",
         "merge",
         "mine",
         "prepare",
+        "push",
         "recipes",
         "search",
     ),
     *(
         "submit",
         "sweep",
+        "sweep merge",
         "train",
         "translate",
         "verify",
@@ -68,7 +71,7 @@ def test_help_of_programs(golden, monkeypatch, program):
 def test_no_command_is_left_out(hbtrain):
     listed = {
         parent + name
-        for parent in ("", "prepare ", "data ")
+        for parent in ("", "prepare ", "data ", "sweep ")
         for name in commands(hbtrain(*parent.split(), "--help")[1])
     }
     assert listed | {""} == set(COMMANDS)

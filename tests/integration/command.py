@@ -5,6 +5,7 @@ import functools
 import os
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -30,7 +31,7 @@ class Command:
         """`host` is one of `Hosts`, or None for this machine itself; `stdout` a descriptor in place of the file.
 
         It is a fork of a process with libraries, and so are its workers, unless it is to be started as by a user: not
-        `forked`, with a PYTHONPATH without `PATHS`, or on a host.
+        `forked`, or with a PYTHONPATH without `PATHS`.
         """
         self.log = Path(folder) / f"log-{time.monotonic_ns()}.txt"
         environment = os.environ | {
@@ -46,15 +47,12 @@ class Command:
         command = [*map(str, [*program, *arguments])]
         with self.log.open("w") as file:
             out = file.fileno() if stdout is None else stdout
-            if forked and host is None and environment["PYTHONPATH"].endswith(PATHS):
-                self.process = fork(command, environment, folder, out)
+            if forked and environment["PYTHONPATH"].endswith(PATHS):
+                self.process = fork(command, environment, folder, out, host=host)
                 return
-            command = [sys.executable, *command]
-            if host is not None:
-                command = ["env", f"--chdir={folder}", *command]
-                command, environment["TMPDIR"] = host.command(*command), str(host.local)
+            assert host is None, "on hosts there are forks only"
             self.process = subprocess.Popen(
-                command,
+                [sys.executable, *command],
                 cwd=folder,
                 env=environment,
                 stdout=out,
@@ -110,14 +108,10 @@ class Command:
         self.process.wait(10)
 
 
-def new_fork_server(folder=None, where=(), **variables):
-    """A server of forks: `Server`, with the variables that it needs, and more of them."""
-    environment = {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1", "DS_ACCELERATOR": "cpu"} | variables
-    return Server(os.environ | environment, folder, where)
-
-
-fork_server = functools.cache(new_fork_server)
-"""The server of forks of this session."""
+@functools.cache
+def fork_server():
+    """The server of forks of this session."""
+    return Server(os.environ | {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1", "DS_ACCELERATOR": "cpu"})
 
 
 @contextlib.contextmanager
@@ -129,22 +123,36 @@ def workers_are_forks():
         yield patch
 
 
-def fork(command, environment, folder, out, errors=None, more=None):
+def fork(command, environment, folder, out, errors=None, more=None, host=None):
     """`python COMMAND` as a fork, with its output for the descriptor `out`, and its errors for it or for `errors`.
 
-    `more` are other open files of its: {descriptor there: descriptor here}.
+    `more` are other open files of its: {descriptor there: descriptor here}. `host` is one of `Hosts`, or None for this
+    machine itself.
     """
+    server = fork_server()
+    if host is not None:
+        server, environment = host.fork_server, {**environment, "TMPDIR": str(host.local)}
     with Path(os.devnull).open() as nothing:
         files = {0: nothing.fileno(), 1: out, 2: out if errors is None else errors, **(more or {})}
-        return Forked(fork_server().path, [*map(str, command)], environment, files, str(folder))
+        return Forked(server.path, [*map(str, command)], environment, files, str(folder))
+
+
+def built(folder):
+    """Builds the sdist of this checkout and, from that as package managers do, the wheel; their paths, in `folder`."""
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = folder.glob("hbtrain-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    sources = folder / sdist.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "-t", "wheel"], cwd=sources, check=True, capture_output=True)
+    (wheel,) = folder.glob("hbtrain-*.whl")
+    return sdist, wheel
 
 
 def unpacked_wheel(folder):
-    """Builds the wheel of this checkout, and unpacks it below `folder`; the folder for a Python path."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = (folder / "dist").glob("hbtrain-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    """The wheel of this checkout, unpacked below `folder`; the folder for a Python path."""
+    with zipfile.ZipFile(built(folder / "dist")[1]) as archive:
         archive.extractall(folder / "installed")
     return folder / "installed"
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.integration.command import new_fork_server
+from tests.integration.command import PATHS, fork_server
+from tests.processes.fork_server import ServerWithin
 
 SUBNET = "10.231.0"
 """Addresses that no packet leaves the switch with, so that they may be in use elsewhere."""
@@ -124,8 +125,9 @@ class Host:
 
     @functools.cached_property
     def fork_server(self):
-        """The server of forks on this host."""
-        return new_fork_server(self._hosts.folder, self.command(), TMPDIR=str(self.local))
+        """The server of forks on this host: a fork of this session's."""
+        environment = os.environ | {"PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1"}
+        return ServerWithin(fork_server().path, self._namespaces.pid, environment, self._hosts.folder)
 
     def processes(self):
         """What runs on this host, by the namespace of its network."""
@@ -141,6 +143,9 @@ class Host:
     def end(self):
         """Kill all processes of this host, and with them its namespaces."""
         self._namespaces.end()
+        if "fork_server" in vars(self):
+            self.fork_server.end()
+            del self.fork_server
 
 
 class _Namespaces:

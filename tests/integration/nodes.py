@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import psutil
 
 from tests.integration.command import PATHS, PATIENCE_S, fork
 from tests.ports import free_port
-from tests.processes.fork_server import WORKERS
 
 QUICK = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -29,19 +27,10 @@ class Node:
         self.log = folder / f"node-{name}.txt"
         command = ["start", "--block", "--num-cpus", "1", "--disable-usage-stats", *map(str, arguments)]
         environment = os.environ | QUICK | {"PYTHONPATH": PATHS} | environment
+        address = [] if host is None else ["--node-ip-address", host.address]
         with self.log.open("w") as out:
-            if host is None:
-                command = ["-m", "ray.scripts.scripts", *command]
-                self.process = fork(command, environment, Path.cwd(), out.fileno())
-                return
-            environment = {**environment, "TMPDIR": str(host.local), WORKERS: host.fork_server.path}
-            self.process = subprocess.Popen(
-                host.command("ray", *command, "--node-ip-address", host.address),
-                env=environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+            command = ["-m", "ray.scripts.scripts", *command, *address]
+            self.process = fork(command, environment, Path.cwd(), out.fileno(), host=host)
 
     @classmethod
     def head(cls, folder, *arguments, port=None, **environment):

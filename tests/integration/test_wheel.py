@@ -1,13 +1,17 @@
-"""The wheel runs outside the checkout, with its recipes, its sweeps' spaces and its demo corpus inside."""
+"""What is released: the sdist is what git holds, and the wheel, built from it, runs outside the checkout."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
+import tarfile
+import zipfile
+from email import message_from_string
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.integration.command import ROOT, unpacked_wheel
+import hbtrain
+from tests.integration.command import ROOT, built
 
 PROGRAM = """
 import hbtrain
@@ -28,9 +32,26 @@ for name in space_names():
 """
 
 
+def held(*folders):
+    """The files of the checkout that git holds, or would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {name for name in names if (ROOT / name).is_file()}  # not what was deleted a moment ago
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return unpacked_wheel(tmp_path_factory.mktemp("wheel"))
+def packages(tmp_path_factory):
+    """The sdist and the wheel."""
+    return built(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def site(packages, tmp_path_factory):
+    """A folder for a Python path into which the wheel was unpacked."""
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(packages[1]) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 @pytest.fixture
@@ -50,6 +71,34 @@ def run(site, tmp_path):
         return done.stdout + done.stderr
 
     return python
+
+
+def test_the_sdist_is_what_git_holds(packages):
+    with tarfile.open(packages[0]) as archive:
+        names = {PurePosixPath(file.name) for file in archive if file.isfile()}
+    (top,) = {name.parts[0] for name in names}
+    assert top == f"hbtrain-{hbtrain.__version__}"
+    assert {str(name.relative_to(top)) for name in names} == held() | {"PKG-INFO"}
+
+
+def test_the_wheel_is_the_package_and_nothing_else(packages):
+    with zipfile.ZipFile(packages[1]) as archive:
+        names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        about = message_from_string(archive.read(metadata).decode())
+    spaces = {name.replace("tune/spaces", "hbtrain/sweeps/spaces") for name in held("tune/spaces")}
+    package = {name for name in names if not name.startswith(str(PurePosixPath(metadata).parent))}
+    assert package == held("hbtrain") | spaces
+    for kind in ("recipes/paper", "sweeps/spaces", "comparison/report.html", "hub/catalogue", "py.typed"):
+        assert any(name.startswith(f"hbtrain/{kind}") for name in package), kind
+    assert names - package == {
+        str(PurePosixPath(metadata).parent / name)
+        for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    }
+    assert about["Version"] == hbtrain.__version__
+    assert about["License-Expression"] == "Apache-2.0"
+    assert {"cpu", "gpu", "s3", "postgres"} <= set(about.get_all("Provides-Extra"))
+    assert about.get_payload() == (ROOT / "README.md").read_text()
 
 
 def test_the_wheel_is_whole(run, site):

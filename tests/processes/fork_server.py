@@ -4,8 +4,11 @@
 is asked for: arguments, environment, folder and open files are the client's. Each such program has a server of its own
 for a child, which forks the workers of a Ray cluster that the program starts (see `sitecustomize`). A program ends with
 the client that asked for it, and a server with the process that started it.
+
+`fork_server.py SOCKET PID`, itself a fork, forks in the Linux namespaces of that process.
 """
 
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -87,15 +90,36 @@ class Forked:
 class Server:
     """A process that forks programs; ends with this one."""
 
-    def __init__(self, environment, folder=None, where=()):
-        """Its socket is below `folder`, of a short path; `where` is a command line that runs another one elsewhere."""
-        self._folder = tempfile.TemporaryDirectory(prefix="forks-", dir=folder, ignore_cleanup_errors=True)
+    def __init__(self, environment):
+        self._folder = tempfile.TemporaryDirectory(prefix="forks-", ignore_cleanup_errors=True)
         self.path = str(Path(self._folder.name) / "socket")
-        command = [*where, sys.executable, __file__, self.path]
+        command = [sys.executable, __file__, self.path]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-        while not Path(self.path).exists():
-            assert self._process.poll() is None, "the server of forks has ended"
-            time.sleep(0.05)
+        _wait_for(self.path, self._process)
+
+
+class ServerWithin:
+    """A fork of a server that forks in the namespaces of another process; ends with this one, or when it is told."""
+
+    def __init__(self, server, pid, environment, folder):
+        """`server` is the path of a `Server`; its own `path` is below `folder`, which these namespaces see as well."""
+        self.path = str(Path(folder) / f"forks-{pid}" / "socket")
+        Path(self.path).parent.mkdir()
+        theirs, self._owner = os.pipe()
+        files = {0: theirs, 1: 1, 2: 2}
+        self._process = Forked(server, [__file__, self.path, str(pid)], environment, files, str(folder))
+        os.close(theirs)
+        _wait_for(self.path, self._process)
+
+    def end(self):
+        os.close(self._owner)
+        self._process.wait(10)
+
+
+def _wait_for(path, process):
+    while not Path(path).exists():
+        assert process.poll() is None, "the server of forks has ended"
+        time.sleep(0.05)
 
 
 def leave_to_fork(path):
@@ -123,6 +147,17 @@ def _is_open(file):
     except OSError:
         return False
     return True
+
+
+def _enter(pid):
+    """Have the forks of this process in all namespaces of another one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    spaces = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in ("net", "uts", "pid", "mnt")]
+    for space in spaces:
+        if libc.setns(space, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(space)
+    sys.modules["platform"]._uname_cache = None  # it knows the name of the other machine
 
 
 def _listener(path):
@@ -267,6 +302,8 @@ def main():
         importlib.import_module(name)
     gc.freeze()  # what stays is not copied for being looked at
     copy_empty_databases()()  # also made before there are forks
+    if sys.argv[2:]:
+        _enter(int(sys.argv[2]))
     asked = _serve(_listener(sys.argv[1]), os.fdopen(os.dup(0)))
     if asked is None:
         os._exit(0)

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import hbtrain
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 DOCKERFILES = sorted([*CLUSTER.glob("images/*.Dockerfile"), *CLUSTER.glob("*/Dockerfile")])
@@ -69,8 +71,8 @@ def test_ray_is_of_one_version_everywhere():
 def test_every_image_is_built_here_or_pinned():
     built = set(re.findall(r"^# .*docker build .*-t (\S+)", "".join(map(Path.read_text, DOCKERFILES)), re.M))
     name = "registry.example.com/hbtrain"
-    version = PROJECT["version"]
-    assert built == {f"{name}:{version}-cpu", f"{name}:{version}-cuda", f"{name}-mlflow:{PINS['mlflow']}"}
+    ours = {f"{name}:{hbtrain.__version__}-{kind}" for kind in ("cpu", "cuda")}
+    assert built == {*ours, f"{name}-mlflow:{PINS['mlflow']}"}
     used = {image for tree in yaml_files().values() for image in values_of(tree, "image")}
     assert built <= used
     tags = {}

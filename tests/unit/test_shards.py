@@ -55,8 +55,8 @@ def brute_force(k, vectors=VECTORS, queries=QUERIES):
 @pytest.mark.parametrize("shards", [1, 2, 3, 11, 50])
 @pytest.mark.parametrize("k", [1, 15, 1100])
 def test_exact_search_is_the_same_to_the_bit_for_any_number_of_shards(store, shards, k):
-    found, recall = search_store(store, QUERIES, k, SearchOptions(shards=shards))
-    whole, _ = search_store(store, QUERIES, k, SearchOptions())
+    found, recall = search_store(store, QUERIES, k, SearchOptions(shards=shards))[:2]
+    whole, _ = search_store(store, QUERIES, k, SearchOptions())[:2]
     np.testing.assert_array_equal(found.scores, whole.scores)
     np.testing.assert_array_equal(found.places, whole.places)
     assert recall is None
@@ -68,7 +68,7 @@ def test_exact_search_is_the_same_to_the_bit_for_any_number_of_shards(store, sha
 
 
 def test_copies_on_the_boundaries_of_shards_stand_in_the_order_of_the_pool(store):
-    found, _ = search_store(store, QUERIES[:1], 15, SearchOptions(shards=4))
+    found, _ = search_store(store, QUERIES[:1], 15, SearchOptions(shards=4))[:2]
     copies = sorted([*range(1, ROWS, PER_FILE), *range(PER_FILE - 1, ROWS, PER_FILE)])
     assert found.places[0].tolist() == copies[:15]
     assert len(set(found.scores[0].tolist())) == 1
@@ -80,7 +80,7 @@ def test_faiss_over_all_agrees_with_exact_search(store):
     index = faiss.IndexFlatIP(DIMENSION)
     index.add(VECTORS)
     theirs, _ = index.search(QUERIES, 20)
-    found, _ = search_store(store, QUERIES, 20, SearchOptions(shards=3))
+    found, _ = search_store(store, QUERIES, 20, SearchOptions(shards=3))[:2]
     np.testing.assert_allclose(found.scores, theirs, atol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_an_index_that_finds_all_equals_exact_search(tmp_path, index, shards):
     parameters = {"HNSW32": "efSearch=300", "IVF4,Flat": "nprobe=4", "SQ8,RFlat": "k_factor_rf=30"}[index]
     options = SearchOptions(index=index, parameters=parameters, shards=shards, recall_queries=1000)
     store = stored(tmp_path, vectors)
-    found, recall = search_store(store, QUERIES, 10, options)
+    found, recall = search_store(store, QUERIES, 10, options)[:2]
     scores, places = brute_force(10, vectors)
     np.testing.assert_array_equal(found.places, places)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
@@ -100,12 +100,14 @@ def test_an_index_that_finds_all_equals_exact_search(tmp_path, index, shards):
 
 def test_recall_is_the_share_of_the_best_that_was_found(store):
     options = SearchOptions(index="IVF32,Flat", shards=2, recall_queries=1000)
-    found, recall = search_store(store, QUERIES, 10, options)
+    found, recall = search_store(store, QUERIES, 10, options)[:2]
     scores, _ = brute_force(10)
     expected = np.mean([(row >= best[-1] - 1e-5).mean() for row, best in zip(found.scores, scores, strict=True)])
     assert recall == pytest.approx(expected)
     assert 0.1 < recall < 0.95
-    more, better = search_store(store, QUERIES, 10, SearchOptions(index="IVF32,Flat", parameters="nprobe=16", shards=2))
+    more, better = search_store(
+        store, QUERIES, 10, SearchOptions(index="IVF32,Flat", parameters="nprobe=16", shards=2)
+    )[:2]
     assert recall < better
     # Scores are those of the vectors, whatever the index keeps of them.
     exact = np.einsum("qkd,qd->qk", VECTORS[more.places], QUERIES)
@@ -114,11 +116,11 @@ def test_recall_is_the_share_of_the_best_that_was_found(store):
 
 def test_scores_of_quantized_vectors_are_the_vectors_own(store):
     options = SearchOptions(index="PQ4x4", seed=3)
-    found, recall = search_store(store, QUERIES, 10, options)
+    found, recall = search_store(store, QUERIES, 10, options)[:2]
     np.testing.assert_allclose(found.scores, np.einsum("qkd,qd->qk", VECTORS[found.places], QUERIES), atol=1e-6)
     assert np.all(np.diff(found.scores, axis=1) <= 0)
     assert 0 < recall < 1
-    again, _ = search_store(store, QUERIES, 10, options)
+    again, _ = search_store(store, QUERIES, 10, options)[:2]
     np.testing.assert_array_equal(found.places, again.places)
 
 
@@ -137,7 +139,7 @@ def test_what_an_index_does_not_find_is_marked(tmp_path):
     vectors = np.repeat(np.eye(4, dtype=np.float32), 5, axis=0)
     store = stored(tmp_path, vectors, rows_per_shard=20, block_rows=20)
     options = SearchOptions(index="IVF4,Flat", recall_queries=4)
-    found, recall = search_store(store, np.eye(4, dtype=np.float32), 20, options)
+    found, recall = search_store(store, np.eye(4, dtype=np.float32), 20, options)[:2]
     for row, (scores, places) in enumerate(zip(found.scores, found.places, strict=True)):
         some = places[places != NONE].tolist()
         assert some == sorted(some)
@@ -150,7 +152,7 @@ def test_what_an_index_does_not_find_is_marked(tmp_path):
 def test_half_precision_is_searched_in_fp32(tmp_path):
     store = stored(tmp_path, VECTORS, dtype="float16")
     halved = VECTORS.astype(np.float16).astype(np.float32)
-    found, _ = search_store(store, QUERIES, 10, SearchOptions(shards=2))
+    found, _ = search_store(store, QUERIES, 10, SearchOptions(shards=2))[:2]
     scores, places = brute_force(10, halved)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
     np.testing.assert_array_equal(found.places, places)
@@ -228,7 +230,7 @@ def test_recall_counts_equals_of_the_last_as_found():
 
 
 def test_no_queries_find_nothing(store):
-    found, _ = search_store(store, QUERIES[:0], 3, SearchOptions())
+    found, _ = search_store(store, QUERIES[:0], 3, SearchOptions())[:2]
     assert found.scores.shape == found.places.shape == (0, 3)
 
 

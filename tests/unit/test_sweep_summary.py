@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbtrain.sweeps.charts import alpha_curve, is_curve
+from hbtrain.sweeps.charts import is_curve, score_curves
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.points import Finished, points_of
 from hbtrain.sweeps.space import trials_of
@@ -89,9 +89,9 @@ def test_what_varies_besides_alpha_has_a_curve_of_its_own(tmp_path):
     trials = finished({"seed": [0, 1]}, space="ratio-batch")
     assert is_curve(points_of(trials))
     path = tmp_path / "curves.png"
-    alpha_curve("demo", points_of(trials), path)
+    score_curves("demo", points_of(trials), path)
     alone = [one for one in trials if one.values["batching.global_batch_size"] == 32]
-    alpha_curve("demo", points_of(alone), tmp_path / "alone.png")
+    score_curves("demo", points_of(alone), tmp_path / "alone.png")
     assert (imread(path) != imread(tmp_path / "alone.png")).any()
     assert not is_curve(points_of([*alone, next(one for one in trials if one not in alone)])), "one alpha is no curve"
 
@@ -102,7 +102,7 @@ def test_the_picture_is_drawn_for_any_number_of_scores_and_seeds(tmp_path):
     one = finished({"batching.alpha": [1, 0], "seed": 0})
     for number, trials in enumerate([finished({}), one, [replace(f, scores={"demo/mono/map": 0.5}) for f in one]]):
         path = tmp_path / f"{number}.png"
-        alpha_curve("demo", points_of(trials), path)
+        score_curves("demo", points_of(trials), path)
         picture = imread(path)
         assert min(picture.shape[:2]) > 400
         assert picture[..., :3].std() > 0.01, "something is drawn"
