@@ -207,7 +207,7 @@ class _State:
 
     def check(self, made_of: Mapping[str, str], folder: Place) -> None:
         """Raise ConfigError unless the points in the folder were made in the same way."""
-        for name in self.made_of.keys() | made_of.keys() if self.made_of else ():
+        for name in {**made_of, **self.made_of} if self.made_of else ():  # in this order: models before their content
             before, now = self.made_of.get(name, "none"), made_of.get(name, "none")
             if before != now:
                 how = f"{name} is another now" if name.startswith("content of") else f"{name} was {before}, not {now}"
