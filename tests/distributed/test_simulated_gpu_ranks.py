@@ -21,6 +21,7 @@ from hbtrain.training import feed
 from hbtrain.training.delivery import Delivery
 from hbtrain.training.export import load_for_training, trainable
 from hbtrain.training.feed import Feed
+from hbtrain.training.frozen_models import FrozenModels
 from hbtrain.training.gradients import Gradients
 from hbtrain.training.loop import Trainer
 from hbtrain.training.meter import Meter
@@ -86,7 +87,11 @@ class Step:
         self.group = TimedGroup(ProcessGroup(), stopwatch)
         self.gradients = Gradients(PlainEngine(self.module), self.group, config, stopwatch)
         rank, world_size = self.group.rank, self.group.world_size
-        own = Feed(BatchPlan.over(corpus, config), corpus, encoder, config, rank, world_size, device=device)
+        plan = BatchPlan.over(corpus, config)
+        own = Feed(plan, corpus, encoder, config, rank, world_size, device=device)
+        if config.loss.guide is not None or config.loss.teacher is not None:
+            own.frozen = FrozenModels(config, self.group, device)
+            own.frozen.prepare(plan, corpus, range(1))
         self.delivery = Delivery(own, device, None, stopwatch)
         self.meter = Meter(self.group, stopwatch, device)
 
