@@ -92,12 +92,12 @@ def plainly_trained(config, folder):
 
 
 def assert_same_training(got, want):
-    """Two trainings' {name: weight} agree to a tenth of one step of AdamW."""
+    """Two trainings' {name: weight} agree to a fifth of one step of AdamW."""
     assert got.keys() == want.keys()
     for name, weight in want.items():
         # A bias of attention's keys changes no attention: its gradient is rounding, which AdamW makes steps of.
         if not name.endswith((".key.bias", ".k_lin.bias", ".k_proj.bias")):
-            torch.testing.assert_close(got[name], weight, atol=1e-3, rtol=0, msg=lambda text, name=name: name + text)
+            torch.testing.assert_close(got[name], weight, atol=2e-3, rtol=0, msg=lambda text, name=name: name + text)
 
 
 def weights(folder):

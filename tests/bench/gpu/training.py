@@ -168,7 +168,7 @@ def one_step(trainer: Trainer, config: Config, tokens: int) -> Line:
     """Figures of a step with other batches than the trainer's own; preparing them does not count."""
     device = trainer.worker.device
     trainer.config = config
-    (work,) = trainer._feed(BatchPlan.over(trainer.corpus, config), trainer.corpus).steps(0, 1)
+    (work,) = trainer._feed(config, BatchPlan.over(trainer.corpus, config), trainer.corpus).steps(0, 1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
