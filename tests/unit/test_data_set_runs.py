@@ -124,7 +124,9 @@ def test_checks_before_a_run_fetch_after_what_needs_no_data(config, hub, monkeyp
 
 def test_a_run_keeps_where_its_data_came_from(config, hub, monkeypatch):
     tags, commits = {}, {name: one.commit for name, one in hub.repositories.items()}
-    tracker = SimpleNamespace(tags=tags.update, ending=lambda _: nullcontext(), run_id="0", uri="")
+    tracker = SimpleNamespace(
+        tags=tags.update, inputs=lambda _: None, ending=lambda _: nullcontext(), run_id="0", uri=""
+    )
     monkeypatch.setattr(run, "_tracker", lambda *_: tracker)
     monkeypatch.setattr(run, "_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

@@ -24,6 +24,7 @@ from tests.unit.test_catalogue_layouts import SHIPPED, stand_in
 
 ELSEWHERE = {  # pattern: (test, what it holds)
     r"hbtrain train |tune/sweep": ("integration/test_quickstart.py", '"train", "quickstart"'),
+    r"hbtrain sweep merge ": ("unit/test_merge_sweep.py", "merge"),
     r"hbtrain sweep ": ("integration/test_every_space.py", "test_its_trials_and_their_summary"),
     r"hbtrain verify ": ("integration/test_verify_command.py", '"verify"'),
     r"hbtrain push ": ("unit/test_push.py", '"push"'),
@@ -133,7 +134,7 @@ def test_its_options_and_keys_are_those_of_hbtrain(page, words, world):
     app.parse_args([command, *rest], print_error=False, exit_on_error=False)
     if command in ("train", "verify"):
         load_config(rest[0], parse_flags(rest[1:]))
-    elif command == "sweep":
+    elif command == "sweep" and rest[0] != "merge":
         space = space_of(rest[0], rest[1:], world)
         assert (probes_of if space.search else trials_of)(space)
 
@@ -220,7 +221,7 @@ def test_it_runs(page, words, own_world, hub, hbtrain):
 TRAININGS = [
     (page, words)
     for page, words in COMPLETE
-    if words[1] in ("train", "sweep") and not re.search(r"s3://|/shared", " ".join(words))
+    if words[1] in ("train", "sweep") and not re.search(r"s3://|/shared|sweep merge", " ".join(words))
 ]
 
 

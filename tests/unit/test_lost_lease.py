@@ -2,7 +2,7 @@
 
 import json
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -45,14 +45,16 @@ def test_the_second_driver_ends_in_one_line_and_leaves_all_as_it_is(config, monk
     folder.update(mlflow_run_id="abc")
     elsewhere(folder)
     folder.config.write_text("what the first one wrote")
-    monkeypatch.setattr(run, "_train_in", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr(run, "_recorded", lambda *_: pytest.fail("it went on"))
     with pytest.raises(StorageError, match="at work in .*quickstart-.*: process 42 on host far, since 20") as error:
         run.train(config)
     assert error.value.exit_code == 2
     assert folder.config.read_text() == "what the first one wrote"
     elsewhere(folder, heartbeat=0.0)
     monkeypatch.setattr(leases, "WATCHED_S", 0.0)
-    monkeypatch.setattr(run, "_train_in", lambda current, *_: current.update(finished=True))
+    monkeypatch.setattr(run, "_tracker", lambda *_: None)
+    monkeypatch.setattr(run, "Recorder", lambda *_: SimpleNamespace(running=nullcontext))
+    monkeypatch.setattr(run, "_recorded", lambda current, *_: current.update(finished=True))
     run.train(config)
     assert folder.state.finished
     assert leases.read_lease(folder.path) is None
@@ -61,7 +63,7 @@ def test_the_second_driver_ends_in_one_line_and_leaves_all_as_it_is(config, monk
 def test_a_run_that_ended_meanwhile_is_not_done_again(config, monkeypatch):
     folder = RunFolder.open(config)
     monkeypatch.setattr(run, "_inputs", lambda *_: folder.update(finished=True))
-    monkeypatch.setattr(run, "_train_in", lambda *_: pytest.fail("it is finished"))
+    monkeypatch.setattr(run, "_recorded", lambda *_: pytest.fail("it is finished"))
     with pytest.raises(StorageError, match=f"run {folder.name} has just ended in another process; the same command"):
         run.train(config)
 
@@ -93,6 +95,7 @@ def test_a_training_that_ended_as_the_run_was_lost_says_so(config, monkeypatch):
         raise TrainingError("training failed: rank 0 was killed")
 
     monkeypatch.setattr(run, "_run", fail)
+    monkeypatch.setattr(run, "data_inputs", lambda *_: [])
     path = RunFolder.open(config).path
     with leased(path) as lease:
         folder = RunFolder(path, lease)
@@ -101,10 +104,10 @@ def test_a_training_that_ended_as_the_run_was_lost_says_so(config, monkeypatch):
             run._recorded(
                 folder,
                 config,
-                SimpleNamespace(data_sets={}),
+                SimpleNamespace(data_sets={}, batch_plan="", corpus=None, benchmarks=()),
                 inputs,
                 None,
-                SimpleNamespace(ending=ending),
+                SimpleNamespace(ending=ending, inputs=lambda _: None),
                 NullObserver(),
                 None,
             )
