@@ -81,12 +81,13 @@ def on_worker(settings: dict[str, Any]) -> None:
     trainer = Trainer(from_tree(settings["config"]), worker)
     trainer.module.train()
     figures: dict[str, list[float]] = {"step": [], **{name: [] for name in ways}}
-    for work in trainer.feed.steps(0, settings["steps"]):
-        figures["step"].append(seconds(lambda work=work: trainer._step(work)))
-        done = work.batch.step + 1
-        if done % settings["every"] == 0:
-            way[0] = list(ways)[done // settings["every"] % 2]
-            figures[way[0]].append(seconds(lambda done=done: trainer.checkpoints.save(done)))
+    with trainer.delivery.steps(0, settings["steps"]) as works:
+        for work in works:
+            figures["step"].append(seconds(lambda work=work: trainer._step(work, works)))
+            done = work.batch.step + 1
+            if done % settings["every"] == 0:
+                way[0] = list(ways)[done // settings["every"] % 2]
+                figures[way[0]].append(seconds(lambda done=done: trainer.checkpoints.save(done)))
     if worker.group.rank == 0:
         torch.save(figures | {"peak_mib": peak_mib()}, folder / "figures.pt")
 

@@ -28,6 +28,7 @@ from hbtrain.training.gradients import Gradients
 from hbtrain.training.stopwatch import Stopwatch
 from hbtrain.training.validation import validation_plan
 from hbtrain.training.verify import plain_loss
+from tests.unit.feeding import fed
 from tests.unit.tiny_models import encoder_config
 
 NAMES = {"en": "heath birch stone cloud", "de": "Heide Birke Stein Wolke", "ru": "пустошь берёза камень облако"}
@@ -74,29 +75,6 @@ def config(write_source, cache, lexicons):
     return make
 
 
-class Recorder:
-    """An encoder's tokenizer that keeps the texts that it is given."""
-
-    packs = False
-
-    def __init__(self, encoder):
-        self._encoder, self.texts = encoder, []
-
-    def tokenize(self, texts, side):
-        self.texts.append((side, list(texts)))
-        return self._encoder.tokenize(texts, side)
-
-
-def fed(config, step, rank=0, ranks=1):
-    """The texts that a rank tokenizes in a step: queries, passages, negatives, each [(side, texts)]."""
-    corpus = ParallelCorpus.from_config(config)
-    tokenizer = Recorder(Encoder.build(config.encoder, corpus.every_text, 0))
-    feed = Feed(BatchPlan.over(corpus, config), corpus, tokenizer, config, rank, ranks)
-    tokenizer.texts.clear()  # of what it has tried the tokenizer with
-    feed.work(step)
-    return tokenizer.texts
-
-
 def steps_of(config, kind):
     plan = BatchPlan.from_config(config)
     return [step for step in range(40) if plan.batch(step).kind == kind]
@@ -113,19 +91,19 @@ def test_known_words_of_the_configured_side_are_replaced_and_of_no_other_batch(c
     one = config(**{"batching.switching.share": 1, "batching.switching.side": side, "loss.hard_negatives": 2})
     for step in steps_of(one, "switched")[:4]:
         (language,) = set(BatchPlan.from_config(one).batch(step).query_languages)
-        texts = fed(one, step)
+        texts = fed(one, step)[1]
         assert [not known(given, language) for _, given in texts] == replaced
     plain = override(one, {"batching.switching.share": 0})
     (step, *_) = steps_of(one, "mono")
-    assert fed(one, step) == fed(plain, step)
+    assert fed(one, step)[1] == fed(plain, step)[1]
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 10])
 def test_any_number_of_workers_is_given_the_same_texts(config, ranks):
     one = config(**{"batching.switching.side": "both", "loss.hard_negatives": 2})
     for step in steps_of(one, "switched")[:3]:
-        whole = fed(one, step)
-        parts = [fed(one, step, rank, ranks) for rank in range(ranks)]
+        whole = fed(one, step)[1]
+        parts = [fed(one, step, rank, ranks)[1] for rank in range(ranks)]
         for number, (side, texts) in enumerate(whole):
             given = [part[number] for part in parts if len(part) > number]
             assert {of for of, _ in given} == {side}
