@@ -73,13 +73,16 @@ class Work:
         if device.type == "cpu":
             return self
         references = self.references
+        if references is not None:
+            guide = on_device(references.guide, device)
+            same = references.teacher is references.guide  # of one model, vectors are copied and gathered once
+            references = References(guide, guide if same else on_device(references.teacher, device))
         return replace(
             self,
             chunks=[chunk.to(device) for chunk in self.chunks],
             ids=on_device(self.ids, device),
             owners=on_device(self.owners, device),
-            references=references
-            and References(on_device(references.guide, device), on_device(references.teacher, device)),
+            references=references,
         )
 
     def tensors(self) -> Iterator[Tensor]:

@@ -1,12 +1,14 @@
 """Translated passages and queries on their way to the loss: whose, in which order, alike on any number of ranks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from hbtrain.config import load_config
+from hbtrain.modeling.loss_inputs import Reference, References
 from tests.unit.feeding import fed
 
 LANGUAGES = ("ar", "de", "en")
@@ -129,3 +131,12 @@ def test_work_on_its_way_to_a_device_has_all_of_it(config):
     meta = work.to(torch.device("meta"))
     assert {x.device.type for x in meta.tensors()} == {"meta"}
     assert len(list(meta.tensors())) == len(list(work.tensors())) == sum(len(c.batches) for c in work.chunks) * 3 + 5
+
+
+def test_what_one_model_says_as_guide_and_teacher_is_copied_once(config):
+    work, _ = fed(config(), 0)
+    vectors, other = (Reference(torch.zeros(2, 3), torch.zeros(2, 3)) for _ in range(2))
+    for guide, teacher in ((vectors, vectors), (vectors, other), (None, other)):
+        meta = replace(work, references=References(guide, teacher)).to(torch.device("meta")).references
+        assert (meta.guide is meta.teacher) == (guide is teacher)
+        assert meta.teacher.q_bE.device.type == "meta"
