@@ -15,6 +15,7 @@ class StaticConfig(Section):
     """`encoder.backbone: static`: the mean of token vectors."""
 
     dimension: PositiveInt = 256
+    """Of the token vectors, and so of the embeddings."""
     vocabulary: str | None = None
     """A WordPiece vocabulary, one piece a line, plain or .gz; none means one trained on the sources."""
     vocabulary_size: PositiveInt = 16_000
@@ -27,14 +28,23 @@ class TransformerConfig(Section):
     """`encoder.backbone: transformer`: a small BERT-like encoder with random weights."""
 
     layers: PositiveInt = 2
+    """Transformer layers."""
     hidden_size: PositiveInt = 128
+    """Of the hidden states, and so of the embeddings; a multiple of `heads`."""
     heads: PositiveInt = 4
+    """Attention heads of a layer."""
     intermediate_size: PositiveInt = 512
+    """Of the feed-forward network of a layer."""
     dropout: Fraction = 0.0
+    """Probability of dropout of hidden states and of attention."""
     vocabulary: str | None = None
+    """A WordPiece vocabulary, as `encoder.static.vocabulary`."""
     vocabulary_size: PositiveInt = 16_000
+    """As `encoder.static.vocabulary_size`."""
     trim: bool = True
+    """As `encoder.static.trim`."""
     max_positions: PositiveInt = 512
+    """Longest text in tokens that the position embeddings are for."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TransformerConfig:
@@ -47,9 +57,13 @@ class LoraConfig(Section):
     """Low-rank adapters (arXiv 2106.09685), merged into the backbone when the model is saved."""
 
     rank: PositiveInt = 16
+    """Columns of an adapter's factors; more learn more and cost more memory."""
     alpha: PositiveInt = 32
+    """An adapter's output is multiplied by alpha / rank."""
     dropout: Fraction = 0.0
+    """Probability of dropout of what goes into an adapter."""
     target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the modules that get adapters (endings, or one regular expression); `all-linear` is all but the head."""
 
 
 class EncoderConfig(Section):

@@ -99,6 +99,7 @@ class LossConfig(Section):
     """The loss: InfoNCE, with the passages of the whole global batch as candidates of every query, and other terms."""
 
     temperature: PositiveFloat = 0.05
+    """Cosines are divided by it before the softmax; smaller is stricter with the hardest negatives."""
     learn_temperature: bool = False
     """Train the temperature along with the encoder; `temperature` is where it starts."""
     symmetric: bool = False
@@ -118,6 +119,7 @@ class LossConfig(Section):
     """A model by name or folder, or `scores` for those kept with the rows: a candidate that it scores above the
     positive less the margin is no negative (arXiv 2402.16829)."""
     guide_margin: float = 0.0
+    """How far below the positive's score, by the guide, a candidate must be to stay a negative."""
     guide_relative: bool = False
     """Whether `guide_margin` is a share of the size of the positive's score; else it is a difference of scores."""
     guide_language: str | None = None

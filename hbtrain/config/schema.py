@@ -76,13 +76,18 @@ class TrainingConfig(Section):
     """muon: for the matrices of a transformer's layers (arXiv 2502.16982), and AdamW for all else, at the same learning
     rate; without ZeRO only."""
     learning_rate: PositiveFloat = 3e-5
+    """The highest of the schedule."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """Decoupled, as AdamW has it; biases and norms are left out."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of AdamW's means of gradients and of their squares."""
     average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an exponential moving average of the weights over the steps, such as 0.999: what is validated, evaluated
     and saved is then the average. None: the weights themselves."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
+    """How the learning rate goes on after the warm-up, as transformers' `lr_scheduler_type` of that name."""
     warmup_steps: NonNegativeInt = 0
+    """First steps, over which the learning rate rises from 0."""
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
     chunks: PositiveInt = 1
@@ -123,6 +128,7 @@ class ResourcesConfig(Section):
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     """Workers of the run, or [fewest, most]: then workers may come and go while it runs."""
     cpus_per_worker: PositiveFloat = 1.0
+    """CPU cores that Ray reserves for a worker; as many threads compute on CPUs."""
     use_gpu: bool = False
     """Whether each worker has a GPU."""
     address: str | None = None
@@ -246,7 +252,9 @@ class TrackingConfig(Section):
     uri: str | None = None
     """MLflow tracking URI; by default `$MLFLOW_TRACKING_URI`, or SQLite in the storage folder, where that is one."""
     experiment: str = Field(default="hbtrain", min_length=1, max_length=256)
+    """MLflow experiment that the run is logged to; made if need be."""
     run_name: str | None = None
+    """Name of the run in MLflow; by default that of its folder."""
     parent_run_id: str | None = None
     """MLflow run that this one is nested under, as a sweep's trials are."""
     log_model: bool = True

@@ -3,18 +3,18 @@
 import time
 
 from hbtrain.cli.main import main
-from hbtrain.tracking.tracker import Tracker
+from hbtrain.tracking import tracker
 
 DELIVERY_S = 2.0
 
-deliver = Tracker._send
+deliver = tracker.deliver
 
 
-def deliver_slowly(self, letter):
+def deliver_slowly(client, message):
     time.sleep(DELIVERY_S)
-    deliver(self, letter)
+    deliver(client, message)
 
 
 if __name__ == "__main__":
-    Tracker._send = deliver_slowly
+    tracker.deliver = deliver_slowly
     main()

@@ -106,7 +106,10 @@ def check_mlflow(folder, bucket, memory, scores):
     assert run.data.tags["results.precision"] == "float32"
     kept = f"runs/artifacts/{run_id}/artifacts"
     assert json.loads(bucket.get(f"{kept}/results/metrics.json")) == scores
-    assert f"{kept}/model/model.safetensors" in bucket.keys(kept)
+    assert f"{kept}/model/README.md" in bucket.keys(kept), "the model's card"
+    (model,) = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    stored = model.artifact_location.removeprefix(f"{bucket.uri}/")
+    assert {f"{stored}/model.safetensors", f"{stored}/MLmodel"} <= set(bucket.keys(stored))
 
 
 def check_secrets(folder, bucket):
