@@ -27,7 +27,7 @@ def sweep(
     ----------
     space
         A shipped space (alpha-grid, alpha-asha, alpha-pareto, alpha-pbt, mixture, samplings, kinds,
-        backbones, ratio-batch, ratio-size) or a YAML file; docs/sweeps.md has the form.
+        objectives, backbones, ratio-batch, ratio-size) or a YAML file; docs/sweeps.md has the form.
     flags
         --recipe NAME trains another recipe. For a key that the space varies, the values to try: --seed 0 1 2.
         For a space that is searched, how: --search.trials 24.

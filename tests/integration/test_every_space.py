@@ -26,7 +26,7 @@ RUN_ELSEWHERE = {
     "alpha-pbt": "test_search_sweeps.py",
 }
 
-LIKE_OTHERS = {"kinds", "ratio-batch", "ratio-size"}  # grids as alpha-grid is; test_search_space.py checks their trials
+LIKE_OTHERS = {"kinds", "objectives", "ratio-batch", "ratio-size"}  # grids as alpha-grid: test_search_space.py
 
 
 def test_no_space_is_forgotten():

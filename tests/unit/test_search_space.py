@@ -99,6 +99,16 @@ def test_every_combination_of_a_shipped_grid_is_a_training_of_its_own():
         assert {trial.config.batching.mode for trial in found} == {"hybrid"}
 
 
+def test_objectives_differ_in_the_loss_alone():
+    found = trials_of(load_space("objectives"))
+    assert len({trial.label for trial in found}) == len(found) == 18
+    plain, *others = (trial.config for trial in found[:6])
+    assert plain.loss == plain.loss.plain
+    for config in others:
+        assert config.loss.plain == plain.loss != config.loss
+        assert config.model_copy(update={"loss": plain.loss}) == plain
+
+
 def test_kinds_are_all_tried_with_one_seed_before_the_next():
     found = trials_of(load_space("kinds"))
     assert [trial.config.seed for trial in found] == [0] * 7 + [1] * 7 + [2] * 7
