@@ -53,6 +53,12 @@ class LeaseLostError(HbtrainError):
     exit_code = 1
 
 
+class ClusterError(HbtrainError):
+    """Ray did not start on this machine."""
+
+    exit_code = 1
+
+
 class TrainingError(HbtrainError):
     """Training stopped after it had begun. The message names the last good checkpoint where there is one."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from hbtrain.cluster.memory import RETRY_VARIABLE, TASK_RETRIES
 from hbtrain.cluster.termination import signals_preserved
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ClusterError, ConfigError
 from hbtrain.storage import expand_home
 
 GIVEN_DEVICES = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
@@ -23,6 +23,7 @@ SOCKET_PATH_BYTES = 107  # the longest path of a socket on Linux
 SESSION_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket of Ray's, below its folder for temporary files."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+STARTS = 2  # attempts to start Ray on this machine
 ANSWER_WITHIN_S = 5.0  # seconds after which a cluster that accepts no connection counts as missing
 
 
@@ -38,6 +39,7 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
 
     Raises:
         ConfigError: no cluster answers there.
+        ClusterError: none could be started on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address != "local" and expand_home("~/.ray/auth_token").exists():
@@ -48,23 +50,49 @@ def ray_connection(address: str, name: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = _resolved(address, name)
-    check_answers(address, name)
-    # A cluster that only this command uses starts in half the time without a dashboard.
-    options: dict[str, object] = {}
-    if address == "local":
-        options = {"include_dashboard": False, "_temp_dir": session_root()}
     os.environ.setdefault(RETRY_VARIABLE, TASK_RETRIES)
-    try:
-        with signals_preserved():
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{name} = {address!r}: no Ray cluster answers there: {reason}") from error
+    if address == "local":
+        _start()
+    else:
+        _connect(_resolved(address, name), name)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str, name: str) -> None:
+    import ray
+
+    check_answers(address, name)
+    try:
+        with signals_preserved():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{name} = {address!r}: no Ray cluster answers there: {reason}") from error
+
+
+def _start() -> None:
+    """Start Ray on this machine: once more where its processes did not answer within the half minute that Ray waits."""
+    import ray
+
+    folder = session_root()
+    for attempt in range(1, STARTS + 1):
+        try:
+            # A cluster that only this command uses starts in half the time without a dashboard.
+            with signals_preserved():
+                ray.init("local", log_to_driver=False, logging_level="ERROR", include_dashboard=False, _temp_dir=folder)
+        except Exception as error:  # the type that Ray raises where its processes are too slow
+            if attempt == STARTS:
+                reason = str(error).splitlines()[0]
+                raise ClusterError(
+                    f"Ray did not start on this machine in {STARTS} attempts: {reason} Is the machine busy, or "
+                    f"short of memory or disk? Ray's logs are in {folder}/session_latest/logs; the same command tries "
+                    "again"
+                ) from error
+        else:
+            return
 
 
 def session_root() -> str:

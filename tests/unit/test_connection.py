@@ -12,7 +12,7 @@ import pytest
 from hbtrain.cli.main import main
 from hbtrain.cluster import connection
 from hbtrain.cluster.connection import ray_connection
-from hbtrain.errors import ConfigError
+from hbtrain.errors import ClusterError, ConfigError
 from hbtrain.runs.torch_trainer import GLOO_INTERFACE, NCCL_INTERFACE, choose_interface, interface_of
 
 
@@ -47,6 +47,39 @@ def test_no_such_host(address):
 def test_what_listens_says_nothing(listening, monkeypatch):
     monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.3)
     assert "not Ray, or hanging: no answer in 0.3 s" in refused(f"127.0.0.1:{listening.getsockname()[1]}")
+
+
+def slow_to_start(attempts):
+    """A stand-in for `ray.init` that raises what Ray does where its processes are slow, so many times, then starts."""
+    calls = []
+
+    def init(address, **options):
+        calls.append((address, options["include_dashboard"]))
+        if len(calls) <= attempts:
+            raise Exception("The current node timed out during startup. This could happen because ...\nmore")  # noqa: TRY002
+
+    return init, calls
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 2])
+def test_ray_is_started_once_more_where_it_was_slow_and_then_it_is_said(attempts, monkeypatch):
+    import ray
+
+    init, calls = slow_to_start(attempts)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("ended"))
+    if attempts < 2:
+        with ray_connection("local", "resources.address"):
+            assert calls == [("local", False)] * (attempts + 1)
+        assert calls[-1] == "ended"
+        return
+    with pytest.raises(ClusterError) as error, ray_connection("local", "resources.address"):
+        pass
+    assert error.value.exit_code == 1
+    assert re.match(r"Ray did not start on this machine in 2 attempts: The current node timed out", str(error.value))
+    assert "\n" not in str(error.value)
+    assert "session_latest/logs; the same command tries again" in str(error.value)
 
 
 def test_what_speaks_grpc_is_let_through():
