@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from hbtrain.cli.outputs import output_place, quiet, said_aside
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(
