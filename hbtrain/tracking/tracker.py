@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from hbtrain.config import Config, to_flat, without_passwords
+from hbtrain.config.batching import KINDS
 from hbtrain.errors import LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import Place, RemoteError
@@ -368,8 +369,15 @@ def first_line(error: Exception | None) -> str:
 
 
 def _parameters(config: Config) -> dict[str, Any]:
-    """{dotted key: value} but for the run's name: MLflow has it, and would plot it as an axis of its own."""
-    return {key: value for key, value in to_flat(config).items() if key != "tracking.run_name"}
+    """{dotted key: value} but for the run's name: MLflow has it, and would plot it as an axis of its own.
+
+    A constant mixture is told as the share of each kind, 0 too: MLflow's plots need every axis of every run.
+    """
+    parameters = {key: value for key, value in to_flat(config).items() if key != "tracking.run_name"}
+    shares = config.batching.kind_points.get(0, {})
+    if any(f"batching.mixture.{kind}" in parameters for kind in KINDS):
+        parameters |= {f"batching.mixture.{kind}": shares.get(kind, 0.0) for kind in KINDS}
+    return parameters
 
 
 def _shown(value: object) -> str:

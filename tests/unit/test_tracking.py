@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hbtrain.config import load_config, to_flat
+from hbtrain.config import load_config, override, to_flat
 from hbtrain.errors import DataError, LeaseLostError, StorageError
 from hbtrain.events import Event
 from hbtrain.storage import RemoteError
@@ -34,6 +34,20 @@ def test_parameters_are_the_flat_configuration(tracker, config):
     assert parameters.keys() == to_flat(config).keys() - {"tracking.run_name"}, "which MLflow has as the name"
     assert parameters["batching.alpha"] == "0.5"
     assert parameters["data.sources"] == "demo", "a list as the command line takes it"
+
+
+@pytest.mark.parametrize(
+    ("mixture", "told"),
+    [
+        ({"mono": 1, "cross": 3}, {"mono": "0.25", "cross": "0.75", "multi": "0.0", "switched": "0.0"}),
+        ({0: {"mono": 1}, 50: {"cross": 2}}, {"0.mono": "1.0", "50.cross": "2.0"}),
+    ],
+)
+def test_a_constant_mixture_is_told_as_the_share_of_each_kind(config, tmp_path, mixture, told):
+    (tmp_path / "runs").mkdir()
+    run = stored(Tracker(override(config, {"batching.mixture": mixture}), None, "one"))
+    prefix = "batching.mixture."
+    assert told == {key.removeprefix(prefix): value for key, value in run.data.params.items() if key.startswith(prefix)}
 
 
 def test_events_scores_and_artifacts(tracker, tmp_path):
