@@ -63,8 +63,7 @@ def audit(
         print(json.dumps(record(found)))
         return
     for table in tables(found):
-        width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        console.print(table, width=max(width, console.width), crop=False)
+        console.print(table)
         console.print()
     for note in notes(found):
         console.print(f"note: {note}", style="dim", soft_wrap=True)

@@ -12,9 +12,6 @@ from hbtrain.reporting.console import TextConsole
 if TYPE_CHECKING:
     from hbtrain.comparison.result import Comparison
 
-WIDEST = 10_000
-"""Width of a table in characters at most, where the output is no terminal."""
-
 
 def compare(
     *runs: str,
@@ -107,11 +104,10 @@ def _show(console: TextConsole, comparison: Comparison, written: bool) -> None:
 
     hidden = 0
     for table in map(terminal, [*main_tables(comparison), *language_tables(comparison)]):
-        width = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
-        if width > console.width and console.is_terminal:
+        if console.is_terminal and console.narrowest(table) > console.width:
             hidden += 1
         else:
-            console.print(table, width=max(width, console.width), crop=False)
+            console.print(table)
     if hidden:
         hint = "" if written else "; --output FOLDER writes them"
         console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow")

@@ -10,11 +10,13 @@ import io
 import sys
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
 from rich.text import Text
 
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 """{control character: how it is shown}, but for the two that only make space."""
+WIDEST = 10_000  # characters of a line that no table has
 
 
 class TextConsole(Console):
@@ -26,9 +28,33 @@ class TextConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, but tables whole: rich leaves out columns that do not fit, and takes a log file for a
+        terminal of 80 characters."""
+        if objects and isinstance(objects[0], Table):
+            objects = (_Whole(objects[0]), *objects[1:])
+            options.setdefault("crop", False)
+        super().print(*objects, **options)
+
+    def narrowest(self, table: Table) -> int:
+        """The width, in characters, below which the table loses something."""
+        return self.measure(table, options=self.options.update(max_width=WIDEST)).minimum
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Turn a text that is printed, on its own or in a table, into rich's `Text`."""
         return super().render_str(visible(text), **options)
+
+
+class _Whole:
+    """A table that is as wide as the console, or as it has to be."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: TextConsole, options: ConsoleOptions) -> RenderResult:
+        return console.render(
+            self._table, options.update(max_width=max(options.max_width, console.narrowest(self._table)))
+        )
 
 
 def visible(text: str) -> str:

@@ -8,6 +8,8 @@ from rich.console import Console
 from hbtrain.cli.display import RunDisplay, describe, show_agreement
 from hbtrain.config import load_config
 from hbtrain.events import Event
+from hbtrain.reporting.console import TextConsole
+from hbtrain.reporting.table import table_of, terminal
 from hbtrain.training.verify import Agreement
 
 
@@ -47,3 +49,11 @@ def test_lines_where_there_is_no_terminal(monkeypatch):
     assert re.match(r"\d\d:\d\d:\d\d step 40/40 ", lines[-2]), "the time of day, as nobody watches"
     assert "step 40/40" not in lines[-3], "once"
     assert len(lines) < 7, "not a line for every event"
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_no_column_of_a_table_is_cut_off(width):
+    table = table_of("settings", [f"column {number}" for number in range(13)], [["a", *["0.123 ± 0.456"] * 12]])
+    out = io.StringIO()
+    TextConsole(file=out, width=width).print(terminal(table))
+    assert out.getvalue().count("0.456") == 12
