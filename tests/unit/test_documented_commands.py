@@ -54,6 +54,7 @@ NOT_RUN = {
     r"python -$|python -c": "reads files of a model of the hub",
     r"hbtrain (compare RUN|prepare FORM)": "a pattern with words to be filled in",
     r"hbtrain \w+ .*\.\./shared/": "the data beside the checkout, and hours",
+    r"python \.\./shared/tools/": "weights from the package index",
     r"hbtrain (train|sweep|status) .*(s3://|/shared)": "a bucket, or a folder that all nodes share",
 }
 FLAGS = ("train", "verify", "audit")  # commands whose flags are keys of the configuration
@@ -245,5 +246,7 @@ def test_a_training_is_in_order_up_to_its_workers(page, words, world, hub, tmp_p
         changes = HERE | {"storage": str(tmp_path), "data.catalogue": files, "data.sources": sources}
         if config.encoder.backbone not in ("static", "transformer"):
             changes |= {"encoder.backbone": str(world / "backbone"), "encoder.freeze_layers": 0}
+        models = {"loss.guide": config.loss.guide, "loss.teacher": config.loss.teacher}
+        changes |= {key: str(world / "backbone") for key, model in models.items() if model is not None}
         checked = preflight(override(config, changes))
         assert checked.plan.batch(0).rows.size == 2
