@@ -85,11 +85,10 @@ def _start() -> None:
                 ray.init("local", log_to_driver=False, logging_level="ERROR", include_dashboard=False, _temp_dir=folder)
         except Exception as error:  # the type that Ray raises where its processes are too slow
             if attempt == STARTS:
-                reason = str(error).splitlines()[0]
+                reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
                 raise ClusterError(
-                    f"Ray did not start on this machine in {STARTS} attempts: {reason} Is the machine busy, or "
-                    f"short of memory or disk? Ray's logs are in {folder}/session_latest/logs; the same command tries "
-                    "again"
+                    f"Ray did not start on this machine in {STARTS} attempts: {reason}; see whether it is busy, or short "
+                    f"of memory or disk, and into {folder}/session_latest/logs; the same command tries again"
                 ) from error
         else:
             return
