@@ -87,8 +87,8 @@ def _start() -> None:
             if attempt == STARTS:
                 reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
                 raise ClusterError(
-                    f"Ray did not start on this machine in {STARTS} attempts: {reason}; see whether it is busy, or short "
-                    f"of memory or disk, and into {folder}/session_latest/logs; the same command tries again"
+                    f"Ray did not start on this machine in {STARTS} attempts: {reason}; see whether it is busy, or "
+                    f"short of memory or disk, and into {folder}/session_latest/logs; the same command tries again"
                 ) from error
         else:
             return
