@@ -11,6 +11,7 @@ from hbtrain.reporting.console import TextConsole
 
 if TYPE_CHECKING:
     from hbtrain.comparison.result import Comparison
+    from hbtrain.storage import Place
 
 
 def compare(
@@ -89,16 +90,11 @@ def compare(
             save_comparison(comparison, folder)
     if log_to is not None:
         log_comparison(comparison, log_to, tracking_uri)
-    console = TextConsole()
-    _show(console, comparison, written=to is not None)
-    if to is not None:
-        console.print(f"\nreport  {to / 'report.html'}", soft_wrap=True)
-    if log_to is not None:
-        console.print(f"MLflow  run {log_to}, artifacts comparison/", soft_wrap=True)
+    _show(TextConsole(), comparison, to, log_to)
 
 
-def _show(console: TextConsole, comparison: Comparison, written: bool) -> None:
-    """Print the tables; in a terminal, those that fit it."""
+def _show(console: TextConsole, comparison: Comparison, to: Place | None, log_to: str | None) -> None:
+    """Print the tables, in a terminal those that fit it, and where the report is: in `to`, and the run `log_to`."""
     from hbtrain.comparison.tables import language_tables, legend, main_tables
     from hbtrain.reporting.table import terminal
 
@@ -109,10 +105,14 @@ def _show(console: TextConsole, comparison: Comparison, written: bool) -> None:
         else:
             console.print(table)
     if hidden:
-        hint = "" if written else "; --output FOLDER writes them"
+        hint = "; --output FOLDER writes them" if to is None else ""
         console.print(f"{hidden} tables are wider than this terminal{hint}", style="yellow")
     console.print(legend(comparison), style="dim")
     if comparison.curves.note:
         console.print(comparison.curves.note, style="dim", soft_wrap=True)
     for note in comparison.notes:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
+    if to is not None:
+        console.print(f"\nreport  {to / 'report.html'}", soft_wrap=True)
+    if log_to is not None:
+        console.print(f"MLflow  run {log_to}, artifacts comparison/", soft_wrap=True)

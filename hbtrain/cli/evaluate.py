@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hbtrain.cli.outputs import check_cluster, local_output, output_place, quiet, said_aside, trusts, written
+from hbtrain.cli.benchmark_flags import AS_THEY_ARE, WHOLE, Benchmarked, Judged, Many
+from hbtrain.cli.outputs import check_cluster, local_output, output_place, quiet, trusts, written
 from hbtrain.cli.probing import UNPROBED, Probed
 from hbtrain.errors import ConfigError
 from hbtrain.reporting.console import TextConsole
@@ -93,23 +94,6 @@ EXACT = SearchFlags()
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgingFlags:
-    """How judgements are taken that do not go with queries and documents as they are.
-
-    Attributes:
-        ignore_identical_ids: For queries that are documents (ArguAna, Quora): leave a query's own document out.
-        allow_missing_documents: Count relevant documents that the corpus lacks as never found, not refuse them.
-    """
-
-    ignore_identical_ids: bool = False
-    allow_missing_documents: bool = False
-
-
-Judged = Annotated[JudgingFlags, Parameter(name="*")]
-AS_THEY_ARE = JudgingFlags()
-
-
-@dataclass(frozen=True, kw_only=True)
 class EmbeddingFlags:
     """How texts are embedded.
 
@@ -147,13 +131,11 @@ AS_SAVED = EmbeddingFlags()
 def evaluate(
     model: str,
     *,
-    benchmark: Annotated[list[str], Parameter(consume_multiple=True)],
+    benchmark: Annotated[list[str], Many],
     output: str,
     data: str | None = None,
-    candidates: Literal["sentence", "sentence+context"] = "sentence",
-    languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    benchmarked: Benchmarked = WHOLE,
+    trained_languages: Annotated[list[str] | None, Many] = None,
     in_domain: str | None = None,
     embedded: Embedded = AS_SAVED,
     searched: Searched = EXACT,
@@ -180,12 +162,6 @@ def evaluate(
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json, heat maps and runs.
     data
         Folder or file of the benchmark, where there is one, in place of FORM=PATH.
-    candidates
-        What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
-    languages
-        Only these languages; of a data set by name, no other is fetched.
-    catalogue
-        Files that describe data sets of your own, which then have names as well.
     trained_languages
         Languages the model was trained on, to tell languages seen and unseen apart; models of hbtrain state them.
     in_domain
@@ -197,16 +173,14 @@ def evaluate(
     trust_remote_code
         MODEL again, if Python code that it brings along may run.
     """
-    from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.judged import Judging
     from hbtrain.modeling.backbone import find_backbone
 
     trusted = trusts(model, trust_remote_code)
-    more = catalogue or []
     options, search = searched.options(
-        more,
+        benchmarked.data_sets,
         benchmarks=_with_data(benchmark, data),
-        candidates=candidates,
+        candidates=benchmarked.candidates,
         in_domain=in_domain,
         batch_size=embedded.batch_size,
         precision=embedded.precision,
@@ -217,18 +191,9 @@ def evaluate(
     to = output_place(output)
     if isinstance(to, Path):
         output_place(str(to / "runs"))  # written while benchmarks are still evaluated
-    mteb = None if mteb_results is None else _mteb(mteb_results, options, searched, more)
+    mteb = None if mteb_results is None else _mteb(mteb_results, options, searched, benchmarked.data_sets)
     here = find_backbone(model, "MODEL").name
-    judging = Judging.of(options)
-    benchmarks = load_benchmarks(
-        options.benchmarks,
-        languages,
-        candidates,
-        in_domain=in_domain,
-        judging=judging,
-        catalogue=more,
-        notify=said_aside,
-    )
+    benchmarks = benchmarked.load(options.benchmarks, judging=Judging.of(options), in_domain=in_domain)
     from hbtrain.evaluation.model_evaluation import evaluate_encoder
     from hbtrain.evaluation.probes import Probes, check_probes, save_probes
     from hbtrain.modeling import card

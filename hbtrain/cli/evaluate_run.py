@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cyclopts import Parameter
-
-from hbtrain.cli.evaluate import AS_THEY_ARE, Judged
-from hbtrain.cli.outputs import output_place, said_aside, written
+from hbtrain.cli.benchmark_flags import AS_THEY_ARE, WHOLE, Benchmarked, Judged, Many
+from hbtrain.cli.outputs import output_place, written
 from hbtrain.reporting.console import TextConsole
 
 
@@ -18,10 +16,8 @@ def evaluate_run(
     *,
     benchmark: str,
     output: str,
-    candidates: Literal["sentence", "sentence+context"] = "sentence",
-    languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    catalogue: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    trained_languages: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    benchmarked: Benchmarked = WHOLE,
+    trained_languages: Annotated[list[str] | None, Many] = None,
     name: str | None = None,
     judged: Judged = AS_THEY_ARE,
 ) -> None:
@@ -36,18 +32,11 @@ def evaluate_run(
         The benchmark, as in `hbtrain evaluate`, such as xquad-r or xquad-r=PATH.
     output
         Folder or s3:// URI for metrics.json, scores.csv, per_query.parquet, about.json and heat maps.
-    candidates
-        What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
-    languages
-        Only these languages.
-    catalogue
-        Files that describe data sets of your own, which then have names as well.
     trained_languages
         Languages the system was trained on, to tell languages seen and unseen apart.
     name
         Name of the system in tables; by default the folder.
     """
-    from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.evaluation.judged import Judging
     from hbtrain.evaluation.results import save_evaluation
     from hbtrain.evaluation.tables import evaluation_table, language_table
@@ -55,10 +44,7 @@ def evaluate_run(
 
     to = output_place(output)
     files = find_trec_runs(runs)
-    judging = Judging(**asdict(judged))
-    [loaded] = load_benchmarks(
-        [benchmark], languages, candidates, judging=judging, catalogue=catalogue or [], notify=said_aside
-    )
+    [loaded] = benchmarked.load([benchmark], judging=Judging(**asdict(judged)))
     evaluation = evaluate_trec_runs(loaded, files, trained_languages)
     with written(to) as folder:
         save_evaluation([evaluation], folder, name or str(runs))

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from hbtrain.cli.benchmark_flags import WHOLE, Benchmarked, Many
 from hbtrain.cli.outputs import command_line
-
-Many = Parameter(consume_multiple=True)
 
 
 def sweep(
@@ -53,9 +52,7 @@ def merge(
     weights: Annotated[list[str] | None, Many] = None,
     method: Literal["linear", "slerp", "task-arithmetic"] = "linear",
     base: str | None = None,
-    candidates: Literal["sentence", "sentence+context"] = "sentence",
-    languages: Annotated[list[str] | None, Many] = None,
-    catalogue: Annotated[list[str] | None, Many] = None,
+    benchmarked: Benchmarked = WHOLE,
     batch_size: int | None = None,
     precision: Literal["fp32", "bf16"] | None = None,
     tracking_uri: str | None = None,
@@ -82,12 +79,6 @@ def merge(
         linear, slerp or task-arithmetic, as for `hbtrain merge`.
     base
         For task-arithmetic: the model that training began with, such as RUN/initial.
-    candidates
-        What a candidate of xquad-r, mlqa-r and lareqa is: a sentence, or a sentence with its paragraph.
-    languages
-        Only these languages of the benchmarks.
-    catalogue
-        Files that describe data sets of your own, which then have names as well.
     batch_size
         The most texts encoded at one time; by default 128 on CPUs, on GPUs as many as 65,536 tokens are.
     precision
@@ -98,16 +89,19 @@ def merge(
         Name of the MLflow experiment, by default hbtrain.
     """
     from hbtrain.cli.evaluate import check_forms
-    from hbtrain.cli.outputs import output_place, quiet, said_aside
+    from hbtrain.cli.outputs import output_place, quiet
     from hbtrain.config import evaluation_from_flags
-    from hbtrain.evaluation.benchmarks import load_benchmarks
     from hbtrain.sweeps.merges import Merges, merge_points, sweep_merges
 
-    more = tuple(catalogue or ())
+    languages = benchmarked.languages
     options = evaluation_from_flags(
-        benchmarks=benchmark, candidates=candidates, batch_size=batch_size, precision=precision, run_depth=0
+        benchmarks=benchmark,
+        candidates=benchmarked.candidates,
+        batch_size=batch_size,
+        precision=precision,
+        run_depth=0,
     )
-    check_forms(options, more)
+    check_forms(options, benchmarked.data_sets)
     wanted = Merges(
         models=tuple(models),
         base=base,
@@ -115,12 +109,12 @@ def merge(
         points=merge_points(method, len(models), weights, base is not None),
         evaluation=options,
         languages=None if languages is None else tuple(languages),
-        catalogue=more,
+        catalogue=tuple(benchmarked.data_sets),
         tracking_uri=tracking_uri,
         experiment=experiment,
     )
     to = output_place(output)
-    loaded = load_benchmarks(options.benchmarks, languages, candidates, catalogue=more, notify=said_aside)
+    loaded = benchmarked.load(options.benchmarks)
     from hbtrain.modeling.devices import visible_device
 
     quiet()

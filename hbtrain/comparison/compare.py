@@ -14,7 +14,7 @@ from hbtrain.comparison.estimates import Method, adjusted, estimates_of
 from hbtrain.comparison.published import Choice
 from hbtrain.comparison.result import Comparison
 from hbtrain.comparison.runs import Run, RunFinder
-from hbtrain.comparison.scores import ScoreReader
+from hbtrain.comparison.scores import ScoreReader, Scores
 from hbtrain.comparison.systems import System, in_table_order, systems_of
 from hbtrain.comparison.tables import language_tables, legend, main_tables
 from hbtrain.comparison.tasks import MAIN_METRICS, Task, task_of
@@ -82,16 +82,11 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         from hbtrain.evaluation.benchmarks import load_benchmarks
 
         questions = load_benchmarks(data, candidates=candidates, notify=notify)
-    wanted = [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE]
     with tempfile.TemporaryDirectory(prefix="hbtrain-compare-") as downloads:
         finder = RunFinder(tracking_uri, Path(downloads), questions)
         found = _find(finder, [fspath(run) for run in runs])
         flat = [run for group in found.values() for run in group]
-        reader, wanted = ScoreReader(), list(dict.fromkeys(wanted))
-        scores = {
-            run: reader.read(run.results / "per_query.parquet", run.given, wanted, run.unrelated_questions)
-            for run in flat
-        }
+        scores = _read(flat, [metric, RANK_DISTANCE] if metric else [*MAIN_METRICS, RANK_DISTANCE])
     systems = in_table_order(systems_of(flat, group_by, names))
     beside: Choice = "all" if published else "paper" if paper else None
     if len(systems) < 2 and beside is None:
@@ -119,6 +114,14 @@ def compare(  # noqa: PLR0913 - keywords, each a choice of its own
         beside,
         read_curves(systems, tasks, lambda: finder.server),
     )
+
+
+def _read(runs: Sequence[Run], metrics: Sequence[str]) -> dict[Run, dict[str, Scores]]:
+    """{run: {benchmark: its scores by question}}."""
+    reader, wanted = ScoreReader(), list(dict.fromkeys(metrics))
+    return {
+        run: reader.read(run.results / "per_query.parquet", run.given, wanted, run.unrelated_questions) for run in runs
+    }
 
 
 def _find(finder: RunFinder, texts: Sequence[str]) -> dict[str, list[Run]]:

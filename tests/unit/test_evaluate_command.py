@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from hbtrain.cli.evaluate import AS_SAVED, AS_THEY_ARE, EXACT, evaluate
+from hbtrain.cli.benchmark_flags import AS_THEY_ARE, WHOLE
+from hbtrain.cli.evaluate import AS_SAVED, EXACT, evaluate
 from hbtrain.config import EvaluationConfig
 from hbtrain.modeling.card import ModelCard
 from hbtrain.modeling.encoder import Encoder
@@ -187,6 +188,7 @@ def test_an_index_that_cannot_be_is_one_line(hbtrain, model, flags, words):
 def test_flags_have_the_defaults_of_a_recipe():
     defaults = (
         {name: one.default for name, one in inspect.signature(evaluate).parameters.items()}
+        | asdict(WHOLE)
         | asdict(EXACT)
         | asdict(AS_THEY_ARE)
         | asdict(AS_SAVED)

@@ -1,4 +1,4 @@
-"""`hbtrain export` up to the libraries of the extra, for which stand-ins compute what they were given."""
+"""`hbtrain export`: with the libraries of the extra, and up to them, with stand-ins that compute what they were given."""
 
 import sys
 from types import SimpleNamespace
@@ -54,7 +54,9 @@ def runtimes(monkeypatch):
 
     stand_ins = {
         "onnxruntime": SimpleNamespace(),
-        "onnxruntime.quantization": SimpleNamespace(QuantType=SimpleNamespace(QInt8="int8"), quantize_dynamic=quantize),
+        "onnxruntime.quantization": SimpleNamespace(
+            QuantType=SimpleNamespace(QUInt8="uint8"), quantize_dynamic=quantize
+        ),
         "openvino": SimpleNamespace(convert_model=lambda file: seen.written[kind(file)], save_model=save),
         "nncf": SimpleNamespace(compress_weights=compress, CompressWeightsMode=SimpleNamespace(INT8_ASYM=1)),
     }
@@ -64,6 +66,18 @@ def runtimes(monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", write)
     monkeypatch.setattr(exporting, "_runner", runner)
     return seen
+
+
+@pytest.mark.parametrize(("int8", "least"), [(False, 0.9999), (True, 0.999)])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_libraries_embed_as_the_model_does(tmp_path, target, int8, least):
+    encoder = Encoder.load(str(save_bert(tmp_path / "model")))
+    exported, cosine = export_model(encoder, tmp_path / "out", target, int8=int8)
+    assert cosine > least
+    x_ND, y_ND = (one.encode(TEXTS, "query") for one in (encoder, exported))
+    assert (x_ND * y_ND).sum(axis=1) == pytest.approx(
+        np.linalg.norm(x_ND, axis=1) * np.linalg.norm(y_ND, axis=1), abs=1 - least
+    )
 
 
 @pytest.mark.parametrize("save", [save_bert, save_xlm_roberta, save_decoder, save_labse])
