@@ -106,14 +106,20 @@ def estimates_of(
             cells = [c for c, cell in enumerate(layout.cells) if cell.setting == setting]
             if not cells or (metric == RANK_DISTANCE and setting != "multi"):
                 continue
-            of_runs = [np.stack([run.values[metric][:, cells] for run in runs]) for _, runs in systems]
-            if any(np.isnan(values).all() for values in of_runs):
+            everywhere = np.all(
+                [np.isfinite(run.values[metric][:, cells]) for _, runs in systems for run in runs], axis=0
+            )
+            known_UC = layout.present_UC[:, cells] & everywhere  # the questions of which every run has a score
+            kept = np.flatnonzero(known_UC.any(axis=0))
+            if not len(kept):
                 continue
+            cells, known_UC = [cells[c] for c in kept], known_UC[:, kept]
+            of_runs = [np.stack([run.values[metric][:, cells] for run in runs]) for _, runs in systems]
             names, weights_CK = _weights(layout, cells, parts)
             scores = [Score(benchmark, setting, metric, name) for name in names]
             estimates, parts_SUK = _judge(
                 of_runs,
-                layout.present_UC[:, cells],
+                known_UC,
                 weights_CK,
                 scores,
                 [label for label, _ in systems],

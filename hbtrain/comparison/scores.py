@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float64]
 KEYS = ("benchmark", "setting", "query_language", "passage_language", "question_id")
 """Columns of `per_query.parquet` that identify a row."""
 
+OF_ALL = frozenset({"map", "mrr", "recall", "ndcg"})
+"""Metrics, without their cut-offs, that every question has. A rank distance, say, wants two answers."""
+
 
 class Cell(NamedTuple):
     """All questions in one language on one pool of candidates; a reported mean is a mean over cells."""
@@ -169,7 +172,8 @@ def _ranked(codes: npt.NDArray[np.int64], names: list[str]) -> tuple[tuple[str, 
 
 
 def _score_table(table: pa.Table, metric: str, index: _RowIndex, benchmark: str, run: str) -> Floats:
-    """[U, C] scores of a metric, which a setting must have for all of its questions or for none."""
+    """[U, C] scores of a metric, NaN where a question has none. Those of `OF_ALL` must be there for all questions of a
+    setting or for none."""
     layout, at = index.layouts[benchmark], index.rows[benchmark]
     try:
         column = table.column(metric).cast("double").to_numpy()[at]
@@ -181,7 +185,8 @@ def _score_table(table: pa.Table, metric: str, index: _RowIndex, benchmark: str,
     for setting in SETTINGS:
         of_setting = np.array([cell.setting == setting for cell in layout.cells])
         gaps = missing[:, of_setting]
-        if np.isinf(values).any() or (gaps.any() and gaps.sum() < layout.present_UC[:, of_setting].sum()):
+        some = gaps.any() and gaps.sum() < layout.present_UC[:, of_setting].sum()
+        if np.isinf(values).any() or (some and metric.partition("@")[0] in OF_ALL):
             raise DataError(
                 f"run {run}: {metric} of {benchmark}, {setting}, is no number for some questions; evaluate again"
             )

@@ -159,6 +159,11 @@ class LossConfig(Section):
         return {term: of_term for term, of_term in points.items() if max(of_term.values()) > 0}
 
     @property
+    def is_plain(self) -> bool:
+        """Whether InfoNCE is the whole loss at every step, so that its term is not told apart from it."""
+        return self.term_points == {"contrastive": {0: 1.0}}
+
+    @property
     def active_terms(self) -> tuple[Term, ...]:
         """The terms that have a weight above 0 at some step, in the order of `TERMS`."""
         return tuple(self.term_points)

@@ -7,8 +7,9 @@ whole benchmark.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 from hbtrain.errors import DataError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
@@ -71,7 +72,7 @@ def check_in_domain(in_domain: str | None, benchmarks: Sequence[Benchmark]) -> N
     names = []
     for benchmark in benchmarks:
         domains = {domain for c in benchmark.collections() for domain in c.domains or () if domain is not None}
-        names += [benchmark.name, *(_name(benchmark.name, domain) for domain in sorted(domains))]
+        names += [benchmark.name, *_names(benchmark.name, domains).values()]
     _check_known(in_domain, names)
 
 
@@ -86,16 +87,21 @@ def _by_domain(evaluation: Evaluation) -> dict[str, tuple[Cell, ...]]:
 
     table = evaluation.per_query
     found = {evaluation.benchmark: evaluation.cells}
-    for domain in sorted(pc.unique(table["domain"]).drop_null().to_pylist()):
+    for domain, name in _names(evaluation.benchmark, pc.unique(table["domain"]).drop_null().to_pylist()).items():
         rows = table.filter(pc.equal(table["domain"], domain))
-        found[_name(evaluation.benchmark, domain)] = cells_of(rows, evaluation.languages)
+        found[name] = cells_of(rows, evaluation.languages)
     return found
 
 
-def _name(benchmark: str, domain: str) -> str:
-    """The name of a domain, with a hyphen for characters that a metric's key cannot hold."""
-    plain = re.sub(r"[^\w. -]", "-", domain)
-    return f"{benchmark}@{plain}"
+def _names(benchmark: str, domains: Iterable[str]) -> dict[str, str]:
+    """{domain: its name}, with a hyphen for characters that a metric's key cannot hold. Of domains that would then have
+    one name, all but the first get a number: `own@C-`, `own@C-2` for C# and C+."""
+    names: dict[str, str] = {}
+    for domain in sorted(domains):
+        plain = f"{benchmark}@" + re.sub(r"[^\w. -]", "-", domain)
+        numbered = chain([plain], (f"{plain}{number}" for number in count(2)))
+        names[domain] = next(name for name in numbered if name not in names.values())
+    return names
 
 
 def _drop(base: Sequence[Cell], here: Sequence[Cell], metric: str) -> float | None:

@@ -88,11 +88,15 @@ def evaluate_trec_runs(
         runs[key] = match_run(read_trec_run(path), benchmark.name, asked, _names(collections, *key))
         notes += runs[key].notes
     parts: list[CollectionScores] = []
+    # In all languages or in none: those whose every answer was found are the ones that the system is good at.
+    known = all(
+        _finds_all(runs[key], queries) for by_key in judged for key, queries in by_key.items() if key[0] == "multi"
+    )
     cuts: set[int] = set()
     for collection, by_key in zip(collections, judged, strict=True):
         cuts |= {runs[key].depth for key, own in by_key.items() if runs[key].depth < _most_candidates(collection, own)}
         if by_key:
-            scores = [_scores(collection, key, queries, runs[key]) for key, queries in by_key.items()]
+            scores = [_scores(collection, key, queries, runs[key], known) for key, queries in by_key.items()]
             parts.append(combine_scores(benchmark, collection, scores, _first_places(collection, by_key, runs)))
     depths = {"/".join(key): run.depth for key, run in runs.items()}
     about = {
@@ -177,7 +181,15 @@ def _judged_queries(collection: Collection, setting: str, query_language: str) -
     return found
 
 
-def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], run: MatchedRun) -> RankingScores:
+def _finds_all(run: MatchedRun, queries: Sequence[_JudgedQuery]) -> bool:
+    """Whether every relevant candidate of the queries is in the run."""
+    return all(None not in _ranks(run.rankings.get(query.name), query) for query in queries)
+
+
+def _scores(
+    collection: Collection, key: RunKey, queries: list[_JudgedQuery], run: MatchedRun, known: bool
+) -> RankingScores:
+    """The scores of a run file; `known`: whether all ranks in the setting `multi` are, in this file and others."""
     judged = {
         query.name: {str(place): gain for place, gain in query.relevant.items()}
         | {f"missing {number}": gain for number, gain in enumerate(query.missing)}
@@ -198,7 +210,6 @@ def _scores(collection: Collection, key: RunKey, queries: list[_JudgedQuery], ru
         scores["mrr@10"] = np.where(scores["mrr"] * FIRST_PLACES > 0.99, scores["mrr"], 0.0)
     if key[0] == "multi":
         ranks = [_ranks(run.rankings.get(query.name), query) for query in queries]
-        known = all(None not in own for own in ranks)
         if collection.pool_language is None:
             preferred = _preferences(collection, queries, ranks, run.depth)
             scores |= {name: own for name, own in preferred.items() if known or 0 < cutoff(name) <= run.depth}

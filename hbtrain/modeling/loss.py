@@ -87,7 +87,7 @@ def batch_loss(
         widths = [whole] if term in VECTOR_TERMS else dimensions
         sums = [terms.sum_of(term, d) for d in widths]
         values[term] = sum(sums[1:], sums[0]) * (group.world_size / (terms.count(term) * len(widths)))
-    if weights == {"contrastive": 1.0}:
+    if config.is_plain:
         return BatchLoss(values["contrastive"], {}, terms.guided_b2)
     weighted = [weight * values[term] for term, weight in weights.items()]
     return BatchLoss(sum(weighted[1:], weighted[0]), {t: x.detach() for t, x in values.items()}, terms.guided_b2)

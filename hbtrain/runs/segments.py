@@ -104,7 +104,9 @@ def measured_by(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {"candidates": evaluation.candidates, "index": evaluation.index}
     if evaluation.index is not None:
         found |= {"index_parameters": evaluation.index_parameters, "depth": evaluation.depth}
-    # Only where they are set, so that scores of earlier versions, which had neither, count.
+    # Only where they are set, so that scores of earlier versions, which had none of them, count.
+    if evaluation.precision is not None:
+        found["precision"] = evaluation.precision
     found |= {name: True for name in ("ignore_identical_ids", "allow_missing_documents") if getattr(evaluation, name)}
     parts = [text for text in evaluation.benchmarks if "?" in text.partition("=")[0]]  # of data sets: some languages
     return found | ({"parts": parts} if parts else {})

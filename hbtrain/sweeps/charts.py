@@ -24,6 +24,9 @@ COLOURS = {
     "cross/map": "#c8553d",
     "multi/map": "#2f8f6b",
     "multi/rank_distance": "#7a5ba6",
+    "mono/ndcg@10": "#3b6fb6",
+    "cross/ndcg@10": "#c8553d",
+    "multi/ndcg@10": "#2f8f6b",
 }
 LINES = tuple(zip(dict.fromkeys((*SAMPLING.values(), *OTHERS)), "os^Dv<>P", strict=False))
 """(colour, marker) of the curves where there are several, the most that are drawn."""

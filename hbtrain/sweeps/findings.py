@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,14 +155,14 @@ class Summary:
         """The scores on the first benchmark that say which point is the best."""
         return list(self.objectives) or scores_of(self.benchmarks[0], self.points)
 
-    @property
-    def _wanted(self) -> list[str]:
-        """The objectives, then the scores of every summary that are not among them."""
-        return list(dict.fromkeys([*self.objectives, *SCORES]))
+    def _scores(self, benchmark: str) -> list[str]:
+        """The objectives that all trials have on a benchmark, then the other scores of every summary."""
+        points = self.points
+        return list(dict.fromkeys([*scores_of(benchmark, points, self.objectives), *scores_of(benchmark, points)]))
 
     def _table(self, benchmark: str) -> Table:
         """A row for each point, the best mean of a column in bold if there are several points."""
-        points, scores = self.points, scores_of(benchmark, self.points, self._wanted)
+        points, scores = self.points, self._scores(benchmark)
         marks = self.judged.marks if self.judged is not None else {}
         best: dict[str, int] = {}
         for score in scores if len(points) > 1 else ():
@@ -190,12 +191,13 @@ class Summary:
         stream = io.StringIO(newline="")
         writer = csv.writer(stream)
         keys = list(self.points[0].values) if self.points else []
-        writer.writerow(["benchmark", *keys, "seeds", *(f"{x} {of}" for x in self._wanted for of in ("mean", "std"))])
-        for benchmark in self.benchmarks:
-            known = scores_of(benchmark, self.points, self._wanted)
+        scores_by = {benchmark: self._scores(benchmark) for benchmark in self.benchmarks}
+        columns = list(dict.fromkeys([*self.objectives, *SCORES, *chain.from_iterable(scores_by.values())]))
+        writer.writerow(["benchmark", *keys, "seeds", *(f"{x} {of}" for x in columns for of in ("mean", "std"))])
+        for benchmark, known in scores_by.items():
             for point in self.points:
                 cells: list[str] = []
-                for score in self._wanted:
+                for score in columns:
                     values = point.of(f"{benchmark}/{score}") if score in known else []
                     cells.append(f"{statistics.mean(values):.6f}" if values else "")
                     cells.append(f"{spread(values):.6f}" if len(values) > 1 else "")

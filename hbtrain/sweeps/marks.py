@@ -16,7 +16,7 @@ from hbtrain.config import Config
 from hbtrain.reporting.metric_names import ALL
 from hbtrain.sweeps.points import Finished, benchmarks_of, best_point, points_of, scores_of
 
-BASELINE_SCORES = ("multi/map", "cross/map", "mono/map")
+BASELINE_SCORES = ("multi/map", "cross/map", "mono/map", "multi/ndcg@10", "cross/ndcg@10", "mono/ndcg@10")
 """The first of these that all trials have decides which sampling of a single kind is the best."""
 
 KINDS = ("batching.mode", "batching.alpha", "batching.mixture")  # the keys that say how often a batch is of which kind

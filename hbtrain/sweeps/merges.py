@@ -102,6 +102,8 @@ def merge_points(method: Method, models: int, given: Sequence[str] | None, has_b
             either = f"one number, or {models}" if alone else f"{models} numbers"
             raise ConfigError(f"--weights {text}: a point of these models is {either} with commas between them")
         weights = merge_weights(method, models, numbers, has_base)
+        if method != "task-arithmetic" and models == 2:
+            number = weights[0]
         if weights in found:
             raise ConfigError(f"--weights: {text} and {found[weights].label} are the same point; give each once")
         label = ",".join(f"{x:.12g}" for x in ((number,) if number is not None else weights))

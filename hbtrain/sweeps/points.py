@@ -22,12 +22,15 @@ from hbtrain.sweeps.search_methods import is_minimised
 from hbtrain.sweeps.space import SEED, Trial, short_name, shown
 
 SCORES = ("mono/map", "cross/map", "multi/map", "multi/rank_distance")  # the scores that every summary shows
+LEAST_DEPTH = 10
+AT_DEPTH = tuple(f"{setting}/ndcg@{LEAST_DEPTH}" for setting in ("mono", "cross", "multi"))
+"""In place of `SCORES` on benchmarks whose candidates an index ranked, which finds the first ones only."""
 
 
 def title_of(score: str) -> str:
-    """What tables and pictures call a score; objectives beyond `SCORES` go by their names."""
+    """What tables and pictures call a score; objectives beyond them go by their names."""
     setting, _, metric = score.partition("/")
-    return score_title(metric, setting) if score in SCORES else score
+    return score_title(metric, setting) if score in (*SCORES, *AT_DEPTH) else score
 
 
 def title_with_direction(score: str) -> str:
@@ -110,8 +113,11 @@ def benchmarks_of(finished: Sequence[Finished]) -> list[str]:
     return list(dict.fromkeys(key.partition("/")[0] for one in finished for key in one.scores))
 
 
-def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[str] = SCORES) -> list[str]:
-    """Those of `wanted` that every trial of every point has on `benchmark`."""
+def scores_of(benchmark: str, points: Sequence[Point], wanted: Sequence[str] | None = None) -> list[str]:
+    """The scores, of those `wanted`, that every trial of every point has on `benchmark`; by default of those of every
+    summary: `SCORES`, or where there are none `AT_DEPTH`."""
+    if wanted is None:
+        return scores_of(benchmark, points, SCORES) or scores_of(benchmark, points, AT_DEPTH)
     return [score for score in wanted if all(f"{benchmark}/{score}" in run for p in points for run in p.runs)]
 
 
@@ -138,9 +144,9 @@ def pareto_front(points: Sequence[Point], benchmark: str, scores: Sequence[str])
 
 
 def front_scores(benchmark: str, points: Sequence[Point], objectives: Sequence[str] = ()) -> list[str]:
-    """The scores that span the Pareto front: the objectives of a search for several, else those of `SCORES`.
+    """The scores that span the Pareto front: the objectives of a search for several, else those of every summary.
 
     Empty if there are fewer than two scores or two points.
     """
-    scores = scores_of(benchmark, points, objectives if len(objectives) > 1 else SCORES)
+    scores = scores_of(benchmark, points, objectives if len(objectives) > 1 else None)
     return scores if len(points) > 1 and len(scores) > 1 else []

@@ -35,9 +35,11 @@ class Numbers:
     high: float
     log: bool = False
 
-    def recalled(self, value: object) -> float | None:
-        """The value that was written to JSON as `value`; None if it cannot be drawn from here."""
-        return float(value) if _is_number(value) and self.low <= value <= self.high else None  # type: ignore[arg-type, operator]
+    def recalled(self, value: object) -> float:
+        """The value that was written to JSON as `value`. Raises ValueError where it cannot be drawn from here."""
+        if _is_number(value) and self.low <= value <= self.high:  # type: ignore[operator]
+            return float(value)  # type: ignore[arg-type]
+        raise ValueError(f"{value!r} is not from {self.low} to {self.high}")
 
     def rounded(self, value: float) -> float:
         """A drawn value as it is used: rounded to `DIGITS` significant digits, and within the interval."""
@@ -59,7 +61,11 @@ class Choices:
     values: tuple[Any, ...]
 
     def recalled(self, value: object) -> Any:
-        return next((own for own in self.values if json.loads(json.dumps(own)) == value), None)
+        """The value, null among them, that was written to JSON as `value`. Raises ValueError where it is no choice."""
+        for own in self.values:
+            if json.loads(json.dumps(own)) == value:
+                return own
+        raise ValueError(f"{value!r} is not among the choices")
 
     @property
     def probes(self) -> tuple[Any, ...]:
@@ -111,15 +117,17 @@ class Simplex:
             parts[i] += 1
         return {kind: part / PARTS for kind, part in zip(self.kinds, parts, strict=True)}
 
-    def recalled(self, value: object) -> dict[str, float] | None:
-        """The mixture that was written to JSON as `value`; None if it cannot be drawn from here."""
-        if not isinstance(value, Mapping) or set(value) != set(self.kinds) or not all(map(_is_number, value.values())):
-            return None
-        weights = [float(value[kind]) for kind in self.kinds]
-        if min(weights) < 0 or sum(weights) <= 0:
-            return None
-        rounded = self.rounded(weights)
-        return rounded if rounded == dict(zip(self.kinds, weights, strict=True)) else None
+    def recalled(self, value: object) -> dict[str, float]:
+        """The mixture that was written to JSON as `value`. Raises ValueError where it cannot be drawn from here."""
+        if isinstance(value, Mapping) and set(value) == set(self.kinds) and all(map(_is_number, value.values())):
+            weights = [float(value[kind]) for kind in self.kinds]
+            if (
+                min(weights) >= 0
+                and sum(weights) > 0
+                and (rounded := self.rounded(weights)) == dict(zip(self.kinds, weights, strict=True))
+            ):
+                return rounded
+        raise ValueError(f"{value!r} is no mixture of {', '.join(self.kinds)} that is drawn")
 
     @property
     def probes(self) -> tuple[dict[str, float], ...]:

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from hbtrain.config import EvaluationConfig
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmark import SETTINGS, Benchmark
 from hbtrain.evaluation.metrics import metrics
+from hbtrain.evaluation.scoring import cutoff
 
 MINIMISED = {"rank_distance": "multi"}  # {metric of which lower is better: the setting that has it}
 
@@ -157,10 +159,16 @@ def is_minimised(objective: str) -> bool:
     return objective.partition("/")[2] in MINIMISED
 
 
-def check_objectives(objectives: Sequence[str], benchmark: Benchmark) -> None:
+def check_objectives(objectives: Sequence[str], benchmark: Benchmark, evaluation: EvaluationConfig) -> None:
     """Raise ConfigError for an objective that the evaluation of `benchmark` does not give."""
     for objective in objectives:
-        setting = objective.partition("/")[0]
+        setting, _, metric = objective.partition("/")
+        if evaluation.index is not None and not 0 < cutoff(metric) <= evaluation.depth:
+            raise ConfigError(
+                f"the objective {objective} is not known where an index ranks (evaluation.index = "
+                f"{evaluation.index!r}), which finds the first {evaluation.depth} candidates; choose one that looks no "
+                f"further with --search.objective, such as {setting}/ndcg@10"
+            )
         few = len(benchmark.languages) < 2 and setting == "cross"
         if setting not in benchmark.settings or few:
             raise ConfigError(

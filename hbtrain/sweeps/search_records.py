@@ -69,9 +69,8 @@ def known_points(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
     points = []
     for written in ledger.points():
         if written.keys() == space.draws.keys():
-            point = {key: draw.recalled(written[key]) for key, draw in space.draws.items()}
-            if None not in point.values():
-                points.append(point)
+            with suppress(ValueError):  # it can no longer be drawn
+                points.append({key: draw.recalled(written[key]) for key, draw in space.draws.items()})
     return points
 
 

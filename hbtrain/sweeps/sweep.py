@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hbtrain.comparison.save import save_comparison
-from hbtrain.config import Config, absolute_paths, override, training_values, without_passwords
+from hbtrain.config import Config, EvaluationConfig, absolute_paths, override, training_values, without_passwords
 from hbtrain.errors import ConfigError, HbtrainError, StorageError, TrainingError
 from hbtrain.events import NullObserver
 from hbtrain.reporting.console import TextConsole
@@ -24,7 +24,7 @@ from hbtrain.storage import Place, clear_leftovers, folders_in, place, pushed, w
 from hbtrain.storage.lease import leased
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.marks import Judged, judge
-from hbtrain.sweeps.points import Finished
+from hbtrain.sweeps.points import LEAST_DEPTH, Finished
 from hbtrain.sweeps.search_methods import check_objectives, summary_of, trials_in
 from hbtrain.sweeps.search_records import SearchOutcome, save_outcome
 from hbtrain.sweeps.space import Space, Trial, base_config, probes_of, shown, trials_of
@@ -115,9 +115,19 @@ def _check(space: Space, trials: Sequence[Trial], base: Config) -> None:
     if space.search is not None:
         space.search.stops(base.training.steps)
     for trial in trials:
+        _check_depth(trial.config.evaluation, space)
         checked = preflight(absolute_paths(trial.config), _Said())
     if space.search is not None:
-        check_objectives(space.search.objectives, checked.benchmarks[0])
+        check_objectives(space.search.objectives, checked.benchmarks[0], base.evaluation)
+
+
+def _check_depth(evaluation: EvaluationConfig, space: Space) -> None:
+    """Check that trials whose candidates an index ranks have the scores that they are compared by (`AT_DEPTH`)."""
+    if space.search is None and evaluation.index is not None and evaluation.depth < LEAST_DEPTH:
+        raise ConfigError(
+            f"evaluation.depth = {evaluation.depth}: trials whose candidates an index ranks are compared by "
+            f"nDCG@{LEAST_DEPTH}; give {LEAST_DEPTH} or more"
+        )
 
 
 class _Said(NullObserver):

@@ -228,14 +228,16 @@ class Trainer:
             self._export(step)
 
     def _is_evaluation_due(self, done: int, stop: int) -> bool:
-        """Whether to evaluate on benchmarks. The encoder that is exported at the end is evaluated after training."""
+        """Whether to evaluate on benchmarks. The encoder that is exported at the end is evaluated after training; where
+        that may be an earlier one, chosen by validation, the last step's own is evaluated here as well."""
         evaluation = self.config.evaluation
         if self.worker.evaluate is None or evaluation.every is None:
             return False
         if evaluation.keep_best is not None:
             return self._is_nth_or_last(done, evaluation.every)
-        chooses = self.config.training.validate_every is not None
-        return done % evaluation.every == 0 and (done < stop or chooses)
+        if self.config.training.validate_every is not None:
+            return done % evaluation.every == 0 or done == stop or self.patience.exhausted
+        return done % evaluation.every == 0 and done < stop
 
     def _evaluate(self, step: int) -> None:
         """Evaluate on benchmarks; where a score decides, save the encoder if it is the best so far."""

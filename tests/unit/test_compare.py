@@ -397,3 +397,31 @@ def test_other_revisions_of_a_data_set_are_noted(tmp_path):
     (note,) = compare([folders["a"], folders["b"]], names=["a", "b"], method=QUICK).notes
     assert f"on sample runs read different data: owner/sample at {'1' * 40} and {'2' * 40}" in note
     assert not compare([folders[x] for x in "acd"], names=["a", "c", "d"], method=QUICK).notes
+
+
+def test_questions_with_one_answer_have_no_rank_distance(tmp_path):
+    """Nor do they have one in the other run; the mean is over those that have."""
+    both = [rows_of(quality, seed=seed) for quality, seed in ((0.0, 0), (0.1, 1))]
+    for row in (row for rows in both for row in rows):
+        if row["question_id"] in ("q3", "q7") or row["query_language"] == "th":
+            row["rank_distance"] = None
+    runs = [write_results(tmp_path / f"{i}", rows) for i, rows in enumerate(both)]
+    found = compare(runs, method=QUICK)
+    for system, rows in zip(found.systems, both, strict=True):
+        own = found.get(system.label, "sample", "multi", "rank_distance")
+        assert own.value == pytest.approx(macro_means(rows)["sample/multi/rank_distance"])
+        assert np.isfinite([own.low, own.high]).all()
+    assert {e.score.part for e in found.estimates if e.score.metric == "rank_distance"} >= {"all", "de"}
+    assert not [e for e in found.estimates if e.score.metric == "rank_distance" and e.score.part == "th"]
+
+
+def test_a_rank_distance_that_one_seed_lacks_is_not_compared(tmp_path):
+    runs = []
+    for alpha, seed in ((1.0, 0), (1.0, 1), (0.5, 0), (0.5, 1)):
+        rows = rows_of(-0.1 * alpha, seed=seed + int(10 * alpha))
+        if (alpha, seed) == (0.5, 1):
+            rows = [{**row, "rank_distance": None} for row in rows]
+        runs.append(write_run(tmp_path / f"{alpha}-{seed}", alpha, seed, rows))
+    found = compare(runs, method=QUICK)
+    assert {e.score.metric for e in found.estimates} == {"map"}
+    assert all(np.isfinite(e.value) for e in found.estimates)

@@ -1,3 +1,4 @@
+import gzip
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,17 @@ def test_a_run_of_ten_knows_what_ten_can_tell(tmp_path):
     for key, row in rows(exact).items():
         assert rows(found)[key]["map"] <= row["map"] + 1e-6
     assert found.metrics["sample/multi/map"] < exact.metrics["sample/multi/map"]
+
+
+def test_ranks_of_all_answers_are_known_in_every_language_or_in_none(tmp_path):
+    """A mean over the languages whose answers were all found would be that of the easier ones."""
+    evaluated(tmp_path, 100)
+    file = tmp_path / "sample" / "multi" / "de.trec.gz"
+    lines = gzip.decompress(file.read_bytes()).decode().splitlines()
+    file.write_bytes(gzip.compress("".join(f"{x}\n" for x in lines if int(x.split()[3]) <= 10).encode()))
+    found = evaluate_trec_runs(random_benchmark(), find_trec_runs(tmp_path / "sample"))
+    assert not [key for key in found.metrics if key.split("/")[2] in ("rank_distance", "worst_rank", "own_first")]
+    assert "sample/multi/own_language@10" in found.metrics
 
 
 def test_a_collection_is_opened_once_for_all_run_files(tmp_path):

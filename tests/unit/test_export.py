@@ -1,4 +1,4 @@
-"""`hbtrain export`: with the libraries of the extra, and up to them, with stand-ins that compute what they were given."""
+"""`hbtrain export` with the libraries of the extra, and up to them, where stand-ins compute what they were given."""
 
 import sys
 from types import SimpleNamespace

@@ -78,7 +78,7 @@ def shares(points):
 
 
 def test_a_number_is_the_weight_of_the_first_of_two_and_of_all_in_task_arithmetic():
-    two = [("0.3", (0.3, 0.7), 0.3), ("0.2,0.8", (0.2, 0.8), None)]
+    two = [("0.3", (0.3, 0.7), 0.3), ("0.2", (0.2, 0.8), 0.2)]
     assert shares(merge_points("linear", 2, ["0.3", "0.2,0.8"], False)) == two
     assert shares(merge_points("task-arithmetic", 2, ["-1", "0.5,2"], True)) == [
         ("-1", (-1, -1), -1.0),

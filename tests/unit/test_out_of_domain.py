@@ -103,3 +103,12 @@ def test_the_table_shows_the_drop(evaluations):
         f"{scores[3].drop:+.3f}",
         f"{scores[3].drop / (scores[3].mrr + scores[3].drop):+.0%}",
     ]
+
+
+def test_domains_whose_names_would_be_one_are_told_apart():
+    evaluation = evaluate(HashEncoder(), tagged(domains=("C#", "C+", "C-")))
+    scores = {score.name: score.mrr for score in domain_scores([evaluation]) if score.setting == "mono"}
+    assert list(scores) == ["mixed", "mixed@C-", "mixed@C-2", "mixed@C-3"]
+    for name, domain in (("mixed@C-", "C#"), ("mixed@C-2", "C+"), ("mixed@C-3", "C-")):
+        assert scores[name] == pytest.approx(macro(evaluation, "mono", lambda row, own=domain: row["domain"] == own))
+    check_in_domain("mixed@C-3", [tagged(domains=("C#", "C+", "C-"))])

@@ -89,10 +89,10 @@ def test_points_outside_a_narrower_space_are_passed_over(space, tmp_path):
 def test_choices_of_any_kind_are_recalled_as_they_were_drawn(space, tmp_path):
     ledger = Ledger(tmp_path / "points.jsonl")
     schedule = {0: 1.0, 4: 0.5}
-    chosen = with_flags(space, {"batching.alpha": {"choice": [schedule, 0.5]}})
-    for value in (schedule, 0.5, {0: 0.25}):
+    chosen = with_flags(space, {"batching.alpha": {"choice": [schedule, 0.5, None]}})
+    for value in (schedule, 0.5, {0: 0.25}, None):
         ledger.add({"batching.alpha": value})
-    assert known_points(chosen, ledger) == [{"batching.alpha": schedule}, {"batching.alpha": 0.5}]
+    assert [point["batching.alpha"] for point in known_points(chosen, ledger)] == [schedule, 0.5, None]
 
 
 def proposals(space, base, ledger, count):
@@ -200,3 +200,9 @@ def test_members_have_their_schedules(base):
     assert finished.values == {"batching.alpha": {0: 0.25, 2: 0.25, 3: 0.5}}
     assert outcome.failures == {"alpha=0.1": "no disk"}
     assert len(first_values(space.draws["batching.alpha"], space.search)) == 4
+
+
+def test_a_precision_that_is_asked_for_is_a_condition_of_scores(base):
+    plain, *asked = (measured_by(override(base, {"evaluation.precision": x})) for x in (None, "fp32", "bf16"))
+    assert "precision" not in plain
+    assert asked[0] != asked[1]

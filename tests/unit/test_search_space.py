@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from hbtrain.batching import BatchPlan
+from hbtrain.config import EvaluationConfig
 from hbtrain.errors import ConfigError
 from hbtrain.evaluation.benchmarks import load_benchmarks
 from hbtrain.sweeps.ranges import Choices, Numbers
@@ -205,11 +206,16 @@ def test_what_the_configuration_does_not_allow_is_found_before_anything_starts(w
 
 def test_objectives_are_those_that_the_benchmark_gives(write_source, rows):
     (demo,) = load_benchmarks(["demo"])
-    check_objectives(["mono/map", "multi/rank_distance"], demo)
+    exact, cut = (EvaluationConfig(index=index) for index in (None, "Flat"))
+    check_objectives(["mono/map", "multi/rank_distance"], demo, exact)
+    check_objectives(["mono/ndcg@10", "multi/recall@100"], demo, cut)
+    for objective in ("mono/map", "multi/rank_distance", "cross/mrr"):
+        with pytest.raises(ConfigError, match=f"the objective {objective} is not known where an index ranks"):
+            check_objectives([objective], demo, cut)
     one = write_source(rows(4, languages=("de",)), "one.jsonl")
     (single,) = load_benchmarks([f"parallel={one}"])
     with pytest.raises(ConfigError, match="the objective cross/map is not given by the benchmark one"):
-        check_objectives(["mono/map", "cross/map"], single)
+        check_objectives(["mono/map", "cross/map"], single, exact)
 
 
 def test_drawn_numbers_have_few_digits_and_stay_inside():

@@ -158,6 +158,7 @@ def test_bad_input_leaves_nothing_behind(space, trained, tmp_path):
     for flags, message in (
         ({"evaluation.benchmarks": []}, "evaluation.benchmarks is empty"),
         ({"resources.workers": 4096}, "resources.workers = 4096"),
+        ({"evaluation.index": "Flat", "evaluation.depth": 9}, r"evaluation\.depth = 9: .* nDCG@10; give 10 or more"),
     ):
         with pytest.raises(ConfigError, match=message):
             sweeping.run_sweep(with_flags(space, flags))

@@ -9,6 +9,7 @@ import pytest
 from hbtrain.sweeps.charts import is_curve, score_curves
 from hbtrain.sweeps.findings import Summary
 from hbtrain.sweeps.points import Finished, points_of
+from hbtrain.sweeps.ranges import Choices
 from hbtrain.sweeps.space import trials_of
 from hbtrain.sweeps.space_file import load_space, with_flags
 
@@ -106,3 +107,24 @@ def test_the_picture_is_drawn_for_any_number_of_scores_and_seeds(tmp_path):
         picture = imread(path)
         assert min(picture.shape[:2]) > 400
         assert picture[..., :3].std() > 0.01, "something is drawn"
+
+
+@pytest.mark.parametrize("varied", ["batching.alpha", "batching.global_batch_size"])
+def test_trials_whose_candidates_an_index_ranks_are_compared_by_ndcg(tmp_path, varied):
+    space = with_flags(load_space("alpha-grid"), {"batching.alpha": [0, 0.5, 1], "seed": 0, "evaluation.index": "Flat"})
+    if varied != "batching.alpha":
+        space = replace(space, draws={varied: Choices((8, 16, 32))})
+    trials = trials_of(space)
+    own = [{"demo/multi/ndcg@10": x, "demo/multi/recall@10": 1 - x} for x in (0.2, 0.9, 0.5)]
+    summary = Summary([Finished(t, s, Path(t.label)) for t, s in zip(trials, own, strict=True)])
+    assert summary.best.trial.label == trials[1].label
+    assert "best of 3 points on demo by nDCG@10 multilingual. It has nDCG@10 multilingual 0.900" in " ".join(
+        summary.best_recipe().replace("#", "").split()
+    )
+    assert "| **0.900** |" in summary.markdown()
+    made = {path.name for path in summary.save(tmp_path)}
+    assert ("alpha-curve-demo.png" in made) == (varied == "batching.alpha")
+    with (tmp_path / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["multi/ndcg@10 mean"] for row in rows] == ["0.200000", "0.900000", "0.500000"]
+    assert [row["multi/map mean"] for row in rows] == ["", "", ""]

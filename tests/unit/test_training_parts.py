@@ -5,13 +5,14 @@ import torch
 
 from hbtrain.batching import BatchPlan
 from hbtrain.config import load_config
+from hbtrain.config.loss import LossConfig
 from hbtrain.corpus import ParallelCorpus
 from hbtrain.errors import DataError, TrainingError
 from hbtrain.modeling.encoder import Encoder
 from hbtrain.modeling.features import token_counts
 from hbtrain.modeling.gather import SingleProcess
-from hbtrain.modeling.loss import BatchLoss
-from hbtrain.modeling.loss_inputs import Sizes
+from hbtrain.modeling.loss import BatchLoss, batch_loss
+from hbtrain.modeling.loss_inputs import Embedded, Sizes
 from hbtrain.training.best import Patience
 from hbtrain.training.feed import Feed
 from hbtrain.training.meter import PHASES, Meter
@@ -171,3 +172,19 @@ def test_meter_tells_terms_by_kind_and_what_a_guide_drops_by_languages(feed):
     assert told == pytest.approx({key: out / negatives[key] for key, out in dropped.items()})
     meter.add(works[0], BatchLoss(torch.tensor(2.0), {}))
     assert not [key for key in meter.read() if "guided" in key or "bridge" in key]
+
+
+@pytest.mark.parametrize("weights", [{0: 1.0, 5: 0.5}, {0: 0.5, 5: 1.0}])
+def test_a_contrastive_term_whose_weight_changes_is_told_at_every_step(feed, weights):
+    config = LossConfig(terms={"contrastive": weights})
+    assert not config.is_plain
+    meter, losses = new_meter(), []
+    for step in range(8):
+        work = feed.work(step)
+        size = work.sizes.pairs[0]
+        q_bD, p_bD = (torch.nn.functional.normalize(torch.randn(size, 8), dim=1) for _ in range(2))
+        own = Embedded(q_bD, p_bD, p_bD[:0])
+        loss = batch_loss(own, Sizes([size], [0]), SingleProcess(), config, None, weights=config.weights(step))
+        losses.append(float(loss.total) / config.weights(step)["contrastive"])
+        meter.add(work, loss)
+    assert meter.read()["train/contrastive"] == pytest.approx(sum(losses) / 8, abs=1e-5)
