@@ -99,7 +99,7 @@ def _tokens(plan: BatchPlan, corpus: ParallelCorpus, config: Config, steps: Int6
     tell = partial(progress, "tokenizing batches")
     tell(0, len(steps))
     try:
-        tokenizer = tokenizer_of(config.encoder, corpus.every_text)
+        tokenizer = tokenizer_of(config.encoder, corpus.every_text, config.resources.use_gpu)
     except ModelError as error:
         raise ModelError(f"{error}; --without-tokens audits the rest") from error
     return count_tokens(plan, corpus, tokenizer, config, steps, tell)

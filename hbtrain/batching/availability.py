@@ -30,7 +30,9 @@ class PairTable:
         self._first = np.concatenate([[0], np.cumsum(self.pairs_per_pattern)[:-1]])
         self._languages = languages
         self._weights = None if weights is None else weights[self._query, self._passage]
-        self._cumulative = None if self._weights is None else np.cumsum(self._weights)
+        # Of shares within a pattern: next to a large sum of weights, differences between small ones would be lost.
+        self._shares = None if self._weights is None else self._weights / self.weight_per_pattern[self._pattern]
+        self._cumulative = None if self._shares is None else np.cumsum(self._shares)
 
     @property
     def weight_per_pattern(self) -> Floats:
@@ -46,11 +48,11 @@ class PairTable:
         the query's and of the passage's language (int64 [B] each).
         """
         first, count = self._first[patterns], self.pairs_per_pattern[patterns]
-        if self._cumulative is None or self._weights is None:
+        if self._cumulative is None or self._shares is None:
             chosen = first + (uniforms * count).astype(np.int64)
         else:
             last = first + count - 1
-            before = self._cumulative[first] - self._weights[first]
+            before = self._cumulative[first] - self._shares[first]
             chosen = np.searchsorted(self._cumulative, before + uniforms * (self._cumulative[last] - before), "right")
             chosen = np.clip(chosen, first, last)  # rounding may carry a sum of weights past a pattern's end
         return self._query[chosen], self._passage[chosen]

@@ -3,7 +3,9 @@
 How an epoch is dealt, for a stream of n rows and batches of B rows, with K = n // B batches:
 
 - Rows are ordered cluster by cluster (rows that share a query or a passage, see `corpus.conflicts`), larger clusters
-  first; the clusters of one size are shuffled by a keyed permutation of the epoch. Call this order c.
+  first; the clusters of one size are shuffled by a keyed permutation of the epoch. Where there are clusters of several
+  sizes, and rows will be left over, the order begins at a cluster drawn for the epoch and goes round: else the rows
+  left over were always of the smallest clusters. Call this order c.
 - Batch b is c[b], c[b + K], c[b + 2K], ..., as cards are dealt. Two rows of one cluster are less than K apart in c
   unless the cluster has more than K rows, so they are never in one batch; and a cluster with more rows than the epoch
   has batches cannot be kept apart by any order.
@@ -37,7 +39,10 @@ class Stream:
         epoch_batches = self.rows // batch_size
         epoch, within = divmod(number, epoch_batches)
         dealt = permute(np.array([within], np.int64), epoch_batches, (self.key, epoch, "batches"))
-        places = self._shuffled(dealt + np.arange(batch_size, dtype=np.int64) * epoch_batches, epoch)
+        places = dealt + np.arange(batch_size, dtype=np.int64) * epoch_batches
+        if self.rows % batch_size and len(self.classes) > 1:
+            places = (places + self._begin(epoch)) % self.rows
+        places = self._shuffled(places, epoch)
         # Shuffle within the batch as well: else the first rank would always have the rows of the large clusters.
         places = places[permute(np.arange(batch_size, dtype=np.int64), batch_size, (self.key, number, "within"))]
         return places if self.order is None else np.asarray(self.order[places], np.int64)
@@ -45,6 +50,12 @@ class Stream:
     @cached_property
     def _starts(self) -> Int64s:
         return np.array([c.start for c in self.classes], np.int64)
+
+    def _begin(self, epoch: int) -> int:
+        """Where an epoch begins in the order of clusters: with that of a row that is drawn, so that none is cut."""
+        drawn = int(key_of(self.key, epoch, "begin") % np.uint64(self.rows))
+        one = self.classes[int(np.searchsorted(self._starts, drawn, side="right")) - 1]
+        return drawn - (drawn - one.start) % one.size
 
     def _shuffled(self, places: Int64s, epoch: int) -> Int64s:
         """Map indices in the epoch's order c to indices in `order`, by shuffling the clusters of each size class."""

@@ -43,14 +43,19 @@ def find_trec_runs(folder: Path) -> dict[RunKey, Path]:
     """The run files of a folder, `<setting>/<query language>` with one of SUFFIXES, such as mono/en.trec.gz.
 
     Raises:
-        DataError: the folder has none.
+        DataError: the folder has none, or two of the same queries.
     """
     found: dict[RunKey, Path] = {}
     for setting in SETTINGS:
         for path in sorted((folder / setting).glob("*")):
             for suffix in SUFFIXES:
                 if path.name.endswith(suffix) and path.is_file():
-                    found.setdefault((setting, path.name.removesuffix(suffix)), path)
+                    key = setting, path.name.removesuffix(suffix)
+                    if key in found:
+                        raise DataError(
+                            f"{found[key]} and {path} are run files of the same queries; remove one of them"
+                        )
+                    found[key] = path
                     break
     if not found:
         raise DataError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from hbtrain.errors import ModelError
 from hbtrain.modeling.backbone import BUILT_BACKBONES, Backbone, find_backbone
 from hbtrain.modeling.model_files import read_json
+from hbtrain.modeling.packing import FLASH, PACKED, PROVEN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +33,10 @@ class Tokenizes(Protocol):
         """Token features of prefix + text, cut to the side's token limit (see `Encoder.tokenize`)."""
 
 
-def tokenizer_of(config: EncoderConfig, texts: Callable[[], Iterable[str]]) -> Tokenizes:
+def tokenizer_of(config: EncoderConfig, texts: Callable[[], Iterable[str]], on_gpus: bool = False) -> Tokenizes:
     """A tokenizer that cuts texts into tokens as the configuration's encoder does, without the encoder's weights.
 
+    It packs them where the encoder would, in training on GPUs if `on_gpus`.
     A vocabulary that the encoder would trim is used whole, which gives the same tokens for the texts of the sources.
     One that it would train is trained here as well, on `texts()`.
 
@@ -43,19 +45,21 @@ def tokenizer_of(config: EncoderConfig, texts: Callable[[], Iterable[str]]) -> T
     """
     from hbtrain.modeling.encoder import Encoder
 
+    packs = on_gpus and config.attention == "auto" and config.precision == "bf16"
     if config.backbone in BUILT_BACKBONES:
-        return Encoder.build(_smallest(config), texts, seed=0)
+        packs = packs and config.backbone == "transformer"
+        return Encoder.build(_smallest(config, {"attention": PACKED} if packs else {}), texts, seed=0)
     backbone = find_backbone(config.backbone)
     folder = _transformer_folder(backbone)
     if folder is None:  # a table of token vectors, say: its tokenizer comes with it
         return Encoder.load(config.backbone, config, device="cpu")
-    return _Pretrained(backbone, folder, config)
+    return _Pretrained(backbone, folder, config, packs)
 
 
 class _Pretrained:
     """The tokenizer of a pretrained transformer."""
 
-    def __init__(self, backbone: Backbone, folder: str, config: EncoderConfig) -> None:
+    def __init__(self, backbone: Backbone, folder: str, config: EncoderConfig, packs: bool) -> None:
         import torch
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -74,7 +78,8 @@ class _Pretrained:
             ) from error
         fit_tokenizer(config.backbone, self._tokenizer, network)
         own = _length_limit(backbone, folder, self._tokenizer.model_max_length, usable_positions(network))
-        self._packs = config.attention == "packed"
+        proven = type(network).__name__ in PROVEN
+        self._packs = config.attention == PACKED or (proven and (packs or config.attention == FLASH))
         self._prefixes = {"query": config.query_prefix, "passage": config.passage_prefix}
         self._limits = {"query": min(config.max_query_tokens, own), "passage": min(config.max_passage_tokens, own)}
 
@@ -98,8 +103,8 @@ class _Pretrained:
         return {name: features[name] for name in ("input_ids", "attention_mask")}
 
 
-def _smallest(config: EncoderConfig) -> EncoderConfig:
-    """The configuration of an encoder with the same tokens and the smallest possible network."""
+def _smallest(config: EncoderConfig, changes: dict[str, object]) -> EncoderConfig:
+    """The configuration, with `changes`, of an encoder with the same tokens and the smallest possible network."""
     small = {"layers": 1, "hidden_size": 1, "heads": 1, "intermediate_size": 1, "trim": False}
     return config.model_copy(
         update={
@@ -108,6 +113,7 @@ def _smallest(config: EncoderConfig) -> EncoderConfig:
             "gradient_checkpointing": False,
             "static": config.static.model_copy(update={"dimension": 1, "trim": False}),
             "transformer": config.transformer.model_copy(update=small),
+            **changes,
         }
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 from hbtrain.cluster.session import connected, run_task
 from hbtrain.config import Config, absolute_paths, load_config, override, to_tree, without_passwords
 from hbtrain.corpus.data_sets import provenance
-from hbtrain.errors import MAKE_ROOM, StorageError, TrainingError, is_full
+from hbtrain.errors import MAKE_ROOM, DataError, StorageError, TrainingError, is_full
 from hbtrain.evaluation.out_of_domain import domain_metrics, domain_scores
 from hbtrain.evaluation.query_tables import save_query_tables
 from hbtrain.evaluation.rankers import Side
@@ -29,7 +29,7 @@ from hbtrain.runs.ray_tasks import CARD, build, score
 from hbtrain.runs.ray_train import fit
 from hbtrain.runs.recorder import Recorder
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.run_inputs import RunInputs, checked_inputs, data_inputs
+from hbtrain.runs.run_inputs import ACCEPT, RunInputs, checked_inputs, data_inputs
 from hbtrain.runs.segments import (
     Segment,
     check_not_beyond,
@@ -99,6 +99,8 @@ def train(
     current = RunFolder.current(config)
     check_not_beyond(current, until or config.training.steps)
     inputs = _inputs(config, current, accept_changed_inputs)
+    if not accept_changed_inputs:
+        _check_plan(current, checked.batch_plan)
     with leased(current.path) as lease:
         folder = RunFolder(current.path, lease)
         if folder.is_finished:
@@ -129,6 +131,17 @@ def _inputs(config: Config, folder: RunFolder, accept: bool) -> RunInputs:
     """The inputs of `config`. Raises DataError if the run in `folder` began with others, and `accept` is false."""
     before = folder.state.inputs if folder.initial_model.exists() else None  # without it, nothing was made of them
     return checked_inputs([config], before, f"run {folder.name}", accept)
+
+
+def _check_plan(folder: RunFolder, now: str) -> None:
+    """Raise DataError if a run goes on whose batches, of the same inputs, were others when it began."""
+    before = folder.state.batch_plan if folder.initial_model.exists() else None
+    if before not in (None, now):
+        raise DataError(
+            f"run {folder.name} began with other batches than this version of hbtrain draws; go on with the version "
+            f"that it began with, begin another by a name of its own (--name NAME), or let this one go on with other "
+            f"batches ({ACCEPT})"
+        )
 
 
 def _recorded(

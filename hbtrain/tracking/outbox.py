@@ -65,6 +65,7 @@ class Outbox:
         self._next: deque[Message] = deque()  # delivered next; in the spool as well unless that is empty
         self._last: list[Message] = []  # delivered after what is still to be read from the spool; not in it
         self._without: tuple[str, str] | None = None
+        self._unresumed = False  # whether the spool may hold messages of another process that could not be read yet
         self._pending_since = 0.0
         self._away_since: float | None = None
         self._unexpected: Exception | None = None
@@ -110,8 +111,9 @@ class Outbox:
         try:
             if file == self.file and self._spool is not None:
                 with self._changed:
-                    self._without = without
+                    self._without, self._unresumed = without, True
                     self._spool.resume()
+                    self._unresumed = False
                     self._start()
                 return
             other = Spool(file, self._server)
@@ -121,7 +123,7 @@ class Outbox:
             if not other.is_empty and self.save():
                 other.clear()
         except OSError:
-            return  # the next process finds them
+            return  # `save` tries again, or the next process finds them
 
     def close(self, patience_s: float) -> None:
         """Stop the thread once all is delivered, or `patience_s` after the call if the server does not answer.
@@ -153,6 +155,13 @@ class Outbox:
             if self._spool is None:
                 return not self.is_pending
             try:
+                if self._unresumed:  # else what another process has left would be overwritten
+                    self._spool.resume()
+                    self._unresumed = False
+                    if not self._spool.is_empty:
+                        self._spool.add(
+                            self._next
+                        )  # behind that, so they are read once more: MLflow takes points twice
                 if self._next and self._spool.is_empty:
                     self._spool.add(self._next, are_read=True)
                 if self._last:

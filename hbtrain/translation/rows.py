@@ -88,4 +88,6 @@ def _record(row: ParallelRow) -> Record:
         record["negatives"] = list(row.negatives)
     if row.domain is not None:
         record["domain"] = row.domain
+    if row.scores:
+        record["scores"] = list(row.scores)
     return record

@@ -57,6 +57,19 @@ def test_an_epoch_deals_every_row_at_most_once_and_drops_less_than_a_batch(ids, 
     assert stream.rows - len(dealt) < batch_size
 
 
+@given(id_columns(), st.integers(1, 12))
+def test_every_row_is_dealt_in_the_long_run(ids, batch_size):
+    """Those that an epoch leaves over are drawn anew for each, whatever their clusters' sizes."""
+    stream, _ = stream_of(*ids)
+    assume(stream.rows >= batch_size)
+    dealt: set[int] = set()
+    for number in range(200 * (stream.rows // batch_size)):
+        dealt.update(stream.batch(number, batch_size).tolist())
+        if len(dealt) == stream.rows:
+            return
+    raise AssertionError(f"never dealt: {sorted(set(range(stream.rows)) - dealt)}")
+
+
 @given(id_columns(), st.integers(1, 12), st.integers(0, 50))
 def test_no_batch_repeats_a_query_or_passage_where_that_can_be_avoided(ids, batch_size, number):
     query_ids, passage_ids = ids

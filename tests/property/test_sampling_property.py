@@ -267,3 +267,17 @@ def test_equal_weights_change_nothing():
         pair_temperature=1,
     )
     assert BatchPlan(sources, same, None, 0).fingerprint(0, 100) == plain.fingerprint(0, 100)
+
+
+@pytest.mark.parametrize("least", [1e-9, 1e-17, 1e-30])
+def test_small_weights_count_beside_large_ones(least):
+    """Pairs of a pattern are drawn in proportion to their weights, whatever those of other patterns are."""
+    allowed = np.zeros((2, 4, 4), bool)
+    allowed[0, 0, 1] = allowed[0, 1, 0] = allowed[1, 2, 3] = allowed[1, 3, 2] = True
+    weights = np.ones((4, 4))
+    weights[2, 3], weights[3, 2] = 3 * least, least
+    table = PairTable(np.nonzero(allowed), 2, 4, weights)
+    u = uniform(key_of("small"), np.arange(4000))
+    query, passage = table.draw(np.ones(len(u), np.int64), u)
+    assert set(zip(query.tolist(), passage.tolist(), strict=True)) == {(2, 3), (3, 2)}
+    assert np.mean(query == 2) == pytest.approx(0.75, abs=0.03)

@@ -128,6 +128,11 @@ def test_what_does_not_fit_the_benchmark_is_refused(tmp_path):
         evaluate_trec_runs(benchmark, {("mono", "fr"): tmp_path / "fr.trec"})
     with pytest.raises(DataError, match="no run file given"):
         evaluate_trec_runs(benchmark, {})
+    (tmp_path / "mono").mkdir()
+    for name in ("en.trec", "en.trec.gz"):
+        (tmp_path / "mono" / name).touch()
+    with pytest.raises(DataError, match=r"en\.trec and .*en\.trec\.gz are run files of the same queries"):
+        find_trec_runs(tmp_path)
     path = tmp_path / "de.trec"
     path.write_text("nobody Q0 de/0 1 1 x\n")
     with pytest.raises(DataError, match=r"de.trec: 1 of 1 query ids are not in benchmark sample, such as 'nobody'"):

@@ -251,3 +251,21 @@ def test_a_full_disk_keeps_what_was_written_and_says_so(server, tmp_path, monkey
     server.away = False
     outbox.close(60.0)
     assert [step for *_, step in server.got] == [0, 1, 2, 3]
+
+
+def test_what_was_left_and_could_not_be_read_at_first_is_not_overwritten(server, tmp_path, monkeypatch):
+    file = tmp_path / "spool.jsonl"
+    Spool(file, "http://server").add(figures(0, 10))
+    outbox = server.outbox(file)
+    with monkeypatch.context() as broken:
+        broken.setattr(Spool, "resume", lambda _: (_ for _ in ()).throw(OSError("storage does not answer")))
+        outbox.adopt(file)
+        outbox.put(figures(10, 12))
+        assert not outbox.save()
+    assert len(file.read_text().splitlines()) == 11
+    settled(outbox)
+    assert len(file.read_text().splitlines()) > 11
+    server.away = False
+    outbox.close(60.0)
+    assert {step for _, _, _, step in server.got} == set(range(12))
+    assert not file.exists()

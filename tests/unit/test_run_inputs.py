@@ -215,6 +215,15 @@ def test_a_run_of_an_earlier_version_goes_on_and_keeps_its_inputs_from_now_on(si
         train(simple)
 
 
+def test_a_run_whose_batches_another_version_drew_otherwise_goes_on_only_where_that_is_accepted(simple, goes_on):
+    folder = begun(simple, inputs=digests(simple), batch_plan="drawn by another version")
+    with pytest.raises(DataError, match=rf"^run {folder.name} began with other batches than this version.*--name NAME"):
+        train(simple)
+    assert folder.state.batch_plan == "drawn by another version"
+    goes_on(simple, accept_changed_inputs=True)
+    goes_on(simple)
+
+
 def test_a_run_of_which_nothing_was_made_takes_what_is_there(simple, tmp_path, goes_on):
     folder = begun(simple, inputs=digests(simple))
     folder.initial_model.rmdir()

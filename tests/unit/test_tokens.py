@@ -33,6 +33,21 @@ def test_tokens_are_the_encoders(folders, backbone):
         assert found["input_ids"].tolist() == expected["input_ids"].tolist()
 
 
+@pytest.mark.parametrize(
+    ("backbone", "packs"),
+    [("static", False), ("transformer", True), ("bert", True), ("labse", True), ("decoder", False), ("saved", False)],
+)
+def test_texts_are_packed_where_training_on_gpus_would(folders, backbone, packs):
+    config = encoder_config(folders.get(backbone, backbone))
+    bf16 = config.model_copy(update={"precision": "bf16"})
+    assert tokenizer_of(bf16, lambda: TEXTS, on_gpus=True).packs == packs
+    assert not tokenizer_of(bf16, lambda: TEXTS).packs
+    assert not tokenizer_of(config, lambda: TEXTS, on_gpus=True).packs
+    if packs:
+        asked = config.model_copy(update={"attention": "packed"})
+        assert tokenizer_of(asked, lambda: TEXTS).packs
+
+
 def test_a_tokenizer_that_is_not_there_is_said(folders, tmp_path):
     folder = tmp_path / "no-tokenizer"
     folder.mkdir()

@@ -143,6 +143,9 @@ def test_a_source_keeps_what_its_rows_have(write_source, cache):
     assert read_lines(path) == rows
     found, _, _, _ = run(source.records(), path.parent / "run", 3)
     assert [row.get("source") for row in found] == [row.get("source") for row in rows]
+    scored = {"query": {"en": "q"}, "passage": {"en": "p"}, "negatives": [{"en": "n"}], "scores": [3.0, 1.0]}
+    rescored = write_source([{"id": "1", **scored}], "rescored.jsonl")
+    assert list(RowSource.open(str(rescored)).records()) == [{"id": "1", **scored}]
     sentences = write_source([{"id": "1", "text": {"en": "a"}}], "sentences.jsonl")
     assert list(RowSource.open(str(sentences)).records()) == [{"id": "1", "text": {"en": "a"}}]
     assert RowSource.open(str(sentences)).digest != source.digest
