@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hbtrain.config.section import Fraction, NonNegativeInt, PositiveInt, Section, Weight
+from hbtrain.config.section import Float, Fraction, NonNegativeInt, PositiveInt, Section, Weight
 
-SamplingTemperature = Annotated[float, Field(ge=0.05)]
+SamplingTemperature = Annotated[Float, Field(ge=0.05)]
 
 Mode = Literal["hybrid", "monolingual", "cross-lingual", "multilingual", "english"]
 

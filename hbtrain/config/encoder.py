@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hbtrain.config.section import Fraction, NonNegativeInt, PositiveInt, Section
+from hbtrain.config.section import Float, Fraction, NonNegativeInt, PositiveInt, Section
 
 Precision = Literal["fp32", "bf16"]
 
@@ -89,7 +89,7 @@ class EncoderConfig(Section):
     networks, else `sdpa`."""
     compile: bool = False
     """Compile the layers of a transformer with torch.compile while it is trained: fewer, larger kernels."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    dropout: Annotated[Float, Field(ge=0.0, lt=1.0)] | None = None
     """Probability of each dropout of a pretrained backbone; none given leaves it as the backbone's files say. 0
     makes training faster on CPUs, where random numbers are dear."""
     pooling: Literal["mean", "cls", "max", "lasttoken"] | None = None
@@ -104,7 +104,7 @@ class EncoderConfig(Section):
     freeze_layers: NonNegativeInt = 0
     """How many of a transformer's lowest layers are left as they are."""
     lora: LoraConfig | None = None
-    average_with_initial: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    average_with_initial: Annotated[Float, Field(ge=0.0, lt=1.0)] = 0.0
     """w in [0, 1): the saved model's weights are w times those before training plus 1 - w times the trained ones
     (arXiv 2109.01903). 0 saves the trained ones."""
     static: StaticConfig = StaticConfig()

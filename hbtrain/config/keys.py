@@ -32,7 +32,14 @@ NON_TRAINING_KEYS = (
 The number of workers is one of them, as it does not change the batches.
 """
 
-CHOOSING_KEYS = ("evaluation.keep_best", "evaluation.every", "evaluation.precision")
+CHOOSING_KEYS = (
+    "evaluation.keep_best",
+    "evaluation.every",
+    "evaluation.precision",
+    "evaluation.candidates",
+    "evaluation.ignore_identical_ids",
+    "evaluation.allow_missing_documents",
+)
 """Keys that decide which encoder is the trained one, where the first has a value: then they are of the training."""
 
 LATER_KEYS = (
@@ -41,6 +48,9 @@ LATER_KEYS = (
     "encoder.average_with_initial",
     "encoder.compile",
     "encoder.dropout",
+    "evaluation.allow_missing_documents",
+    "evaluation.candidates",
+    "evaluation.ignore_identical_ids",
     "evaluation.precision",
     "loss.guide",
     "loss.hardness",

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from hbtrain.config.keys import (
     LATER_KEYS,
+    all_keys,
     check_key,
     dotted_location,
     flatten,
@@ -142,16 +143,27 @@ def _read(recipe: str, extended_by: tuple[str, ...] = ()) -> tuple[dict[str, Any
     if (other := tree.pop(EXTENDS, None)) is not None:
         beside = str(path.parent / str(other))
         other = beside if str(other) not in recipe_names() and Path(beside).is_file() else str(other)
-        if other in (recipe, *extended_by):
+        if _identity(other) in map(_identity, (recipe, *extended_by)):
             raise ConfigError(f"{origin} extends itself: {' > '.join([*extended_by, recipe, other])}")
         tree = _merged(_read(other, (*extended_by, recipe))[0], tree)
     return tree, origin
 
 
-def _merged(tree: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree with `own` values in place of its, key by key."""
+def _identity(recipe: str) -> str:
+    """The name of a shipped recipe; of a file its path, however it is written."""
+    return recipe if recipe in recipe_names() else str(Path(recipe).resolve())
+
+
+def _merged(tree: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The tree with `own` values in place of its, key by key.
+
+    A mapping that is a value, such as a mixture or the points of a schedule, takes the other's place as a whole.
+    """
+    values = set(all_keys())
     both = {
-        key: _merged(tree[key], x) for key, x in own.items() if isinstance(x, dict) and isinstance(tree.get(key), dict)
+        key: _merged(tree[key], x, f"{prefix}{key}.")
+        for key, x in own.items()
+        if isinstance(x, dict) and isinstance(tree.get(key), dict) and f"{prefix}{key}" not in values
     }
     return {**tree, **own, **both}
 

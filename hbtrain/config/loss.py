@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hbtrain.config.section import NonNegativeInt, PositiveFloat, PositiveInt, Section, Weight
+from hbtrain.config.section import Float, NonNegativeInt, PositiveFloat, PositiveInt, Section, Weight
 
 Term = Literal[
     "contrastive",
@@ -118,7 +118,7 @@ class LossConfig(Section):
     guide: str | None = None
     """A model by name or folder, or `scores` for those kept with the rows: a candidate that it scores above the
     positive less the margin is no negative (arXiv 2402.16829)."""
-    guide_margin: float = 0.0
+    guide_margin: Float = 0.0
     """How far below the positive's score, by the guide, a candidate must be to stay a negative."""
     guide_relative: bool = False
     """Whether `guide_margin` is a share of the size of the positive's score; else it is a difference of scores."""

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from hbtrain.config.batching import BatchingConfig
 from hbtrain.config.encoder import EncoderConfig, Precision
 from hbtrain.config.loss import LossConfig
-from hbtrain.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from hbtrain.config.section import Float, Fraction, Int, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from hbtrain.errors import StorageError
 from hbtrain.storage import is_remote, place
 
@@ -77,18 +77,18 @@ class TrainingConfig(Section):
     rate; without ZeRO only."""
     learning_rate: PositiveFloat = 3e-5
     """The highest of the schedule."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    weight_decay: Annotated[Float, Field(ge=0.0)] = 0.01
     """Decoupled, as AdamW has it; biases and norms are left out."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of AdamW's means of gradients and of their squares."""
-    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    average: Annotated[Float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an exponential moving average of the weights over the steps, such as 0.999: what is validated, evaluated
     and saved is then the average. None: the weights themselves."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
     """How the learning rate goes on after the warm-up, as transformers' `lr_scheduler_type` of that name."""
     warmup_steps: NonNegativeInt = 0
     """First steps, over which the learning rate rises from 0."""
-    gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
+    gradient_clipping: Annotated[Float, Field(ge=0.0)] = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
     chunks: PositiveInt = 1
     """Parts that a rank embeds one after the other (gradient cache, arXiv 2101.06983): the same gradient, the memory
@@ -114,7 +114,7 @@ class TrainingConfig(Section):
     gradient_cosine_every: PositiveInt | None = None
     """Steps from one cosine between the gradients of a monolingual and of a cross-lingual batch to the next
     (`train/gradient_cosine`): above 0 both pull the same way. None: it is not computed."""
-    max_failures: Annotated[int, Field(ge=-1)] = 3
+    max_failures: Annotated[Int, Field(ge=-1)] = 3
     """Restarts after deaths of workers, in a row without a newer checkpoint, before the run is given up; -1 means
     without end."""
     step_timeout_s: PositiveFloat = 1800.0
@@ -133,7 +133,7 @@ class ResourcesConfig(Section):
     """Whether each worker has a GPU."""
     address: str | None = None
     """A Ray cluster's address; by default `$RAY_ADDRESS`, or a new local cluster."""
-    wait_s: Annotated[float, Field(ge=0.0)] = 0.0
+    wait_s: Annotated[Float, Field(ge=0.0)] = 0.0
     """How long to wait for nodes where the cluster has too few for the fewest workers; an autoscaler is asked to add
     them. 0: say so at once."""
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-Weight = Annotated[float, Field(ge=0.0)]
+
+def _no_truth(value: Any) -> Any:
+    """The value, unless it is true or false: pydantic would take these, and a flag without a value, as 1 and 0."""
+    if value is True or value is False:
+        raise ValueError("must be a number (a flag without a value means true)")
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_no_truth)]
+Int = Annotated[int, BeforeValidator(_no_truth)]
+Fraction = Annotated[Float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[Int, Field(gt=0)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
+PositiveFloat = Annotated[Float, Field(gt=0.0)]
+Weight = Annotated[Float, Field(ge=0.0)]
 
 
 class Section(BaseModel):

@@ -162,11 +162,13 @@ def linear(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def _plus_differences(start: Tensor, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    used = [(tensor, weight) for tensor, weight in zip(tensors, weights, strict=True) if weight]
+    if len(used) == 1 and used[0][1] == 1:
+        return used[0][0]
     total = start
-    for tensor, weight in zip(tensors, weights, strict=True):
-        if weight:
-            total = total + weight * (tensor - start)
-    return tensors[0] if len(tensors) == 1 and weights[0] == 1 else total
+    for tensor, weight in used:
+        total = total + weight * (tensor - start)
+    return total
 
 
 def _slerp(one: Tensor, other: Tensor, share: float) -> Tensor:

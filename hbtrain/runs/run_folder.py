@@ -64,6 +64,7 @@ class RunState(BaseModel):
     stopped_at: int | None = Field(default=None, alias="stopped_at_step")
     # the options that its scores were measured with (see `hbtrain.runs.segments.measured_by`)
     measured: dict[str, Any] | None = None
+    measured_steps: dict[str, dict[str, Any]] | None = None  # the same of each file in `results-steps`, by its name
     # id of the MLflow run from whose checkpoint it began
     continues: str | None = Field(default=None, alias="continues_run")
     inputs: dict[str, str] | None = None  # digests of the contents that it reads (see `hbtrain.runs.run_inputs`)

@@ -91,7 +91,11 @@ def record_scores(folder: RunFolder, step: int, metrics: Place | None, config: C
         if isinstance(file, Path):
             make_folder(file.parent)
         write_text(file, text)
-        folder.update(measured=measured_by(config))
+        how, steps = measured_by(config), folder.state.measured_steps
+        if steps is None:  # an earlier version kept one value for all files
+            before = folder.state.measured
+            steps = {} if before is None else dict.fromkeys(files_in(folder.results_steps, "*.json"), before)
+        folder.update(measured=how, measured_steps=steps | {file.name: how})
         scores: dict[str, float] = json.loads(text)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot keep the scores of step {step} in {file}: {error}") from error
@@ -112,6 +116,14 @@ def measured_by(config: Config) -> dict[str, Any]:
     return found | ({"parts": parts} if parts else {})
 
 
+def _measured(folder: RunFolder, file: Place) -> dict[str, Any] | None:
+    """How the scores in a file of `folder` were measured. Runs of earlier versions have one value for all files."""
+    steps = folder.state.measured_steps
+    if steps is not None and file.parent == folder.results_steps:
+        return steps.get(file.name)
+    return folder.state.measured
+
+
 def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float] | None:
     """The scores in a file of `folder` on the benchmarks of `config`; None if one is missing or measured differently.
 
@@ -119,7 +131,7 @@ def scores_in(folder: RunFolder, file: Place, config: Config) -> dict[str, float
         StorageError: remote storage does not answer, so whether there are scores is not known.
     """
     wanted = {spec.name for spec in parse_benchmarks(config.evaluation.benchmarks, config.data.catalogue)}
-    if wanted and folder.state.measured != measured_by(config):
+    if wanted and _measured(folder, file) != measured_by(config):
         return None
     try:
         scores: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))

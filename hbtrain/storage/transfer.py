@@ -158,10 +158,15 @@ def fetch(source: RemotePath, to: Path, without: Collection[str] = (), as_one: b
         return
     for _ in range(FETCH_ATTEMPTS):
         holder, files = _listing(source, without)
-        _in_parallel(partial(_get_named, holder, to), files)
-        if not as_one or _listing(source, without) == (holder, files):
-            return
-        shutil.rmtree(to)
+        try:
+            _in_parallel(partial(_get_named, holder, to), files)
+        except FileNotFoundError:
+            if not as_one or _listing(source, without) == (holder, files):
+                raise
+        else:
+            if not as_one or _listing(source, without) == (holder, files):
+                return
+        shutil.rmtree(to, ignore_errors=True)
     raise OSError(errno.EBUSY, "it is being replaced; try again when that is done", str(source))
 
 

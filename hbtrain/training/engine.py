@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hbtrain.config import Config
+from hbtrain.config.schema import TrainingConfig
 from hbtrain.modeling.embedding import EmbeddingModule
 from hbtrain.storage.files import plain_path
 from hbtrain.training.deepspeed_config import deepspeed_config, zero_stage
@@ -28,20 +29,29 @@ class Part(NamedTuple):
     weights: Tensor  # float32; the optimizer's own, not a copy
 
 
+def scheduler_of(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    """What sets the learning rate of each step: `training.schedule`, after `training.warmup_steps`."""
+    from transformers import get_scheduler
+
+    warmup, schedule = training.warmup_steps, training.schedule
+    if schedule == "constant" and warmup:
+        schedule = "constant_with_warmup"  # by the other name, transformers would begin at the full rate
+    scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        schedule, optimizer, num_warmup_steps=warmup, num_training_steps=training.steps
+    )
+    return scheduler
+
+
 class Engine:
     """A DeepSpeed engine, reduced to what a training step needs."""
 
     def __init__(self, module: EmbeddingModule, config: Config, device: torch.device) -> None:
         """Wrap `module`; torch.distributed must be initialised."""
         deepspeed = deepspeed_for(device)
-        from transformers import get_scheduler
-
         settings = deepspeed_config(config, dist.get_world_size())
         training = config.training
         optimizer = build_optimizer(module, training)
-        scheduler = get_scheduler(
-            training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=training.steps
-        )
+        scheduler = scheduler_of(optimizer, training)
         self.zero_stage = zero_stage(config)
         if config.encoder.precision == "bf16":
             # DeepSpeed casts parameters as well, but not where some were partitioned before (ZeRO-3).

@@ -66,6 +66,13 @@ def test_config_is_frozen():
         ({"batching.mode": "bilingual"}, ["batching.mode = 'bilingual'", "'hybrid'"]),
         ({"training.steps": 0}, ["training.steps = 0", "greater than 0"]),
         ({"training.steps": "many"}, ["training.steps = 'many'"]),
+        ({"training.steps": True}, ["training.steps = True: must be a number"]),
+        ({"training.learning_rate": True}, ["training.learning_rate = True: must be a number"]),
+        ({"training.max_failures": True}, ["training.max_failures = True: must be a number"]),
+        ({"batching.alpha": True}, ["batching.alpha = True: must be a number"]),
+        ({"batching.language_weights": {"de": True}}, ["batching.language_weights", "must be a number"]),
+        ({"encoder.dropout": False}, ["encoder.dropout = False: must be a number"]),
+        ({"loss.guide_margin": True}, ["loss.guide_margin = True: must be a number"]),
         ({"data.languages": ["de", "de"]}, ["data.languages", "listed twice"]),
         ({"training.patience": 2}, ["training.patience needs training.validate_every"]),
         ({"training.validate_every": 5, "data.validation": None}, ["data.validation"]),
@@ -122,6 +129,12 @@ def test_a_recipe_says_only_what_differs_from_the_one_that_it_extends(tmp_path):
     (tmp_path / "constant.yaml").write_text("extends: mine/base.yaml\nbatching:\n  alpha: 0.25\n")
     assert load_config(tmp_path / "constant.yaml").batching.alpha == 0.25
     assert load_config(tmp_path / "constant.yaml", {"seed": 5}).seed == 5
+    # nor are points of two schedules, or kinds of two mixtures
+    (tmp_path / "other.yaml").write_text("extends: mine/base.yaml\nbatching:\n  alpha: {0: 0.0, 20: 1.0}\n")
+    assert load_config(tmp_path / "other.yaml").batching.alpha == {0: 0.0, 20: 1.0}
+    (tmp_path / "two.yaml").write_text("extends: xlmr-hybrid\nbatching:\n  mixture: {mono: 0.5, cross: 0.5}\n")
+    (tmp_path / "three.yaml").write_text("extends: two.yaml\nbatching:\n  mixture: {mono: 1, multi: 1}\n")
+    assert load_config(tmp_path / "three.yaml").batching.mixture == {"mono": 1.0, "multi": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +142,7 @@ def test_a_recipe_says_only_what_differs_from_the_one_that_it_extends(tmp_path):
     [
         ("extends: r.yaml\n", ["r.yaml extends itself"]),
         ("extends: other.yaml\n", ["other.yaml extends itself: ", "r.yaml > "]),
+        ("extends: ../{folder}/r.yaml\n", ["r.yaml extends itself"]),
         ("extends: xlmr-hybrd\n", ["unknown recipe 'xlmr-hybrd'", "did you mean xlmr-hybrid"]),
         ("extends: xlmr-hybrid\nbatching:\n  alfa: 1\n", ["batching.alfa", "r.yaml"]),
         ("extends: xlmr-hybrid\nbatching: 3\n", ["batching"]),
@@ -136,7 +150,7 @@ def test_a_recipe_says_only_what_differs_from_the_one_that_it_extends(tmp_path):
     ],
 )
 def test_recipes_that_cannot_be_extended(tmp_path, text, words):
-    (tmp_path / "r.yaml").write_text(text)
+    (tmp_path / "r.yaml").write_text(text.replace("{folder}", tmp_path.name))
     (tmp_path / "other.yaml").write_text("extends: r.yaml\n")
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "r.yaml")

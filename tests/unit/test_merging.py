@@ -46,6 +46,14 @@ def test_merges_of_two_by_hand(method, one, other, expected):
     )
 
 
+def test_one_weight_of_1_beside_weights_of_0_is_that_model_bit_for_bit():
+    numbers = [(0.1, 1e-7), (3.3, -1e4), (0.7, 2.0)]
+    for method, base in (("linear", None), ("task-arithmetic", (1e5, 1e-9))):
+        for number in range(3):
+            weights = [float(place == number) for place in range(3)]
+            assert torch.equal(merged(method, numbers, weights, base), torch.tensor(numbers[number])), method
+
+
 def test_task_arithmetic_adds_what_was_learned():
     found = merged("task-arithmetic", [(1.0, 2.0), (3.0, 1.0)], (0.5, 2.0), base=(1.0, 1.0))
     assert found.tolist() == [5.0, 1.5]

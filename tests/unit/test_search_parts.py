@@ -7,7 +7,7 @@ import pytest
 
 from hbtrain.config import override
 from hbtrain.runs.run_folder import RunFolder
-from hbtrain.runs.segments import measured_by, record_scores
+from hbtrain.runs.segments import finished_segment, measured_by, record_scores
 from hbtrain.storage import files
 from hbtrain.sweeps import search_records, searches
 from hbtrain.sweeps.population import first_values
@@ -206,3 +206,27 @@ def test_a_precision_that_is_asked_for_is_a_condition_of_scores(base):
     plain, *asked = (measured_by(override(base, {"evaluation.precision": x})) for x in (None, "fp32", "bf16"))
     assert "precision" not in plain
     assert asked[0] != asked[1]
+
+
+def test_scores_of_a_segment_count_only_as_they_were_measured(base, tmp_path):
+    """Another measurement of a later segment of the same run does not change how an earlier one was measured."""
+    other = override(base, {"evaluation.candidates": "sentence+context"})
+    folder, file = RunFolder.open(base), tmp_path / "metrics.json"
+    assert folder.path == RunFolder.current(other).path
+    for step, config, score in ((4, base, 0.1), (8, other, 0.9)):
+        file.write_text(json.dumps({"demo/multi/map": score}))
+        record_scores(folder, step, file, config)
+    assert finished_segment(other, 4) is None
+    assert finished_segment(base, 4).scores == {"demo/multi/map": 0.1}
+    assert finished_segment(other, 8).scores == {"demo/multi/map": 0.9}
+    assert finished_segment(base, 8) is None
+
+
+def test_segments_of_an_earlier_version_keep_their_measurement(base, tmp_path):
+    folder, file = RunFolder.open(base), tmp_path / "metrics.json"
+    file.write_text('{"demo/multi/map": 0.1}')
+    record_scores(folder, 4, file, base)
+    folder.update(measured_steps=None)
+    assert finished_segment(base, 4).scores == {"demo/multi/map": 0.1}
+    record_scores(folder, 8, file, override(base, {"evaluation.candidates": "sentence+context"}))
+    assert finished_segment(base, 4).scores == {"demo/multi/map": 0.1}

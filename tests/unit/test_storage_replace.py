@@ -141,6 +141,23 @@ def test_a_folder_that_is_replaced_while_it_is_fetched_is_fetched_anew(bucket, v
         fetch(model, tmp_path / "other")
 
 
+def test_a_file_that_is_gone_since_it_was_listed_is_no_reason_to_give_up(bucket, versions, monkeypatch, tmp_path):
+    model = place(bucket.uri) / "run" / "model"
+    push(versions[0], model)
+    real, left = transfer._listing, [1]
+
+    def listing(source, without):
+        found = real(source, without)
+        if left:
+            left.pop()
+            push(versions[1], model, replace=True)
+        return found
+
+    monkeypatch.setattr(transfer, "_listing", listing)
+    fetch(model, tmp_path / "copy")
+    assert tree_of(tmp_path / "copy") == NEW
+
+
 def test_what_replaces_a_folder_is_no_part_of_a_run_that_is_fetched(bucket, versions, tmp_path):
     run = place(bucket.uri) / "run"
     bucket.put("run/results/metrics.json", b"{}")

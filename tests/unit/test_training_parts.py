@@ -14,6 +14,7 @@ from hbtrain.modeling.gather import SingleProcess
 from hbtrain.modeling.loss import BatchLoss, batch_loss
 from hbtrain.modeling.loss_inputs import Embedded, Sizes
 from hbtrain.training.best import Patience
+from hbtrain.training.engine import scheduler_of
 from hbtrain.training.feed import Feed
 from hbtrain.training.meter import PHASES, Meter
 from hbtrain.training.stopwatch import Stopwatch
@@ -188,3 +189,23 @@ def test_a_contrastive_term_whose_weight_changes_is_told_at_every_step(feed, wei
         losses.append(float(loss.total) / config.weights(step)["contrastive"])
         meter.add(work, loss)
     assert meter.read()["train/contrastive"] == pytest.approx(sum(losses) / 8, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        ("constant", 0, [1, 1, 1, 1, 1]),
+        ("constant", 4, [0, 0.25, 0.5, 0.75, 1]),
+        ("linear", 2, [0, 0.5, 1, 0.75, 0.5]),
+    ],
+)
+def test_the_rate_rises_over_the_warm_up_whatever_the_schedule(schedule, warmup, rates):
+    values = {"training.schedule": schedule, "training.warmup_steps": warmup, "training.steps": 6}
+    training = load_config("quickstart", values | {"training.learning_rate": 1.0}).training
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+    scheduler, found = scheduler_of(optimizer, training), []
+    for _ in rates:
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx(rates)
