@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hbtrain.modeling.devices import free_bytes, full_float32
-from hbtrain.retrieval.scores import TILE_QUERIES, Floats
+from hbtrain.retrieval.scores import TILE_CANDIDATES, TILE_QUERIES, Floats, scoring_threads, tile_of, tile_scores
 from hbtrain.retrieval.sort_keys import keys_of, merge_best, scores_and_places
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from torch import Tensor, device
 
 
@@ -85,18 +87,32 @@ def top_scores(q_BD: Floats, p_ND: Tensor, spans: Sequence[slice], depth: int) -
         return found
     if p_ND.device.type != "cpu":
         return _top_on_device(q_BD, p_ND, chunks, depth)
-    for start in range(0, len(q_BD), TILE_QUERIES):
-        rows = slice(start, min(start + TILE_QUERIES, len(q_BD)))
-        tile_TD = torch.zeros(TILE_QUERIES, p_ND.shape[1])
-        filled = rows.stop - start
-        tile_TD[:filled] = torch.from_numpy(q_BD[rows])
-        scores_TH, places_TH = torch.empty(filled, 0), torch.empty(filled, 0, dtype=torch.int64)
-        for chunk in chunks:
-            scores_TM = (tile_TD @ p_ND[chunk].T)[:filled]
-            scores_TH, places_TH = absorb(scores_TH, places_TH, scores_TM, chunk.start, depth)
-        found.scores[rows] = scores_TH.numpy()
-        found.places[rows] = places_TH.numpy()
+    with scoring_threads() as pool:
+        for start in range(0, len(q_BD), TILE_QUERIES):
+            rows = slice(start, min(start + TILE_QUERIES, len(q_BD)))
+            filled = rows.stop - start
+            tile_TD = tile_of(q_BD[rows], TILE_QUERIES)
+            scores_TH, places_TH = torch.empty(filled, 0), torch.empty(filled, 0, dtype=torch.int64)
+            for chunk in chunks:
+                scores_TM = _products(tile_TD, p_ND[chunk].numpy(), pool)[:filled]
+                scores_TH, places_TH = absorb(scores_TH, places_TH, scores_TM, chunk.start, depth)
+            found.scores[rows] = scores_TH.numpy()
+            found.places[rows] = places_TH.numpy()
     return found
+
+
+def _products(q_TD: Tensor, p_MD: Floats, pool: ThreadPoolExecutor) -> Tensor:
+    """[T, M] inner products, tile by tile, so that equal candidates of a query tie wherever they stand."""
+    import torch
+
+    scores_TC = torch.empty(len(q_TD), -(-len(p_MD) // TILE_CANDIDATES) * TILE_CANDIDATES)
+
+    def work(c: int) -> None:
+        tile_CD = tile_of(p_MD[c : c + TILE_CANDIDATES], TILE_CANDIDATES)
+        tile_scores(q_TD, tile_CD, scores_TC[:, c : c + TILE_CANDIDATES])
+
+    list(pool.map(work, range(0, len(p_MD), TILE_CANDIDATES)))
+    return scores_TC[:, : len(p_MD)]
 
 
 def _top_on_device(q_BD: Floats, p_ND: Tensor, chunks: Sequence[slice], depth: int) -> Top:

@@ -20,6 +20,9 @@ from hbtrain.training.checkpoint_files import Manifest, checkpoints_in, folder_n
 from hbtrain.training.loop import Trainer
 
 LOST = LeaseLostError("process 42 has taken over")
+CHECKED = SimpleNamespace(
+    during=SimpleNamespace(lines=()), data_sets={}, batch_plan="drawn", corpus=None, benchmarks=()
+)
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -28,7 +31,7 @@ def config(request, tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "SETTLE_S", 0.0)
     for name in ("check_storage", "estimate"):
         monkeypatch.setattr(run, name, lambda *_: None)
-    monkeypatch.setattr(run, "preflight", lambda *_: SimpleNamespace(during=SimpleNamespace(lines=()), data_sets={}))
+    monkeypatch.setattr(run, "preflight", lambda *_: CHECKED)
     monkeypatch.setattr(run, "_inputs", lambda *_: SimpleNamespace(changed="", digests={}))
     storage = f"{request.getfixturevalue('bucket').uri}/runs" if request.param == "bucket" else tmp_path / "runs"
     return load_config("quickstart", {"storage": str(storage), "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db"})
@@ -104,7 +107,7 @@ def test_a_training_that_ended_as_the_run_was_lost_says_so(config, monkeypatch):
             run._recorded(
                 folder,
                 config,
-                SimpleNamespace(data_sets={}, batch_plan="", corpus=None, benchmarks=()),
+                CHECKED,
                 inputs,
                 None,
                 SimpleNamespace(ending=ending, inputs=lambda _: None),

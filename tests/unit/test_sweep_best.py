@@ -103,7 +103,7 @@ def test_what_is_searched_for_is_what_is_shown(tmp_path: Path):
     assert front_scores("demo", points_of(trials), objectives) == objectives
     summary = Summary(trials, objectives=objectives)
     head = summary.markdown().splitlines()[2]
-    assert head.startswith("| alpha | seeds | mono/ndcg@10 | mAP cross-lingual | mAP monolingual |")
+    assert head.startswith("| alpha | seeds | nDCG@10 monolingual | mAP cross-lingual | mAP monolingual |")
     assert head.count("cross-lingual") == 1
     made = {path.name for path in summary.save(tmp_path)}
     assert "pareto-front-demo.png" in made
